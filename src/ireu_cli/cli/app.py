@@ -1,0 +1,70 @@
+"""The Typer application, and `main`, which turns our errors into one sentence and one exit code."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from ireu_cli import __version__
+from ireu_cli.cli import commands
+from ireu_cli.cli.exit_codes import ExitCode, code_of
+from ireu_cli.cli.output import Terminal
+from ireu_cli.errors import IreuError
+
+# Rich help is switched off: it would triple the time of `--help`, and tracebacks with locals would print face data.
+app = typer.Typer(
+    name="ireu",
+    help="Make image generators unable to draw a particular person, by editing their image encoder.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for _command in (commands.locate, commands.unlearn, commands.verify, commands.export, commands.samples):
+    app.command()(_command)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"ireu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Make image generators unable to draw a particular person, by editing their image encoder."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    as_json = "--json" in arguments
+    terminal = Terminal(quiet=False, verbose=False)
+    try:
+        app(arguments, standalone_mode=True, prog_name="ireu")
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+    except IreuError as error:
+        code = code_of(error)
+        terminal.error(str(error), as_json=as_json, code=code)
+        return code
+    except KeyboardInterrupt:
+        terminal.error("Interrupted. Run the same command again to go on.", as_json=as_json, code=ExitCode.INTERRUPTED)
+        return ExitCode.INTERRUPTED
+    return ExitCode.DONE
+
+
+def run() -> None:
+    """The console script: SIGTERM counts as an interruption, so that checkpoints are written."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(main())
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    raise KeyboardInterrupt

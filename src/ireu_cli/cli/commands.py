@@ -1,0 +1,179 @@
+"""The commands: flags in, one workflow call, result out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ireu_cli.cli import options as o
+from ireu_cli.cli.run import execute
+
+
+def samples(
+    folder: Annotated[Path, typer.Argument(help="The folder to write.")],
+    seed: Annotated[int, typer.Option("--seed", help="Which people are drawn.")] = 0,
+    force: o.Force = False,
+) -> None:
+    """Write drawn people and a small encoder that knows them, to try the whole job on."""
+    from ireu_cli.cli.output import Terminal
+    from ireu_cli.workflow.samples import write_samples
+
+    write_samples(folder, seed, force=force)
+    Terminal(quiet=False, verbose=False).path(folder)
+
+
+def locate(
+    config: o.Config = None,
+    set_: o.Set = None,
+    encoder: o.Encoder = None,
+    tap: o.Tap = None,
+    targets: o.Targets = None,
+    retain: o.Retain = None,
+    faces: o.Faces = None,
+    max_photos: o.MaxPhotos = None,
+    bad_photos: o.BadPhotos = None,
+    method: Annotated[str | None, typer.Option("--method", help="swap, variance, random or all.")] = None,
+    top: Annotated[float | None, typer.Option("--top", help="Share of the features that the mask keeps.")] = None,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    run_dir: o.RunDir = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The mask to write.")] = Path("mask.pt"),
+    force: o.Force = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Find the features that carry identity and write them as a mask."""
+    flags = (
+        _data(targets, retain, faces, max_photos, bad_photos)
+        | _run(seed, device, run_dir)
+        | {
+            "encoder.source": encoder,
+            "encoder.tap": tap,
+            "encoder.dtype": dtype,
+            "locate.method": method,
+            "locate.top_fraction": top,
+        }
+    )
+    execute("locate", None, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+def unlearn(
+    mask: o.Mask,
+    config: o.Config = None,
+    set_: o.Set = None,
+    encoder: o.Encoder = None,
+    tap: o.Tap = None,
+    targets: o.Targets = None,
+    retain: o.Retain = None,
+    faces: o.Faces = None,
+    max_photos: o.MaxPhotos = None,
+    bad_photos: o.BadPhotos = None,
+    method: Annotated[str | None, typer.Option("--method", help="ireu or global.")] = None,
+    steps: Annotated[str | None, typer.Option("--steps", help="Optimiser steps, or auto.")] = None,
+    layers: Annotated[
+        str | None, typer.Option("--layers", help="Trained parts: all, or such as blocks:0-3,post_layernorm.")
+    ] = None,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    run_dir: o.RunDir = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The delta to write.")] = Path("delta.safetensors"),
+    force: o.Force = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Train the targets out of the encoder and write the change of its weights as a delta."""
+    flags = (
+        _data(targets, retain, faces, max_photos, bad_photos)
+        | _run(seed, device, run_dir)
+        | {
+            "encoder.source": encoder,
+            "encoder.tap": tap,
+            "unlearn.method": method,
+            "unlearn.steps": steps,
+            "unlearn.layers": layers,
+        }
+    )
+    execute("unlearn", mask, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+def verify(
+    delta: o.Delta,
+    config: o.Config = None,
+    set_: o.Set = None,
+    encoder: o.Encoder = None,
+    tap: o.Tap = None,
+    targets: o.Targets = None,
+    retain: o.Retain = None,
+    faces: o.Faces = None,
+    bad_photos: o.BadPhotos = None,
+    seed: o.Seed = None,
+    device: o.Device = None,
+    dtype: o.Dtype = None,
+    run_dir: o.RunDir = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The report folder to write.")] = Path("report"),
+    force: o.Force = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Measure whether the targets are gone and everybody else is still there (exit 0 pass, 4 fail, 5 inconclusive)."""
+    flags = (
+        _data(targets, retain, faces, None, bad_photos)
+        | _run(seed, device, run_dir)
+        | {
+            "encoder.source": encoder,
+            "encoder.tap": tap,
+            "encoder.dtype": dtype,
+        }
+    )
+    execute("verify", delta, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+def export(
+    delta: o.Delta,
+    config: o.Config = None,
+    set_: o.Set = None,
+    encoder: o.Encoder = None,
+    targets: o.Targets = None,
+    retain: o.Retain = None,
+    bad_photos: o.BadPhotos = None,
+    format_: Annotated[str | None, typer.Option("--format", help="clip-folder.")] = None,
+    dtype: o.Dtype = None,
+    device: o.Device = None,
+    run_dir: o.RunDir = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write.")] = Path("encoder-unlearned"),
+    force: o.Force = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Write the edited encoder as a folder that replaces the original in every generator that shares it."""
+    flags = (
+        _data(targets, retain, None, None, bad_photos)
+        | _run(None, device, run_dir)
+        | {
+            "encoder.source": encoder,
+            "export.format": format_,
+            "export.dtype": dtype,
+        }
+    )
+    execute("export", delta, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose)
+
+
+def _data(
+    targets: Path | None, retain: Path | None, faces: str | None, max_photos: int | None, bad: str | None
+) -> dict[str, object]:
+    return {
+        "data.targets": targets,
+        "data.retain": retain,
+        "data.faces": faces,
+        "data.max_photos": max_photos,
+        "data.bad_photos": bad,
+    }
+
+
+def _run(seed: int | None, device: str | None, run_dir: Path | None) -> dict[str, object]:
+    return {"seed": seed, "run.device": device, "run.run_dir": run_dir}

@@ -1,0 +1,110 @@
+"""stdout: the result, a path or one JSON object. stderr: everything else."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ireu_cli.config import Resolved
+    from ireu_cli.report import Report
+    from ireu_cli.workflow.session import StepResult
+
+
+class Terminal:
+    """Talks to the user on stderr; silent under `--quiet`, no bars when stderr is not a terminal."""
+
+    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+        """Args: `quiet` silences all but errors; `verbose` adds where each value came from."""
+        self.quiet = quiet
+        self.verbose = verbose
+
+    def note(self, text: str) -> None:
+        """One line of talk."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Callable[[int, str], None]]:
+        """A bar with speed and remaining time; on anything but a terminal, nothing."""
+        if self.quiet or not sys.stderr.isatty() or total == 0:
+            yield _nothing
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[words]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(label, total=total, words="")
+            yield lambda count, words: bar.update(task, advance=count, words=words)
+
+    def sources(self, resolved: "Resolved") -> None:
+        """Under `-v`, every value with its source."""
+        if not self.verbose or self.quiet:
+            return
+        plain = resolved.config.model_dump(mode="json")
+        for key, source in resolved.sources.items():
+            section, _, name = key.rpartition(".")
+            value = plain[section][name] if section else plain[name]
+            self.note(f"{key} = {json.dumps(value)}  ({source})")
+
+    def result(self, result: "StepResult", *, as_json: bool) -> None:
+        """Print the result: the artifact's path, or one JSON object."""
+        if result.reused:
+            self.note(f"{result.artifact} is already complete; nothing to do")
+        if as_json:
+            print(json.dumps(_summary(result), sort_keys=True))
+        else:
+            print(result.artifact)
+
+    def path(self, path: "Path") -> None:
+        """Print a path as the whole result."""
+        print(path)
+
+    def report(self, report: "Report") -> None:
+        """Show the outcome and the thresholds as a table."""
+        if self.quiet:
+            return
+        self.note(f"{report.outcome.upper()}: {report.reason}")
+        for criterion in report.criteria:
+            found = "not measured" if criterion.found is None else f"{criterion.found:.3f}"
+            self.note(
+                f"  {criterion.outcome:<12} {criterion.name:<20} {found:>12}  {criterion.sense} {criterion.threshold:g}"
+            )
+        for text in report.not_measured:
+            self.note(f"  not measured: {text}")
+
+    def error(self, text: str, *, as_json: bool, code: int) -> None:
+        """Say what went wrong; under `--json`, stdout still gets one object."""
+        print(f"ireu: {text}", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": text, "exit_code": code}, sort_keys=True))
+
+
+def _nothing(_count: int, _words: str) -> None:
+    """Stand in for a bar that is not shown."""
+
+
+def _summary(result: "StepResult") -> Mapping[str, Any]:
+    manifest = result.manifest
+    return {
+        "step": manifest.step,
+        "artifact": str(result.artifact),
+        "state": manifest.state,
+        "reused": result.reused,
+        "digest": manifest.digest,
+        "encoder": manifest.encoder.fingerprint,
+        "tap": manifest.encoder.tap,
+        "metrics": manifest.metrics,
+        "outputs": [record.model_dump() for record in manifest.outputs],
+        **({"report": result.report.model_dump(mode="json")} if result.report else {}),
+    }

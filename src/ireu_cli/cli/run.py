@@ -1,0 +1,85 @@
+"""From parsed flags to a workflow call and back. Everything heavy is imported here, inside the functions."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import typer
+
+from ireu_cli.cli.exit_codes import OUTCOMES, ExitCode
+from ireu_cli.cli.output import Terminal
+from ireu_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from ireu_cli.config import Resolved
+    from ireu_cli.workflow.session import StepResult
+
+Command = Literal["locate", "unlearn", "verify", "export"]
+
+
+def execute(
+    command: Command,
+    parent: Path | None,
+    out: Path,
+    config: Path | None,
+    sets: Sequence[str] | None,
+    flags: Mapping[str, Any],
+    *,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Resolve the configuration, run the step, print the result; `verify` exits with its outcome's code.
+
+    Raises:
+        IreuError: for `main` to report.
+    """
+    from ireu_cli.config import load_config
+
+    terminal = Terminal(quiet=quiet, verbose=verbose)
+    resolved = load_config(
+        config, os.environ, parse_sets(sets or []) | {k: v for k, v in flags.items() if v is not None}
+    )
+    terminal.sources(resolved)
+    result = _workflow(command, resolved, terminal, parent, out, force)()
+    if result.report is not None:
+        terminal.report(result.report)
+    terminal.result(result, as_json=as_json)
+    code = OUTCOMES[result.report.outcome] if result.report else ExitCode.DONE
+    if code is not ExitCode.DONE:
+        raise typer.Exit(code)
+
+
+def parse_sets(sets: Sequence[str]) -> dict[str, str]:
+    """Split `section.key=value` pairs.
+
+    Raises:
+        UsageError: a pair without an equals sign.
+    """
+    pairs = [text.partition("=") for text in sets]
+    for (key, sign, _), text in zip(pairs, sets, strict=True):
+        if not sign or not key.strip():
+            raise UsageError(f"--set {text} is not SECTION.KEY=VALUE", "Write it as in --set unlearn.alpha=50")
+    return {key.strip(): value for key, _, value in pairs}
+
+
+def _workflow(
+    command: Command, resolved: "Resolved", terminal: Terminal, parent: Path | None, out: Path, force: bool
+) -> Callable[[], "StepResult"]:
+    if command == "locate" or parent is None:
+        from ireu_cli.workflow.locate import run_locate
+
+        return lambda: run_locate(resolved, terminal, out, force=force)
+    if command == "unlearn":
+        from ireu_cli.workflow.unlearn import run_unlearn
+
+        return lambda: run_unlearn(resolved, terminal, parent, out, force=force)
+    if command == "verify":
+        from ireu_cli.workflow.verify import run_verify
+
+        return lambda: run_verify(resolved, terminal, parent, out, force=force)
+    from ireu_cli.workflow.export import run_export
+
+    return lambda: run_export(resolved, terminal, parent, out, force=force)

@@ -1,0 +1,41 @@
+"""Five landmarks and the similarity that carries one face onto another."""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ireu_cli.params import ARCFACE_LANDMARKS
+from ireu_cli.values import RgbImage
+
+Points = npt.NDArray[np.float64]
+"""Landmarks in pixels: float64 (5, 2), x then y: eyes, nose, mouth corners, the viewer's left first."""
+
+
+def template_points(fractions: tuple[float, ...], image: RgbImage) -> Points:
+    """Landmarks given as ten fractions of the picture, in pixels of `image`."""
+    height, width = image.shape[:2]
+    return np.asarray(fractions, dtype=np.float64).reshape(5, 2) * (width, height)
+
+
+def similarity(source: Points, target: Points) -> Points:
+    """Least-squares similarity from `source` to `target` (Umeyama 1991): float64 (2, 3), for `cv2.warpAffine`."""
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    covariance = (target - target_mean).T @ (source - source_mean) / len(source)
+    u, singular, vt = np.linalg.svd(covariance)
+    signs = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
+    rotation = u @ np.diag(signs) @ vt
+    scale = (singular * signs).sum() / (source - source_mean).var(0).sum()
+    shift = target_mean - scale * rotation @ source_mean
+    return np.hstack([scale * rotation, shift[:, None]])
+
+
+def crop_face(image: RgbImage, points: Points, size: int, margin: float) -> tuple[RgbImage, Points]:
+    """Cut the face out upright: the ArcFace template with `margin` of its side as room, split evenly around it.
+
+    Returns:
+        uint8 (size, size, 3) and the landmarks in it.
+    """
+    template = np.asarray(ARCFACE_LANDMARKS).reshape(5, 2)
+    matrix = similarity(points, (template + margin / 2) / (1 + margin) * size)
+    crop = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(crop, dtype=np.uint8), points @ matrix[:, :2].T + matrix[:, 2]

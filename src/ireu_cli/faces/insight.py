@@ -1,0 +1,123 @@
+"""Everything that is insightface: detection with five landmarks, and the inswapper.
+
+insightface downloads packs it does not find, prints to stdout, takes BGR and answers "no face" with an empty list. Here
+a missing pack is an error, stdout stays clean, pictures are RGB, and no face is said in words.
+"""
+
+import contextlib
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ireu_cli.errors import ModelError
+from ireu_cli.faces.align import Points
+from ireu_cli.faces.decode import BadPhotoError
+from ireu_cli.faces.swap import Face, FaceSwap
+from ireu_cli.values import RgbImage
+
+_INSTALL = "Install it with `pip install 'ireu[detect]'`, or use --faces aligned"
+
+
+class FaceFinder:
+    """Finds the largest face of a photo."""
+
+    def __init__(self, root: Path | None, pack: str) -> None:
+        """Load the detector of a pack.
+
+        Args:
+            root: insightface's root folder, which holds `models/<pack>/*.onnx`.
+            pack: the pack's name.
+
+        Raises:
+            ModelError: insightface is not installed, or the pack is not there or does not load.
+        """
+        self._analysis = _analysis(root, pack, ["detection"])
+
+    def find(self, image: RgbImage) -> Points:
+        """Return the landmarks of the largest face, in pixels.
+
+        Raises:
+            BadPhotoError: there is no face.
+        """
+        faces = self._analysis.get(np.ascontiguousarray(image[:, :, ::-1]))
+        if not faces:
+            raise BadPhotoError("shows no face that the detector finds")
+        return np.asarray(_largest(faces).kps, dtype=np.float64)
+
+
+def inswapper(model: Path, root: Path | None, pack: str) -> FaceSwap:
+    """Wrap an inswapper `.onnx` and the pack whose recogniser it was trained with (buffalo_l).
+
+    Raises:
+        ModelError: the model or the pack cannot be loaded.
+    """
+    if not model.is_file():
+        raise ModelError(
+            f"The inswapper model {model} does not exist", "Name the .onnx file with --set locate.swapper_model=FILE"
+        )
+    analysis = _analysis(root, pack, ["detection", "recognition"])
+    with _quiet():
+        from insightface.model_zoo import get_model
+
+        network = _loading(lambda: get_model(str(model), download=False), f"The inswapper model {model}")
+    if network is None or not hasattr(network, "emap"):
+        raise ModelError(f"{model} is not an inswapper model", "Name an insightface inswapper .onnx file")
+
+    def swap(context: Face, identity: Face) -> RgbImage:
+        context_bgr = np.ascontiguousarray(context.image[:, :, ::-1])
+        found = [analysis.get(bgr) for bgr in (context_bgr, np.ascontiguousarray(identity.image[:, :, ::-1]))]
+        if not all(found):
+            raise BadPhotoError("shows no face that the swapper's detector finds")
+        swapped = network.get(context_bgr, _largest(found[0]), _largest(found[1]), paste_back=True)
+        return np.asarray(swapped[:, :, ::-1], dtype=np.uint8)
+
+    return swap
+
+
+def _analysis(root: Path | None, pack: str, modules: list[str]) -> Any:
+    if root is None:
+        raise ModelError(
+            "No face models are given",
+            "Name insightface's root folder with --set data.face_models=DIR, or use --faces aligned",
+        )
+    folder = root / "models" / pack
+    if not any(folder.glob("*.onnx")):
+        raise ModelError(
+            f"There is no insightface pack at {folder}",
+            "Correct data.face_models and data.face_pack; nothing is downloaded",
+        )
+    with _quiet():
+        try:
+            from insightface.app import FaceAnalysis
+        except ImportError:
+            raise ModelError("insightface is not installed", _INSTALL) from None
+
+        def load() -> Any:
+            analysis = FaceAnalysis(name=pack, root=str(root), allowed_modules=modules)
+            analysis.prepare(ctx_id=-1)
+            return analysis
+
+        return _loading(load, f"The insightface pack {folder}")
+
+
+def _loading(load: Any, what: str) -> Any:
+    try:
+        return load()
+    except Exception as error:  # noqa: BLE001 - onnxruntime and insightface raise every kind, AssertionError included
+        raise ModelError(
+            f"{what} does not load ({type(error).__name__})",
+            "Check that its files are complete and not nested in a second folder",
+        ) from None
+
+
+def _largest(faces: Any) -> Any:
+    return max(faces, key=lambda face: (face.bbox[2] - face.bbox[0]) * (face.bbox[3] - face.bbox[1]))
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    with contextlib.redirect_stdout(io.StringIO() if not sys.stderr.isatty() else sys.stderr):
+        yield

@@ -1,0 +1,53 @@
+"""Reading one photo the way the run asks for: as it is, or detected, cropped and aligned."""
+
+import functools
+import hashlib
+from collections.abc import Callable
+
+from ireu_cli.faces.align import Points, crop_face, template_points
+from ireu_cli.faces.decode import BadPhotoError, decode
+from ireu_cli.faces.swap import Face
+from ireu_cli.params import DataParams
+from ireu_cli.values import Photo, RgbImage
+
+READING_VERSION = 1
+"""Raise it when the same bytes give other pixels, so that cached features are not mixed."""
+
+
+class PhotoReader:
+    """Turns photos into what the encoder is to see."""
+
+    def __init__(self, data: DataParams, find: Callable[[RgbImage], Points] | None) -> None:
+        """Args: `data` says how to read; `find` gives a face's landmarks, None when photos are already aligned."""
+        self._data = data
+        self._find = find
+        self._recent = functools.lru_cache(maxsize=32)(self._read)
+
+    @property
+    def name(self) -> str:
+        """Names the way of reading; equal names give equal pixels for equal bytes."""
+        if self._find is None:
+            return f"aligned-{READING_VERSION}"
+        settings = f"{self._data.face_pack} {self._data.crop_size} {self._data.crop_margin}"
+        return f"detect-{READING_VERSION}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
+
+    def face(self, photo: Photo) -> Face:
+        """Return picture and landmarks; the last few are remembered, as swapping asks for the same ones again.
+
+        Raises:
+            BadPhotoError: the photo cannot be used.
+        """
+        return self._recent(photo)
+
+    def image(self, photo: Photo) -> RgbImage:
+        """Return the picture alone; see `face`."""
+        return self._read(photo).image
+
+    def _read(self, photo: Photo) -> Face:
+        data = photo.path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != photo.sha256:
+            raise BadPhotoError("changed while the run was going on")
+        image = decode(data, self._data.max_megapixels)
+        if self._find is None:
+            return Face(image, template_points(self._data.landmarks, image))
+        return Face(*crop_face(image, self._find(image), self._data.crop_size, self._data.crop_margin))

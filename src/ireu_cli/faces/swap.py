@@ -1,0 +1,59 @@
+"""Face swapping, F(context, identity): the photo of the one with the face of the other.
+
+`blend` is built in and needs no model: landmark-aligned warp, then Poisson blending (Pérez et al. 2003, OpenCV's
+`seamlessClone`). An insightface inswapper (`ireu_cli.faces.insight`) gives better
+pictures to those who have one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ireu_cli.faces.align import Points, similarity
+from ireu_cli.values import RgbImage
+
+
+@dataclass(frozen=True)
+class Face:
+    """A photo and the landmarks of its face."""
+
+    image: RgbImage
+    points: Points
+
+
+FaceSwap = Callable[[Face, Face], RgbImage]
+"""(context, identity) to a picture of the context's size."""
+
+_ROOM = 3
+"""Pixels between the blended region and the border; `seamlessClone` needs the region inside the picture."""
+
+
+def blend(context: Face, identity: Face) -> RgbImage:
+    """Put the identity's face into the context's photo, keeping the context's light along the seam."""
+    height, width = context.image.shape[:2]
+    matrix = similarity(identity.points, context.points)
+    warped = cv2.warpAffine(
+        identity.image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+    )
+    region = face_region(context)
+    if not region.any():
+        return context.image
+    x, y, w, h = cv2.boundingRect(region)
+    centre = (x + w // 2, y + h // 2)
+    return np.asarray(cv2.seamlessClone(warped, context.image, region, centre, cv2.NORMAL_CLONE), dtype=np.uint8)
+
+
+def face_region(face: Face) -> RgbImage:
+    """Mark the face from brows to chin: uint8 (height, width), 255 inside an ellipse set by eyes and mouth."""
+    height, width = face.image.shape[:2]
+    eyes, mouth = face.points[:2].mean(0), face.points[3:].mean(0)
+    down, across = mouth - eyes, face.points[1] - face.points[0]
+    region = np.zeros((height, width), np.uint8)
+    axes = (round(0.9 * float(np.linalg.norm(across))), round(1.05 * float(np.linalg.norm(down))))
+    tilt = float(np.degrees(np.arctan2(across[1], across[0])))
+    middle = eyes + 0.5 * down
+    cv2.ellipse(region, (round(middle[0]), round(middle[1])), axes, tilt, 0, 360, 255, -1)
+    region[:_ROOM], region[-_ROOM:], region[:, :_ROOM], region[:, -_ROOM:] = 0, 0, 0, 0
+    return region

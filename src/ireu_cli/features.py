@@ -1,0 +1,106 @@
+"""Encoding photos: cached by content, one batch read ahead, no photo encoded twice."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import PhotoError
+from ireu_cli.faces.decode import BadPhotoError
+from ireu_cli.models.clip import Encoder, read_tap
+from ireu_cli.params import Tap
+from ireu_cli.store.features import FeatureCache
+from ireu_cli.values import RgbImage
+
+Progress = Callable[[int], None]
+"""Called with the number of items just done."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something to encode: `key` names its content, `label` is for messages, `load` gives the picture."""
+
+    key: str
+    label: str
+    load: Callable[[], RgbImage]
+
+
+def encode(
+    encoder: Encoder,
+    tap: Tap,
+    items: Sequence[Item],
+    cache: FeatureCache,
+    batch_size: int,
+    progress: Progress | None = None,
+) -> dict[str, str]:
+    """Make sure the features of all items are in the cache.
+
+    Returns:
+        For each item that cannot be used, its key and why, in words; the others are in the cache.
+    """
+    by_key = {item.key: item for item in items}
+    todo = [by_key[key] for key in cache.missing(list(by_key))]
+    if progress:
+        progress(len(by_key) - len(todo))
+    batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
+    bad: dict[str, str] = {}
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(_load, encoder, batches[0]) if batches else None
+        for number, batch in enumerate(batches):
+            keys, pixels, unusable = ahead.result() if ahead else ([], torch.empty(0), {})
+            more = number + 1 < len(batches)
+            ahead = reader.submit(_load, encoder, batches[number + 1]) if more else None
+            bad |= unusable
+            if keys:
+                cache.put(keys, forward(encoder, tap, pixels))
+            if progress:
+                progress(len(batch))
+    return bad
+
+
+@torch.inference_mode()
+def forward(encoder: Encoder, tap: Tap, pixels: Tensor) -> Tensor:
+    """Encode preprocessed pixels (n, 3, side, side) on the encoder's device; float32 on the CPU."""
+    weight = next(encoder.model.parameters())
+    return read_tap(encoder.model, pixels.to(weight.device, weight.dtype), tap).float().cpu()
+
+
+def chunks(cache: FeatureCache, keys: Sequence[str], size: int = 64) -> Iterator[tuple[list[str], Tensor]]:
+    """Go through cached features in pieces, so that memory does not grow with their number."""
+    for start in range(0, len(keys), size):
+        piece = list(keys[start : start + size])
+        yield piece, cache.get(piece)
+
+
+def refuse_bad(bad: dict[str, str], labels: dict[str, str], flag: str) -> None:
+    """Raise one error that lists unusable photos.
+
+    Args:
+        bad: key and reason, as `encode` returns them.
+        labels: key and label of every item.
+        flag: the flag that named the folder.
+
+    Raises:
+        PhotoError: when there is any.
+    """
+    if not bad:
+        return
+    listed = [f"{labels[key]} {reason}" for key, reason in bad.items()]
+    more = f", and {len(listed) - 5} more" if len(listed) > 5 else ""
+    sentence = "; ".join(listed[:5]) + more
+    raise PhotoError(
+        f"{flag}: {sentence}", "Replace or remove these files, or go on without them with --bad-photos skip"
+    )
+
+
+def _load(encoder: Encoder, batch: Sequence[Item]) -> tuple[list[str], Tensor, dict[str, str]]:
+    keys, images, bad = [], [], {}
+    for item in batch:
+        try:
+            images.append(item.load())
+            keys.append(item.key)
+        except BadPhotoError as error:
+            bad[item.key] = str(error)
+    return keys, encoder.pixels(images), bad

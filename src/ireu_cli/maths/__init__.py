@@ -1,0 +1,1 @@
+"""Functions of tensors: no models, no files, no configuration."""

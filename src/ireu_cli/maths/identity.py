@@ -1,0 +1,61 @@
+"""Who is it, asked of the features themselves: no recogniser takes part.
+
+Features are centred on the retained people and, where labelled photos allow, whitened by the covariance within people
+(shrunk towards the identity), which finds a person far better than plain cosine does on weak encoders.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SHRINKAGE = 0.3
+"""Share of the mean eigenvalue added to the covariance's diagonal."""
+
+
+@dataclass(frozen=True)
+class IdentitySpace:
+    """A linear map in which cosine compares people: `mean` (d,), `whiten` (d, d)."""
+
+    mean: Tensor
+    whiten: Tensor
+    kind: str
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Map features (n, d) to unit vectors (n, d), float64."""
+        mapped = (features.double() - self.mean) @ self.whiten
+        return torch.nn.functional.normalize(mapped, dim=-1)
+
+
+def fit_space(people: Sequence[Tensor]) -> IdentitySpace:
+    """Fit the space on other people's features.
+
+    Args:
+        people: float (n_i, d) a person, original encoder.
+
+    Returns:
+        Whitened when there are at least max(30, d / 8) photos beyond the first of each person, else centred cosine.
+    """
+    every = torch.cat(list(people)).double()
+    mean, d = every.mean(0), every.shape[1]
+    spread = [person.double() - person.double().mean(0) for person in people if len(person) > 1]
+    freedom = sum(len(part) - 1 for part in spread)
+    if freedom < max(30, d / 8):
+        return IdentitySpace(mean, torch.eye(d, dtype=torch.float64), "centred cosine")
+    deviations = torch.cat(spread)
+    covariance = deviations.T @ deviations / freedom
+    ridge = SHRINKAGE * covariance.diagonal().mean() + 1e-12
+    values, vectors = torch.linalg.eigh(covariance + ridge * torch.eye(d, dtype=torch.float64))
+    return IdentitySpace(mean, vectors @ torch.diag(values.rsqrt()) @ vectors.T, "whitened cosine")
+
+
+def centroid(mapped: Tensor) -> Tensor:
+    """The unit mean of a person's unit vectors: (n, d) to (d,)."""
+    return torch.nn.functional.normalize(mapped.mean(0), dim=0)
+
+
+def match_threshold(impostor_scores: Tensor, false_match_rate: float) -> float:
+    """The similarity that a share `false_match_rate` of the impostor scores (n,) exceeds."""
+    ordered = impostor_scores.double().sort(descending=True).values
+    return float(ordered[min(len(ordered) - 1, int(false_match_rate * len(ordered)))])

@@ -1,0 +1,1 @@
+"""Image encoders: loading, reading taps, selecting weights. Every foreign convention ends here."""

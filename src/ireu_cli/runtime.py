@@ -1,0 +1,19 @@
+"""Randomness by name, and where the work runs."""
+
+import hashlib
+import platform
+from importlib import metadata
+
+import torch
+
+
+def generator(seed: int, *names: str | int) -> torch.Generator:
+    """Return a CPU generator that depends on the seed and the names only, so that one use never moves another."""
+    text = "/".join(str(part) for part in (seed, *names))
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
+
+
+def environment(device: str) -> dict[str, str]:
+    """What the run ran on; recorded, and kept out of every digest."""
+    packages = {name: metadata.version(name) for name in ("torch", "transformers", "numpy", "safetensors", "pillow")}
+    return {"python": platform.python_version(), "platform": platform.platform(), "device": device, **packages}

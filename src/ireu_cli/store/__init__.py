@@ -1,0 +1,1 @@
+"""The only code that reads and writes artifacts and the run folder."""

@@ -1,0 +1,102 @@
+"""Masks, deltas, manifests and exported encoders on disk."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import ArtifactError
+from ireu_cli.manifest import Manifest, parse_manifest
+from ireu_cli.store.files import check_record, file_record, read_bytes, write_bytes
+from ireu_cli.values import FeatureMask, WeightDelta
+
+REPORT_NAME = "report.json"
+REPORT_MANIFEST_NAME = "manifest.json"
+EXPORT_MANIFEST_NAME = "ireu.json"
+
+
+def manifest_path(artifact: Path) -> Path:
+    """Where the manifest of a single-file artifact lies: `mask.pt` has `mask.pt.json`."""
+    return artifact.with_name(artifact.name + ".json")
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a manifest and check it against itself and against its outputs.
+
+    Raises:
+        ArtifactError: missing, damaged, or an output's bytes are not the recorded ones.
+    """
+    remedy = "Run the step that writes it to its end; an interrupted run leaves no manifest here"
+    manifest = parse_manifest(read_bytes(path, "The manifest", remedy), path.name)
+    for record in manifest.outputs:
+        check_record(record, path.parent)
+    return manifest
+
+
+def write_manifest(path: Path, manifest: Manifest, outputs: list[Path]) -> Manifest:
+    """Seal and write the manifest, last of all, after the files that it describes."""
+    records = tuple(file_record(output, path.parent) for output in outputs)
+    sealed = manifest.model_copy(update={"state": "complete", "outputs": records}).sealed()
+    write_bytes(path, sealed.text().encode())
+    return sealed
+
+
+def write_mask(path: Path, mask: FeatureMask) -> None:
+    """Write `{'mask': bool (d,), 'score': float32 (d,)}` as a `.pt` file of plain tensors."""
+    buffer = io.BytesIO()
+    torch.save({"mask": mask.mask.cpu(), "score": mask.score.cpu()}, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_mask(path: Path) -> FeatureMask:
+    """Read a mask with `weights_only=True`; nothing is unpickled.
+
+    Raises:
+        ArtifactError: not such a file, other keys, wrong dtypes or shapes, an empty mask, or scores not finite.
+    """
+    data = read_bytes(path, "The mask", "Name the file that `ireu locate` wrote")
+    remedy = "Name a mask that `ireu locate` wrote"
+    try:
+        loaded: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - torch raises many kinds for damaged files
+        raise ArtifactError(
+            f"The mask {path} is not a .pt file of plain tensors ({type(error).__name__})", remedy
+        ) from None
+    if not isinstance(loaded, dict) or set(loaded) != {"mask", "score"}:
+        raise ArtifactError(f"The mask {path} does not hold exactly 'mask' and 'score'", remedy)
+    mask, score = loaded["mask"], loaded["score"]
+    if not (isinstance(mask, Tensor) and isinstance(score, Tensor)) or mask.dtype != torch.bool or mask.ndim != 1:
+        raise ArtifactError(f"The mask {path} is not a one-dimensional bool tensor", remedy)
+    if score.shape != mask.shape or not bool(torch.isfinite(score).all()) or not bool(mask.any()):
+        raise ArtifactError(f"The mask {path} is empty, or its scores do not fit it", remedy)
+    return FeatureMask(mask, score.float())
+
+
+def write_delta(path: Path, delta: WeightDelta) -> None:
+    """Write the delta as safetensors: float32, the encoder's tensor names, sorted."""
+    tensors = {name: delta.tensors[name].detach().float().cpu().contiguous() for name in sorted(delta.tensors)}
+    write_bytes(path, safetensors.torch.save(tensors, metadata={"format": "pt", "ireu": "delta"}))
+
+
+def read_delta(path: Path) -> WeightDelta:
+    """Read a delta.
+
+    Raises:
+        ArtifactError: not a safetensors file, not a delta, no tensors, or a value that is not finite.
+    """
+    remedy = "Name a delta that `ireu unlearn` wrote"
+    data = read_bytes(path, "The delta", remedy)
+    try:
+        tensors = safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise ArtifactError(f"The delta {path} is not a safetensors file ({type(error).__name__})", remedy) from None
+    if not tensors:
+        raise ArtifactError(f"The delta {path} holds no tensors", remedy)
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise ArtifactError(f"The delta {path} holds values that are not finite numbers in {name}", remedy)
+    return WeightDelta(tensors)

@@ -1,0 +1,66 @@
+"""Encoded photos, cached by content: encoder, tap, reading of the photo, photo bytes.
+
+A cache file holds one encoded batch, its name is the digest of its bytes, and it is checked when read; a damaged or
+half-written file is a miss, never an error.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ireu_cli.store.files import write_bytes
+
+
+class FeatureCache:
+    """Features of one encoder at one tap, as rows of float32 tensors."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the cache; only headers are read."""
+        self._folder = folder
+        self._files: dict[str, Path] = {}
+        self._checked: set[Path] = set()
+        for path in sorted(folder.glob("*.safetensors")):
+            self._index(path)
+
+    def __contains__(self, key: str) -> bool:
+        """Whether the features of a photo are there."""
+        return key in self._files
+
+    def put(self, keys: Sequence[str], features: Tensor) -> None:
+        """Keep one batch: `features` (len(keys), …), any floating dtype."""
+        rows = {key: row.contiguous() for key, row in zip(keys, features.float().cpu(), strict=True)}
+        data = safetensors.torch.save(rows)
+        path = self._folder / f"{hashlib.sha256(data).hexdigest()}.safetensors"
+        write_bytes(path, data, durable=False)
+        self._checked.add(path)
+        self._files.update(dict.fromkeys(rows, path))
+
+    def get(self, keys: Sequence[str]) -> Tensor:
+        """Return the features of photos that are all in the cache: float32 (len(keys), …)."""
+        rows: dict[str, Tensor] = {}
+        for path in dict.fromkeys(self._files[key] for key in keys):
+            with safetensors.safe_open(path, framework="pt") as file:
+                rows |= {key: file.get_tensor(key) for key in keys if self._files[key] == path}
+        return torch.stack([rows[key] for key in keys])
+
+    def missing(self, keys: Sequence[str]) -> list[str]:
+        """Return the keys that are not there, in order, each once; files are checked before they are relied on."""
+        for path in {self._files[key] for key in keys if key in self._files} - self._checked:
+            if hashlib.sha256(path.read_bytes()).hexdigest() == path.stem:
+                self._checked.add(path)
+            else:
+                path.unlink()
+                self._files = {key: other for key, other in self._files.items() if other != path}
+        return [key for key in dict.fromkeys(keys) if key not in self._files]
+
+    def _index(self, path: Path) -> None:
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                self._files.update(dict.fromkeys(file.keys(), path))
+        except (safetensors.SafetensorError, OSError):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,70 @@
+"""Features before and after, gathered for verification."""
+
+import torch
+from torch import Tensor
+
+from ireu_cli.faces.folder import People
+from ireu_cli.manifest import Manifest
+from ireu_cli.models.clip import Encoder
+from ireu_cli.steps.verify import Evidence, PersonEvidence
+from ireu_cli.values import Photo
+from ireu_cli.workflow.photos import Lens, flatten_tokens, load_retain, load_targets, photo_reader
+from ireu_cli.workflow.session import Session
+
+_PIECE = 32
+
+
+def load_people(session: Session, delta: Manifest) -> tuple[People, People, People]:
+    """Return the targets with all their photos, the retained people unlearning never used, and those it did use."""
+    targets = load_targets(session, limit=False)
+    retain = load_retain(session, targets)
+    used = {digest for person in delta.retain for digest in person.photos}
+
+    def was_used(person: tuple[Photo, ...]) -> bool:
+        return any(session.run.keyed_digest(photo.sha256) in used for photo in person)
+
+    fresh = {photo for person in retain.photos if not was_used(person) for photo in person}
+    return targets, retain.where(fresh.__contains__), retain.where(lambda photo: photo not in fresh)
+
+
+def gather(
+    session: Session, delta: Manifest, original: Encoder, edited: Encoder, people: tuple[People, People, People]
+) -> Evidence:
+    """Encode everybody with both encoders and compare, photo by photo."""
+    targets, fresh, used = people
+    reader = photo_reader(session.config)
+    before, after = Lens(session, original, reader), Lens(session, edited, reader)
+    targets = before.encode(targets, "--targets", "target photos, original")
+    fresh = before.encode(fresh, "--retain", "retained photos, original")
+    used = before.encode(used, "--retain", "reference photos")
+    after.encode(targets, "--targets", "target photos, edited")
+    after.encode(fresh, "--retain", "retained photos, edited")
+    seen = {digest for person in delta.targets for digest in person.photos}
+
+    def compared(person: tuple[Photo, ...]) -> PersonEvidence:
+        known = torch.tensor([session.run.keyed_digest(photo.sha256) in seen for photo in person])
+        return _compare(before, after, person, known)
+
+    return Evidence(
+        targets=[compared(person) for person in targets.photos],
+        retained=[compared(person) for person in fresh.photos],
+        reference=[flatten_tokens(before.features(person)) for person in used.photos],
+        null_relative=_relative(before.null_features(), after.null_features()),
+    )
+
+
+def _compare(before: Lens, after: Lens, photos: tuple[Photo, ...], seen: Tensor) -> PersonEvidence:
+    parts = []
+    for start in range(0, len(photos), _PIECE):
+        piece = photos[start : start + _PIECE]
+        original, edited = before.features(piece), after.features(piece)
+        cosine = torch.cosine_similarity(original.flatten(1), edited.flatten(1), dim=1)
+        parts.append((flatten_tokens(original), flatten_tokens(edited), cosine, _relative(original, edited)))
+    joined = [torch.cat(column) for column in zip(*parts, strict=True)]
+    return PersonEvidence(joined[0], joined[1], joined[2], joined[3], seen)
+
+
+def _relative(original: Tensor, edited: Tensor) -> Tensor:
+    change: Tensor = torch.linalg.vector_norm((edited - original).flatten(1), dim=1)
+    size: Tensor = torch.linalg.vector_norm(original.flatten(1), dim=1)
+    return change / size

@@ -1,0 +1,153 @@
+"""`ireu export`: a delta to a drop-in encoder, checked in the dtype it is served in before it takes its place."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from ireu_cli import __version__
+from ireu_cli.config import Resolved
+from ireu_cli.errors import ModelError, VanishedEditError
+from ireu_cli.manifest import Manifest
+from ireu_cli.models.clip import Encoder, load_encoder, with_delta
+from ireu_cli.models.reach import reach_of
+from ireu_cli.params import EncoderParams
+from ireu_cli.steps.export import kept_in_weights, kept_share
+from ireu_cli.steps.verify import verify
+from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta, write_manifest
+from ireu_cli.store.files import write_bytes, write_folder
+from ireu_cli.values import Json, WeightDelta
+from ireu_cli.workflow.evidence import gather, load_people
+from ireu_cli.workflow.photos import Lens, photo_reader
+from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
+
+
+def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, force: bool) -> StepResult:
+    """Write the edited encoder as a folder that replaces the original.
+
+    Raises:
+        VanishedEditError: rounding to the served dtype loses the edit.
+        IreuError: whatever is wrong with configuration, encoder, delta or output.
+    """
+    session = open_session("export", resolved, talk, force=force, parent=delta_path)
+    parent = check_parent(session, "unlearn")
+    delta = read_delta(delta_path)
+    original = session.encoder(dtype="float32")
+    draft = session.draft(original)
+    with session.run.lock(out):
+        if (done := session.already_done(draft, out / EXPORT_MANIFEST_NAME, out)) is not None:
+            return StepResult(out, done, reused=True)
+        session.run.start(draft, out)
+        manifest = _write(session, draft, parent, original, delta, out)
+    return StepResult(out, manifest, reused=False)
+
+
+def _write(
+    session: Session, draft: Manifest, parent: Manifest, original: Encoder, delta: WeightDelta, out: Path
+) -> Manifest:
+    written: list[Manifest] = []
+    dtype = session.config.export.dtype
+    edited = with_delta(original, delta, dtype)
+
+    def fill(folder: Path) -> None:
+        _write_encoder(session, parent, original, edited, folder)
+        served = load_encoder(
+            EncoderParams(source=str(folder), tap=session.config.encoder.tap, dtype=dtype), session.config.run.device
+        )
+        if served.fingerprint != edited.fingerprint:
+            raise ModelError(
+                "The exported encoder, read back, is not the one that was written", "Report this as a bug of ireu"
+            )
+        metrics = _check_served(session, parent, original, served, delta)
+        reach = reach_of(delta.tensors, original.blocks)
+        metrics |= {"edited_encoder": edited.fingerprint, "taps_reached": reach.taps, "taps_missed": reach.missed}
+        finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        written.append(write_manifest(folder / EXPORT_MANIFEST_NAME, finished, files))
+
+    write_folder(out, fill)
+    return session.close(written[0])
+
+
+def _write_encoder(session: Session, parent: Manifest, original: Encoder, edited: Encoder, folder: Path) -> None:
+    state = {name: tensor.cpu().contiguous() for name, tensor in sorted(edited.model.state_dict().items())}
+    write_bytes(folder / "model.safetensors", safetensors.torch.save(state, metadata={"format": "pt"}))
+    settings: dict[str, Any] = edited.model.config.to_dict()
+    settings |= {
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "dtype": session.config.export.dtype,
+        # Survives a later save_pretrained, unlike the metadata of a safetensors file.
+        "ireu": {
+            "tool_version": __version__,
+            "original_encoder": original.fingerprint,
+            "edited_encoder": edited.fingerprint,
+            "delta_manifest": parent.digest,
+            "record": EXPORT_MANIFEST_NAME,
+        },
+    }
+    settings.pop("_name_or_path", None)
+    write_bytes(folder / "config.json", _json(settings))
+    own = Path(session.config.encoder.source) / "preprocessor_config.json"
+    if own.is_file():
+        shutil.copyfile(own, folder / own.name)
+    else:
+        # The class with the Pillow backend writes its own name, which other versions do not know.
+        write_bytes(
+            folder / own.name, _json(edited.processor.to_dict() | {"image_processor_type": "CLIPImageProcessor"})
+        )
+
+
+def _check_served(
+    session: Session, parent: Manifest, original: Encoder, served: Encoder, delta: WeightDelta
+) -> dict[str, Json]:
+    """Compare the served encoder with the one in memory, and verify it again where the photos are at hand."""
+    dtype = session.config.export.dtype
+    weights, touched = kept_in_weights(original.model.state_dict(), delta.tensors, dtype)
+    found: dict[str, Json] = {"dtype": dtype, "edit_kept_in_weights": weights, "edited_weights_that_change": touched}
+    if session.config.data.targets is None or session.config.data.retain is None:
+        session.talk.note(
+            "photos not at hand: the edit is checked in the weights alone; --targets and --retain verify it again"
+        )
+        _refuse_vanished(weights, session.config.export.min_edit_kept, dtype)
+        return found | {"verified_again": None}
+    kept = _kept_in_features(session, parent, original, served, with_delta(original, delta))
+    _refuse_vanished(kept, session.config.export.min_edit_kept, dtype)
+    evidence = gather(session, parent, original, served, load_people(session, parent))
+    verified = verify(evidence, session.config.verify, session.config.seed)
+    session.talk.note(f"verified again in {dtype}: {verified.outcome}. {verified.reason}")
+    criteria = {criterion.name: criterion.found for criterion in verified.criteria}
+    return found | {
+        "edit_kept_in_features": kept,
+        "verified_again": {"outcome": verified.outcome, "criteria": criteria},
+    }
+
+
+def _kept_in_features(session: Session, parent: Manifest, original: Encoder, served: Encoder, full: Encoder) -> float:
+    """`kept_share` of the change on target photos, between served and full precision, each against its own original."""
+    reader = photo_reader(session.config)
+    rounded = with_delta(original, WeightDelta({}), session.config.export.dtype)
+    people = load_people(session, parent)[0]
+    lenses = [Lens(session, encoder, reader) for encoder in (original, full, rounded, served)]
+    for lens in lenses:
+        lens.encode(people, "--targets", "target photos, served dtype")
+    before, after, before_served, after_served = (lens.features(people.flat) for lens in lenses)
+    return kept_share(after - before, after_served - before_served)
+
+
+def _refuse_vanished(kept: float, needed: float, dtype: str) -> None:
+    if kept < needed:
+        raise VanishedEditError(
+            f"In {dtype} only {kept:.0%} of the edit is left, {needed:.0%} is needed",
+            "Export in float32, or make a stronger edit",
+        )
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, default=_dtype_name) + "\n").encode()
+
+
+def _dtype_name(value: object) -> str:
+    return str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else str(value)

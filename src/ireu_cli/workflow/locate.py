@@ -1,0 +1,82 @@
+"""`ireu locate`: photos and an encoder to a mask."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from ireu_cli.config import Resolved
+from ireu_cli.errors import PhotoError
+from ireu_cli.manifest import Manifest
+from ireu_cli.runtime import generator
+from ireu_cli.steps.locate import absolute_shifts, locate_by_swap, locate_by_variance, locate_control
+from ireu_cli.store.artifacts import manifest_path, write_manifest, write_mask
+from ireu_cli.values import Located
+from ireu_cli.workflow.photos import Cast, Lens, load_cast, photo_reader
+from ireu_cli.workflow.session import Session, StepResult, Talk, open_session
+from ireu_cli.workflow.swaps import SwapPlan, plan_swaps
+
+
+def run_locate(resolved: Resolved, talk: Talk, out: Path, *, force: bool) -> StepResult:
+    """Find the identity-related features and write them as a mask.
+
+    Raises:
+        IreuError: whatever is wrong with configuration, photos, encoder or output, each in its own words.
+    """
+    session = open_session("locate", resolved, talk, force=force)
+    cast = load_cast(session)
+    encoder = session.encoder()
+    lens = Lens(session, encoder, photo_reader(session.config))
+    plan = _plan(session, lens, cast)
+    draft = session.draft(
+        encoder,
+        targets=session.records(cast.targets.photos),
+        retain=session.records(cast.used.photos),
+        extra=None if plan is None else [[session.run.keyed_digest(item.key) for item in row] for row in plan.items],
+    )
+    with session.run.lock(out):
+        if (done := session.already_done(draft, manifest_path(out), out)) is not None:
+            return StepResult(out, done, reused=True)
+        session.run.start(draft, out)
+        located = _located(session, lens, cast, plan)
+        write_mask(out, located.mask)
+        manifest = _finish(session, draft, located, out)
+    return StepResult(out, manifest, reused=False)
+
+
+def _plan(session: Session, lens: Lens, cast: Cast) -> SwapPlan | None:
+    return plan_swaps(session, lens, cast.targets, cast.used) if session.config.locate.method == "swap" else None
+
+
+def _located(session: Session, lens: Lens, cast: Cast, plan: SwapPlan | None) -> Located:
+    params = session.config.locate
+    rng = generator(session.config.seed, "locate", params.method)
+    targets = lens.encode(cast.targets, "--targets", "target photos")
+    if plan is not None:
+        usable = set(targets.flat)
+        rows = [(photo, row) for photo, row in zip(plan.photos, plan.items, strict=True) if photo in usable]
+        kept = SwapPlan(tuple(photo for photo, _ in rows), tuple(row for _, row in rows)).encode(lens)
+        with session.timed("score"):
+            return locate_by_swap(absolute_shifts(kept.pairs(lens)), params.top_fraction, rng)
+    if params.method == "variance":
+        used = lens.encode(cast.used, "--retain", "retained photos")
+        if not used.labelled:
+            raise PhotoError(
+                "The variance method needs to know who is who among the retained people",
+                "Give --retain as DIR/<person>/*.jpg, or use --method swap",
+            )
+
+        def people() -> Iterator[Tensor]:
+            for person in (*targets.photos, *used.photos):
+                yield lens.features(person)
+
+        with session.timed("score"):
+            return locate_by_variance(people(), params.top_fraction, rng)
+    features = lens.features(targets.flat[:1]).shape[-1]
+    return locate_control(features, params.top_fraction, params.method, rng)
+
+
+def _finish(session: Session, draft: Manifest, located: Located, out: Path) -> Manifest:
+    metrics = {"features": len(located.mask.mask), "kept": located.mask.kept, "evidence": located.evidence}
+    finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
+    return session.close(write_manifest(manifest_path(out), finished, [out]))

@@ -1,0 +1,167 @@
+"""From folders to encoded photos: who takes part, how photos are read, what is in the cache."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ireu_cli.errors import ConfigError, PhotoError
+from ireu_cli.faces.decode import BadPhotoError
+from ireu_cli.faces.folder import People, choose_photos, scan_people, split_people
+from ireu_cli.faces.read import PhotoReader
+from ireu_cli.features import Item, encode, forward, refuse_bad
+from ireu_cli.models.clip import Encoder
+from ireu_cli.params import Config, Tap
+from ireu_cli.runtime import generator
+from ireu_cli.store.features import FeatureCache
+from ireu_cli.values import Photo
+from ireu_cli.workflow.session import Session
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Who takes part: targets, retained people that unlearning may use, and those held out from it."""
+
+    targets: People
+    used: People
+    held: People
+
+
+def load_targets(session: Session, *, limit: bool) -> People:
+    """Scan the target folder; with `limit`, keep at most `data.max_photos` a person.
+
+    Raises:
+        ConfigError: no folder is given.
+        PhotoError: the folder cannot be used.
+    """
+    data = session.config.data
+    if data.targets is None:
+        raise ConfigError("No target photos are given", "Name their folder with --targets DIR")
+    targets = scan_people(data.targets, "--targets", "one person")
+    _tell(session, "targets", targets)
+    return choose_photos(targets, data.max_photos if limit else None, generator(session.config.seed, "max-photos"))
+
+
+def load_retain(session: Session, targets: People) -> People:
+    """Scan the retain folder; a photo that is a target's too does not count as retained.
+
+    Raises:
+        ConfigError: no folder is given.
+        PhotoError: the folder cannot be used.
+    """
+    if session.config.data.retain is None:
+        raise ConfigError("No photos of other people are given", "Name a folder of them with --retain DIR")
+    retain = scan_people(session.config.data.retain, "--retain", "everybody")
+    _tell(session, "retain", retain)
+    theirs = {photo.sha256 for photo in targets.flat}
+    left = retain.where(lambda photo: photo.sha256 not in theirs)
+    if dropped := len(retain.flat) - len(left.flat):
+        session.talk.note(f"retain: {dropped} photos are targets' photos too, and do not count as retained")
+    return left
+
+
+def load_cast(session: Session) -> Cast:
+    """Scan both folders and split the retained people by `data.retain_holdout`."""
+    every = load_targets(session, limit=False)
+    targets = choose_photos(every, session.config.data.max_photos, generator(session.config.seed, "max-photos"))
+    retain = load_retain(session, every)
+    used, held = split_people(retain, session.config.data.retain_holdout, generator(session.config.seed, "holdout"))
+    if not used.photos:
+        raise PhotoError(
+            "No retained people are left to work with",
+            "Add people to the --retain folder, or lower data.retain_holdout",
+        )
+    return Cast(targets, used, held)
+
+
+def photo_reader(config: Config) -> PhotoReader:
+    """The way of reading that the configuration asks for."""
+    if config.data.faces == "aligned":
+        return PhotoReader(config.data, None)
+    from ireu_cli.faces.insight import FaceFinder
+
+    return PhotoReader(config.data, FaceFinder(config.data.face_models, config.data.face_pack).find)
+
+
+class Lens:
+    """An encoder at a tap: encodes photos once, and gives their features and pixels back."""
+
+    def __init__(self, session: Session, encoder: Encoder, reader: PhotoReader) -> None:
+        """Open the cache of exactly this encoder, tap, preprocessing, dtype and way of reading."""
+        config = session.config
+        self.encoder = encoder
+        self.tap: Tap = config.encoder.tap
+        self.reader = reader
+        self._session = session
+        dtype = str(next(encoder.model.parameters()).dtype).removeprefix("torch.")
+        name = f"{encoder.fingerprint[:32]}-{self.tap}-{encoder.preprocessing}-{dtype}-{reader.name}"
+        self.cache = FeatureCache(session.run.features / name)
+
+    def encode(self, people: People, flag: str, label: str) -> People:
+        """Encode everybody's photos; returns the people whose photos can be used.
+
+        Raises:
+            PhotoError: a photo cannot be used and `data.bad_photos` is `error`, or somebody has none left.
+        """
+        items = [self.item(photo) for photo in people.flat]
+        bad = self.encode_items(items, flag, label)
+        usable = people.where(lambda photo: photo.sha256 not in bad)
+        if flag == "--targets" and len(usable.photos) < len(people.photos):
+            raise PhotoError("A target has no photo that can be used", "Replace the unusable photos of that person")
+        return usable
+
+    def encode_items(self, items: Sequence[Item], flag: str, label: str) -> dict[str, str]:
+        """Encode pictures that may not be files of their own, such as swapped faces; returns the unusable ones."""
+        talk, config = self._session.talk, self._session.config
+        with self._session.timed("encode"), talk.progress(label, len(items)) as advance:
+            bad = encode(self.encoder, self.tap, items, self.cache, config.run.batch_size, lambda n: advance(n, ""))
+        if config.data.bad_photos == "error":
+            refuse_bad(bad, {item.key: item.label for item in items}, flag)
+        elif bad:
+            talk.note(f"{label}: {len(bad)} unusable photos skipped ({'; '.join(sorted(set(bad.values())))})")
+        return bad
+
+    def features(self, photos: Sequence[Photo]) -> Tensor:
+        """Features of encoded photos: float32 (n, …, d)."""
+        return self.cache.get([photo.sha256 for photo in photos])
+
+    def pixels(self, photos: Sequence[Photo]) -> Tensor:
+        """Preprocessed pixels of photos: float32 (n, 3, side, side).
+
+        Raises:
+            PhotoError: a photo changed since it was encoded.
+        """
+        images = []
+        for photo in photos:
+            try:
+                images.append(self.reader.image(photo))
+            except (BadPhotoError, OSError) as error:
+                raise PhotoError(
+                    f"{photo.label} {error}", "Run the step again with photos that stay as they are"
+                ) from None
+        return self.encoder.pixels(images)
+
+    def null_features(self) -> Tensor:
+        """Features of the two null images: float32 (2, …, d)."""
+        return forward(self.encoder, self.tap, self.encoder.null_pixels())
+
+    def item(self, photo: Photo) -> Item:
+        """A photo as something to encode."""
+        return Item(photo.sha256, photo.label, lambda: self.reader.image(photo))
+
+
+def batch_of(lens: Lens, photos: Sequence[Photo], positions: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Pixels and features of some of the photos, read when they are needed."""
+    chosen = [photos[position] for position in positions]
+    return lens.pixels(chosen), lens.features(chosen)
+
+
+def _tell(session: Session, what: str, people: People) -> None:
+    session.talk.note(f"{what}: {len(people.photos)} people, {len(people.flat)} photos")
+    for note in people.notes:
+        session.talk.note(f"{what}: {note}")
+
+
+def flatten_tokens(features: Tensor) -> Tensor:
+    """Features as one vector a photo for comparing people: token taps are averaged over tokens; (n, …, d) to (n, d)."""
+    return features.mean(1) if features.ndim == 3 else features

@@ -1,0 +1,267 @@
+"""What the steps share: the resolved configuration, the run folder, the parent's manifest, and a way to talk."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol
+
+from ireu_cli import __version__
+from ireu_cli.config import Resolved, inherit
+from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, digest_of
+from ireu_cli.models.clip import Encoder, load_encoder
+from ireu_cli.params import Config
+from ireu_cli.report import Report
+from ireu_cli.runtime import environment
+from ireu_cli.store.artifacts import manifest_path, read_manifest
+from ireu_cli.store.files import recover_folder
+from ireu_cli.store.rundir import RunDir
+from ireu_cli.values import Json, Photo
+
+# Where inputs lie, and how a run behaves: known to this machine, no part of the record.
+_PATHS = (
+    ("encoder", "source"),
+    ("data", "targets"),
+    ("data", "retain"),
+    ("data", "face_models"),
+    ("locate", "swapper_model"),
+    ("locate", "pairs"),
+)
+_SECTIONS: dict[Step, tuple[str, ...]] = {
+    "locate": ("encoder", "data", "locate"),
+    "unlearn": ("encoder", "data", "locate", "unlearn"),
+    "verify": ("encoder", "data", "locate", "unlearn", "verify"),
+    "export": ("encoder", "data", "locate", "unlearn", "verify", "export"),
+}
+
+
+class Talk(Protocol):
+    """How a step speaks to the user; the CLI writes it to stderr."""
+
+    def note(self, text: str) -> None:
+        """Say something worth knowing."""
+
+    def progress(self, label: str, total: int) -> AbstractContextManager[Callable[[int, str], None]]:
+        """Show a bar; the function given advances it and sets the words beside it."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step leaves: the artifact, its manifest, whether it was there already, and the report if there is one."""
+
+    artifact: Path
+    manifest: Manifest
+    reused: bool
+    report: Report | None = None
+
+
+@dataclass
+class Session:
+    """One command's run."""
+
+    step: Step
+    config: Config
+    run: RunDir
+    talk: Talk
+    force: bool
+    parent: Manifest | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Record how long a part takes, in seconds."""
+        start = monotonic()
+        yield
+        self.timings[name] = round(self.timings.get(name, 0.0) + monotonic() - start, 3)
+
+    def encoder(self, *, dtype: str | None = None) -> Encoder:
+        """Load the encoder and refuse one that is not the parent's.
+
+        Raises:
+            ModelError: it cannot be loaded, or its fingerprint differs from the parent's; both are named.
+        """
+        params = self.config.encoder if dtype is None else self.config.encoder.model_copy(update={"dtype": dtype})
+        with self.timed("load_encoder"):
+            encoder = load_encoder(params, self.config.run.device)
+        if self.parent and encoder.fingerprint != self.parent.encoder.fingerprint:
+            raise ModelError(
+                f"The encoder has fingerprint {encoder.fingerprint}, "
+                f"but {self.parent.step} used {self.parent.encoder.fingerprint}",
+                "Name the encoder that was used, with --encoder, or run the steps again for this one",
+            )
+        if self.parent and self.config.encoder.tap != self.parent.encoder.tap:
+            raise ArtifactError(
+                f"The tap is {self.config.encoder.tap}, but {self.parent.step} used {self.parent.encoder.tap}",
+                "Leave --tap out, or run the steps again for this tap",
+            )
+        return encoder
+
+    def records(self, people: tuple[tuple[Photo, ...], ...]) -> tuple[PersonRecord, ...]:
+        """People as they appear in manifests: numbers and keyed digests."""
+        return tuple(
+            PersonRecord(
+                number=person[0].person + 1, photos=tuple(self.run.keyed_digest(photo.sha256) for photo in person)
+            )
+            for person in people
+        )
+
+    def draft(
+        self,
+        encoder: Encoder,
+        *,
+        targets: tuple[PersonRecord, ...] = (),
+        retain: tuple[PersonRecord, ...] = (),
+        extra: Json = None,
+    ) -> Manifest:
+        """Begin the step's manifest; its `identity` covers everything that decides the result."""
+        parameters = self._parameters()
+        record = EncoderRecord(
+            fingerprint=encoder.fingerprint,
+            architecture=encoder.architecture,
+            tap=self.config.encoder.tap,
+            layers=encoder.blocks,
+        )
+        parent = self.parent.digest if self.parent else None
+        identity = digest_of(
+            {
+                "step": self.step,
+                "parameters": parameters,
+                "encoder": record.model_dump(),
+                "preprocessing": encoder.preprocessing,
+                "targets": [person.model_dump(mode="json") for person in targets],
+                "retain": [person.model_dump(mode="json") for person in retain],
+                "parent": parent,
+                "extra": extra,
+            }
+        )
+        return Manifest(
+            step=self.step,
+            state="running",
+            tool_version=__version__,
+            identity=identity,
+            seed=self.config.seed,
+            parameters=parameters,
+            encoder=record,
+            parent=parent,
+            targets=targets,
+            retain=retain,
+            environment=environment(self.config.run.device),
+        )
+
+    def already_done(self, manifest: Manifest, record: Path, output: Path) -> Manifest | None:
+        """Look at what is at the output: the same step complete, nothing, or something that must not be overwritten.
+
+        Args:
+            manifest: the draft.
+            record: where the finished manifest lies.
+            output: the file or folder that the step writes.
+
+        Raises:
+            ArtifactError: there is something else, and `--force` is not given.
+        """
+        recover_folder(output)
+        if self.run.is_running(manifest.identity, output):
+            return self._complete(record, manifest.identity)
+        if self.force:
+            return None
+        if not record.exists():
+            if output.is_file() or (output.is_dir() and any(output.iterdir())):
+                raise ArtifactError(
+                    f"{output} exists and has no manifest of ireu", "Choose another --out, or overwrite it with --force"
+                )
+            return None
+        existing = read_manifest(record)
+        if existing.identity != manifest.identity:
+            raise ArtifactError(
+                f"{output} was made with {_difference(existing, manifest)}",
+                "Choose another --out, or overwrite it with --force",
+            )
+        return self.close(existing)
+
+    def close(self, manifest: Manifest) -> Manifest:
+        """Note where the inputs lie, and drop what the running step kept."""
+        self.run.remember(manifest.digest, self.locations())
+        self.run.finish(manifest.identity)
+        return manifest
+
+    def locations(self) -> dict[str, str]:
+        """Where this run's inputs lie, for the steps that follow."""
+        return {
+            f"{section}.{key}": str(Path(value).absolute()) if Path(value).exists() else str(value)
+            for section, key in _PATHS
+            if (value := getattr(getattr(self.config, section), key)) is not None
+        }
+
+    def _complete(self, record: Path, identity: str) -> Manifest | None:
+        try:
+            existing = read_manifest(record)
+        except ArtifactError:
+            return None
+        return self.close(existing) if existing.identity == identity else None
+
+    def _parameters(self) -> dict[str, Any]:
+        plain = self.config.model_dump(mode="json", include={"seed", *_SECTIONS[self.step]})
+        for section, key in _PATHS:
+            if section in plain:
+                plain[section].pop(key)
+        return plain
+
+
+def open_session(step: Step, resolved: Resolved, talk: Talk, *, force: bool, parent: Path | None = None) -> Session:
+    """Open a session; what the user leaves out comes from the parent's manifest and from the run folder.
+
+    Args:
+        step: which step runs.
+        resolved: flags, environment and file.
+        talk: how to speak.
+        force: overwrite what is there.
+        parent: the input artifact (mask or delta), whose manifest lies beside it.
+
+    Raises:
+        ArtifactError: the parent, its manifest or the run folder cannot be used.
+    """
+    run = RunDir(resolved.config.run.run_dir)
+    manifest = None
+    if parent is not None:
+        if not parent.is_file():
+            raise ArtifactError(f"{parent} does not exist", "Name the file that the step before wrote")
+        manifest = read_manifest(manifest_path(parent))
+        if parent.name not in {record.name for record in manifest.outputs}:
+            raise ArtifactError(
+                f"The manifest beside {parent} describes another file", "Move the file back beside its own manifest"
+            )
+        resolved = inherit(resolved, manifest.parameters)
+        resolved = inherit(resolved, run.recall(manifest.digest))
+    return Session(step, resolved.config, run, talk, force, manifest)
+
+
+def check_parent(session: Session, step: Step) -> Manifest:
+    """Return the parent, which must be of the given step.
+
+    Raises:
+        ArtifactError: it is of another step.
+    """
+    parent = session.parent
+    if parent is None or parent.step != step:
+        found = "nothing" if parent is None else f"the result of {parent.step}"
+        raise ArtifactError(f"The result of {step} is needed, found {found}", f"Name what `ireu {step}` wrote")
+    return parent
+
+
+def _difference(existing: Manifest, wanted: Manifest) -> str:
+    parts = []
+    for section, values in wanted.parameters.items():
+        old = existing.parameters.get(section)
+        if isinstance(values, dict) and isinstance(old, dict):
+            parts += [f"{section}.{key} = {old.get(key)}" for key, value in values.items() if old.get(key) != value]
+        elif old != values:
+            parts.append(f"{section} = {old}")
+    if existing.encoder != wanted.encoder:
+        parts.append("another encoder or tap")
+    if existing.parent != wanted.parent:
+        parts.append("another input artifact")
+    if (existing.targets, existing.retain) != (wanted.targets, wanted.retain):
+        parts.append("other photos")
+    return ", ".join(parts) or f"another step ({existing.step})"

@@ -1,0 +1,134 @@
+"""`ireu unlearn`: a mask to a delta."""
+
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+
+from ireu_cli.config import Resolved
+from ireu_cli.errors import ArtifactError, InterruptedRunError
+from ireu_cli.manifest import Manifest, PersonRecord
+from ireu_cli.models.reach import Reach, reach_of, select_weights
+from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, planned_steps, unlearn
+from ireu_cli.store.artifacts import manifest_path, read_mask, write_delta, write_manifest
+from ireu_cli.values import FeatureMask
+from ireu_cli.workflow.photos import Cast, Lens, batch_of, load_cast, photo_reader
+from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
+from ireu_cli.workflow.swaps import plan_swaps
+
+
+def run_unlearn(resolved: Resolved, talk: Talk, mask_path: Path, out: Path, *, force: bool) -> StepResult:
+    """Train the targets out of the encoder and write the change of its weights.
+
+    Raises:
+        IreuError: whatever is wrong with configuration, photos, encoder, mask or output, or the run diverges.
+        KeyboardInterrupt: stopped; the checkpoint is written first.
+    """
+    session = open_session("unlearn", resolved, talk, force=force, parent=mask_path)
+    parent = check_parent(session, "locate")
+    mask = read_mask(mask_path)
+    cast = load_cast(session)
+    encoder = session.encoder(dtype="float32")
+    names = select_weights(
+        encoder.model.state_dict(), session.config.unlearn.layers, encoder.blocks, session.config.encoder.tap
+    )
+    reach = reach_of(names, encoder.blocks)
+    talk.note(reach.sentence())
+    lens = Lens(session, encoder, photo_reader(session.config))
+    used = session.records(cast.used.photos)
+    draft = session.draft(encoder, targets=session.records(cast.targets.photos), retain=_union(used, parent.retain))
+    with session.run.lock(out):
+        if (done := session.already_done(draft, manifest_path(out), out)) is not None:
+            return StepResult(out, done, reused=True)
+        session.run.start(draft, out)
+        forget, retain = _sets(session, lens, cast, mask)
+        manifest = _train(session, lens, draft, names, reach, forget, retain, mask, out)
+    return StepResult(out, manifest, reused=False)
+
+
+def _sets(session: Session, lens: Lens, cast: Cast, mask: FeatureMask) -> tuple[ForgetSet, RetainSet]:
+    targets = lens.encode(cast.targets, "--targets", "target photos")
+    used = lens.encode(cast.used, "--retain", "retained photos").flat
+    plan = plan_swaps(session, lens, targets, cast.used).encode(lens)
+    features = lens.features(plan.photos)
+    if features.shape[-1] != len(mask.mask):
+        raise ArtifactError(
+            f"The mask has {len(mask.mask)} features, the tap {session.config.encoder.tap} has {features.shape[-1]}",
+            "Run `ireu locate` for this encoder and tap",
+        )
+    forget = ForgetSet(
+        pixels=lens.pixels(plan.photos),
+        features=features,
+        shifts=plan.shifts(lens, average=session.config.unlearn.average_partners),
+        people=tuple(photo.person for photo in plan.photos),
+    )
+    nulls = lens.encoder.null_pixels()
+    return forget, RetainSet(len(used), lambda positions: batch_of(lens, used, positions), nulls, lens.null_features())
+
+
+def _train(
+    session: Session,
+    lens: Lens,
+    draft: Manifest,
+    names: list[str],
+    reach: Reach,
+    forget: ForgetSet,
+    retain: RetainSet,
+    mask: FeatureMask,
+    out: Path,
+) -> Manifest:
+    params, config = session.config.unlearn, session.config
+    start = _resume(session, draft.identity)
+    total = planned_steps(params, len(set(forget.people)))
+    keep = _Keeper(session, draft.identity)
+    with session.timed("train"), session.talk.progress(f"unlearning ({params.method})", total) as advance:
+        advance(start.step if start else 0, "")
+        delta, summary = unlearn(
+            lens.encoder, lens.tap, names, forget, retain, mask.mask, params, config.seed, start, keep.on_step(advance)
+        )
+    write_delta(out, delta)
+    metrics = {"reach": {"taps": reach.taps, "missed": reach.missed}, **summary}
+    finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
+    return session.close(write_manifest(manifest_path(out), finished, [out]))
+
+
+class _Keeper:
+    """Shows progress and writes checkpoints, by time, and once more when the run is stopped."""
+
+    def __init__(self, session: Session, identity: str) -> None:
+        self._session = session
+        self._identity = identity
+        self._last = monotonic()
+
+    def on_step(self, advance: Callable[[int, str], None]) -> Callable[[TrainState], None]:
+        def after(state: TrainState) -> None:
+            try:
+                forget, retain = state.losses[state.step - 1].tolist()
+                advance(1, f"forget {forget:.3g}  retain {retain:.3g}")
+                if monotonic() - self._last >= self._session.config.run.checkpoint_seconds:
+                    self._write(state)
+            except (KeyboardInterrupt, InterruptedRunError):
+                self._write(state)
+                raise
+
+        return after
+
+    def _write(self, state: TrainState) -> None:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.tensors().items()}
+        self._session.run.write_checkpoint(self._identity, tensors, {"step": state.step})
+        self._last = monotonic()
+
+
+def _resume(session: Session, identity: str) -> TrainState | None:
+    found = session.run.read_checkpoint(identity)
+    if found is None:
+        return None
+    tensors, state = found
+    step = int(str(state["step"]))
+    session.talk.note(f"going on from step {step}")
+    return TrainState.from_tensors(step, tensors)
+
+
+def _union(first: tuple[PersonRecord, ...], second: tuple[PersonRecord, ...]) -> tuple[PersonRecord, ...]:
+    """Everybody whom locating or unlearning used, so that verification measures nobody of them."""
+    known = {digest for person in first for digest in person.photos}
+    return first + tuple(person for person in second if not known.issuperset(person.photos))
