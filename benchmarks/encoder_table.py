@@ -28,6 +28,11 @@ LANDMARKS = "0.375,0.431,0.6375,0.425,0.5125,0.594,0.394,0.719,0.625,0.7125"
 """Where eyes, nose and mouth corners lie in the photos of IREU_DATA, as fractions of the picture."""
 RETAIN_PEOPLE = 400
 PHOTOS = "5"
+METHODS = {
+    "global": ["--method", "global"],
+    "ireu": ["--method", "ireu"],
+    "ireu-toward": ["--method", "ireu", "--set", "unlearn.direction=toward"],
+}
 ROWS = (
     ("target seen: match rate", "match_rate", "target-seen"),
     ("target seen: rank-1", "rank1", "target-seen"),
@@ -55,7 +60,7 @@ def main() -> None:
     _link_people(options.work / "retain", data / "faces" / "train", _retain_people(data))
     for index, (count, draw) in enumerate((count, draw) for count in options.people for draw in range(options.draws)):
         if index % shards == shard:
-            for method in ("ireu", "global"):
+            for method in options.methods:
                 _run(data, options, count, draw, method)
     if shard == 0:
         for count in options.people:
@@ -67,6 +72,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--people", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--steps", default="auto")
     parser.add_argument("--shard", default="0/1", help="this process's part of the draws, such as 0/2")
     return parser.parse_args()
@@ -109,7 +115,7 @@ def _run(data: Path, options: argparse.Namespace, count: int, draw: int, method:
         "-o",
         str(mask),
     )
-    _ireu("unlearn", *run, "--mask", str(mask), "--method", method, "--steps", options.steps, "-o", str(delta))
+    _ireu("unlearn", *run, "--mask", str(mask), *METHODS[method], "--steps", options.steps, "-o", str(delta))
     _ireu("verify", *run, "--delta", str(delta), "--retain", str(folder / "others"), "-o", str(report), ok=(0, 4))
 
 
@@ -127,8 +133,8 @@ def _link_people(folder: Path, source: Path, names: list[str]) -> None:
 
 
 def _table(work: Path, count: int, draws: int, steps: str) -> str:
-    reports = {method: list(_reports(work, count, draws, f"{method}-{steps}")) for method in ("global", "ireu")}
-    complete = min(len(found) for found in reports.values())
+    reports = {method: list(_reports(work, count, draws, f"{method}-{steps}")) for method in METHODS}
+    complete = "/".join(str(len(found)) for found in reports.values())
     lines = [
         f"\n{count} target(s), {PHOTOS} photos each, steps {steps}, {complete} draws; mean [95 % over draws]\n",
         "| figure | original | global | ireu |",
@@ -136,13 +142,14 @@ def _table(work: Path, count: int, draws: int, steps: str) -> str:
     ]
     for label, name, role in ROWS:
         cells = [_cell(reports["ireu"], name, role, "original")]
-        cells += [_cell(reports[method], name, role, "edited") for method in ("global", "ireu")]
+        cells += [_cell(reports[method], name, role, "edited") for method in METHODS]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     for label, name, role in CHANGES:
-        cells = [_cell(reports[method], name, role, "change") for method in ("global", "ireu")]
+        cells = [_cell(reports[method], name, role, "change") for method in METHODS]
         lines.append(f"| {label} | {'0' if name == 'relative_change' else '1'} | {' | '.join(cells)} |")
     lines.append(
-        f"| impostor similarity | {_cell(reports['ireu'], 'impostor_similarity', 'retained', 'original')} | | |"
+        f"| impostor similarity | {_cell(reports['ireu'], 'impostor_similarity', 'retained', 'original')}"
+        + " |" * (1 + len(METHODS))
     )
     return "\n".join(lines)
 

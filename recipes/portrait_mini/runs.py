@@ -73,7 +73,7 @@ class Average(Generic[M]):
     @torch.no_grad()
     def update(self, module: M, step: int) -> None:
         """Move towards ``module``; quickly at first, so that the average does not remember the random start."""
-        share = max(1 - EMA_DECAY, 1 / (step + 1))
+        share = max(1 - EMA_DECAY, 10 / (step + 10))
         averages: list[torch.Tensor] = list(self.module.parameters())
         weights: list[torch.Tensor] = list(module.parameters())
         torch._foreach_lerp_(averages, weights, share)

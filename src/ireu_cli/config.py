@@ -1,4 +1,4 @@
-"""Flag > environment > file > manifest of the input > default, every value with its source, every mistake at once."""
+"""Flag > manifest of the input > environment > file > default, every value with its source, every mistake at once."""
 
 import json
 from collections.abc import Mapping
@@ -60,7 +60,10 @@ def load_config(
 
 
 def inherit(resolved: Resolved, earlier: Mapping[str, Any], source: Source = "manifest") -> Resolved:
-    """Take from an earlier step every value that the user leaves at its default.
+    """Take from an earlier step every value that no flag sets.
+
+    The artifact handed in was made with these values, whatever environment and file say by now; steps of one chain
+    must agree on them.
 
     Args:
         resolved: what flags, environment and file say.
@@ -73,7 +76,7 @@ def inherit(resolved: Resolved, earlier: Mapping[str, Any], source: Source = "ma
     values = _flatten(resolved.config.model_dump())
     sources = dict(resolved.sources)
     for key, value in _flatten(earlier).items():
-        if sources.get(key) == "default" and value is not None:
+        if sources.get(key, "flag") != "flag" and value is not None:
             values[key] = value
             sources[key] = source
     try:

@@ -54,9 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = code_of(error)
         terminal.error(str(error), as_json=as_json, code=code)
         return code
-    except KeyboardInterrupt:
-        terminal.error("Interrupted. Run the same command again to go on.", as_json=as_json, code=ExitCode.INTERRUPTED)
-        return ExitCode.INTERRUPTED
     return ExitCode.DONE
 
 

@@ -9,7 +9,7 @@ import typer
 
 from ireu_cli.cli.exit_codes import OUTCOMES, ExitCode
 from ireu_cli.cli.output import Terminal
-from ireu_cli.errors import UsageError
+from ireu_cli.errors import InterruptedRunError, UsageError
 
 if TYPE_CHECKING:
     from ireu_cli.config import Resolved
@@ -43,7 +43,10 @@ def execute(
         config, os.environ, parse_sets(sets or []) | {k: v for k, v in flags.items() if v is not None}
     )
     terminal.sources(resolved)
-    result = _workflow(command, resolved, terminal, parent, out, force)()
+    try:
+        result = _workflow(command, resolved, terminal, parent, out, force)()
+    except KeyboardInterrupt:
+        raise InterruptedRunError("Interrupted", "Run the same command again to go on") from None
     if result.report is not None:
         terminal.report(result.report)
     terminal.result(result, as_json=as_json)

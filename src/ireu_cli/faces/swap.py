@@ -30,6 +30,10 @@ _ROOM = 3
 """Pixels between the blended region and the border; `seamlessClone` needs the region inside the picture."""
 
 
+_SPILL = 9
+"""Width in pixels of the ring around the region in which the seam may fade out."""
+
+
 def blend(context: Face, identity: Face) -> RgbImage:
     """Put the identity's face into the context's photo, keeping the context's light along the seam."""
     height, width = context.image.shape[:2]
@@ -42,7 +46,11 @@ def blend(context: Face, identity: Face) -> RgbImage:
         return context.image
     x, y, w, h = cv2.boundingRect(region)
     centre = (x + w // 2, y + h // 2)
-    return np.asarray(cv2.seamlessClone(warped, context.image, region, centre, cv2.NORMAL_CLONE), dtype=np.uint8)
+    cloned = cv2.seamlessClone(warped, context.image, region.copy(), centre, cv2.NORMAL_CLONE)
+    # The solver overwrites its mask, works on the bounding box, and spills a few grey levels over the seam.
+    kept = cv2.dilate(region, np.ones((_SPILL, _SPILL), np.uint8)) == 0
+    cloned[kept] = context.image[kept]
+    return np.asarray(cloned, dtype=np.uint8)
 
 
 def face_region(face: Face) -> RgbImage:

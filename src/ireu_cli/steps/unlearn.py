@@ -254,6 +254,6 @@ def _summary(state: TrainState, delta: dict[str, Tensor], original: dict[str, An
         "forget_loss_last": float(losses[-_WINDOW:, 0].mean()),
         "retain_loss_last": float(losses[-_WINDOW:, 1].mean()),
         "loss_curve": [[int(mark) + 1, *(float(x) for x in losses[mark])] for mark in marks],
-        "relative_weight_change": math.sqrt(square / base),
+        "relative_weight_change": math.sqrt(square / base) if base > 0 else None,
         "tensors_changed": len(delta),
     }

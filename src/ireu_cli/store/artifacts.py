@@ -79,7 +79,8 @@ def read_mask(path: Path) -> FeatureMask:
 def write_delta(path: Path, delta: WeightDelta) -> None:
     """Write the delta as safetensors: float32, the encoder's tensor names, sorted."""
     tensors = {name: delta.tensors[name].detach().float().cpu().contiguous() for name in sorted(delta.tensors)}
-    write_bytes(path, safetensors.torch.save(tensors, metadata={"format": "pt", "ireu": "delta"}))
+    # One key only: safetensors writes several metadata keys in a random order, and the bytes must repeat.
+    write_bytes(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
 
 
 def read_delta(path: Path) -> WeightDelta:

@@ -105,7 +105,7 @@ class RunDir:
 
     def write_checkpoint(self, identity: str, tensors: dict[str, Tensor], state: dict[str, object]) -> None:
         """Replace the step's checkpoint; `state` travels in the file's header."""
-        metadata = {"format": "pt", "state": json.dumps(state)}
+        metadata = {"state": json.dumps(state)}
         write_bytes(self.work(identity) / "checkpoint.safetensors", safetensors.torch.save(tensors, metadata=metadata))
 
     def read_checkpoint(self, identity: str) -> tuple[dict[str, Tensor], dict[str, object]] | None:

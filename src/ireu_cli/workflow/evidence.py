@@ -6,7 +6,7 @@ from torch import Tensor
 from ireu_cli.faces.folder import People
 from ireu_cli.manifest import Manifest
 from ireu_cli.models.clip import Encoder
-from ireu_cli.steps.verify import Evidence, PersonEvidence
+from ireu_cli.steps.figures import Evidence, PersonEvidence
 from ireu_cli.values import Photo
 from ireu_cli.workflow.photos import Lens, flatten_tokens, load_retain, load_targets, photo_reader
 from ireu_cli.workflow.session import Session

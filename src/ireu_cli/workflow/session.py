@@ -233,7 +233,8 @@ def open_session(step: Step, resolved: Resolved, talk: Talk, *, force: bool, par
                 f"The manifest beside {parent} describes another file", "Move the file back beside its own manifest"
             )
         resolved = inherit(resolved, manifest.parameters)
-        resolved = inherit(resolved, run.recall(manifest.digest))
+        known = run.recall(manifest.digest)
+        resolved = inherit(resolved, {key: place for key, place in known.items() if _still_there(key, place)})
     return Session(step, resolved.config, run, talk, force, manifest)
 
 
@@ -248,6 +249,11 @@ def check_parent(session: Session, step: Step) -> Manifest:
         found = "nothing" if parent is None else f"the result of {parent.step}"
         raise ArtifactError(f"The result of {step} is needed, found {found}", f"Name what `ireu {step}` wrote")
     return parent
+
+
+def _still_there(key: str, place: str) -> bool:
+    """A hub id is always there; a path that moved since is not, and environment or file may know better."""
+    return Path(place).exists() or (key == "encoder.source" and not Path(place).is_absolute())
 
 
 def _difference(existing: Manifest, wanted: Manifest) -> str:

@@ -8,7 +8,8 @@ from ireu_cli.models.clip import Encoder, with_delta
 from ireu_cli.models.reach import reach_of
 from ireu_cli.report import Report, Subject
 from ireu_cli.report_page import page
-from ireu_cli.steps.verify import DEFINITIONS, Verified, verify
+from ireu_cli.steps.figures import DEFINITIONS
+from ireu_cli.steps.verify import Verified, verify
 from ireu_cli.store.artifacts import REPORT_MANIFEST_NAME, REPORT_NAME, read_delta, write_manifest
 from ireu_cli.store.files import read_bytes, write_bytes, write_folder
 from ireu_cli.values import WeightDelta

@@ -1,0 +1,204 @@
+"""Figures of verification at encoder level: every photo against its person's enrolment, before and after the edit.
+
+People are enrolled with the original encoder, as every generator that mounts the encoder was trained on its output.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ireu_cli.maths.identity import IdentitySpace, centroid, fit_space, match_threshold
+from ireu_cli.maths.stats import estimate
+from ireu_cli.params import VerifyParams
+from ireu_cli.report import Figure, Role, State
+from ireu_cli.runtime import generator
+
+DEFINITIONS = {
+    "similarity": "Cosine between a photo and its person's enrolment (mean of the original encoder's features, that "
+    "photo left out), in the space named by `measure`. Enrolment always uses the original encoder.",
+    "impostor_similarity": "Cosine between retained people's photos (original encoder) and the targets' enrolments: "
+    "the level that forgetting aims for.",
+    "match_rate": "Share of photos whose similarity exceeds the threshold that retained people's photos exceed at the "
+    "configured false-match rate, threshold set for each enrolment.",
+    "rank1": "Share of photos whose nearest enrolment, among all retained people and their own, is their own.",
+    "feature_cosine": "Cosine between the tap's output of the edited and of the original encoder, same photo.",
+    "relative_change": "Norm of the change of the tap's output, divided by the norm of the original's output.",
+}
+
+
+@dataclass(frozen=True)
+class PersonEvidence:
+    """One person before and after.
+
+    `original` and `edited` are features (n, d); `cosine` (n,) between them and `relative` (n,) change are over the
+    whole tap; `seen` (n,) bool tells the photos that unlearning used.
+    """
+
+    original: Tensor
+    edited: Tensor
+    cosine: Tensor
+    relative: Tensor
+    seen: Tensor
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that verification looks at. `reference`: features (n_i, d) of people that only serve to fit the space."""
+
+    targets: Sequence[PersonEvidence]
+    retained: Sequence[PersonEvidence]
+    reference: Sequence[Tensor]
+    null_relative: Tensor
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """One person's photos against their enrolment: (n,) similarities, 0/1 matches and rank-1 hits, both states."""
+
+    similarity: tuple[Tensor, Tensor]
+    match: tuple[Tensor, Tensor]
+    rank1: tuple[Tensor, Tensor]
+    impostor: Tensor
+
+
+def measure(evidence: Evidence, params: VerifyParams, seed: int) -> tuple[Figure, ...]:
+    """Measure every figure that the evidence allows.
+
+    Args:
+        evidence: finite features before and after.
+        params: false-match rate, share of look-alikes, resamples.
+        seed: decides the bootstrap.
+    """
+    space = fit_space(evidence.reference or [person.original for person in evidence.retained])
+    retained = [space(person.original) for person in evidence.retained]
+    gallery = torch.stack([centroid(mapped) for mapped in retained])
+    everyone = torch.cat(retained)
+    rate = params.false_match_rate
+    targets = [_target_scores(person, space, gallery, everyone, rate) for person in evidence.targets]
+    others = [
+        _retained_scores(index, evidence.retained, space, gallery, everyone, rate) for index in range(len(retained))
+    ]
+    alike = _look_alikes(evidence.targets, space, gallery, params.lookalike_share)
+    groups: list[tuple[Role, Sequence[PersonEvidence], Sequence[_Scores], Sequence[Tensor]]] = [
+        ("target-seen", evidence.targets, targets, [person.seen for person in evidence.targets]),
+        ("target-unseen", evidence.targets, targets, [~person.seen for person in evidence.targets]),
+        ("look-alike", *_pick(evidence.retained, others, alike)),
+        ("retained", *_pick(evidence.retained, others, range(len(others)))),
+    ]
+    collected = _Collector(space.kind, params.bootstrap, seed)
+    for role, people, scores, chosen in groups:
+        states: tuple[tuple[State, int], ...] = (("original", 0), ("edited", 1))
+        for state, position in states:
+            for name in ("similarity", "match_rate", "rank1"):
+                attribute = "match" if name == "match_rate" else name
+                values = [getattr(s, attribute)[position][c] for s, c in zip(scores, chosen, strict=True)]
+                collected.add(name, role, state, values)
+        collected.add("feature_cosine", role, "change", [p.cosine[c] for p, c in zip(people, chosen, strict=True)])
+        collected.add("relative_change", role, "change", [p.relative[c] for p, c in zip(people, chosen, strict=True)])
+    collected.add("impostor_similarity", "retained", "original", [scores.impostor for scores in targets])
+    collected.add("relative_change", "null", "change", [evidence.null_relative])
+    return tuple(collected.figures)
+
+
+def _target_scores(
+    person: PersonEvidence, space: IdentitySpace, gallery: Tensor, everyone: Tensor, rate: float
+) -> _Scores:
+    original, edited = space(person.original), space(person.edited)
+    pool = original[person.seen] if bool(person.seen.any()) else original
+    places = person.seen.nonzero().flatten().tolist() if bool(person.seen.any()) else list(range(len(original)))
+    enrolments = torch.stack(
+        [
+            centroid(_without(pool, places.index(i) if i in places else None))
+            if len(pool) > 1 or i not in places
+            else torch.full_like(original[0], torch.nan)
+            for i in range(len(original))
+        ]
+    )
+    return _score(original, edited, enrolments, gallery, everyone, rate, centroid(pool))
+
+
+def _retained_scores(
+    index: int, people: Sequence[PersonEvidence], space: IdentitySpace, gallery: Tensor, everyone: Tensor, rate: float
+) -> _Scores:
+    original, edited = space(people[index].original), space(people[index].edited)
+    start = sum(len(person.original) for person in people[:index])
+    others = torch.cat([everyone[:start], everyone[start + len(original) :]])
+    rivals = torch.cat([gallery[:index], gallery[index + 1 :]])
+    if len(original) < 2 or not len(others):
+        enrolments = torch.full_like(original, torch.nan)
+    else:
+        enrolments = torch.stack([centroid(_without(original, i)) for i in range(len(original))])
+    return _score(original, edited, enrolments, rivals, others, rate, gallery[index])
+
+
+def _score(
+    original: Tensor, edited: Tensor, enrolments: Tensor, rivals: Tensor, impostors: Tensor, rate: float, whole: Tensor
+) -> _Scores:
+    """Photos without an enrolment (their person's only photo) are left out, as NaN; `_Collector` drops them."""
+    thresholds = torch.tensor([match_threshold(impostors @ e, rate) for e in enrolments], dtype=torch.float64)
+    known = torch.isfinite(enrolments).all(1)
+
+    def state(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        similarity = (features * enrolments).sum(1)
+        match = (similarity > thresholds).double()
+        hit = (similarity > (features @ rivals.T).max(1).values).double()
+        unknown = torch.tensor(torch.nan, dtype=torch.float64)
+        return similarity, torch.where(known, match, unknown), torch.where(known, hit, unknown)
+
+    before, after = state(original), state(edited)
+    return _Scores((before[0], after[0]), (before[1], after[1]), (before[2], after[2]), impostors @ whole)
+
+
+def _without(mapped: Tensor, index: int | None) -> Tensor:
+    return mapped if index is None else torch.cat([mapped[:index], mapped[index + 1 :]])
+
+
+def _look_alikes(targets: Sequence[PersonEvidence], space: IdentitySpace, gallery: Tensor, share: float) -> list[int]:
+    """Return the retained people nearest to any target, as positions in the gallery."""
+    count = max(1, round(share * len(gallery)))
+    likeness = torch.stack([gallery @ centroid(space(person.original)) for person in targets]).amax(0)
+    return sorted(likeness.topk(min(count, len(gallery))).indices.tolist())
+
+
+def _pick(
+    people: Sequence[PersonEvidence], scores: Sequence[_Scores], which: Sequence[int]
+) -> tuple[list[PersonEvidence], list[_Scores], list[Tensor]]:
+    every = [torch.ones(len(people[index].original), dtype=torch.bool) for index in which]
+    return [people[index] for index in which], [scores[index] for index in which], every
+
+
+class _Collector:
+    """Turns values by person into figures, with intervals from one seeded generator a figure."""
+
+    def __init__(self, measure: str, resamples: int, seed: int) -> None:
+        self.figures: list[Figure] = []
+        self._measure, self._resamples, self._seed = f"tap features, {measure}", resamples, seed
+
+    def add(self, name: str, role: Role, state: State, values: Sequence[Tensor]) -> None:
+        rng = generator(self._seed, "bootstrap", name, role, state)
+        found = estimate([value[torch.isfinite(value)] for value in values], self._resamples, rng)
+        if found is None:
+            return
+        measure = self._measure if state != "change" else "tap features"
+        unit = "share" if name in {"match_rate", "rank1"} else "ratio" if name == "relative_change" else "cosine"
+        self.figures.append(
+            Figure(
+                name=name,
+                role=role,
+                state=state,
+                measure=measure,
+                value=found.value,
+                low=found.low,
+                high=found.high,
+                photos=found.photos,
+                people=found.people,
+                unit=unit,
+            )
+        )
+
+
+def find_figure(figures: Sequence[Figure], name: str, role: Role, state: State) -> Figure | None:
+    """Return the figure of that name, role and state, if it could be measured."""
+    return next((f for f in figures if (f.name, f.role, f.state) == (name, role, state)), None)

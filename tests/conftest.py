@@ -1,0 +1,124 @@
+"""Fixtures: drawn people, a tiny random encoder, one finished job, and the real data where it is at hand."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from ireu_cli.cli.app import main
+from ireu_cli.models.clip import Encoder, load_encoder
+from ireu_cli.params import EncoderParams
+from ireu_cli.workflow.samples import write_samples
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+STEPS = "60"
+"""Optimiser steps of the shared job: enough to change the encoder, few enough for a test."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Ireu = Callable[..., Run]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("IREU_") and name not in {"IREU_DATA", "IREU_TRANSFORMERS4"}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def run_ireu(*arguments: object, cwd: Path | None = None) -> Run:
+    """Run the command line in this process, as `main` does for the console script."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(cwd or Path.cwd()), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main([str(argument) for argument in arguments])
+    return Run(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `ireu samples` writes; tests must not change it."""
+    folder = tmp_path_factory.mktemp("samples") / "demo"
+    write_samples(folder, 0, force=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def job(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished job (locate, unlearn, verify, export) with few steps; tests must not change it."""
+    folder = tmp_path_factory.mktemp("job") / "demo"
+    shutil.copytree(samples, folder)
+    assert run_ireu("locate", cwd=folder).code == 0
+    assert run_ireu("unlearn", "--mask", "mask.pt", "--steps", STEPS, cwd=folder).code == 0
+    assert run_ireu("verify", "--delta", "delta.safetensors", cwd=folder).code in {0, 4}
+    assert run_ireu("export", "--delta", "delta.safetensors", cwd=folder).code == 0
+    return folder
+
+
+@pytest.fixture
+def fresh(job: Path, tmp_path: Path) -> Path:
+    """A copy of the finished job that a test may change."""
+    folder = tmp_path / "demo"
+    shutil.copytree(job, folder)
+    return folder
+
+
+def tiny_model(seed: int = 0, layers: int = 3) -> Any:
+    """A random `CLIPVisionModelWithProjection`: 16 wide, 16 px, 5 tokens."""
+    torch.manual_seed(seed)
+    config = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        patch_size=8,
+        image_size=16,
+        projection_dim=12,
+        hidden_act="gelu",
+    )
+    return CLIPVisionModelWithProjection(config).eval()
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path) -> Path:
+    """A tiny encoder on disk, without a preprocessor config."""
+    folder = tmp_path / "tiny"
+    tiny_model().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny(tiny_folder: Path) -> Encoder:
+    """A tiny encoder, loaded."""
+    return load_encoder(EncoderParams(source=str(tiny_folder)), "cpu")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with real faces and models; tests that need it skip without it."""
+    found = os.environ.get("IREU_DATA")
+    if not found:
+        pytest.skip("IREU_DATA is not set: no real faces and models to test on")
+    return Path(found)

@@ -1,0 +1,136 @@
+"""Rules of the code base, checked on its syntax trees and in fresh interpreters."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "ireu_cli"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# What a part of the package may import of the package. Longest prefix wins.
+ARROWS: dict[str, set[str]] = {
+    "": set(),
+    "__main__": {"cli"},
+    "errors": set(),
+    "example": {"config"},
+    "params": {"errors"},
+    "values": {"errors"},
+    "config": {"errors", "params"},
+    "manifest": {"errors", "params"},
+    "report": {"errors", "params"},
+    "report_page": {"report"},
+    "runtime": {"errors"},
+    "maths": {"errors", "values", "maths"},
+    "samples": {"errors", "values", "runtime"},
+    "faces": {"errors", "params", "values", "faces"},
+    "models": {"errors", "params", "values", "models"},
+    "store": {"errors", "params", "values", "manifest", "store"},
+    "features": {"errors", "params", "values", "faces", "models", "store"},
+    "steps": {"errors", "params", "values", "report", "runtime", "maths", "models", "steps"},
+    "workflow": {
+        "errors",
+        "params",
+        "values",
+        "config",
+        "manifest",
+        "report",
+        "report_page",
+        "runtime",
+        "samples",
+        "faces",
+        "models",
+        "store",
+        "features",
+        "steps",
+        "workflow",
+        "",
+    },
+    "cli": {"errors", "config", "workflow", "report", "cli", ""},
+}
+
+
+def part_of(path: Path) -> str:
+    name = path.relative_to(SOURCE).with_suffix("").parts[0]
+    return "" if name == "__init__" else name
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ireu_cli":
+            rest = node.module.split(".")[1:]
+            names = (
+                [rest[0]] if rest else [alias.name if (SOURCE / alias.name).exists() else "" for alias in node.names]
+            )
+            found |= set(names)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_follow_the_arrows(path: Path) -> None:
+    allowed = ARROWS[part_of(path)]
+    assert imports(path) <= allowed, f"{path.name} may import {sorted(allowed)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_only_the_cli_prints_or_exits(path: Path) -> None:
+    if part_of(path) in {"cli", "example"}:
+        return
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    names = {node.func.id for node in calls if isinstance(node.func, ast.Name)}
+    assert not names & {"print", "exit", "quit"}
+    assert "sys.exit" not in {ast.unparse(node.func) for node in calls}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_functions_and_files_stay_short(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 350
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            if body:
+                assert (body[-1].end_lineno or 0) - body[0].lineno < 45, f"{path.name}:{node.name}"
+
+
+def test_maths_knows_no_files() -> None:
+    for path in (SOURCE / "maths").glob("*.py"):
+        text = path.read_text()
+        assert "pathlib" not in text
+        assert "open(" not in text
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["locate", "--help"],
+        ["unlearn", "--help"],
+        ["verify", "--help"],
+        ["export", "--help"],
+        ["samples", "--help"],
+    ],
+)
+def test_help_starts_nothing_heavy(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from ireu_cli.cli.app import main
+assert main({arguments!r}) == 0
+heavy = {{"torch", "transformers", "numpy", "rich", "PIL", "cv2"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_starts_nothing_heavy() -> None:
+    done = run("import sys, ireu_cli; assert not {'torch', 'typer', 'pydantic'} & set(sys.modules)")
+    assert done.returncode == 0, done.stderr
