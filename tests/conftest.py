@@ -44,7 +44,7 @@ Ireu = Callable[..., Run]
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith("IREU_") and name not in {"IREU_DATA", "IREU_TRANSFORMERS4"}:
+        if name.startswith("IREU_") and name != "IREU_DATA":
             monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "100")
 

@@ -84,11 +84,7 @@ class Manifest(_Record):
 
     def sealed(self) -> Self:
         """Return the record with `digest` and `checksum` filled in."""
-        plain = self.model_dump(mode="json")
-        digest = digest_of({key: value for key, value in plain.items() if key not in _OUTSIDE_DIGEST})
-        plain["digest"] = digest
-        checksum = digest_of({key: value for key, value in plain.items() if key != "checksum"})
-        return self.model_copy(update={"digest": digest, "checksum": checksum})
+        return self.model_copy(update=_seals(self.model_dump(mode="json")))
 
     def text(self) -> str:
         """Return the file's text: sorted keys, two spaces of indent, one newline at the end."""
@@ -134,11 +130,19 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
         raise ArtifactError(
             f"The manifest {name} has {error.error_count()} wrong fields, first {first:.60}", remedy
         ) from None
-    if data.decode("utf-8") != _file_text(plain) or manifest.sealed() != manifest:
+    # Over the file's own fields, not the model's: a field that a later version adds must not unseal older files.
+    seals = {"digest": manifest.digest, "checksum": manifest.checksum}
+    if data.decode("utf-8") != _file_text(plain) or _seals(plain) != seals:
         raise ArtifactError(
             f"The manifest {name} was changed after it was written: its checksum does not match", remedy
         )
     return manifest
+
+
+def _seals(plain: dict[str, Any]) -> dict[str, str]:
+    digest = digest_of({key: value for key, value in plain.items() if key not in _OUTSIDE_DIGEST})
+    checksum = digest_of({key: value for key, value in plain.items() if key != "checksum"} | {"digest": digest})
+    return {"digest": digest, "checksum": checksum}
 
 
 def _file_text(plain: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ encoder still places near the original's view of that person is still there.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -102,57 +103,35 @@ def _control(name: str, found: float | None, needed: float, meaning: str) -> Con
     return Control(name=name, met=found is not None and found >= needed, found=found, needed=needed, meaning=meaning)
 
 
+_UNSEEN = "match_unseen"
+_CRITERIA: tuple[tuple[str, tuple[str, Role, State], Literal["at most", "at least"], str, str], ...] = (
+    ("match_seen", ("match_rate", "target-seen", "edited"), "at most", "max_match_seen",
+     "target photos used in unlearning that still match"),
+    (_UNSEEN, ("match_rate", "target-unseen", "edited"), "at most", "max_match_unseen",
+     "other photos of the targets that still match"),
+    ("retained_similarity", ("feature_cosine", "retained", "change"), "at least", "min_retained_similarity",
+     "retained people's features, before against after"),
+    ("lookalike_similarity", ("feature_cosine", "look-alike", "change"), "at least", "min_lookalike_similarity",
+     "the same for the retained people nearest to a target"),
+)  # fmt: skip
+"""Name, figure (name, role, state), sense, key of the threshold, meaning."""
+
+
 def _criteria(evidence: Evidence, figures: Sequence[Figure], params: VerifyParams) -> tuple[Criterion, ...]:
-    def value(name: str, role: Role, state: State) -> float | None:
-        figure = find_figure(figures, name, role, state)
-        return None if figure is None else figure.value
-
-    criteria = [
-        _criterion(
-            "match_seen",
-            value("match_rate", "target-seen", "edited"),
-            "at most",
-            params.max_match_seen,
-            "target photos used in unlearning that still match",
-        ),
-        _criterion(
-            "retained_similarity",
-            value("feature_cosine", "retained", "change"),
-            "at least",
-            params.min_retained_similarity,
-            "retained people's features, before against after",
-        ),
-        _criterion(
-            "lookalike_similarity",
-            value("feature_cosine", "look-alike", "change"),
-            "at least",
-            params.min_lookalike_similarity,
-            "the same for the retained people nearest to a target",
-        ),
-        _criterion(
-            "null_change",
-            float(evidence.null_relative.max()),
-            "at most",
-            params.max_null_change,
-            "relative change of the worse of the two null images",
-        ),
-    ]
-    unseen = value("match_rate", "target-unseen", "edited")
-    if unseen is not None or params.require_unseen:
-        criteria.insert(
-            1,
-            _criterion(
-                "match_unseen",
-                unseen,
-                "at most",
-                params.max_match_unseen,
-                "other photos of the targets that still match",
-            ),
-        )
-    return tuple(criteria)
+    criteria = []
+    for name, key, sense, threshold, meaning in _CRITERIA:
+        figure = find_figure(figures, *key)
+        if figure is not None or name != _UNSEEN or params.require_unseen:
+            found = None if figure is None else figure.value
+            criteria.append(_criterion(name, found, sense, getattr(params, threshold), meaning))
+    worst = float(evidence.null_relative.max())
+    meaning = "relative change of the worse of the two null images"
+    return (*criteria, _criterion("null_change", worst, "at most", params.max_null_change, meaning))
 
 
-def _criterion(name: str, found: float | None, sense: str, threshold: float, meaning: str) -> Criterion:
+def _criterion(
+    name: str, found: float | None, sense: Literal["at most", "at least"], threshold: float, meaning: str
+) -> Criterion:
     outcome: Outcome = "inconclusive"
     if found is not None:
         outcome = "pass" if (found <= threshold if sense == "at most" else found >= threshold) else "fail"

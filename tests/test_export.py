@@ -1,0 +1,206 @@
+"""Exports: loaded by the real consumers, edit present, everything else bit-identical, checked in the served dtype."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
+
+from ireu_cli.models.clip import load_encoder, read_tap, with_delta
+from ireu_cli.params import EncoderParams
+from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta, write_manifest
+from ireu_cli.values import WeightDelta
+from tests.conftest import run_ireu
+from tests.tiny_generator import adapter_weights, draw, tiny_pipeline
+
+
+def pixels() -> torch.Tensor:
+    return torch.randn(3, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+
+
+def test_export_is_the_edited_encoder(job: Path) -> None:
+    original = load_encoder(EncoderParams(source=str(job / "encoder")), "cpu")
+    expected = with_delta(original, read_delta(job / "delta.safetensors"))
+    model, info = CLIPVisionModelWithProjection.from_pretrained(job / "encoder-unlearned", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    with torch.no_grad():
+        found = model.eval()(pixels()).image_embeds
+        assert torch.equal(found, read_tap(expected.model, pixels(), "image_embeds"))
+        assert not torch.equal(found, read_tap(original.model, pixels(), "image_embeds"))
+    assert set(load_file(job / "encoder-unlearned" / "model.safetensors")) == set(
+        load_file(job / "encoder" / "model.safetensors")
+    )
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("float16", torch.float16), ("bfloat16", torch.bfloat16)])
+def test_export_in_the_served_dtype(fresh: Path, dtype: str, expected: torch.dtype) -> None:
+    found = run_ireu("export", "--delta", "delta.safetensors", "--dtype", dtype, "-o", dtype, "--json", cwd=fresh)
+    assert found.code == 0, found.err
+    state = load_file(fresh / dtype / "model.safetensors")
+    assert {tensor.dtype for tensor in state.values()} == {expected}
+    model = CLIPVisionModelWithProjection.from_pretrained(fresh / dtype, dtype="auto")
+    assert model.dtype == expected
+    metrics = found.json["metrics"]
+    assert metrics["edit_kept_in_features"] > 0.8
+    assert metrics["verified_again"]["outcome"] in {"pass", "fail"}
+
+
+def test_what_is_not_edited_is_bit_identical(fresh: Path) -> None:
+    arguments = ["unlearn", "--mask", "mask.pt", "--steps", "5", "--layers", "block:3", "-o", "d.safetensors"]
+    assert run_ireu(*arguments, cwd=fresh).code == 0
+    assert run_ireu("export", "--delta", "d.safetensors", "-o", "e", cwd=fresh).code == 0
+    before, after = load_file(fresh / "encoder" / "model.safetensors"), load_file(fresh / "e" / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(".layers.3." in name for name in changed)
+    assert (fresh / "e" / "preprocessor_config.json").read_bytes() == (
+        fresh / "encoder" / "preprocessor_config.json"
+    ).read_bytes()
+
+
+def test_provenance_survives_a_later_save(job: Path, tmp_path: Path) -> None:
+    own = json.loads((job / "encoder-unlearned" / "config.json").read_text())["ireu"]
+    record = read_manifest(job / "encoder-unlearned" / "ireu.json")
+    assert own["delta_manifest"] == record.parent == read_manifest(manifest_path(job / "delta.safetensors")).digest
+    assert own["original_encoder"] == record.encoder.fingerprint
+    assert (
+        own["edited_encoder"] == load_encoder(EncoderParams(source=str(job / "encoder-unlearned")), "cpu").fingerprint
+    )
+    CLIPVisionModelWithProjection.from_pretrained(job / "encoder-unlearned").save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["ireu"] == own
+
+
+def test_a_preprocessor_is_written_where_the_source_has_none(fresh: Path) -> None:
+    (fresh / "encoder" / "preprocessor_config.json").unlink()
+    for arguments in (
+        ["locate", "-o", "m.pt"],
+        ["unlearn", "--mask", "m.pt", "--steps", "3", "-o", "d.safetensors"],
+        ["export", "--delta", "d.safetensors", "-o", "e"],
+    ):
+        assert run_ireu(*arguments, cwd=fresh).code == 0
+    written = json.loads((fresh / "e" / "preprocessor_config.json").read_text())
+    assert written["image_processor_type"] == "CLIPImageProcessor"
+    picture = np.random.default_rng(0).integers(0, 256, (70, 60, 3), np.uint8)
+    loaded = CLIPImageProcessorPil.from_pretrained(fresh / "e")(images=picture, return_tensors="pt")["pixel_values"]
+    expected = load_encoder(EncoderParams(source=str(fresh / "encoder")), "cpu").pixels([picture])
+    torch.testing.assert_close(loaded, expected, rtol=0, atol=0)
+
+
+def plant(folder: Path, delta: dict[str, torch.Tensor]) -> None:
+    """Replace the job's delta by another one, manifest included."""
+    path = folder / "delta.safetensors"
+    record = read_manifest(manifest_path(path))
+    write_delta(path, WeightDelta(delta))
+    write_manifest(manifest_path(path), record, [path])
+
+
+@pytest.mark.parametrize("with_photos", [True, False])
+def test_an_edit_that_vanishes_in_the_served_dtype_is_an_error(fresh: Path, with_photos: bool) -> None:
+    tiny = {name: 1e-7 * tensor.sign() for name, tensor in read_delta(fresh / "delta.safetensors").tensors.items()}
+    plant(fresh, tiny)
+    (fresh / "ireu.toml").write_text('[encoder]\nsource = "encoder"\n')
+    where = ["--targets", "faces", "--retain", "others"] if with_photos else []
+    found = run_ireu("export", "--delta", "delta.safetensors", "--dtype", "bfloat16", "-o", "e", *where, cwd=fresh)
+    assert found.code == 3
+    assert "of the edit is left" in found.err
+    assert not (fresh / "e").exists()
+    assert not list(fresh.glob(".e.*"))
+
+
+def test_without_photos_the_record_says_what_was_not_checked(fresh: Path) -> None:
+    plant(fresh, read_delta(fresh / "delta.safetensors").tensors | {"visual_projection.weight": torch.zeros(96, 96)})
+    (fresh / "ireu.toml").write_text('[encoder]\nsource = "encoder"\n')
+    found = run_ireu("export", "--delta", "delta.safetensors", "-o", "e", "--json", cwd=fresh)
+    assert found.code == 0
+    assert found.json["metrics"]["verified_again"] is None
+    assert "photos not at hand" in found.err
+
+
+def test_a_tampered_export_is_noticed(fresh: Path) -> None:
+    weights = fresh / "encoder-unlearned" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    found = run_ireu("export", "--delta", "delta.safetensors", cwd=fresh)
+    assert found.code == 3
+    assert "does not match its manifest" in found.err
+
+
+def test_exports_hold_full_weights_and_no_delta(job: Path) -> None:
+    names = sorted(path.name for path in (job / "encoder-unlearned").iterdir())
+    assert names == ["config.json", "ireu.json", "model.safetensors", "preprocessor_config.json"]
+
+
+_TRANSFORMERS_4 = """
+import json, sys, torch, transformers
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+assert transformers.__version__.startswith("4."), transformers.__version__
+model, info = CLIPVisionModelWithProjection.from_pretrained(sys.argv[1], output_loading_info=True, torch_dtype="auto")
+CLIPImageProcessor.from_pretrained(sys.argv[1])
+pixels = torch.randn(3, 3, 56, 56, generator=torch.Generator().manual_seed(0)).to(model.dtype)
+with torch.no_grad():
+    out = model.eval()(pixels).image_embeds.float()
+print(json.dumps({"missing": sorted(info["missing_keys"]), "dtype": str(model.dtype), "out": out.tolist()}))
+"""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_exports_load_in_transformers_4(fresh: Path, dtype: str) -> None:
+    place = os.environ.get("TEST_TRANSFORMERS4")
+    if not place:
+        pytest.skip("TEST_TRANSFORMERS4 is not set: a folder with transformers 4.57, from pip install --target")
+    assert run_ireu("export", "--delta", "delta.safetensors", "--dtype", dtype, "-o", "e", cwd=fresh).code == 0
+    command = [sys.executable, "-W", "ignore", "-c", _TRANSFORMERS_4, str(fresh / "e")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": place})
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["missing"] == []
+    assert found["dtype"] == f"torch.{dtype}"
+    with torch.no_grad():
+        expected = CLIPVisionModelWithProjection.from_pretrained(fresh / "e").eval().float()(pixels()).image_embeds
+    torch.testing.assert_close(
+        torch.tensor(found["out"]), expected, rtol=0.05, atol=0.05 if dtype == "float16" else 1e-4
+    )
+
+
+def pictures(pipeline: Any, photo: Image.Image) -> np.ndarray[Any, np.dtype[np.float32]]:
+    return np.asarray(draw(pipeline, photo))
+
+
+@pytest.mark.parametrize("kind", ["base", "plus"])
+def test_a_generator_takes_the_export_in_place_of_the_original(job: Path, tmp_path: Path, kind: str) -> None:
+    """The two swap routes of diffusers: setting the encoder, and loading it with `load_ip_adapter` from a folder."""
+    photo = Image.open(next((job / "faces").rglob("*.png"))).convert("RGB")
+    pipeline = tiny_pipeline()
+    save_file(adapter_weights(pipeline.unet, kind, hidden=96, projection=96), tmp_path / "adapter.safetensors")
+    for name in ("encoder", "encoder-unlearned"):
+        (tmp_path / name).symlink_to(job / name)
+
+    def loaded(folder: str) -> Any:
+        pipe = tiny_pipeline()
+        pipe.feature_extractor = CLIPImageProcessorPil.from_pretrained(job / "encoder")
+        pipe.load_ip_adapter(
+            str(tmp_path), subfolder="", weight_name="adapter.safetensors", image_encoder_folder=folder
+        )
+        return pipe
+
+    original, edited = loaded("encoder"), loaded("encoder-unlearned")
+    before, after = pictures(original, photo), pictures(edited, photo)
+    assert not np.array_equal(before, after)
+    original.image_encoder = CLIPVisionModelWithProjection.from_pretrained(job / "encoder-unlearned")
+    assert np.array_equal(pictures(original, photo), after)
+    # The trap: unloading and loading again brings the original back.
+    original.unload_ip_adapter()
+    original.load_ip_adapter(
+        str(tmp_path), subfolder="", weight_name="adapter.safetensors", image_encoder_folder="encoder"
+    )
+    assert np.array_equal(pictures(original, photo), before)

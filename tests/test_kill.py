@@ -1,0 +1,83 @@
+"""kill -9 at random moments over the four steps, then the same commands again: the bytes of an uninterrupted run."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROUNDS = int(os.environ.get("TEST_KILLS", "20"))
+PIPELINE = (
+    ("locate",),
+    ("unlearn", "--mask", "mask.pt", "--steps", "300", "--set", "run.checkpoint_seconds=0.1"),
+    ("verify", "--delta", "delta.safetensors"),
+    ("export", "--delta", "delta.safetensors", "--dtype", "float16"),
+)
+
+
+def run(folder: Path, arguments: tuple[str, ...]) -> tuple[int, float]:
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "ireu_cli", *arguments, "--quiet"], cwd=folder, check=False)
+    return done.returncode, time.monotonic() - started
+
+
+def kill_after(folder: Path, arguments: tuple[str, ...], seconds: float) -> bool:
+    """Start a step and kill it; returns whether it was still running."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ireu_cli", *arguments, "--quiet"], cwd=folder, stdout=subprocess.DEVNULL
+    )
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return True
+    return False
+
+
+def snapshot(folder: Path) -> dict[str, object]:
+    """Every artifact by its bytes; manifests without when and where."""
+    found: dict[str, object] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_dir() or name.startswith((".ireu", "faces", "others", "encoder/")):
+            continue
+        data = path.read_bytes()
+        found[name] = json.loads(data)["digest"] if b'"checksum"' in data else data
+    return found
+
+
+@pytest.mark.slow
+def test_killed_runs_end_with_the_same_bytes(samples: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    shutil.copytree(samples, whole)
+    run(whole, ("locate", "-o", "warm-up.pt"))
+    for leftover in whole.glob("warm-up*"):
+        leftover.unlink()
+    shutil.rmtree(whole / ".ireu" / "features")
+    shutil.copytree(samples, killed)
+    (killed / ".ireu").mkdir()
+    # The key of the photo digests is part of what a run starts from.
+    shutil.copy(whole / ".ireu" / "key", killed / ".ireu" / "key")
+    durations = []
+    for step in PIPELINE:
+        code, seconds = run(whole, step)
+        assert code in {0, 4}
+        durations.append(seconds)
+    rng = random.Random(0)
+    hits = 0
+    for number, step in enumerate(PIPELINE):
+        for _ in range(ROUNDS // len(PIPELINE)):
+            # Python needs most of a step's time to start; moments after that are the interesting ones.
+            hits += kill_after(killed, step, durations[number] * rng.uniform(0.2, 1.0))
+        code, _ = run(killed, step)
+        assert code in {0, 4}
+    assert hits >= ROUNDS // 2, "most kills came too late to hit anything"
+    assert snapshot(killed) == snapshot(whole)
+    leftovers = [path.name for path in killed.rglob(".*") if ".tmp" in path.name or ".previous" in path.name]
+    assert not [name for name in leftovers if not name.startswith(".key")], leftovers
