@@ -15,7 +15,6 @@ ARROWS: dict[str, set[str]] = {
     "": set(),
     "__main__": {"cli"},
     "errors": set(),
-    "example": {"config"},
     "params": {"errors"},
     "values": {"errors"},
     "config": {"errors", "params"},
@@ -77,7 +76,7 @@ def test_imports_follow_the_arrows(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_only_the_cli_prints_or_exits(path: Path) -> None:
-    if part_of(path) in {"cli", "example"}:
+    if part_of(path) in {"cli"}:
         return
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     names = {node.func.id for node in calls if isinstance(node.func, ast.Name)}

@@ -23,8 +23,8 @@ from ireu_cli.errors import (
     UsageError,
     VanishedEditError,
 )
-from ireu_cli.models.clip import load_encoder
-from ireu_cli.params import EncoderParams
+from ireu_cli.models.clip import Encoder, load_encoder
+from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.store.artifacts import read_delta, read_mask
 from tests.conftest import STEPS, Run, run_ireu
 
@@ -254,9 +254,12 @@ def test_no_photo_is_encoded_twice(fresh: Path, monkeypatch: pytest.MonkeyPatch)
 
     encoded: list[int] = []
     original = features.forward
-    monkeypatch.setattr(
-        features, "forward", lambda e, t, pixels: (encoded.append(len(pixels)), original(e, t, pixels))[1]
-    )
+
+    def counting(encoder: Encoder, tap: Tap, pixels: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(pixels))
+        return original(encoder, tap, pixels)
+
+    monkeypatch.setattr(features, "forward", counting)
     shutil.rmtree(fresh / ".ireu" / "features")
     assert run_ireu("locate", "--force", cwd=fresh).code == 0
     assert sum(encoded) == 5 + 5 * 10
@@ -270,6 +273,9 @@ def test_bad_photos_can_be_skipped(fresh: Path) -> None:
     assert stopped.code == 3
     assert "photo 11 of person 1 is empty (0 bytes)" in stopped.err
     assert "--bad-photos skip" in stopped.err
+    assert "zz.png" not in stopped.err
+    named = run_ireu("locate", "--set", "data.max_photos=11", "-o", "x.pt", "-v", cwd=fresh)
+    assert "photo 11 of person 1 (faces/person-00/zz.png) is empty" in named.err
     skipped = run_ireu(
         "locate", "--set", "data.max_photos=11", "-o", "x.pt", "--bad-photos", "skip", "--json", cwd=fresh
     )

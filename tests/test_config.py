@@ -82,9 +82,7 @@ def test_landmarks_from_one_string() -> None:
 
 
 def test_example_is_generated_from_the_schema() -> None:
-    assert (ROOT / "ireu.toml.example").read_text() == example_toml(), (
-        "run: python -m ireu_cli.example > ireu.toml.example"
-    )
+    assert (ROOT / "ireu.toml.example").read_text() == example_toml(), "run: python scripts/update_docs.py"
 
 
 def test_example_loads_to_the_defaults_when_uncommented() -> None:

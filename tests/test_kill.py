@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROUNDS = int(os.environ.get("TEST_KILLS", "20"))
-PIPELINE = (
+PIPELINE: tuple[tuple[str, ...], ...] = (
     ("locate",),
     ("unlearn", "--mask", "mask.pt", "--steps", "300", "--set", "run.checkpoint_seconds=0.1"),
     ("verify", "--delta", "delta.safetensors"),

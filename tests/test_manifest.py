@@ -55,7 +55,14 @@ def test_digest_is_pinned() -> None:
 def test_digest_leaves_time_and_machine_out_and_nothing_else() -> None:
     digest = example().sealed().digest
     assert example(timings={"encode": 9.0}, environment={"python": "3.13"}).sealed().digest == digest
-    for change in ({"seed": 4}, {"metrics": {}}, {"parent": "e" * 64}, {"tool_version": "0.2.0"}, {"targets": ()}):
+    changes: tuple[dict[str, object], ...] = (
+        {"seed": 4},
+        {"metrics": {}},
+        {"parent": "e" * 64},
+        {"tool_version": "0.2.0"},
+        {"targets": ()},
+    )
+    for change in changes:
         assert example(**change).sealed().digest != digest
 
 

@@ -65,7 +65,8 @@ def test_fisher_ratio_against_the_definition(tokens: int) -> None:
         sums.add_person(person)
     means = torch.stack([person.mean(0) for person in people]).double()
     between = means.var(0)
-    within = sum((person.double() - person.double().mean(0)).square().sum(0) for person in people) / (14 - 4)
+    spread = [(person.double() - person.double().mean(0)).square().sum(0) for person in people]
+    within = torch.stack(spread).sum(0) / (14 - 4)
     expected = between.sum(0) / within.sum(0) if tokens else between / within
     torch.testing.assert_close(sums.ratio(), expected.float())
 

@@ -181,7 +181,12 @@ def test_no_shift_is_an_error(tiny: Encoder) -> None:
 def test_null_images_are_drawn_at_their_share(tiny: Encoder) -> None:
     forget, retain = sets(tiny)
     drawn: list[int] = []
-    spied = replace(retain, batch=lambda positions: (drawn.append(len(positions)), retain.batch(positions))[1])
+
+    def spy(positions: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn.append(len(positions))
+        return retain.batch(positions)
+
+    spied = replace(retain, batch=spy)
     names = ["vision_model.post_layernorm.bias"]
     unlearn(tiny, "pooled", names, forget, spied, MASK, replace_params(FAST, steps=200, null_share=0.25), 0)
     assert 120 <= sum(drawn) <= 175

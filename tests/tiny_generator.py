@@ -55,7 +55,7 @@ def draw(pipeline: Any, photo: Image.Image) -> Any:
 
 
 def _linear(out: int, inner: int) -> torch.Tensor:
-    return torch.randn(out, inner) * inner**-0.5
+    return torch.randn(out, inner) / torch.tensor(float(inner)).sqrt()
 
 
 def _base(projection: int) -> dict[str, torch.Tensor]:

@@ -137,7 +137,7 @@ class Lens:
                 images.append(self.reader.image(photo))
             except (BadPhotoError, OSError) as error:
                 raise PhotoError(
-                    f"{photo.label} {error}", "Run the step again with photos that stay as they are"
+                    f"{self._session.name_of(photo)} {error}", "Run the step again with photos that stay as they are"
                 ) from None
         return self.encoder.pixels(images)
 
@@ -147,7 +147,7 @@ class Lens:
 
     def item(self, photo: Photo) -> Item:
         """A photo as something to encode."""
-        return Item(photo.sha256, photo.label, lambda: self.reader.image(photo))
+        return Item(photo.sha256, self._session.name_of(photo), lambda: self.reader.image(photo))
 
 
 def batch_of(lens: Lens, photos: Sequence[Photo], positions: Sequence[int]) -> tuple[Tensor, Tensor]:

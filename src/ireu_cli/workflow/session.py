@@ -38,7 +38,12 @@ _SECTIONS: dict[Step, tuple[str, ...]] = {
 
 
 class Talk(Protocol):
-    """How a step speaks to the user; the CLI writes it to stderr."""
+    """How a step speaks to the user; the CLI writes it to stderr.
+
+    `verbose` allows photos to be called by their paths, which logs must not hold otherwise.
+    """
+
+    verbose: bool
 
     def note(self, text: str) -> None:
         """Say something worth knowing."""
@@ -97,6 +102,10 @@ class Session:
                 "Leave --tap out, or run the steps again for this tap",
             )
         return encoder
+
+    def name_of(self, photo: Photo) -> str:
+        """What messages call a photo: numbers, and its path if the user asks for it."""
+        return f"{photo.label} ({photo.path})" if self.talk.verbose else photo.label
 
     def records(self, people: tuple[tuple[Photo, ...], ...]) -> tuple[PersonRecord, ...]:
         """People as they appear in manifests: numbers and keyed digests."""

@@ -111,7 +111,7 @@ def _partners(session: Session, lens: Lens, others: People) -> list[Photo]:
         except BadPhotoError as error:
             if session.config.data.bad_photos == "error":
                 raise PhotoError(
-                    f"--retain: {photo.label} {error}",
+                    f"--retain: {session.name_of(photo)} {error}",
                     "Replace or remove the file, or go on without it with --bad-photos skip",
                 ) from None
     if not partners:

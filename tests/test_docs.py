@@ -1,0 +1,98 @@
+"""Docs that name a command, a flag, a key or a file are run, generated or checked."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ireu_cli.config import schema_keys
+from ireu_cli.params import VerifyParams
+from ireu_cli.steps.figures import DEFINITIONS
+from tests.conftest import run_ireu
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.slow
+def test_the_first_command_of_the_readme_is_the_whole_job(tmp_path: Path) -> None:
+    """Everything after the installation, as it stands; verification passes with the settings that come along."""
+    command = blocks(ROOT / "README.md", "bash")[0]
+    after_install = command.split("pip install . && ")[1]
+    assert after_install.count("ireu ") == 5
+    ireu = f"{sys.executable} -m ireu_cli"
+    done = subprocess.run(
+        re.sub(r"\bireu ", f"{ireu} ", after_install),
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "demo" / "encoder-unlearned" / "model.safetensors").exists()
+    assert "PASS" in done.stderr
+
+
+def test_the_second_command_of_the_readme_is_what_ci_runs() -> None:
+    command = blocks(ROOT / "README.md", "bash")[1].strip()
+    assert (ROOT / ".ci" / "run").read_text().strip().endswith("\n" + command)
+
+
+def test_the_shell_script_of_the_docs_runs(fresh: Path) -> None:
+    script = blocks(ROOT / "docs" / "pipeline.md", "bash")[0]
+    for name in ("mask.pt", "delta.safetensors", "mask.pt.json", "delta.safetensors.json"):
+        (fresh / name).unlink()
+    shutil.rmtree(fresh / "report")
+    shutil.rmtree(fresh / "encoder-unlearned")
+    settings = (fresh / "ireu.toml").read_text() + f"steps = {20}\n"
+    (fresh / "ireu.toml").write_text(settings)
+    script = re.sub(r"\bireu (locate|unlearn|verify|export)", rf"{sys.executable} -m ireu_cli \1", script)
+    # jq is not needed to try the script: a stand-in reads the one field.
+    read = f"{sys.executable} -c \"import json; print(json.load(open('outcome.json'))['report']['reason'])\""
+    script = script.replace("jq -r .report.reason outcome.json", read)
+    done = subprocess.run(["bash", "-c", script], cwd=fresh, capture_output=True, text=True, check=False)
+    assert done.returncode == 4, done.stderr
+    assert "Thresholds were missed" in done.stdout
+
+
+def test_generated_pages_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from update_docs import commands_page; print(commands_page(), end='')"],
+        cwd=ROOT / "scripts", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (ROOT / "docs" / "commands.md").read_text() == done.stdout, "run: python scripts/update_docs.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_flags_and_keys_exist(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+    help_ = "".join(run_ireu(command, "--help").out for command in ("locate", "unlearn", "verify", "export", "samples"))
+    for line in re.findall(r"`(ireu [^`]*)`", text) + [
+        line for block in blocks(page, "bash") for line in block.splitlines()
+    ]:
+        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line if "ireu" in line else ""):
+            assert flag in help_ or flag in {"--version", "--help"}, f"{flag} in {page.name}"
+    keys = set(schema_keys())
+    sections = {key.split(".")[0] for key in keys if "." in key}
+    for section, key in re.findall(r"`(" + "|".join(sections) + r")\.([a-z_0-9]+)", text):
+        assert f"{section}.{key}" in keys, f"{section}.{key} in {page.name}"
+
+
+def test_every_figure_and_threshold_is_documented() -> None:
+    text = (ROOT / "docs" / "verify.md").read_text()
+    for name in DEFINITIONS:
+        assert f"`{name}`" in text
+    for key in VerifyParams.model_fields:
+        if key.startswith(("max_", "min_", "require_")):
+            assert f"verify.{key}" in text, key
