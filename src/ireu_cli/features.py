@@ -1,7 +1,7 @@
 """Encoding photos: cached by content, one batch read ahead, no photo encoded twice."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,9 @@ from ireu_cli.models.clip import Encoder, read_tap
 from ireu_cli.params import Tap
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import RgbImage
+
+_READERS = 2
+"""Photos read and swapped at the same time; decoding and blending release the interpreter."""
 
 Progress = Callable[[int], None]
 """Called with the number of items just done."""
@@ -46,12 +49,12 @@ def encode(
         progress(len(by_key) - len(todo))
     batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
     bad: dict[str, str] = {}
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(_load, encoder, batches[0]) if batches else None
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(_READERS) as loaders:
+        ahead = reader.submit(_load, encoder, batches[0], loaders) if batches else None
         for number, batch in enumerate(batches):
             keys, pixels, unusable = ahead.result() if ahead else ([], torch.empty(0), {})
             more = number + 1 < len(batches)
-            ahead = reader.submit(_load, encoder, batches[number + 1]) if more else None
+            ahead = reader.submit(_load, encoder, batches[number + 1], loaders) if more else None
             bad |= unusable
             if keys:
                 cache.put(keys, forward(encoder, tap, pixels))
@@ -95,12 +98,16 @@ def refuse_bad(bad: dict[str, str], labels: dict[str, str], flag: str) -> None:
     )
 
 
-def _load(encoder: Encoder, batch: Sequence[Item]) -> tuple[list[str], Tensor, dict[str, str]]:
-    keys, images, bad = [], [], {}
-    for item in batch:
-        try:
-            images.append(item.load())
-            keys.append(item.key)
-        except BadPhotoError as error:
-            bad[item.key] = str(error)
+def _load(encoder: Encoder, batch: Sequence[Item], loaders: Executor) -> tuple[list[str], Tensor, dict[str, str]]:
+    outcomes = list(zip(batch, loaders.map(_picture, batch), strict=True))
+    keys = [item.key for item, outcome in outcomes if not isinstance(outcome, BadPhotoError)]
+    images = [outcome for _, outcome in outcomes if not isinstance(outcome, BadPhotoError)]
+    bad = {item.key: str(outcome) for item, outcome in outcomes if isinstance(outcome, BadPhotoError)}
     return keys, encoder.pixels(images), bad
+
+
+def _picture(item: Item) -> RgbImage | BadPhotoError:
+    try:
+        return item.load()
+    except BadPhotoError as error:
+        return error
