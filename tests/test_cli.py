@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from ireu_cli.cli.exit_codes import ExitCode, code_of
+from ireu_cli.cli.output import Terminal
+from ireu_cli.config import load_config
 from ireu_cli.errors import (
     ArtifactError,
     ConfigError,
@@ -367,3 +369,28 @@ def test_samples_refuse_a_folder_in_use(samples: Path, tmp_path: Path) -> None:
 def test_seeds_change_what_is_drawn(fresh: Path) -> None:
     assert run_ireu("locate", "--seed", "1", "-o", "seed1.pt", cwd=fresh).code == 0
     assert not torch.equal(read_mask(fresh / "seed1.pt").score, read_mask(fresh / "mask.pt").score)
+
+
+@pytest.mark.parametrize("number", [KeyboardInterrupt, InterruptedRunError])
+def test_an_interruption_between_checkpoints_loses_nothing(fresh: Path, number: type[BaseException]) -> None:
+    """Checkpoints by time are far apart here; the one on the way out is what is left."""
+    from ireu_cli.steps.unlearn import TrainState
+    from ireu_cli.workflow.session import open_session
+    from ireu_cli.workflow.unlearn import _Keeper
+
+    session = open_session(
+        "unlearn",
+        load_config(None, {}, {"run.run_dir": fresh / ".ireu"}),
+        Terminal(quiet=True, verbose=False),
+        force=False,
+    )
+    keep = _Keeper(session, "identity")
+
+    def stopped(_count: int, _words: str) -> None:
+        raise number if number is KeyboardInterrupt else number("Interrupted", "Go on")
+
+    with pytest.raises(number):
+        keep.on_step(stopped)(TrainState(3, {"w": torch.ones(2)}, losses=torch.ones(3, 2)))
+    found = session.run.read_checkpoint("identity")
+    assert found is not None
+    assert found[1] == {"step": 3}

@@ -162,3 +162,20 @@ def test_look_alikes_are_the_nearest_retained_people() -> None:
     assert figure is not None
     assert (figure.value, figure.people) == (0.5, 1)
     assert failed(verified) == {"lookalike_similarity"}
+
+
+def test_a_photo_is_never_enrolled_against_itself() -> None:
+    """Features without any identity: similarity to one's own enrolment is then chance, for everybody."""
+    rng = generator(0, "noise")
+
+    def nobody(photos: int, seen: int = 0) -> PersonEvidence:
+        noise = torch.randn(photos, D, generator=rng)
+        return PersonEvidence(noise, noise, torch.ones(photos), torch.zeros(photos), torch.arange(photos) < seen)
+
+    targets, retained = [nobody(4, 4) for _ in range(40)], [nobody(4) for _ in range(60)]
+    empty = Evidence(targets, retained, [nobody(4).original for _ in range(60)], torch.zeros(2))
+    figures = verify(empty, PARAMS, 0).figures
+    for role in ("target-seen", "retained"):
+        figure = find_figure(figures, "similarity", role, "original")
+        assert figure is not None
+        assert abs(figure.value) < 0.06

@@ -99,13 +99,11 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
 def fingerprint_of(state: Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) over names, shapes and float32 values, sorted by name.
 
-    Independent of the file layout: the same weights in one file or in many, in half or in single precision, with or
-    without the buffers that old files carry, are the same encoder.
+    Independent of the file layout: the same weights in one file or in many, in half or in single precision, are the
+    same encoder; buffers that old files carry are dropped on loading.
     """
     digest = hashlib.sha256()
     for name in sorted(state):
-        if name.endswith("position_ids"):
-            continue
         values = state[name].detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{name}{tuple(values.shape)}".encode())
         digest.update(values.numpy().data)
