@@ -137,8 +137,8 @@ def _table(work: Path, count: int, draws: int, steps: str) -> str:
     complete = "/".join(str(len(found)) for found in reports.values())
     lines = [
         f"\n{count} target(s), {PHOTOS} photos each, steps {steps}, {complete} draws; mean [95 % over draws]\n",
-        "| figure | original | global | ireu |",
-        "|---|---|---|---|",
+        f"| figure | original | {' | '.join(METHODS)} |",
+        "|---|---|" + "---|" * len(METHODS),
     ]
     for label, name, role in ROWS:
         cells = [_cell(reports["ireu"], name, role, "original")]

@@ -146,7 +146,17 @@ def test_foreign_files_are_not_overwritten(fresh: Path) -> None:
     (fresh / "folder").mkdir()
     (fresh / "folder" / "file").write_text("mine")
     assert run_ireu("export", "--delta", "delta.safetensors", "-o", "folder", cwd=fresh).code == 3
+    forced = run_ireu("export", "--delta", "delta.safetensors", "-o", "folder", "--force", cwd=fresh)
+    assert forced.code == 3
+    assert "1 files that ireu did not write" in forced.err
     assert digests(fresh / "folder") == {"file": b"mine"}
+    for out in (".", "..", "/"):
+        assert run_ireu("export", "--delta", "delta.safetensors", "-o", out, "--force", cwd=fresh).code in {2, 3}
+    assert run_ireu("locate", "-o", "folder", "--force", cwd=fresh).code == 3
+    assert run_ireu("export", "--delta", "delta.safetensors", "-o", "mine.pt", "--force", cwd=fresh).code == 3
+    assert run_ireu("unlearn", "--mask", "mask.pt", "-o", "./mask.pt", "--force", cwd=fresh).code == 2
+    assert (fresh / "faces").exists()
+    assert (fresh / "mine.pt").read_text() == "mine"
 
 
 def test_steps_refuse_the_wrong_kind_of_parent(fresh: Path) -> None:
@@ -360,8 +370,11 @@ def test_samples_refuse_a_folder_in_use(samples: Path, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("mine")
     found: Run = run_ireu("samples", tmp_path)
     assert found.code == 3
-    assert "not empty" in found.err
+    assert run_ireu("samples", tmp_path, "--force").code == 3
+    assert (tmp_path / "x").read_text() == "mine"
     again = run_ireu("samples", tmp_path / "again")
+    assert "not empty" in run_ireu("samples", tmp_path / "again").err
+    assert run_ireu("samples", tmp_path / "again", "--force").code == 0
     assert again.code == 0
     assert digests(tmp_path / "again") == digests(samples)
 

@@ -38,6 +38,11 @@ def execute(
     """
     from ireu_cli.config import load_config
 
+    out = Path(os.path.normpath(out))
+    if not out.name:
+        raise UsageError(f"The output {out} has no name of its own", "Name a file or folder with --out")
+    if parent is not None and out.absolute() == parent.absolute():
+        raise UsageError(f"The output {out} is the input", "Name another file with --out")
     terminal = Terminal(quiet=quiet, verbose=verbose)
     resolved = load_config(
         config, os.environ, parse_sets(sets or []) | {k: v for k, v in flags.items() if v is not None}

@@ -17,6 +17,11 @@ from ireu_cli.values import FeatureMask, WeightDelta
 REPORT_NAME = "report.json"
 REPORT_MANIFEST_NAME = "manifest.json"
 EXPORT_MANIFEST_NAME = "ireu.json"
+FOLDER_FILES = frozenset(
+    {REPORT_NAME, "report.html", REPORT_MANIFEST_NAME, EXPORT_MANIFEST_NAME}
+    | {"config.json", "model.safetensors", "preprocessor_config.json"}
+)
+"""All that ireu writes into an output folder; a folder with anything else in it is never replaced."""
 
 
 def manifest_path(artifact: Path) -> Path:

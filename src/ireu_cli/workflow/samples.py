@@ -43,8 +43,18 @@ def write_samples(out: Path, seed: int, *, force: bool) -> None:
     Raises:
         ArtifactError: the folder is not empty and `force` is not given.
     """
-    if out.exists() and not force and (not out.is_dir() or any(out.iterdir())):
-        raise ArtifactError(f"{out} exists and is not empty", "Choose another folder, or overwrite it with --force")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        ours = (out / "ireu.toml").is_file() and (out / "ireu.toml").read_bytes() == _SETTINGS.encode()
+        foreign = not out.is_dir() or {path.name for path in out.iterdir()} - {
+            "faces",
+            "others",
+            "encoder",
+            "ireu.toml",
+        }
+        if foreign or not ours:
+            raise ArtifactError(f"{out} exists and holds files that ireu did not write", "Choose another folder")
+        if not force:
+            raise ArtifactError(f"{out} exists and is not empty", "Choose another folder, or overwrite it with --force")
 
     def fill(folder: Path) -> None:
         for number in range(TARGETS + OTHERS):

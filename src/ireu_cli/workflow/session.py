@@ -15,7 +15,7 @@ from ireu_cli.models.clip import Encoder, load_encoder
 from ireu_cli.params import Config
 from ireu_cli.report import Report
 from ireu_cli.runtime import environment
-from ireu_cli.store.artifacts import manifest_path, read_manifest
+from ireu_cli.store.artifacts import FOLDER_FILES, manifest_path, read_manifest
 from ireu_cli.store.files import recover_folder
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.values import Json, Photo
@@ -171,12 +171,13 @@ class Session:
             ArtifactError: there is something else, and `--force` is not given.
         """
         recover_folder(output)
+        _refuse_foreign(record, output)
         if self.run.is_running(manifest.identity, output):
             return self._complete(record, manifest.identity)
         if self.force:
             return None
         if not record.exists():
-            if output.is_file() or (output.is_dir() and any(output.iterdir())):
+            if output.is_file() or _names(output):
                 raise ArtifactError(
                     f"{output} exists and has no manifest of ireu", "Choose another --out, or overwrite it with --force"
                 )
@@ -258,6 +259,23 @@ def check_parent(session: Session, step: Step) -> Manifest:
         found = "nothing" if parent is None else f"the result of {parent.step}"
         raise ArtifactError(f"The result of {step} is needed, found {found}", f"Name what `ireu {step}` wrote")
     return parent
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def _refuse_foreign(record: Path, output: Path) -> None:
+    """Not even `--force` may replace a folder that holds somebody's own files."""
+    if record.parent != output:
+        if output.is_dir():
+            raise ArtifactError(f"{output} is a folder, and a file is to be written", "Name a file with --out")
+    elif output.exists() and not output.is_dir():
+        raise ArtifactError(f"{output} is a file, and a folder is to be written", "Name a folder with --out")
+    elif foreign := _names(output) - FOLDER_FILES:
+        raise ArtifactError(
+            f"{output} holds {len(foreign)} files that ireu did not write", "Choose another folder with --out"
+        )
 
 
 def _still_there(key: str, place: str) -> bool:
