@@ -25,7 +25,7 @@ def person(number: int, photos: int, edit: str = "none", seen: int = 0) -> Perso
     edited[chosen] = torch.randn(photos, D, generator=generator(0, "noise", number))[chosen]
     cosine = torch.cosine_similarity(original, edited, dim=1)
     relative = (edited - original).norm(dim=1) / original.norm(dim=1)
-    return PersonEvidence(original, edited, cosine, relative, where < seen)
+    return PersonEvidence(original, edited, cosine, relative, relative, where < seen)
 
 
 def evidence(edit: str = "all", people: int = 30, targets: int = 2, others: str = "none") -> Evidence:
@@ -79,7 +79,7 @@ def test_an_edit_of_somebody_else_fails() -> None:
 def test_an_edit_that_destroys_everybody_fails() -> None:
     verified = verify(evidence(others="all"), PARAMS, 0)
     assert verified.outcome == "fail"
-    assert {"retained_similarity", "lookalike_similarity"} <= failed(verified)
+    assert {"retained_similarity", "lookalike_similarity", "retained_change", "lookalike_change"} <= failed(verified)
 
 
 def test_an_edit_that_hurts_the_null_images_fails() -> None:
@@ -170,7 +170,9 @@ def test_a_photo_is_never_enrolled_against_itself() -> None:
 
     def nobody(photos: int, seen: int = 0) -> PersonEvidence:
         noise = torch.randn(photos, D, generator=rng)
-        return PersonEvidence(noise, noise, torch.ones(photos), torch.zeros(photos), torch.arange(photos) < seen)
+        return PersonEvidence(
+            noise, noise, torch.ones(photos), torch.zeros(photos), torch.zeros(photos), torch.arange(photos) < seen
+        )
 
     targets, retained = [nobody(4, 4) for _ in range(40)], [nobody(4) for _ in range(60)]
     empty = Evidence(targets, retained, [nobody(4).original for _ in range(60)], torch.zeros(2))
@@ -179,3 +181,17 @@ def test_a_photo_is_never_enrolled_against_itself() -> None:
         figure = find_figure(figures, "similarity", role, "original")
         assert figure is not None
         assert abs(figure.value) < 0.06
+
+
+def test_everybody_becoming_the_same_fails_even_where_raw_features_are_alike() -> None:
+    """Raw cosine between people can exceed any threshold on it; what sets a person apart is gone all the same."""
+    whole = evidence()
+
+    def averaged(p: PersonEvidence) -> PersonEvidence:
+        n = len(p.original)
+        return replace(
+            p, edited=torch.zeros_like(p.original) + 1e-3, cosine=torch.full((n,), 0.99), centred=torch.ones(n)
+        )
+
+    same = replace(whole, targets=[averaged(t) for t in whole.targets], retained=[averaged(r) for r in whole.retained])
+    assert failed(verify(same, PARAMS, 0)) == {"retained_change", "lookalike_change"}

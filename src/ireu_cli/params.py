@@ -132,6 +132,10 @@ class VerifyParams(Params):
     max_match_unseen: float = Field(0.10, ge=0, le=1, description="other photos of the targets that still match")
     min_retained_similarity: float = Field(0.95, ge=-1, le=1, description="cosine of retained features, before/after")
     min_lookalike_similarity: float = Field(0.90, ge=-1, le=1, description="the same for the nearest retained people")
+    max_retained_change: float = Field(
+        0.4, ge=0, description="change of retained features over their deviation from the mean of people"
+    )
+    max_lookalike_change: float = Field(0.5, ge=0, description="the same for the nearest retained people")
     max_null_change: float = Field(0.05, ge=0, description="relative change of the null images' features")
     min_original_match: float = Field(0.5, ge=0, le=1, description="control: photos that match before the edit")
     min_gallery_people: int = Field(20, ge=2, description="retained people needed to say anything")

@@ -25,6 +25,8 @@ DEFINITIONS = {
     "rank1": "Share of photos whose nearest enrolment, among all retained people and their own, is their own.",
     "feature_cosine": "Cosine between the tap's output of the edited and of the original encoder, same photo.",
     "relative_change": "Norm of the change of the tap's output, divided by the norm of the original's output.",
+    "centred_change": "Norm of the change of the tap's output, divided by the norm of the original's deviation from "
+    "the mean of retained people: 1 is as far as the average face, however alike raw features of all faces are.",
 }
 
 
@@ -32,14 +34,15 @@ DEFINITIONS = {
 class PersonEvidence:
     """One person before and after.
 
-    `original` and `edited` are features (n, d); `cosine` (n,) between them and `relative` (n,) change are over the
-    whole tap; `seen` (n,) bool tells the photos that unlearning used.
+    `original` and `edited` are features (n, d). Over the whole tap, photo by photo (n,): `cosine` between the two,
+    `relative` change, and `centred` change. `seen` (n,) bool tells the photos that unlearning used.
     """
 
     original: Tensor
     edited: Tensor
     cosine: Tensor
     relative: Tensor
+    centred: Tensor
     seen: Tensor
 
 
@@ -97,6 +100,7 @@ def measure(evidence: Evidence, params: VerifyParams, seed: int) -> tuple[Figure
                 collected.add(name, role, state, values)
         collected.add("feature_cosine", role, "change", [p.cosine[c] for p, c in zip(people, chosen, strict=True)])
         collected.add("relative_change", role, "change", [p.relative[c] for p, c in zip(people, chosen, strict=True)])
+        collected.add("centred_change", role, "change", [p.centred[c] for p, c in zip(people, chosen, strict=True)])
     collected.add("impostor_similarity", "retained", "original", [scores.impostor for scores in targets])
     collected.add("relative_change", "null", "change", [evidence.null_relative])
     return tuple(collected.figures)
@@ -182,7 +186,7 @@ class _Collector:
         if found is None:
             return
         measure = self._measure if state != "change" else "tap features"
-        unit = "share" if name in {"match_rate", "rank1"} else "ratio" if name == "relative_change" else "cosine"
+        unit = "share" if name in {"match_rate", "rank1"} else "ratio" if name.endswith("_change") else "cosine"
         self.figures.append(
             Figure(
                 name=name,

@@ -113,6 +113,10 @@ _CRITERIA: tuple[tuple[str, tuple[str, Role, State], Literal["at most", "at leas
      "retained people's features, before against after"),
     ("lookalike_similarity", ("feature_cosine", "look-alike", "change"), "at least", "min_lookalike_similarity",
      "the same for the retained people nearest to a target"),
+    ("retained_change", ("centred_change", "retained", "change"), "at most", "max_retained_change",
+     "change of retained features, over what sets a person apart"),
+    ("lookalike_change", ("centred_change", "look-alike", "change"), "at most", "max_lookalike_change",
+     "the same for the retained people nearest to a target"),
 )  # fmt: skip
 """Name, figure (name, role, state), sense, key of the threshold, meaning."""
 

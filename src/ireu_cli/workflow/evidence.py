@@ -41,9 +41,11 @@ def gather(
     after.encode(fresh, "--retain", "retained photos, edited")
     seen = {digest for person in delta.targets for digest in person.photos}
 
+    mean = _mean(before, fresh.flat)
+
     def compared(person: tuple[Photo, ...]) -> PersonEvidence:
         known = torch.tensor([session.run.keyed_digest(photo.sha256) in seen for photo in person])
-        return _compare(before, after, person, known)
+        return _compare(before, after, person, known, mean)
 
     return Evidence(
         targets=[compared(person) for person in targets.photos],
@@ -53,18 +55,29 @@ def gather(
     )
 
 
-def _compare(before: Lens, after: Lens, photos: tuple[Photo, ...], seen: Tensor) -> PersonEvidence:
+def _compare(
+    before: Lens, after: Lens, photos: tuple[Photo, ...], seen: Tensor, mean: Tensor | float
+) -> PersonEvidence:
     parts = []
     for start in range(0, len(photos), _PIECE):
         piece = photos[start : start + _PIECE]
         original, edited = before.features(piece), after.features(piece)
         cosine = torch.cosine_similarity(original.flatten(1), edited.flatten(1), dim=1)
-        parts.append((flatten_tokens(original), flatten_tokens(edited), cosine, _relative(original, edited)))
+        relative, centred = _relative(original, edited), _relative(original, edited, mean)
+        parts.append((flatten_tokens(original), flatten_tokens(edited), cosine, relative, centred))
     joined = [torch.cat(column) for column in zip(*parts, strict=True)]
-    return PersonEvidence(joined[0], joined[1], joined[2], joined[3], seen)
+    return PersonEvidence(joined[0], joined[1], joined[2], joined[3], joined[4], seen)
 
 
-def _relative(original: Tensor, edited: Tensor) -> Tensor:
+def _mean(lens: Lens, photos: list[Photo]) -> Tensor | float:
+    """The mean of the photos' features (…, d), in pieces; 0 without photos."""
+    total: Tensor | float = 0.0
+    for start in range(0, len(photos), _PIECE):
+        total = total + lens.features(photos[start : start + _PIECE]).sum(0)
+    return total / max(1, len(photos))
+
+
+def _relative(original: Tensor, edited: Tensor, origin: Tensor | float = 0.0) -> Tensor:
     change: Tensor = torch.linalg.vector_norm((edited - original).flatten(1), dim=1)
-    size: Tensor = torch.linalg.vector_norm(original.flatten(1), dim=1)
+    size: Tensor = torch.linalg.vector_norm((original - origin).flatten(1), dim=1)
     return change / size
