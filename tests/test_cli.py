@@ -407,3 +407,64 @@ def test_an_interruption_between_checkpoints_loses_nothing(fresh: Path, number: 
     found = session.run.read_checkpoint("identity")
     assert found is not None
     assert found[1] == {"step": 3}
+
+
+def test_another_run_folder_cannot_say_which_photos_were_used(fresh: Path) -> None:
+    """Its keyed digests match nothing: used photos and people would silently count as never seen."""
+    everything = ["--encoder", "encoder", "--targets", "faces", "--retain", "others", "--run-dir", "other"]
+    found = run_ireu("verify", "--delta", "delta.safetensors", *everything, "-o", "r", cwd=fresh)
+    assert found.code == 3
+    assert "is not the one that unlearn ran with" in found.err
+    assert not (fresh / "r").exists()
+    assert run_ireu("unlearn", "--mask", "mask.pt", "--run-dir", "other", "-o", "x.safetensors", cwd=fresh).code == 3
+
+
+def test_photos_that_only_locating_used_are_not_unseen(fresh: Path) -> None:
+    assert run_ireu("locate", "--max-photos", "8", "-o", "m.pt", cwd=fresh).code == 0
+    assert (
+        run_ireu(
+            "unlearn", "--mask", "m.pt", "--max-photos", "4", "--steps", "3", "-o", "d.safetensors", cwd=fresh
+        ).code
+        == 0
+    )
+    found = run_ireu("verify", "--delta", "d.safetensors", "-o", "r", "--json", cwd=fresh)
+    photos = {f["role"]: f["photos"] for f in found.json["report"]["figures"] if f["name"] == "feature_cosine"}
+    assert (photos["target-seen"], photos["target-unseen"]) == (8, 2)
+
+
+def test_nobody_left_to_measure_is_inconclusive(fresh: Path) -> None:
+    assert run_ireu("locate", "--set", "data.retain_holdout=0", "-o", "m.pt", cwd=fresh).code == 0
+    assert run_ireu("unlearn", "--mask", "m.pt", "--steps", "3", "-o", "d.safetensors", cwd=fresh).code == 0
+    found = run_ireu("verify", "--delta", "d.safetensors", "-o", "r", cwd=fresh)
+    assert found.code == ExitCode.INCONCLUSIVE, found.err
+    shutil.copytree(fresh / "others" / "person-03", fresh / "one" / "p")
+    assert (
+        run_ireu("verify", "--delta", "d.safetensors", "--retain", "one", "-o", "s", cwd=fresh).code
+        == ExitCode.INCONCLUSIVE
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["locate", "-o", "a" * 300],
+        ["locate", "--targets", "a" * 300, "-o", "n.pt"],
+        ["locate", "--encoder", "a" * 300, "-o", "n.pt"],
+        ["unlearn", "--mask", "a" * 300],
+        ["locate", "--config", "a" * 300],
+        ["locate", "--run-dir", "a" * 300, "-o", "n.pt"],
+        ["locate", "--run-dir", "/proc/nowhere", "-o", "n.pt"],
+        ["locate", "-o", "/proc/n.pt"],
+        ["unlearn", "--mask", "mask.pt", "--steps", "0", "-o", "n"],
+        ["unlearn", "--mask", "mask.pt", "--steps", str(10**13), "-o", "n"],
+        ["verify", "--delta", "delta.safetensors", "--set", "verify.bootstrap=100000000000", "-o", "n"],
+        ["locate", "--set", "data.landmarks=" + ",".join([".5"] * 10), "-o", "n.pt"],
+        ["locate", "--set", "a.b=1"],
+        ["locate", "--device", "meta", "-o", "n.pt"],
+    ],
+)
+def test_odd_arguments_end_in_one_sentence(fresh: Path, arguments: list[str]) -> None:
+    found = run_ireu(*arguments, cwd=fresh)
+    assert found.code in {2, 3}, found.err
+    assert len([line for line in found.err.splitlines() if line.startswith("ireu: ")]) == 1
+    assert not list(fresh.glob("n*"))

@@ -53,6 +53,8 @@ def load_config(
         for key, value in layer.items():
             values[key] = value
             sources[key] = source
+    if spoiled := [key for key, value in values.items() if "\0" in str(value)]:
+        raise ConfigError(f"{spoiled[0]} holds a null character", "Remove it")
     try:
         return Resolved(Config.model_validate(_nest(values)), sources)
     except ValidationError as error:
@@ -94,7 +96,7 @@ def example_toml() -> str:
     """The text of `ireu.toml.example`: every key with its default and its description, commented out."""
     lines = [
         "# Every key of ireu.toml with its default. Uncomment what you change.",
-        "# Precedence: flag > IREU_* > file.",
+        "# Precedence: flag > manifest of the input > IREU_* > this file.",
     ]
     top = [name for name, field in Config.model_fields.items() if not _is_section(field.annotation)]
     lines += [""] + [line for name in top for line in _example_entry(Config, name)]
@@ -139,6 +141,8 @@ def _read_file(file: Path | None, environment: Mapping[str, str], cwd: Path) -> 
             f"The configuration file {path} cannot be read ({type(error).__name__})",
             "Make it a readable UTF-8 text file",
         ) from None
+    except RecursionError:
+        raise ConfigError(f"The configuration file {path} is nested too deeply", "See ireu.toml.example") from None
     except tomli.TOMLDecodeError as error:
         raise ConfigError(f"The configuration file {path} is not TOML: {error}", "Correct that line") from None
 
@@ -173,7 +177,7 @@ def _all_mistakes(error: ValidationError, sources: Mapping[str, Source]) -> str:
     parts = []
     for item in error.errors(include_url=False, include_context=False):
         key = ".".join(str(part) for part in item["loc"][:2])
-        source = sources.get(key, "file")
+        source = sources.get(key) or sources.get(".".join(str(part) for part in item["loc"]), "file")
         what = "unknown key" if item["type"] == "extra_forbidden" else item["msg"][0].lower() + item["msg"][1:]
         parts.append(f"{key} ({source}): {what}")
     return "The configuration has mistakes: " + "; ".join(dict.fromkeys(parts))

@@ -72,6 +72,7 @@ class Manifest(_Record):
     parameters: dict[str, Any]
     encoder: EncoderRecord
     parent: str | None = None
+    key: str | None = Field(None, description="which run folder's key the photo digests are keyed with")
     targets: tuple[PersonRecord, ...] = ()
     retain: tuple[PersonRecord, ...] = ()
     inputs: tuple[FileRecord, ...] = ()

@@ -104,7 +104,7 @@ class UnlearnParams(Params):
     alpha: float = Field(100.0, gt=0, description="length of the step from the photo to its virtual identity")
     forget_weight: float = Field(0.1, gt=0, description="weight of the forget loss (the paper's lambda 1)")
     learning_rate: float = Field(1e-5, gt=0, description="Adam's learning rate")
-    steps: int | Literal["auto"] = Field(
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"] = Field(
         "auto", description="optimiser steps; auto: 1000 for one person, 2400 a person for more (12,000 for five)"
     )
     batch: int = Field(1, ge=1, description="target photos, and retained photos, in one step")
@@ -144,7 +144,7 @@ class VerifyParams(Params):
     )
     require_unseen: bool = Field(True, description="without other photos of the targets the run is inconclusive")
     lookalike_share: float = Field(0.1, gt=0, le=1, description="share of retained people reported as look-alikes")
-    bootstrap: int = Field(1000, ge=100, description="resamples behind each interval")
+    bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples behind each interval")
 
 
 class ExportParams(Params):

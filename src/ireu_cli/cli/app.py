@@ -1,5 +1,6 @@
 """The Typer application, and `main`, which turns our errors into one sentence and one exit code."""
 
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -60,6 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run() -> None:
     """The console script: SIGTERM counts as an interruption, so that checkpoints are written."""
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        # File names need not be text; printing one must not fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="surrogateescape")
     sys.exit(main())
 
 

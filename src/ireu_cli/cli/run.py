@@ -9,7 +9,7 @@ import typer
 
 from ireu_cli.cli.exit_codes import OUTCOMES, ExitCode
 from ireu_cli.cli.output import Terminal
-from ireu_cli.errors import InterruptedRunError, UsageError
+from ireu_cli.errors import InterruptedRunError, UsageError, UserError
 
 if TYPE_CHECKING:
     from ireu_cli.config import Resolved
@@ -50,6 +50,11 @@ def execute(
     terminal.sources(resolved)
     try:
         result = _workflow(command, resolved, terminal, parent, out, force)()
+    except OSError as error:
+        raise UserError(
+            f"The system refused a file or folder ({error.strerror or type(error).__name__})",
+            "Check the paths that were given, and the rights to them",
+        ) from None
     except KeyboardInterrupt:
         raise InterruptedRunError("Interrupted", "Run the same command again to go on") from None
     if result.report is not None:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.params import ARCFACE_LANDMARKS
 from ireu_cli.values import RgbImage
 
@@ -18,8 +19,14 @@ def template_points(fractions: tuple[float, ...], image: RgbImage) -> Points:
 
 
 def similarity(source: Points, target: Points) -> Points:
-    """Least-squares similarity from `source` to `target` (Umeyama 1991): float64 (2, 3), for `cv2.warpAffine`."""
+    """Least-squares similarity from `source` to `target` (Umeyama 1991): float64 (2, 3), for `cv2.warpAffine`.
+
+    Raises:
+        BadPhotoError: the source points do not span anything.
+    """
     source_mean, target_mean = source.mean(0), target.mean(0)
+    if not (np.isfinite(source).all() and np.ptp(source, axis=0).max() > 1e-6):
+        raise BadPhotoError("has landmarks that lie on one point or nowhere")
     covariance = (target - target_mean).T @ (source - source_mean) / len(source)
     u, singular, vt = np.linalg.svd(covariance)
     signs = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])

@@ -54,9 +54,9 @@ class Reach:
         """Say it in words, for the user to read before the work starts."""
         changed = "; ".join(f"{tap} ({', '.join(READERS[tap])})" for tap in self.taps) or "no tap"
         if not self.missed:
-            return f"The edit reaches every tap: {changed}"
+            return f"The edit changes every tap. Generators that mount this encoder and read them: {changed}"
         unchanged = "; ".join(f"{tap} ({', '.join(READERS[tap])})" for tap in self.missed)
-        return f"The edit reaches {changed}. It does NOT reach {unchanged}"
+        return f"The edit changes {changed}. It does NOT reach {unchanged}"
 
 
 def reach_of(names: Iterable[str], blocks: int) -> Reach:

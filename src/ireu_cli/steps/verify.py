@@ -37,6 +37,10 @@ def verify(evidence: Evidence, params: VerifyParams, seed: int) -> Verified:
     Returns:
         `fail` when a threshold is missed, `inconclusive` when a control is not met or evidence is missing, else `pass`.
     """
+    if len(evidence.retained) < 2:
+        return Verified(
+            "inconclusive", "Fewer than two retained people are left whom unlearning did not use.", (), (), ()
+        )
     broken = _broken(evidence)
     if broken is not None:
         return broken

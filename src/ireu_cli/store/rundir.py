@@ -48,6 +48,11 @@ class RunDir:
         return hmac.new(self._key, sha256.encode(), hashlib.sha256).hexdigest()
 
     @property
+    def key_name(self) -> str:
+        """Tells this folder's key from others (16 hex) without revealing it."""
+        return hmac.new(self._key, b"ireu key", hashlib.sha256).hexdigest()[:16]
+
+    @property
     def features(self) -> Path:
         """The folder of cached features."""
         return self.path / "features"

@@ -154,6 +154,7 @@ class Session:
             parameters=parameters,
             encoder=record,
             parent=parent,
+            key=self.run.key_name,
             targets=targets,
             retain=retain,
             environment=environment(self.config.run.device),
@@ -242,6 +243,7 @@ def open_session(step: Step, resolved: Resolved, talk: Talk, *, force: bool, par
             raise ArtifactError(
                 f"The manifest beside {parent} describes another file", "Move the file back beside its own manifest"
             )
+        _check_key(step, resolved, run, manifest)
         resolved = inherit(resolved, manifest.parameters)
         known = run.recall(manifest.digest)
         resolved = inherit(resolved, {key: place for key, place in known.items() if _still_there(key, place)})
@@ -259,6 +261,18 @@ def check_parent(session: Session, step: Step) -> Manifest:
         found = "nothing" if parent is None else f"the result of {parent.step}"
         raise ArtifactError(f"The result of {step} is needed, found {found}", f"Name what `ireu {step}` wrote")
     return parent
+
+
+def _check_key(step: Step, resolved: Resolved, run: RunDir, manifest: Manifest) -> None:
+    """Without the key nobody can tell which photos an earlier step used; an export of named weights can do without."""
+    alone = (
+        step == "export" and resolved.sources["encoder.source"] != "default" and resolved.config.data.targets is None
+    )
+    if manifest.key not in {None, run.key_name} and not alone:
+        raise ArtifactError(
+            f"The run folder {run.path} is not the one that {manifest.step} ran with, so it cannot tell which photos were used",
+            f"Run from the folder where {manifest.step} ran, or name its run folder with --run-dir",
+        )
 
 
 def _names(folder: Path) -> set[str]:

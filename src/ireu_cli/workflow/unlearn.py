@@ -35,7 +35,11 @@ def run_unlearn(resolved: Resolved, talk: Talk, mask_path: Path, out: Path, *, f
     talk.note(reach.sentence())
     lens = Lens(session, encoder, photo_reader(session.config))
     used = session.records(cast.used.photos)
-    draft = session.draft(encoder, targets=session.records(cast.targets.photos), retain=_union(used, parent.retain))
+    draft = session.draft(
+        encoder,
+        targets=_union(session.records(cast.targets.photos), parent.targets),
+        retain=_union(used, parent.retain),
+    )
     with session.run.lock(out):
         if (done := session.already_done(draft, manifest_path(out), out)) is not None:
             return StepResult(out, done, reused=True)
@@ -129,6 +133,6 @@ def _resume(session: Session, identity: str) -> TrainState | None:
 
 
 def _union(first: tuple[PersonRecord, ...], second: tuple[PersonRecord, ...]) -> tuple[PersonRecord, ...]:
-    """Everybody whom locating or unlearning used, so that verification measures nobody of them."""
+    """Everybody whom locating or unlearning used, so that verification takes none of their photos for unused."""
     known = {digest for person in first for digest in person.photos}
     return first + tuple(person for person in second if not known.issuperset(person.photos))
