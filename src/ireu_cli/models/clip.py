@@ -171,6 +171,8 @@ def _tensor(value: Tensor) -> Tensor:
 
 
 def _placed(model: Any, device: str, dtype: str) -> Any:
+    if device.startswith("meta"):
+        raise ModelError("The device meta computes nothing", "Name a real one with --device")
     try:
         return model.to(device=torch.device(device), dtype=DTYPES[dtype])
     except (RuntimeError, AssertionError) as error:

@@ -270,7 +270,8 @@ def _check_key(step: Step, resolved: Resolved, run: RunDir, manifest: Manifest) 
     )
     if manifest.key not in {None, run.key_name} and not alone:
         raise ArtifactError(
-            f"The run folder {run.path} is not the one that {manifest.step} ran with, so it cannot tell which photos were used",
+            f"The run folder {run.path} is not the one that {manifest.step} ran with, "
+            "so it cannot tell which photos were used",
             f"Run from the folder where {manifest.step} ran, or name its run folder with --run-dir",
         )
 
