@@ -13,10 +13,10 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from faces import Photos, add_arguments, load_photos, split_validation, write_atomically
-from teacher import Bank, Lesson, Teacher, teach_plain
+from teacher import Bank, Teacher, teach_plain
 from torch import nn
 from torch.nn import functional
-from views import UNLABELLED, Sampler, Views
+from views import UNLABELLED, Sampler
 
 TEMPERATURE = 0.07
 EMA_DECAY = 0.998
@@ -184,8 +184,8 @@ class Recipe(Protocol[M_contra]):
 
     weights: dict[str, float]  # of the losses
 
-    def losses(self, student: M_contra, views: Views, lesson: Lesson) -> dict[str, torch.Tensor]:
-        """All losses of a batch, unweighted."""
+    def losses(self, student: M_contra, step: int) -> dict[str, torch.Tensor]:
+        """All losses of the batch that belongs to ``step``, unweighted."""
 
     def measure(self, student: M_contra) -> dict[str, Any]:
         """Figures on people who are not trained on."""
@@ -219,19 +219,19 @@ def training_arguments(description: str | None, name: str, rate: float) -> argpa
 
 def train(
     args: argparse.Namespace,
-    material: Material,
+    facts: dict[str, Any],
     student: M,
     optimisers: list[torch.optim.Optimizer],
     recipe: Recipe[M],
 ) -> None:
     """Train until ``--steps`` or the end of the cool-down.
 
-    Views follow from the step and nothing else is drawn at random, so a checkpoint needs no generator state.
+    Whatever a recipe draws at random follows from the step alone, so a checkpoint needs no generator state.
     """
     average = Average(student)
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items() if k not in ("data", "out")}
     parameters = sum(p.numel() for p in student.parameters())
-    facts = {**material.facts, "settings": settings, "weights": recipe.weights, "parameters": parameters}
+    facts = {**facts, "settings": settings, "weights": recipe.weights, "parameters": parameters}
     run = Run(args.out / args.name, facts)
     cooldown_from: int | None = None
     state = run.load(args.branch)
@@ -246,7 +246,7 @@ def train(
     last = args.steps if cooldown_from is None else cooldown_from + args.cooldown
     meter, saved = Meter(args.batch), time.monotonic()
     while run.step < last:
-        parts = recipe.losses(student, *material.bank.batch(run.step, args.batch))
+        parts = recipe.losses(student, run.step)
         torch.stack([recipe.weights[name] * value for name, value in parts.items()]).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         share = learning_rate_share(run.step, args.warmup, cooldown_from, args.cooldown)

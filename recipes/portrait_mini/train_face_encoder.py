@@ -9,20 +9,20 @@ import torch
 from face_encoder import Student, export
 from faces import Photos, data_folder
 from runs import Material, identity_losses, load_material, train, training_arguments
-from teacher import Lesson
 from torch.nn import functional
-from views import ALIGNED, Views, aligned_frame, plain, render
+from views import ALIGNED, aligned_frame, plain, render
 
 
 class FaceEncoderRecipe:
     """Distance to the teacher's vector, contrast against other people, and the teacher's map."""
 
-    def __init__(self, material: Material, bf16: bool) -> None:
+    def __init__(self, material: Material, batch: int, bf16: bool) -> None:
         self.weights = {"cosine": 1.0, "contrast": 0.2, "places": 0.5}
-        self.material, self.bf16, self.frame = material, bf16, aligned_frame()
+        self.material, self.batch, self.bf16, self.frame = material, batch, bf16, aligned_frame()
 
-    def losses(self, student: Student, views: Views, lesson: Lesson) -> dict[str, torch.Tensor]:
+    def losses(self, student: Student, step: int) -> dict[str, torch.Tensor]:
         """The student sees the teacher's own picture."""
+        views, lesson = self.material.bank.batch(step, self.batch)
         faces = render(self.material.train, views, self.frame, ALIGNED).mul_(2).sub_(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             identity, places = student(faces.contiguous(memory_format=torch.channels_last))
@@ -56,7 +56,7 @@ def main() -> None:
     decayed, others = ([p for p in student.parameters() if (p.ndim >= 2) == wide] for wide in (True, False))
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.98), fused=True)
-    train(args, material, student, [optimiser], FaceEncoderRecipe(material, args.precision == "bf16"))
+    train(args, material.facts, student, [optimiser], FaceEncoderRecipe(material, args.batch, args.precision == "bf16"))
 
 
 if __name__ == "__main__":

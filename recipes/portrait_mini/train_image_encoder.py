@@ -9,16 +9,15 @@ import torch
 from faces import Photos, data_folder
 from image_encoder import CROP, PICTURE, SIZE, Student, export, patches, places_at_patches, places_grid, start_from
 from runs import Material, identity_losses, load_material, train, training_arguments
-from teacher import Lesson
 from torch.nn import functional
-from views import Views, centre_frame, plain, render
+from views import centre_frame, plain, render
 
 
 class ImageEncoderRecipe:
     """Identity and appearance in the pooled output and in the penultimate tokens, the teacher's map in the tokens."""
 
-    def __init__(self, material: Material, bf16: bool) -> None:
-        self.material, self.bf16, self.frame, self.grid = material, bf16, centre_frame(CROP), places_grid()
+    def __init__(self, material: Material, batch: int, bf16: bool) -> None:
+        self.material, self.batch, self.bf16, self.frame, self.grid = material, batch, bf16, centre_frame(CROP), places_grid()
         self.weights = {
             "cosine": 1.0,
             "contrast": 0.2,
@@ -29,8 +28,9 @@ class ImageEncoderRecipe:
             "patch": 0.5,
         }
 
-    def losses(self, student: Student, views: Views, lesson: Lesson) -> dict[str, torch.Tensor]:
+    def losses(self, student: Student, step: int) -> dict[str, torch.Tensor]:
         """The student sees the centre of the view of which the teacher sees the aligned face."""
+        views, lesson = self.material.bank.batch(step, self.batch)
         faces = render(self.material.train, views, self.frame, SIZE).mul_(2).sub_(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             found = student(faces)
@@ -96,7 +96,7 @@ def main() -> None:
     if args.init is not None:
         start_from(student.encoder, args.init)
     optimisers = build_optimisers(student, args.optimiser, args.rate)
-    train(args, material, student, optimisers, ImageEncoderRecipe(material, args.precision == "bf16"))
+    train(args, material.facts, student, optimisers, ImageEncoderRecipe(material, args.batch, args.precision == "bf16"))
 
 
 if __name__ == "__main__":
