@@ -1,0 +1,222 @@
+"""Generators: the stock diffusers pipeline with a stock IP-Adapter, driven by features instead of photos.
+
+What a generator draws is a function of features, null features, prompt and seed, so the edited encoder is mounted by
+handing in its features.
+"""
+
+import contextlib
+import hashlib
+import inspect
+import json
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import ModelError
+from ireu_cli.models.clip import Encoder, fingerprint_of, quiet_transformers, read_tap
+from ireu_cli.models.portrait import Bundle, GeneratorEntry, find_bundle
+from ireu_cli.params import Tap
+from ireu_cli.values import RgbImage
+
+_INDECISIVE = frozenset({"_diffusers_version", "_name_or_path", "dtype", "torch_dtype", "transformers_version"})
+"""Entries of a model's config.json that change with the library that wrote it, and no picture."""
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A customised portrait generator without its image encoder.
+
+    `name` tells it from its siblings, `tap` is what it reads from the encoder, `fingerprint` is a sha256 (hex) over
+    all weights and settings that decide a picture, pictures are `side` x `side` pixels.
+    """
+
+    name: str
+    tap: Tap
+    fingerprint: str
+    side: int
+    steps: int
+    guidance: float
+    pipeline: Any
+
+    def draw(self, features: Tensor, null: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[RgbImage]:
+        """Draw pictures through the stock pipeline.
+
+        One after the other: the last bits of a batched result depend on the size of the batch, and a picture must be
+        the same whichever others are drawn with it.
+
+        Args:
+            features: float (n, d) or (n, tokens, d), at `tap`.
+            null: float (d,) or (tokens, d), what the pipeline sends under guidance; see `null_features`.
+            prompts: one for each picture.
+            seeds: one for each picture.
+        """
+        pictures = []
+        for feature, prompt, seed in zip(features, prompts, seeds, strict=True):
+            drawn = self._call(self.pipeline, feature[None], null, [prompt], [seed], self.steps, "np")
+            pictures.append(np.asarray((drawn[0] * 255).round(), dtype=np.uint8))
+        return pictures
+
+    def sketch(
+        self, features: Tensor, null: Tensor, prompts: Sequence[str], seeds: Sequence[int], steps: int
+    ) -> Tensor:
+        """Draw in few steps, with gradients from the pictures back to `features`.
+
+        Returns:
+            Float (n, 3, side, side) in [0, 1].
+        """
+        # The pipeline's own code without the decorator that switches gradients off.
+        call = inspect.unwrap(type(self.pipeline).__call__)
+
+        def traced(**arguments: Any) -> Any:
+            return call(self.pipeline, **arguments)
+
+        with torch.enable_grad():
+            pictures: Tensor = self._call(traced, features, null, list(prompts), list(seeds), steps, "pt")
+        return pictures
+
+    def _call(
+        self, call: Any, features: Tensor, null: Tensor, prompts: list[str], seeds: list[int], steps: int, kind: str
+    ) -> Any:
+        device = self.pipeline.device
+        positive = features.to(device).float().unsqueeze(1)
+        negative = null.to(device).float().expand_as(features).unsqueeze(1)
+        return call(
+            prompt=prompts,
+            ip_adapter_image_embeds=[torch.cat([negative, positive]) if self.guidance > 1 else positive],
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            num_inference_steps=steps,
+            guidance_scale=self.guidance,
+            height=self.side,
+            width=self.side,
+            output_type=kind,
+        ).images
+
+
+def null_features(encoder: Encoder, tap: Tap) -> Tensor:
+    """What diffusers sends as the null image under guidance: float32 (d,) or (tokens, d), on the CPU.
+
+    Zeros in place of the embedding for adapters that read `image_embeds`; the encoder's view of a zero tensor for all
+    others.
+    """
+    weight = next(encoder.model.parameters())
+    with torch.inference_mode():
+        null = read_tap(encoder.model, encoder.null_pixels()[:1].to(weight.device, weight.dtype), tap)[0]
+    return torch.zeros_like(null, dtype=torch.float32).cpu() if tap == "image_embeds" else null.float().cpu().clone()
+
+
+def load_generators(
+    encoder_source: str, taps: Collection[Tap] | None, device: str, embedded: Path | None = None
+) -> tuple[Generator, ...]:
+    """Load the generators that share the encoder, in the order of the bundle.
+
+    Args:
+        encoder_source: `encoder.source`; an encoder that is no bundle has no generators.
+        taps: only generators that read one of these; None for all.
+        device: torch device; weights are float32 on any.
+        embedded: stands in for the package's own bundle.
+
+    Raises:
+        ModelError: a part of the bundle is missing or does not fit.
+    """
+    bundle = find_bundle(encoder_source, embedded)
+    if bundle is None:
+        return ()
+    entries = [(entry, tap) for entry, tap in bundle.entries() if taps is None or tap in taps]
+    if not entries:
+        return ()
+    with _quiet():
+        try:
+            shared = _load_shared(bundle.folder)
+            return tuple(_load(bundle, entry, tap, shared, device) for entry, tap in entries)
+        except (OSError, KeyError, ValueError, RuntimeError, AttributeError, safetensors.SafetensorError) as error:
+            raise ModelError(
+                f"The generators of {encoder_source} cannot be loaded ({type(error).__name__})",
+                "Install the package again, or name an undamaged bundle",
+            ) from None
+
+
+def _load_shared(folder: Path) -> dict[str, Any]:
+    import diffusers
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    scheduler = getattr(
+        diffusers, json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
+    )
+    return {
+        "vae": _model(diffusers.AutoencoderTiny, folder / "vae"),
+        "text_encoder": _model(CLIPTextModel, folder / "text_encoder"),
+        "tokenizer": CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        "scheduler": scheduler.from_pretrained(folder / "scheduler"),
+    }
+
+
+def _model(kind: Any, folder: Path) -> Any:
+    """A part of the bundle in single precision; weights that the file lacks would be random numbers."""
+    model, info = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True)
+    if info["missing_keys"]:
+        raise ValueError(f"{folder} lacks weights")
+    return model.float().eval().requires_grad_(False)
+
+
+def _load(bundle: Bundle, entry: GeneratorEntry, tap: Tap, shared: dict[str, Any], device: str) -> Generator:
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+    unet = _model(UNet2DConditionModel, bundle.folder / entry.unet)
+    weights = safetensors.torch.load_file(bundle.folder / entry.adapter)
+    adapter = {name: tensor.float() for name, tensor in weights.items()}
+    fingerprint = _fingerprint(bundle, entry, unet, adapter, shared)
+    pipeline = StableDiffusionPipeline(
+        **shared,
+        unet=unet,
+        safety_checker=None,
+        feature_extractor=None,
+        image_encoder=None,
+        requires_safety_checker=False,
+    )
+    parts = {
+        part: {name.removeprefix(f"{part}."): t for name, t in adapter.items() if name.startswith(f"{part}.")}
+        for part in ("image_proj", "ip_adapter")
+    }
+    pipeline.load_ip_adapter(parts, subfolder="", weight_name="", image_encoder_folder=None, low_cpu_mem_usage=False)
+    pipeline.set_ip_adapter_scale(entry.scale)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline = pipeline.to(torch.device(device))
+    unet.requires_grad_(False)
+    side = int(unet.config.sample_size) * int(pipeline.vae_scale_factor)
+    return Generator(entry.name, tap, fingerprint, side, entry.steps, entry.guidance, pipeline)
+
+
+def _fingerprint(bundle: Bundle, entry: GeneratorEntry, unet: Any, adapter: Any, shared: dict[str, Any]) -> str:
+    states = {"unet": unet.state_dict(), "adapter": adapter}
+    states |= {name: shared[name].state_dict() for name in ("vae", "text_encoder")}
+    tensors = {f"{part}.{name}": tensor for part, state in states.items() for name, tensor in state.items()}
+    digest = hashlib.sha256(fingerprint_of(tensors).encode())
+    for part in (entry.unet, "vae", "text_encoder", "scheduler"):
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        settings = json.loads((bundle.folder / part / name).read_text(encoding="utf-8"))
+        decisive = {key: value for key, value in settings.items() if key not in _INDECISIVE}
+        digest.update(json.dumps(decisive, sort_keys=True).encode())
+    for path in sorted((bundle.folder / "tokenizer").iterdir()):
+        digest.update(path.read_bytes())
+    digest.update(repr((entry.tap, entry.steps, entry.guidance, entry.scale)).encode())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' advice on loading off the user's terminal."""
+    from diffusers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with quiet_transformers():
+            yield
+    finally:
+        logging.set_verbosity(level)
