@@ -1,0 +1,179 @@
+"""Train a generator: ``train_generator.py --data DIR --out DIR --name a --kind base``. Started again, it goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from conditions import Conditions, encoder_conditions, face_conditions
+from diffusers import AutoencoderTiny
+from faces import Photos, data_folder, load_photos, split_validation
+from generator import Generator, build_scheduler, plain_unet, sample, save_adapter
+from landmarks import load_landmarks
+from PIL import Image
+from runs import train, training_arguments
+from scenes import FRAMES, PICTURE, VIEWS, SceneBank, Scenes
+from torch.nn import functional
+from train_text import LENGTH
+from train_vae import CHANNELS
+from transformers import CLIPTextModel, CLIPTokenizer
+from views import ALIGNED, aligned_frame, centre_frame, plain
+
+STEPS, GUIDANCE, SHOWN = 12, 2.0, 48
+NO_FACE, NO_TEXT = 0.1, 0.1
+
+
+class Words:
+    """Captions to the frozen text encoder's output."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        self.encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").eval()
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str]) -> torch.Tensor:
+        """-> (n, 32, 128)."""
+        ids = self.tokenizer(texts, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
+        found: torch.Tensor = self.encoder(ids.input_ids)[0]
+        return found
+
+
+class GeneratorRecipe:
+    """v-prediction; harder noise levels are not drowned by easy ones (min-SNR weights, Hang et al. 2023)."""
+
+    def __init__(self, args: Any, bank: SceneBank, words: Words, seen: Conditions, held: Conditions, judge: Any) -> None:
+        self.args, self.bank, self.words, self.seen, self.held, self.judge = args, bank, words, seen, held, judge
+        self.weights = {"v": 1.0}
+        self.alphas = build_scheduler().alphas_cumprod
+        self.bf16 = args.precision == "bf16"
+
+    def losses(self, generator: Generator, step: int) -> dict[str, torch.Tensor]:
+        """One batch of scenes at random noise levels."""
+        size = self.args.batch
+        g = torch.Generator().manual_seed(self.args.seed * 7_000_003 + step)
+        scenes, latents = self.bank.batch(step, size)
+        features = self.seen.batch([s.shown * VIEWS + s.view for s in scenes])
+        no_face, no_text = torch.rand(size, generator=g) < NO_FACE, torch.rand(size, generator=g) < NO_TEXT
+        features[no_face] = self.seen.null
+        text = self.words(["" if off else s.caption for s, off in zip(scenes, no_text.tolist(), strict=True)])
+        t = (torch.arange(size) + torch.rand(size, generator=g)).div(size).mul(1000).long().clamp_(max=999)
+        t = t[torch.randperm(size, generator=g)]
+        alpha = self.alphas[t][:, None, None, None]
+        noise = torch.randn(latents.shape, generator=g)
+        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            v = generator(noisy.contiguous(memory_format=torch.channels_last), t, text, features)
+        error = (v.float() - target).square().mean((1, 2, 3))
+        snr = self.alphas[t] / (1 - self.alphas[t]).clamp_min(1e-6)
+        return {"v": (error * snr.clamp(max=5) / (snr + 1) * 2 + 0.1 * error).mean()}
+
+    @torch.no_grad()
+    def measure(self, generator: Generator) -> dict[str, Any]:
+        """Similarity of portraits to their photos, people who are never trained on, beside other people's photos."""
+        every = len(self.judge.photos.person) // SHOWN
+        index = torch.arange(SHOWN) * every
+        noise = torch.randn(SHOWN, CHANNELS, 14, 14, generator=torch.Generator().manual_seed(5))
+        text = self.words(["a photo of a face"] * SHOWN)
+        features = self.held.batch((index * VIEWS).tolist())
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            null = self.words([""])
+            latents = sample(generator, text, features, null, self.held.null, noise, STEPS, GUIDANCE)
+            pictures = self.bank.vae.decoder(latents.float()).float().clamp(-1, 1)
+        return self.judge(index, pictures)
+
+    def export(self, generator: Generator, folder: Path) -> None:
+        """``unet/``, ``ip_adapter.safetensors`` and the last grid."""
+        plain_unet(generator, tuple(self.args.widths)).half().save_pretrained(folder / "unet")
+        save_adapter(generator, str(folder / "ip_adapter.safetensors"))
+        Image.fromarray(self.judge.grid).save(folder / "grid.png")
+
+
+class Judge:
+    """A recogniser that taught nobody, on pictures in the plain frame."""
+
+    def __init__(self, data: Path, photos: Photos) -> None:
+        self.photos = photos
+        self.session = onnxruntime.InferenceSession(
+            str(data / "models" / "recogniser_b.onnx"), providers=["CPUExecutionProvider"]
+        )
+        to_photo = torch.cat([centre_frame(FRAMES["plain"]), torch.tensor([[0.0, 0.0, 1.0]])])
+        aligned = torch.cat([aligned_frame(), torch.tensor([[0.0, 0.0, 1.0]])])
+        self.frame = (torch.linalg.inv(to_photo) @ aligned)[:2]
+        self.grid = np.zeros((1, 1, 3), np.uint8)
+
+    def embed(self, faces: torch.Tensor) -> torch.Tensor:
+        """Aligned faces (n, 3, 112, 112) in [0, 1] -> unit vectors."""
+        name = self.session.get_inputs()[0].name
+        pixels = ((faces.clamp(0, 1) * 255 - 127.5) / 128).float().numpy()
+        return functional.normalize(torch.from_numpy(self.session.run(None, {name: pixels})[0]).flatten(1), dim=1)
+
+    def __call__(self, index: torch.Tensor, pictures: torch.Tensor) -> dict[str, Any]:
+        """Photos (n,) and the portraits drawn from them (n, 3, 112, 112) in [-1, 1] -> figures; keeps a grid."""
+        drawn = pictures.add(1).div(2)
+        where = functional.affine_grid(
+            self.frame.expand(len(drawn), 2, 3), [len(drawn), 3, ALIGNED, ALIGNED], align_corners=False
+        )
+        found = self.embed(functional.grid_sample(drawn, where, padding_mode="border", align_corners=False))
+        real = self.embed(plain(self.photos, index, aligned_frame(), ALIGNED))
+        similarity = found @ real.T
+        person = self.photos.person[index]
+        other = similarity[person[:, None] != person[None]]
+        photos = plain(self.photos, index, centre_frame(FRAMES["plain"]), PICTURE)
+        rows = torch.stack([photos, drawn], 1)[:24].reshape(4, 6, 2, 3, PICTURE, PICTURE)
+        tiles = rows.permute(0, 4, 1, 2, 5, 3).reshape(4 * PICTURE, 12 * PICTURE, 3)
+        self.grid = (tiles * 255).byte().numpy()
+        error = (drawn - photos).square().mean((1, 2, 3))
+        return {
+            "similarity": round(float(similarity.diagonal().mean()), 4),
+            "impostor": round(float(other.mean()), 4),
+            "match_1e-2": round(float((similarity.diagonal() > other.quantile(0.99)).float().mean()), 4),
+            "psnr": round(float(-10 * error.log10().mean()), 2),
+        }
+
+
+def main() -> None:
+    """The command."""
+    parser = training_arguments(__doc__, "a", 6e-4)
+    parser.set_defaults(batch=32, warmup=100)
+    parser.add_argument("--kind", choices=["base", "plus", "faceid"], required=True)
+    parser.add_argument("--widths", type=int, nargs=2, required=True)
+    parser.add_argument("--encoder", type=Path, required=True, help="folder of the image encoder, or the face encoder")
+    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="checkpoint of a generator of the same widths whose UNet to take")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    data, cache = data_folder(args.data), args.out / "cache"
+    photos, held_out = load_photos(data, "train", cache), load_photos(data, "eval", cache)
+    score, points = load_landmarks(data, photos, cache / "landmarks_train.npz")
+    allowed = split_validation(photos.person)[0]
+    scenes = Scenes(photos, allowed[score[allowed] > 0.9], points, 0)
+    vae = AutoencoderTiny.from_pretrained(args.vae).eval().requires_grad_(False)
+    bank = SceneBank(cache / "scenes", scenes, vae)
+    if args.kind == "faceid":
+        seen, held = (face_conditions(args.encoder, p, cache / f"seen_{i}") for i, p in enumerate((photos, held_out)))
+    else:
+        seen, held = (
+            encoder_conditions(args.encoder, args.kind, p, cache / f"seen_{i}")
+            for i, p in enumerate((photos, held_out))
+        )
+    generator = Generator(args.kind, tuple(args.widths), seen.null.shape[-1])
+    if args.start is not None:
+        held_weights = torch.load(args.start, map_location="cpu", weights_only=True)["average"]
+        unet = {name: x for name, x in held_weights.items() if name.startswith("unet.") and "processor" not in name}
+        generator.load_state_dict(unet, strict=False)
+    generator.to(memory_format=torch.channels_last)
+    decayed, others = ([p for p in generator.parameters() if (p.ndim >= 2) == wide] for wide in (True, False))
+    groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.99), fused=True)
+    recipe = GeneratorRecipe(args, bank, Words(args.out / "text"), seen, held, Judge(data, held_out))
+    facts = {"data_sha256": {"train": photos.digest, "eval": held_out.digest}}
+    train(args, facts, generator, [optimiser], recipe)
+
+
+if __name__ == "__main__":
+    main()
