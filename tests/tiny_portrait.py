@@ -31,7 +31,9 @@ def write_tiny_portrait(folder: Path) -> Path:
         encoder_block_out_channels=(4, 4), decoder_block_out_channels=(4, 4), num_encoder_blocks=(1, 1),
         num_decoder_blocks=(1, 1), latent_channels=4, upsampling_scaling_factor=2, scaling_factor=1.0,
     ).half().save_pretrained(folder / "vae")  # fmt: skip
-    DDIMScheduler(clip_sample=False, prediction_type="v_prediction").save_pretrained(folder / "scheduler")
+    DDIMScheduler(clip_sample=False, prediction_type="v_prediction", steps_offset=1).save_pretrained(
+        folder / "scheduler"
+    )
     for number, (name, kind) in enumerate((("a", "base"), ("b", "plus"))):
         _write_generator(folder / name, kind, number)
     _write_judges(folder)
@@ -89,6 +91,7 @@ def _write_judges(folder: Path) -> None:
     recogniser, check = FaceNet(**_FACE_WIDTHS), FaceCheckNet([2, 2, 2, 2, 2])  # type: ignore[arg-type]
     with torch.no_grad():
         last = check.head[-1]
+        assert isinstance(last, torch.nn.Linear)
         last.weight.zero_()
         last.bias.copy_(torch.tensor([3.0, *ARCFACE_LANDMARKS]))
     settings: dict[str, tuple[Any, dict[str, Any]]] = {

@@ -47,8 +47,8 @@ class Generator:
     def draw(self, features: Tensor, null: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[RgbImage]:
         """Draw pictures through the stock pipeline.
 
-        One after the other: the last bits of a batched result depend on the size of the batch, and a picture must be
-        the same whichever others are drawn with it.
+        One after the other: the pipeline takes one photo a call (it repeats the features for every prompt), and the
+        last bits of a batched result would depend on which pictures are drawn together.
 
         Args:
             features: float (n, d) or (n, tokens, d), at `tap`.
@@ -58,8 +58,8 @@ class Generator:
         """
         pictures = []
         for feature, prompt, seed in zip(features, prompts, seeds, strict=True):
-            drawn = self._call(self.pipeline, feature[None], null, [prompt], [seed], self.steps, "np")
-            pictures.append(np.asarray((drawn[0] * 255).round(), dtype=np.uint8))
+            drawn = self._call(self.pipeline, feature, null, prompt, seed, self.steps, "np")
+            pictures.append(np.asarray((drawn * 255).round(), dtype=np.uint8))
         return pictures
 
     def sketch(
@@ -77,25 +77,26 @@ class Generator:
             return call(self.pipeline, **arguments)
 
         with torch.enable_grad():
-            pictures: Tensor = self._call(traced, features, null, list(prompts), list(seeds), steps, "pt")
-        return pictures
+            drawn = [
+                self._call(traced, feature, null, prompt, seed, steps, "pt")
+                for feature, prompt, seed in zip(features, prompts, seeds, strict=True)
+            ]
+        return torch.stack(drawn)
 
-    def _call(
-        self, call: Any, features: Tensor, null: Tensor, prompts: list[str], seeds: list[int], steps: int, kind: str
-    ) -> Any:
+    def _call(self, call: Any, feature: Tensor, null: Tensor, prompt: str, seed: int, steps: int, kind: str) -> Any:
+        """One picture; the pipeline wants features as (null and photo, one photo, ...)."""
         device = self.pipeline.device
-        positive = features.to(device).float().unsqueeze(1)
-        negative = null.to(device).float().expand_as(features).unsqueeze(1)
+        sent = [null, feature] if self.guidance > 1 else [feature]
         return call(
-            prompt=prompts,
-            ip_adapter_image_embeds=[torch.cat([negative, positive]) if self.guidance > 1 else positive],
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            prompt=prompt,
+            ip_adapter_image_embeds=[torch.stack([part.to(device).float() for part in sent]).unsqueeze(1)],
+            generator=torch.Generator().manual_seed(seed),
             num_inference_steps=steps,
             guidance_scale=self.guidance,
             height=self.side,
             width=self.side,
             output_type=kind,
-        ).images
+        ).images[0]
 
 
 def null_features(encoder: Encoder, tap: Tap) -> Tensor:
