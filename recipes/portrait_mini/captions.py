@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from ireu_cli.maths.edits import EDITS
 
 NAMES = tuple(EDITS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from transformers import CLIPVisionModelWithProjection
 from views import ALIGNED, aligned_frame, centre_frame
 
 CHUNK = 64
+View = Callable[[torch.Tensor, int], dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -54,25 +57,27 @@ def view_pixels(photos: Photos, index: torch.Tensor, view: int, frame: torch.Ten
 
 
 def encoder_conditions(folder: Path, kind: str, photos: Photos, cache: Path) -> Conditions:
-    """Conditions from a CLIP-type encoder: ``base`` reads image_embeds, ``plus`` the penultimate tokens."""
+    """Conditions from a CLIP-type encoder: ``base`` reads image_embeds, ``plus`` the penultimate tokens.
+
+    Both are computed in one pass, as generators of both kinds are going to ask for them.
+    """
     encoder = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     frame = centre_frame(CROP)
 
     @torch.no_grad()
-    def read(pixels: torch.Tensor) -> torch.Tensor:
+    def read(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         with torch.autocast("cpu", torch.bfloat16):
-            found: Any = encoder.eval()(pixels, output_hidden_states=kind == "plus")
-        tensor: torch.Tensor = found.hidden_states[-2] if kind == "plus" else found.image_embeds
-        return tensor.float()
+            found: Any = encoder.eval()(pixels, output_hidden_states=True)
+        return {"base": found.image_embeds.float(), "plus": found.hidden_states[-2].float()}
 
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
-    empty = torch.zeros(1, 3, SIZE, SIZE)
-    null = read(empty) if kind == "plus" else torch.zeros_like(read(empty))
-
-    def view(index: torch.Tensor, number: int) -> torch.Tensor:
+    def view(index: torch.Tensor, number: int) -> dict[str, torch.Tensor]:
         return read(view_pixels(photos, index, number, frame, SIZE))
 
-    return Conditions(_kept(cache / f"{kind}-{digest}.npy", len(photos.person), null.shape[1:], view), null)
+    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
+    empty = read(torch.zeros(1, 3, SIZE, SIZE))
+    files = {name: (cache / f"{name}-{digest}.npy", x.shape[1:]) for name, x in empty.items()}
+    null = empty["plus"] if kind == "plus" else torch.zeros_like(empty["base"])
+    return Conditions(_kept(files, len(photos.person), view)[kind], null)
 
 
 def face_conditions(file: Path, photos: Photos, cache: Path) -> Conditions:
@@ -80,25 +85,31 @@ def face_conditions(file: Path, photos: Photos, cache: Path) -> Conditions:
     session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
     name, frame = session.get_inputs()[0].name, aligned_frame()
 
-    def view(index: torch.Tensor, number: int) -> torch.Tensor:
+    def view(index: torch.Tensor, number: int) -> dict[str, torch.Tensor]:
         found = session.run(None, {name: view_pixels(photos, index, number, frame, ALIGNED).numpy()})[0]
-        return functional.normalize(torch.from_numpy(found), dim=1)
+        return {"faceid": functional.normalize(torch.from_numpy(found), dim=1)}
 
     digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
-    return Conditions(
-        _kept(cache / f"faceid-{digest}.npy", len(photos.person), torch.Size([512]), view), torch.zeros(1, 512)
-    )
+    files = {"faceid": (cache / f"faceid-{digest}.npy", torch.Size([512]))}
+    return Conditions(_kept(files, len(photos.person), view)["faceid"], torch.zeros(1, 512))
 
 
-def _kept(file: Path, photos: int, shape: torch.Size, view: Any) -> NDArray[np.float16]:
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f"{file.stem}.part.npy")
-        held = np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=(photos, VIEWS, *shape))
+def _kept(files: dict[str, tuple[Path, torch.Size]], photos: int, view: View) -> dict[str, NDArray[np.float16]]:
+    """Compute what is missing, all files in one pass; map the results."""
+    if not all(file.exists() for file, _ in files.values()):
+        parts = {}
+        for name, (file, shape) in files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f"{file.stem}.{os.getpid()}.part.npy")
+            parts[name] = (
+                part,
+                np.lib.format.open_memmap(part, mode="w+", dtype=np.float16, shape=(photos, VIEWS, *shape)),
+            )
         for index in torch.split(torch.arange(photos), CHUNK):
             for number in range(VIEWS):
-                held[index[0] : index[-1] + 1, number] = view(index, number).half().numpy()
-        held.flush()
-        part.replace(file)
-    loaded: NDArray[np.float16] = np.load(file, mmap_mode="r")
-    return loaded.reshape(photos * VIEWS, *shape)
+                for name, found in view(index, number).items():
+                    parts[name][1][index[0] : index[-1] + 1, number] = found.half().numpy()
+        for name, (part, held) in parts.items():
+            held.flush()
+            part.replace(files[name][0])
+    return {name: np.load(file, mmap_mode="r").reshape(photos * VIEWS, *shape) for name, (file, shape) in files.items()}

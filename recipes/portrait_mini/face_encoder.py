@@ -6,9 +6,10 @@ from pathlib import Path
 
 import onnx
 import torch
-from ireu_cli.models.face_net import FaceNet
 from torch import nn
 from views import ALIGNED
+
+from ireu_cli.models.face_net import FaceNet
 
 WIDTHS, BLOCKS, TAIL = (32, 48, 96, 192), (1, 2, 3, 2), 64
 

@@ -17,8 +17,9 @@ import torch
 from captions import caption
 from diffusers import AutoencoderTiny
 from faces import SIDE, Photos
-from ireu_cli.maths.edits import FACING, yaw
 from torch.nn import functional
+
+from ireu_cli.maths.edits import FACING, yaw
 
 SCENES, SHARDS = 2048, 48
 PICTURE, LATENT = 112, 14

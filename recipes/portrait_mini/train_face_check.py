@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 from faces import SIDE, Photos, data_folder, load_photos, split_validation
-from ireu_cli.models.face_check import SIDE as SMALL
-from ireu_cli.models.face_check import FaceCheckNet
 from landmarks import load_landmarks
 from runs import train, training_arguments
 from safetensors.torch import save_file
 from torch.nn import functional
+
+from ireu_cli.models.face_check import SIDE as SMALL
+from ireu_cli.models.face_check import FaceCheckNet
 
 WIDTHS = (16, 32, 64, 96, 128)
 THRESHOLD = 0.5
@@ -100,15 +101,15 @@ def no_faces(photos: Photos, index: torch.Tensor, g: torch.Generator) -> torch.T
     inner = torch.rand(n, generator=g) < 0.4
     scale, side = torch.where(inner, small, scale), torch.where(inner[:, None], side * 0.6, side)
     zero = torch.zeros(n)
-    place = torch.stack(
-        [torch.stack([scale, zero, side[:, 0]], 1), torch.stack([zero, scale, side[:, 1]], 1)], 1
-    )
+    place = torch.stack([torch.stack([scale, zero, side[:, 0]], 1), torch.stack([zero, scale, side[:, 1]], 1)], 1)
     pictures = _sample(photos, index, place)
     kind = torch.rand(n, generator=g)
     whole = _sample(photos, index, torch.eye(2, 3).mul(0.85).expand(n, 2, 3))
     tiles = whole.unflatten(3, (4, 16)).unflatten(2, (4, 16)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
     order = torch.rand(n, 16, generator=g).argsort(1)
-    tiles = tiles[torch.arange(n)[:, None], order].view(n, 4, 4, 3, 16, 16).permute(0, 3, 1, 4, 2, 5).reshape(whole.shape)
+    tiles = (
+        tiles[torch.arange(n)[:, None], order].view(n, 4, 4, 3, 16, 16).permute(0, 3, 1, 4, 2, 5).reshape(whole.shape)
+    )
     rough = functional.interpolate(torch.rand(n, 3, 8, 8, generator=g), (SMALL, SMALL), mode="bicubic").clamp(0, 1)
     haze = functional.interpolate(functional.avg_pool2d(whole, 16), (SMALL, SMALL), mode="bilinear")
     noise = whole * 0.25 + 0.75 * torch.rand(whole.shape, generator=g)
@@ -127,9 +128,7 @@ def _sample(photos: Photos, index: torch.Tensor, place: torch.Tensor) -> torch.T
 def _toned(pictures: torch.Tensor, g: torch.Generator) -> torch.Tensor:
     n = len(pictures)
     gain = torch.empty(n, 1, 1, 1).uniform_(0.35, 1.3, generator=g)
-    lift = torch.empty(n, 1, 1, 1).uniform_(-0.05, 0.35, generator=g) * (
-        torch.rand(n, 1, 1, 1, generator=g) < 0.4
-    )
+    lift = torch.empty(n, 1, 1, 1).uniform_(-0.05, 0.35, generator=g) * (torch.rand(n, 1, 1, 1, generator=g) < 0.4)
     grey = torch.rand(n, 1, 1, 1, generator=g) < 0.25
     tint = torch.empty(n, 3, 1, 1).uniform_(0.75, 1.2, generator=g)
     pictures = torch.where(grey, pictures.mean(1, keepdim=True), pictures) * tint * gain + lift

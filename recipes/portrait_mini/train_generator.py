@@ -44,7 +44,9 @@ class Words:
 class GeneratorRecipe:
     """v-prediction; harder noise levels are not drowned by easy ones (min-SNR weights, Hang et al. 2023)."""
 
-    def __init__(self, args: Any, bank: SceneBank, words: Words, seen: Conditions, held: Conditions, judge: Any) -> None:
+    def __init__(
+        self, args: Any, bank: SceneBank, words: Words, seen: Conditions, held: Conditions, judge: Any
+    ) -> None:
         self.args, self.bank, self.words, self.seen, self.held, self.judge = args, bank, words, seen, held, judge
         self.weights = {"v": 1.0}
         self.alphas = build_scheduler().alphas_cumprod

@@ -17,7 +17,13 @@ class ImageEncoderRecipe:
     """Identity and appearance in the pooled output and in the penultimate tokens, the teacher's map in the tokens."""
 
     def __init__(self, material: Material, batch: int, bf16: bool) -> None:
-        self.material, self.batch, self.bf16, self.frame, self.grid = material, batch, bf16, centre_frame(CROP), places_grid()
+        self.material, self.batch, self.bf16, self.frame, self.grid = (
+            material,
+            batch,
+            bf16,
+            centre_frame(CROP),
+            places_grid(),
+        )
         self.weights = {
             "cosine": 1.0,
             "contrast": 0.2,
