@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from captions import BASES
+from card import card
 from diffusers import AutoencoderTiny
 from faces import SIDE, write_atomically
 from generator import build_scheduler
@@ -67,6 +68,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", default=run, help=f"folder of the run under --out (default {run})")
     parser.add_argument("--recogniser", default="recogniser")
     parser.add_argument("--face-check", default="face_check")
+    parser.add_argument("--evaluation", type=Path, help="what evaluate.py wrote")
     args = parser.parse_args()
     to: Path = args.to
     to.mkdir(parents=True, exist_ok=True)
@@ -98,6 +100,17 @@ def main() -> None:
         "prompt": BASES[0],
         "edits": EDITS,
     }
+    runs = {"vae": args.vae, "a": args.a, "b": args.b, "c": args.c}
+    runs |= {
+        "recogniser": args.recogniser,
+        "face_check": args.face_check,
+        "image_encoder": args.image_encoder.parent.name,
+    }
+    for name, run in runs.items():
+        if (args.out / run / "curve.jsonl").exists():
+            (to / "curves").mkdir(exist_ok=True)
+            shutil.copyfile(args.out / run / "curve.jsonl", to / "curves" / f"{name}.jsonl")
+    write_atomically(to / "README.md", card(args.out, runs, args.evaluation))
     write_atomically(to / "portrait.json", json.dumps(index, indent=1) + "\n")
 
 

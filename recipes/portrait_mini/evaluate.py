@@ -80,7 +80,10 @@ def aligned(pictures: torch.Tensor, check: FaceCheck) -> tuple[torch.Tensor, tor
     """Bring drawn pictures (n, 3, 112, 112) in [0, 1] to the template -> faces, found (n,) bool, landmarks."""
     shown = pictures.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
     looks = check.look(list(shown))
-    faces = [crop_face(image, look.landmarks.astype(float), ALIGNED, 0.0)[0] for image, look in zip(shown, looks)]
+    faces = [
+        crop_face(image, look.landmarks.astype(float), ALIGNED, 0.0)[0]
+        for image, look in zip(shown, looks, strict=True)
+    ]
     found = torch.tensor([look.score >= check.threshold for look in looks])
     points = [look.landmarks if ok else None for look, ok in zip(looks, found.tolist(), strict=True)]
     return torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 255, found, points

@@ -13,7 +13,7 @@ import onnxruntime
 import torch
 from faces import Photos
 from torch.nn import functional
-from views import ALIGNED, SHARD, Sampler, Views, aligned_frame, plain, render
+from views import ALIGNED, SHARD, VERSION, Sampler, Views, aligned_frame, plain, render
 
 # The map that leaves the third stage of EdgeFace: 100 channels, 7 x 7, each place a part of the face. Teaching places
 # and not only the final vector is what lets a transformer without built-in locality learn from a few thousand photos.
@@ -60,7 +60,7 @@ class Bank:
 
     def __init__(self, folder: Path, photos: Photos, sampler: Sampler, teacher: Teacher) -> None:
         key = hashlib.sha256(
-            f"{photos.digest} {teacher.digest} {sampler.seed} {len(sampler.allowed)}".encode()
+            f"{photos.digest} {teacher.digest} {sampler.seed} {len(sampler.allowed)} {VERSION}".encode()
         ).hexdigest()[:12]
         self.folder, self.photos, self.sampler, self.teacher = folder / key, photos, sampler, teacher
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from faces import SIDE, Photos
 from torch.nn import functional
 
 SHARD = 2048
+VERSION = 2  # of the way views are drawn; what was kept of other versions is not used again
 UNLABELLED = -1
 
 # Rows of the similarity from the 160-pixel frame of the photos to ArcFace's 112-pixel template.
@@ -44,8 +45,9 @@ class Views:
 class Sampler:
     """Draws the photos and parameters of a shard.
 
-    Half of a shard are pairs of photos of one person (neighbours, so that each batch holds positives), half are single
-    photos, of which half again are blended with another person's: new identities, of which data alone has too few.
+    A quarter of a shard are pairs of photos of one person (neighbours, so that each batch holds positives), the rest
+    are single photos, of which three quarters are blended with another person's: new identities, of which data alone
+    has too few (students that saw few blends soon knew the photos by heart).
     """
 
     def __init__(self, person: torch.Tensor, allowed: torch.Tensor, seed: int) -> None:
@@ -58,11 +60,11 @@ class Sampler:
     def shard(self, number: int) -> Views:
         """The views of one shard."""
         g = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        pairs = torch.cat([self._pair(g) for _ in range(SHARD // 4)]).view(-1, 2)
-        singles = self.allowed[torch.randint(len(self.allowed), (SHARD // 2,), generator=g)].view(-1, 2)
-        photo = torch.stack([pairs, singles], 1).flatten()
-        is_single = torch.tensor([False, False, True, True]).repeat(SHARD // 4)
-        blended = is_single & (torch.rand(SHARD, generator=g) < 0.5)
+        pairs = torch.cat([self._pair(g) for _ in range(SHARD // 8)]).view(-1, 2)
+        singles = self.allowed[torch.randint(len(self.allowed), (SHARD * 3 // 4,), generator=g)].view(-1, 6)
+        photo = torch.cat([pairs, singles], 1).flatten()
+        is_single = torch.tensor([False] * 2 + [True] * 6).repeat(SHARD // 8)
+        blended = is_single & (torch.rand(SHARD, generator=g) < 0.75)
         other = self.allowed[torch.randint(len(self.allowed), (SHARD,), generator=g)]
         other = torch.where(blended, other, photo)
         label = torch.where(blended, torch.tensor(UNLABELLED), self.person[photo])

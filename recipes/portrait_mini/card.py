@@ -1,0 +1,94 @@
+"""The model card of portrait-mini, from what the runs wrote down."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROWS = (
+    ("image_encoder", "`image_encoder/`", "CLIP-type image encoder, 96 px, 37 tokens, 256 wide, 6 blocks"),
+    ("face_encoder", "`face_encoder.onnx`", "ArcFace-type face encoder, 112 px, 512 features"),
+    ("vae", "`vae/`", "AutoencoderTiny, factor 8, 16 channels"),
+    ("text", "`text_encoder/`, `tokenizer/`", "CLIP-type text encoder, 128 wide, 2 blocks"),
+    ("a", "`a/`", "generator A: UNet and IP-Adapter base on `image_embeds`"),
+    ("b", "`b/`", "generator B: UNet and IP-Adapter Plus on `penultimate`"),
+    ("c", "`c/`", "generator C: IP-Adapter FaceID on the face encoder's unit vector, with A's UNet"),
+    ("recogniser", "`recogniser/`", "face recogniser that measures"),
+    ("face_check", "`face_check/`", "is there a face, and where are its landmarks"),
+)
+
+HEAD = """\
+---
+license: apache-2.0
+library_name: diffusers
+tags: [image-generation, ip-adapter, faces, research]
+---
+# portrait-mini
+
+A small customised portrait generator, trained on a CPU: one image encoder, generators that share it, and networks that
+judge what they draw. It is the laboratory of `ireu`: real enough that removing a person from it means something, small
+enough to ship. Pictures are 112 x 112 pixels. It is no product for drawing people.
+
+## What it was trained on
+16,456 research photos of 5,669 public figures (LFW and PubFig83, 160 px crops), less 200 people kept for choices; the
+figures below are of 55 other people who were never trained on. The photos are not part of it, and cannot be
+redistributed. Sample people in `people/` are drawn by generator A from identities that nobody has.
+
+## What is shared, and what is not
+- The image encoder and the face encoder learned identity from EdgeFace-XS (Idiap, BSD-3): that network must not judge
+  an edit of them. The encoder began from an earlier one trained on the same photos.
+- The recogniser learned from another network (a MobileFaceNet, MIT) asked about unchanged photos, with its own seed. It
+  shares the photos with the encoders, and the form of its layers with the face encoder.
+- The face check learned landmarks from MTCNN's last stage (MIT).
+- A and B share the encoder, the autoencoder and the text encoder; their UNets have different widths and seeds.
+
+## Known limits
+A few thousand people and a few core-hours make an encoder that tells people apart less well than its teacher does (see
+the figures). Prompts know twelve edits and hardly anything else. Photos of children, and of people unlike those in two
+collections of press photos of public figures, are rare in what it learned from.
+"""
+
+
+def card(out: Path, runs: dict[str, str], evaluation: Path | None) -> str:
+    """The text of the card; `runs` names the folder of each model's run under `out`."""
+    lines = [
+        HEAD,
+        "## Runs",
+        "",
+        "| model | what | seed | steps | hours on one core | figures |",
+        "|---|---|---|---|---|---|",
+    ]
+    digests: dict[str, str] = {}
+    for key, place, what in ROWS:
+        folder = out / runs.get(key, key)
+        if not (folder / "run.json").exists():
+            continue
+        facts = json.loads((folder / "run.json").read_text())
+        settings = facts.get("settings", {})
+        digests |= facts.get("data_sha256", {})
+        row = (place, what, settings.get("seed", 0), facts.get("step", facts.get("steps")), facts.get("hours", "-"))
+        lines.append("| " + " | ".join(str(x) for x in (*row, _figures(folder))) + " |")
+    lines += ["", "SHA-256 over names and bytes of the photos:", ""]
+    lines += [f"- `{split}`: `{digest}`" for split, digest in sorted(digests.items())]
+    if evaluation is not None:
+        lines += ["", "## Portraits of people never trained on", "", "```json", evaluation.read_text().strip(), "```"]
+    lines += ["", "Curves of all runs: `curves/`. How to make it again: `recipes/portrait_mini/` in the source.", ""]
+    return "\n".join(lines)
+
+
+def _figures(folder: Path) -> str:
+    """The last row of the curve that holds figures, on people never trained on where there are such."""
+    curve = folder / "curve.jsonl"
+    if not curve.exists():
+        return "-"
+    rows = [json.loads(line) for line in curve.read_text().splitlines()]
+    measured = [row for row in rows if "train" not in row]
+    return _flat({k: v for k, v in measured[-1].items() if k not in ("step", "hours")}) if measured else "-"
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        inner = value.get("eval", value)
+        return "; ".join(f"{k} {_flat(v)}" for k, v in inner.items() if k != "validation")
+    return str(value)
