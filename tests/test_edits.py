@@ -98,6 +98,20 @@ def test_facing_follows_the_nose_and_not_the_tilt_of_the_head() -> None:
     assert yaw(turned(-8)) < -0.2
 
 
+def test_the_nose_is_measured_from_the_line_between_eyes_and_mouth() -> None:
+    aside = FRONT.copy()
+    aside[2:, 0] += np.array([4.0, 8.0, 8.0])
+    assert abs(yaw(aside)) < 0.02
+
+
+def test_warm_light_on_many_colours_is_not_sepia() -> None:
+    colours = np.zeros((112, 112, 3))
+    colours[:56], colours[56:] = (200, 150, 90), (150, 140, 100)
+    assert adheres("sepia", as_picture(colours), picture()) is False
+    cold = (picture() @ GREY)[..., None] * np.array([1.08, 0.95, 0.93])
+    assert adheres("sepia", as_picture(cold), picture()) is False
+
+
 def test_without_a_face_an_edit_of_the_face_is_not_measured() -> None:
     plain = picture()
     for edit in ("close-up", "wide", "facing left", "facing right"):

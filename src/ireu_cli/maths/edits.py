@@ -68,11 +68,11 @@ def adheres(
 
 
 def yaw(landmarks: npt.NDArray[np.floating]) -> float:
-    """How far the nose stands from the middle of the eyes, in eye distances; negative: towards the viewer's left."""
+    """How far the nose stands out sideways from the line between eyes and mouth, in eye distances; left is negative."""
     eyes = landmarks[:2].mean(0)
     mouth = landmarks[3:].mean(0)
     down = mouth - eyes
-    # Along the line of the eyes, less what the tilt of the head adds at the height of the nose.
+    # The point of that line at the height of the nose: a mouth drawn aside is no turn of the head by itself.
     share = float((landmarks[2] - eyes) @ down / max(down @ down, 1e-6))
     across = (landmarks[2] - eyes - share * down) @ (landmarks[1] - landmarks[0])
     return float(across / max(_eye_distance(landmarks) ** 2, 1e-6))
