@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Tap = Literal["pooled", "image_embeds", "penultimate", "last"]
 FacesMode = Literal["aligned", "detect"]
-LocateMethod = Literal["swap", "variance", "random", "all"]
+LocateMethod = Literal["swap", "variance", "saliency", "random", "all"]
 UnlearnMethod = Literal["ireu", "global"]
 Swapper = Literal["blend", "insightface", "pairs"]
 Scope = Literal["global", "person", "photo"]
@@ -89,12 +89,19 @@ class DataParams(Params):
 class LocateParams(Params):
     """How identity-related features are found."""
 
-    method: LocateMethod = Field("swap", description="swap (the paper's), variance, or the controls random and all")
+    method: LocateMethod = Field(
+        "swap", description="swap (the paper's), variance, saliency, or the controls random and all"
+    )
     top_fraction: float = Field(0.4, gt=0, le=1, description="share k of the features that the mask keeps")
     swapper: Swapper = Field("blend", description="swap: built-in blend, an insightface inswapper, or your own pairs")
     swapper_model: Path | None = Field(None, description="swap: the inswapper .onnx for swapper = insightface")
     pairs: Path | None = Field(None, description="swap: DIR/<person>/<photo name>/*.jpg for swapper = pairs")
     partners: int = Field(10, ge=1, description="swap: other people whose face is put into each photo")
+    saliency_steps: int = Field(4, ge=1, le=1000, description="saliency: denoising steps of each sketch")
+    saliency_draws: int = Field(4, ge=1, le=1000, description="saliency: sketches of each photo, each of other noise")
+    interchange_pairs: int = Field(
+        8, ge=0, description="pairs of people whose masked features are interchanged and drawn, as evidence; 0: none"
+    )
 
 
 class UnlearnParams(Params):

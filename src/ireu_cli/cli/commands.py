@@ -32,7 +32,7 @@ def locate(
     faces: o.Faces = None,
     max_photos: o.MaxPhotos = None,
     bad_photos: o.BadPhotos = None,
-    method: Annotated[str | None, typer.Option("--method", help="swap, variance, random or all.")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="swap, variance, saliency, random or all.")] = None,
     top: Annotated[float | None, typer.Option("--top", help="Share of the features that the mask keeps.")] = None,
     seed: o.Seed = None,
     device: o.Device = None,

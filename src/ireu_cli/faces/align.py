@@ -36,13 +36,22 @@ def similarity(source: Points, target: Points) -> Points:
     return np.hstack([scale * rotation, shift[:, None]])
 
 
+def face_matrix(points: Points, size: int, margin: float) -> Points:
+    """Where `crop_face` takes its pixels from: float64 (2, 3), from the picture to the crop.
+
+    Raises:
+        BadPhotoError: the points do not span anything.
+    """
+    template = np.asarray(ARCFACE_LANDMARKS).reshape(5, 2)
+    return similarity(points, (template + margin / 2) / (1 + margin) * size)
+
+
 def crop_face(image: RgbImage, points: Points, size: int, margin: float) -> tuple[RgbImage, Points]:
     """Cut the face out upright: the ArcFace template with `margin` of its side as room, split evenly around it.
 
     Returns:
         uint8 (size, size, 3) and the landmarks in it.
     """
-    template = np.asarray(ARCFACE_LANDMARKS).reshape(5, 2)
-    matrix = similarity(points, (template + margin / 2) / (1 + margin) * size)
+    matrix = face_matrix(points, size, margin)
     crop = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
     return np.asarray(crop, dtype=np.uint8), points @ matrix[:, :2].T + matrix[:, 2]

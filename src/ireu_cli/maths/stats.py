@@ -1,5 +1,6 @@
 """Means with intervals, resampled over people: photos of one person are not independent evidence."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,3 +42,43 @@ def estimate(groups: Sequence[Tensor], resamples: int, generator: torch.Generato
     means = sums[draws].sum(1) / counts[draws].sum(1)
     low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Estimate(value, low, high, int(counts.sum()), len(groups))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its 95 % interval; without bounds where there is too little to resample."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def resampled_weights(count: int, resamples: int, generator: torch.Generator) -> Tensor:
+    """How often each of `count` independent things counts in a bootstrap: float64 (1 + resamples, count).
+
+    The first row is the sample itself, all ones; it is alone where fewer than three things are there.
+    """
+    whole = torch.ones(1, count, dtype=torch.float64)
+    if count < 3:
+        return whole
+    draws = torch.randint(count, (resamples, count), generator=generator)
+    counts = torch.zeros(resamples, count, dtype=torch.float64)
+    return torch.cat([whole, counts.scatter_add_(1, draws, torch.ones(draws.shape, dtype=torch.float64))])
+
+
+def interval(values: Tensor) -> Interval | None:
+    """Percentile interval of a figure (1 + resamples,), computed with each row of `resampled_weights`.
+
+    Returns:
+        None where the figure itself is NaN. A bound is None where resamples with no figure reach it: NaNs are taken
+        to lie beyond either end, so that they widen the interval and never narrow it.
+    """
+    value, samples = float(values[0]), values[1:]
+    if math.isnan(value):
+        return None
+    if not len(samples):
+        return Interval(value, None, None)
+    unknown = torch.isnan(samples)
+    ends = [samples.masked_fill(unknown, end).quantile(q) for end, q in ((-torch.inf, 0.025), (torch.inf, 0.975))]
+    low, high = (float(end) if bool(torch.isfinite(end)) else None for end in ends)
+    return Interval(value, low, high)

@@ -43,7 +43,7 @@ def locate_by_swap(shifts: Tensor, fraction: float, rng: torch.Generator) -> Loc
         "photos": shifts.shape[0],
         "partners": shifts.shape[1],
         "overlap_across_partners": _mean_and_spread(mean_overlap(partners)),
-        "split_half": _split_half(halves, fraction),
+        "split_half": split_half(halves, fraction),
         "captured_energy": {
             "mask": captured_energy(mask, shifts),
             "random": captured_energy(control, shifts),
@@ -83,7 +83,7 @@ def locate_by_variance(people: Iterable[Tensor], fraction: float, rng: torch.Gen
         "photos": whole.photos,
         "people": whole.people,
         "overlap_across_partners": None,
-        "split_half": _split_half([half.ratio() for half in halves], fraction),
+        "split_half": split_half([half.ratio() for half in halves], fraction),
         "captured_ratio": {"mask": float(share[mask].sum()), "random": float(share[control].sum()), "all": 1.0},
     }
     return Located(FeatureMask(mask, score), evidence)
@@ -101,7 +101,8 @@ def locate_control(features: int, fraction: float, method: str, rng: torch.Gener
     return Located(FeatureMask(mask, score), evidence)
 
 
-def _split_half(scores: Sequence[Tensor], fraction: float) -> Json:
+def split_half(scores: Sequence[Tensor], fraction: float) -> Json:
+    """Agreement of the scores (d,) of two halves of the evidence; None when there are no two halves."""
     if len(scores) < 2:
         return None
     overlap = mean_overlap(torch.stack([top_mask(score, fraction) for score in scores]))

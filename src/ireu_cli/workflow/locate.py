@@ -8,12 +8,16 @@ from torch import Tensor
 from ireu_cli.config import Resolved
 from ireu_cli.errors import PhotoError
 from ireu_cli.manifest import Manifest
+from ireu_cli.models.clip import Encoder
 from ireu_cli.runtime import generator
 from ireu_cli.steps.locate import absolute_shifts, locate_by_swap, locate_by_variance, locate_control
+from ireu_cli.steps.saliency import locate_by_saliency
 from ireu_cli.store.artifacts import manifest_path, write_manifest, write_mask
-from ireu_cli.values import Located
+from ireu_cli.values import Json, Located
+from ireu_cli.workflow.drawn import interchange_record, saliency_rows
 from ireu_cli.workflow.photos import Cast, Lens, load_cast, photo_reader
 from ireu_cli.workflow.session import Session, StepResult, Talk, open_session
+from ireu_cli.workflow.studio import Studio, need_studio, open_studio
 from ireu_cli.workflow.swaps import SwapPlan, plan_swaps
 
 
@@ -27,18 +31,20 @@ def run_locate(resolved: Resolved, talk: Talk, out: Path, *, force: bool) -> Ste
     cast = load_cast(session)
     encoder = session.encoder()
     lens = Lens(session, encoder, photo_reader(session.config))
-    plan = _plan(session, lens, cast)
+    plan, studio = _plan(session, lens, cast), _studio(session, encoder)
     draft = session.draft(
         encoder,
         targets=session.records(cast.targets.photos),
         retain=session.records(cast.used.photos),
-        extra=None if plan is None else [[session.run.keyed_digest(item.key) for item in row] for row in plan.items],
+        extra=_extra(session, plan, studio),
     )
     with session.run.lock(out):
         if (done := session.already_done(draft, manifest_path(out), out)) is not None:
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
-        located = _located(session, lens, cast, plan)
+        located = _located(session, lens, cast, plan, studio)
+        if studio is not None and session.config.locate.interchange_pairs:
+            located = _interchanged(session, lens, cast, studio, located)
         write_mask(out, located.mask)
         manifest = _finish(session, draft, located, out)
     return StepResult(out, manifest, reused=False)
@@ -48,7 +54,28 @@ def _plan(session: Session, lens: Lens, cast: Cast) -> SwapPlan | None:
     return plan_swaps(session, lens, cast.targets, cast.used) if session.config.locate.method == "swap" else None
 
 
-def _located(session: Session, lens: Lens, cast: Cast, plan: SwapPlan | None) -> Located:
+def _studio(session: Session, encoder: Encoder) -> Studio | None:
+    """The generator, where the method or the evidence needs one and the encoder brings it."""
+    params = session.config.locate
+    if params.method == "saliency":
+        return need_studio(session, encoder)
+    # With all features interchanged there is nothing to tell apart.
+    return open_studio(session, encoder) if params.interchange_pairs and params.method != "all" else None
+
+
+def _extra(session: Session, plan: SwapPlan | None, studio: Studio | None) -> Json:
+    """What decides the result beside parameters, encoder and photos."""
+    swaps = None if plan is None else [[session.run.keyed_digest(item.key) for item in row] for row in plan.items]
+    return swaps if studio is None else {"swaps": swaps, "studio": studio.fingerprint}
+
+
+def _interchanged(session: Session, lens: Lens, cast: Cast, studio: Studio, located: Located) -> Located:
+    targets = lens.encode(cast.targets, "--targets", "target photos")
+    record = interchange_record(session, lens, studio, located.mask, targets, cast.used)
+    return Located(located.mask, {**located.evidence, "interchange": record})
+
+
+def _located(session: Session, lens: Lens, cast: Cast, plan: SwapPlan | None, studio: Studio | None) -> Located:
     params = session.config.locate
     rng = generator(session.config.seed, "locate", params.method)
     targets = lens.encode(cast.targets, "--targets", "target photos")
@@ -72,6 +99,10 @@ def _located(session: Session, lens: Lens, cast: Cast, plan: SwapPlan | None) ->
 
         with session.timed("score"):
             return locate_by_variance(people(), params.top_fraction, rng)
+    if params.method == "saliency" and studio is not None:
+        used = lens.encode(cast.used, "--retain", "retained photos")
+        saliency = saliency_rows(session, lens, studio, targets.flat, used)
+        return locate_by_saliency(saliency, params.top_fraction, rng)
     features = lens.features(targets.flat[:1]).shape[-1]
     return locate_control(features, params.top_fraction, params.method, rng)
 

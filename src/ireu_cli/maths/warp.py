@@ -1,0 +1,30 @@
+"""Warping pictures by affine maps so that gradients pass through to the pixels."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def warp(pictures: Tensor, matrices: Tensor, side: int) -> Tensor:
+    """Bring each picture to its frame, as `cv2.warpAffine` does with linear sampling and a reflected border.
+
+    Args:
+        pictures: float (n, c, height, width).
+        matrices: float (n, 2, 3), each from pixels of its picture to pixels of the result; a pixel's coordinates are
+            those of its centre. Nothing is differentiated with respect to them.
+        side: side of the results.
+
+    Returns:
+        (n, c, side, side), differentiable with respect to the pictures.
+    """
+    height, width = pictures.shape[2:]
+    last = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).expand(len(matrices), 1, 3)
+    back = torch.linalg.inv(torch.cat([matrices.detach().double().cpu(), last], 1))[:, :2]
+    steps = torch.arange(side, dtype=torch.float64)
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    places = torch.stack([x, y, torch.ones_like(x)], -1) @ back.transpose(1, 2)[:, None]
+    # grid_sample counts from -1 to 1 between the outer edges of the outer pixels.
+    grid = (2 * places + 1) / torch.tensor([width, height], dtype=torch.float64) - 1
+    return functional.grid_sample(
+        pictures, grid.to(pictures), mode="bilinear", padding_mode="reflection", align_corners=False
+    )
