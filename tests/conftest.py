@@ -116,6 +116,14 @@ def tiny(tiny_folder: Path) -> Encoder:
 
 
 @pytest.fixture(scope="session")
+def portrait(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random portrait bundle on disk; tests must not change it."""
+    from tests.tiny_portrait import write_tiny_portrait
+
+    return write_tiny_portrait(tmp_path_factory.mktemp("portrait"))
+
+
+@pytest.fixture(scope="session")
 def data() -> Path:
     """The folder with real faces and models; tests that need it skip without it."""
     found = os.environ.get("IREU_DATA")

@@ -64,15 +64,6 @@ def test_usage_errors_exit_2(arguments: list[str], tmp_path: Path) -> None:
     assert run_ireu(*arguments, cwd=tmp_path).code == ExitCode.USAGE
 
 
-def test_without_an_encoder_it_says_so(tmp_path: Path, samples: Path) -> None:
-    found = run_ireu("locate", "--targets", samples / "faces", "--retain", samples / "others", cwd=tmp_path)
-    assert found.code == 3
-    assert "portrait-mini" in found.err
-    assert "--encoder" in found.err
-    assert found.err.count("\n") == 3  # two notes on the folders, one sentence on the error
-    assert found.out == ""
-
-
 def test_stdout_is_the_path_or_one_json_object(job: Path) -> None:
     plain = run_ireu("locate", cwd=job)
     assert plain.out == "mask.pt\n"

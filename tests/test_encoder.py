@@ -114,7 +114,7 @@ def test_bare_vision_model_is_refused(tiny_folder: Path, tmp_path: Path) -> None
 
 
 def test_broken_encoders(tiny_folder: Path, tmp_path: Path) -> None:
-    for source in (tmp_path / "none", "no-such-user/no-such-model", "portrait-mini"):
+    for source in (tmp_path / "none", "no-such-user/no-such-model"):
         with pytest.raises(ModelError):
             load_encoder(EncoderParams(source=str(source)), "cpu")
     (tmp_path / "x.safetensors").write_bytes(b"rubbish")

@@ -19,24 +19,19 @@ from ireu_cli.models.generator import Generator, load_generators, null_features
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.params import EncoderParams
 from ireu_cli.values import WeightDelta
-from tests.tiny_portrait import LANDMARKS, write_tiny_portrait
+from tests.tiny_portrait import LANDMARKS
 
 PROMPTS = ["a face", "a face, dark", "a face, bright"]
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_portrait(tmp_path_factory.mktemp("portrait"))
+def generators(portrait: Path) -> tuple[Generator, ...]:
+    return load_generators(str(portrait), None, "cpu")
 
 
 @pytest.fixture(scope="module")
-def generators(bundle: Path) -> tuple[Generator, ...]:
-    return load_generators(str(bundle), None, "cpu")
-
-
-@pytest.fixture(scope="module")
-def encoder(bundle: Path) -> Encoder:
-    return load_encoder(EncoderParams(source=str(bundle / "image_encoder")), "cpu")
+def encoder(portrait: Path) -> Encoder:
+    return load_encoder(EncoderParams(source=str(portrait / "image_encoder")), "cpu")
 
 
 def edited(encoder: Encoder) -> Encoder:
@@ -50,21 +45,21 @@ def photos(count: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
     return list(np.random.default_rng(0).integers(0, 256, (count, 40, 40, 3), np.uint8))
 
 
-def stock(bundle: Path, generator: Generator, encoder: Encoder, photo: Any, prompt: str, seed: int) -> Any:
+def stock(portrait: Path, generator: Generator, encoder: Encoder, photo: Any, prompt: str, seed: int) -> Any:
     """The picture of the pipeline that a user builds, from files, with the encoder mounted and a photo handed in."""
-    folder = bundle / generator.name.lower()
+    folder = portrait / generator.name.lower()
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderTiny.from_pretrained(bundle / "vae").float(),
-        text_encoder=CLIPTextModel.from_pretrained(bundle / "text_encoder").float(),
-        tokenizer=CLIPTokenizer.from_pretrained(bundle / "tokenizer"),
+        vae=AutoencoderTiny.from_pretrained(portrait / "vae").float(),
+        text_encoder=CLIPTextModel.from_pretrained(portrait / "text_encoder").float(),
+        tokenizer=CLIPTokenizer.from_pretrained(portrait / "tokenizer"),
         unet=UNet2DConditionModel.from_pretrained(folder / "unet").float(),
-        scheduler=DDIMScheduler.from_pretrained(bundle / "scheduler"), safety_checker=None,
+        scheduler=DDIMScheduler.from_pretrained(portrait / "scheduler"), safety_checker=None,
         feature_extractor=encoder.processor, image_encoder=encoder.model, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.load_ip_adapter(str(folder), subfolder="", weight_name="ip_adapter.safetensors", low_cpu_mem_usage=False)
     pipeline.set_progress_bar_config(disable=True)
     entry = next(
-        e for e in json.loads((bundle / "portrait.json").read_text())["generators"] if e["name"] == generator.name
+        e for e in json.loads((portrait / "portrait.json").read_text())["generators"] if e["name"] == generator.name
     )
     pipeline.set_ip_adapter_scale(entry["scale"])
     drawn = pipeline(prompt, ip_adapter_image=Image.fromarray(photo), num_inference_steps=entry["steps"],
@@ -75,13 +70,14 @@ def stock(bundle: Path, generator: Generator, encoder: Encoder, photo: Any, prom
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("edit", [False, True])
 def test_pictures_are_those_of_the_stock_pipeline(
-    bundle: Path, generators: tuple[Generator, ...], encoder: Encoder, place: int, edit: bool
+    portrait: Path, generators: tuple[Generator, ...], encoder: Encoder, place: int, edit: bool
 ) -> None:
     generator, mounted = generators[place], edited(encoder) if edit else encoder
-    features = forward(mounted, generator.tap, mounted.pixels(photos(3)))
+    # One by one, as the stock pipeline does: the last bits of features depend on the batch they are computed in.
+    features = torch.cat([forward(mounted, generator.tap, mounted.pixels([photo])) for photo in photos(3)])
     drawn = generator.draw(features, null_features(mounted, generator.tap), PROMPTS, [5, 6, 7])
     for photo, picture, prompt, seed in zip(photos(3), drawn, PROMPTS, [5, 6, 7], strict=True):
-        np.testing.assert_array_equal(picture, stock(bundle, generator, mounted, photo, prompt, seed))
+        np.testing.assert_array_equal(picture, stock(portrait, generator, mounted, photo, prompt, seed))
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -124,20 +120,20 @@ def test_a_sketch_is_the_picture_in_few_steps_with_gradients(
     assert not torch.allclose(fewer, sketch.detach())
 
 
-def test_generators_of_a_bundle(bundle: Path, generators: tuple[Generator, ...]) -> None:
+def test_generators_of_a_bundle(portrait: Path, generators: tuple[Generator, ...]) -> None:
     """Those that read this encoder, by tap; an encoder that is no bundle has none."""
     assert [(g.name, g.tap) for g in generators] == [("A", "image_embeds"), ("B", "penultimate")]
-    assert [g.name for g in load_generators(str(bundle), ["penultimate"], "cpu")] == ["B"]
-    assert load_generators(str(bundle), ["pooled"], "cpu") == ()
-    assert load_generators(str(bundle / "image_encoder"), None, "cpu") == ()
-    assert [g.name for g in load_generators("portrait-mini", ["pooled", "image_embeds"], "cpu", bundle)] == ["A"]
+    assert [g.name for g in load_generators(str(portrait), ["penultimate"], "cpu")] == ["B"]
+    assert load_generators(str(portrait), ["pooled"], "cpu") == ()
+    assert load_generators(str(portrait / "image_encoder"), None, "cpu") == ()
+    assert [g.name for g in load_generators("portrait-mini", ["pooled", "image_embeds"], "cpu", portrait)] == ["A"]
 
 
 def test_fingerprints_follow_what_decides_a_picture(
-    bundle: Path, generators: tuple[Generator, ...], tmp_path: Path
+    portrait: Path, generators: tuple[Generator, ...], tmp_path: Path
 ) -> None:
     other = tmp_path / "other"
-    shutil.copytree(bundle, other)
+    shutil.copytree(portrait, other)
     before = [g.fingerprint for g in generators]
     assert before[0] != before[1]
     config = json.loads((other / "vae" / "config.json").read_text())
@@ -152,18 +148,18 @@ def test_fingerprints_follow_what_decides_a_picture(
     assert after[1] == before[1]
 
 
-def test_the_index_of_a_bundle(bundle: Path) -> None:
-    found = find_bundle(str(bundle))
+def test_the_index_of_a_bundle(portrait: Path) -> None:
+    found = find_bundle(str(portrait))
     assert found is not None
-    assert (found.folder, found.landmarks, found.prompt) == (bundle, LANDMARKS, "a face")
-    assert find_bundle(str(bundle / "image_encoder")) is None
+    assert (found.folder, found.landmarks, found.prompt) == (portrait, LANDMARKS, "a face")
+    assert find_bundle(str(portrait / "image_encoder")) is None
 
 
-def test_broken_bundles(bundle: Path, tmp_path: Path) -> None:
+def test_broken_bundles(portrait: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not part of this installation"):
         find_bundle("portrait-mini", tmp_path / "nowhere")
     spoiled = tmp_path / "spoiled"
-    shutil.copytree(bundle, spoiled)
+    shutil.copytree(portrait, spoiled)
     (spoiled / "a" / "ip_adapter.safetensors").write_bytes(b"rubbish")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_generators(str(spoiled), ["image_embeds"], "cpu")

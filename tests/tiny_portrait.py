@@ -27,10 +27,15 @@ def write_tiny_portrait(folder: Path) -> Path:
     tiny_model().half().save_pretrained(folder / "image_encoder")
     _write_text(folder)
     torch.manual_seed(2)
-    AutoencoderTiny(
+    vae = AutoencoderTiny(
         encoder_block_out_channels=(4, 4), decoder_block_out_channels=(4, 4), num_encoder_blocks=(1, 1),
         num_decoder_blocks=(1, 1), latent_channels=4, upsampling_scaling_factor=2, scaling_factor=1.0,
-    ).half().save_pretrained(folder / "vae")  # fmt: skip
+    )  # fmt: skip
+    with torch.no_grad():
+        # Otherwise its pictures are all but black, and equal whatever is drawn.
+        vae.decoder.layers[-1].bias.fill_(0.5)
+        vae.decoder.layers[-1].weight.mul_(4)
+    vae.half().save_pretrained(folder / "vae")
     DDIMScheduler(clip_sample=False, prediction_type="v_prediction", steps_offset=1).save_pretrained(
         folder / "scheduler"
     )

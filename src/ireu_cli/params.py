@@ -24,11 +24,12 @@ ARCFACE_LANDMARKS = (0.3419, 0.4616, 0.6565, 0.4598, 0.5002, 0.6405, 0.3709, 0.8
 
 
 def _comma_separated(value: Any) -> Any:
-    """Let one string, as it comes from a flag or the environment, stand for a list of numbers."""
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    """Let one string, as it comes from a flag or the environment, stand for a list."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 Landmarks = Annotated[tuple[float, ...], BeforeValidator(_comma_separated), Field(min_length=10, max_length=10)]
+NameList = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 
 
 class Params(BaseModel):
@@ -73,9 +74,10 @@ class DataParams(Params):
         "aligned",
         description="aligned: the photos are what the encoder is to see; detect: find and crop the face first",
     )
-    landmarks: Landmarks = Field(
-        ARCFACE_LANDMARKS,
-        description="aligned photos: x, y of eyes, nose, mouth corners as fractions of the picture (default: ArcFace)",
+    landmarks: Landmarks | None = Field(
+        None,
+        description="aligned photos: x, y of eyes, nose, mouth corners as fractions of the picture; unset: where "
+        "portrait-mini expects them, ArcFace's for every other encoder",
     )
     face_models: Path | None = Field(None, description="detect: root folder of insightface (holds models/<pack>/)")
     face_pack: str = Field("buffalo_l", description="detect: name of the insightface pack")
@@ -149,9 +151,56 @@ class VerifyParams(Params):
     min_impostors_per_error: float = Field(
         2.0, gt=0, description="retained photos times false_match_rate must reach this, or the rate is not resolved"
     )
+    max_reidentified_seen: float = Field(
+        0.10, ge=0, le=1, description="pictures drawn from photos used in unlearning that the recogniser still matches"
+    )
+    max_reidentified_unseen: float = Field(
+        0.10, ge=0, le=1, description="pictures drawn from other photos of the targets that it still matches"
+    )
+    min_delta_id: float = Field(
+        0.4, ge=-2, le=2, description="similarity before/after of retained pictures less that of the targets'"
+    )
+    min_retained_id: float = Field(
+        0.8, ge=-1, le=1, description="recogniser similarity of retained pictures, before/after"
+    )
+    min_lookalike_id: float = Field(0.7, ge=-1, le=1, description="the same for the look-alikes' pictures")
+    min_retained_psnr: float = Field(25.0, ge=0, description="PSNR in dB of retained pictures, before/after")
+    min_retained_ssim: float = Field(0.85, ge=-1, le=1, description="SSIM of retained pictures, before/after")
+    min_faces: float = Field(
+        0.9, ge=0, le=1, description="share of pictures with a face; before the edit a control, after it a criterion"
+    )
+    max_adherence_drop: float = Field(
+        0.1, ge=0, le=1, description="share of retained pictures that stop showing the edit asked for"
+    )
+    min_original_reidentified: float = Field(
+        0.5, ge=0, le=1, description="control: pictures of the targets that the recogniser matches before the edit"
+    )
+    pictures: bool = Field(True, description="put grids of photos and drawn pictures into the report; they show people")
+    keep_images: bool = Field(False, description="leave every drawn picture under images/ in the report, with an index")
     require_unseen: bool = Field(True, description="without other photos of the targets the run is inconclusive")
     lookalike_share: float = Field(0.1, gt=0, le=1, description="share of retained people reported as look-alikes")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples behind each interval")
+
+
+class PicturesParams(Params):
+    """Which pictures `verify` draws with each generator of the encoder, before and after the edit."""
+
+    generators: NameList = Field(("all",), description="generators to draw with: all, none, or names such as A,B")
+    target_photos: int = Field(5, ge=1, description="photos of each target: at most so many seen, and so many unseen")
+    people: int = Field(30, ge=2, description="retained people, beside the look-alikes")
+    look_alikes: int = Field(10, ge=1, description="retained people whom the recogniser finds nearest to a target")
+    photos: int = Field(2, ge=1, description="photos of each retained person and look-alike")
+    seeds: int = Field(2, ge=1, le=1000, description="pictures of each photo with the base prompt, each of other noise")
+    edits: NameList = Field(
+        ("dark", "black and white", "blurred", "close-up", "facing left", "blue background"),
+        description="edits that prompts ask for, taken in turn; empty for none",
+    )
+    edits_per_photo: int = Field(1, ge=0, description="pictures of each photo with an edit")
+
+    @property
+    def drawn_edits(self) -> int:
+        """How many edits are drawn of each photo."""
+        return min(self.edits_per_photo, len(self.edits))
 
 
 class ExportParams(Params):
@@ -172,4 +221,5 @@ class Config(Params):
     locate: LocateParams = LocateParams()
     unlearn: UnlearnParams = UnlearnParams()
     verify: VerifyParams = VerifyParams()
+    pictures: PicturesParams = PicturesParams()
     export: ExportParams = ExportParams()

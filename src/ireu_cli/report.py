@@ -20,13 +20,17 @@ class _Part(BaseModel):
 
 
 class Figure(_Part):
-    """One number: what it is, of whom, in which state, with a 95 % interval over people where there are enough."""
+    """One number: what it is, of whom, in which state, with a 95 % interval over people where there are enough.
+
+    `generator` and `edit` are set where pictures were drawn; `photos` then counts pictures.
+    """
 
     name: str
     role: Role
     state: State
     measure: str
     generator: str | None = None
+    edit: str | None = None
     value: float
     low: float | None
     high: float | None
@@ -39,6 +43,7 @@ class Control(_Part):
     """A condition without which nothing can be concluded."""
 
     name: str
+    generator: str | None = None
     met: bool
     found: float | None
     needed: float
@@ -49,6 +54,7 @@ class Criterion(_Part):
     """One threshold, fixed before the run, and what was found."""
 
     name: str
+    generator: str | None = None
     outcome: Outcome
     found: float | None
     threshold: float

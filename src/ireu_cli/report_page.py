@@ -1,9 +1,10 @@
-"""The report as one self-contained page: no scripts, no network, no photos."""
+"""The report as one self-contained page: no scripts, no network; pictures are part of the page."""
 
-from collections.abc import Iterable
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
 from html import escape
 
-from ireu_cli.report import Figure, Report
+from ireu_cli.report import Control, Criterion, Figure, Report
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --pass: #1a7f37; --fail: #cf222e; --inconclusive: #9a6700 }
@@ -13,28 +14,29 @@ h1 span { padding: .1em .5em; border-radius: .3em; color: #fff }
 div.wide { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .9rem }
 th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap } code { word-break: break-all }
+figure { margin: 1rem 0 } figure img { max-width: 100% } figcaption { font-size: .9rem }
 """
 
+_HEAD = ("of", "figure", "original", "edited", "change", "counted", "people", "measure")
 
-def page(report: Report) -> str:
-    """Render the report as HTML."""
+Picture = tuple[str, str, bytes]
+"""A grid of pictures: generator, role, PNG."""
+
+
+def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
+    """Render the report as HTML.
+
+    Args:
+        report: what was found.
+        pictures: grids to show, each with a photo, the picture drawn before and the one drawn after in a column.
+    """
     criteria = [
-        (
-            f'<b class="{c.outcome}" style="color:#fff;padding:0 .4em;border-radius:.3em">{c.outcome}</b>',
-            escape(c.name),
-            _number(c.found),
-            f"{c.sense} {c.threshold:g}",
-            escape(c.meaning),
-        )
+        (_badge(c.outcome), _name(c), _number(c.found), f"{c.sense} {c.threshold:g}", escape(c.meaning))
         for c in report.criteria
     ]
     controls = [
-        ("yes" if c.met else "<b>no</b>", escape(c.name), _number(c.found), f"{c.needed:g}", escape(c.meaning))
+        ("yes" if c.met else "<b>no</b>", _name(c), _number(c.found), f"{c.needed:g}", escape(c.meaning))
         for c in report.controls
-    ]
-    figures = [
-        (escape(f.role), escape(f.name), f.state, _interval(f), str(f.photos), str(f.people), escape(f.measure))
-        for f in report.figures
     ]
     subject = [
         (escape(key), f"<code>{escape(str(value))}</code>") for key, value in report.subject.model_dump().items()
@@ -49,11 +51,59 @@ def page(report: Report) -> str:
         f'<h1>Verification: <span class="{report.outcome}">{report.outcome}</span></h1><p>{escape(report.reason)}</p>'
         f"<h2>Thresholds</h2>{_table(('outcome', 'criterion', 'found', 'allowed', 'meaning'), criteria)}"
         f"<h2>Controls</h2>{_table(('met', 'control', 'found', 'needed', 'meaning'), controls)}"
-        f"<h2>Not measured</h2><ul>{missing}</ul>"
-        f"<h2>Figures</h2>{_table(('of', 'figure', 'state', 'value [95 %]', 'photos', 'people', 'measure'), figures)}"
+        f"<h2>Not measured</h2><ul>{missing}</ul>{_shown(pictures)}{_figures(report.figures)}"
         f"<h2>Definitions</h2><dl>{definitions}</dl>"
         f"<h2>Subject</h2>{_table(('what', 'value'), subject)}</body></html>\n"
     )
+
+
+def _figures(figures: Sequence[Figure]) -> str:
+    """One table a generator, one row a figure, its states side by side."""
+    parts = []
+    for generator in dict.fromkeys(figure.generator for figure in figures):
+        rows: dict[tuple[str, str, str], list[Figure]] = {}
+        for figure in figures:
+            if figure.generator == generator:
+                rows.setdefault((figure.role, figure.name, figure.edit or ""), []).append(figure)
+        title = "Figures on features" if generator is None else f"Figures on pictures of generator {escape(generator)}"
+        parts.append(f"<h2>{title}</h2>{_table(_HEAD, [_row(*key, found) for key, found in rows.items()])}")
+    return "".join(parts)
+
+
+def _row(role: str, name: str, edit: str, found: Sequence[Figure]) -> tuple[str, ...]:
+    states = {figure.state: _interval(figure) for figure in found}
+    # Pictures without a face drop out of some figures, so the two states may rest on different counts.
+    counts = [" / ".join(dict.fromkeys(str(value) for value in values))
+              for values in ([f.photos for f in found], [f.people for f in found])]  # fmt: skip
+    return (
+        escape(role),
+        escape(f"{name}: {edit}" if edit else name),
+        *(states.get(state, "") for state in ("original", "edited", "change")),
+        *counts,
+        escape(found[0].measure),
+    )
+
+
+def _shown(pictures: Sequence[Picture]) -> str:
+    if not pictures:
+        return ""
+    figures = "".join(
+        f'<figure><img alt="" src="data:image/png;base64,{b64encode(png).decode()}">'
+        f"<figcaption>Generator {escape(generator)}, {escape(role)}</figcaption></figure>"
+        for generator, role, png in pictures
+    )
+    return (
+        "<h2>Pictures</h2><p>In each column: the photo, what is drawn from it with the original encoder, and with the "
+        f"edited one. Same prompt and noise. These pictures show people.</p>{figures}"
+    )
+
+
+def _badge(outcome: str) -> str:
+    return f'<b class="{outcome}" style="color:#fff;padding:0 .4em;border-radius:.3em">{outcome}</b>'
+
+
+def _name(item: Control | Criterion) -> str:
+    return escape(item.name if item.generator is None else f"{item.generator}: {item.name}")
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

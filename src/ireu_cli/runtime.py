@@ -15,5 +15,8 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
 
 def environment(device: str) -> dict[str, str]:
     """What the run ran on; recorded, and kept out of every digest."""
-    packages = {name: metadata.version(name) for name in ("torch", "transformers", "numpy", "safetensors", "pillow")}
+    packages = {
+        name: metadata.version(name)
+        for name in ("torch", "transformers", "diffusers", "torchmetrics", "numpy", "safetensors", "pillow")
+    }
     return {"python": platform.python_version(), "platform": platform.platform(), "device": device, **packages}

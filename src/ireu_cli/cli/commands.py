@@ -113,6 +113,9 @@ def verify(
     device: o.Device = None,
     dtype: o.Dtype = None,
     run_dir: o.RunDir = None,
+    keep_images: Annotated[
+        bool, typer.Option("--keep-images", help="Leave every drawn picture in the report, with an index.")
+    ] = False,
     out: Annotated[Path, typer.Option("-o", "--out", help="The report folder to write.")] = Path("report"),
     force: o.Force = False,
     as_json: o.Json = False,
@@ -127,6 +130,7 @@ def verify(
             "encoder.source": encoder,
             "encoder.tap": tap,
             "encoder.dtype": dtype,
+            "verify.keep_images": keep_images or None,
         }
     )
     execute("verify", delta, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose)

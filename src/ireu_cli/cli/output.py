@@ -77,9 +77,8 @@ class Terminal:
         self.note(f"{report.outcome.upper()}: {report.reason}")
         for criterion in report.criteria:
             found = "not measured" if criterion.found is None else f"{criterion.found:.3f}"
-            self.note(
-                f"  {criterion.outcome:<12} {criterion.name:<20} {found:>12}  {criterion.sense} {criterion.threshold:g}"
-            )
+            name = f"{criterion.generator}: {criterion.name}" if criterion.generator else criterion.name
+            self.note(f"  {criterion.outcome:<12} {name:<23} {found:>12}  {criterion.sense} {criterion.threshold:g}")
         for text in report.not_measured:
             self.note(f"  not measured: {text}")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ireu_cli.faces.align import Points, crop_face, template_points
 from ireu_cli.faces.decode import BadPhotoError, decode
 from ireu_cli.faces.swap import Face
-from ireu_cli.params import DataParams
+from ireu_cli.params import ARCFACE_LANDMARKS, DataParams
 from ireu_cli.values import Photo, RgbImage
 
 READING_VERSION = 1
@@ -49,5 +49,5 @@ class PhotoReader:
             raise BadPhotoError("changed while the run was going on")
         image = decode(data, self._data.max_megapixels)
         if self._find is None:
-            return Face(image, template_points(self._data.landmarks, image))
+            return Face(image, template_points(self._data.landmarks or ARCFACE_LANDMARKS, image))
         return Face(*crop_face(image, self._find(image), self._data.crop_size, self._data.crop_margin))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.models.portrait import find_bundle
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.values import RgbImage, WeightDelta
 
@@ -73,20 +74,16 @@ class Encoder:
 
 
 def load_encoder(params: EncoderParams, device: str) -> Encoder:
-    """Load an encoder from a folder, a single `.safetensors` file or the hub.
+    """Load an encoder from a folder, a single `.safetensors` file, a portrait bundle or the hub.
 
     Raises:
         ModelError: not there, not a CLIP vision transformer, or with weights missing from the file.
     """
-    path = Path(params.source)
-    if params.source == "portrait-mini" and not path.exists():
-        raise ModelError(
-            "The embedded encoder portrait-mini is not part of this version", "Name an encoder with --encoder"
-        )
-    if path.is_file():
-        model, processor = _from_single_file(path)
+    source = encoder_place(params.source)
+    if Path(source).is_file():
+        model, processor = _from_single_file(Path(source))
     else:
-        model, processor = _from_pretrained(params.source, params.revision, local=path.is_dir())
+        model, processor = _from_pretrained(source, params.revision, local=Path(source).is_dir())
     model = model.to(torch.float32).eval().requires_grad_(False)
     fingerprint = fingerprint_of(model.state_dict())
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
@@ -94,6 +91,12 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
             f"The encoder {params.source} holds values that are not finite numbers", "Use an undamaged copy"
         )
     return Encoder(_placed(model, device, params.dtype), processor, fingerprint)
+
+
+def encoder_place(source: str) -> str:
+    """Where the encoder itself lies: inside its bundle, or at the source."""
+    bundle = find_bundle(source)
+    return source if bundle is None else str(bundle.encoder_folder)
 
 
 def fingerprint_of(state: Mapping[str, Tensor]) -> str:

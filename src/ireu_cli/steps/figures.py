@@ -204,5 +204,6 @@ class _Collector:
 
 
 def find_figure(figures: Sequence[Figure], name: str, role: Role, state: State) -> Figure | None:
-    """Return the figure of that name, role and state, if it could be measured."""
-    return next((f for f in figures if (f.name, f.role, f.state) == (name, role, state)), None)
+    """Return the figure of the features of that name, role and state, if it could be measured."""
+    wanted = (name, role, state, None)
+    return next((f for f in figures if (f.name, f.role, f.state, f.generator) == wanted), None)

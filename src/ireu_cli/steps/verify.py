@@ -1,7 +1,8 @@
-"""Is the person gone, is everybody else still there, and does the evidence suffice to say so? Encoder level.
+"""Is the person gone, is everybody else still there, and does the evidence suffice to say so?
 
 The features themselves are asked, through nearest-person retrieval among the retained people: a target that the edited
-encoder still places near the original's view of that person is still there.
+encoder still places near the original's view of that person is still there. Where generators drew, their pictures are
+asked too, and all of them have to agree.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ import torch
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Control, Criterion, Figure, Outcome, Role, State
 from ireu_cli.steps.figures import Evidence, find_figure, measure
+from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria
+from ireu_cli.steps.pictures import GeneratorEvidence, measure_pictures
 
 
 @dataclass(frozen=True)
@@ -26,33 +29,39 @@ class Verified:
     figures: tuple[Figure, ...]
 
 
-def verify(evidence: Evidence, params: VerifyParams, seed: int) -> Verified:
+def verify(evidence: Evidence, params: VerifyParams, seed: int, drawn: Sequence[GeneratorEvidence] = ()) -> Verified:
     """Measure, check the controls, compare with the thresholds.
 
     Args:
         evidence: features before and after.
         params: thresholds, fixed before the run.
         seed: decides the bootstrap.
+        drawn: pictures before and after, by generator.
 
     Returns:
         `fail` when a threshold is missed, `inconclusive` when a control is not met or evidence is missing, else `pass`.
     """
-    if len(evidence.retained) < 2:
-        return Verified(
-            "inconclusive", "Fewer than two retained people are left whom unlearning did not use.", (), (), ()
-        )
-    broken = _broken(evidence)
-    if broken is not None:
-        return broken
+    useless = unusable(evidence)
+    if useless is not None:
+        return useless
     figures = measure(evidence, params, seed)
     controls = _controls(evidence, figures, params)
     criteria = _criteria(evidence, figures, params)
+    for generator in drawn:
+        found = measure_pictures(generator, params, seed)
+        controls += picture_controls(generator, found, params)
+        criteria += picture_criteria(generator, found, params)
+        figures += found
     outcome, reason = _conclude(controls, criteria)
     return Verified(outcome, reason, controls, criteria, figures)
 
 
-def _broken(evidence: Evidence) -> Verified | None:
-    """Outcome for features that are not finite numbers, which no similarity can be computed from."""
+def unusable(evidence: Evidence) -> Verified | None:
+    """Outcome for features that nothing can be measured on: too few people, or values that are not finite numbers."""
+    if len(evidence.retained) < 2:
+        return Verified(
+            "inconclusive", "Fewer than two retained people are left whom unlearning did not use.", (), (), ()
+        )
     people = [*evidence.targets, *evidence.retained]
     originals = [*(person.original for person in people), *evidence.reference]
     if not all(bool(torch.isfinite(part).all()) for part in originals):
@@ -151,14 +160,18 @@ def _conclude(controls: Sequence[Control], criteria: Sequence[Criterion]) -> tup
     failed = [criterion for criterion in criteria if criterion.outcome == "fail"]
     unknown = [criterion for criterion in criteria if criterion.outcome == "inconclusive"]
     if unmet:
-        parts = [f"{c.name} is {_number(c.found)}, needed {c.needed:g} ({c.meaning})" for c in unmet]
+        parts = [f"{_name(c)} is {_number(c.found)}, needed {c.needed:g} ({c.meaning})" for c in unmet]
         return "inconclusive", "The evidence does not suffice: " + "; ".join(parts) + "."
     if failed:
-        parts = [f"{c.name} is {_number(c.found)}, {c.sense} {c.threshold:g} allowed ({c.meaning})" for c in failed]
+        parts = [f"{_name(c)} is {_number(c.found)}, {c.sense} {c.threshold:g} allowed ({c.meaning})" for c in failed]
         return "fail", "Thresholds were missed: " + "; ".join(parts) + "."
     if unknown:
-        return "inconclusive", "Not measured: " + ", ".join(c.name for c in unknown) + "."
+        return "inconclusive", "Not measured: " + ", ".join(_name(c) for c in unknown) + "."
     return "pass", "All controls hold and all thresholds are met."
+
+
+def _name(item: Control | Criterion) -> str:
+    return item.name if item.generator is None else f"{item.name} with generator {item.generator}"
 
 
 def _number(value: float | None) -> str:

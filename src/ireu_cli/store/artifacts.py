@@ -21,7 +21,20 @@ FOLDER_FILES = frozenset(
     {REPORT_NAME, "report.html", REPORT_MANIFEST_NAME, EXPORT_MANIFEST_NAME}
     | {"config.json", "model.safetensors", "preprocessor_config.json"}
 )
-"""All that ireu writes into an output folder; a folder with anything else in it is never replaced."""
+"""The files that ireu writes into an output folder."""
+PICTURE_FOLDERS = frozenset({"pictures", "images"})
+"""The folders that it makes in there, for PNG files and their index."""
+
+
+def foreign_files(folder: Path) -> list[Path]:
+    """What lies in an output folder and is not ireu's; a folder with anything like that is never replaced."""
+    if not folder.is_dir():
+        return []
+    ours = {folder / name for name in FOLDER_FILES}
+    pictures = [folder / name for name in PICTURE_FOLDERS if (folder / name).is_dir()]
+    inside = [path for place in pictures for path in place.iterdir()]
+    foreign = [path for path in folder.iterdir() if path not in ours and path not in pictures]
+    return foreign + [path for path in inside if path.suffix != ".png" and path.name != "index.csv"]
 
 
 def manifest_path(artifact: Path) -> Path:

@@ -57,6 +57,11 @@ class RunDir:
         """The folder of cached features."""
         return self.path / "features"
 
+    @property
+    def pictures(self) -> Path:
+        """The folder of drawn pictures."""
+        return self.path / "pictures"
+
     def remember(self, digest: str, locations: dict[str, str]) -> None:
         """Note where the inputs of a manifest lie, for the steps that follow it."""
         write_bytes(self.path / "locations" / f"{digest}.json", canonical_json(locations).encode())

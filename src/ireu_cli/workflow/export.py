@@ -12,7 +12,7 @@ from ireu_cli import __version__
 from ireu_cli.config import Resolved
 from ireu_cli.errors import ModelError, VanishedEditError
 from ireu_cli.manifest import Manifest
-from ireu_cli.models.clip import Encoder, load_encoder, with_delta
+from ireu_cli.models.clip import Encoder, encoder_place, load_encoder, with_delta
 from ireu_cli.models.reach import reach_of
 from ireu_cli.params import EncoderParams
 from ireu_cli.steps.export import kept_in_weights, kept_share
@@ -90,7 +90,7 @@ def _write_encoder(session: Session, parent: Manifest, original: Encoder, edited
     }
     settings.pop("_name_or_path", None)
     write_bytes(folder / "config.json", _json(settings))
-    own = Path(session.config.encoder.source) / "preprocessor_config.json"
+    own = Path(encoder_place(session.config.encoder.source)) / "preprocessor_config.json"
     if own.is_file():
         shutil.copyfile(own, folder / own.name)
     else:

@@ -86,16 +86,15 @@ def photo_reader(config: Config) -> PhotoReader:
 class Lens:
     """An encoder at a tap: encodes photos once, and gives their features and pixels back."""
 
-    def __init__(self, session: Session, encoder: Encoder, reader: PhotoReader) -> None:
-        """Open the cache of exactly this encoder, tap, preprocessing, dtype and way of reading."""
-        config = session.config
+    def __init__(self, session: Session, encoder: Encoder, reader: PhotoReader, tap: Tap | None = None) -> None:
+        """Open the cache of exactly this encoder, tap (None: the configured one), preprocessing, dtype and reading."""
         self.encoder = encoder
-        self.tap: Tap = config.encoder.tap
+        self.tap: Tap = tap or session.config.encoder.tap
         self.reader = reader
         self._session = session
         dtype = str(next(encoder.model.parameters()).dtype).removeprefix("torch.")
-        name = f"{encoder.fingerprint[:32]}-{self.tap}-{encoder.preprocessing}-{dtype}-{reader.name}"
-        self.cache = FeatureCache(session.run.features / name)
+        self.name = f"{encoder.fingerprint[:32]}-{self.tap}-{encoder.preprocessing}-{dtype}-{reader.name}"
+        self.cache = FeatureCache(session.run.features / self.name)
 
     def encode(self, people: People, flag: str, label: str) -> People:
         """Encode everybody's photos; returns the people whose photos can be used.

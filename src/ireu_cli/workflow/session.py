@@ -12,10 +12,11 @@ from ireu_cli.config import Resolved, inherit
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, digest_of
 from ireu_cli.models.clip import Encoder, load_encoder
-from ireu_cli.params import Config
+from ireu_cli.models.portrait import find_bundle
+from ireu_cli.params import ARCFACE_LANDMARKS, Config
 from ireu_cli.report import Report
 from ireu_cli.runtime import environment
-from ireu_cli.store.artifacts import FOLDER_FILES, manifest_path, read_manifest
+from ireu_cli.store.artifacts import foreign_files, manifest_path, read_manifest
 from ireu_cli.store.files import recover_folder
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.values import Json, Photo
@@ -32,7 +33,7 @@ _PATHS = (
 _SECTIONS: dict[Step, tuple[str, ...]] = {
     "locate": ("encoder", "data", "locate"),
     "unlearn": ("encoder", "data", "locate", "unlearn"),
-    "verify": ("encoder", "data", "locate", "unlearn", "verify"),
+    "verify": ("encoder", "data", "locate", "unlearn", "verify", "pictures"),
     "export": ("encoder", "data", "locate", "unlearn", "verify", "export"),
 }
 
@@ -247,7 +248,7 @@ def open_session(step: Step, resolved: Resolved, talk: Talk, *, force: bool, par
         resolved = inherit(resolved, manifest.parameters)
         known = run.recall(manifest.digest)
         resolved = inherit(resolved, {key: place for key, place in known.items() if _still_there(key, place)})
-    return Session(step, resolved.config, run, talk, force, manifest)
+    return Session(step, _with_landmarks(resolved.config), run, talk, force, manifest)
 
 
 def check_parent(session: Session, step: Step) -> Manifest:
@@ -261,6 +262,15 @@ def check_parent(session: Session, step: Step) -> Manifest:
         found = "nothing" if parent is None else f"the result of {parent.step}"
         raise ArtifactError(f"The result of {step} is needed, found {found}", f"Name what `ireu {step}` wrote")
     return parent
+
+
+def _with_landmarks(config: Config) -> Config:
+    """Settle where the faces lie, so that the record names the landmarks that were used."""
+    if config.data.landmarks is not None:
+        return config
+    bundle = find_bundle(config.encoder.source)
+    landmarks = ARCFACE_LANDMARKS if bundle is None else bundle.landmarks
+    return config.model_copy(update={"data": config.data.model_copy(update={"landmarks": landmarks})})
 
 
 def _check_key(step: Step, resolved: Resolved, run: RunDir, manifest: Manifest) -> None:
@@ -287,7 +297,7 @@ def _refuse_foreign(record: Path, output: Path) -> None:
             raise ArtifactError(f"{output} is a folder, and a file is to be written", "Name a file with --out")
     elif output.exists() and not output.is_dir():
         raise ArtifactError(f"{output} is a file, and a folder is to be written", "Name a folder with --out")
-    elif foreign := _names(output) - FOLDER_FILES:
+    elif foreign := foreign_files(output):
         raise ArtifactError(
             f"{output} holds {len(foreign)} files that ireu did not write", "Choose another folder with --out"
         )

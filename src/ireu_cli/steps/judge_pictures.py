@@ -1,0 +1,130 @@
+"""Controls and criteria on the pictures of one generator."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from ireu_cli.params import VerifyParams
+from ireu_cli.report import Control, Criterion, Figure, Outcome, Role, State
+from ireu_cli.steps.pictures import GeneratorEvidence
+
+_TARGETS: tuple[Role, ...] = ("target-seen", "target-unseen")
+_ROLES: tuple[Role, ...] = (*_TARGETS, "look-alike", "retained")
+
+_CRITERIA: tuple[tuple[str, tuple[str, tuple[Role, ...], State], Literal["at most", "at least"], str, str], ...] = (
+    ("reidentified_seen", ("reidentified", ("target-seen",), "edited"), "at most", "max_reidentified_seen",
+     "pictures from photos used in unlearning that the recogniser still matches"),
+    ("reidentified_unseen", ("reidentified", ("target-unseen",), "edited"), "at most", "max_reidentified_unseen",
+     "pictures from other photos of the targets that it still matches"),
+    ("delta_id", ("delta_id", _TARGETS, "change"), "at least", "min_delta_id",
+     "similarity before/after, retained people less targets"),
+    ("retained_id", ("id_generated", ("retained",), "change"), "at least", "min_retained_id",
+     "recogniser similarity of retained pictures, before against after"),
+    ("lookalike_id", ("id_generated", ("look-alike",), "change"), "at least", "min_lookalike_id",
+     "the same for the retained people nearest to a target"),
+    ("retained_psnr", ("psnr", ("retained",), "change"), "at least", "min_retained_psnr",
+     "PSNR in dB of retained pictures, before against after"),
+    ("retained_ssim", ("ssim", ("retained",), "change"), "at least", "min_retained_ssim",
+     "SSIM of retained pictures, before against after"),
+    ("target_faces", ("face_found", _TARGETS, "edited"), "at least", "min_faces",
+     "pictures drawn from target photos that still show a face"),
+    ("retained_faces", ("face_found", ("look-alike", "retained"), "edited"), "at least", "min_faces",
+     "the same for retained people"),
+)  # fmt: skip
+"""Name, figure (name, roles of which the worst counts, state), sense, key of the threshold, meaning."""
+
+
+def picture_controls(
+    evidence: GeneratorEvidence, figures: Sequence[Figure], params: VerifyParams
+) -> tuple[Control, ...]:
+    """Say whether the pictures suffice to conclude anything.
+
+    Args:
+        evidence: what was drawn.
+        figures: what `measure_pictures` found on it.
+        params: the thresholds.
+    """
+    before = _values(figures, "reidentified", _TARGETS, "original")
+    shown = _values(figures, "photo_face_found", _ROLES, "original")
+    faces = _values(figures, "face_found", _ROLES, "original")
+    photos = sum(len(rows) for rows in evidence.retained_photos)
+    remaining = max(params.max_reidentified_seen, params.max_reidentified_unseen)
+    met: tuple[tuple[str, float | None, float, str], ...] = (
+        ("photos_show_faces", min(shown, default=None), params.min_faces, "photos drawn from that show a face"),
+        ("original_draws_faces", min(faces, default=None), params.min_faces,
+         "pictures with a face, drawn with the original encoder"),
+        ("original_draws_target", min(before, default=None), params.min_original_reidentified,
+         "pictures of the targets that the recogniser matches, drawn with the original encoder"),
+        ("false_match_rate_resolved", photos * params.false_match_rate, params.min_impostors_per_error,
+         "expected false matches among retained photos with a face"),
+    )  # fmt: skip
+    controls = [
+        Control(
+            name=name,
+            generator=evidence.generator,
+            met=found is not None and found >= needed,
+            found=found,
+            needed=needed,
+            meaning=meaning,
+        )
+        for name, found, needed, meaning in met
+    ]
+    no_op = Control(
+        name="no_op_fails",
+        generator=evidence.generator,
+        met=bool(before) and min(before) > remaining,
+        found=min(before, default=None),
+        needed=remaining,
+        meaning="share that a delta that changes nothing leaves matched must exceed what may remain",
+    )
+    return (*controls, no_op)
+
+
+def picture_criteria(
+    evidence: GeneratorEvidence, figures: Sequence[Figure], params: VerifyParams
+) -> tuple[Criterion, ...]:
+    """Compare the figures of the pictures with the thresholds; see `picture_controls` for the arguments."""
+    criteria = []
+    for name, (figure, roles, state), sense, key, meaning in _CRITERIA:
+        found = _values(figures, figure, roles, state)
+        # Without other photos of the targets a control says so, or the user has waived it.
+        if found or name != "reidentified_unseen" or params.require_unseen:
+            worst = None if not found else max(found) if sense == "at most" else min(found)
+            criteria.append(_criterion(evidence.generator, name, worst, sense, getattr(params, key), meaning))
+    edits = {state: _values(figures, "prompt_adherence", ("retained",), state) for state in ("original", "edited")}
+    if edits["original"]:
+        drop = edits["original"][0] - edits["edited"][0] if edits["edited"] else None
+        meaning = "share of retained pictures that no longer show the edit asked for"
+        allowed = params.max_adherence_drop
+        criteria.append(_criterion(evidence.generator, "adherence_drop", drop, "at most", allowed, meaning))
+    return tuple(criteria)
+
+
+def _values(figures: Sequence[Figure], name: str, roles: Sequence[Role], state: str) -> list[float]:
+    return [
+        figure.value
+        for role in roles
+        for figure in figures
+        if (figure.name, figure.role, figure.state, figure.edit) == (name, role, state, None)
+    ]
+
+
+def _criterion(
+    generator: str,
+    name: str,
+    found: float | None,
+    sense: Literal["at most", "at least"],
+    threshold: float,
+    meaning: str,
+) -> Criterion:
+    outcome: Outcome = "inconclusive"
+    if found is not None:
+        outcome = "pass" if (found <= threshold if sense == "at most" else found >= threshold) else "fail"
+    return Criterion(
+        name=name,
+        generator=generator,
+        outcome=outcome,
+        found=found,
+        threshold=threshold,
+        sense=sense,
+        meaning=meaning,
+    )

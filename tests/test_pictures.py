@@ -1,0 +1,271 @@
+"""Verification with pictures: planted edits, vanished faces and missing evidence end in the right outcome."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ireu_cli.maths.pictures import PSNR_CEILING, psnr, ssim
+from ireu_cli.params import PicturesParams, VerifyParams
+from ireu_cli.report import Criterion, Figure, Role
+from ireu_cli.runtime import generator
+from ireu_cli.steps.compare import adherence, likeness
+from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria
+from ireu_cli.steps.pictures import PICTURE_DEFINITIONS, GeneratorEvidence, PersonPictures, measure_pictures
+from ireu_cli.steps.shots import Shot, nearest, plan_shots
+from ireu_cli.steps.verify import verify
+from ireu_cli.values import Photo
+from tests.test_verify import evidence as features
+
+PARAMS = VerifyParams()
+D = 64
+ROLES: tuple[Role, ...] = ("target-seen", "target-unseen", "look-alike", "retained")
+
+
+def unit(*names: object, spread: float = 0.0, around: torch.Tensor | None = None) -> torch.Tensor:
+    noise = torch.randn(D, generator=generator(0, *map(str, names)))
+    return torch.nn.functional.normalize(noise if around is None else around + spread * noise / D**0.5, dim=0)
+
+
+def person(number: int, position: int | None, edit: str = "none", pictures: int = 6) -> PersonPictures:
+    """Somebody whom the generator draws well; `edit` plants what the edited encoder does to the pictures."""
+    identity = unit("identity", number)
+    photos = torch.stack([unit("photo", number, n, spread=0.5, around=identity) for n in range(5)])
+    original = torch.stack([unit("drawn", number, n, spread=0.5, around=identity) for n in range(pictures)])
+    edited = original.clone()
+    if edit == "forget":
+        edited = torch.stack([unit("nobody", number, n) for n in range(pictures)])
+    if edit == "no face":
+        edited[:] = torch.nan
+    kept = edit == "none"
+    return PersonPictures(
+        position, photos, photos[[0, 0, 0, 1, 1, 1]][:pictures], original, edited,
+        torch.tensor([0, 0, 0, 1, 1, 1])[:pictures], torch.full((pictures,), 40.0 if kept else 12.0),
+        torch.full((pictures,), 0.95 if kept else 0.4), [None, None, "dark"] * (pictures // 3),
+        torch.tensor([[torch.nan] * 2, [torch.nan] * 2, [1.0, 1.0]] * (pictures // 3)),
+    )  # fmt: skip
+
+
+def shown(targets: str = "forget", others: str = "none") -> GeneratorEvidence:
+    retained = [person(n, n, others) for n in range(40)]
+    groups: dict[Role, list[PersonPictures]] = {
+        "target-seen": [person(100 + n, None, targets) for n in range(3)],
+        "target-unseen": [person(100 + n, None, targets) for n in range(3)],
+        "look-alike": retained[:5],
+        "retained": retained[5:],
+    }
+    return GeneratorEvidence("A", "tiny", groups, [p.photos for p in retained])
+
+
+def figure(found: tuple[Figure, ...], name: str, role: str, state: str, edit: str | None = None) -> Figure:
+    (one,) = [f for f in found if (f.name, f.role, f.state, f.edit) == (name, role, state, edit)]
+    return one
+
+
+def judged(evidence: GeneratorEvidence, params: VerifyParams = PARAMS) -> dict[str, Criterion]:
+    criteria = picture_criteria(evidence, measure_pictures(evidence, params, 0), params)
+    return {criterion.name: criterion for criterion in criteria}
+
+
+def failing(evidence: GeneratorEvidence) -> set[str]:
+    return {name for name, criterion in judged(evidence).items() if criterion.outcome == "fail"}
+
+
+def unmet(evidence: GeneratorEvidence) -> set[str]:
+    figures = measure_pictures(evidence, PARAMS, 0)
+    return {control.name for control in picture_controls(evidence, figures, PARAMS) if not control.met}
+
+
+def test_a_perfect_edit_passes_on_features_and_pictures() -> None:
+    verified = verify(features(), PARAMS, 0, [shown()])
+    assert verified.outcome == "pass", verified.reason
+    assert {c.generator for c in verified.criteria} == {None, "A"}
+    assert {f.name for f in verified.figures if f.generator} == set(PICTURE_DEFINITIONS)
+
+
+def test_figures_are_what_they_are_called() -> None:
+    evidence = shown()
+    found = measure_pictures(evidence, PARAMS, 0)
+    target = evidence.groups["target-seen"][0]
+    each = [(p.own * p.edited).sum(1) for p in evidence.groups["target-seen"]]
+    edited = figure(found, "id_original", "target-seen", "edited")
+    assert edited.value == pytest.approx(float(torch.cat(each).mean()), abs=1e-6)
+    assert (edited.photos, edited.people, edited.measure, edited.generator) == (18, 3, "tiny", "A")
+    before = figure(found, "id_original", "target-seen", "original").value
+    assert before > 0.7 > 0.2 > abs(edited.value)
+    same = figure(found, "id_generated", "retained", "change").value
+    gone = figure(found, "id_generated", "target-seen", "change").value
+    delta = figure(found, "delta_id", "target-seen", "change")
+    assert same == pytest.approx(1, abs=1e-6)
+    assert delta.value == pytest.approx(same - gone, abs=1e-6)
+    assert delta.low is not None
+    assert delta.high is not None
+    assert delta.low < delta.value < delta.high
+    assert figure(found, "reidentified", "target-unseen", "original").value == 1
+    assert figure(found, "reidentified", "target-unseen", "edited").value < 0.1
+    assert abs(figure(found, "id_impostor", "retained", "original").value) < 0.1
+    assert figure(found, "photo_face_found", "target-seen", "original").photos == 2 * 3
+    assert figure(found, "prompt_adherence", "retained", "edited", "dark").photos == 2 * 35
+    others = torch.cat([rows for place, rows in enumerate(evidence.retained_photos) if place != 7])
+    assert not torch.equal(others, torch.cat(list(evidence.retained_photos)))
+    assert target.position is None
+
+
+def test_the_threshold_is_the_rate_at_which_retained_photos_match() -> None:
+    """Pictures made to lie just above or below the similarity that one in a hundred retained photos exceeds."""
+    evidence = shown()
+    target = evidence.groups["target-seen"][0]
+    enrolment = torch.nn.functional.normalize(target.photos.double().mean(0), dim=0)
+    scores = (torch.cat(list(evidence.retained_photos)).double() @ enrolment).sort(descending=True).values
+    limit = float(scores[int(0.01 * len(scores))])
+    aside = torch.nn.functional.normalize(torch.eye(D, dtype=torch.float64)[0] - enrolment[0] * enrolment, dim=0)
+
+    def at(similarity: float) -> torch.Tensor:
+        vector: torch.Tensor = similarity * enrolment + (1 - similarity**2) ** 0.5 * aside
+        return vector.expand(6, D)
+
+    for similarity, rate in ((limit + 1e-6, 1.0), (limit - 1e-6, 0.0)):
+        moved = replace(evidence, groups={"target-seen": [replace(target, edited=at(similarity))]})
+        assert figure(measure_pictures(moved, PARAMS, 0), "reidentified", "target-seen", "edited").value == rate
+
+
+def test_no_op_fails() -> None:
+    assert failing(shown("none")) == {"reidentified_seen", "reidentified_unseen", "delta_id"}
+    assert verify(features("none"), PARAMS, 0, [shown("none")]).outcome == "fail"
+
+
+def test_pictures_alone_can_fail_a_delta_whose_features_look_right() -> None:
+    verified = verify(features(), PARAMS, 0, [shown(), replace(shown("none"), generator="B")])
+    assert verified.outcome == "fail"
+    assert "reidentified_unseen with generator B" in verified.reason
+    assert "generator A" not in verified.reason
+
+
+def test_an_edit_that_destroys_everybody_fails() -> None:
+    assert {"delta_id", "retained_id", "lookalike_id", "retained_psnr", "retained_ssim"} <= failing(
+        shown(others="forget")
+    )
+
+
+@pytest.mark.parametrize("share", [2, 6])
+def test_faces_that_vanish_are_no_success(share: int) -> None:
+    """Two pictures of six, or all, without a face: left out of the similarity, counted, and never a pass."""
+    evidence = shown()
+    lost = []
+    for p in evidence.groups["target-unseen"]:
+        edited = p.edited.clone()
+        edited[:share] = torch.nan
+        lost.append(replace(p, edited=edited))
+    evidence = replace(evidence, groups={**evidence.groups, "target-unseen": lost})
+    found = measure_pictures(evidence, PARAMS, 0)
+    assert figure(found, "face_found", "target-unseen", "edited").value == pytest.approx(1 - share / 6)
+    assert figure(found, "face_found", "target-unseen", "original").value == 1
+    assert failing(evidence) == {"target_faces"}
+    assert judged(evidence)["reidentified_unseen"].outcome == ("pass" if share == 2 else "inconclusive")
+    assert verify(features(), PARAMS, 0, [evidence]).outcome == "fail"
+    retained = {**shown().groups, "retained": [person(n, n, "no face") for n in range(5, 40)]}
+    assert "retained_faces" in failing(replace(shown(), groups=retained))
+
+
+def test_an_original_that_does_not_draw_the_target_is_inconclusive() -> None:
+    def stranger(p: PersonPictures) -> PersonPictures:
+        return replace(p, original=torch.stack([unit("stranger", n) for n in range(6)]))
+
+    groups: dict[Role, Any] = {**shown().groups}
+    groups["target-unseen"] = [stranger(p) for p in groups["target-unseen"]]
+    evidence = replace(shown(), groups=groups)
+    assert unmet(evidence) == {"original_draws_target", "no_op_fails"}
+    verified = verify(features(), PARAMS, 0, [evidence])
+    assert verified.outcome == "inconclusive"
+    assert "original_draws_target with generator A" in verified.reason
+
+
+def test_an_original_that_draws_no_faces_is_inconclusive() -> None:
+    def blank(p: PersonPictures) -> PersonPictures:
+        return replace(p, original=torch.full_like(p.original, torch.nan))
+
+    groups: dict[Role, Any] = {**shown().groups, "retained": [blank(p) for p in shown().groups["retained"]]}
+    assert unmet(replace(shown(), groups=groups)) == {"original_draws_faces"}
+
+
+def test_photos_without_a_face_are_counted_and_inconclusive() -> None:
+    def hidden(p: PersonPictures) -> PersonPictures:
+        return replace(p, own=torch.full_like(p.own, torch.nan), photos=p.photos[:0])
+
+    groups: dict[Role, Any] = {**shown().groups}
+    groups["target-seen"] = [hidden(p) for p in groups["target-seen"]]
+    evidence = replace(shown(), groups=groups)
+    assert figure(measure_pictures(evidence, PARAMS, 0), "photo_face_found", "target-seen", "original").value == 0
+    assert "photos_show_faces" in unmet(evidence)
+
+
+def test_few_retained_photos_do_not_resolve_the_rate() -> None:
+    evidence = replace(shown(), retained_photos=shown().retained_photos[:10])
+    assert unmet(evidence) == {"false_match_rate_resolved"}
+
+
+def test_edits_that_are_no_longer_followed_fail() -> None:
+    def deaf(p: PersonPictures) -> PersonPictures:
+        return replace(p, adheres=torch.where(torch.isnan(p.adheres), p.adheres, torch.tensor([1.0, 0.0])))
+
+    groups: dict[Role, Any] = {**shown().groups, "retained": [deaf(p) for p in shown().groups["retained"]]}
+    assert failing(replace(shown(), groups=groups)) == {"adherence_drop"}
+
+
+def test_psnr_and_ssim() -> None:
+    before = torch.rand(2, 3, 32, 32, generator=generator(0, "pixels"))
+    after = (before + 0.1).clamp(0, 1)
+    after[1] = before[1]
+    ratio = psnr(before, after)
+    expected = -10 * torch.log10((before[0].double() - after[0].double()).square().mean())
+    torch.testing.assert_close(ratio, torch.stack([expected, torch.tensor(PSNR_CEILING).double()]))
+    structure = ssim(before, after)
+    assert structure[0] < structure[1] == 1
+    grey = [np.full((16, 16, 3), value, np.uint8) for value in (100, 110)]
+    assert float(likeness(grey[:1], grey[1:])[0]) == pytest.approx(20 * np.log10(255 / 10))
+
+
+def photos(people: int, each: int) -> list[list[Photo]]:
+    return [[Photo(p, n, Path("x"), f"{p}-{n}") for n in range(each)] for p in range(people)]
+
+
+def test_shots() -> None:
+    params = PicturesParams(target_photos=2, people=4, photos=3, seeds=2, edits=("dark", "sepia"), edits_per_photo=1)
+    targets, retained = photos(2, 6), photos(9, 4)
+    shots = plan_shots(targets, retained, [2, 5], lambda photo: photo.index < 3, params, 0)
+    count = {role: len([s for s in shots if s.role == role]) for role in ROLES}
+    assert count == {"target-seen": 12, "target-unseen": 12, "look-alike": 18, "retained": 36}
+    assert {s.photo.person for s in shots if s.role == "look-alike"} == {2, 5}
+    assert not {s.photo.person for s in shots if s.role == "retained"} & {2, 5}
+    assert all((s.photo.index < 3) == (s.role == "target-seen") for s in shots if s.role.startswith("target"))
+    assert {s.edit for s in shots} == {None, "dark", "sepia"}
+    plain = {(s.role, s.photo, s.seed) for s in shots if s.edit is None}
+    assert len(plain) == len([s for s in shots if s.edit is None])
+    assert all((s.role, s.photo, s.seed) in plain for s in shots)
+    assert shots == plan_shots(targets, retained, [2, 5], lambda photo: photo.index < 3, params, 0)
+    assert shots != plan_shots(targets, retained, [2, 5], lambda photo: photo.index < 3, params, 1)
+    none = plan_shots(targets, retained, [], lambda _: True, params.model_copy(update={"edits": ()}), 0)
+    assert {s.edit for s in none} == {None}
+    assert {s.role for s in none} == {"target-seen", "retained"}
+
+
+def test_nearest_people() -> None:
+    people = [unit("p", n).expand(2, D) for n in range(5)] + [torch.empty(0, 0)]
+    target = torch.stack([unit("t", around=people[3][0], spread=0.3)])
+    assert nearest(people, [target], 1) == [3]
+    assert len(nearest(people, [target], 9)) == 5
+    assert nearest(people, [torch.empty(0, 0)], 3) == []
+
+
+def test_adherence_compares_with_the_picture_of_the_same_noise() -> None:
+    (photo,) = photos(1, 1)[0]
+    shots = [Shot("retained", photo, None, 1), Shot("retained", photo, None, 2), Shot("retained", photo, "dark", 1),
+             Shot("retained", photo, "close-up", 1)]  # fmt: skip
+    light = [np.full((8, 8, 3), value, np.uint8) for value in (200, 60, 100, 200)]
+    answers = adherence(shots, light, [None] * 4)
+    assert answers[2] == 1
+    assert torch.isnan(answers[[0, 1, 3]]).all()
+    assert adherence([shots[0], shots[1], replace(shots[2], seed=2)], light[:3], [None] * 3)[2] == 0

@@ -1,0 +1,194 @@
+"""The whole job on a portrait bundle as the default encoder, with pictures; random weights, so no verdict counts."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ireu_cli.models import portrait as bundle
+from ireu_cli.models.generator import Generator
+from ireu_cli.store.pictures import PictureCache
+from tests.conftest import Run, run_ireu
+from tests.tiny_portrait import LANDMARKS
+
+FEW = ("pictures.people=3", "pictures.look_alikes=2", "pictures.target_photos=2", "pictures.photos=1")
+PICTURES = (2 + 2 + 2 + 3) * 3
+"""Target photos seen and unseen, look-alikes, retained people; two seeds and one edit each."""
+
+
+@pytest.fixture(autouse=True)
+def _embedded(portrait: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "embedded_folder", lambda: portrait)
+
+
+def verify(folder: Path, *arguments: str) -> Run:
+    sets = [part for text in FEW for part in ("--set", text)]
+    return run_ireu("verify", "--delta", "delta.safetensors", *sets, *arguments, cwd=folder)
+
+
+@pytest.fixture(scope="module")
+def done(samples: Path, portrait: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Locate, unlearn and verify without naming an encoder."""
+    folder = tmp_path_factory.mktemp("portrait") / "demo"
+    shutil.copytree(samples, folder, ignore=shutil.ignore_patterns("encoder", "ireu.toml"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bundle, "embedded_folder", lambda: portrait)
+        where = ("--targets", "faces", "--retain", "others", "--max-photos", "5")
+        assert run_ireu("locate", *where, "--set", "locate.interchange_pairs=0", cwd=folder).code == 0
+        assert run_ireu("unlearn", "--mask", "mask.pt", "--steps", "3", cwd=folder).code == 0
+        found = verify(folder, "--keep-images", "--json")
+        assert found.code == 5, found.err
+        (folder / "said").write_text(found.err)
+    return folder
+
+
+@pytest.fixture
+def again(done: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "demo"
+    shutil.copytree(done, folder)
+    return folder
+
+
+def test_the_embedded_encoder_is_the_default_and_brings_its_landmarks(done: Path, portrait: Path) -> None:
+    record = json.loads((done / "mask.pt.json").read_text())
+    assert record["parameters"]["data"]["landmarks"] == list(LANDMARKS)
+    assert record["encoder"]["architecture"].startswith("clip-vit 16x3")
+    assert str(portrait) not in (done / "mask.pt.json").read_text()
+
+
+def test_every_generator_is_measured_and_the_effort_is_told_first(done: Path) -> None:
+    report = json.loads((done / "report" / "report.json").read_text())
+    assert report["level"] == "generator"
+    assert {figure["generator"] for figure in report["figures"]} == {None, "A", "B"}
+    assert not [text for text in report["not_measured"] if text.startswith("Generated pictures")]
+    said = (done / "said").read_text()
+    assert f"{PICTURES} before and {PICTURES} after with each generator (A, B); {4 * PICTURES} to draw" in said
+    counted = [
+        f["photos"] for f in report["figures"] if (f["name"], f["role"], f["generator"]) == ("psnr", "retained", "A")
+    ]
+    assert counted == [9]
+
+
+def test_kept_images_have_an_index(done: Path) -> None:
+    folder = done / "report" / "images"
+    with (folder / "index.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["generator", "role", "person", "photo", "prompt", "seed", "state", "file"]
+    assert sorted(row["file"] for row in rows) == sorted(path.name for path in folder.glob("*.png"))
+    assert len(rows) == 4 * PICTURES
+    assert {row["role"] for row in rows} == {"target-seen", "target-unseen", "look-alike", "retained"}
+    assert {row["state"] for row in rows} == {"original", "edited"}
+    record = json.loads((done / "report" / "manifest.json").read_text())
+    assert {f"images/{row['file']}" for row in rows} < {output["name"] for output in record["outputs"]}
+    prompts = {row["prompt"] for row in rows}
+    assert "a face" in prompts
+    assert "a face, dark" in prompts
+
+
+def test_the_page_shows_photos_before_and_after_and_needs_nothing_else(done: Path) -> None:
+    grids = sorted((done / "report" / "pictures").glob("*.png"))
+    assert [path.name for path in grids] == [
+        f"{g}-{role}.png" for g in "AB" for role in ("look-alike", "retained", "target-seen", "target-unseen")
+    ]
+    page = (done / "report" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == len(grids)
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    grid = np.asarray(Image.open(grids[1]))
+    assert grid.shape == (3 * 32 + 2 * 4, 3 * 32 + 2 * 4, 3)
+    with (done / "report" / "images" / "index.csv").open() as file:
+        row = next(r for r in csv.DictReader(file) if r["role"] == "retained" and r["prompt"] == "a face")
+    first = np.asarray(Image.open(done / "report" / "images" / row["file"]))
+    np.testing.assert_array_equal(grid[36:68, :32], first)
+
+
+def test_nothing_is_drawn_twice(again: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = (again / "report" / "report.json").read_bytes()
+    shutil.rmtree(again / "report")
+
+    def never(*_: object) -> None:
+        raise AssertionError("drawn again")
+
+    monkeypatch.setattr(Generator, "draw", never)
+    found = verify(again, "--keep-images")
+    assert found.code == 5, found.err
+    assert "all are there from an earlier run" in found.err
+    assert (again / "report" / "report.json").read_bytes() == report
+
+
+def test_a_damaged_picture_is_drawn_again(again: Path) -> None:
+    report = (again / "report" / "report.json").read_bytes()
+    shutil.rmtree(again / "report")
+    kept = sorted((again / ".ireu" / "pictures").rglob("*.png"))
+    assert len(kept) == 4 * PICTURES
+    kept[0].write_bytes(kept[0].read_bytes()[:50])
+    kept[1].unlink()
+    found = verify(again, "--keep-images")
+    assert "; 2 to draw" in found.err
+    assert (again / "report" / "report.json").read_bytes() == report
+
+
+def test_without_pictures_or_generators(again: Path) -> None:
+    found = verify(again, "--set", "verify.pictures=false", "-o", "plain")
+    assert found.code == 5, found.err
+    assert sorted(path.name for path in (again / "plain").iterdir()) == ["manifest.json", "report.html", "report.json"]
+    assert json.loads((again / "plain" / "report.json").read_text())["level"] == "generator"
+    found = verify(again, "--set", "pictures.generators=none", "-o", "features")
+    assert found.code == 5, found.err
+    report = json.loads((again / "features" / "report.json").read_text())
+    assert report["level"] == "encoder"
+    assert report["not_measured"][0].startswith("Generated pictures")
+    found = verify(again, "--set", "pictures.generators=B", "--set", "pictures.edits=", "-o", "one")
+    figures = json.loads((again / "one" / "report.json").read_text())["figures"]
+    assert {figure["generator"] for figure in figures} == {None, "B"}
+    assert not [figure for figure in figures if figure["name"] == "prompt_adherence"]
+
+
+@pytest.mark.parametrize("text", ["pictures.generators=Z", "pictures.edits=dark,purple"])
+def test_what_does_not_exist_is_named(again: Path, text: str) -> None:
+    found = verify(again, "--set", text, "-o", "other")
+    assert found.code == 3
+    assert text.split(",")[-1].split("=")[-1] in found.err
+    assert text.split("=")[0] in found.err
+
+
+def test_somebodys_own_file_among_the_images_is_never_replaced(again: Path) -> None:
+    (again / "report" / "images" / "notes.txt").write_text("mine")
+    found = verify(again, "--force")
+    assert found.code == 3
+    assert (again / "report" / "images" / "notes.txt").read_text() == "mine"
+
+
+def test_the_bundles_encoder_is_exported_with_its_preprocessing(again: Path, portrait: Path) -> None:
+    shutil.copytree(portrait, again / "own")
+    (again / "own" / "image_encoder" / "preprocessor_config.json").write_text('{"size": {"shortest_edge": 16}}')
+    arguments = ("--encoder", "own", "--targets", "faces", "--retain", "others", "--max-photos", "3")
+    assert run_ireu("locate", *arguments, "--set", "locate.interchange_pairs=0", "-o", "m.pt", cwd=again).code == 0
+    assert run_ireu("unlearn", "--mask", "m.pt", "--steps", "2", "-o", "d.safetensors", cwd=again).code == 0
+    assert run_ireu("export", "--delta", "d.safetensors", "-o", "e", cwd=again).code == 0
+    assert (again / "e" / "preprocessor_config.json").read_text() == '{"size": {"shortest_edge": 16}}'
+
+
+def test_without_the_bundle_it_says_so(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "embedded_folder", lambda: tmp_path / "nowhere")
+    found = run_ireu("locate", "--targets", samples / "faces", "--retain", samples / "others", cwd=tmp_path)
+    assert found.code == 3
+    assert "portrait-mini" in found.err
+    assert "--encoder" in found.err
+    assert found.out == ""
+
+
+def test_pictures_are_kept_by_what_decides_them(tmp_path: Path) -> None:
+    keys = {PictureCache.key(*parts) for parts in (("a", "b", 1), ("a", "b", 2), ("a", "c", 1), ("ab", "", 1))}
+    assert len(keys) == 4
+    cache = PictureCache(tmp_path)
+    picture = np.random.default_rng(0).integers(0, 256, (5, 5, 3), np.uint8)
+    cache.put("ab12", picture)
+    found = cache.get("ab12")
+    assert found is not None
+    np.testing.assert_array_equal(found, picture)
+    assert cache.get("ab13") is None
