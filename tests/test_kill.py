@@ -81,3 +81,24 @@ def test_killed_runs_end_with_the_same_bytes(samples: Path, tmp_path: Path) -> N
     assert snapshot(killed) == snapshot(whole)
     leftovers = [path.name for path in killed.rglob(".*") if ".tmp" in path.name or ".previous" in path.name]
     assert not [name for name in leftovers if not name.startswith(".key")], leftovers
+
+
+@pytest.mark.slow
+def test_a_killed_verification_goes_on_drawing(samples: Path, portrait: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    shutil.copytree(samples, whole)
+    where = ("--encoder", str(portrait), "--tap", "penultimate")
+    assert run(whole, ("locate", *where, "--set", "locate.interchange_pairs=0"))[0] == 0
+    assert run(whole, ("unlearn", "--mask", "mask.pt", "--steps", "3"))[0] == 0
+    shutil.copytree(whole, killed)
+    step = ("verify", "--delta", "delta.safetensors", "--keep-images")
+    code, seconds = run(whole, step)
+    assert code in {4, 5}
+    rng = random.Random(1)
+    hits = sum(kill_after(killed, step, seconds * rng.uniform(0.3, 1.0)) for _ in range(ROUNDS // 2))
+    assert hits >= ROUNDS // 4, "most kills came too late to hit anything"
+    assert run(killed, step)[0] == code
+    assert snapshot(killed) == snapshot(whole)
+    kept = [sorted(path.name for path in (place / ".ireu" / "pictures").rglob("*.png")) for place in (whole, killed)]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) > 100
