@@ -11,6 +11,7 @@ import pytest
 from ireu_cli.config import schema_keys
 from ireu_cli.params import VerifyParams
 from ireu_cli.steps.figures import DEFINITIONS
+from ireu_cli.steps.pictures import PICTURE_DEFINITIONS
 from tests.conftest import run_ireu
 
 ROOT = Path(__file__).parent.parent
@@ -91,7 +92,7 @@ def test_links_flags_and_keys_exist(page: Path) -> None:
 
 def test_every_figure_and_threshold_is_documented() -> None:
     text = (ROOT / "docs" / "verify.md").read_text()
-    for name in DEFINITIONS:
+    for name in DEFINITIONS | PICTURE_DEFINITIONS:
         assert f"`{name}`" in text
     for key in VerifyParams.model_fields:
         if key.startswith(("max_", "min_", "require_")):

@@ -51,7 +51,9 @@ class EncoderParams(Params):
     """Which encoder, and which of its tensors the generator reads."""
 
     source: str = Field(
-        "portrait-mini", description="folder of a CLIPVisionModelWithProjection, a .safetensors file, or a hub id"
+        "portrait-mini",
+        description="portrait-mini (embedded), a folder of a CLIPVisionModelWithProjection, a .safetensors file, "
+        "or a hub id",
     )
     revision: str | None = Field(None, description="revision of a hub id")
     tap: Tap = Field("image_embeds", description="tensor that the generator reads")

@@ -10,7 +10,8 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any key of ireu.toml; repeatable.")
 ]
 Encoder = Annotated[
-    str | None, typer.Option("--encoder", help="Folder, .safetensors file or hub id of the image encoder.")
+    str | None,
+    typer.Option("--encoder", help="portrait-mini, or folder, .safetensors file or hub id of the image encoder."),
 ]
 Tap = Annotated[
     str | None, typer.Option("--tap", help="Tensor the generator reads: pooled, image_embeds, penultimate, last.")
