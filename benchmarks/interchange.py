@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ireu_cli.config import load_config
 from ireu_cli.faces.folder import split_people
-from ireu_cli.maths.interchange import Curve, Moves, compare, curve
+from ireu_cli.maths.interchange import Curve, Moves, compare, curve, identity_span
 from ireu_cli.maths.masks import top_mask
 from ireu_cli.maths.stats import Interval
 from ireu_cli.runtime import generator
@@ -74,18 +74,20 @@ def main() -> None:
     if done.moves is None:
         raise SystemExit(f"None of the {done.left_out} pairs is drawn with two faces: nothing can be said")
     found = {name: _curve(done.moves, options, name) for name in options.locators}
+    span = identity_span(done.moves, RESAMPLES, generator(options.seed, "interchange", "bootstrap"))
     better = {name: _against_random(done.moves, options, name) for name in options.locators if name != "random"}
     if options.json:
         record = {
             "tap": options.tap,
             "pairs": len(done.moves.identity),
             "pairs_without_face": done.left_out,
+            "identity_span": span and asdict(span),
             "curves": {name: asdict(one) for name, one in found.items()},
             "area_against_random": {name: one and asdict(one) for name, one in better.items()},
         }
         print(json.dumps(record, sort_keys=True))
     else:
-        print(_tables(options, done, found, better))
+        print(_tables(options, done, span, found, better))
 
 
 def _options() -> argparse.Namespace:
@@ -171,11 +173,16 @@ def _against_random(moves: Moves, options: argparse.Namespace, name: str) -> Int
 
 
 def _tables(
-    options: argparse.Namespace, done: Interchanged, found: dict[str, Curve], better: dict[str, Interval | None]
+    options: argparse.Namespace,
+    done: Interchanged,
+    span: Interval | None,
+    found: dict[str, Curve],
+    better: dict[str, Interval | None],
 ) -> str:
     count = 0 if done.moves is None else len(done.moves.identity)
     lines = [
-        f"tap {options.tap}, {count} pairs ({done.left_out} more are drawn without a face); [95 % over pairs]\n",
+        f"tap {options.tap}, {count} pairs ({done.left_out} more are drawn without a face); [95 % over pairs]",
+        f"identity spans {_cell(span)} in cosines from A's drawings to B's\n",
         "| locator | area | area less random's | share at half-way | rest at half-way |",
         "|---|---|---|---|---|",
     ]

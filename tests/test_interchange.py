@@ -261,5 +261,14 @@ def test_the_record_of_a_mask_stands_beside_random_ones() -> None:
     assert found["random"]["identity"]["value"] == pytest.approx(0.4, abs=0.15)
     assert found["random"]["background"]["value"] == pytest.approx(0.4, abs=0.25)
     assert found["random"]["without_face"] == 0
+    assert found["identity_span"]["value"] == pytest.approx(7.84, abs=0.02)
+    assert found["identity_span"]["low"] < found["identity_span"]["value"] < found["identity_span"]["high"]
     nothing = record(Interchanged(None, 4), 0.4, 3)
-    assert nothing == {"share": 0.4, "pairs": 0, "pairs_without_face": 4, "mask": None, "random": None}
+    assert nothing == {
+        "share": 0.4,
+        "pairs": 0,
+        "pairs_without_face": 4,
+        "identity_span": None,
+        "mask": None,
+        "random": None,
+    }

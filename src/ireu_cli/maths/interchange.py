@@ -116,6 +116,12 @@ def curve(moves: Moves, shares: Sequence[float], resamples: int, rng: torch.Gene
     return Curve(points, interval(whole), interval(half[0]), interval(half[1]))
 
 
+def identity_span(moves: Moves, resamples: int, rng: torch.Generator) -> Interval | None:
+    """How much more B's drawings lean to B's photos than A's do, on average: in cosines, 0 where identity is lost."""
+    weights = resampled_weights(len(moves.identity), resamples, rng)
+    return interval(weights @ moves.identity_span / weights.sum(1))
+
+
 def compare(first: Moves, second: Moves, resamples: int, rng: torch.Generator) -> Interval | None:
     """Area of the first curve minus that of the second, over the same pairs; both sweeps end at share 1."""
     weights = resampled_weights(len(first.identity), resamples, rng)

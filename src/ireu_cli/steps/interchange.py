@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ireu_cli.maths.interchange import ASPECTS, Moves, Point, curve
+from ireu_cli.maths.interchange import ASPECTS, Moves, Point, curve, identity_span
 from ireu_cli.maths.masks import top_mask
 from ireu_cli.runtime import generator
 from ireu_cli.values import Json, RgbImage
@@ -72,7 +72,13 @@ def record(done: Interchanged, share: float, seed: int) -> dict[str, Json]:
     """
     moves = done.moves
     pairs = 0 if moves is None else len(moves.identity)
-    found: dict[str, Json] = {"share": share, "pairs": pairs, "pairs_without_face": done.left_out}
+    span = None if moves is None else identity_span(moves, _RESAMPLES, generator(seed, "interchange", "bootstrap"))
+    found: dict[str, Json] = {
+        "share": share,
+        "pairs": pairs,
+        "pairs_without_face": done.left_out,
+        "identity_span": span and asdict(span),
+    }
     for column, name in enumerate(("mask", "random")):
         rng = generator(seed, "interchange", "bootstrap")
         found[name] = (
