@@ -145,7 +145,7 @@ class Generator(nn.Module):
     def forward(
         self, noisy: torch.Tensor, steps: torch.Tensor, text: torch.Tensor, features: torch.Tensor
     ) -> torch.Tensor:
-        """Noisy latents (n, 16, 14, 14), steps (n,), text (n, t, 128), features (n, …) -> v (n, 16, 14, 14)."""
+        """Noisy latents (n, 8, 14, 14), steps (n,), text (n, t, 128), features (n, …) -> v (n, 8, 14, 14)."""
         v: torch.Tensor = self.unet(noisy, steps, (text, [self.projection(features)[:, None]])).sample
         return v
 
@@ -182,7 +182,7 @@ def sample(
     steps: int,
     guidance: float,
 ) -> torch.Tensor:
-    """Draw latents (n, 16, 14, 14) as the stock pipeline does."""
+    """Draw latents (n, 8, 14, 14) as the stock pipeline does."""
     scheduler = build_scheduler()
     scheduler.set_timesteps(steps)
     both_text = torch.cat([null_text.expand_as(text), text])

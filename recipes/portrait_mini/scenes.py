@@ -141,7 +141,7 @@ class SceneBank:
         self._held: tuple[int, list[Scene], torch.Tensor] | None = None
 
     def batch(self, step: int, size: int) -> tuple[list[Scene], torch.Tensor]:
-        """Scenes and latents (size, 16, 14, 14) of ``step``; ``size`` must divide a shard.
+        """Scenes and latents (size, 8, 14, 14) of ``step``; ``size`` must divide a shard.
 
         Each round goes through a shard's scenes in another order, so that batches differ between rounds.
         """

@@ -11,13 +11,13 @@ from faces import Photos, data_folder, load_photos, split_validation
 from runs import train, training_arguments
 from torch.nn import functional
 
-CHANNELS = 16
+CHANNELS = 8
 CROP = 80  # it is convolutional: parts of a photo teach it as well as whole photos, at a quarter of the work
-NOISE = 0.08
+NOISE = 0.2
 
 
 def build_vae(width: int) -> AutoencoderTiny:
-    """Factor 8, 16 latent channels, of about unit variance without scaling."""
+    """Factor 8, 8 latent channels, of about unit variance without scaling."""
     return AutoencoderTiny(
         encoder_block_out_channels=(width,) * 4,
         decoder_block_out_channels=(width,) * 4,
@@ -100,12 +100,16 @@ def main() -> None:
     parser = training_arguments(__doc__, "vae", 2e-3)
     parser.set_defaults(batch=16, measure_every=500)
     parser.add_argument("--width", type=int, default=48)
+    parser.add_argument("--start", type=Path, help="checkpoint of another autoencoder: take over all layers that fit")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     data, cache = data_folder(args.data), args.out / "cache"
     photos, held_out = load_photos(data, "train", cache), load_photos(data, "eval", cache)
     vae = build_vae(args.width)
+    if args.start is not None:
+        wanted, held = vae.state_dict(), torch.load(args.start, weights_only=True)["average"]
+        vae.load_state_dict({k: x for k, x in held.items() if x.shape == wanted[k].shape}, strict=False)
     vae.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(vae.parameters(), lr=args.rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     recipe = VaeRecipe(photos, held_out, args.batch, args.precision == "bf16", args.seed)
