@@ -64,13 +64,28 @@ class Judge:
         found = self.cache.get(known) if known else torch.empty(0, 0)
         return {key: _sight(row) for key, row in zip(known, found, strict=True)}
 
+    def see(self, image: RgbImage) -> Sight:
+        """Look at one picture, and keep nothing."""
+        return _sight(self._seen(image))
+
+    def vector(self, crop: RgbImage) -> Tensor:
+        """The recogniser's unit vector (d,) of a face that is aligned already."""
+        device = next(self.recogniser.net.parameters()).device
+        pixels = torch.from_numpy(np.ascontiguousarray(crop)).to(device).permute(2, 0, 1)[None].float() / 255
+        with torch.inference_mode():
+            return self.recogniser.embed(pixels)[0].float().cpu()
+
     def _row(self, load: Callable[[], RgbImage]) -> Tensor | None:
-        """Landmarks (10), then the vector (d,): float32, all NaN without a face; None for an unreadable photo."""
+        """As `_seen`; None for an unreadable photo."""
         try:
             # A copy: what Pillow gives cannot be written to, which torch warns of.
             image = np.array(load())
         except BadPhotoError:
             return None
+        return self._seen(image)
+
+    def _seen(self, image: RgbImage) -> Tensor:
+        """Landmarks (10), then the vector (d,): float32, all NaN without a face."""
         face = self.check.look([image])[0]
         try:
             if face.score < self.check.threshold:
@@ -78,17 +93,11 @@ class Judge:
             crop, _ = crop_face(image, face.landmarks.astype(np.float64), ALIGNED, 0.0)
         except BadPhotoError:
             return torch.full((10 + self._width,), torch.nan)
-        return torch.cat([torch.from_numpy(face.landmarks).flatten(), self._vector(crop)])
+        return torch.cat([torch.from_numpy(face.landmarks).flatten(), self.vector(crop)])
 
     @property
     def _width(self) -> int:
         return int(self.recogniser.net.fc.out_features)
-
-    def _vector(self, crop: RgbImage) -> Tensor:
-        device = next(self.recogniser.net.parameters()).device
-        pixels = torch.from_numpy(np.ascontiguousarray(crop)).to(device).permute(2, 0, 1)[None].float() / 255
-        with torch.inference_mode():
-            return self.recogniser.embed(pixels)[0].float().cpu()
 
 
 def open_judge(bundle: Bundle, device: str, kept: Path) -> Judge:

@@ -8,44 +8,44 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ConfigError
-from ireu_cli.faces.align import Points, crop_face, face_matrix
-from ireu_cli.faces.decode import BadPhotoError
+from ireu_cli.faces.align import crop_face, face_matrix
 from ireu_cli.faces.swap import Face
 from ireu_cli.manifest import digest_of
-from ireu_cli.models.clip import Encoder, fingerprint_of
-from ireu_cli.models.face_check import FaceCheck, load_face_check
+from ireu_cli.models.clip import Encoder
 from ireu_cli.models.generator import Generator, load_generators, null_features
 from ireu_cli.models.portrait import find_bundle
-from ireu_cli.models.recogniser import ALIGNED, Recogniser, load_recogniser
+from ireu_cli.models.recogniser import ALIGNED
 from ireu_cli.steps.interchange import Drawing
 from ireu_cli.steps.saliency import Likeness, similarity
-from ireu_cli.values import RgbImage
+from ireu_cli.workflow.judge import Judge, open_judge
 from ireu_cli.workflow.session import Session
 
-_NOWHERE = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], dtype=torch.float64)
+_NOWHERE = np.eye(2, 3)
 """The map for a picture without a face, whose similarity nobody reads."""
 
 
 @dataclass(frozen=True)
 class Studio:
-    """A generator, the recogniser and the face check that judge its pictures, its base prompt and the null features."""
+    """A generator, the judges of its pictures, its base prompt and the null features."""
 
     generator: Generator
-    recogniser: Recogniser
-    check: FaceCheck
+    judge: Judge
     prompt: str
     null: Tensor
 
     @property
     def fingerprint(self) -> str:
         """Digest (hex) of everything that decides pictures and judgements, given features and seeds."""
-        judges = [fingerprint_of(net.state_dict()) for net in (self.recogniser.net, self.check.net)]
-        return digest_of([self.generator.fingerprint, *judges, self.check.threshold, self.prompt])
+        return digest_of([self.generator.fingerprint, self.judge.fingerprint, self.prompt])
 
     def draw(self, features: Tensor, seeds: Sequence[int]) -> list[Drawing]:
         """Draw with the base prompt, and look at what was drawn."""
-        pictures = self.generator.draw(features, self.null, [self.prompt] * len(features), seeds)
-        return [self._judged(picture) for picture in pictures]
+        drawings = []
+        for picture in self.generator.draw(features, self.null, [self.prompt] * len(features), seeds):
+            sight = self.judge.see(picture)
+            face = None if sight.landmarks is None else sight.vector
+            drawings.append(Drawing(picture, face, sight.landmarks))
+        return drawings
 
     def face(self, face: Face) -> Tensor:
         """The recogniser's unit vector (d,) of a photo.
@@ -54,7 +54,8 @@ class Studio:
             BadPhotoError: its landmarks span nothing.
         """
         crop, _ = crop_face(face.image, face.points, ALIGNED, 0.0)
-        return self._embed(crop)
+        # A copy, as gradients cannot pass a product with what was made in inference mode.
+        return self.judge.vector(crop).clone()
 
     def likeness(self, photo: Tensor, seeds: Sequence[int], steps: int) -> Likeness:
         """Similarity of sketches, one for each seed, to a photo, given as the recogniser's unit vector (d,)."""
@@ -62,38 +63,13 @@ class Studio:
         def of(features: Tensor) -> tuple[Tensor, Tensor]:
             pictures = self.generator.sketch(features, self.null, [self.prompt] * len(features), seeds, steps)
             shown = (pictures.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-            matrices = [self._matrix(points) for points in self._points(list(shown))]
-            found = torch.tensor([matrix is not None for matrix in matrices])
-            filled = torch.stack([_NOWHERE if matrix is None else matrix for matrix in matrices])
-            return similarity(pictures, filled, photo, self.recogniser), found
+            places = [self.judge.see(picture).landmarks for picture in shown]
+            found = torch.tensor([points is not None for points in places])
+            matrices = [_NOWHERE if points is None else face_matrix(points, ALIGNED, 0.0) for points in places]
+            frames = torch.from_numpy(np.stack(matrices))
+            return similarity(pictures, frames, photo, self.judge.recogniser), found
 
         return of
-
-    def _judged(self, picture: RgbImage) -> Drawing:
-        points = self._points([picture])[0]
-        if points is None or self._matrix(points) is None:
-            return Drawing(picture, None, None)
-        crop, _ = crop_face(picture, points, ALIGNED, 0.0)
-        return Drawing(picture, self._embed(crop), points)
-
-    def _points(self, pictures: Sequence[RgbImage]) -> list[Points | None]:
-        """Landmarks in pixels, None where the check finds no face."""
-        seen = self.check.look(pictures)
-        return [face.landmarks.astype(np.float64) if face.score >= self.check.threshold else None for face in seen]
-
-    def _matrix(self, points: Points | None) -> Tensor | None:
-        if points is None:
-            return None
-        try:
-            return torch.from_numpy(face_matrix(points, ALIGNED, 0.0))
-        except BadPhotoError:
-            return None
-
-    @torch.no_grad()
-    def _embed(self, crop: RgbImage) -> Tensor:
-        device = next(self.recogniser.net.parameters()).device
-        pixels = torch.from_numpy(np.ascontiguousarray(crop)).to(device).permute(2, 0, 1)[None].float() / 255
-        return self.recogniser.embed(pixels)[0].cpu()
 
 
 def open_studio(session: Session, encoder: Encoder) -> Studio | None:
@@ -108,9 +84,8 @@ def open_studio(session: Session, encoder: Encoder) -> Studio | None:
         return None
     with session.timed("load_generator"):
         generator = load_generators(source, [tap], device)[0]
-        recogniser = load_recogniser(bundle.folder / bundle.recogniser, device)
-        check = load_face_check(bundle.folder / bundle.face_check, device)
-    return Studio(generator, recogniser, check, bundle.prompt, null_features(encoder, tap))
+        judge = open_judge(bundle, device, session.run.features)
+    return Studio(generator, judge, bundle.prompt, null_features(encoder, tap))
 
 
 def need_studio(session: Session, encoder: Encoder) -> Studio:
