@@ -466,3 +466,8 @@ def test_odd_arguments_end_in_one_sentence(fresh: Path, arguments: list[str]) ->
     assert found.code in {2, 3}, found.err
     assert len([line for line in found.err.splitlines() if line.startswith("ireu: ")]) == 1
     assert not list(fresh.glob("n*"))
+
+
+def test_short_help_is_help() -> None:
+    assert run_ireu("verify", "-h").out == run_ireu("verify", "--help").out
+    assert run_ireu("-h").code == 0

@@ -56,6 +56,26 @@ def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ("unlearn.alhpa", "did you mean unlearn.alpha?"),
+        ("unlearn.top_fraction", "did you mean locate.top_fraction?"),
+        ("tap", "did you mean encoder.tap?"),
+    ],
+)
+def test_an_unknown_key_names_the_one_probably_meant(tmp_path: Path, key: str, advice: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(None, {}, {key: "1"}, cwd=tmp_path)
+    assert advice in str(error.value)
+
+
+def test_an_unknown_key_like_no_other_gets_no_advice(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(None, {}, {"unlearn.quite_another_thing": "1"}, cwd=tmp_path)
+    assert "did you mean" not in str(error.value)
+
+
 def test_missing_explicit_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         load_config(tmp_path / "none.toml", {}, {})

@@ -1,5 +1,6 @@
 """Flag > manifest of the input > environment > file > default, every value with its source, every mistake at once."""
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -178,6 +179,15 @@ def _all_mistakes(error: ValidationError, sources: Mapping[str, Source]) -> str:
     for item in error.errors(include_url=False, include_context=False):
         key = ".".join(str(part) for part in item["loc"][:2])
         source = sources.get(key) or sources.get(".".join(str(part) for part in item["loc"]), "file")
-        what = "unknown key" if item["type"] == "extra_forbidden" else item["msg"][0].lower() + item["msg"][1:]
+        unknown = item["type"] == "extra_forbidden"
+        what = f"unknown key{_near(key)}" if unknown else item["msg"][0].lower() + item["msg"][1:]
         parts.append(f"{key} ({source}): {what}")
     return "The configuration has mistakes: " + "; ".join(dict.fromkeys(parts))
+
+
+def _near(key: str) -> str:
+    """Name the key that was probably meant: one of the same name elsewhere, else one that is spelt alike."""
+    known = schema_keys()
+    same = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
+    alike = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+    return f", did you mean {(same or alike)[0]}?" if same or alike else ""

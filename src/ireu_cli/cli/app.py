@@ -20,6 +20,7 @@ app = typer.Typer(
     help="Make image generators unable to draw a particular person, by editing their image encoder.",
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

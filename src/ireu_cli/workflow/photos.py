@@ -156,7 +156,10 @@ def batch_of(lens: Lens, photos: Sequence[Photo], positions: Sequence[int]) -> t
 
 
 def _tell(session: Session, what: str, people: People) -> None:
-    session.talk.note(f"{what}: {len(people.photos)} people, {len(people.flat)} photos")
+    persons, photos = len(people.photos), len(people.flat)
+    session.talk.note(
+        f"{what}: {persons} {'person' if persons == 1 else 'people'}, {photos} photo{'' if photos == 1 else 's'}"
+    )
     for note in people.notes:
         session.talk.note(f"{what}: {note}")
 
