@@ -90,7 +90,8 @@ def main() -> None:
         shutil.copyfile(run / "ip_adapter.safetensors", to / name / "ip_adapter.safetensors")
     if args.face_encoder is not None:
         shutil.copyfile(args.face_encoder, to / "face_encoder.onnx")
-    index = {
+    people = {"people": "people"} if (to / "people").is_dir() else {}
+    index = people | {
         "schema_version": 1,
         "image_encoder": "image_encoder",
         "recogniser": "recogniser",

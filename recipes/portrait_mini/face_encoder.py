@@ -11,7 +11,7 @@ from views import ALIGNED
 
 from ireu_cli.models.face_net import FaceNet
 
-WIDTHS, BLOCKS, TAIL = (32, 48, 96, 192), (1, 2, 3, 2), 64
+WIDTHS, BLOCKS, TAIL = (32, 48, 96, 192), (1, 2, 3, 2), 24
 
 
 class FaceEncoder(FaceNet):
