@@ -10,9 +10,11 @@ import onnxruntime
 import torch
 from conditions import Conditions, encoder_conditions, face_conditions
 from diffusers import AutoencoderTiny
+from face_encoder import Student
 from faces import Photos, data_folder, load_photos, split_validation
 from generator import Generator, build_scheduler, plain_unet, sample, save_adapter
 from landmarks import load_landmarks
+from likeness import Likeness
 from PIL import Image
 from runs import train, training_arguments
 from scenes import FRAMES, PICTURE, VIEWS, SceneBank, Scenes
@@ -42,13 +44,20 @@ class Words:
 
 
 class GeneratorRecipe:
-    """v-prediction (Salimans and Ho 2022)."""
+    """v-prediction (Salimans and Ho 2022), and likeness on part of a batch, where little noise is left."""
 
     def __init__(
-        self, args: Any, bank: SceneBank, words: Words, seen: Conditions, held: Conditions, judge: Any
+        self,
+        args: Any,
+        bank: SceneBank,
+        words: Words,
+        conditions: tuple[Conditions, Conditions],
+        judge: Judge,
+        likeness: Likeness | None,
     ) -> None:
-        self.args, self.bank, self.words, self.seen, self.held, self.judge = args, bank, words, seen, held, judge
-        self.weights = {"v": 1.0}
+        self.args, self.bank, self.words, self.judge, self.likeness = args, bank, words, judge, likeness
+        self.seen, self.held = conditions
+        self.weights = {"v": 1.0} | ({} if likeness is None else {"likeness": args.likeness})
         self.alphas = build_scheduler().alphas_cumprod
         self.bf16 = args.precision == "bf16"
 
@@ -72,7 +81,13 @@ class GeneratorRecipe:
         error = (v.float() - target).square().mean((1, 2, 3))
         # Little noise leaves only fine texture to learn, of which there is no end: it counts less.
         snr = self.alphas[t] / (1 - self.alphas[t]).clamp_min(1e-6)
-        return {"v": (error * (6 / (snr + 1)).clamp(max=1)).mean()}
+        losses = {"v": (error * (6 / (snr + 1)).clamp(max=1)).mean()}
+        if self.likeness is not None:
+            rows = (self.likeness.usable(scenes, t) & ~no_face).nonzero().flatten()[: max(1, size // 4)]
+            estimate = (alpha.sqrt() * noisy - (1 - alpha).sqrt() * v.float())[rows]
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                losses["likeness"] = self.likeness([scenes[i] for i in rows.tolist()], estimate, self.alphas[t[rows]])
+        return losses
 
     @torch.no_grad()
     def measure(self, generator: Generator) -> dict[str, Any]:
@@ -146,6 +161,8 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs=2, required=True)
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the image encoder, or the face encoder")
     parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--likeness", type=float, default=0.0, help="weight of the likeness to the photo's person")
+    parser.add_argument("--face-encoder", type=Path, help="run of the face encoder that judges likeness")
     parser.add_argument("--start", type=Path, help="checkpoint of a generator of the same widths whose UNet to take")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -173,7 +190,13 @@ def main() -> None:
     decayed, others = ([p for p in generator.parameters() if (p.ndim >= 2) == wide] for wide in (True, False))
     groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.99), fused=True)
-    recipe = GeneratorRecipe(args, bank, Words(args.out / "text"), seen, held, Judge(data, held_out))
+    likeness = None
+    if args.likeness:
+        student = Student()
+        student.load_state_dict(torch.load(args.face_encoder / "last.pt", weights_only=True)["average"])
+        known = face_conditions(args.face_encoder / "face_encoder.onnx", photos, cache / "seen_0")
+        likeness = Likeness(student.encoder, known, vae)
+    recipe = GeneratorRecipe(args, bank, Words(args.out / "text"), (seen, held), Judge(data, held_out), likeness)
     facts = {"data_sha256": {"train": photos.digest, "eval": held_out.digest}}
     train(args, facts, generator, [optimiser], recipe)
 
