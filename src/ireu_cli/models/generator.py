@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -217,7 +218,9 @@ def _quiet() -> Iterator[None]:
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with quiet_transformers():
+        with quiet_transformers(), warnings.catch_warnings():
+            # Advice on scheduler settings, which are the bundle's own and which nobody can follow here.
+            warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:
         logging.set_verbosity(level)
