@@ -391,7 +391,7 @@ def test_an_interruption_between_checkpoints_loses_nothing(fresh: Path, number: 
 
     session = open_session(
         "unlearn",
-        load_config(None, {}, {"run.run_dir": fresh / ".ireu"}),
+        load_config(None, {}, {"run.run_dir": fresh / ".ireu", "encoder.source": str(fresh / "encoder")}),
         Terminal(quiet=True, verbose=False),
         force=False,
     )
