@@ -10,14 +10,15 @@ import onnxruntime
 import torch
 from conditions import Conditions, encoder_conditions, face_conditions
 from diffusers import AutoencoderTiny
-from face_encoder import Student
 from faces import Photos, data_folder, load_photos, split_validation
 from generator import Generator, build_scheduler, plain_unet, sample, save_adapter
+from graph import Graph
 from landmarks import load_landmarks
 from likeness import Likeness
 from PIL import Image
 from runs import train, training_arguments
 from scenes import FRAMES, PICTURE, VIEWS, SceneBank, Scenes
+from teacher import Teacher, teach_plain
 from torch.nn import functional
 from train_text import LENGTH
 from train_vae import CHANNELS
@@ -44,7 +45,7 @@ class Words:
 
 
 class GeneratorRecipe:
-    """v-prediction (Salimans and Ho 2022), and likeness on part of a batch, where little noise is left."""
+    """v-prediction (Salimans and Ho 2022), and likeness on part of a batch, where noise hides who it is."""
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class GeneratorRecipe:
             rows = (self.likeness.usable(scenes, t) & ~no_face).nonzero().flatten()[: max(1, size // 4)]
             estimate = (alpha.sqrt() * noisy - (1 - alpha).sqrt() * v.float())[rows]
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-                losses["likeness"] = self.likeness([scenes[i] for i in rows.tolist()], estimate, self.alphas[t[rows]])
+                losses["likeness"] = self.likeness([scenes[i] for i in rows.tolist()], estimate)
         return losses
 
     @torch.no_grad()
@@ -162,7 +163,6 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the image encoder, or the face encoder")
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--likeness", type=float, default=0.0, help="weight of the likeness to the photo's person")
-    parser.add_argument("--face-encoder", type=Path, help="run of the face encoder that judges likeness")
     parser.add_argument("--start", type=Path, help="checkpoint of a generator of the same widths whose UNet to take")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -192,10 +192,9 @@ def main() -> None:
     optimiser = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.99), fused=True)
     likeness = None
     if args.likeness:
-        student = Student()
-        student.load_state_dict(torch.load(args.face_encoder / "last.pt", weights_only=True)["average"])
-        known = face_conditions(args.face_encoder / "face_encoder.onnx", photos, cache / "seen_0")
-        likeness = Likeness(student.encoder, known, vae)
+        teacher = Teacher(data / "models" / "recogniser_e.onnx", args.threads)
+        truth = teach_plain(teacher, photos, torch.arange(len(photos.person)), cache / "taught_train.npy")
+        likeness = Likeness(Graph(data / "models" / "recogniser_e.onnx"), truth, vae)
     recipe = GeneratorRecipe(args, bank, Words(args.out / "text"), (seen, held), Judge(data, held_out), likeness)
     facts = {"data_sha256": {"train": photos.digest, "eval": held_out.digest}}
     train(args, facts, generator, [optimiser], recipe)

@@ -1,16 +1,16 @@
 """Controls and criteria on the pictures of one generator."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from ireu_cli.params import VerifyParams
-from ireu_cli.report import Control, Criterion, Figure, Outcome, Role, State
+from ireu_cli.report import Control, Criterion, Figure, Role, State
+from ireu_cli.steps.judgement import Sense, control, criterion
 from ireu_cli.steps.pictures import GeneratorEvidence
 
 _TARGETS: tuple[Role, ...] = ("target-seen", "target-unseen")
 _ROLES: tuple[Role, ...] = (*_TARGETS, "look-alike", "retained")
 
-_CRITERIA: tuple[tuple[str, tuple[str, tuple[Role, ...], State], Literal["at most", "at least"], str, str], ...] = (
+_CRITERIA: tuple[tuple[str, tuple[str, tuple[Role, ...], State], Sense, str, str], ...] = (
     ("reidentified_seen", ("reidentified", ("target-seen",), "edited"), "at most", "max_reidentified_seen",
      "pictures from photos used in unlearning that the recogniser still matches"),
     ("reidentified_unseen", ("reidentified", ("target-unseen",), "edited"), "at most", "max_reidentified_unseen",
@@ -48,7 +48,7 @@ def picture_controls(
     faces = _values(figures, "face_found", _ROLES, "original")
     photos = sum(len(rows) for rows in evidence.retained_photos)
     remaining = max(params.max_reidentified_seen, params.max_reidentified_unseen)
-    met: tuple[tuple[str, float | None, float, str], ...] = (
+    demands: tuple[tuple[str, float | None, float, str], ...] = (
         ("photos_show_faces", min(shown, default=None), params.min_faces, "photos drawn from that show a face"),
         ("original_draws_faces", min(faces, default=None), params.min_faces,
          "pictures with a face, drawn with the original encoder"),
@@ -57,17 +57,7 @@ def picture_controls(
         ("false_match_rate_resolved", photos * params.false_match_rate, params.min_impostors_per_error,
          "expected false matches among retained photos with a face"),
     )  # fmt: skip
-    controls = [
-        Control(
-            name=name,
-            generator=evidence.generator,
-            met=found is not None and found >= needed,
-            found=found,
-            needed=needed,
-            meaning=meaning,
-        )
-        for name, found, needed, meaning in met
-    ]
+    controls = [control(*demand, generator=evidence.generator) for demand in demands]
     no_op = Control(
         name="no_op_fails",
         generator=evidence.generator,
@@ -89,13 +79,14 @@ def picture_criteria(
         # Without other photos of the targets a control says so, or the user has waived it.
         if found or name != "reidentified_unseen" or params.require_unseen:
             worst = None if not found else max(found) if sense == "at most" else min(found)
-            criteria.append(_criterion(evidence.generator, name, worst, sense, getattr(params, key), meaning))
+            threshold = getattr(params, key)
+            criteria.append(criterion(name, worst, sense, threshold, meaning, evidence.generator))
     edits = {state: _values(figures, "prompt_adherence", ("retained",), state) for state in ("original", "edited")}
     if edits["original"]:
         drop = edits["original"][0] - edits["edited"][0] if edits["edited"] else None
         meaning = "share of retained pictures that no longer show the edit asked for"
         allowed = params.max_adherence_drop
-        criteria.append(_criterion(evidence.generator, "adherence_drop", drop, "at most", allowed, meaning))
+        criteria.append(criterion("adherence_drop", drop, "at most", allowed, meaning, evidence.generator))
     return tuple(criteria)
 
 
@@ -106,25 +97,3 @@ def _values(figures: Sequence[Figure], name: str, roles: Sequence[Role], state: 
         for figure in figures
         if (figure.name, figure.role, figure.state, figure.edit) == (name, role, state, None)
     ]
-
-
-def _criterion(
-    generator: str,
-    name: str,
-    found: float | None,
-    sense: Literal["at most", "at least"],
-    threshold: float,
-    meaning: str,
-) -> Criterion:
-    outcome: Outcome = "inconclusive"
-    if found is not None:
-        outcome = "pass" if (found <= threshold if sense == "at most" else found >= threshold) else "fail"
-    return Criterion(
-        name=name,
-        generator=generator,
-        outcome=outcome,
-        found=found,
-        threshold=threshold,
-        sense=sense,
-        meaning=meaning,
-    )

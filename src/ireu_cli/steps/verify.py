@@ -7,7 +7,6 @@ asked too, and all of them have to agree.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
@@ -15,6 +14,7 @@ from ireu_cli.params import VerifyParams
 from ireu_cli.report import Control, Criterion, Figure, Outcome, Role, State
 from ireu_cli.steps.figures import Evidence, find_figure, measure
 from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria
+from ireu_cli.steps.judgement import Sense, control, criterion
 from ireu_cli.steps.pictures import GeneratorEvidence, measure_pictures
 
 
@@ -81,19 +81,19 @@ def _controls(evidence: Evidence, figures: Sequence[Figure], params: VerifyParam
     ]
     unseen = sum(int((~person.seen).sum()) for person in evidence.targets)
     controls = [
-        _control(
+        control(
             "original_shows_target",
             min(before, default=None),
             params.min_original_match,
             "share of target photos that match with the original encoder",
         ),
-        _control(
+        control(
             "gallery_people",
             len(evidence.retained),
             params.min_gallery_people,
             "retained people that unlearning did not use",
         ),
-        _control(
+        control(
             "false_match_rate_resolved",
             photos * params.false_match_rate,
             params.min_impostors_per_error,
@@ -108,16 +108,12 @@ def _controls(evidence: Evidence, figures: Sequence[Figure], params: VerifyParam
         ),
     ]
     if params.require_unseen:
-        controls.append(_control("unseen_photos", unseen, 1, "photos of the targets that unlearning did not use"))
+        controls.append(control("unseen_photos", unseen, 1, "photos of the targets that unlearning did not use"))
     return tuple(controls)
 
 
-def _control(name: str, found: float | None, needed: float, meaning: str) -> Control:
-    return Control(name=name, met=found is not None and found >= needed, found=found, needed=needed, meaning=meaning)
-
-
 _UNSEEN = "match_unseen"
-_CRITERIA: tuple[tuple[str, tuple[str, Role, State], Literal["at most", "at least"], str, str], ...] = (
+_CRITERIA: tuple[tuple[str, tuple[str, Role, State], Sense, str, str], ...] = (
     ("match_seen", ("match_rate", "target-seen", "edited"), "at most", "max_match_seen",
      "target photos used in unlearning that still match"),
     (_UNSEEN, ("match_rate", "target-unseen", "edited"), "at most", "max_match_unseen",
@@ -140,25 +136,16 @@ def _criteria(evidence: Evidence, figures: Sequence[Figure], params: VerifyParam
         figure = find_figure(figures, *key)
         if figure is not None or name != _UNSEEN or params.require_unseen:
             found = None if figure is None else figure.value
-            criteria.append(_criterion(name, found, sense, getattr(params, threshold), meaning))
+            criteria.append(criterion(name, found, sense, getattr(params, threshold), meaning))
     worst = float(evidence.null_relative.max())
     meaning = "relative change of the worse of the two null images"
-    return (*criteria, _criterion("null_change", worst, "at most", params.max_null_change, meaning))
-
-
-def _criterion(
-    name: str, found: float | None, sense: Literal["at most", "at least"], threshold: float, meaning: str
-) -> Criterion:
-    outcome: Outcome = "inconclusive"
-    if found is not None:
-        outcome = "pass" if (found <= threshold if sense == "at most" else found >= threshold) else "fail"
-    return Criterion(name=name, outcome=outcome, found=found, threshold=threshold, sense=sense, meaning=meaning)
+    return (*criteria, criterion("null_change", worst, "at most", params.max_null_change, meaning))
 
 
 def _conclude(controls: Sequence[Control], criteria: Sequence[Criterion]) -> tuple[Outcome, str]:
-    unmet = [control for control in controls if not control.met]
-    failed = [criterion for criterion in criteria if criterion.outcome == "fail"]
-    unknown = [criterion for criterion in criteria if criterion.outcome == "inconclusive"]
+    unmet = [c for c in controls if not c.met]
+    failed = [c for c in criteria if c.outcome == "fail"]
+    unknown = [c for c in criteria if c.outcome == "inconclusive"]
     if unmet:
         parts = [f"{_name(c)} is {_number(c.found)}, needed {c.needed:g} ({c.meaning})" for c in unmet]
         return "inconclusive", "The evidence does not suffice: " + "; ".join(parts) + "."

@@ -22,8 +22,8 @@ FOLDER_FILES = frozenset(
     | {"config.json", "model.safetensors", "preprocessor_config.json"}
 )
 """The files that ireu writes into an output folder."""
-PICTURE_FOLDERS = frozenset({"pictures", "images"})
-"""The folders that it makes in there, for PNG files and their index."""
+GRIDS, IMAGES = "pictures", "images"
+"""The folders that it makes in there, for grids and for all pictures with their index."""
 
 
 def foreign_files(folder: Path) -> list[Path]:
@@ -31,7 +31,7 @@ def foreign_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     ours = {folder / name for name in FOLDER_FILES}
-    pictures = [folder / name for name in PICTURE_FOLDERS if (folder / name).is_dir()]
+    pictures = [folder / name for name in (GRIDS, IMAGES) if (folder / name).is_dir()]
     inside = [path for place in pictures for path in place.iterdir()]
     foreign = [path for path in folder.iterdir() if path not in ours and path not in pictures]
     return foreign + [path for path in inside if path.suffix != ".png" and path.name != "index.csv"]

@@ -17,8 +17,6 @@ from ireu_cli.store.pictures import png_bytes
 from ireu_cli.values import Photo, RgbImage
 from ireu_cli.workflow.drawing import Drawn
 
-GRIDS, IMAGES = "pictures", "images"
-"""Folders inside the report."""
 _COLUMNS = 8
 _GAP = 4
 _STATES = ("original", "edited")

@@ -20,7 +20,7 @@ from ireu_cli.steps.shots import EDITS, Shot, nearest, plan_shots, prompt_of
 from ireu_cli.store.pictures import PictureCache
 from ireu_cli.values import Photo, RgbImage
 from ireu_cli.workflow.judge import Judge, Sight, open_judge
-from ireu_cli.workflow.photos import Lens, photo_reader
+from ireu_cli.workflow.photos import Lens
 from ireu_cli.workflow.session import Session
 
 _NO_SIGHT = Sight(None, torch.empty(0))
@@ -81,7 +81,12 @@ def open_show(session: Session) -> Show | None:
 
 
 def draw_all(
-    session: Session, show: Show, delta: Manifest, encoders: tuple[Encoder, Encoder], people: tuple[People, People]
+    session: Session,
+    show: Show,
+    delta: Manifest,
+    encoders: tuple[Encoder, Encoder],
+    people: tuple[People, People],
+    reader: PhotoReader,
 ) -> tuple[tuple[Drawn, ...], tuple[GeneratorEvidence, ...]]:
     """Draw with every generator, before and after, and gather what the judges see.
 
@@ -91,11 +96,11 @@ def draw_all(
         delta: the record of unlearning, which tells seen photos from unseen ones.
         encoders: the original and the edited one.
         people: all photos of the targets, and of the retained people whom unlearning never used.
+        reader: reads the photos.
 
     Raises:
         PhotoError: a photo changed since it was encoded.
     """
-    reader = photo_reader(session.config)
     targets, retained = people
     sights = _look_at_photos(session, show.judge, reader, [*targets.flat, *retained.flat])
     vectors = [[_vectors(sights, person) for person in group.photos] for group in people]

@@ -4,11 +4,12 @@ import torch
 from torch import Tensor
 
 from ireu_cli.faces.folder import People
+from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest
 from ireu_cli.models.clip import Encoder
 from ireu_cli.steps.figures import Evidence, PersonEvidence
 from ireu_cli.values import Photo
-from ireu_cli.workflow.photos import Lens, flatten_tokens, load_retain, load_targets, photo_reader
+from ireu_cli.workflow.photos import Lens, flatten_tokens, load_retain, load_targets
 from ireu_cli.workflow.session import Session
 
 _PIECE = 32
@@ -28,11 +29,15 @@ def load_people(session: Session, delta: Manifest) -> tuple[People, People, Peop
 
 
 def gather(
-    session: Session, delta: Manifest, original: Encoder, edited: Encoder, people: tuple[People, People, People]
+    session: Session,
+    delta: Manifest,
+    original: Encoder,
+    edited: Encoder,
+    people: tuple[People, People, People],
+    reader: PhotoReader,
 ) -> Evidence:
     """Encode everybody with both encoders and compare, photo by photo."""
     targets, fresh, used = people
-    reader = photo_reader(session.config)
     before, after = Lens(session, original, reader), Lens(session, edited, reader)
     targets = before.encode(targets, "--targets", "target photos, original")
     fresh = before.encode(fresh, "--retain", "retained photos, original")

@@ -115,7 +115,7 @@ def _check_served(
         return found | {"verified_again": None}
     kept = _kept_in_features(session, parent, original, served, with_delta(original, delta))
     _refuse_vanished(kept, session.config.export.min_edit_kept, dtype)
-    evidence = gather(session, parent, original, served, load_people(session, parent))
+    evidence = gather(session, parent, original, served, load_people(session, parent), photo_reader(session.config))
     verified = verify(evidence, session.config.verify, session.config.seed)
     session.talk.note(f"verified again in {dtype}: {verified.outcome}. {verified.reason}")
     criteria = {criterion.name: criterion.found for criterion in verified.criteria}

@@ -1,16 +1,13 @@
 """`ireu samples`: a folder with everything for a whole job, drawn and trained for the purpose."""
 
-import io
 import shutil
 from importlib import resources
 from pathlib import Path
 
-from PIL import Image
-
 from ireu_cli.errors import ArtifactError
 from ireu_cli.samples.draw import draw_photo, person_numbers, photo_numbers
 from ireu_cli.store.files import write_bytes, write_folder
-from ireu_cli.values import RgbImage
+from ireu_cli.store.pictures import png_bytes
 
 TARGETS, OTHERS = 1, 60
 TARGET_PHOTOS, OTHER_PHOTOS = 10, 8
@@ -61,15 +58,11 @@ def write_samples(out: Path, seed: int, *, force: bool) -> None:
             group, count = ("faces", TARGET_PHOTOS) if number < TARGETS else ("others", OTHER_PHOTOS)
             for photo in range(count):
                 picture = draw_photo(person_numbers(seed, number), photo_numbers(seed, number, photo))
-                write_bytes(folder / group / f"person-{number:02d}" / f"{photo:02d}.png", _png(picture), durable=False)
+                write_bytes(
+                    folder / group / f"person-{number:02d}" / f"{photo:02d}.png", png_bytes(picture), durable=False
+                )
         with resources.as_file(resources.files("ireu_cli.samples") / "encoder") as encoder:
             shutil.copytree(encoder, folder / "encoder")
         write_bytes(folder / "ireu.toml", _SETTINGS.encode())
 
     write_folder(out, fill)
-
-
-def _png(picture: RgbImage) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    return buffer.getvalue()

@@ -179,7 +179,7 @@ class Session:
         if self.force:
             return None
         if not record.exists():
-            if output.is_file() or _names(output):
+            if output.is_file() or (output.is_dir() and any(output.iterdir())):
                 raise ArtifactError(
                     f"{output} exists and has no manifest of ireu", "Choose another --out, or overwrite it with --force"
                 )
@@ -284,10 +284,6 @@ def _check_key(step: Step, resolved: Resolved, run: RunDir, manifest: Manifest) 
             "so it cannot tell which photos were used",
             f"Run from the folder where {manifest.step} ran, or name its run folder with --run-dir",
         )
-
-
-def _names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def _refuse_foreign(record: Path, output: Path) -> None:

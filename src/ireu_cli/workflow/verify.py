@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ireu_cli.config import Resolved
 from ireu_cli.faces.folder import People
+from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest
 from ireu_cli.models.clip import Encoder, with_delta
 from ireu_cli.models.reach import reach_of
@@ -12,10 +13,17 @@ from ireu_cli.report_page import page
 from ireu_cli.steps.figures import DEFINITIONS, Evidence
 from ireu_cli.steps.pictures import PICTURE_DEFINITIONS, GeneratorEvidence
 from ireu_cli.steps.verify import Verified, unusable, verify
-from ireu_cli.store.artifacts import REPORT_MANIFEST_NAME, REPORT_NAME, read_delta, write_manifest
+from ireu_cli.store.artifacts import (
+    GRIDS,
+    IMAGES,
+    REPORT_MANIFEST_NAME,
+    REPORT_NAME,
+    read_delta,
+    write_manifest,
+)
 from ireu_cli.store.files import read_bytes, write_bytes, write_folder
 from ireu_cli.values import WeightDelta
-from ireu_cli.workflow.album import GRIDS, IMAGES, make_grids, write_images
+from ireu_cli.workflow.album import make_grids, write_images
 from ireu_cli.workflow.drawing import Drawn, Show, draw_all, open_show
 from ireu_cli.workflow.evidence import gather, load_people
 from ireu_cli.workflow.photos import photo_reader
@@ -59,12 +67,13 @@ def run_verify(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
         if (done := session.already_done(draft, record, out)) is not None:
             return StepResult(out / REPORT_NAME, done, reused=True, report=read_report(out / REPORT_NAME))
         session.run.start(draft, out)
-        evidence = gather(session, parent, original, edited, people)
-        drawn, pictures = _pictures(session, show, parent, evidence, (original, edited), people[:2])
+        reader = photo_reader(session.config)
+        evidence = gather(session, parent, original, edited, people, reader)
+        drawn, pictures = _pictures(session, show, parent, evidence, (original, edited), people[:2], reader)
         with session.timed("verify"):
             verified = verify(evidence, session.config.verify, session.config.seed, pictures)
         report = build_report(session, parent, delta, original, edited, verified, with_pictures=bool(pictures))
-        manifest = _write(session, draft, report, drawn, out)
+        manifest = _write(session, draft, report, drawn, out, reader)
     return StepResult(out / REPORT_NAME, manifest, reused=False, report=report)
 
 
@@ -75,11 +84,12 @@ def _pictures(
     evidence: Evidence,
     encoders: tuple[Encoder, Encoder],
     people: tuple[People, People],
+    reader: PhotoReader,
 ) -> tuple[tuple[Drawn, ...], tuple[GeneratorEvidence, ...]]:
     """Draw, where there is a generator, and where features allow a verdict at all."""
     if show is None or unusable(evidence) is not None:
         return (), ()
-    return draw_all(session, show, parent, encoders, people)
+    return draw_all(session, show, parent, encoders, people, reader)
 
 
 def build_report(
@@ -123,9 +133,11 @@ def read_report(path: Path) -> Report:
     return Report.model_validate_json(read_bytes(path, "The report", "Run `ireu verify` again with --force"))
 
 
-def _write(session: Session, draft: Manifest, report: Report, drawn: tuple[Drawn, ...], out: Path) -> Manifest:
+def _write(
+    session: Session, draft: Manifest, report: Report, drawn: tuple[Drawn, ...], out: Path, reader: PhotoReader
+) -> Manifest:
     written: list[Manifest] = []
-    params, reader = session.config.verify, photo_reader(session.config)
+    params = session.config.verify
     grids = [grid for plan in drawn for grid in make_grids(plan, reader)] if params.pictures else []
 
     def fill(folder: Path) -> None:
