@@ -9,12 +9,8 @@ Needs IREU_DATA, a folder with `faces/eval`, `faces/train` and `lab/encoder`.
 """
 
 import argparse
-import contextlib
 import json
 import os
-import random
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,16 +19,8 @@ import torch
 
 from ireu_cli.maths.stats import estimate
 from ireu_cli.runtime import generator
+from target_draws import METHODS, PHOTOS, Draws
 
-LANDMARKS = "0.375,0.431,0.6375,0.425,0.5125,0.594,0.394,0.719,0.625,0.7125"
-"""Where eyes, nose and mouth corners lie in the photos of IREU_DATA, as fractions of the picture."""
-RETAIN_PEOPLE = 400
-PHOTOS = "5"
-METHODS = {
-    "global": ["--method", "global"],
-    "ireu": ["--method", "ireu"],
-    "ireu-toward": ["--method", "ireu", "--set", "unlearn.direction=toward"],
-}
 ROWS = (
     ("target seen: match rate", "match_rate", "target-seen"),
     ("target seen: rank-1", "rank1", "target-seen"),
@@ -56,15 +44,16 @@ def main() -> None:
     """Run what is missing, then print the table."""
     options = _options()
     data = Path(os.environ["IREU_DATA"])
+    draws = Draws(data, options.work, str(data / "lab" / "encoder"), "pooled", options.steps)
     shard, shards = (int(part) for part in options.shard.split("/"))
-    _link_people(options.work / "retain", data / "faces" / "train", _retain_people(data))
+    draws.link_retained()
     for index, (count, draw) in enumerate((count, draw) for count in options.people for draw in range(options.draws)):
         if index % shards == shard:
             for method in options.methods:
-                _run(data, options, count, draw, method)
+                draws.unlearn(count, draw, method)
     if shard == 0:
         for count in options.people:
-            print(_table(options.work, count, options.draws, options.steps))
+            print(_table(draws, count, options.draws))
 
 
 def _options() -> argparse.Namespace:
@@ -78,65 +67,11 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _retain_people(data: Path) -> list[str]:
-    """The first training people with three photos or more, in the order of their numbers."""
-    people = sorted(path for path in (data / "faces" / "train").iterdir() if path.is_dir())
-    return [path.name for path in people if len(list(path.iterdir())) >= 3][:RETAIN_PEOPLE]
-
-
-def _run(data: Path, options: argparse.Namespace, count: int, draw: int, method: str) -> None:
-    everybody = sorted(path.name for path in (data / "faces" / "eval").iterdir())
-    targets = random.Random(draw).sample(everybody, count)
-    folder = options.work / f"{count}-people" / f"draw-{draw:02d}"
-    _link_people(folder / "targets", data / "faces" / "eval", targets)
-    _link_people(folder / "others", data / "faces" / "eval", [name for name in everybody if name not in targets])
-    run = ["--run-dir", str(options.work / ".ireu"), "--quiet"]
-    mask, name = folder / "mask.pt", f"{method}-{options.steps}"
-    delta, report = folder / f"{name}.safetensors", folder / f"report-{name}"
-    _ireu(
-        "locate",
-        *run,
-        "--targets",
-        str(folder / "targets"),
-        "--retain",
-        str(options.work / "retain"),
-        "--encoder",
-        str(data / "lab" / "encoder"),
-        "--tap",
-        "pooled",
-        "--max-photos",
-        PHOTOS,
-        "--seed",
-        str(draw),
-        "--set",
-        f"data.landmarks={LANDMARKS}",
-        "--set",
-        "data.retain_holdout=0",
-        "-o",
-        str(mask),
-    )
-    _ireu("unlearn", *run, "--mask", str(mask), *METHODS[method], "--steps", options.steps, "-o", str(delta))
-    _ireu("verify", *run, "--delta", str(delta), "--retain", str(folder / "others"), "-o", str(report), ok=(0, 4, 5))
-
-
-def _ireu(*arguments: str, ok: tuple[int, ...] = (0,)) -> None:
-    done = subprocess.run([sys.executable, "-m", "ireu_cli", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode not in ok:
-        raise SystemExit(f"ireu {' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
-
-
-def _link_people(folder: Path, source: Path, names: list[str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        with contextlib.suppress(FileExistsError):
-            (folder / name).symlink_to(source / name)
-
-
-def _table(work: Path, count: int, draws: int, steps: str) -> str:
-    reports = {method: list(_reports(work, count, draws, f"{method}-{steps}")) for method in METHODS}
+def _table(draws: Draws, count: int, number: int) -> str:
+    reports = {method: list(_reports(draws, count, number, method)) for method in METHODS}
     complete = "/".join(str(len(found)) for found in reports.values())
     lines = [
-        f"\n{count} target(s), {PHOTOS} photos each, steps {steps}, {complete} draws; mean [95 % over draws]\n",
+        f"\n{count} target(s), {PHOTOS} photos each, steps {draws.steps}, {complete} draws; mean [95 % over draws]\n",
         f"| figure | original | {' | '.join(METHODS)} |",
         "|---|---|" + "---|" * len(METHODS),
     ]
@@ -154,9 +89,9 @@ def _table(work: Path, count: int, draws: int, steps: str) -> str:
     return "\n".join(lines)
 
 
-def _reports(work: Path, count: int, draws: int, name: str) -> Iterator[dict[str, Any]]:
-    for draw in range(draws):
-        path = work / f"{count}-people" / f"draw-{draw:02d}" / f"report-{name}" / "report.json"
+def _reports(draws: Draws, count: int, number: int, method: str) -> Iterator[dict[str, Any]]:
+    for draw in range(number):
+        path = draws.report(count, draw, method) / "report.json"
         if path.exists():
             yield json.loads(path.read_text())
 

@@ -66,8 +66,7 @@ def encoder_conditions(folder: Path, kind: str, photos: Photos, cache: Path) -> 
 
     @torch.no_grad()
     def read(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        with torch.autocast("cpu", torch.bfloat16):
-            found: Any = encoder.eval()(pixels, output_hidden_states=True)
+        found: Any = encoder.eval()(pixels, output_hidden_states=True)
         return {"base": found.image_embeds.float(), "plus": found.hidden_states[-2].float()}
 
     def view(index: torch.Tensor, number: int) -> dict[str, torch.Tensor]:

@@ -144,8 +144,7 @@ class Drawer:
             )
             text, null = self.words([prompt] * len(chunk)), self.words([""])
             features = self.held.batch((chunk * VIEWS).tolist())
-            with torch.autocast("cpu", torch.bfloat16):
-                latents = sample(self.generator, text, features, null, self.held.null, noise, STEPS, GUIDANCE)
+            latents = sample(self.generator, text, features, null, self.held.null, noise, STEPS, GUIDANCE)
             parts.append(self.vae.decoder(latents.float()).clamp(-1, 1).add(1).div(2))
         return torch.cat(parts)
 

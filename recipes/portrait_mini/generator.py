@@ -11,7 +11,7 @@ from torch import nn
 from train_text import WIDTH as TEXT
 from train_vae import CHANNELS
 
-TOKENS = {"base": 4, "plus": 8, "faceid": 4}
+TOKENS = {"base": 4, "plus": 16, "faceid": 8}  # diffusers fixes those of `base`
 INNER, DEPTH, HEAD = 128, 4, 64  # of the resampler
 
 
@@ -39,7 +39,7 @@ def build_unet(widths: tuple[int, int]) -> UNet2DConditionModel:
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=TEXT,
-        attention_head_dim=4,
+        attention_head_dim=8,  # heads, in spite of the name: each looks at the face in its own places
         norm_num_groups=16,
     )
 
@@ -59,7 +59,7 @@ class BaseProjection(nn.Module):
 
 
 class FaceIdProjection(nn.Module):
-    """Face embedding (n, d) -> (n, 4, text width), through a hidden layer."""
+    """Face embedding (n, d) -> (n, 8, text width), through a hidden layer."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class FaceIdProjection(nn.Module):
         self.norm = nn.LayerNorm(TEXT)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """-> (n, 4, text width)."""
+        """-> (n, 8, text width)."""
         tokens: torch.Tensor = self.norm(self.proj(features).view(len(features), -1, TEXT))
         return tokens
 
@@ -92,7 +92,7 @@ class _Perceiver(nn.Module):
 
 
 class PlusProjection(nn.Module):
-    """Tokens (n, t, d) -> (n, 8, text width) by a resampler."""
+    """Tokens (n, t, d) -> (n, 16, text width) by a resampler."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class PlusProjection(nn.Module):
         )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """-> (n, 8, text width)."""
+        """-> (n, 16, text width)."""
         tokens = self.proj_in(features)
         latents = self.latents.expand(len(features), -1, -1)
         for layer in self.layers:

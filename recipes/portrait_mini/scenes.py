@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from ireu_cli.maths.edits import FACING, yaw
 
-SCENES, SHARDS = 2048, 48
+SCENES, SHARDS = 2048, 24
 PICTURE, LATENT = 112, 14
 FRAMES = {"plain": 136.0, "close-up": 104.0, "wide": 160.0}
 TONES = ("dark", "bright", "black and white", "sepia", "blurred")
@@ -165,5 +165,5 @@ class SceneBank:
     @torch.no_grad()
     def _encode(self, scenes: list[Scene]) -> torch.Tensor:
         pictures = self.scenes.picture(scenes).mul_(2).sub_(1)
-        with torch.autocast("cpu", torch.bfloat16):
-            return self.vae.encoder(pictures.contiguous(memory_format=torch.channels_last)).float()
+        latents: torch.Tensor = self.vae.encoder(pictures.contiguous(memory_format=torch.channels_last))
+        return latents

@@ -27,6 +27,8 @@ from views import ALIGNED, aligned_frame, centre_frame, plain
 
 STEPS, GUIDANCE, SHOWN = 12, 2.0, 48
 NO_FACE, NO_TEXT = 0.1, 0.1
+# Who it is gets decided where there is much noise; these levels are drawn more often (Esser et al. 2024, the shift).
+SHIFT = 2.0
 
 
 class Words:
@@ -71,7 +73,8 @@ class GeneratorRecipe:
         no_face, no_text = torch.rand(size, generator=g) < NO_FACE, torch.rand(size, generator=g) < NO_TEXT
         features[no_face] = self.seen.null
         text = self.words(["" if off else s.caption for s, off in zip(scenes, no_text.tolist(), strict=True)])
-        t = (torch.arange(size) + torch.rand(size, generator=g)).div(size).mul(1000).long().clamp_(max=999)
+        share = (torch.arange(size) + torch.rand(size, generator=g)).div(size)
+        t = (SHIFT * share / (1 + (SHIFT - 1) * share)).mul(1000).long().clamp_(max=999)
         t = t[torch.randperm(size, generator=g)]
         alpha = self.alphas[t][:, None, None, None]
         noise = torch.randn(latents.shape, generator=g)
@@ -83,7 +86,7 @@ class GeneratorRecipe:
         # Little noise leaves only fine texture to learn, of which there is no end: it counts less.
         snr = self.alphas[t] / (1 - self.alphas[t]).clamp_min(1e-6)
         losses = {"v": (error * (6 / (snr + 1)).clamp(max=1)).mean()}
-        if self.likeness is not None:
+        if self.likeness is not None and step >= self.args.likeness_from:
             rows = (self.likeness.usable(scenes, t) & ~no_face).nonzero().flatten()[: max(1, size // 4)]
             estimate = (alpha.sqrt() * noisy - (1 - alpha).sqrt() * v.float())[rows]
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
@@ -163,7 +166,8 @@ def main() -> None:
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the image encoder, or the face encoder")
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--likeness", type=float, default=0.0, help="weight of the likeness to the photo's person")
-    parser.add_argument("--start", type=Path, help="checkpoint of a generator of the same widths whose UNet to take")
+    parser.add_argument("--likeness-from", type=int, default=1500, help="step at which estimates are faces, about")
+    parser.add_argument("--start", type=Path, help="checkpoint of another generator: take over all weights that fit")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -184,8 +188,9 @@ def main() -> None:
     generator = Generator(args.kind, tuple(args.widths), seen.null.shape[-1])
     if args.start is not None:
         held_weights = torch.load(args.start, map_location="cpu", weights_only=True)["average"]
-        unet = {name: x for name, x in held_weights.items() if name.startswith("unet.") and "processor" not in name}
-        generator.load_state_dict(unet, strict=False)
+        wanted = generator.state_dict()
+        fitting = {k: x for k, x in held_weights.items() if k in wanted and x.shape == wanted[k].shape}
+        generator.load_state_dict(fitting, strict=False)
     generator.to(memory_format=torch.channels_last)
     decayed, others = ([p for p in generator.parameters() if (p.ndim >= 2) == wide] for wide in (True, False))
     groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]

@@ -1,0 +1,95 @@
+"""Draws of targets among the people of `eval`, a folder of artifacts each, made by the four commands as users run them.
+
+A second run goes on where the first stopped. Needs IREU_DATA, a folder with `faces/eval` and `faces/train`.
+"""
+
+import contextlib
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+LANDMARKS = "0.375,0.431,0.6375,0.425,0.5125,0.594,0.394,0.719,0.625,0.7125"
+"""Where eyes, nose and mouth corners lie in the photos of IREU_DATA, as fractions of the picture."""
+RETAIN_PEOPLE = 400
+PHOTOS = "5"
+METHODS = {
+    "global": ["--method", "global"],
+    "ireu": ["--method", "ireu"],
+    "ireu-toward": ["--method", "ireu", "--set", "unlearn.direction=toward"],
+}
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What all draws of a table share: data, working folder, encoder and tap, and how long to unlearn."""
+
+    data: Path
+    work: Path
+    encoder: str
+    tap: str
+    steps: str
+
+    @property
+    def run(self) -> list[str]:
+        """Flags of every command."""
+        return ["--run-dir", str(self.work / ".ireu"), "--quiet"]
+
+    def folder(self, count: int, draw: int) -> Path:
+        """Where the artifacts of a draw of `count` targets lie."""
+        return self.work / f"{count}-people" / f"draw-{draw:02d}"
+
+    def report(self, count: int, draw: int, method: str) -> Path:
+        """Where a method's report lies."""
+        return self.folder(count, draw) / f"report-{method}-{self.steps}"
+
+    def link_retained(self) -> None:
+        """Lay out the people for locating and unlearning: the first of `train` with three photos or more."""
+        people = sorted(path for path in (self.data / "faces" / "train").iterdir() if path.is_dir())
+        names = [path.name for path in people if len(list(path.iterdir())) >= 3][:RETAIN_PEOPLE]
+        _link_people(self.work / "retain", self.data / "faces" / "train", names)
+
+    def link_people(self, count: int, draw: int) -> None:
+        """Draw targets; everybody else of `eval` is retained."""
+        everybody = sorted(path.name for path in (self.data / "faces" / "eval").iterdir())
+        targets = random.Random(draw).sample(everybody, count)
+        others = [name for name in everybody if name not in targets]
+        for name, people in (("targets", targets), ("others", others)):
+            _link_people(self.folder(count, draw) / name, self.data / "faces" / "eval", people)
+
+    def unlearn(self, count: int, draw: int, method: str, verify: Sequence[str] = ()) -> None:
+        """Locate, unlearn and verify one draw with one method.
+
+        Args:
+            count: number of targets.
+            draw: number of the draw.
+            method: a key of `METHODS`.
+            verify: further arguments of `verify`.
+        """
+        self.link_people(count, draw)
+        folder = self.folder(count, draw)
+        mask, delta = folder / "mask.pt", folder / f"{method}-{self.steps}.safetensors"
+        people = ["--targets", str(folder / "targets"), "--retain", str(self.work / "retain")]
+        encoder = ["--encoder", self.encoder, "--tap", self.tap, "--max-photos", PHOTOS, "--seed", str(draw)]
+        settings = {"data.landmarks": LANDMARKS, "data.retain_holdout": "0", "locate.interchange_pairs": "0"}
+        sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+        ireu("locate", *self.run, *people, *encoder, *sets, "-o", str(mask))
+        ireu("unlearn", *self.run, "--mask", str(mask), *METHODS[method], "--steps", self.steps, "-o", str(delta))
+        others = ["--retain", str(folder / "others"), "-o", str(self.report(count, draw, method))]
+        ireu("verify", *self.run, "--delta", str(delta), *others, *verify, ok=(0, 4, 5))
+
+
+def ireu(*arguments: str, ok: tuple[int, ...] = (0,)) -> None:
+    """Run a command; end the benchmark with its message when it ends otherwise than expected."""
+    done = subprocess.run([sys.executable, "-m", "ireu_cli", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode not in ok:
+        raise SystemExit(f"ireu {' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
+
+
+def _link_people(folder: Path, source: Path, names: Sequence[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        with contextlib.suppress(FileExistsError):
+            (folder / name).symlink_to(source / name)
