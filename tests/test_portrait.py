@@ -178,6 +178,21 @@ def test_without_pictures_or_generators(again: Path) -> None:
     assert not [figure for figure in figures if figure["name"] == "prompt_adherence"]
 
 
+def test_a_bundle_whose_generators_are_not_there_yet_is_judged_by_its_features(
+    again: Path, portrait: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(portrait, again / "early")
+    index = json.loads((again / "early" / "portrait.json").read_text())
+    (again / "early" / "portrait.json").write_text(json.dumps(index | {"generators": []}))
+    monkeypatch.setattr(bundle, "embedded_folder", lambda: again / "early")
+    found = verify(again, "-o", "features")
+    assert found.code == 5, found.err
+    assert "before and" not in found.err
+    report = json.loads((again / "features" / "report.json").read_text())
+    assert report["level"] == "encoder"
+    assert report["not_measured"][0].startswith("Generated pictures")
+
+
 @pytest.mark.parametrize("text", ["pictures.generators=Z", "pictures.edits=dark,purple"])
 def test_what_does_not_exist_is_named(again: Path, text: str) -> None:
     found = verify(again, "--set", text, "-o", "other")

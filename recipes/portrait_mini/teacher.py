@@ -19,8 +19,8 @@ from views import ALIGNED, SHARD, VERSION, Sampler, Views, aligned_frame, plain,
 # and not only the final vector is what lets a transformer without built-in locality learn from a few thousand photos.
 MAP = "/m/model/stages/stages.2/blocks/blocks.8/Add_3_output_0"
 CHUNK = 64
-# After so many shards (18 views of each photo) the views come round again: asking the teacher is a third of the work.
-SHARDS = 128
+# After so many shards (six views of each photo) the views come round again: asking the teacher is a third of the work.
+SHARDS = 48
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def open_show(session: Session) -> Show | None:
     """
     params, device = session.config.pictures, session.config.run.device
     bundle = find_bundle(session.config.encoder.source)
-    if bundle is None or params.generators == ("none",):
+    if bundle is None or not bundle.entries() or params.generators == ("none",):
         return None
     names = [entry.name for entry, _ in bundle.entries()]
     for key, asked, known in (("generators", params.generators, ["all", *names]), ("edits", params.edits, [*EDITS])):
