@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor, IPAdapterAttnProcessor
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from scenes import LATENT
 from torch import nn
 from train_text import WIDTH as TEXT
@@ -170,6 +172,23 @@ def plain_unet(generator: Generator, widths: tuple[int, int]) -> UNet2DCondition
 def save_adapter(generator: Generator, file: str) -> None:
     """Write the adapter, half precision."""
     save_file({name: x.detach().half().contiguous() for name, x in generator.adapter().items()}, file)
+
+
+def start_weights(source: Path) -> dict[str, torch.Tensor]:
+    """Weights to start from: a run's checkpoint, or a generator's folder in the bundle."""
+    if source.is_file():
+        average: dict[str, torch.Tensor] = torch.load(source, map_location="cpu", weights_only=True)["average"]
+        return average
+    unet = load_file(source / "unet" / "diffusion_pytorch_model.safetensors")
+    weights = {f"unet.{name}": x.float() for name, x in unet.items()}
+    for name, x in load_file(source / "ip_adapter.safetensors").items():
+        part, place = name.split(".", 1)
+        if part == "ip_adapter":
+            layer, matrix, _ = place.split(".")
+            weights[f"attention.{int(layer) // 2}.{matrix}.0.weight"] = x.float()
+        else:
+            weights[f"projection.{place}"] = x.float()
+    return weights
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from conditions import Conditions, encoder_conditions, face_conditions
 from diffusers import AutoencoderTiny
 from faces import Photos, data_folder, load_photos, split_validation
-from generator import Generator, build_scheduler, plain_unet, sample, save_adapter
+from generator import Generator, build_scheduler, plain_unet, sample, save_adapter, start_weights
 from graph import Graph
 from landmarks import load_landmarks
 from likeness import Likeness
@@ -167,7 +167,9 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--likeness", type=float, default=0.0, help="weight of the likeness to the photo's person")
     parser.add_argument("--likeness-from", type=int, default=1500, help="step at which estimates are faces, about")
-    parser.add_argument("--start", type=Path, help="checkpoint of another generator: take over all weights that fit")
+    parser.add_argument(
+        "--start", type=Path, help="checkpoint, or folder in the bundle, of a generator: take over all weights that fit"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -187,9 +189,8 @@ def main() -> None:
         )
     generator = Generator(args.kind, tuple(args.widths), seen.null.shape[-1])
     if args.start is not None:
-        held_weights = torch.load(args.start, map_location="cpu", weights_only=True)["average"]
         wanted = generator.state_dict()
-        fitting = {k: x for k, x in held_weights.items() if k in wanted and x.shape == wanted[k].shape}
+        fitting = {k: x for k, x in start_weights(args.start).items() if k in wanted and x.shape == wanted[k].shape}
         generator.load_state_dict(fitting, strict=False)
     generator.to(memory_format=torch.channels_last)
     decayed, others = ([p for p in generator.parameters() if (p.ndim >= 2) == wide] for wide in (True, False))
