@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from face_encoder import Student, export
 from faces import Photos, data_folder
+from muon import optimisers
 from runs import Material, identity_losses, load_material, train, training_arguments
 from torch.nn import functional
 from views import ALIGNED, aligned_frame, plain, render
@@ -53,10 +54,13 @@ def main() -> None:
     material = load_material(data_folder(args.data), args.out, args.seed, args.threads)
     student = Student()
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    decayed, others = ([p for p in student.parameters() if (p.ndim >= 2) == wide] for wide in (True, False))
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.98), fused=True)
-    train(args, material.facts, student, [optimiser], FaceEncoderRecipe(material, args.batch, args.precision == "bf16"))
+    train(
+        args,
+        material.facts,
+        student,
+        optimisers(student, args.rate, 0.05),
+        FaceEncoderRecipe(material, args.batch, args.precision == "bf16"),
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from generator import Generator, build_scheduler, plain_unet, sample, save_adapt
 from graph import Graph
 from landmarks import load_landmarks
 from likeness import Likeness
+from muon import optimisers
 from PIL import Image
 from runs import train, training_arguments
 from scenes import FRAMES, PICTURE, VIEWS, SceneBank, Scenes
@@ -36,7 +37,7 @@ class Words:
 
     def __init__(self, folder: Path) -> None:
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        self.encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").eval()
+        self.encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).eval()
 
     @torch.no_grad()
     def __call__(self, texts: list[str]) -> torch.Tensor:
@@ -159,7 +160,7 @@ class Judge:
 
 def main() -> None:
     """The command."""
-    parser = training_arguments(__doc__, "a", 1e-3)
+    parser = training_arguments(__doc__, "a", 2e-3)
     parser.set_defaults(batch=32, warmup=200)
     parser.add_argument("--kind", choices=["base", "plus", "faceid"], required=True)
     parser.add_argument("--widths", type=int, nargs=2, required=True)
@@ -193,9 +194,6 @@ def main() -> None:
         fitting = {k: x for k, x in start_weights(args.start).items() if k in wanted and x.shape == wanted[k].shape}
         generator.load_state_dict(fitting, strict=False)
     generator.to(memory_format=torch.channels_last)
-    decayed, others = ([p for p in generator.parameters() if (p.ndim >= 2) == wide] for wide in (True, False))
-    groups = [{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.99), fused=True)
     likeness = None
     if args.likeness:
         teacher = Teacher(data / "models" / "recogniser_e.onnx", args.threads)
@@ -203,7 +201,7 @@ def main() -> None:
         likeness = Likeness(Graph(data / "models" / "recogniser_e.onnx"), truth, vae)
     recipe = GeneratorRecipe(args, bank, Words(args.out / "text"), (seen, held), Judge(data, held_out), likeness)
     facts = {"data_sha256": {"train": photos.digest, "eval": held_out.digest}}
-    train(args, facts, generator, [optimiser], recipe)
+    train(args, facts, generator, optimisers(generator, args.rate, 0.02), recipe)
 
 
 if __name__ == "__main__":

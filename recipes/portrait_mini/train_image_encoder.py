@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from faces import Photos, data_folder
 from image_encoder import CROP, PICTURE, SIZE, Student, export, patches, places_at_patches, places_grid, start_from
+from muon import Muon
 from runs import Material, identity_losses, load_material, train, training_arguments
 from torch.nn import functional
 from views import centre_frame, plain, render
@@ -79,7 +80,7 @@ def build_optimisers(student: Student, kind: str, rate: float) -> list[torch.opt
     others = [p for p in student.parameters() if p.ndim < 2]
     optimisers: list[torch.optim.Optimizer] = []
     if kind == "muon":
-        optimisers.append(torch.optim.Muon(matrices, lr=rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"))
+        optimisers.append(Muon(matrices, rate, 0.05))
     else:
         decayed += matrices
     groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]

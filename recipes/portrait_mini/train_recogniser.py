@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 import torch
 from faces import Photos, data_folder, load_photos, split_validation
+from muon import optimisers
 from runs import identity_figures, identity_losses, train, training_arguments
 from safetensors.torch import save_file
 from torch.nn import functional
@@ -106,15 +107,12 @@ def main() -> None:
     taught = Taught(teacher, photos, cache / "taught_a.npy")
     net = FaceNet(WIDTHS, BLOCKS, TAIL)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    decayed, others = ([p for p in net.parameters() if (p.ndim >= 2) == wide] for wide in (True, False))
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.98), fused=True)
     recipe = RecogniserRecipe(photos, taught, held_out, args.batch, args.precision == "bf16")
     facts = {
         "data_sha256": {"train": photos.digest, "eval": held_out.digest},
         "teacher_sha256": hashlib.sha256(teacher.read_bytes()).hexdigest(),
     }
-    train(args, facts, net, [optimiser], recipe)
+    train(args, facts, net, optimisers(net, args.rate, 0.05), recipe)
 
 
 if __name__ == "__main__":
