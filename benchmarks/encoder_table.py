@@ -19,7 +19,7 @@ import torch
 
 from ireu_cli.maths.stats import estimate
 from ireu_cli.runtime import generator
-from target_draws import METHODS, PHOTOS, Draws
+from target_draws import PHOTOS, USUAL, Draws
 
 ROWS = (
     ("target seen: match rate", "match_rate", "target-seen"),
@@ -61,30 +61,30 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--people", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=USUAL, default=USUAL)
     parser.add_argument("--steps", default="auto")
     parser.add_argument("--shard", default="0/1", help="this process's part of the draws, such as 0/2")
     return parser.parse_args()
 
 
 def _table(draws: Draws, count: int, number: int) -> str:
-    reports = {method: list(_reports(draws, count, number, method)) for method in METHODS}
+    reports = {method: list(_reports(draws, count, number, method)) for method in USUAL}
     complete = "/".join(str(len(found)) for found in reports.values())
     lines = [
         f"\n{count} target(s), {PHOTOS} photos each, steps {draws.steps}, {complete} draws; mean [95 % over draws]\n",
-        f"| figure | original | {' | '.join(METHODS)} |",
-        "|---|---|" + "---|" * len(METHODS),
+        f"| figure | original | {' | '.join(USUAL)} |",
+        "|---|---|" + "---|" * len(USUAL),
     ]
     for label, name, role in ROWS:
         cells = [_cell(reports["ireu"], name, role, "original")]
-        cells += [_cell(reports[method], name, role, "edited") for method in METHODS]
+        cells += [_cell(reports[method], name, role, "edited") for method in USUAL]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     for label, name, role in CHANGES:
-        cells = [_cell(reports[method], name, role, "change") for method in METHODS]
+        cells = [_cell(reports[method], name, role, "change") for method in USUAL]
         lines.append(f"| {label} | {'0' if name == 'relative_change' else '1'} | {' | '.join(cells)} |")
     lines.append(
         f"| impostor similarity | {_cell(reports['ireu'], 'impostor_similarity', 'retained', 'original')}"
-        + " |" * (1 + len(METHODS))
+        + " |" * (1 + len(USUAL))
     )
     return "\n".join(lines)
 

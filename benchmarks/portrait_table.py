@@ -34,7 +34,7 @@ from ireu_cli.models.face_check import FaceCheck, load_face_check
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.runtime import generator
 from ireu_cli.values import RgbImage
-from target_draws import METHODS, PHOTOS, Draws
+from target_draws import METHODS, PHOTOS, USUAL, Draws
 
 RECOGNISERS = ("b", "d")
 ALIGNED = 112
@@ -149,7 +149,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tap", default="image_embeds")
     parser.add_argument("--people", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(USUAL))
     parser.add_argument("--steps", default="auto")
     parser.add_argument("--shard", default="0/1", help="this process's part of the draws, such as 0/2")
     return parser.parse_args()

@@ -7,7 +7,7 @@ import contextlib
 import random
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,27 @@ LANDMARKS = "0.375,0.431,0.6375,0.425,0.5125,0.594,0.394,0.719,0.625,0.7125"
 """Where eyes, nose and mouth corners lie in the photos of IREU_DATA, as fractions of the picture."""
 RETAIN_PEOPLE = 400
 PHOTOS = "5"
-METHODS = {
-    "global": ["--method", "global"],
-    "ireu": ["--method", "ireu"],
-    "ireu-toward": ["--method", "ireu", "--set", "unlearn.direction=toward"],
+TOWARD = {"unlearn.direction": "toward"}
+METHODS: dict[str, dict[str, str]] = {
+    "global": {"unlearn.method": "global"},
+    "ireu": {},
+    "ireu-toward": TOWARD,
+    # What the paper leaves open, one point at a time, beside ireu-toward.
+    "toward-person-mask": TOWARD | {"unlearn.mask_scope": "person"},
+    "toward-photo-mask": TOWARD | {"unlearn.mask_scope": "photo"},
+    "toward-one-partner": TOWARD | {"unlearn.average_partners": "false"},
+    "toward-k0.1": TOWARD | {"locate.top_fraction": "0.1"},
+    "toward-k0.2": TOWARD | {"locate.top_fraction": "0.2"},
+    "toward-k0.7": TOWARD | {"locate.top_fraction": "0.7"},
+    "toward-k1": TOWARD | {"locate.top_fraction": "1.0"},
+    "toward-block-3": TOWARD | {"unlearn.layers": "block:3"},
+    "toward-blocks-3-5": TOWARD | {"unlearn.layers": "blocks:3-5"},
+    "toward-projection": TOWARD | {"unlearn.layers": "projection"},
+    "toward-rate-1e-4": TOWARD | {"unlearn.learning_rate": "1e-4"},
+    "away-rate-1e-4": {"unlearn.learning_rate": "1e-4"},
 }
+"""Name -> settings; those of `locate` make a mask of their own."""
+USUAL = ("global", "ireu", "ireu-toward")
 
 
 @dataclass(frozen=True)
@@ -70,15 +86,21 @@ class Draws:
         """
         self.link_people(count, draw)
         folder = self.folder(count, draw)
-        mask, delta = folder / "mask.pt", folder / f"{method}-{self.steps}.safetensors"
+        located = {key: value for key, value in METHODS[method].items() if key.startswith("locate.")}
+        mask = folder / ("-".join(["mask", *located.values()]) + ".pt")
+        delta = folder / f"{method}-{self.steps}.safetensors"
         people = ["--targets", str(folder / "targets"), "--retain", str(self.work / "retain")]
         encoder = ["--encoder", self.encoder, "--tap", self.tap, "--max-photos", PHOTOS, "--seed", str(draw)]
         settings = {"data.landmarks": LANDMARKS, "data.retain_holdout": "0", "locate.interchange_pairs": "0"}
-        sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-        ireu("locate", *self.run, *people, *encoder, *sets, "-o", str(mask))
-        ireu("unlearn", *self.run, "--mask", str(mask), *METHODS[method], "--steps", self.steps, "-o", str(delta))
+        ireu("locate", *self.run, *people, *encoder, *_sets(settings | located), "-o", str(mask))
+        changed = {key: value for key, value in METHODS[method].items() if key not in located}
+        ireu("unlearn", *self.run, "--mask", str(mask), *_sets(changed), "--steps", self.steps, "-o", str(delta))
         others = ["--retain", str(folder / "others"), "-o", str(self.report(count, draw, method))]
         ireu("verify", *self.run, "--delta", str(delta), *others, *verify, ok=(0, 4, 5))
+
+
+def _sets(settings: Mapping[str, str]) -> list[str]:
+    return [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
 
 
 def ireu(*arguments: str, ok: tuple[int, ...] = (0,)) -> None:
