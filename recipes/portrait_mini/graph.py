@@ -16,9 +16,9 @@ Op = Callable[..., Any]
 
 
 class Graph(nn.Module):
-    """The operations that EdgeFace is made of, one after the other; others raise KeyError when the graph is read.
+    """The operations that EdgeFace and MobileFaceNet are made of, one after the other.
 
-    Weights are buffers: they take no part in training.
+    Others raise KeyError when the graph is read. Weights are buffers: they take no part in training.
     """
 
     def __init__(self, file: Path) -> None:
@@ -138,6 +138,7 @@ OPERATIONS: dict[str, Op] = {
     "MatMul": torch.matmul,
     "Mul": torch.mul,
     "Not": torch.logical_not,
+    "PRelu": lambda x, slope: functional.prelu(x, slope.flatten()),
     "ReduceL2": _norm_l2,
     "Reshape": _reshape,
     "Shape": lambda x: torch.tensor(x.shape),

@@ -29,21 +29,22 @@ SEED = 11
 
 
 class Taught:
-    """The teacher's unit vectors of photos and of their mirror images."""
+    """The teacher's unit vectors (n, d) of photos; a mirrored photo shows the same person."""
 
-    def __init__(self, file: Path, photos: Photos, cache: Path) -> None:
+    def __init__(self, file: Path, photos: Photos, cache: Path, threads: int) -> None:
         if not cache.exists():
-            session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = threads
+            session = onnxruntime.InferenceSession(file.read_bytes(), options, ["CPUExecutionProvider"])
             name = session.get_inputs()[0].name
             rows = []
             for index in torch.split(torch.arange(len(photos.person)), 64):
-                faces = plain(photos, index, aligned_frame(), ALIGNED).flip(1).mul(255).sub(127).div(128)
-                found = [session.run(None, {name: x.numpy()})[0] for x in (faces, faces.flip(3))]
-                rows.append(np.stack(found, 1))
+                faces = plain(photos, index, aligned_frame(), ALIGNED).mul(255).sub(127.5).div(128)
+                rows.append(session.run(None, {name: faces.numpy()})[0].reshape(len(index), -1))
             part = cache.with_name(f"{cache.stem}.part.npy")
             np.save(part, np.concatenate(rows).astype(np.float16))
             part.replace(cache)
-        self.vectors = functional.normalize(torch.from_numpy(np.load(cache)).float(), dim=2)
+        self.vectors = functional.normalize(torch.from_numpy(np.load(cache)).float(), dim=1)
 
 
 class RecogniserRecipe:
@@ -63,12 +64,11 @@ class RecogniserRecipe:
             self.shard, self.views = number, self.sampler.shard(number)
         views = self.views[row : row + self.batch]
         views.other.copy_(views.photo)
-        mirrored = (views.place[:, 0, 0] < 0).long()
         faces = render(self.photos, views, aligned_frame(), ALIGNED).mul_(2).sub_(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             found = net(faces.contiguous(memory_format=torch.channels_last))
         person = self.photos.person[views.photo]
-        cosine, contrast = identity_losses(found, self.taught.vectors[views.photo, mirrored], person)
+        cosine, contrast = identity_losses(found, self.taught.vectors[views.photo], person)
         return {"cosine": cosine, "contrast": contrast}
 
     @torch.no_grad()
@@ -90,7 +90,13 @@ class RecogniserRecipe:
         out = folder / "recogniser"
         out.mkdir(exist_ok=True)
         save_file({name: x.contiguous() for name, x in net.state_dict().items()}, out / "model.safetensors")
-        config = {"name": "portrait-mini", "widths": WIDTHS, "blocks": BLOCKS, "tail": TAIL, "embedding": 512}
+        config = {
+            "name": "portrait-mini",
+            "widths": WIDTHS,
+            "blocks": BLOCKS,
+            "tail": TAIL,
+            "embedding": net.fc.out_features,
+        }
         (out / "config.json").write_text(json.dumps(config) + "\n")
 
 
@@ -103,9 +109,9 @@ def main() -> None:
     torch.manual_seed(args.seed)
     data, cache = data_folder(args.data), args.out / "cache"
     photos, held_out = load_photos(data, "train", cache), load_photos(data, "eval", cache)
-    teacher = data / "models" / "recogniser_a.onnx"
-    taught = Taught(teacher, photos, cache / "taught_a.npy")
-    net = FaceNet(WIDTHS, BLOCKS, TAIL)
+    teacher = data / "models" / "recogniser_b.onnx"
+    taught = Taught(teacher, photos, cache / "taught_b.npy", args.threads)
+    net = FaceNet(WIDTHS, BLOCKS, TAIL, taught.vectors.shape[1])
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe = RecogniserRecipe(photos, taught, held_out, args.batch, args.precision == "bf16")
     facts = {
