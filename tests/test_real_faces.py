@@ -1,4 +1,4 @@
-"""The whole job on real photos with a trained encoder, small enough for a test; figures are in docs/results.md."""
+"""The whole job on real photos with the embedded encoder, small enough for a test."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import run_ireu
-
-LANDMARKS = "0.375,0.431,0.6375,0.425,0.5125,0.594,0.394,0.719,0.625,0.7125"
 
 
 @pytest.fixture
@@ -18,10 +16,7 @@ def faces(data: Path, tmp_path: Path) -> Path:
             (tmp_path / group / person.name).mkdir(parents=True)
             for photo in sorted(person.iterdir())[:10]:
                 (tmp_path / group / person.name / photo.name).symlink_to(photo)
-    (tmp_path / "ireu.toml").write_text(
-        f'[encoder]\nsource = "{data}/lab/encoder"\ntap = "pooled"\n[data]\ntargets = "faces"\nretain = "others"\n'
-        f"max_photos = 5\nlandmarks = [{LANDMARKS}]\n"
-    )
+    (tmp_path / "ireu.toml").write_text('[data]\ntargets = "faces"\nretain = "others"\nmax_photos = 5\n')
     return tmp_path
 
 

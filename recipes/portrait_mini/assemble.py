@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--image-encoder", type=Path, required=True, help="exported folder")
     parser.add_argument("--face-encoder", type=Path, help="exported file")
     parser.add_argument("--generators", default="abc", help="which of them are trained")
-    for name, run in (("a", "a"), ("b", "b"), ("c", "c"), ("vae", "vae_final")):
+    for name, run in (("a", "a"), ("b", "b"), ("c", "c"), ("vae", "vae")):
         parser.add_argument(f"--{name}", default=run, help=f"folder of the run under --out (default {run})")
     parser.add_argument("--recogniser", default="recogniser")
     parser.add_argument("--face-check", default="face_check")
@@ -111,7 +111,7 @@ def main() -> None:
         if (args.out / run / "curve.jsonl").exists():
             (to / "curves").mkdir(exist_ok=True)
             shutil.copyfile(args.out / run / "curve.jsonl", to / "curves" / f"{name}.jsonl")
-    write_atomically(to / "README.md", card(args.out, runs, args.evaluation))
+    write_atomically(to / "README.md", card(args.out, runs, args.evaluation, args.generators))
     write_atomically(to / "portrait.json", json.dumps(index, indent=1) + "\n")
 
 

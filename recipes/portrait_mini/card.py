@@ -50,10 +50,16 @@ collections of press photos of public figures, are rare in what it learned from.
 """
 
 
-def card(out: Path, runs: dict[str, str], evaluation: Path | None) -> str:
+def card(out: Path, runs: dict[str, str], evaluation: Path | None, generators: str) -> str:
     """The text of the card; `runs` names the folder of each model's run under `out`."""
+    missing = [name.upper() for name in "abc" if name not in generators]
     lines = [
         HEAD,
+        *(
+            [f"Not part of this version, still being trained: sample people; generator {', '.join(missing)}.", ""]
+            if missing
+            else []
+        ),
         "## Runs",
         "",
         "| model | what | seed | steps | hours on one core | figures |",

@@ -1,0 +1,78 @@
+"""The bundle that comes with the package: whole, small, and about faces."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ireu_cli.faces.align import crop_face, template_points
+from ireu_cli.features import forward
+from ireu_cli.models.clip import load_encoder
+from ireu_cli.models.face_check import load_face_check
+from ireu_cli.models.portrait import EMBEDDED, embedded_folder, find_bundle
+from ireu_cli.models.recogniser import ALIGNED, load_recogniser
+from ireu_cli.params import EncoderParams
+from ireu_cli.values import RgbImage
+from tests.conftest import run_ireu
+
+LIMIT = 60 * 2**20
+KINDS = {".json", ".jsonl", ".jpg", ".md", ".onnx", ".safetensors", ".txt"}
+
+
+def test_it_is_small_and_holds_nothing_that_has_to_be_unpickled() -> None:
+    files = [path for path in embedded_folder().rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} <= KINDS
+    assert sum(path.stat().st_size for path in files) < LIMIT
+
+
+def test_the_default_encoder_needs_no_configuration(samples: Path, tmp_path: Path) -> None:
+    few = ("--set", "locate.partners=1", "--set", "locate.interchange_pairs=0", "--max-photos", "2")
+    found = run_ireu("locate", "--targets", samples / "faces", "--retain", samples / "others", *few, cwd=tmp_path)
+    assert found.code == 0, found.err
+    assert (tmp_path / "mask.pt").exists()
+
+
+@pytest.fixture(scope="module")
+def photos(data: Path) -> tuple[list[RgbImage], Tensor]:
+    """Four photos of each of 25 people whom no part of the bundle was trained on; numbers of the people."""
+    people = [path for path in sorted((data / "faces" / "eval").iterdir()) if path.is_dir()][:25]
+    files = [(number, file) for number, person in enumerate(people) for file in sorted(person.iterdir())[:4]]
+    images = [np.array(Image.open(file).convert("RGB")) for _, file in files]
+    return images, torch.tensor([number for number, _ in files])
+
+
+def separation(vectors: Tensor, person: Tensor) -> float:
+    """Share of pairs of one person that are more alike than 99 of 100 pairs of two people."""
+    first, second = torch.triu_indices(len(vectors), len(vectors), 1)
+    vectors = torch.nn.functional.normalize(vectors - vectors.mean(0), dim=1)
+    similarity, same = (vectors @ vectors.T)[first, second], person[first] == person[second]
+    return float((similarity[same] > similarity[~same].quantile(0.99)).float().mean())
+
+
+@pytest.mark.parametrize("tap", ["image_embeds", "penultimate"])
+def test_the_encoder_tells_people_apart(photos: tuple[list[RgbImage], Tensor], tap: str) -> None:
+    images, person = photos
+    encoder = load_encoder(EncoderParams(source=EMBEDDED), "cpu")
+    features = forward(encoder, tap, encoder.pixels(images))
+    assert separation(features.flatten(1), person) > 0.2
+
+
+def test_the_recogniser_tells_people_apart_and_the_check_finds_their_faces(
+    photos: tuple[list[RgbImage], Tensor],
+) -> None:
+    images, person = photos
+    bundle = find_bundle(EMBEDDED)
+    assert bundle is not None
+    check = load_face_check(bundle.folder / bundle.face_check)
+    recogniser = load_recogniser(bundle.folder / bundle.recogniser)
+    looks = check.look(images)
+    assert sum(look.score >= check.threshold for look in looks) >= 0.97 * len(images)
+    usual = np.stack([template_points(bundle.landmarks, image) for image in images])
+    assert np.abs(np.stack([look.landmarks for look in looks]) - usual).mean() < 5
+    faces = [crop_face(i, look.landmarks.astype(float), ALIGNED, 0.0)[0] for i, look in zip(images, looks, strict=True)]
+    pixels = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 255
+    assert separation(recogniser.embed(pixels), person) > 0.5
+    assert sum(look.score >= check.threshold for look in check.look([np.full_like(i, 128) for i in images[:5]])) == 0
