@@ -14,7 +14,7 @@ from ireu_cli.models.clip import load_encoder
 from ireu_cli.models.face_check import load_face_check
 from ireu_cli.models.portrait import EMBEDDED, embedded_folder, find_bundle
 from ireu_cli.models.recogniser import ALIGNED, load_recogniser
-from ireu_cli.params import EncoderParams
+from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.values import RgbImage
 from tests.conftest import run_ireu
 
@@ -53,7 +53,7 @@ def separation(vectors: Tensor, person: Tensor) -> float:
 
 
 @pytest.mark.parametrize("tap", ["image_embeds", "penultimate"])
-def test_the_encoder_tells_people_apart(photos: tuple[list[RgbImage], Tensor], tap: str) -> None:
+def test_the_encoder_tells_people_apart(photos: tuple[list[RgbImage], Tensor], tap: Tap) -> None:
     images, person = photos
     encoder = load_encoder(EncoderParams(source=EMBEDDED), "cpu")
     features = forward(encoder, tap, encoder.pixels(images))
