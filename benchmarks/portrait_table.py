@@ -234,6 +234,8 @@ def _impostors(before: Look) -> tuple[float, float]:
     similarity = before.vectors[rows] @ before.own[rows].T
     others = similarity[~torch.eye(len(similarity), dtype=torch.bool)]
     others = others[torch.isfinite(others)]
+    if not len(others):
+        return float("nan"), float("nan")
     return float(others.quantile(1 - FALSE_MATCHES)), float(others.mean())
 
 
