@@ -3,8 +3,8 @@
     python benchmarks/portrait_table.py --work DIR [--encoder portrait-mini] [--people 1 5] [--draws 10] [--steps auto]
 
 The four commands do the work; `verify --keep-images` leaves the pictures, and recognisers that are no part of the
-package and taught nobody judge them here (b and d of IREU_DATA/models). Each draw of targets is one folder; a second
-run goes on where the first stopped. Needs IREU_DATA, a folder with `faces/eval`, `faces/train` and `models`.
+package and taught no encoder judge them here (b and d of IREU_DATA/models). Each draw of targets is one folder; a
+second run goes on where the first stopped. Needs IREU_DATA, a folder with `faces/eval`, `faces/train` and `models`.
 
 ID^o: similarity of a picture and the photo it was drawn from. ID^g: of the pictures drawn before and after.
 Delta ID: ID^g of others less that of the targets. Matches: share of pictures nearer to their photo than a hundredth of
@@ -73,7 +73,6 @@ class Judge:
             str(data / "models" / f"recogniser_{name}.onnx"), providers=["CPUExecutionProvider"]
         )
         self.entry = self.session.get_inputs()[0].name
-        self.width = 0
         self.kept: dict[Path, Tensor] = {}
 
     def __call__(self, file: Path) -> Tensor:
@@ -135,11 +134,12 @@ def main() -> None:
     if bundle is None:
         raise SystemExit(f"{options.encoder} is no bundle with generators")
     check = load_face_check(bundle.folder / bundle.face_check)
+    features = Features(data)
     judges = {name: Judge(data, check, name) for name in RECOGNISERS}
     for count in options.people:
         for name in (entry.name for entry, _ in bundle.entries()):
             for recogniser, judge in judges.items():
-                print(_table(draws, count, options, name, recogniser, judge, Features(data)))
+                print(_table(draws, count, options, name, recogniser, judge, features))
 
 
 def _options() -> argparse.Namespace:

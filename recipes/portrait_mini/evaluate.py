@@ -1,6 +1,7 @@
 """Judge the generators on people who are never trained on: ``evaluate.py --data DIR --out DIR --generators a b``.
 
-Recognisers b and d taught nobody here. Prints one JSON object; ``--grid FILE`` writes photo and portrait side by side.
+Recognisers b and d taught no encoder; b taught the embedded recogniser.
+Prints one JSON object; ``--grid FILE`` writes photo and portrait side by side.
 """
 
 from __future__ import annotations
