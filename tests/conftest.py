@@ -17,7 +17,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from ireu_cli.cli.app import main
 from ireu_cli.models.clip import Encoder, load_encoder
 from ireu_cli.params import EncoderParams
-from ireu_cli.workflow.samples import write_samples
+from tests.drawn.folder import write_drawn
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -59,9 +59,9 @@ def run_ireu(*arguments: object, cwd: Path | None = None) -> Run:
 
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that `ireu samples` writes; tests must not change it."""
+    """A folder with a whole job on drawn people; tests must not change it."""
     folder = tmp_path_factory.mktemp("samples") / "demo"
-    write_samples(folder, 0, force=False)
+    write_drawn(folder, 0)
     return folder
 
 

@@ -364,17 +364,30 @@ def test_json_goes_through_a_pipe(job: Path) -> None:
     assert done.stdout == "pooled\n"
 
 
-def test_samples_refuse_a_folder_in_use(samples: Path, tmp_path: Path) -> None:
+def test_samples_refuse_a_folder_in_use(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("mine")
     found: Run = run_ireu("samples", tmp_path)
     assert found.code == 3
     assert run_ireu("samples", tmp_path, "--force").code == 3
     assert (tmp_path / "x").read_text() == "mine"
-    again = run_ireu("samples", tmp_path / "again")
-    assert "not empty" in run_ireu("samples", tmp_path / "again").err
-    assert run_ireu("samples", tmp_path / "again", "--force").code == 0
-    assert again.code == 0
-    assert digests(tmp_path / "again") == digests(samples)
+    assert run_ireu("samples", tmp_path / "one").code == 0
+    assert "not empty" in run_ireu("samples", tmp_path / "one").err
+    first = digests(tmp_path / "one")
+    assert run_ireu("samples", tmp_path / "one", "--force").code == 0
+    assert digests(tmp_path / "one") == first
+
+
+def test_the_seed_of_the_samples_decides_who_is_unlearned(tmp_path: Path) -> None:
+    everybody, targets = set(), []
+    for seed in range(4):
+        assert run_ireu("samples", tmp_path / str(seed), "--seed", seed).code == 0
+        chosen, rest = ({p.name for p in (tmp_path / str(seed) / g).iterdir()} for g in ("faces", "others"))
+        assert len(chosen) == 1
+        assert not chosen & rest
+        everybody |= {frozenset(chosen | rest)}
+        targets.append(chosen.pop())
+    assert len(everybody) == 1
+    assert len(set(targets)) > 1
 
 
 def test_seeds_change_what_is_drawn(fresh: Path) -> None:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from ireu_cli.maths.edits import EDITS, adheres, yaw
-from ireu_cli.samples.draw import draw_photo, person_numbers, photo_numbers
 from ireu_cli.values import RgbImage
+from tests.drawn.people import draw_photo, person_numbers, photo_numbers
 
 FRONT = np.array([[40.0, 48], [72, 48], [56, 66], [44, 84], [68, 84]])
 GREY = np.array([0.299, 0.587, 0.114])

@@ -12,6 +12,7 @@ from ireu_cli.faces.align import crop_face, template_points
 from ireu_cli.features import forward
 from ireu_cli.models.clip import load_encoder
 from ireu_cli.models.face_check import load_face_check
+from ireu_cli.models.generator import load_generators, null_features
 from ireu_cli.models.portrait import EMBEDDED, embedded_folder, find_bundle
 from ireu_cli.models.recogniser import ALIGNED, load_recogniser
 from ireu_cli.params import EncoderParams, Tap
@@ -33,6 +34,46 @@ def test_the_default_encoder_needs_no_configuration(samples: Path, tmp_path: Pat
     found = run_ireu("locate", "--targets", samples / "faces", "--retain", samples / "others", *few, cwd=tmp_path)
     assert found.code == 0, found.err
     assert (tmp_path / "mask.pt").exists()
+
+
+def test_the_sample_people_are_faces_and_differ() -> None:
+    bundle = find_bundle(EMBEDDED)
+    assert bundle is not None
+    assert bundle.people is not None
+    people = sorted(path for path in (bundle.folder / bundle.people).iterdir() if path.is_dir())
+    assert len(people) >= 24
+    files = [file for person in people for file in sorted(person.glob("*.jpg"))]
+    assert len(files) == 10 * len(people)
+    images = [np.array(Image.open(file).convert("RGB")) for file in files]
+    check = load_face_check(bundle.folder / bundle.face_check)
+    looks = check.look(images)
+    assert sum(look.score >= check.threshold for look in looks) >= 0.97 * len(images)
+    faces = [crop_face(i, look.landmarks.astype(float), ALIGNED, 0.0)[0] for i, look in zip(images, looks, strict=True)]
+    pixels = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 255
+    vectors = load_recogniser(bundle.folder / bundle.recogniser).embed(pixels)
+    assert separation(vectors, torch.arange(len(people)).repeat_interleave(10)) > 0.4
+
+
+@pytest.mark.slow
+def test_the_whole_job_on_the_sample_people_ends_with_pictures(tmp_path: Path) -> None:
+    demo = tmp_path / "demo"
+    assert run_ireu("samples", demo).code == 0
+    few = {"locate.partners": 2, "locate.interchange_pairs": 2}
+    located = run_ireu("locate", *(p for k, v in few.items() for p in ("--set", f"{k}={v}")), cwd=demo)
+    assert located.code == 0, located.err
+    assert run_ireu("unlearn", "--mask", "mask.pt", "--steps", "20", cwd=demo).code == 0
+    few = {"people": 3, "look_alikes": 1, "target_photos": 2, "photos": 1, "seeds": 1, "edits_per_photo": 0}
+    flags = [part for key, value in few.items() for part in ("--set", f"pictures.{key}={value}")]
+    verified = run_ireu("verify", "--delta", "delta.safetensors", "--keep-images", "--json", *flags, cwd=demo)
+    assert verified.code in {0, 4, 5}, verified.err
+    found = {
+        (f["generator"], f["state"]): f["value"]
+        for f in verified.json["report"]["figures"]
+        if f["name"] == "face_found" and f["role"] == "retained"
+    }
+    assert min(found["A", "original"], found["B", "original"]) > 0.6
+    assert len(list((demo / "report" / "images").glob("**/*.png"))) >= 2 * 2 * 6
+    assert run_ireu("export", "--delta", "delta.safetensors", cwd=demo).code == 0
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +117,30 @@ def test_the_recogniser_tells_people_apart_and_the_check_finds_their_faces(
     pixels = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 255
     assert separation(recogniser.embed(pixels), person) > 0.5
     assert sum(look.score >= check.threshold for look in check.look([np.full_like(i, 128) for i in images[:5]])) == 0
+
+
+@pytest.mark.parametrize("tap", ["image_embeds", "penultimate"])
+def test_portraits_look_like_the_person_in_the_photo(photos: tuple[list[RgbImage], Tensor], tap: Tap) -> None:
+    images = photos[0][::4]
+    bundle = find_bundle(EMBEDDED)
+    assert bundle is not None
+    encoder = load_encoder(EncoderParams(source=EMBEDDED), "cpu")
+    generator = load_generators(EMBEDDED, {tap}, "cpu")[0]
+    features, null = forward(encoder, tap, encoder.pixels(images)), null_features(encoder, tap)
+    drawn = generator.draw(features, null, [bundle.prompt] * len(images), list(range(len(images))))
+    check, recogniser = (
+        load_face_check(bundle.folder / bundle.face_check),
+        load_recogniser(bundle.folder / bundle.recogniser),
+    )
+    vectors = []
+    for pictures in (images, drawn):
+        looks = check.look(pictures)
+        assert np.mean([look.score >= check.threshold for look in looks]) > 0.9
+        faces = [
+            crop_face(i, look.landmarks.astype(float), ALIGNED, 0.0)[0] for i, look in zip(pictures, looks, strict=True)
+        ]
+        vectors.append(recogniser.embed(torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 255))
+    similarity = torch.nn.functional.normalize(vectors[1], dim=1) @ torch.nn.functional.normalize(vectors[0], dim=1).T
+    others = similarity[~torch.eye(len(images), dtype=torch.bool)]
+    assert similarity.diagonal().mean() > others.mean() + 0.12
+    assert (similarity.argmax(1) == torch.arange(len(images))).float().mean() > 0.25

@@ -16,8 +16,8 @@ from ireu_cli.faces.insight import FaceFinder, inswapper
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import Face, blend, face_region
 from ireu_cli.params import ARCFACE_LANDMARKS, DataParams
-from ireu_cli.samples.draw import draw_photo, person_numbers, photo_numbers
 from ireu_cli.values import Photo
+from tests.drawn.people import draw_photo, person_numbers, photo_numbers
 
 
 def drawn(person: int, photo: int) -> Face:

@@ -7,6 +7,9 @@ import pytest
 
 from tests.conftest import run_ireu
 
+PICTURES = "[pictures]\ntarget_photos = 2\npeople = 4\nlook_alikes = 2\nphotos = 1\nseeds = 1\nedits_per_photo = 0\n"
+"""Few: the features are what this is about."""
+
 
 @pytest.fixture
 def faces(data: Path, tmp_path: Path) -> Path:
@@ -16,13 +19,13 @@ def faces(data: Path, tmp_path: Path) -> Path:
             (tmp_path / group / person.name).mkdir(parents=True)
             for photo in sorted(person.iterdir())[:10]:
                 (tmp_path / group / person.name / photo.name).symlink_to(photo)
-    (tmp_path / "ireu.toml").write_text('[data]\ntargets = "faces"\nretain = "others"\nmax_photos = 5\n')
+    (tmp_path / "ireu.toml").write_text('[data]\ntargets = "faces"\nretain = "others"\nmax_photos = 5\n' + PICTURES)
     return tmp_path
 
 
 @pytest.mark.slow
 def test_the_whole_job_on_real_faces(faces: Path) -> None:
-    located = run_ireu("locate", "--json", cwd=faces)
+    located = run_ireu("locate", "--json", "--set", "locate.interchange_pairs=4", cwd=faces)
     assert located.code == 0, located.err
     evidence = located.json["metrics"]["evidence"]
     assert evidence["overlap_across_partners"]["mean"] > evidence["chance"] + 0.03

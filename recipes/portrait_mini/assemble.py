@@ -1,6 +1,7 @@
 """Put the trained models together: ``assemble.py --out DIR --to FOLDER``, in the layout that the package reads.
 
-Weights are stored in half precision, except those of ONNX files.
+Parts whose runs lie under ``--out`` are written, others stay as the folder has them. Weights are stored in half
+precision, except those of ONNX files.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,40 +58,80 @@ def generator_entry(name: str, unet: str) -> dict[str, Any]:
     }
 
 
+def write_image_encoder(run: Path, to: Path) -> None:
+    """An exported ``CLIPVisionModelWithProjection`` with its preprocessing."""
+    encoder = CLIPVisionModelWithProjection.from_pretrained(run / "export", dtype=torch.float16)
+    encoder.save_pretrained(to / "image_encoder")
+    preprocessing = "preprocessor_config.json"
+    shutil.copyfile(run / "export" / preprocessing, to / "image_encoder" / preprocessing)
+
+
+def write_vae(run: Path, to: Path) -> None:
+    """An ``AutoencoderTiny``."""
+    AutoencoderTiny.from_pretrained(run / "vae").half().save_pretrained(to / "vae")
+
+
+def write_text(run: Path, to: Path) -> None:
+    """The text encoder, its tokenizer, and the scheduler that every generator shares."""
+    CLIPTextModel.from_pretrained(run / "text_encoder", dtype=torch.float16).save_pretrained(to / "text_encoder")
+    shutil.copytree(run / "tokenizer", to / "tokenizer", dirs_exist_ok=True)
+    build_scheduler().save_pretrained(to / "scheduler")
+
+
+def write_generator(run: Path, to: Path) -> None:
+    """A UNet, where the run has one of its own, and its adapter."""
+    if json.loads((run / "run.json").read_text())["settings"]["kind"] != "faceid":
+        shutil.copytree(run / "unet", to / run.name / "unet", dirs_exist_ok=True)
+    (to / run.name).mkdir(exist_ok=True)
+    shutil.copyfile(run / "ip_adapter.safetensors", to / run.name / "ip_adapter.safetensors")
+
+
+PARTS: dict[str, Callable[[Path, Path], Any]] = {
+    "image_encoder": write_image_encoder,
+    "face_encoder": lambda run, to: shutil.copyfile(run / "face_encoder.onnx", to / "face_encoder.onnx"),
+    "vae": write_vae,
+    "text": write_text,
+    "a": write_generator,
+    "b": write_generator,
+    "c": write_generator,
+    "recogniser": lambda run, to: copy_network(run / "recogniser", to / "recogniser"),
+    "face_check": lambda run, to: copy_network(run / "face_check", to / "face_check"),
+}
+
+
+def keep_curve(run: Path, to: Path) -> None:
+    """What the card says about a run, and its curve."""
+    curves = to / "curves"
+    curves.mkdir(exist_ok=True)
+    told = json.loads((run / "run.json").read_text()) if (run / "run.json").exists() else {}
+    facts = {
+        "seed": told.get("settings", {}).get("seed", 0),
+        "steps": told.get("step", told.get("steps")),
+        "hours": told.get("hours"),
+        "data_sha256": told.get("data_sha256", {}),
+    }
+    write_atomically(curves / f"{run.name}.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    if (run / "curve.jsonl").exists():
+        shutil.copyfile(run / "curve.jsonl", curves / f"{run.name}.jsonl")
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--to", type=Path, required=True, help="folder of the bundle")
-    parser.add_argument("--image-encoder", type=Path, required=True, help="exported folder")
-    parser.add_argument("--face-encoder", type=Path, help="exported file")
-    parser.add_argument("--generators", default="abc", help="which of them are trained")
-    for name, run in (("a", "a"), ("b", "b"), ("c", "c"), ("vae", "vae")):
-        parser.add_argument(f"--{name}", default=run, help=f"folder of the run under --out (default {run})")
-    parser.add_argument("--recogniser", default="recogniser")
-    parser.add_argument("--face-check", default="face_check")
+    parser.add_argument("--parts", nargs="*", choices=list(PARTS), help="write these (default: all that --out holds)")
     parser.add_argument("--evaluation", type=Path, help="what evaluate.py wrote")
     args = parser.parse_args()
     to: Path = args.to
     to.mkdir(parents=True, exist_ok=True)
-    encoder = CLIPVisionModelWithProjection.from_pretrained(args.image_encoder, dtype=torch.float16)
-    encoder.save_pretrained(to / "image_encoder")
-    shutil.copyfile(args.image_encoder / "preprocessor_config.json", to / "image_encoder" / "preprocessor_config.json")
-    AutoencoderTiny.from_pretrained(args.out / args.vae / "vae").half().save_pretrained(to / "vae")
-    text = CLIPTextModel.from_pretrained(args.out / "text" / "text_encoder", dtype=torch.float16)
-    text.save_pretrained(to / "text_encoder")
-    shutil.copytree(args.out / "text" / "tokenizer", to / "tokenizer", dirs_exist_ok=True)
-    build_scheduler().save_pretrained(to / "scheduler")
-    copy_network(args.out / args.recogniser / "recogniser", to / "recogniser")
-    copy_network(args.out / args.face_check / "face_check", to / "face_check")
-    for name in args.generators:
-        run = args.out / getattr(args, name)
-        if name != "c":
-            shutil.copytree(run / "unet", to / name / "unet", dirs_exist_ok=True)
-        (to / name).mkdir(exist_ok=True)
-        shutil.copyfile(run / "ip_adapter.safetensors", to / name / "ip_adapter.safetensors")
-    if args.face_encoder is not None:
-        shutil.copyfile(args.face_encoder, to / "face_encoder.onnx")
+    wanted = [name for name in PARTS if (args.out / name).is_dir()] if args.parts is None else args.parts
+    for name in wanted:
+        PARTS[name](args.out / name, to)
+        keep_curve(args.out / name, to)
+    if args.evaluation is not None:
+        shutil.copyfile(args.evaluation, to / "curves" / "evaluation.json")
+    generators = [name for name in TAPS if (to / name / "ip_adapter.safetensors").exists()]
     people = {"people": "people"} if (to / "people").is_dir() else {}
     index = people | {
         "schema_version": 1,
@@ -97,21 +139,11 @@ def main() -> None:
         "recogniser": "recogniser",
         "face_check": "face_check",
         "landmarks": [round(x / SIDE, 4) for x in LANDMARKS],
-        "generators": [generator_entry(name, "a" if name == "c" else name) for name in args.generators],
+        "generators": [generator_entry(name, "a" if name == "c" else name) for name in generators],
         "prompt": BASES[0],
         "edits": EDITS,
     }
-    runs = {"vae": args.vae, "a": args.a, "b": args.b, "c": args.c}
-    runs |= {
-        "recogniser": args.recogniser,
-        "face_check": args.face_check,
-        "image_encoder": args.image_encoder.parent.name,
-    }
-    for name, run in runs.items():
-        if (args.out / run / "curve.jsonl").exists():
-            (to / "curves").mkdir(exist_ok=True)
-            shutil.copyfile(args.out / run / "curve.jsonl", to / "curves" / f"{name}.jsonl")
-    write_atomically(to / "README.md", card(args.out, runs, args.evaluation, args.generators))
+    write_atomically(to / "README.md", card(to))
     write_atomically(to / "portrait.json", json.dumps(index, indent=1) + "\n")
 
 

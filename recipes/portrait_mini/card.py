@@ -18,6 +18,14 @@ ROWS = (
     ("face_check", "`face_check/`", "is there a face, and where are its landmarks"),
 )
 
+OPTIONAL = {
+    "people": "sample people",
+    "a/unet": "generator A",
+    "b/unet": "generator B",
+    "face_encoder.onnx": "the face encoder",
+    "c/ip_adapter.safetensors": "generator C",
+}
+
 HEAD = """\
 ---
 license: apache-2.0
@@ -45,21 +53,20 @@ redistributed. Sample people in `people/` are drawn by generator A from identiti
 
 ## Known limits
 A few thousand people and a few core-hours make an encoder that tells people apart less well than its teacher does (see
-the figures). Prompts know twelve edits and hardly anything else. Photos of children, and of people unlike those in two
+the figures). Generators A and B have seen some 130,000 pictures, a fraction of what such networks need: faces are
+soft and too rich in contrast. Prompts know twelve edits and hardly anything else. Photos of children, and of people unlike those in two
 collections of press photos of public figures, are rare in what it learned from.
 """
 
 
-def card(out: Path, runs: dict[str, str], evaluation: Path | None, generators: str) -> str:
-    """The text of the card; `runs` names the folder of each model's run under `out`."""
-    missing = [name.upper() for name in "abc" if name not in generators]
-    lines = [
-        HEAD,
-        *(
-            [f"Not part of this version, still being trained: sample people; generator {', '.join(missing)}.", ""]
-            if missing
-            else []
-        ),
+def card(bundle: Path) -> str:
+    """The text of the card, from what lies in the bundle and under its ``curves``."""
+    curves = bundle / "curves"
+    absent = [words for place, words in OPTIONAL.items() if not (bundle / place).exists()]
+    lines = [HEAD]
+    if absent:
+        lines += [f"Not part of this version, still being trained: {', '.join(absent)}.", ""]
+    lines += [
         "## Runs",
         "",
         "| model | what | seed | steps | hours on one core | figures |",
@@ -67,25 +74,23 @@ def card(out: Path, runs: dict[str, str], evaluation: Path | None, generators: s
     ]
     digests: dict[str, str] = {}
     for key, place, what in ROWS:
-        folder = out / runs.get(key, key)
-        if not (folder / "run.json").exists():
+        if not (curves / f"{key}.json").exists():
             continue
-        facts = json.loads((folder / "run.json").read_text())
-        settings = facts.get("settings", {})
-        digests |= facts.get("data_sha256", {})
-        row = (place, what, settings.get("seed", 0), facts.get("step", facts.get("steps")), facts.get("hours", "-"))
-        lines.append("| " + " | ".join(str(x) for x in (*row, _figures(folder))) + " |")
+        facts = json.loads((curves / f"{key}.json").read_text())
+        digests |= facts["data_sha256"]
+        row = (place, what, facts["seed"], facts["steps"], facts["hours"] or "-", _figures(curves / f"{key}.jsonl"))
+        lines.append("| " + " | ".join(str(x) for x in row) + " |")
     lines += ["", "SHA-256 over names and bytes of the photos:", ""]
     lines += [f"- `{split}`: `{digest}`" for split, digest in sorted(digests.items())]
-    if evaluation is not None:
+    evaluation = curves / "evaluation.json"
+    if evaluation.exists():
         lines += ["", "## Portraits of people never trained on", "", "```json", evaluation.read_text().strip(), "```"]
     lines += ["", "Curves of all runs: `curves/`. How to make it again: `recipes/portrait_mini/` in the source.", ""]
     return "\n".join(lines)
 
 
-def _figures(folder: Path) -> str:
+def _figures(curve: Path) -> str:
     """The last row of the curve that holds figures, on people never trained on where there are such."""
-    curve = folder / "curve.jsonl"
     if not curve.exists():
         return "-"
     rows = [json.loads(line) for line in curve.read_text().splitlines()]

@@ -42,6 +42,8 @@ PROMPTS = (
 )
 WITHIN = 0.6  # share of the usual variation between photos of one person; prompts and noise add theirs
 JUDGE = "b"
+# Similarities: the least of a photo with its person's mean, the most of that mean with real photos and sample people.
+AGREEMENT, REAL, SAMPLE = 0.5, 0.6, 0.55
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def main() -> None:
     parser.add_argument("--generator", default="a", help="a run that reads image_embeds")
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--face-check", type=Path, required=True)
-    parser.add_argument("--people", type=int, default=64)
+    parser.add_argument("--people", type=int, default=48)
     parser.add_argument("--to", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -134,7 +136,7 @@ def main() -> None:
         nearest_real = float((real @ centre).max())
         nearest_sample = max((float(other @ centre) for other in kept), default=-1.0)
         row = {"candidate": number, "agreement": agreement, "real": nearest_real, "sample": nearest_sample}
-        if agreement < 0.5 or nearest_real > 0.6 or nearest_sample > 0.45:
+        if agreement < AGREEMENT or nearest_real > REAL or nearest_sample > SAMPLE:
             print(json.dumps(row), flush=True)
             continue
         folder = args.to / f"person-{len(kept):02d}"

@@ -11,10 +11,10 @@ from ireu_cli.cli.run import execute
 
 def samples(
     folder: Annotated[Path, typer.Argument(help="The folder to write.")],
-    seed: Annotated[int, typer.Option("--seed", help="Which people are drawn.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Decides which of the people is to be unlearned.")] = 0,
     force: o.Force = False,
 ) -> None:
-    """Write drawn people and a small encoder that knows them, to try the whole job on."""
+    """Write photos of people who do not exist, to try the whole job on."""
     from ireu_cli.cli.output import Terminal
     from ireu_cli.workflow.samples import write_samples
 

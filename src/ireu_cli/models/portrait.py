@@ -38,7 +38,7 @@ class Bundle(_Part):
     """The content of `portrait.json`, and the folder it lies in.
 
     `landmarks` are ten fractions: where eyes, nose and mouth corners lie in the photos that the encoder expects.
-    `prompt` is what the edits are appended to, after a comma.
+    `prompt` is what the edits are appended to, after a comma; `people` a folder with the sample people.
     """
 
     folder: Path = Path()
@@ -49,6 +49,7 @@ class Bundle(_Part):
     landmarks: Landmarks
     generators: tuple[GeneratorEntry, ...]
     prompt: str
+    people: str | None = None
 
     def entries(self) -> tuple[tuple[GeneratorEntry, Tap], ...]:
         """The generators that read a tap of the CLIP encoder; those of other encoders are passed over."""

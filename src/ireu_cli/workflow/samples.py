@@ -1,68 +1,62 @@
-"""`ireu samples`: a folder with everything for a whole job, drawn and trained for the purpose."""
+"""`ireu samples`: photos of the people that come with `portrait-mini`, sorted for a whole job."""
 
-import shutil
-from importlib import resources
+import random
 from pathlib import Path
 
-from ireu_cli.errors import ArtifactError
-from ireu_cli.samples.draw import draw_photo, person_numbers, photo_numbers
-from ireu_cli.store.files import write_bytes, write_folder
-from ireu_cli.store.pictures import png_bytes
+from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.models.portrait import EMBEDDED, find_bundle
+from ireu_cli.store.files import read_bytes, write_bytes, write_folder
 
-TARGETS, OTHERS = 1, 60
-TARGET_PHOTOS, OTHER_PHOTOS = 10, 8
-
-_SETTINGS = """\
-# Written by `ireu samples`: drawn people and a small encoder trained on drawn people.
-[encoder]
-source = "encoder"
-tap = "pooled"
-
+TARGETS = 1
+SETTINGS = """\
+# Written by `ireu samples`. The people are drawn by a generator: they are nobody.
 [data]
 targets = "faces"
 retain = "others"
 # Five photos are used; the other five are the ones that unlearning never sees.
 max_photos = 5
 
-[unlearn]
-# Chosen for this small encoder; the published settings are for encoders a hundred times its size.
-learning_rate = 5e-5
-batch = 4
-null_share = 0.3
-# Toward the swapped faces: away from them, as published, draws a caricature that is still recognised.
-direction = "toward"
+[pictures]
+# Enough to look at, drawn in a minute or two. Without this section there are eight times as many.
+people = 10
+look_alikes = 3
+photos = 1
+seeds = 1
 """
 
 
 def write_samples(out: Path, seed: int, *, force: bool) -> None:
-    """Write `faces/`, `others/`, `encoder/` and `ireu.toml`; the same seed gives the same bytes.
+    """Write `faces/<person>/`, `others/<person>/` and `ireu.toml`; `seed` decides who is to be unlearned.
 
     Raises:
         ArtifactError: the folder is not empty and `force` is not given.
+        ModelError: the installation has no sample people.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        ours = (out / "ireu.toml").is_file() and (out / "ireu.toml").read_bytes() == _SETTINGS.encode()
-        foreign = not out.is_dir() or {path.name for path in out.iterdir()} - {
-            "faces",
-            "others",
-            "encoder",
-            "ireu.toml",
-        }
+        ours = (out / "ireu.toml").is_file() and (out / "ireu.toml").read_bytes() == SETTINGS.encode()
+        foreign = not out.is_dir() or {path.name for path in out.iterdir()} - {"faces", "others", "ireu.toml"}
         if foreign or not ours:
             raise ArtifactError(f"{out} exists and holds files that ireu did not write", "Choose another folder")
         if not force:
             raise ArtifactError(f"{out} exists and is not empty", "Choose another folder, or overwrite it with --force")
+    people = _sample_people()
+    targets = set(random.Random(seed).sample(people, TARGETS))
 
     def fill(folder: Path) -> None:
-        for number in range(TARGETS + OTHERS):
-            group, count = ("faces", TARGET_PHOTOS) if number < TARGETS else ("others", OTHER_PHOTOS)
-            for photo in range(count):
-                picture = draw_photo(person_numbers(seed, number), photo_numbers(seed, number, photo))
-                write_bytes(
-                    folder / group / f"person-{number:02d}" / f"{photo:02d}.png", png_bytes(picture), durable=False
-                )
-        with resources.as_file(resources.files("ireu_cli.samples") / "encoder") as encoder:
-            shutil.copytree(encoder, folder / "encoder")
-        write_bytes(folder / "ireu.toml", _SETTINGS.encode())
+        for person in people:
+            group = "faces" if person in targets else "others"
+            for photo in sorted(person.glob("*.jpg")):
+                data = read_bytes(photo, "a sample photo", "Install the package again")
+                write_bytes(folder / group / person.name / photo.name, data, durable=False)
+        write_bytes(folder / "ireu.toml", SETTINGS.encode())
 
     write_folder(out, fill)
+
+
+def _sample_people() -> list[Path]:
+    bundle = find_bundle(EMBEDDED)
+    folder = None if bundle is None or bundle.people is None else bundle.folder / bundle.people
+    people = [] if folder is None else sorted(path for path in folder.glob("*") if path.is_dir())
+    if len(people) <= TARGETS:
+        raise ModelError("The sample people are not part of this installation", "Install the package again")
+    return people

@@ -1,1 +1,0 @@
-"""Drawn people and a small encoder that knows them: a whole job to try, with nobody's face in it."""
