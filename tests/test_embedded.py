@@ -11,7 +11,7 @@ from torch import Tensor
 from ireu_cli.faces.align import crop_face, template_points
 from ireu_cli.features import forward
 from ireu_cli.models.clip import load_encoder
-from ireu_cli.models.face_check import load_face_check
+from ireu_cli.models.face_check import FoundFace, load_face_check
 from ireu_cli.models.generator import load_generators, null_features
 from ireu_cli.models.portrait import EMBEDDED, embedded_folder, find_bundle
 from ireu_cli.models.recogniser import ALIGNED, load_recogniser
@@ -36,6 +36,12 @@ def test_the_default_encoder_needs_no_configuration(samples: Path, tmp_path: Pat
     assert (tmp_path / "mask.pt").exists()
 
 
+def aligned(images: list[RgbImage], looks: list[FoundFace]) -> Tensor:
+    """Pictures and what the face check saw in them -> faces in the template, float (n, 3, 112, 112) in [0, 1]."""
+    faces = [crop_face(i, look.landmarks.astype(float), ALIGNED, 0.0)[0] for i, look in zip(images, looks, strict=True)]
+    return torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 255
+
+
 def test_the_sample_people_are_faces_and_differ() -> None:
     bundle = find_bundle(EMBEDDED)
     assert bundle is not None
@@ -48,9 +54,7 @@ def test_the_sample_people_are_faces_and_differ() -> None:
     check = load_face_check(bundle.folder / bundle.face_check)
     looks = check.look(images)
     assert sum(look.score >= check.threshold for look in looks) >= 0.97 * len(images)
-    faces = [crop_face(i, look.landmarks.astype(float), ALIGNED, 0.0)[0] for i, look in zip(images, looks, strict=True)]
-    pixels = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 255
-    vectors = load_recogniser(bundle.folder / bundle.recogniser).embed(pixels)
+    vectors = load_recogniser(bundle.folder / bundle.recogniser).embed(aligned(images, looks))
     assert separation(vectors, torch.arange(len(people)).repeat_interleave(10)) > 0.4
 
 
@@ -113,9 +117,7 @@ def test_the_recogniser_tells_people_apart_and_the_check_finds_their_faces(
     assert sum(look.score >= check.threshold for look in looks) >= 0.97 * len(images)
     usual = np.stack([template_points(bundle.landmarks, image) for image in images])
     assert np.abs(np.stack([look.landmarks for look in looks]) - usual).mean() < 5
-    faces = [crop_face(i, look.landmarks.astype(float), ALIGNED, 0.0)[0] for i, look in zip(images, looks, strict=True)]
-    pixels = torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 255
-    assert separation(recogniser.embed(pixels), person) > 0.5
+    assert separation(recogniser.embed(aligned(images, looks)), person) > 0.5
     assert sum(look.score >= check.threshold for look in check.look([np.full_like(i, 128) for i in images[:5]])) == 0
 
 
@@ -136,11 +138,8 @@ def test_portraits_look_like_the_person_in_the_photo(photos: tuple[list[RgbImage
     for pictures in (images, drawn):
         looks = check.look(pictures)
         assert np.mean([look.score >= check.threshold for look in looks]) > 0.9
-        faces = [
-            crop_face(i, look.landmarks.astype(float), ALIGNED, 0.0)[0] for i, look in zip(pictures, looks, strict=True)
-        ]
-        vectors.append(recogniser.embed(torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 255))
-    similarity = torch.nn.functional.normalize(vectors[1], dim=1) @ torch.nn.functional.normalize(vectors[0], dim=1).T
+        vectors.append(torch.nn.functional.normalize(recogniser.embed(aligned(pictures, looks)), dim=1))
+    similarity = vectors[1] @ vectors[0].T
     others = similarity[~torch.eye(len(images), dtype=torch.bool)]
     assert similarity.diagonal().mean() > others.mean() + 0.12
     assert (similarity.argmax(1) == torch.arange(len(images))).float().mean() > 0.25
