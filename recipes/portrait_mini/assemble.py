@@ -103,7 +103,7 @@ def keep_curve(run: Path, to: Path) -> None:
     """What the card says about a run, and its curve."""
     curves = to / "curves"
     curves.mkdir(exist_ok=True)
-    told = json.loads((run / "run.json").read_text()) if (run / "run.json").exists() else {}
+    told = json.loads((run / "run.json").read_text())
     facts = {
         "seed": told.get("settings", {}).get("seed", 0),
         "steps": told.get("step", told.get("steps")),
@@ -125,7 +125,8 @@ def main() -> None:
     args = parser.parse_args()
     to: Path = args.to
     to.mkdir(parents=True, exist_ok=True)
-    wanted = [name for name in PARTS if (args.out / name).is_dir()] if args.parts is None else args.parts
+    # A folder without run.json was copied from a bundle for other runs to read: it is no run.
+    wanted = [name for name in PARTS if (args.out / name / "run.json").is_file()] if args.parts is None else args.parts
     for name in wanted:
         PARTS[name](args.out / name, to)
         keep_curve(args.out / name, to)

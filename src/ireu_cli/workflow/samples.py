@@ -17,7 +17,7 @@ retain = "others"
 max_photos = 5
 
 [pictures]
-# Enough to look at, drawn in a minute or two. Without this section there are eight times as many.
+# Enough to look at, drawn in a minute or two. Without this section there are six times as many.
 people = 10
 look_alikes = 3
 photos = 1
