@@ -100,19 +100,32 @@ PARTS: dict[str, Callable[[Path, Path], Any]] = {
 
 
 def keep_curve(run: Path, to: Path) -> None:
-    """What the card says about a run, and its curve."""
+    """What the card says about a run, and its curve; a run that went on from the bundle's keeps what that one said."""
     curves = to / "curves"
     curves.mkdir(exist_ok=True)
     told = json.loads((run / "run.json").read_text())
+    settings = told.get("settings", {})
     facts = {
-        "seed": told.get("settings", {}).get("seed", 0),
+        "seed": settings.get("seed", 0),
         "steps": told.get("step", told.get("steps")),
+        "batch": settings.get("batch"),
         "hours": told.get("hours"),
         "data_sha256": told.get("data_sha256", {}),
     }
+    if settings.get("start") or settings.get("keep"):
+        facts["earlier"] = _earlier(curves / f"{run.name}.json", facts["seed"])
     write_atomically(curves / f"{run.name}.json", json.dumps(facts, indent=1, sort_keys=True) + "\n")
     if (run / "curve.jsonl").exists():
         shutil.copyfile(run / "curve.jsonl", curves / f"{run.name}.jsonl")
+
+
+def _earlier(file: Path, seed: int) -> list[dict[str, Any]]:
+    """The runs before this one, oldest first; another assembly of the same run (its seed tells) adds nothing."""
+    if not file.exists():
+        return []
+    held = json.loads(file.read_text())
+    before: list[dict[str, Any]] = held.pop("earlier", [])
+    return before if held["seed"] == seed else [*before, {k: held.get(k) for k in ("seed", "steps", "batch", "hours")}]
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ def card(bundle: Path) -> str:
     lines += [
         "## Runs",
         "",
-        "| model | what | seed | steps | hours on one core | figures |",
+        "| model | what | seed | steps x batch | hours on one core | figures |",
         "|---|---|---|---|---|---|",
     ]
     digests: dict[str, str] = {}
@@ -78,7 +78,10 @@ def card(bundle: Path) -> str:
             continue
         facts = json.loads((curves / f"{key}.json").read_text())
         digests |= facts["data_sha256"]
-        row = (place, what, facts["seed"], facts["steps"], facts["hours"] or "-", _figures(curves / f"{key}.jsonl"))
+        runs = [*facts.get("earlier", []), facts]
+        told = ["; then ".join(str(run[name] or "-") for run in runs) for name in ("seed", "hours")]
+        steps = "; then ".join(f"{run['steps']} x {run['batch']}" if run.get("batch") else run["steps"] for run in runs)
+        row = (place, what, told[0], steps, told[1], _figures(curves / f"{key}.jsonl"))
         lines.append("| " + " | ".join(str(x) for x in row) + " |")
     lines += ["", "SHA-256 over names and bytes of the photos:", ""]
     lines += [f"- `{split}`: `{digest}`" for split, digest in sorted(digests.items())]

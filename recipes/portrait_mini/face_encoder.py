@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import onnx
@@ -11,6 +12,7 @@ from views import ALIGNED
 
 from ireu_cli.models.face_net import FaceNet
 
+SLOPE = 0.25  # below zero; where PReLU starts
 WIDTHS, BLOCKS, TAIL = (32, 48, 96, 192), (1, 2, 3, 2), 24
 
 
@@ -21,12 +23,28 @@ class FaceEncoder(FaceNet):
         super().__init__(WIDTHS, BLOCKS, TAIL)
 
 
+def activations(module: nn.Module, *, learnt: bool) -> nn.Module:
+    """Put PReLU in place of fixed slopes, or the reverse: learning slopes takes a quarter of a step, for nothing seen.
+
+    Published networks of this type have PReLU, so that is what is written.
+    """
+    for name, part in module.named_children():
+        if isinstance(part, nn.LeakyReLU) and learnt:
+            setattr(module, name, nn.PReLU(1, SLOPE))
+        elif isinstance(part, nn.PReLU) and not learnt:
+            setattr(module, name, nn.LeakyReLU(SLOPE))
+        else:
+            activations(part, learnt=learnt)
+    return module
+
+
 class Student(nn.Module):
     """The face encoder and the head that reads the teacher's map from its own last map."""
 
     def __init__(self) -> None:
         super().__init__()
         self.encoder = FaceEncoder()
+        activations(self.encoder, learnt=False)
         self.places = nn.Conv2d(WIDTHS[-1], 100, 1)
 
     def forward(self, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,8 +56,9 @@ class Student(nn.Module):
 def export(encoder: FaceEncoder, file: Path) -> None:
     """Write ONNX as insightface expects a recogniser: one input ``input.1``, one output, batch free."""
     part = file.with_name(f"{file.stem}.part.onnx")
+    written = activations(copy.deepcopy(encoder), learnt=True).eval()
     torch.onnx.export(
-        encoder.eval(),
+        written,
         (torch.zeros(1, 3, ALIGNED, ALIGNED),),
         str(part),
         input_names=["input.1"],

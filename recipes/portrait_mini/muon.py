@@ -26,13 +26,17 @@ def orthogonalised(update: torch.Tensor) -> torch.Tensor:
     x = x / x.norm().clamp_min(1e-7)
     gram = x @ x.T
     eye = torch.eye(len(gram))
-    whole = eye
-    for _ in range(ROUNDS):
-        factor = A * eye + B * gram + C * (gram @ gram)
-        whole = factor @ whole
+    whole = factor = _factor(gram, eye)
+    for _ in range(ROUNDS - 1):
         gram = factor @ gram @ factor
+        factor = _factor(gram, eye)
+        whole = factor @ whole
     x = whole @ x
     return x if update.shape[0] <= update.shape[1] else x.T
+
+
+def _factor(gram: torch.Tensor, eye: torch.Tensor) -> torch.Tensor:
+    return A * eye + B * gram + C * (gram @ gram)
 
 
 class Muon(torch.optim.Optimizer):

@@ -268,7 +268,7 @@ def train(
         share = learning_rate_share(run.step, args.warmup, cooldown_from, args.cooldown)
         for optimiser in optimisers:
             for group in optimiser.param_groups:
-                group["lr"] = args.rate * share
+                group["lr"] = args.rate * share * group.get("times", 1.0)
             optimiser.step()
             optimiser.zero_grad()
         average.update(student, run.step)

@@ -129,11 +129,11 @@ def _before(picture: torch.Tensor, colour: tuple[float, ...], grid: torch.Tensor
 
 
 class SceneBank:
-    """Shards of scenes with their latents, drawn on the first visit."""
+    """Shards of scenes with their latents, drawn on the first visit; another decoder leaves them valid."""
 
     def __init__(self, folder: Path, scenes: Scenes, vae: AutoencoderTiny) -> None:
         state = hashlib.sha256()
-        for tensor in vae.state_dict().values():
+        for tensor in vae.encoder.state_dict().values():
             state.update(tensor.float().numpy().tobytes())
         key = hashlib.sha256(f"{scenes.photos.digest} {scenes.seed} {state.hexdigest()}".encode()).hexdigest()[:12]
         self.folder, self.scenes, self.vae = folder / key, scenes, vae

@@ -1,0 +1,159 @@
+"""Sharpen the autoencoder's decoder: ``train_decoder.py --data DIR --out DIR --start VAE``. Started again, it goes on.
+
+The encoder, and with it every latent that a generator has learnt from, stays as it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderTiny
+from faces import data_folder, load_photos, split_validation
+from landmarks import load_landmarks
+from runs import train, training_arguments
+from scenes import LATENT, PICTURE, SceneBank, Scenes
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
+from train_vae import NOISE
+
+FACTOR = PICTURE // LATENT
+PATCH = 10  # latents; parts of a picture teach as well as whole ones
+SHARE = 0.8  # of the critic's pull on the last layer, beside the pull of the pixels
+
+
+class Critic(nn.Module):
+    """Tells patches of photos from decoded ones (Isola et al. 2017), with bounded slopes (Miyato et al. 2018)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        sizes = [(3, width, 2), (width, 2 * width, 2), (2 * width, 4 * width, 2), (4 * width, 4 * width, 1)]
+        self.layers = nn.ModuleList(spectral_norm(nn.Conv2d(i, o, 4, s, 1)) for i, o, s in sizes)
+        self.last = spectral_norm(nn.Conv2d(4 * width, 1, 3, 1, 1))
+
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Pictures (n, 3, h, w) -> scores (n, 1, h', w'), positive for photos, and the layers' maps."""
+        maps = []
+        for layer in self.layers:
+            pictures = functional.leaky_relu(layer(pictures), 0.2)
+            maps.append(pictures)
+        scores: torch.Tensor = self.last(pictures)
+        return scores, maps
+
+
+class Pair(nn.Module):
+    """The decoder and its critic, trained side by side."""
+
+    def __init__(self, vae: AutoencoderTiny, width: int) -> None:
+        super().__init__()
+        self.decoder, self.critic = vae.decoder, Critic(width)
+
+
+class DecoderRecipe:
+    """Pixels and edges back, and a critic that does not take blur for a photo."""
+
+    def __init__(self, args: Any, bank: SceneBank, vae: AutoencoderTiny, held_out: torch.Tensor) -> None:
+        self.batch, self.seed, self.bf16 = args.batch, args.seed, args.precision == "bf16"
+        self.bank, self.vae, self.held_out, self.critic_from = bank, vae, held_out, args.critic_from
+        self.weights = {"pixels": 1.0, "squares": 1.0, "edges": 0.25, "pull": 1.0, "maps": 0.5, "critic": 1.0}
+
+    def losses(self, pair: Pair, step: int) -> dict[str, torch.Tensor]:
+        """One batch of patches of scenes."""
+        g = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        latents, pictures = self._patches(step, g)
+        noise = NOISE * torch.rand(len(latents), 1, 1, 1, generator=g) * torch.randn(latents.shape, generator=g)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            back = pair.decoder(latents + noise).float()
+        error = back - pictures
+        losses = {
+            "pixels": error.abs().mean(),
+            "squares": error.square().mean(),
+            "edges": error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean(),
+        }
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            found, maps = pair.critic(pictures)
+            doubt, _ = pair.critic(back.detach())
+            # The decoder asks the critic without teaching it.
+            fixed = {name: p.detach() for name, p in pair.critic.named_parameters()}
+            score, seen = functional_call(pair.critic, fixed, (back,))
+        losses["critic"] = (1 - found.float()).relu().mean() + (1 + doubt.float()).relu().mean()
+        if step >= self.critic_from:
+            losses["pull"] = -score.float().mean() * self._balance(pair, losses, score)
+            pairs = zip(seen, maps, strict=True)
+            losses["maps"] = torch.stack([(a.float() - b.detach().float()).abs().mean() for a, b in pairs]).mean()
+        return losses
+
+    def _balance(self, pair: Pair, losses: dict[str, torch.Tensor], score: torch.Tensor) -> torch.Tensor:
+        """Weight that makes the critic's pull a fixed share of the pixels' (Esser et al. 2021)."""
+        last = [p for p in pair.decoder.parameters() if p.ndim == 4][-1]
+        plain = sum(self.weights[name] * losses[name] for name in ("pixels", "squares", "edges"))
+        (pixels,) = torch.autograd.grad(plain, last, retain_graph=True)  # type: ignore[arg-type]
+        (pull,) = torch.autograd.grad(-score.float().mean(), last, retain_graph=True)
+        return (SHARE * pixels.norm() / pull.norm().clamp_min(1e-6)).clamp(max=100.0)
+
+    def _patches(self, step: int, g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """-> latents (n, 8, p, p) and their pictures (n, 3, 8 p, 8 p) in [-1, 1]."""
+        scenes, latents = self.bank.batch(step, self.batch)
+        pictures = self.bank.scenes.picture(scenes).mul_(2).sub_(1)
+        y, x = torch.randint(0, LATENT - PATCH + 1, (2,), generator=g).tolist()
+        return latents[..., y : y + PATCH, x : x + PATCH], pictures[
+            ..., FACTOR * y : FACTOR * (y + PATCH), FACTOR * x : FACTOR * (x + PATCH)
+        ]
+
+    @torch.no_grad()
+    def measure(self, pair: Pair) -> dict[str, Any]:
+        """PSNR and detail on 256 photos of people who are never trained on; a plain green wall's colour."""
+        errors, detail = [], []
+        for faces in torch.split(self.held_out, 32):
+            back = pair.decoder(self.vae.encoder(faces)).clamp(-1, 1)
+            errors.append((back - faces).square().mean((1, 2, 3)) / 4)
+            detail.append(_detail(back) / _detail(faces))
+        wall = torch.tensor([0.13, 0.55, 0.21])[None, :, None, None].expand(1, 3, PICTURE, PICTURE)
+        green = pair.decoder(self.vae.encoder(wall * 2 - 1)).add(1).div(2).mean((0, 2, 3))
+        return {
+            "psnr": round(float(-10 * torch.cat(errors).log10().mean()), 3),
+            "detail": round(float(torch.stack(detail).mean()), 3),
+            "green": [round(x, 3) for x in green.tolist()],
+        }
+
+    def export(self, pair: Pair, folder: Path) -> None:
+        """``vae/`` in diffusers' layout."""
+        self.vae.decoder.load_state_dict(pair.decoder.state_dict())
+        self.vae.save_pretrained(folder / "vae")
+
+
+def _detail(pictures: torch.Tensor) -> torch.Tensor:
+    """Energy of what a 3 x 3 mean takes away."""
+    return (pictures - functional.avg_pool2d(pictures, 3, 1, 1, count_include_pad=False)).square().mean()
+
+
+def main() -> None:
+    """The command."""
+    parser = training_arguments(__doc__, "decoder", 1e-3)  # the critic's; it has more to learn
+    parser.set_defaults(batch=32, measure_every=500, warmup=100)
+    parser.add_argument("--start", type=Path, required=True, help="folder of the autoencoder")
+    parser.add_argument("--critic-width", type=int, default=32)
+    parser.add_argument("--critic-from", type=int, default=100, help="step at which the decoder listens to the critic")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    data, cache = data_folder(args.data), args.out / "cache"
+    photos, held_out = load_photos(data, "train", cache), load_photos(data, "eval", cache)
+    score, points = load_landmarks(data, photos, cache / "landmarks_train.npz")
+    allowed = split_validation(photos.person)[0]
+    vae = AutoencoderTiny.from_pretrained(args.start).eval().requires_grad_(False)
+    bank = SceneBank(cache / "scenes", Scenes(photos, allowed[score[allowed] > 0.9], points, 0), vae)
+    index = torch.arange(0, len(held_out.person), len(held_out.person) // 256)[:256]
+    faces = functional.interpolate(held_out.batch(index), (PICTURE, PICTURE), mode="area").mul_(2).sub_(1)
+    pair = Pair(AutoencoderTiny.from_pretrained(args.start).train(), args.critic_width)
+    groups = [{"params": pair.decoder.parameters(), "times": 0.2}, {"params": pair.critic.parameters()}]
+    optimiser = torch.optim.AdamW(groups, lr=args.rate, betas=(0.5, 0.99), weight_decay=0.0, fused=True)
+    facts = {"data_sha256": {"train": photos.digest, "eval": held_out.digest}}
+    train(args, facts, pair, [optimiser], DecoderRecipe(args, bank, vae, faces))
+
+
+if __name__ == "__main__":
+    main()
