@@ -90,6 +90,7 @@ PARTS: dict[str, Callable[[Path, Path], Any]] = {
     "image_encoder": write_image_encoder,
     "face_encoder": lambda run, to: shutil.copyfile(run / "face_encoder.onnx", to / "face_encoder.onnx"),
     "vae": write_vae,
+    "decoder": write_vae,  # the same autoencoder, later
     "text": write_text,
     "a": write_generator,
     "b": write_generator,

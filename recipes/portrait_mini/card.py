@@ -10,6 +10,7 @@ ROWS = (
     ("image_encoder", "`image_encoder/`", "CLIP-type image encoder, 96 px, 37 tokens, 256 wide, 6 blocks"),
     ("face_encoder", "`face_encoder.onnx`", "ArcFace-type face encoder, 112 px, 512 features"),
     ("vae", "`vae/`", "AutoencoderTiny, factor 8, 8 channels"),
+    ("decoder", "`vae/`", "its decoder, against a critic"),
     ("text", "`text_encoder/`, `tokenizer/`", "CLIP-type text encoder, 128 wide, 2 blocks"),
     ("a", "`a/`", "generator A: UNet and IP-Adapter base on `image_embeds`"),
     ("b", "`b/`", "generator B: UNet and IP-Adapter Plus on `penultimate`"),

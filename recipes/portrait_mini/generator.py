@@ -128,7 +128,7 @@ PROJECTIONS: dict[str, type[nn.Module]] = {"base": BaseProjection, "plus": PlusP
 
 
 class Generator(nn.Module):
-    """A UNet that reads text and a face; trained whole."""
+    """A UNet that reads text and a face; trained whole unless told otherwise."""
 
     def __init__(self, kind: str, widths: tuple[int, int], features: int) -> None:
         super().__init__()
@@ -151,6 +151,11 @@ class Generator(nn.Module):
         """Noisy latents (n, 8, 14, 14), steps (n,), text (n, t, 128), features (n, …) -> v (n, 8, 14, 14)."""
         v: torch.Tensor = self.unet(noisy, steps, (text, [self.projection(features)[:, None]])).sample
         return v
+
+    def keep_unet(self) -> None:
+        """Train the adapter alone: it is to be used with another generator's UNet."""
+        self.unet.requires_grad_(False)
+        self.attention.requires_grad_(True)
 
     def adapter(self) -> dict[str, torch.Tensor]:
         """The weights in the layout of h94/IP-Adapter."""

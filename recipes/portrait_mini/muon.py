@@ -65,7 +65,7 @@ class Muon(torch.optim.Optimizer):
 def matrices_and_rest(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
     """Parameters for Muon, for AdamW with decay, and for AdamW without."""
     muon, decayed, others = [], [], []
-    for p in module.parameters():
+    for p in filter(lambda p: p.requires_grad, module.parameters()):
         (others if p.ndim < 2 else muon if min(len(p), p[0].numel()) >= 16 else decayed).append(p)
     return muon, decayed, others
 

@@ -166,7 +166,12 @@ def main() -> None:
     """The command."""
     parser = training_arguments(__doc__, "a", 2e-3)
     parser.set_defaults(batch=32, warmup=200)
-    parser.add_argument("--kind", choices=["base", "plus", "faceid"], required=True)
+    parser.add_argument(
+        "--kind",
+        choices=["base", "plus", "faceid"],
+        required=True,
+        help="faceid trains an adapter on the UNet of --start",
+    )
     parser.add_argument("--widths", type=int, nargs=2, required=True)
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the image encoder, or the face encoder")
     parser.add_argument("--vae", type=Path, required=True)
@@ -197,6 +202,8 @@ def main() -> None:
         wanted = generator.state_dict()
         fitting = {k: x for k, x in start_weights(args.start).items() if k in wanted and x.shape == wanted[k].shape}
         generator.load_state_dict(fitting, strict=False)
+    if args.kind == "faceid":
+        generator.keep_unet()
     likeness = None
     if args.likeness:
         teacher = Teacher(data / "models" / "recogniser_e.onnx", args.threads)
