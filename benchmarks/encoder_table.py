@@ -5,7 +5,7 @@ a second run goes on where the first stopped.
 
     python benchmarks/encoder_table.py --work DIR [--people 1 5] [--draws 10] [--steps auto] [--shard 0/2]
 
-Needs IREU_DATA, a folder with `faces/eval`, `faces/train` and `lab/encoder`.
+Needs IREU_DATA, a folder with `faces/eval` and `faces/train`.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import torch
 
 from ireu_cli.maths.stats import estimate
 from ireu_cli.runtime import generator
-from target_draws import PHOTOS, USUAL, Draws
+from target_draws import METHODS, PHOTOS, USUAL, Draws
 
 ROWS = (
     ("target seen: match rate", "match_rate", "target-seen"),
@@ -44,16 +44,16 @@ def main() -> None:
     """Run what is missing, then print the table."""
     options = _options()
     data = Path(os.environ["IREU_DATA"])
-    draws = Draws(data, options.work, str(data / "lab" / "encoder"), "pooled", options.steps)
+    draws = Draws(data, options.work, options.encoder, options.tap, options.steps)
     shard, shards = (int(part) for part in options.shard.split("/"))
     draws.link_retained()
     for index, (count, draw) in enumerate((count, draw) for count in options.people for draw in range(options.draws)):
         if index % shards == shard:
             for method in options.methods:
-                draws.unlearn(count, draw, method)
+                draws.unlearn(count, draw, method, ("--set", "pictures.generators=none"))
     if shard == 0:
         for count in options.people:
-            print(_table(draws, count, options.draws))
+            print(_table(draws, count, options.draws, options.methods))
 
 
 def _options() -> argparse.Namespace:
@@ -61,30 +61,32 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--people", type=int, nargs="+", default=[1, 5])
     parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--methods", nargs="+", choices=USUAL, default=USUAL)
+    parser.add_argument("--encoder", default="portrait-mini")
+    parser.add_argument("--tap", default="penultimate")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(USUAL))
     parser.add_argument("--steps", default="auto")
     parser.add_argument("--shard", default="0/1", help="this process's part of the draws, such as 0/2")
     return parser.parse_args()
 
 
-def _table(draws: Draws, count: int, number: int) -> str:
-    reports = {method: list(_reports(draws, count, number, method)) for method in USUAL}
+def _table(draws: Draws, count: int, number: int, methods: list[str]) -> str:
+    reports = {method: list(_reports(draws, count, number, method)) for method in methods}
     complete = "/".join(str(len(found)) for found in reports.values())
     lines = [
         f"\n{count} target(s), {PHOTOS} photos each, steps {draws.steps}, {complete} draws; mean [95 % over draws]\n",
-        f"| figure | original | {' | '.join(USUAL)} |",
-        "|---|---|" + "---|" * len(USUAL),
+        f"| figure | original | {' | '.join(methods)} |",
+        "|---|---|" + "---|" * len(methods),
     ]
     for label, name, role in ROWS:
-        cells = [_cell(reports["ireu"], name, role, "original")]
-        cells += [_cell(reports[method], name, role, "edited") for method in USUAL]
+        cells = [_cell(reports[methods[0]], name, role, "original")]
+        cells += [_cell(reports[method], name, role, "edited") for method in methods]
         lines.append(f"| {label} | {' | '.join(cells)} |")
     for label, name, role in CHANGES:
-        cells = [_cell(reports[method], name, role, "change") for method in USUAL]
+        cells = [_cell(reports[method], name, role, "change") for method in methods]
         lines.append(f"| {label} | {'0' if name == 'relative_change' else '1'} | {' | '.join(cells)} |")
     lines.append(
-        f"| impostor similarity | {_cell(reports['ireu'], 'impostor_similarity', 'retained', 'original')}"
-        + " |" * (1 + len(USUAL))
+        f"| impostor similarity | {_cell(reports[methods[0]], 'impostor_similarity', 'retained', 'original')}"
+        + " |" * (1 + len(methods))
     )
     return "\n".join(lines)
 
