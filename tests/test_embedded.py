@@ -141,5 +141,5 @@ def test_portraits_look_like_the_person_in_the_photo(photos: tuple[list[RgbImage
         vectors.append(torch.nn.functional.normalize(recogniser.embed(aligned(pictures, looks)), dim=1))
     similarity = vectors[1] @ vectors[0].T
     others = similarity[~torch.eye(len(images), dtype=torch.bool)]
-    assert similarity.diagonal().mean() > others.mean() + 0.12
-    assert (similarity.argmax(1) == torch.arange(len(images))).float().mean() > 0.25
+    assert similarity.diagonal().mean() > others.mean() + 0.25
+    assert (similarity.argmax(1) == torch.arange(len(images))).float().mean() > 0.5
