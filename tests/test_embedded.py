@@ -27,6 +27,7 @@ def test_it_is_small_and_holds_nothing_that_has_to_be_unpickled() -> None:
     files = [path for path in embedded_folder().rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= KINDS
     assert sum(path.stat().st_size for path in files) < LIMIT
+    assert not [path for path in files if path.suffix == ".json" and '"_name_or_path": "/' in path.read_text()]
 
 
 def test_the_default_encoder_needs_no_configuration(samples: Path, tmp_path: Path) -> None:

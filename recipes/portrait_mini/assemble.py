@@ -69,6 +69,14 @@ def write_image_encoder(run: Path, to: Path) -> None:
 def write_vae(run: Path, to: Path) -> None:
     """An ``AutoencoderTiny``."""
     AutoencoderTiny.from_pretrained(run / "vae").half().save_pretrained(to / "vae")
+    _forget_place(to / "vae" / "config.json")
+
+
+def _forget_place(config: Path) -> None:
+    """Diffusers notes the folder that a model was read from, which is nobody's business."""
+    held = json.loads(config.read_text())
+    held.pop("_name_or_path", None)
+    write_atomically(config, json.dumps(held, indent=2) + "\n")
 
 
 def write_text(run: Path, to: Path) -> None:
