@@ -26,6 +26,7 @@ PICTURE, LATENT = 112, 14
 FRAMES = {"plain": 136.0, "close-up": 104.0, "wide": 160.0}
 TONES = ("dark", "bright", "black and white", "sepia", "blurred")
 BACKGROUNDS = {"blue": (0.15, 0.3, 0.85), "green": (0.15, 0.65, 0.25), "red": (0.8, 0.15, 0.15)}
+FEATURES, REACH = 3.0, 0.15  # how much more eyes, nose and mouth count than the rest, and how far around them
 VIEWS = 4  # of each photo, for the encoder: (as it is, shifted and toned) x (as it is, mirrored)
 
 
@@ -47,6 +48,7 @@ class Scenes:
 
     def __init__(self, photos: Photos, allowed: torch.Tensor, points: torch.Tensor, seed: int) -> None:
         self.photos, self.allowed, self.seed = photos, allowed, seed
+        self.points = points
         self.yaw = torch.tensor([yaw(p.numpy()) for p in points])
         self.of_person: dict[int, list[int]] = {}
         for photo in allowed.tolist():
@@ -77,6 +79,17 @@ class Scenes:
         view = 2 * int(u[9] < 0.5) + int(mirrored)
         frame = _frame(FRAMES[framing], flip, g)
         return Scene(photo, flip, edits, caption(edits, g), frame, shown, view)
+
+    def weights(self, scenes: list[Scene]) -> torch.Tensor:
+        """How much each latent of scenes counts -> (n, 1, 14, 14), mean 1 in each: a face is known by a few of them."""
+        frames = torch.stack([s.frame for s in scenes])
+        points = (self.points[[s.photo for s in scenes]] + 0.5) * 2 / SIDE - 1
+        points = (points - frames[:, None, :, 2]) / frames.diagonal(dim1=1, dim2=2)[:, None]
+        line = (torch.arange(LATENT) + 0.5) * 2 / LATENT - 1
+        cells = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1).reshape(1, -1, 1, 2)
+        near = (-(cells - points[:, None]).square().sum(-1) / (2 * REACH**2)).exp().amax(2)
+        counted = 1 + FEATURES * near
+        return (counted / counted.mean(1, keepdim=True)).view(-1, 1, LATENT, LATENT)
 
     def picture(self, scenes: list[Scene]) -> torch.Tensor:
         """Draw scenes -> (n, 3, 112, 112) in [0, 1]."""

@@ -87,7 +87,7 @@ class GeneratorRecipe:
         target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             v = generator(noisy, t, text, features)
-        error = (v.float() - target).square().mean((1, 2, 3))
+        error = ((v.float() - target).square() * self.bank.scenes.weights(scenes)).mean((1, 2, 3))
         # Little noise leaves only fine texture to learn, of which there is no end: it counts less.
         snr = self.alphas[t] / (1 - self.alphas[t]).clamp_min(1e-6)
         losses = {"v": (error * (6 / (snr + 1)).clamp(max=1)).mean()}
