@@ -8,7 +8,6 @@ a second run goes on where the first stopped.
 Needs IREU_DATA, a folder with `faces/eval` and `faces/train`.
 """
 
-import argparse
 import json
 import os
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import torch
 
 from ireu_cli.maths.stats import estimate
 from ireu_cli.runtime import generator
-from target_draws import METHODS, PHOTOS, USUAL, Draws
+from target_draws import PHOTOS, Draws, options, run
 
 ROWS = (
     ("target seen: match rate", "match_rate", "target-seen"),
@@ -42,31 +41,11 @@ CHANGES = (
 
 def main() -> None:
     """Run what is missing, then print the table."""
-    options = _options()
-    data = Path(os.environ["IREU_DATA"])
-    draws = Draws(data, options.work, options.encoder, options.tap, options.steps)
-    shard, shards = (int(part) for part in options.shard.split("/"))
-    draws.link_retained()
-    for index, (count, draw) in enumerate((count, draw) for count in options.people for draw in range(options.draws)):
-        if index % shards == shard:
-            for method in options.methods:
-                draws.unlearn(count, draw, method, ("--set", "pictures.generators=none"))
-    if shard == 0:
-        for count in options.people:
-            print(_table(draws, count, options.draws, options.methods))
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--people", type=int, nargs="+", default=[1, 5])
-    parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--encoder", default="portrait-mini")
-    parser.add_argument("--tap", default="penultimate")
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(USUAL))
-    parser.add_argument("--steps", default="auto")
-    parser.add_argument("--shard", default="0/1", help="this process's part of the draws, such as 0/2")
-    return parser.parse_args()
+    chosen = options(__doc__)
+    draws = run(chosen, Path(os.environ["IREU_DATA"]), ("--set", "pictures.generators=none"))
+    if draws is not None:
+        for count in chosen.people:
+            print(_table(draws, count, chosen.draws, chosen.methods))
 
 
 def _table(draws: Draws, count: int, number: int, methods: list[str]) -> str:

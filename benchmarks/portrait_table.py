@@ -34,7 +34,7 @@ from ireu_cli.models.face_check import FaceCheck, load_face_check
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.runtime import generator
 from ireu_cli.values import RgbImage
-from target_draws import METHODS, PHOTOS, USUAL, Draws
+from target_draws import PHOTOS, Draws, options, run
 
 RECOGNISERS = ("b", "d")
 ALIGNED = 112
@@ -118,57 +118,37 @@ def read(file: Path) -> RgbImage:
 
 def main() -> None:
     """Run what is missing, then print the tables."""
-    options = _options()
+    chosen = options(__doc__)
     data = Path(os.environ["IREU_DATA"])
-    draws = Draws(data, options.work, options.encoder, options.tap, options.steps)
-    shard, shards = (int(part) for part in options.shard.split("/"))
-    draws.link_retained()
-    verify = ["--keep-images", *(part for text in FEW for part in ("--set", text))]
-    for index, (count, draw) in enumerate((count, draw) for count in options.people for draw in range(options.draws)):
-        if index % shards == shard:
-            for method in options.methods:
-                draws.unlearn(count, draw, method, verify)
-    if shard:
+    draws = run(chosen, data, ["--keep-images", *(part for text in FEW for part in ("--set", text))])
+    if draws is None:
         return
-    bundle = find_bundle(options.encoder)
+    bundle = find_bundle(chosen.encoder)
     if bundle is None:
-        raise SystemExit(f"{options.encoder} is no bundle with generators")
+        raise SystemExit(f"{chosen.encoder} is no bundle with generators")
     check = load_face_check(bundle.folder / bundle.face_check)
     features = Features(data)
     judges = {name: Judge(data, check, name) for name in RECOGNISERS}
-    for count in options.people:
+    for count in chosen.people:
         for name in (entry.name for entry, _ in bundle.entries()):
             for recogniser, judge in judges.items():
-                print(_table(draws, count, options, name, recogniser, judge, features))
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--encoder", default="portrait-mini", help="a bundle with generators")
-    parser.add_argument("--tap", default="penultimate", help="the later ones do not reach generators that read earlier")
-    parser.add_argument("--people", type=int, nargs="+", default=[1, 5])
-    parser.add_argument("--draws", type=int, default=10)
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(USUAL))
-    parser.add_argument("--steps", default="auto")
-    parser.add_argument("--shard", default="0/1", help="this process's part of the draws, such as 0/2")
-    return parser.parse_args()
+                print(_table(draws, count, chosen, name, recogniser, judge, features))
 
 
 def _table(
-    draws: Draws, count: int, options: argparse.Namespace, name: str, recogniser: str, judge: Judge, features: Features
+    draws: Draws, count: int, chosen: argparse.Namespace, name: str, recogniser: str, judge: Judge, features: Features
 ) -> str:
     """One generator, one recogniser; a row a figure, a column a method; intervals over draws."""
     columns: dict[str, list[dict[str, float]]] = {}
-    for method in options.methods:
-        for draw in range(options.draws):
+    for method in chosen.methods:
+        for draw in range(chosen.draws):
             report = draws.report(count, draw, method)
             if (report / "report.json").exists():
                 before, after = _figures(draws, count, draw, report, name, judge, features)
                 columns.setdefault(method, []).append(after)
-                if method == options.methods[0]:
+                if method == chosen.methods[0]:
                     columns.setdefault("original", []).append(before)
-    heads = ["original", *options.methods]
+    heads = ["original", *chosen.methods]
     number = "/".join(str(len(columns.get(head, ()))) for head in heads)
     lines = [
         f"\nGenerator {name}, recogniser {recogniser}, {count} target(s), {PHOTOS} photos each, steps {draws.steps}, "

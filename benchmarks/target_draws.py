@@ -3,6 +3,7 @@
 A second run goes on where the first stopped. Needs IREU_DATA, a folder with `faces/eval` and `faces/train`.
 """
 
+import argparse
 import contextlib
 import random
 import subprocess
@@ -105,6 +106,32 @@ class Draws:
         ireu("unlearn", *self.run, "--mask", str(mask), *_sets(changed), "--steps", self.steps, "-o", str(delta))
         others = ["--retain", str(folder / "others"), "-o", str(self.report(count, draw, method))]
         ireu("verify", *self.run, "--delta", str(delta), *others, *verify, ok=(0, 4, 5))
+
+
+def options(description: str | None) -> argparse.Namespace:
+    """The flags that both tables take."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--encoder", default="portrait-mini", help="for pictures, a bundle with generators")
+    parser.add_argument("--tap", default="penultimate", help="the later ones do not reach generators that read earlier")
+    parser.add_argument("--people", type=int, nargs="+", default=[1, 5])
+    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(USUAL))
+    parser.add_argument("--steps", default="auto")
+    parser.add_argument("--shard", default="0/1", help="this process's part of the draws, such as 0/2")
+    return parser.parse_args()
+
+
+def run(chosen: argparse.Namespace, data: Path, verify: Sequence[str]) -> Draws | None:
+    """Unlearn and verify what is missing of this shard's draws; only the first shard goes on to the table."""
+    draws = Draws(data, chosen.work, chosen.encoder, chosen.tap, chosen.steps)
+    shard, shards = (int(part) for part in chosen.shard.split("/"))
+    draws.link_retained()
+    for index, (count, draw) in enumerate((count, draw) for count in chosen.people for draw in range(chosen.draws)):
+        if index % shards == shard:
+            for method in chosen.methods:
+                draws.unlearn(count, draw, method, verify)
+    return None if shard else draws
 
 
 def _sets(settings: Mapping[str, str]) -> list[str]:

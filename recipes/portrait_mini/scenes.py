@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from captions import caption
 from diffusers import AutoencoderTiny
-from faces import SIDE, Photos
+from faces import SIDE, Photos, split_validation
+from landmarks import load_landmarks
 from torch.nn import functional
 
 from ireu_cli.maths.edits import FACING, yaw
@@ -180,3 +181,10 @@ class SceneBank:
         pictures = self.scenes.picture(scenes).mul_(2).sub_(1)
         latents: torch.Tensor = self.vae.encoder(pictures.contiguous(memory_format=torch.channels_last))
         return latents
+
+
+def open_scenes(data: Path, cache: Path, photos: Photos, vae: AutoencoderTiny) -> SceneBank:
+    """The scenes that generators and the decoder learn from, of the photos of ``train`` that surely show a face."""
+    score, points = load_landmarks(data, photos, cache / "landmarks_train.npz")
+    allowed = split_validation(photos.person)[0]
+    return SceneBank(cache / "scenes", Scenes(photos, allowed[score[allowed] > 0.9], points, 0), vae)

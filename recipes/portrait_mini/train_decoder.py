@@ -10,16 +10,14 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny
-from faces import data_folder, load_photos, split_validation
-from landmarks import load_landmarks
+from faces import Photos, data_folder, load_photos
 from runs import train, training_arguments
-from scenes import LATENT, PICTURE, SceneBank, Scenes
+from scenes import LATENT, SceneBank, open_scenes
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
-from train_vae import CHANNELS, NOISE
+from train_vae import CHANNELS, FACTOR, NOISE, green_wall, shown_faces
 
-FACTOR = PICTURE // LATENT
 PATCH = 10  # latents; parts of a picture teach as well as whole ones
 # The critic may not change its mind over a little noise (an estimate of the penalty R1).
 NUDGE, SLOPE = 0.05, 2.0
@@ -62,7 +60,7 @@ class Pair(nn.Module):
 class DecoderRecipe:
     """Pixels and edges back, and a critic that does not take blur for a photo."""
 
-    def __init__(self, args: Any, bank: SceneBank, vae: AutoencoderTiny, held_out: torch.Tensor) -> None:
+    def __init__(self, args: Any, bank: SceneBank, vae: AutoencoderTiny, held_out: Photos) -> None:
         self.batch, self.seed, self.bf16 = args.batch, args.seed, args.precision == "bf16"
         self.bank, self.vae, self.held_out, self.critic_from = bank, vae, held_out, args.critic_from
         self.weights = {"pixels": 1.0, "squares": 1.0, "edges": 0.25, "pull": 1.0, "critic": 1.0, "slope": SLOPE}
@@ -116,16 +114,14 @@ class DecoderRecipe:
     def measure(self, pair: Pair) -> dict[str, Any]:
         """PSNR and detail on 256 photos of people who are never trained on; a plain green wall's colour."""
         errors, detail = [], []
-        for faces in torch.split(self.held_out, 32):
+        for faces in shown_faces(self.held_out):
             back = pair.decoder(self.vae.encoder(faces)).clamp(-1, 1)
             errors.append((back - faces).square().mean((1, 2, 3)) / 4)
             detail.append(_detail(back) / _detail(faces))
-        wall = torch.tensor([0.13, 0.55, 0.21])[None, :, None, None].expand(1, 3, PICTURE, PICTURE)
-        green = pair.decoder(self.vae.encoder(wall * 2 - 1)).add(1).div(2).mean((0, 2, 3))
         return {
             "psnr": round(float(-10 * torch.cat(errors).log10().mean()), 3),
             "detail": round(float(torch.stack(detail).mean()), 3),
-            "green": [round(x, 3) for x in green.tolist()],
+            "green": green_wall(self.vae.encoder, pair.decoder),
         }
 
     def export(self, pair: Pair, folder: Path) -> None:
@@ -151,17 +147,13 @@ def main() -> None:
     torch.manual_seed(args.seed)
     data, cache = data_folder(args.data), args.out / "cache"
     photos, held_out = load_photos(data, "train", cache), load_photos(data, "eval", cache)
-    score, points = load_landmarks(data, photos, cache / "landmarks_train.npz")
-    allowed = split_validation(photos.person)[0]
     vae = AutoencoderTiny.from_pretrained(args.start).eval().requires_grad_(False)
-    bank = SceneBank(cache / "scenes", Scenes(photos, allowed[score[allowed] > 0.9], points, 0), vae)
-    index = torch.arange(0, len(held_out.person), len(held_out.person) // 256)[:256]
-    faces = functional.interpolate(held_out.batch(index), (PICTURE, PICTURE), mode="area").mul_(2).sub_(1)
+    bank = open_scenes(data, cache, photos, vae)
     pair = Pair(AutoencoderTiny.from_pretrained(args.start).train(), args.critic_width)
     groups = [{"params": pair.decoder.parameters(), "times": 0.2}, {"params": pair.critic.parameters()}]
     optimiser = torch.optim.AdamW(groups, lr=args.rate, betas=(0.5, 0.99), weight_decay=0.0, fused=True)
     facts = {"data_sha256": {"train": photos.digest, "eval": held_out.digest}}
-    train(args, facts, pair, [optimiser], DecoderRecipe(args, bank, vae, faces))
+    train(args, facts, pair, [optimiser], DecoderRecipe(args, bank, vae, held_out))
 
 
 if __name__ == "__main__":

@@ -10,15 +10,14 @@ import onnxruntime
 import torch
 from conditions import Conditions, encoder_conditions, face_conditions
 from diffusers import AutoencoderTiny
-from faces import Photos, data_folder, load_photos, split_validation
+from faces import Photos, data_folder, load_photos
 from generator import Generator, build_scheduler, plain_unet, sample, save_adapter, start_weights
 from graph import Graph
-from landmarks import load_landmarks
 from likeness import Likeness
 from muon import optimisers
 from PIL import Image
 from runs import train, training_arguments
-from scenes import FRAMES, PICTURE, VIEWS, SceneBank, Scenes
+from scenes import FRAMES, PICTURE, VIEWS, SceneBank, open_scenes
 from teacher import Teacher, teach_plain
 from torch.nn import functional
 from train_text import LENGTH
@@ -185,11 +184,8 @@ def main() -> None:
     torch.manual_seed(args.seed)
     data, cache = data_folder(args.data), args.out / "cache"
     photos, held_out = load_photos(data, "train", cache), load_photos(data, "eval", cache)
-    score, points = load_landmarks(data, photos, cache / "landmarks_train.npz")
-    allowed = split_validation(photos.person)[0]
-    scenes = Scenes(photos, allowed[score[allowed] > 0.9], points, 0)
     vae = AutoencoderTiny.from_pretrained(args.vae).eval().requires_grad_(False)
-    bank = SceneBank(cache / "scenes", scenes, vae)
+    bank = open_scenes(data, cache, photos, vae)
     if args.kind == "faceid":
         seen, held = (face_conditions(args.encoder, p, cache / f"seen_{i}") for i, p in enumerate((photos, held_out)))
     else:

@@ -6,6 +6,7 @@ usable: that is how colours which photos rarely show were taught later.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from diffusers import AutoencoderTiny
 from faces import Photos, data_folder, load_photos, split_validation
 from runs import train, training_arguments
+from torch import nn
 from torch.nn import functional
 
 CHANNELS, FACTOR = 8, 8
@@ -117,24 +119,34 @@ class VaeRecipe:
     @torch.no_grad()
     def measure(self, vae: AutoencoderTiny) -> dict[str, Any]:
         """PSNR on 256 photos of people who are never trained on, whole, at 112 pixels; mean and spread of latents."""
-        index = torch.arange(0, len(self.held_out.person), len(self.held_out.person) // 256)[:256]
         errors, latents = [], []
-        for part in torch.split(index, 32):
-            faces = functional.interpolate(self.held_out.batch(part), (112, 112), mode="area").mul_(2).sub_(1)
+        for faces in shown_faces(self.held_out):
             found = vae.encoder(faces)
             latents.append(found)
             errors.append((vae.decoder(found).clamp(-1, 1) - faces).square().mean((1, 2, 3)) / 4)
         z = torch.cat(latents)
         psnr = -10 * torch.cat(errors).log10().mean()
-        wall = torch.tensor([0.13, 0.55, 0.21])[None, :, None, None].expand(1, 3, 112, 112)
-        green = vae.decoder(vae.encoder(wall * 2 - 1)).add(1).div(2).mean((0, 2, 3))
         figures = {"psnr": psnr, "latent_mean": z.mean(), "latent_std": z.std(), "latent_max": z.abs().max()}
         rounded = {name: round(float(value), 3) for name, value in figures.items()}
-        return {"eval": rounded, "green": [round(x, 3) for x in green.tolist()]}
+        return {"eval": rounded, "green": green_wall(vae.encoder, vae.decoder)}
 
     def export(self, vae: AutoencoderTiny, folder: Path) -> None:
         """``vae/`` in diffusers' layout."""
         vae.save_pretrained(folder / "vae")
+
+
+def shown_faces(photos: Photos) -> Iterator[torch.Tensor]:
+    """256 photos, whole, in batches (n, 3, 112, 112) in [-1, 1]."""
+    index = torch.arange(0, len(photos.person), len(photos.person) // 256)[:256]
+    for part in torch.split(index, 32):
+        yield functional.interpolate(photos.batch(part), (112, 112), mode="area").mul_(2).sub_(1)
+
+
+def green_wall(encoder: nn.Module, decoder: nn.Module) -> list[float]:
+    """How a plain wall of (.13, .55, .21) comes back."""
+    wall = torch.tensor([0.13, 0.55, 0.21])[None, :, None, None].expand(1, 3, 112, 112)
+    green = decoder(encoder(wall * 2 - 1)).add(1).div(2).mean((0, 2, 3))
+    return [round(x, 3) for x in green.tolist()]
 
 
 def coloured(pictures: torch.Tensor, g: torch.Generator) -> torch.Tensor:
