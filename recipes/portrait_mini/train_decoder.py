@@ -141,7 +141,7 @@ def main() -> None:
     parser.set_defaults(batch=32, measure_every=500, warmup=100)
     parser.add_argument("--start", type=Path, required=True, help="folder of the autoencoder")
     parser.add_argument("--critic-width", type=int, default=32)
-    parser.add_argument("--critic-from", type=int, default=100, help="step at which the decoder listens to the critic")
+    parser.add_argument("--critic-from", type=int, default=500, help="step at which the decoder listens to the critic")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
