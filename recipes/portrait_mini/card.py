@@ -56,7 +56,7 @@ redistributed. Sample people in `people/` are drawn by generator A from identiti
 
 ## Known limits
 A few thousand people and a few core-hours make an encoder that tells people apart less well than its teacher does (see
-the figures). Generators A and B have seen some 270,000 and 190,000 pictures, a fraction of what such networks need:
+the figures). Generators A and B have seen some 290,000 and 210,000 pictures, a fraction of what such networks need:
 eyes and mouths are often wrong. Prompts know twelve edits and hardly anything else. Photos of children, and of people
 unlike those in two collections of press photos of public figures, are rare in what it learned from.
 """

@@ -43,7 +43,7 @@ PROMPTS = (
 WITHIN = 0.6  # share of the usual variation between photos of one person; prompts and noise add theirs
 JUDGE = "b"
 # Similarities: the least of a photo with its person's mean, the most of that mean with real photos and sample people.
-AGREEMENT, REAL, SAMPLE = 0.5, 0.6, 0.55
+AGREEMENT, REAL, SAMPLE = 0.55, 0.6, 0.55
 
 
 @dataclass(frozen=True)
