@@ -1,12 +1,17 @@
 """The bundle that comes with the package: whole, small, and about faces."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
+from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from insightface import model_zoo
 from PIL import Image
 from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from ireu_cli.faces.align import crop_face, template_points
 from ireu_cli.features import forward
@@ -19,7 +24,7 @@ from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.values import RgbImage
 from tests.conftest import run_ireu
 
-LIMIT = 60 * 2**20
+LIMIT = 60_000_000
 KINDS = {".json", ".jsonl", ".jpg", ".md", ".onnx", ".safetensors", ".txt"}
 
 
@@ -131,6 +136,13 @@ def test_portraits_look_like_the_person_in_the_photo(photos: tuple[list[RgbImage
     generator = load_generators(EMBEDDED, {tap}, "cpu")[0]
     features, null = forward(encoder, tap, encoder.pixels(images)), null_features(encoder, tap)
     drawn = generator.draw(features, null, [bundle.prompt] * len(images), list(range(len(images))))
+    assert_alike(images, drawn)
+
+
+def assert_alike(images: list[RgbImage], drawn: list[RgbImage]) -> None:
+    """Each picture shows a face, and resembles the photo that it was drawn from more than those of others."""
+    bundle = find_bundle(EMBEDDED)
+    assert bundle is not None
     check, recogniser = (
         load_face_check(bundle.folder / bundle.face_check),
         load_recogniser(bundle.folder / bundle.recogniser),
@@ -144,3 +156,80 @@ def test_portraits_look_like_the_person_in_the_photo(photos: tuple[list[RgbImage
     others = similarity[~torch.eye(len(images), dtype=torch.bool)]
     assert similarity.diagonal().mean() > others.mean() + 0.25
     assert (similarity.argmax(1) == torch.arange(len(images))).float().mean() > 0.5
+
+
+def face_embeddings(images: list[RgbImage]) -> Tensor:
+    """Unit vectors of the face encoder, preprocessed as insightface does: float (n, 512)."""
+    bundle = find_bundle(EMBEDDED)
+    assert bundle is not None
+    check = load_face_check(bundle.folder / bundle.face_check)
+    pixels = (aligned(images, check.look(images)).mul(255).round() - 127.5) / 127.5
+    session = onnxruntime.InferenceSession(bundle.folder / "face_encoder.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {session.get_inputs()[0].name: pixels.numpy()})
+    return torch.nn.functional.normalize(torch.from_numpy(found), dim=1)
+
+
+def test_the_face_encoder_tells_people_apart(photos: tuple[list[RgbImage], Tensor]) -> None:
+    images, person = photos
+    assert separation(face_embeddings(images), person) > 0.4
+
+
+def test_insightface_reads_the_face_encoder(photos: tuple[list[RgbImage], Tensor]) -> None:
+    bundle = find_bundle(EMBEDDED)
+    assert bundle is not None
+    model = model_zoo.get_model(str(bundle.folder / "face_encoder.onnx"), providers=["CPUExecutionProvider"])
+    assert (model.taskname, model.input_size, model.input_mean, model.input_std) == (
+        "recognition",
+        (112, 112),
+        127.5,
+        127.5,
+    )
+    images = photos[0][:4]
+    check = load_face_check(bundle.folder / bundle.face_check)
+    faces = aligned(images, check.look(images)).mul(255).round().byte().permute(0, 2, 3, 1).numpy()
+    read = torch.from_numpy(np.stack([model.get_feat(face[:, :, ::-1])[0] for face in faces]))
+    alike = torch.nn.functional.cosine_similarity(read, face_embeddings(images))
+    assert alike.min() > 0.9999
+
+
+def face_pipeline() -> Any:
+    """Generator C as a user of diffusers builds it."""
+    bundle = find_bundle(EMBEDDED)
+    assert bundle is not None
+    entry = next(entry for entry in bundle.generators if entry.tap == "normed_embedding")
+    pipeline = StableDiffusionPipeline(
+        vae=AutoencoderTiny.from_pretrained(bundle.folder / "vae").float(),
+        text_encoder=CLIPTextModel.from_pretrained(bundle.folder / "text_encoder", dtype=torch.float32),
+        tokenizer=CLIPTokenizer.from_pretrained(bundle.folder / "tokenizer"),
+        unet=UNet2DConditionModel.from_pretrained(bundle.folder / entry.unet).float(),
+        scheduler=DDIMScheduler.from_pretrained(bundle.folder / "scheduler"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    place = bundle.folder / entry.adapter
+    pipeline.load_ip_adapter(str(place.parent), subfolder="", weight_name=place.name, image_encoder_folder=None)
+    pipeline.unet.float()
+    pipeline.set_ip_adapter_scale(entry.scale)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline, entry
+
+
+def test_portraits_by_the_face_encoder_look_like_the_person(photos: tuple[list[RgbImage], Tensor]) -> None:
+    images = photos[0][::4]
+    pipeline, entry = face_pipeline()
+    drawn = []
+    for number, embedding in enumerate(face_embeddings(images)):
+        both = torch.stack([torch.zeros_like(embedding), embedding])[:, None]
+        picture = pipeline(
+            "a photo of a face",
+            ip_adapter_image_embeds=[both],
+            num_inference_steps=entry.steps,
+            guidance_scale=entry.guidance,
+            generator=torch.Generator().manual_seed(number),
+            height=112,
+            width=112,
+            output_type="np",
+        ).images[0]
+        drawn.append((picture * 255).round().astype(np.uint8))
+    assert_alike(images, drawn)

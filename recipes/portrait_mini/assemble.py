@@ -1,7 +1,7 @@
 """Put the trained models together: ``assemble.py --out DIR --to FOLDER``, in the layout that the package reads.
 
 Parts whose runs lie under ``--out`` are written, others stay as the folder has them. Weights are stored in half
-precision, except those of ONNX files.
+precision, except the last layer of the face encoder.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
 from captions import BASES
 from card import card
 from diffusers import AutoencoderTiny
 from faces import SIDE, write_atomically
 from generator import build_scheduler
+from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file, save_file
 from train_generator import GUIDANCE, STEPS
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
@@ -37,6 +40,26 @@ def halve(source: Path, target: Path) -> None:
     half = {n: x.half() if x.is_floating_point() and not n.endswith(wide) else x for n, x in held.items()}
     target.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: x.contiguous() for name, x in half.items()}, target)
+
+
+def halve_convolutions(source: Path, target: Path) -> None:
+    """Copy an ONNX file; convolutions are stored in half precision and cast as they are read.
+
+    The last layer stays as it is: it is where a face encoder can be edited.
+    """
+    model = onnx.load(source)
+    graph = model.graph
+    casts = []
+    for weight in graph.initializer:
+        if len(weight.dims) == 4:
+            full, half = weight.name, f"{weight.name}_half"
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), half))
+            casts.append(helper.make_node("Cast", [half], [full], f"Cast_{full}", to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, target)
 
 
 def copy_network(source: Path, target: Path) -> None:
@@ -96,7 +119,7 @@ def write_generator(run: Path, to: Path) -> None:
 
 PARTS: dict[str, Callable[[Path, Path], Any]] = {
     "image_encoder": write_image_encoder,
-    "face_encoder": lambda run, to: shutil.copyfile(run / "face_encoder.onnx", to / "face_encoder.onnx"),
+    "face_encoder": lambda run, to: halve_convolutions(run / "face_encoder.onnx", to / "face_encoder.onnx"),
     "vae": write_vae,
     "decoder": write_vae,  # the same autoencoder, later
     "text": write_text,

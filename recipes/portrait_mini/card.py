@@ -51,14 +51,16 @@ redistributed. Sample people in `people/` are drawn by generator A from identiti
 - The recogniser learned from another network (a MobileFaceNet, MIT) asked about unchanged photos, with its own seed. It
   shares the photos with the encoders, and the form of its layers with the face encoder.
 - The face check learned landmarks from MTCNN's last stage (MIT).
-- A and B share the encoder, the autoencoder and the text encoder; their UNets have different widths and seeds. Both
-  learned likeness from EdgeFace-XS too, on an eighth of their pictures.
+- A and B share the encoder, the autoencoder and the text encoder; their UNets have different widths and seeds. C is an
+  adapter on A's UNet that reads the face encoder. All three learned likeness from EdgeFace-XS too, on an eighth of their
+  pictures.
 
 ## Known limits
 A few thousand people and a few core-hours make an encoder that tells people apart less well than its teacher does (see
-the figures). Generators A and B have seen some 290,000 and 210,000 pictures, a fraction of what such networks need:
-eyes and mouths are often wrong. Prompts know twelve edits and hardly anything else. Photos of children, and of people
-unlike those in two collections of press photos of public figures, are rare in what it learned from.
+the figures). Generators A and B have seen some 290,000 and 210,000 pictures and C's adapter 250,000, a fraction of
+what such networks need: eyes and mouths are often wrong, most of all in pictures by C, which is told who it is and
+nothing of pose or light. Prompts know twelve edits and hardly anything else. Photos of children, and of people unlike
+those in two collections of press photos of public figures, are rare in what it learned from.
 """
 
 
