@@ -52,8 +52,8 @@ redistributed. Sample people in `people/` are drawn by generator A from identiti
   shares the photos with the encoders, and the form of its layers with the face encoder.
 - The face check learned landmarks from MTCNN's last stage (MIT).
 - A and B share the encoder, the autoencoder and the text encoder; their UNets have different widths and seeds. C is an
-  adapter on A's UNet that reads the face encoder. All three learned likeness from EdgeFace-XS too, on an eighth of their
-  pictures.
+  adapter on A's UNet that reads the face encoder. All three learned likeness from EdgeFace-XS too, on an eighth of
+  their pictures.
 
 ## Known limits
 A few thousand people and a few core-hours make an encoder that tells people apart less well than its teacher does (see
