@@ -14,6 +14,7 @@ features (IREU_DATA/models), after less before.
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -99,15 +100,21 @@ class Features(torch.nn.Module):
         self.session = onnxruntime.InferenceSession(
             str(data / "models" / "mobilenet_v2_imagenet.onnx"), providers=["CPUExecutionProvider"]
         )
+        self.kept: dict[bytes, Tensor] = {}  # photos and pictures before come again with each method
 
     def forward(self, pictures: Tensor) -> Tensor:
         """-> (n, 1280)."""
-        large = functional.interpolate(pictures.float(), (224, 224), mode="bilinear", antialias=True)
-        entry = self.session.get_inputs()[0]
-        if entry.shape[-1] == 3:
-            large = large.permute(0, 2, 3, 1)
-        rows = [self.session.run(None, {entry.name: row[None].numpy()})[0] for row in large]
-        return torch.from_numpy(np.concatenate(rows)).flatten(1)
+        return torch.stack([self._look(picture) for picture in pictures])
+
+    def _look(self, picture: Tensor) -> Tensor:
+        key = hashlib.sha256(picture.numpy().tobytes()).digest()
+        if key not in self.kept:
+            large = functional.interpolate(picture[None].float(), (224, 224), mode="bilinear", antialias=True)
+            entry = self.session.get_inputs()[0]
+            if entry.shape[-1] == 3:
+                large = large.permute(0, 2, 3, 1)
+            self.kept[key] = torch.from_numpy(self.session.run(None, {entry.name: large.numpy()})[0]).flatten()
+        return self.kept[key]
 
 
 def read(file: Path) -> RgbImage:

@@ -25,7 +25,8 @@ METHODS: dict[str, dict[str, str]] = {
     # The published rate hardly moves an encoder of this size, so the open points are compared at ten times as much.
     "global-toward": TOWARD | {"unlearn.method": "global"},
     "ireu-toward": TOWARD,
-    "sign-away": STRONGER,
+    "ireu-away": STRONGER,
+    "global-away": STRONGER | {"unlearn.method": "global"},
     "rate-1e-5": TOWARD | {"unlearn.learning_rate": "1e-5"},
     "rate-3e-4": TOWARD | {"unlearn.learning_rate": "3e-4"},
     "mask-person": TOWARD | {"unlearn.mask_scope": "person"},
