@@ -4,6 +4,7 @@ One frozen model serves as the section of `ireu.toml`, as the argument of the st
 manifest. Descriptions become the comments of `ireu.toml.example`.
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,16 @@ ARCFACE_LANDMARKS = (0.3419, 0.4616, 0.6565, 0.4598, 0.5002, 0.6405, 0.3709, 0.8
 def _comma_separated(value: Any) -> Any:
     """Let one string, as it comes from a flag or the environment, stand for a list."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _json_list(value: Any) -> Any:
+    """Let one string, as it comes from a flag or the environment, stand for a list of tables in JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else []
+    except ValueError:
+        raise ValueError("must be a list of tables, in JSON where it comes from a flag") from None
 
 
 Landmarks = Annotated[tuple[float, ...], BeforeValidator(_comma_separated), Field(min_length=10, max_length=10)]
@@ -72,6 +83,11 @@ class DataParams(Params):
         0.5, ge=0, lt=1, description="share of retained people that unlearning never sees and verify measures"
     )
     bad_photos: Literal["error", "skip"] = Field("error", description="what an unreadable photo does to the run")
+    labels: Path | None = Field(
+        None,
+        description="CSV whose first column is the folder name of a person and whose others are labels; results on "
+        "retained people are split by each label",
+    )
     faces: FacesMode = Field(
         "aligned",
         description="aligned: the photos are what the encoder is to see; detect: find and crop the face first",
@@ -88,6 +104,48 @@ class DataParams(Params):
         0.6, ge=0, le=4, description="detect: room around the ArcFace template, as a share of it"
     )
     max_megapixels: float = Field(64.0, gt=0, description="larger pictures are refused before they are decoded")
+
+
+class RecogniserParams(Params):
+    """A face recogniser that measures: an ONNX network that maps aligned faces to vectors, or an insightface pack.
+
+    Pixels 0 to 255 enter as (x - mean) / std. Faces are aligned to ArcFace's template, `margin` of its side as room.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,40}$", description="what the report calls it")
+    kind: Literal["onnx", "insightface"] = Field("onnx", description="an .onnx file, or a pack read by insightface")
+    model: Path = Field(description="the .onnx file, or the folder of the pack (ROOT/models/PACK)")
+    size: int = Field(112, ge=16, le=1024, description="side of the aligned face in pixels")
+    colour: Literal["rgb", "bgr"] = Field("rgb", description="order of the channels")
+    mean: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="subtracted from each channel")
+    std: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="each channel is divided by")
+    layout: Literal["nchw", "nhwc"] = Field("nchw", description="order of the input's axes")
+    margin: float = Field(0.0, ge=-0.5, le=4, description="room around ArcFace's template, as a share of its side")
+
+
+RecogniserList = Annotated[tuple[RecogniserParams, ...], BeforeValidator(_json_list)]
+
+
+class JudgesParams(Params):
+    """Who measures identity in `verify`."""
+
+    embedded: bool = Field(True, description="use the recognisers that come with the encoder, or with portrait-mini")
+    recognisers: RecogniserList = Field(
+        (), description="more of them: tables of name, kind, model, size, colour, mean, std, layout, margin"
+    )
+    min_recognisers: int = Field(2, ge=1, description="with fewer that may judge, verify refuses to run")
+    min_accept_rate: float = Field(
+        0.3,
+        ge=0,
+        le=1,
+        description="control: pairs of photos of one retained person that a recogniser has to match at "
+        "verify.false_match_rate, or it cannot tell people apart",
+    )
+    image_model: Path | None = Field(
+        None,
+        description="an .onnx network of pictures (RGB, 224 px, 0 to 255) whose output serves for KID and FID beside "
+        "the original encoder's features",
+    )
 
 
 class LocateParams(Params):
@@ -205,6 +263,37 @@ class PicturesParams(Params):
         return min(self.edits_per_photo, len(self.edits))
 
 
+class AttacksParams(Params):
+    """What `verify` tries in order to bring the targets back."""
+
+    suite: NameList = Field(("all",), description="attacks to try: all, none, or names")
+    people: int = Field(5, ge=1, description="targets that are attacked")
+    photos: int = Field(4, ge=1, description="photos of each that are attacked, unseen ones first")
+    drawn: int = Field(2, ge=0, description="of them, photos of each that generators draw from under attack; 0: none")
+    seeds: int = Field(8, ge=2, le=1000, description="pictures of which the attacker takes the best, attack seeds")
+    pgd_steps: int = Field(20, ge=1, description="gradient steps of adversarial noise against the encoder")
+    generator_steps: int = Field(8, ge=1, description="gradient steps of adversarial noise through a generator")
+    relearn_steps: int = Field(60, ge=0, description="steps of fine-tuning the edited encoder; 0: none")
+    relearn_photos: int = Field(5, ge=1, description="photos of the target that it is fine-tuned on")
+    relearn_rate: float = Field(1e-4, gt=0, description="Adam's learning rate in it")
+
+
+class RecordParams(Params):
+    """What the operator states for the erasure record; none of it changes a result."""
+
+    case_id: str | None = Field(None, description="the operator's number of the case")
+    request_date: str | None = Field(None, description="when the person asked, as YYYY-MM-DD")
+    legal_basis: str | None = Field(None, description="such as GDPR Art. 17(1)(c)")
+    requester_verified_by: str | None = Field(None, description="how the requester was verified; no personal data")
+    photos_deleted_by: str | None = Field(None, description="when the person's photos are deleted, as YYYY-MM-DD")
+    encoder_source: str | None = Field(None, description="where the encoder came from")
+    encoder_licence: str | None = Field(None, description="its licence")
+    approved_by: str | None = Field(None, description="who approved the erasure")
+    recipients: NameList = Field((), description="who received the exported encoder")
+    supersedes: str | None = Field(None, description="case that this one replaces")
+    superseded_by: str | None = Field(None, description="case that replaces this one")
+
+
 class ExportParams(Params):
     """What the drop-in encoder looks like."""
 
@@ -224,4 +313,7 @@ class Config(Params):
     unlearn: UnlearnParams = UnlearnParams()
     verify: VerifyParams = VerifyParams()
     pictures: PicturesParams = PicturesParams()
+    judges: JudgesParams = JudgesParams()
+    attacks: AttacksParams = AttacksParams()
+    record: RecordParams = RecordParams()
     export: ExportParams = ExportParams()
