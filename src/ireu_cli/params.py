@@ -5,10 +5,11 @@ manifest. Descriptions become the comments of `ireu.toml.example`.
 """
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 Tap = Literal["pooled", "image_embeds", "penultimate", "last"]
 FacesMode = Literal["aligned", "detect"]
@@ -40,6 +41,7 @@ def _json_list(value: Any) -> Any:
 
 
 Landmarks = Annotated[tuple[float, ...], BeforeValidator(_comma_separated), Field(min_length=10, max_length=10)]
+RateList = Annotated[tuple[Annotated[float, Field(gt=0, lt=0.5)], ...], BeforeValidator(_comma_separated)]
 NameList = Annotated[tuple[str, ...], BeforeValidator(_comma_separated)]
 
 
@@ -197,6 +199,9 @@ class VerifyParams(Params):
     """Thresholds and sizes of the evidence, fixed before the run."""
 
     false_match_rate: float = Field(0.01, gt=0, lt=0.5, description="rate at which other people match a target")
+    further_rates: RateList = Field(
+        (0.001,), description="lower rates at which matches are counted too, where there are photos enough"
+    )
     max_match_seen: float = Field(0.10, ge=0, le=1, description="target photos used in unlearning that still match")
     max_match_unseen: float = Field(0.10, ge=0, le=1, description="other photos of the targets that still match")
     min_retained_similarity: float = Field(0.95, ge=-1, le=1, description="cosine of retained features, before/after")
@@ -235,7 +240,20 @@ class VerifyParams(Params):
     min_original_reidentified: float = Field(
         0.5, ge=0, le=1, description="control: pictures of the targets that the recogniser matches before the edit"
     )
-    pictures: bool = Field(True, description="put grids of photos and drawn pictures into the report; they show people")
+    max_attack_success: float = Field(
+        0.25,
+        ge=0,
+        le=1,
+        description="attempts that the most successful attack may win; attacks that need the original encoder are "
+        "reported and not judged",
+    )
+    max_others_removed: float = Field(
+        0.05, ge=0, le=1, description="control: retained people whom the criteria on targets would call removed"
+    )
+    pictures: bool = Field(
+        False,
+        description="put grids of photos and drawn pictures into the report (--with-pictures); they show people",
+    )
     keep_images: bool = Field(False, description="leave every drawn picture under images/ in the report, with an index")
     require_unseen: bool = Field(True, description="without other photos of the targets the run is inconclusive")
     lookalike_share: float = Field(0.1, gt=0, le=1, description="share of retained people reported as look-alikes")
@@ -292,6 +310,29 @@ class RecordParams(Params):
     recipients: NameList = Field((), description="who received the exported encoder")
     supersedes: str | None = Field(None, description="case that this one replaces")
     superseded_by: str | None = Field(None, description="case that replaces this one")
+
+    @field_validator("request_date", "photos_deleted_by", mode="before")
+    @classmethod
+    def _date_as_text(cls, value: Any) -> Any:
+        """TOML has dates of its own, which come without quotes."""
+        return value.isoformat() if isinstance(value, date) else value
+
+    @field_validator("*")
+    @classmethod
+    def _stated(cls, value: Any) -> Any:
+        """An empty text states nothing."""
+        return value.strip() or None if isinstance(value, str) else value
+
+    @field_validator("request_date", "photos_deleted_by")
+    @classmethod
+    def _is_date(cls, value: str | None) -> str | None:
+        try:
+            # Back and forth, since weeks and dates without hyphens are ISO dates too.
+            if value is None or date.fromisoformat(value).isoformat() == value:
+                return value
+        except ValueError:
+            pass
+        raise ValueError("must be a date as YYYY-MM-DD")
 
 
 class ExportParams(Params):

@@ -72,7 +72,10 @@ class OperatingPoint(_Part):
 
 
 class Calibration(_Part):
-    """A recogniser on the run's retained photos, before it says anything of targets."""
+    """A recogniser on the run's retained photos, before it says anything of targets.
+
+    `points`: the configured false-match rate first. `needed`: the true-accept rate that it has to reach there.
+    """
 
     recogniser: str
     fingerprint: str
@@ -81,6 +84,7 @@ class Calibration(_Part):
     genuine_mean: float | None
     impostor_mean: float | None
     points: tuple[OperatingPoint, ...]
+    needed: float
     usable: bool
     why_not: str | None = None
 

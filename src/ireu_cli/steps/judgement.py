@@ -6,6 +6,9 @@ from ireu_cli.report import Control, Criterion, Outcome
 
 Sense = Literal["at most", "at least"]
 
+OTHERS_STAY = "other_person_fails"
+"""The control that a delta says nothing of the removal of people other than its targets."""
+
 
 def control(name: str, found: float | None, needed: float, meaning: str, generator: str | None = None) -> Control:
     """A precondition, met when the figure was found and reaches what is needed."""
