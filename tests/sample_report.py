@@ -218,6 +218,9 @@ def _identity(maker: _Maker, generator: str, by: str) -> Iterator[Figure]:
 
 
 def _pixels(maker: _Maker, generator: str) -> Iterator[Figure]:
+    kids: tuple[tuple[State, float], ...] = (*_pair(0.0912, 0.0935), ("change", 0.0023))
+    for kid, value in kids:
+        yield maker.figure("kid", "retained", kid, "portrait-mini", value, generator=generator, unit="distance")
     for role in _ROLES:
         target = role in _TARGETS
         for name, value, unit in (
@@ -383,7 +386,8 @@ def _provenance() -> Provenance:
         plan={"verify": {"false_match_rate": RATE, "max_attack_success": 0.25}, "pictures": {"seeds": 2}},
         digests={"generator A": "aa11" * 16, "generator B": "bb22" * 16, "judges": "cc33" * 16},
         environment={"python": "3.12.4", "torch": "2.7.1", "device": "cpu"},
-        command="ireu verify --delta DELTA --seed 7 --verify.false-match-rate 0.01",
+        command="ireu verify --delta DELTA --force, from the folder where the run began, or with --run-dir; a report "
+        "that is not shown people leaves --with-pictures out",
     )  # fmt: skip
 
 

@@ -98,7 +98,8 @@ def test_missing_files(tmp_path: Path) -> None:
 
 
 def test_a_header_that_is_a_person(tmp_path: Path) -> None:
-    labels = read_labels(write(tmp_path, "anna,old\nbert,old\ncarl,old\n"))
+    labels = read_labels(write(tmp_path, "\ufeffanna,old\nbert,old\ncarl,old\n"))
+    assert "anna" not in repr(labels)
     with pytest.raises(ConfigError, match=r"first row of data\.labels is a person") as error:
         labels.of(make_people(tmp_path, "anna", "bert", "carl"))
     assert "anna" not in str(error.value)

@@ -52,7 +52,7 @@ ONE = torch.ones(1)
 
 
 def travelled(values: list[list[float]]) -> Tensor:
-    """How many quarters of the budget each photo's best try has moved; one more value than steps."""
+    """How many steps of full length each photo's best try is away; one more value than steps."""
     start = torch.full((len(values[0]), 3, 2, 2), 0.5)
     found = perturb(start, scripted(values), ONE / 4, 0 * ONE, ONE, len(values) - 1)
     moved = (start - found).flatten(1) * 16
@@ -103,6 +103,14 @@ def test_every_photo_comes_nearer_and_a_larger_budget_nearer_still(tiny: Encoder
     assert bool((values[2] < values[1]).all())
 
 
+def test_a_large_budget_does_not_overshoot_what_is_near(tiny: Encoder) -> None:
+    clean = normalise(photos())
+    near = encode(tiny)(normalise((photos() + photos(3, "others") / 50).clamp(0, 1))).detach()
+    loss = towards_features(encode(tiny), near)
+    found = perturb(clean, loss, *epsilon_budget(64, MEAN, STD), 20)
+    assert bool((loss(found) < 0.2 * loss(clean)).all())
+
+
 def test_a_photo_already_at_its_goal_stays(tiny: Encoder) -> None:
     clean = normalise(photos())
     loss = towards_features(encode(tiny), encode(tiny)(clean).detach())
@@ -117,21 +125,22 @@ def test_the_loss_is_squared_distance_over_squared_norm() -> None:
 
 
 def test_the_best_try_is_kept_for_each_photo() -> None:
-    values = [[5.0, 1.0, 3.0], [4.0, 2.0, 3.0], [6.0, 3.0, 2.0], [7.0, 4.0, 1.0]]
+    values = [[5.0, 1.0, 5.0], [4.0, 2.0, 4.0], [6.0, 3.0, 3.0], [7.0, 4.0, 2.0]]
     assert travelled(values).tolist() == [1, 0, 3]
     assert travelled([[5.0], [5.0], [5.0]]).tolist() == [0]
-    assert travelled([[5.0], [4.0], [3.0], [2.0], [9.0], [0.0]]).tolist() == [3]  # the fifth has nowhere to go
+
+
+def test_after_a_worse_try_a_photo_goes_on_from_its_best_in_half_steps() -> None:
+    nan = float("nan")
+    values = [[5.0, 5.0, 5.0], [4.0, 4.0, 4.0], [9.0, 3.0, nan], [3.0, 9.0, 9.0], [2.0, 9.0, 1.0]]
+    assert travelled(values).tolist() == [2, 2, 1.25]
+    assert travelled([[5.0], [4.0], [3.0], [2.0], [9.0], [0.0]]).tolist() == [3.5]  # the fifth is at the border
 
 
 def test_what_is_no_number_is_never_the_best() -> None:
     nan, inf = float("nan"), float("inf")
     assert travelled([[5.0, nan], [4.0, nan], [nan, 3.0]]).tolist() == [1, 0]
     assert travelled([[5.0], [-inf], [6.0]]).tolist() == [0]
-
-
-def test_after_what_is_no_number_a_photo_goes_on_from_its_best_in_half_steps() -> None:
-    nan = float("nan")
-    assert travelled([[5.0, 5.0], [4.0, 4.0], [nan, 3.0], [9.0, 9.0], [1.0, 9.0]]).tolist() == [1.5, 2]
 
 
 def test_a_gradient_that_is_no_number_stops_its_own_photo_only() -> None:

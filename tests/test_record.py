@@ -62,10 +62,11 @@ def test_nothing_is_invented() -> None:
     assert found["encoder_revision"] is None
 
 
-def test_the_norm_is_exact_where_float32_is_not() -> None:
+def test_the_norm_is_of_all_tensors_to_six_digits() -> None:
     delta = WeightDelta({str(i): torch.full((1000,), 1e-3 + i * 1e-9, dtype=torch.float32) for i in range(50)})
     exact = math.sqrt(math.fsum(float(v) ** 2 for tensor in delta.tensors.values() for v in tensor))
-    assert record(RecordParams(), delta).edit_norm == pytest.approx(exact, rel=1e-12)
+    assert record(RecordParams(), delta).edit_norm == float(f"{exact:.6g}")
+    # In float32 its square overflows.
     huge = WeightDelta({"w": torch.tensor([3e38, 3e38])})
     assert record(RecordParams(), huge).edit_norm == pytest.approx(math.sqrt(2) * 3e38, rel=1e-6)
 

@@ -61,8 +61,10 @@ while (walker.nextNode()) {
   const size = parseFloat(style.fontSize) * (svg ? e.getScreenCTM().d : 1);
   if (size < 12) small.push([node.data.trim().slice(0, 40), e.tagName, size]);
 }
-const wide = [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, pre, svg svg')
-  && e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5).map(e => [e.tagName, e.getAttribute('class'), e.textContent.slice(0, 30), e.getBoundingClientRect().right]);
+const edge = document.documentElement.clientWidth + 0.5;
+const wide = [...document.querySelectorAll('body *')]
+  .filter(e => !e.closest('.scroll, pre, svg svg') && e.getBoundingClientRect().right > edge)
+  .map(e => [e.tagName, e.getAttribute('class'), e.textContent.slice(0, 30), e.getBoundingClientRect().right]);
 const word = document.querySelector('h1 .word').getBoundingClientRect();
 return {texts, least, pale: pale.slice(0, 9), small: small.slice(0, 9), wide: wide.slice(0, 9),
   scroll: document.documentElement.scrollWidth, inner: innerWidth, word: [word.top, word.bottom, word.left, word.right],

@@ -11,11 +11,12 @@ import pytest
 from ireu_cli.report import Curve, Figure, Kept, Outcome, Report
 from ireu_cli.report_page import page
 from ireu_cli.report_page.charts import distributions, kept_charts
+from ireu_cli.report_page.forest import forest
 from ireu_cli.report_page.plots import Frame, ticks
 from ireu_cli.report_page.rival import rival
 from ireu_cli.report_page.summary import tiles
 from ireu_cli.report_page.words import number, rate, span
-from tests.sample_report import RATE, encoder_only, hostile, nothing_measured, sample, sample_pictures
+from tests.sample_report import RATE, RECOGNISERS, encoder_only, hostile, nothing_measured, sample, sample_pictures
 
 OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "inconclusive")
 EVIL = "<img src=x onerror=alert(1)>\"'&</style></title></pre><script>alert(2)</script>{}%s"
@@ -24,9 +25,12 @@ VOID = {"img", "link", "meta", "wbr"}
 STATES = ("original", "edited", "change")
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class Element:
-    """An element with its text; `inside` holds its elements in order."""
+    """An element with its text; `inside` holds its elements in order.
+
+    It is not shown whole in a failure: that would take minutes.
+    """
 
     tag: str
     attributes: dict[str, str]
@@ -377,6 +381,27 @@ def test_each_retained_person_is_a_dot_and_empty_plots_vanish() -> None:
     assert not kept_charts(chart_report())
 
 
+def test_main_figures_are_drawn_where_they_are() -> None:
+    report = sample("fail")
+    panels = {p.text.split(" by ")[0]: p for p in walk(forest(report)).all("figure", "forest")}
+    panel = next(p for title, p in panels.items() if title.startswith("Generator A: pictures that the recogniser"))
+    rows = list(panel.all("li"))
+    assert len(rows) == 8
+    for row, by in zip(rows, RECOGNISERS * 4, strict=True):
+        assert by in next(row.all("span", "who")).text
+    wanted = [
+        next(f.value for f in report.figures if (f.name, f.role, f.state, f.measure, f.generator, f.false_match_rate)
+             == ("reidentified", "target-unseen", state, RECOGNISERS[0], "A", RATE))
+        for state in ("original", "edited")
+    ]  # fmt: skip
+    drawn = [float(circle.attributes["cx"][:-1]) / 100 for circle in rows[0].all("circle")]
+    assert drawn == pytest.approx(wanted, abs=1e-3)
+    assert [line.attributes["x1"] for line in rows[0].all("line", "limit")] == ["10.00%"]
+    assert not list(rows[-1].all("line", "limit"))
+    distance = next(p for title, p in panels.items() if title.startswith("Generator A: distance"))
+    assert [len(list(row.all("circle"))) for row in distance.all("li")] == [2]
+
+
 def test_relearning_is_drawn_with_its_control() -> None:
     root = part(walk(page(sample())), "attacks")
     ((chart),) = root.all("figure")
@@ -419,6 +444,7 @@ def test_plan_and_command_are_kept_whole() -> None:
 def test_numbers() -> None:
     assert number(-0.0001, "share") == "0.0\u00a0%"
     assert number(-0.0321, "cosine") == "\u22120.032"
+    assert [number(value, "distance") for value in (0.00312, 41.27)] == ["0.0031", "41.3"]
     assert number(31.44, "dB") == "31.4\u00a0dB"
     assert ticks(0, 1, 5) == [0, 0.25, 0.5, 0.75, 1]
     assert ticks(-0.13, 0.41, 5) == [0, 0.2, 0.4]

@@ -169,21 +169,17 @@ def _points(impostor: Scores, genuine: Scores, rates: Sequence[float], weights: 
     return {
         rate: CalibratedPoint(
             rate,
-            _around(limits[:, i]),
-            _around(shares[:, i]),
+            _figure(limits[:, i]),
+            _figure(shares[:, i]),
             resolves(len(impostor.values), weights.shape[1], rate),
         )
         for i, rate in enumerate(rates)
     }
 
 
-def _around(values: Tensor) -> Interval:
-    """The interval of a figure (1 + r,), widened to hold it where a skew bootstrap of few people leaves it out."""
-    value = float(values[0])
-    found = interval(values) or Interval(value, None, None)
-    low = None if found.low is None else min(found.low, value)
-    high = None if found.high is None else max(found.high, value)
-    return Interval(value, low, high)
+def _figure(values: Tensor) -> Interval:
+    """A figure (1 + r,) with its interval; the sample itself always has one."""
+    return interval(values) or Interval(float(values[0]), None, None)
 
 
 def _unfit(people: int, impostor: Scores, genuine: Scores) -> str | None:

@@ -17,6 +17,7 @@ _WORDS = {
     "id_generated": "Similarity of pictures before and after",
     "similarity": "Similarity of features and enrolment",
     "feature_cosine": "Similarity of features before and after",
+    "kid": "Distance of drawn pictures to photos (KID)",
 }
 _LIMITS = {
     ("reidentified", "target-seen"): "reidentified_seen",
@@ -75,12 +76,12 @@ def _panel(report: Report, generator: str | None, name: str) -> Html:
 
 def _lines(report: Report, generator: str | None, name: str, role: str) -> list[_Line]:
     found = []
-    for state in ("edited", "change"):
-        for figure in plain(report, name, generator, role, state):
-            bound = criterion(report, _LIMITS.get((name, role), ""), generator)
-            first = before(report, figure) if state == "edited" else None
-            figures = (figure,) if first is None else (first, figure)
-            found.append(_Line(role, figure.measure, figures, None if bound is None else bound.threshold))
+    bound = criterion(report, _LIMITS.get((name, role), ""), generator)
+    pairs = plain(report, name, generator, role, "edited")
+    for figure in pairs or plain(report, name, generator, role, "change"):
+        first = before(report, figure) if pairs else None
+        figures = (figure,) if first is None else (first, figure)
+        found.append(_Line(role, figure.measure, figures, None if bound is None else bound.threshold))
     return found
 
 
@@ -89,6 +90,8 @@ def _frame(rows: Sequence[_Line], unit: Unit) -> Frame:
         return Frame(0.0, 1.0, 0.0, 1.0)
     ends = [end for row in rows for f in row.figures for end in (f.value, f.low, f.high) if end is not None]
     limits = [row.limit for row in rows if row.limit is not None]
+    if unit == "distance":
+        return Frame(min(*ends, 0.0), max(1.05 * max(ends), 0.0), 0.0, 1.0)
     low = min(*ends, *limits, 0.0) if min(ends) < 0.5 else min(*ends, *limits)
     return Frame(low - 0.02, max(*ends, *limits, 1.0), 0.0, 1.0)
 

@@ -34,10 +34,9 @@ def el(tag: str, *children: str | None, **attributes: Value) -> Html:
     return Html(f"<{opening}>" if tag in _VOID else f"<{opening}>{join(children)}</{tag}>")
 
 
-def section(key: str, title: str, *children: str | None) -> Html:
-    """A part of the page with its heading; nothing when it has no content."""
-    content = join(children)
-    return el("section", el("h2", title, id=key), content, aria_labelledby=key) if content else NOTHING
+def section(key: str, title: str, content: Html) -> Html:
+    """A part of the page with its heading."""
+    return el("section", el("h2", title, id=key), content, aria_labelledby=key)
 
 
 def note(*children: str | None) -> Html:

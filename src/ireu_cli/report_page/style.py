@@ -39,7 +39,7 @@ code { overflow-wrap: anywhere }
 small code { font-size: .78rem }
 pre { overflow-x: auto; background: var(--panel); border: 1px solid var(--edge); border-radius: 6px;
   padding: .75rem 1rem; font-size: .8125rem; line-height: 1.5 }
-pre code { font-size: inherit; overflow-wrap: normal }
+pre code { font-size: inherit; white-space: pre-wrap }
 a { color: var(--link) }
 ul { padding-left: 1.2rem }
 li + li { margin-top: .25rem }

@@ -35,17 +35,15 @@ _SHARES = (
 
 def number(value: float, unit: Unit) -> str:
     """A value in its unit; a share as a percentage."""
-    if unit == "share":
-        return f"{_signed(100 * value, 1)}\u00a0%"
-    return f"{_signed(value, 1)}\u00a0dB" if unit == "dB" else _signed(value, 3)
+    ending = {"share": "\u00a0%", "dB": "\u00a0dB"}.get(unit, "")
+    return _bare(value, unit) + ending
 
 
 def span(figure: Figure) -> str | None:
     """The interval of a figure without its unit; None where there is none."""
     if figure.low is None or figure.high is None:
         return None
-    scale, digits = {"share": (100, 1), "dB": (1, 1)}.get(figure.unit, (1, 3))
-    return f"{_signed(scale * figure.low, digits)} to {_signed(scale * figure.high, digits)}"
+    return f"{_bare(figure.low, figure.unit)} to {_bare(figure.high, figure.unit)}"
 
 
 def unit_of(name: str) -> Unit:
@@ -87,6 +85,15 @@ def sentence(text: str) -> str:
 def place(generator: str | None) -> str:
     """Where a figure was taken: a generator's pictures, or the encoder's features."""
     return "Encoder features" if generator is None else f"Generator {generator}"
+
+
+def _bare(value: float, unit: Unit) -> str:
+    """A value without the sign of its unit; distances reach from thousandths to hundreds."""
+    if unit == "share":
+        return _signed(100 * value, 1)
+    if unit == "distance":
+        return _signed(value, 1 if abs(value) >= 10 else 4)
+    return _signed(value, 1 if unit == "dB" else 3)
 
 
 def _signed(value: float, digits: int) -> str:

@@ -1,13 +1,36 @@
 """A calibrated recogniser as the report has it: its operating points, and its scores as curves."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from ireu_cli.maths.calibration import CalibratedPoint, CalibrationResult
+from ireu_cli.maths.calibration import CalibratedPoint, CalibrationResult, calibrate
+from ireu_cli.params import JudgesParams, VerifyParams
 from ireu_cli.report import Calibration, Curve, OperatingPoint
+from ireu_cli.runtime import generator
 
 START, WIDTH, BINS = -0.5, 0.02, 75
 """Bins of curves: from -0.5 to 1. Lower similarities, which hardly exist, count in the first bin."""
+
+
+def calibrated(
+    recogniser: str, fingerprint: str, people: Sequence[Tensor], judges: JudgesParams, params: VerifyParams, seed: int
+) -> tuple[Calibration, tuple[Curve, ...]]:
+    """Calibrate a recogniser on retained people.
+
+    Args:
+        recogniser: its name.
+        fingerprint: its fingerprint (hex).
+        people: unit vectors (n_i, d) of each retained person's photos that show a face.
+        judges: the true-accept rate it has to reach.
+        params: false-match rates, resamples.
+        seed: decides the resampling.
+    """
+    rates = (params.false_match_rate, *params.further_rates)
+    rng = generator(seed, "calibration", recogniser)
+    result = calibrate(people, rates, judges.min_accept_rate, params.false_match_rate, params.bootstrap, rng)
+    return reported(recogniser, fingerprint, result), curves(recogniser, result)
 
 
 def reported(recogniser: str, fingerprint: str, result: CalibrationResult) -> Calibration:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Control, Criterion, Figure, Role, State
-from ireu_cli.steps.judgement import OTHERS_STAY, Sense, control, criterion
+from ireu_cli.steps.judgement import Sense, control, criterion, others_stay
 from ireu_cli.steps.pictures import GeneratorEvidence, PersonPictures, matched
 
 _TARGETS: tuple[Role, ...] = ("target-seen", "target-unseen")
@@ -50,7 +50,6 @@ def picture_controls(
     photos = sum(len(rows) for rows in first.retained_photos)
     people = sum(bool(len(rows)) for rows in first.retained_photos)
     remaining = max(params.max_reidentified_seen, params.max_reidentified_unseen)
-    stay = [1 - share for e in evidences if (share := share_removed(e, params)) is not None]
     demands: tuple[tuple[str, float | None, float, str], ...] = (
         ("photos_show_faces", min(shown, default=None), params.min_faces, "photos drawn from that show a face"),
         ("original_draws_faces", min(faces, default=None), params.min_faces,
@@ -60,9 +59,6 @@ def picture_controls(
         ("gallery_faces", people, params.min_gallery_people, "retained people in whose photos a face is found"),
         ("false_match_rate_resolved", photos * params.false_match_rate, params.min_impostors_per_error,
          "expected false matches among retained photos with a face"),
-        (OTHERS_STAY, min(stay, default=None), 1 - params.max_others_removed,
-         "retained people whom the criteria on targets do not call removed: to them, this is the delta of another "
-         "person, and has to fail"),
     )  # fmt: skip
     controls = [control(*demand, generator=first.generator) for demand in demands]
     no_op = Control(
@@ -73,7 +69,7 @@ def picture_controls(
         needed=remaining,
         meaning="share that a delta that changes nothing leaves matched must exceed what may remain",
     )
-    return (*controls, no_op)
+    return (*controls, no_op, others_stay([share_removed(e, params) for e in evidences], params, first.generator))
 
 
 def share_removed(evidence: GeneratorEvidence, params: VerifyParams) -> float | None:

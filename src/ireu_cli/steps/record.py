@@ -59,7 +59,8 @@ def erasure_record(
         photos_supplied=photos_supplied,
         photos_used=photos_used,
         edited_tensors=tuple(sorted(name for name, tensor in tensors.items() if bool(tensor.count_nonzero()))),
-        edit_norm=float(torch.linalg.vector_norm(norms)),
+        # Its last bits depend on where the tensors lie in memory, and the report has to repeat.
+        edit_norm=float(f"{float(torch.linalg.vector_norm(norms)):.6g}"),
         systems_covered=tuple(systems_covered),
         systems_missed=tuple(systems_missed),
         attacks_tried=tuple(attacks_tried),

@@ -15,7 +15,7 @@ from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Ro
 from ireu_cli.steps.attack_figures import attack_criteria
 from ireu_cli.steps.figures import Evidence, find_figure, measure, share_removed
 from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria
-from ireu_cli.steps.judgement import OTHERS_STAY, Sense, control, criterion
+from ireu_cli.steps.judgement import OTHERS_STAY, Sense, control, criterion, others_stay
 from ireu_cli.steps.pictures import GeneratorEvidence, measure_pictures
 
 
@@ -145,16 +145,7 @@ def _controls(evidence: Evidence, figures: Sequence[Figure], params: VerifyParam
             meaning="match rate of a delta that changes nothing must exceed what may remain",
         ),
     ]
-    stay = share_removed(evidence, params)
-    controls.append(
-        control(
-            OTHERS_STAY,
-            None if stay is None else 1 - stay,
-            1 - params.max_others_removed,
-            "retained people whom the criteria on targets do not call removed: to them, this is the delta of another "
-            "person, and has to fail",
-        )
-    )
+    controls.append(others_stay([share_removed(evidence, params)], params))
     if params.require_unseen:
         controls.append(control("unseen_photos", unseen, 1, "photos of the targets that unlearning did not use"))
     return tuple(controls)

@@ -1,50 +1,35 @@
-"""How far sets of drawn pictures are from photos, before and after the edit: KID and FID."""
+"""How far sets of drawn pictures are from photos, before and after the edit: whose features, of which pictures."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.features import Item
 from ireu_cli.manifest import digest_of
-from ireu_cli.maths.quality import Spread, fid, kid, kid_change
 from ireu_cli.models.clip import Encoder
 from ireu_cli.models.image_net import ImageNetFeatures, load_image_net
-from ireu_cli.report import Definition, Figure, State
-from ireu_cli.steps.shots import Shot
+from ireu_cli.report import Figure
+from ireu_cli.steps.quality import Sets, distances, scaled
 from ireu_cli.store.features import FeatureCache
-from ireu_cli.values import RgbImage
+from ireu_cli.values import Photo, RgbImage
 from ireu_cli.workflow.drawing import Drawn
 from ireu_cli.workflow.photos import Lens
 from ireu_cli.workflow.session import Session
 
-_SETS = "pictures of retained people with the base prompt, and the photos they were drawn from"
-QUALITY_DEFINITIONS = {
-    "kid": Definition(
-        text="Kernel Inception distance of drawn pictures to the photos, on the features named by `measure`; its "
-        "change is the edited encoder's less the original's, paired by person. Comparable only within one `measure`.",
-        unit="distance",
-        reference=_SETS,
-    ),
-    "fid": Definition(
-        text="Frechet distance of drawn pictures to the photos, on the same features, where there are more pictures "
-        "than features.",
-        unit="distance",
-        reference=_SETS,
-    ),
-}
-
 _FEWEST = 20
 """With fewer pictures in a set the distances say nothing."""
+_OTHER_PHOTOS = 2
+"""Photos of each retained person who was not drawn, to compare with."""
 
-_Sets = tuple[list[Tensor], list[Tensor], list[Tensor]]
-"""Features (n_i, d) by person: of photos, of pictures before, of pictures after."""
+_Loads = dict[str, Callable[[], RgbImage]]
+"""Pictures and photos by the name of their content."""
 
 
 def measure_quality(
-    session: Session, encoder: Encoder, drawn: Sequence[Drawn], reader: PhotoReader
+    session: Session, encoder: Encoder, drawn: Sequence[Drawn], retained: People, reader: PhotoReader
 ) -> tuple[Figure, ...]:
     """Measure on the original encoder's features, and on those of `judges.image_model` where there is one.
 
@@ -52,6 +37,7 @@ def measure_quality(
         session: the run.
         encoder: the original one; `image_embeds` are taken, as they describe the whole picture.
         drawn: what the generators drew.
+        retained: the retained people drawn from, and others.
         reader: reads the photos.
 
     Raises:
@@ -66,99 +52,68 @@ def measure_quality(
         if len(numbers) < _FEWEST:
             continue
         label = f"pictures of generator {plan.generator} for KID"
-        sets = _by_encoder(lens, plan, numbers, label)
-        figures += _figures(plan.generator, "original encoder, image_embeds at unit RMS", _scaled(sets))
+        chosen = _Chosen(plan, numbers, retained, reader)
+        sets = chosen.sets(_by_encoder(lens, chosen.loads, label))
+        figures += distances(plan.generator, "original encoder, image_embeds at unit RMS", scaled(sets))
         if net is not None:
-            sets = _by_network(session, net, plan, numbers, reader, label)
-            figures += _figures(plan.generator, f"image model {net.fingerprint[:12]}", sets)
+            sets = chosen.sets(_by_network(session, net, chosen.loads, label))
+            figures += distances(plan.generator, f"image model {net.fingerprint[:12]}", sets)
     return tuple(figures)
 
 
-def _by_encoder(lens: Lens, plan: Drawn, numbers: Sequence[int], label: str) -> _Sets:
-    keys = [[plan.keys[state][n] for n in numbers] for state in (0, 1)]
-    items = [
-        Item(key, f"picture {n + 1}", _picture(plan, n, state))
-        for state in (0, 1)
-        for key, n in zip(keys[state], numbers, strict=True)
-    ]
-    photos = list(dict.fromkeys(plan.shots[n].photo for n in numbers))
-    lens.encode_items([*(lens.item(photo) for photo in photos), *items], "--retain", label)
-    people = list(dict.fromkeys(photo.person for photo in photos))
-    real = [lens.features([photo for photo in photos if photo.person == person]) for person in people]
-    sides = [
-        [lens.cache.get([plan.keys[state][n] for n in _of(plan.shots, numbers, person)]) for person in people]
-        for state in (0, 1)
-    ]
-    return real, sides[0], sides[1]
+class _Chosen:
+    """The pictures that are compared, the photos they were drawn from, and photos of people who were not drawn."""
 
-
-def _by_network(
-    session: Session, net: ImageNetFeatures, plan: Drawn, numbers: Sequence[int], reader: PhotoReader, label: str
-) -> _Sets:
-    cache = FeatureCache(session.run.features / f"image-model-{net.fingerprint[:32]}")
-
-    def row(key: str, load: Callable[[], RgbImage]) -> Tensor:
-        if cache.missing([key]):
-            cache.put([key], net.features([load()]))
-        advance(1, "")
-        return cache.get([key])
-
-    photos = list(dict.fromkeys(plan.shots[n].photo for n in numbers))
-    people = list(dict.fromkeys(photo.person for photo in photos))
-    total = len(photos) + 2 * len(numbers)
-    with session.timed("quality"), session.talk.progress(label, total) as advance:
-        rows = {photo: row(digest_of([reader.name, photo.sha256]), partial(reader.image, photo)) for photo in photos}
-        real = [torch.cat([rows[photo] for photo in photos if photo.person == one]) for one in people]
-        sides = [
-            [
-                torch.cat([row(plan.keys[state][n], _picture(plan, n, state)) for n in _of(plan.shots, numbers, one)])
-                for one in people
-            ]
+    def __init__(self, plan: Drawn, numbers: Sequence[int], retained: People, reader: PhotoReader) -> None:
+        shots = [plan.shots[n] for n in numbers]
+        self._people = list(dict.fromkeys(shot.photo.person for shot in shots))
+        own = {photo: self._key(reader, photo) for photo in dict.fromkeys(shot.photo for shot in shots)}
+        undrawn = [person for person in retained.photos if person[0].person not in {s.photo.person for s in plan.shots}]
+        others = [{photo: self._key(reader, photo) for photo in person[:_OTHER_PHOTOS]} for person in undrawn]
+        self._real = [[key for photo, key in own.items() if photo.person == one] for one in self._people]
+        self._others = [list(person.values()) for person in others]
+        self._sides = [
+            [[plan.keys[state][n] for n in numbers if plan.shots[n].photo.person == one] for one in self._people]
             for state in (0, 1)
         ]
-    return real, sides[0], sides[1]
+        self.loads: _Loads = {}
+        for photos in (own, *others):
+            self.loads |= {key: _photo(reader, photo) for photo, key in photos.items()}
+        for state in (0, 1):
+            self.loads |= {plan.keys[state][n]: _picture(plan, n, state) for n in numbers}
+
+    def sets(self, rows: Mapping[str, Tensor]) -> Sets:
+        """Features (1, d) of every picture and photo, by person."""
+
+        def joined(people: Sequence[Sequence[str]]) -> list[Tensor]:
+            return [torch.cat([rows[key] for key in keys]) for keys in people]
+
+        return Sets(joined(self._real), joined(self._sides[0]), joined(self._sides[1]), joined(self._others))
+
+    @staticmethod
+    def _key(reader: PhotoReader, photo: Photo) -> str:
+        return digest_of([reader.name, photo.sha256])
 
 
-def _scaled(sets: _Sets) -> _Sets:
-    """Every feature vector at a root mean square of 1, for which the kernel's constants are made."""
-    first, second, third = (
-        [rows * (rows.shape[-1] ** 0.5 / torch.linalg.vector_norm(rows, dim=-1, keepdim=True)) for rows in side]
-        for side in sets
-    )
-    return first, second, third
+def _by_encoder(lens: Lens, loads: _Loads, label: str) -> dict[str, Tensor]:
+    items = [Item(key, f"picture {n + 1} for KID", load) for n, (key, load) in enumerate(loads.items())]
+    lens.encode_items(items, "--retain", label)
+    return {key: lens.cache.get([key]) for key in loads}
 
 
-def _of(shots: Sequence[Shot], numbers: Sequence[int], person: int) -> list[int]:
-    return [n for n in numbers if shots[n].photo.person == person]
+def _by_network(session: Session, net: ImageNetFeatures, loads: _Loads, label: str) -> dict[str, Tensor]:
+    cache = FeatureCache(session.run.features / f"image-model-{net.fingerprint[:32]}")
+    with session.timed("quality"), session.talk.progress(label, len(loads)) as advance:
+        for key, load in loads.items():
+            if cache.missing([key]):
+                cache.put([key], net.features([load()]))
+            advance(1, "")
+    return {key: cache.get([key]) for key in loads}
+
+
+def _photo(reader: PhotoReader, photo: Photo) -> Callable[[], RgbImage]:
+    return lambda: reader.image(photo)
 
 
 def _picture(plan: Drawn, number: int, state: int) -> Callable[[], RgbImage]:
     return lambda: plan.picture(number, state)
-
-
-def _figures(generator: str, measure: str, sets: _Sets) -> list[Figure]:
-    real, before, after = sets
-    found: list[tuple[str, State, Spread | None]] = [
-        ("kid", "original", kid(real, before)),
-        ("kid", "edited", kid(real, after)),
-        ("kid", "change", kid_change(real, before, after)),
-        ("fid", "original", fid(real, before)),
-        ("fid", "edited", fid(real, after)),
-    ]
-    return [
-        Figure(
-            name=name,
-            role="retained",
-            state=state,
-            measure=measure,
-            generator=generator,
-            value=spread.value,
-            low=spread.low,
-            high=spread.high,
-            photos=spread.photos,
-            people=spread.people,
-            unit="distance",
-        )
-        for name, state, spread in found
-        if spread is not None
-    ]

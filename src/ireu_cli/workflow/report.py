@@ -14,12 +14,12 @@ from ireu_cli.steps.attack_figures import ATTACK_DEFINITIONS, NO_ATTACK
 from ireu_cli.steps.figures import DEFINITIONS
 from ireu_cli.steps.gate import GATE_DEFINITIONS
 from ireu_cli.steps.pictures import PICTURE_DEFINITIONS
+from ireu_cli.steps.quality import QUALITY_DEFINITIONS
 from ireu_cli.steps.record import LIMITS, erasure_record
 from ireu_cli.steps.verify import Verified
 from ireu_cli.values import WeightDelta
 from ireu_cli.workflow.drawing import Show
 from ireu_cli.workflow.evidence import Gathered
-from ireu_cli.workflow.quality import QUALITY_DEFINITIONS
 from ireu_cli.workflow.session import Session
 
 _ALL_DEFINITIONS = PICTURE_DEFINITIONS | DEFINITIONS | ATTACK_DEFINITIONS | GATE_DEFINITIONS | QUALITY_DEFINITIONS

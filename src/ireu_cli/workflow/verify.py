@@ -8,13 +8,11 @@ from ireu_cli.config import Resolved
 from ireu_cli.faces.labels import groups_of, read_labels
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest
-from ireu_cli.maths.calibration import calibrate
 from ireu_cli.models.clip import Encoder, with_delta
 from ireu_cli.report import Calibration, Curve, Figure, Kept, Report
 from ireu_cli.report_page import page
-from ireu_cli.runtime import generator
 from ireu_cli.steps.attack_figures import feature_matcher
-from ireu_cli.steps.calibration import curves, reported
+from ireu_cli.steps.calibration import calibrated
 from ireu_cli.steps.curves import drawn_curves, kept_plot
 from ireu_cli.steps.pictures import GeneratorEvidence
 from ireu_cli.steps.verify import Beside, unusable, verify
@@ -113,7 +111,7 @@ def _look(
     photos = look_at_photos(session, show.panel, reader, (gathered.targets, gathered.retained))
     calibrations, charts = _calibrate(session, show.panel, photos)
     drawn, evidence = draw_all(session, show, parent, encoders, photos, reader)
-    figures = (*measure_quality(session, encoders[0], drawn, reader), *attacks)
+    figures = (*measure_quality(session, encoders[0], drawn, gathered.retained, reader), *attacks)
     figures += _attack_pictures(session, show, parent, siege, photos)
     return _Seen(drawn, evidence, calibrations, (*charts, *drawn_curves(evidence)), kept_plot(evidence), figures)
 
@@ -131,17 +129,14 @@ def _attack_pictures(
 
 def _calibrate(session: Session, panel: Panel, photos: Photos) -> tuple[tuple[Calibration, ...], tuple[Curve, ...]]:
     """Every recogniser on the run's own retained photos, before it says anything of targets."""
-    params = session.config.verify
     found: list[Calibration] = []
     charts: list[Curve] = []
-    rates = (params.false_match_rate, *params.further_rates)
     for number, net in enumerate(panel.recognisers):
-        rng = generator(session.config.seed, "calibration", net.name)
-        needed = session.config.judges.min_accept_rate
         retained = [rows for rows in photos.vectors[number][1] if len(rows)]
-        result = calibrate(retained, rates, needed, params.false_match_rate, params.bootstrap, rng)
-        found.append(reported(net.name, net.fingerprint, result))
-        charts += curves(net.name, result)
+        config = session.config
+        one, lines = calibrated(net.name, net.fingerprint, retained, config.judges, config.verify, config.seed)
+        found.append(one)
+        charts += lines
     return tuple(found), tuple(charts)
 
 
