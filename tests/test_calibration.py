@@ -143,6 +143,24 @@ def test_many_pairs_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ours.true_accept_rate.value == pytest.approx(theirs.true_accept_rate.value, abs=0.03)
 
 
+def test_a_sample_is_drawn_from_all_pairs_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "MOST_PAIRS", 2000)
+    impostor, genuine = pair_scores(crowd(20, (12,), 8, 1.0), generator(0))
+    met = torch.bincount(impostor.people[:, 0] * 20 + impostor.people[:, 1], minlength=400).view(20, 20)
+    counts = met[tuple(torch.triu_indices(20, 20, 1))]
+    # 2000 of 190 * 144 pairs of photos: 10.5 of each pair of people.
+    assert counts.min() >= 5
+    assert counts.max() <= 16
+    assert len(genuine.values) == 20 * 66
+
+
+def test_a_score_at_the_threshold_is_not_above_it() -> None:
+    scores = Scores(torch.tensor([0.5, 0.5, 0.7], dtype=torch.float64), torch.zeros(3, 2, dtype=torch.int64))
+    limits = torch.tensor([[0.5, 0.4, 0.7]], dtype=torch.float64)
+    found = accepted(scores, limits, torch.ones(1, 1, dtype=torch.float64))
+    torch.testing.assert_close(found, torch.tensor([[1 / 3, 1, 0]], dtype=torch.float64))
+
+
 def test_two_people_have_values_without_intervals() -> None:
     result = measured(crowd(2, (5,), 16, 0.3))
     assert result.usable
@@ -286,13 +304,12 @@ def test_curves_count_every_pair() -> None:
         assert mean == pytest.approx(float(scores.mean()), abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("score", "place"), [(-0.9, 0), (-0.5, 0), (-0.481, 0), (-0.48, 1), (0.0, 25), (0.1, 30), (0.3, 40), (1.0, 74)]
-)
-def test_bins_begin_where_they_say(score: float, place: int) -> None:
-    counts = histogram(torch.tensor([score], dtype=torch.float64))
-    assert len(counts) == 75
-    assert counts.index(1) == place
+def test_bins_begin_where_they_say() -> None:
+    edges = torch.tensor([round(0.02 * place - 0.5, 2) for place in range(75)], dtype=torch.float64)
+    assert histogram(edges) == (1,) * 75
+    assert histogram(edges + 0.0199) == (1,) * 75
+    ends = histogram(torch.tensor([-0.9, 1.0, 1.0]))
+    assert (ends[0], ends[74], sum(ends)) == (1, 2, 3)
 
 
 def test_scores_keep_their_people() -> None:

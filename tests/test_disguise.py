@@ -1,6 +1,7 @@
 """Disguises do to a photo what they claim, at every size, and leave what they were given alone."""
 
 import colorsys
+import io
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from ireu_cli.errors import ConfigError
 from ireu_cli.faces.align import Points, template_points
@@ -239,6 +241,34 @@ def test_blurs_lose_detail_and_keep_the_light(names: tuple[str, ...]) -> None:
     assert detail[1] < 0.5 * detail[0]
     for name in names:
         assert disguised(name, photo).mean() == pytest.approx(photo.mean(), abs=1.5)
+
+
+@pytest.mark.parametrize("quality", [90, 50, 30, 10])
+def test_jpeg_is_saved_at_its_quality(quality: int) -> None:
+    photo, file = drawn(), io.BytesIO()
+    Image.fromarray(photo).save(file, "JPEG", quality=quality)
+    np.testing.assert_array_equal(disguised(f"jpeg-{quality}", photo), np.asarray(Image.open(file)))
+
+
+@pytest.mark.parametrize("width", [0.03, 0.08])
+def test_a_point_blurs_to_its_share_of_the_face(width: float) -> None:
+    line = np.zeros((300, 300, 3), np.uint8)
+    line[:, 150] = 255
+    across = disguised(f"blur-{width}", line)[150, :, 0].astype(np.float64)
+    spread = np.sqrt((across * (np.arange(300) - 150) ** 2).sum() / across.sum())
+    # In ArcFace's template the mouth lies 0.3632 of the picture's height below the eyes, more than the eyes are apart.
+    assert spread == pytest.approx(width * 0.3632 * 300, rel=0.06)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_down_up_drops_what_the_smaller_size_cannot_hold(factor: int) -> None:
+    def kept(period: float) -> float:
+        wave = np.cos(2 * np.pi * np.arange(240) / period) * 100 + 128
+        photo = np.broadcast_to(wave[None, :, None], (96, 240, 3)).round().astype(np.uint8)
+        return float(disguised(f"down-up-{factor}", photo)[:, 20:-20].std() / photo[:, 20:-20].std())
+
+    assert kept(1.5 * factor) < 0.4
+    assert kept(5 * factor) > 0.7
 
 
 @pytest.mark.parametrize("deviation", [10, 25])

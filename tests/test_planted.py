@@ -126,7 +126,7 @@ def test_a_delta_that_only_works_for_the_photos_it_saw_fails(town: Path) -> None
     assert run_ireu("unlearn", "--mask", "two.pt", *learn, cwd=town).code == 0
     found, report = verify(town, "seen.safetensors")
     assert found.code == 4, found.err
-    assert not {"match_seen", "reidentified_seen"} & failed(report)
+    assert "match_seen" not in failed(report)
     assert "match_unseen" in failed(report)
     assert "reidentified_unseen" in failed(report)
 

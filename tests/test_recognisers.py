@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from insightface import app
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import Tensor
@@ -414,3 +415,17 @@ def test_a_folder_of_the_packs_name_is_not_taken_for_it(root: Path, tmp_path: Pa
     given = root.resolve()
     with contextlib.chdir(tmp_path):
         assert pack_recogniser(given, "mini").file.name == "recogniser.onnx"
+
+
+def test_what_insightface_prints_stays_off_stdout(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    quiet = app.FaceAnalysis
+
+    def talking(**values: Any) -> Any:
+        print("Applied providers")
+        return quiet(**values)
+
+    monkeypatch.setattr(app, "FaceAnalysis", talking)
+    pack_recogniser(root, "mini")
+    assert capfd.readouterr().out == ""

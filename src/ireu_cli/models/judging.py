@@ -85,7 +85,7 @@ def from_embedded(recogniser: Recogniser) -> JudgingNet:
 
 def is_vector(answer: npt.NDArray[Any]) -> bool:
     """Whether the answer to one face is one vector: (1, d), or (1, d, 1, 1), of at least two numbers."""
-    return answer.ndim >= 2 and answer.shape[0] == 1 and answer.size == answer.shape[1] >= 2
+    return answer.ndim >= 2 and answer.size == answer.shape[1] >= 2
 
 
 def tried(name: str, size: int, run: Callable[[RgbImage], Any]) -> Any:
@@ -107,5 +107,6 @@ def _unit_rows(vectors: npt.NDArray[Any]) -> Tensor:
     """Vectors (n, d) -> float32 unit vectors (n, d), in double precision so that no length overflows."""
     rows = torch.from_numpy(vectors.astype(np.float64))
     length = rows.norm(dim=1, keepdim=True)
-    unit: Tensor = (rows / length).masked_fill(~(torch.isfinite(length) & (length > 0)), torch.nan)
+    # Without length the quotient is NaN by itself; of a row with an infinity, the other entries would be zero.
+    unit: Tensor = (rows / length).masked_fill(~torch.isfinite(length), torch.nan)
     return unit.float()

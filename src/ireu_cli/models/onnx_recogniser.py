@@ -147,8 +147,8 @@ def _checked_input(session: Any, params: RecogniserParams) -> tuple[str, Any]:
     inputs, who = session.get_inputs(), f"The recogniser {params.name}"
     if len(inputs) != 1:
         raise ModelError(f"{who} takes {len(inputs)} inputs instead of one picture", _NOT_A_RECOGNISER)
-    # Free axes come as names, None, or numbers below one.
-    shape = [axis if isinstance(axis, int) and axis > 0 else None for axis in inputs[0].shape]
+    # Free axes come as names or as None.
+    shape = [axis if isinstance(axis, int) else None for axis in inputs[0].shape]
     if len(shape) != 4:
         raise ModelError(f"{who} takes an input of {len(shape)} axes, not pictures", _NOT_A_RECOGNISER)
     if inputs[0].type not in _DTYPES:

@@ -1,9 +1,9 @@
 """Adversarial noise: a change of the pixels, too small to see, that brings a removed person back.
 
-Projected gradient descent in the maximum norm (Madry et al. 2018, arXiv 1706.06083, section 2.1). With steps of one
-length it overshoots what a large budget reaches, so steps are halved at the best try, after Auto-PGD (Croce and Hein
-2020, arXiv 2003.01690, section 3). The attacker knows every weight and hands in pixels of any precision at the encoder's
-own size: nobody who only uploads a picture has more.
+Projected gradient descent in the maximum norm (Madry et al. 2018, arXiv 1706.06083, section 2.1). Steps of one length
+overshoot what a large budget reaches, so they are halved and go on from the best try, much as in Auto-PGD (Croce and
+Hein 2020, arXiv 2003.01690, section 3). The attacker knows every weight and hands in pixels of any precision at the
+encoder's own size, which is more than an upload allows.
 """
 
 from collections.abc import Callable, Sequence
@@ -82,8 +82,10 @@ def towards_features(encode: Callable[[Tensor], Tensor], wanted: Tensor) -> Phot
         encode: pixels (n, 3, h, w) to the edited encoder's features (n, …, d), with gradients.
         wanted: float (n, …, d), what the original encoder says of the same photos.
     """
-    goal = wanted.float()
-    scale = _ordinary(goal.flatten(1).square().sum(1).clamp_min(1e-12))
+    with torch.inference_mode(False):
+        # Copied, as gradients cannot pass a product with what was made in inference mode.
+        goal = wanted.detach().clone().float()
+        scale = goal.flatten(1).square().sum(1).clamp_min(1e-12)
 
     def of(pixels: Tensor) -> Tensor:
         features = encode(pixels).float()
@@ -117,23 +119,16 @@ def _evaluate(loss: PhotoLoss, pixels: Tensor, *, descends: bool) -> tuple[Tenso
         (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
     gradient = torch.zeros_like(leaf) if gradient is None else gradient
     value = value.detach().to(pixels)
-    finite = torch.isfinite(value)
-    usable = finite & torch.isfinite(gradient).flatten(1).all(1)
-    return torch.where(finite, value, torch.inf), torch.where(_each(usable), gradient, 0.0)
+    usable = torch.isfinite(gradient).flatten(1).all(1)
+    return torch.where(torch.isfinite(value), value, torch.inf), torch.where(_each(usable), gradient, 0.0)
 
 
 def _channels(value: Tensor, like: Tensor) -> Tensor:
     """One number a channel, or what broadcasts already, next to the pixels."""
-    value = _ordinary(value).to(like)
+    value = value.to(like)
     return value[:, None, None] if value.ndim == 1 else value
 
 
 def _each(photos: Tensor) -> Tensor:
     """One value a photo (n,), to broadcast over its pixels."""
     return photos[:, None, None, None]
-
-
-def _ordinary(value: Tensor) -> Tensor:
-    """A float32 copy that gradients can pass, also of what was made in inference mode."""
-    with torch.inference_mode(False):
-        return value.detach().clone().float()
