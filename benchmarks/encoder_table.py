@@ -1,4 +1,4 @@
-"""Original, `global` and `ireu` on real faces, encoder level: the table of docs/results.md.
+"""Original, `global` and `ireu` on real faces, encoder level.
 
 Every number comes out of the four commands, run as a user runs them. Each draw of targets is one folder of artifacts;
 a second run goes on where the first stopped.
