@@ -79,10 +79,18 @@ def test_the_budget_is_kept_to_the_bit() -> None:
     assert torch.equal(found[1], torch.zeros(3, 2, 2))
 
 
-@pytest.mark.parametrize("sign", [-1, 1])
-def test_pixels_that_rounding_left_outside_the_range_may_stay(sign: int) -> None:
-    clean = torch.tensor([-1e-3, 0.0, 1.0, 1 + 1e-3]).expand(1, 3, 1, 4)
-    assert torch.equal(perturb(clean, lambda x: sign * x.flatten(1).sum(1), 0 * ONE, 0 * ONE, ONE, 3), clean)
+@pytest.mark.parametrize(
+    ("sign", "expected"),
+    [(1, [-1 / 64, 0, 1 - 1 / 8, 65 / 64 - 1 / 8]), (-1, [1 / 8 - 1 / 64, 1 / 8, 1, 65 / 64])],
+)
+def test_pixels_that_rounding_left_outside_the_range_may_stay(sign: int, expected: list[float]) -> None:
+    clean = torch.tensor([-1 / 64, 0, 1, 65 / 64]).expand(1, 3, 1, 4)
+
+    def loss(pixels: Tensor) -> Tensor:
+        return sign * pixels.flatten(1).sum(1)
+
+    assert torch.equal(perturb(clean, loss, 0 * ONE, 0 * ONE, ONE, 8), clean)
+    assert perturb(clean, loss, ONE / 8, 0 * ONE, ONE, 8)[0, 0, 0].tolist() == expected
 
 
 def test_each_channel_has_its_own_budget_and_range() -> None:

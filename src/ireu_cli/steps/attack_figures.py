@@ -127,7 +127,10 @@ def attack_criteria(figures: Sequence[Figure], params: VerifyParams) -> tuple[Cr
     judged = [
         f
         for f in figures
-        if f.name == "attack_success" and f.state == "edited" and f.attack and not f.attack.startswith(WHITE_BOX)
+        if f.name == "attack_success"
+        and f.state == "edited"
+        and f.attack not in {None, NO_ATTACK}
+        and not str(f.attack).startswith(WHITE_BOX)
     ]
     criteria = []
     for name in dict.fromkeys(figure.generator for figure in judged):

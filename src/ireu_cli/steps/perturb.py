@@ -83,8 +83,8 @@ def towards_features(encode: Callable[[Tensor], Tensor], wanted: Tensor) -> Phot
         wanted: float (n, …, d), what the original encoder says of the same photos.
     """
     with torch.inference_mode(False):
-        # Copied, as gradients cannot pass a product with what was made in inference mode.
-        goal = wanted.detach().clone().float()
+        # Gradients cannot pass a quotient with what was made in inference mode.
+        goal = wanted.detach().float()
         scale = goal.flatten(1).square().sum(1).clamp_min(1e-12)
 
     def of(pixels: Tensor) -> Tensor:
