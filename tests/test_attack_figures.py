@@ -55,7 +55,8 @@ def success(attack: str, value: float, generator: str | None = None, state: str 
 
 def test_the_most_successful_attack_decides_and_white_box_attacks_do_not() -> None:
     figures = [
-        success("none", 1.0), success("flip", 0.1), success("grey", 0.2), success("pgd-8", 1.0), success("flip", 0.9, state="original"),
+        success("none", 1.0), success("flip", 0.1), success("grey", 0.2), success("pgd-8", 1.0),
+        success("flip", 0.9, state="original"),
         success("seeds-8", 0.3, "A"), success("relearn-5", 1.0, "A"),
     ]  # fmt: skip
     features, drawn = attack_criteria(figures, PARAMS)

@@ -128,7 +128,9 @@ def look(browser: webdriver.Chrome, path: Path, size: tuple[int, int], scheme: s
     first = browser.execute_script(LOOK)
     browser.execute_script(OPEN)
     events = [json.loads(entry["message"])["message"] for entry in _log(browser, "performance")]
-    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    # What the browser loads for its own start page is none of the report's doing.
+    asked = [params["request"]["url"] for params in sent if params["documentURL"].startswith(path.as_uri())]
     return {
         "first": first,
         "unfolded": browser.execute_script(LOOK),

@@ -249,6 +249,8 @@ def test_tiles_take_the_worst_recogniser_at_the_configured_rate() -> None:
     assert number(worst, "share") in next(tile.all("dd", "big")).text
     assert "criterion: fail" in tile.text
     assert "Worst attack, jpeg-20" in card.text
+    few = tuple(f.model_copy(update={"low": None, "high": None, "photos": 3, "people": 1}) for f in report.figures)
+    assert "3 pictures of 1 person, no interval" in tiles(report.model_copy(update={"figures": few}))
 
 
 def test_attacks_are_sorted_and_those_that_win_are_marked() -> None:
@@ -274,10 +276,16 @@ def test_attacks_are_sorted_and_those_that_win_are_marked() -> None:
 def test_many_attacks_fold_away() -> None:
     report = sample()
     one = next(f for f in report.figures if f.name == "attack_success" and f.generator is None and f.state == "edited")
-    many = tuple(one.model_copy(update={"attack": f"attack-{n}", "value": n / 100}) for n in range(20))
-    root = part(walk(page(report.model_copy(update={"figures": many}))), "attacks")
-    assert next(root.all("summary")).text == "5 weaker attacks"
-    assert [len(table.rows()) for table in root.all("table")] == [16, 6]
+
+    def tables(scale: float) -> tuple[str, list[int]]:
+        many = [one.model_copy(update={"attack": f"attack-{n}", "value": scale * n}) for n in range(30)]
+        many.append(one.model_copy(update={"attack": "none", "value": 0.0}))
+        root = part(walk(page(report.model_copy(update={"figures": tuple(many)}))), "attacks")
+        assert "The photo as it is" in next(root.all("table")).text
+        return next(root.all("summary")).text, [len(table.rows()) - 1 for table in root.all("table")]
+
+    assert tables(0.001) == ("15 weaker attacks, none of which wins", [16, 15])
+    assert tables(0.0251) == ("10 weaker attacks, none of which wins", [21, 10]), "what wins is never folded away"
 
 
 def duel(gate: Figure, edit: Figure, *more: Figure) -> list[list[str]]:
@@ -366,6 +374,19 @@ def test_a_distribution_keeps_its_area() -> None:
     said = next(chart.all("svg", "plot")).attributes["aria-label"]
     assert float(said.split("mean ")[1].rstrip(".").replace("\u2212", "-")) == pytest.approx(mean, abs=0.01)
     assert "threshold" not in chart.text
+
+
+def test_few_pictures_are_drawn_coarsely() -> None:
+    """Six pictures in two neighbouring bins of 75 must not dwarf thousands of pairs of photos."""
+    few = Curve(kind="drawn", measure="m", generator="A", role="target-unseen", state="edited", start=-0.5, width=0.02,
+                counts=tuple(3 if n in {20, 21} else 0 for n in range(75)))  # fmt: skip
+    many = Curve(kind="genuine", measure="m", start=-0.5, width=0.02, counts=(40,) * 75)
+    ((chart),) = walk(distributions(chart_report((few, many)))).all("figure")
+    pairs = [p.split(",") for p in next(chart.all("polyline")).attributes["points"].split()]
+    assert len(pairs) == 3
+    heights = [100 - float(y) for _, y in pairs]
+    flat = 100 - min(float(p.split(",")[1]) for p in next(chart.all("polygon")).attributes["points"].split())
+    assert max(heights) / flat == pytest.approx(10 * 1.5, rel=0.01)
 
 
 def test_each_retained_person_is_a_dot_and_empty_plots_vanish() -> None:

@@ -14,6 +14,10 @@ State = Literal["original", "edited", "change"]
 Unit = Literal["cosine", "ratio", "share", "dB", "distance"]
 
 REPORT_SCHEMA_VERSION = 2
+NO_ATTACK = "none"
+"""The photos as they are: what every attack is compared with."""
+WHITE_BOX = ("pgd", "relearn")
+"""Beginnings of the names of attacks for which one has to hold the original encoder, or what it said of the person."""
 
 
 class _Part(BaseModel):

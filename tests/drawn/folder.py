@@ -27,6 +27,12 @@ batch = 4
 null_share = 0.3
 # Toward the swapped faces: away from them, as published, draws a caricature that is still recognised.
 direction = "toward"
+
+[attacks]
+people = 1
+photos = 2
+pgd_steps = 3
+relearn_steps = 10
 """
 
 

@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
-from ireu_cli.report import Figure, Report
+from ireu_cli.report import NO_ATTACK, WHITE_BOX, Figure, Report
 from ireu_cli.report_page.charts import relearning
 from ireu_cli.report_page.markup import Html, code, el, fold, join, note
-from ireu_cli.report_page.pick import NO_ATTACK, WHITE_BOX, attacked, before, criterion, generators
+from ireu_cli.report_page.pick import attacked, before, criterion, generators
 from ireu_cli.report_page.tables import Row, bar, table
 from ireu_cli.report_page.words import counted, number, place, sentence, span
 
 _SHOWN = 15
-"""Rows of a table that are shown at once; weaker attacks fold away."""
+"""Rows of a table that are shown at once, beside those that win and the photo as it is; weaker attacks fold away."""
 _HEAD = ("attack", "with edit", "without edit", "judged by", "gate lets through", "gate beaten", "attempts")
 _WORDS = (
     "Success is the share of attempts after which the target is matched; where several recognisers judged, the row is "
@@ -59,12 +60,19 @@ def _block(report: Report, generator: str | None) -> Html:
     allowed = None if found is None else found.threshold
     rows = [_row(report, one, allowed) for one in tried]
     columns = [n for n in range(len(_HEAD)) if any(row[n] for row in rows)]
+    shown = [n < _SHOWN or one.name == NO_ATTACK or _wins(one, allowed) for n, one in enumerate(tried)]
+    folded = [row for row, is_shown in zip(rows, shown, strict=True) if not is_shown]
     title = f"{place(generator)}: success of attacks, worst on top"
     if allowed is not None:
         title += f"; at most {number(allowed, 'share')} allowed"
-    whole = table(title, *_narrow(rows[:_SHOWN], columns))
-    rest = table(f"{place(generator)}: weaker attacks", *_narrow(rows[_SHOWN:], columns))
-    return join((whole, fold(counted(len(rows) - _SHOWN, "weaker attack", "weaker attacks"), rest)))
+    whole = table(title, *_narrow(list(compress(rows, shown)), columns))
+    rest = table(f"{place(generator)}: weaker attacks", *_narrow(folded, columns))
+    none_wins = "" if allowed is None else ", none of which wins"
+    return join((whole, fold(counted(len(folded), "weaker attack", "weaker attacks") + none_wins, rest)))
+
+
+def _wins(one: _Attack, allowed: float | None) -> bool:
+    return allowed is not None and one.after[0].value > allowed and one.name != NO_ATTACK
 
 
 def _narrow(rows: Sequence[Row], columns: Sequence[int]) -> tuple[list[str], list[tuple[None, list[Row]]], list[int]]:
@@ -99,13 +107,12 @@ def _row(report: Report, one: _Attack, allowed: float | None) -> Row:
 
 def _about(report: Report, one: _Attack, allowed: float | None) -> Html:
     """The attack's name, whether it wins, and what it is."""
-    wins = allowed is not None and one.after[0].value > allowed and one.name != NO_ATTACK
     notes = [
         "the photo as it is" if one.name == NO_ATTACK else None,
         "needs the original encoder: reported, not judged" if one.name.startswith(WHITE_BOX) else None,
         report.definitions[one.name].text if one.name in report.definitions else None,
     ]
-    mark = el("span", "wins", cls="tag wins") if wins else None
+    mark = el("span", "wins", cls="tag wins") if _wins(one, allowed) else None
     return join(
         (el("span", one.name, cls="meaning"), " ", mark, *(el("small", sentence(text)) for text in notes if text))
     )

@@ -18,6 +18,10 @@ _DRAWN = {
 }
 
 
+_FEW = 100
+"""Pictures below which a distribution is drawn coarsely."""
+
+
 def distributions(report: Report) -> Html:
     """Similarities of pictures to the person behind them, a chart for each generator and recogniser."""
     drawn = [c for c in report.curves if c.kind == "drawn"]
@@ -99,13 +103,15 @@ def _looks(curve: Curve) -> list[tuple[str, str]]:
 def _points(curve: Curve) -> Points:
     """Corners of a distribution whose area is 1, over the bins that hold something.
 
-    Bins are merged to about 2 n^(1/3) (the rule of Rice), or few pictures would draw a comb.
+    Bins are merged to about 2 n^(1/3) (the rule of Rice), or few pictures would draw a comb; of very few, bins are at
+    least a tenth wide, or a single bin would dwarf everything else.
     """
     filled = [n for n, count in enumerate(curve.counts) if count]
     if not filled:
         return []
     total, first, last = sum(curve.counts), filled[0], filled[-1]
-    merged = max(1, round((last - first + 1) / (2 * total ** (1 / 3))))
+    widest = round(0.1 / curve.width) if total < _FEW else 1
+    merged = max(1, widest, round((last - first + 1) / (2 * total ** (1 / 3))))
     bins = [sum(curve.counts[n : n + merged]) for n in range(first, last + 1, merged)]
     start, width = curve.start + first * curve.width, curve.width * merged
     return [(start + (n - 0.5) * width, count / (total * width)) for n, count in enumerate([0, *bins, 0])]

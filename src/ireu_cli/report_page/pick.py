@@ -5,10 +5,6 @@ from math import isclose
 
 from ireu_cli.report import Calibration, Criterion, Figure, OperatingPoint, Report
 
-WHITE_BOX = ("pgd", "relearn")
-"""Beginnings of the names of attacks that need the original encoder: they are reported and not judged."""
-NO_ATTACK = "none"
-
 
 def configured_rate(report: Report) -> float | None:
     """The false-match rate that the verdict rests on; None where the report does not say."""

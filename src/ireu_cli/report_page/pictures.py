@@ -33,8 +33,12 @@ def gallery(report: Report, pictures: Sequence[Picture]) -> Html:
     parts = [note(words[0]), el("p", words[1], cls="warning")]
     for generator in dict.fromkeys(generator for generator, _, _ in pictures):
         grids = sorted((_place(role), role, png) for name, role, png in pictures if name == generator)
-        parts += [el("h3", f"Generator {generator}"), *(_grid(generator, role, png) for _, role, png in grids)]
+        parts += [el("h3", f"Generator {generator}"), _side_by_side(generator, grids)]
     return join(parts)
+
+
+def _side_by_side(generator: str, grids: Sequence[tuple[int, str, bytes]]) -> Html:
+    return el("div", *(_grid(generator, role, png) for _, role, png in grids), cls="galleries")
 
 
 def _place(role: str) -> int:

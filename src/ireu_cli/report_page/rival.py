@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isclose
 
-from ireu_cli.report import Figure, Report
+from ireu_cli.report import NO_ATTACK, Figure, Report
 from ireu_cli.report_page.markup import NOTHING, Html, el, join, note
-from ireu_cli.report_page.pick import NO_ATTACK, at_rate, attacked, before, generators, plain
+from ireu_cli.report_page.pick import at_rate, attacked, before, generators, plain
 from ireu_cli.report_page.tables import Body, Row, table
 from ireu_cli.report_page.words import counted, number, place
 

@@ -35,7 +35,7 @@ p, li, dd { max-width: 46rem }
 small, .small { font-size: .8125rem; line-height: 1.4; color: var(--soft); font-weight: 400 }
 code, pre { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: max(.875em, .78rem) }
 code { overflow-wrap: anywhere }
-.whole { white-space: nowrap }
+.whole, h1 .word { white-space: nowrap }
 small code { font-size: .78rem }
 pre { overflow-x: auto; background: var(--panel); border: 1px solid var(--edge); border-radius: 6px;
   padding: .75rem 1rem; font-size: .8125rem; line-height: 1.5 }
@@ -59,7 +59,6 @@ h1 { display: grid; grid-template-columns: auto 1fr; column-gap: .3em; align-ite
   font-size: clamp(2rem, 9vw, 4.5rem); line-height: 1.05; letter-spacing: -.03em }
 h1 .kicker { grid-column: 1 / -1; font-size: .9375rem; font-weight: 600; letter-spacing: .01em; margin-bottom: .6em;
   color: var(--ink) }
-h1 .word { white-space: nowrap }
 h1 .icon { width: .85em; height: .85em }
 .reason { margin-top: 1rem; font-size: 1.0625rem; max-width: 52rem }
 .tally { list-style: none; padding: 0; margin-top: .75rem; display: flex; flex-wrap: wrap; gap: .25rem 1.5rem;
@@ -93,8 +92,7 @@ h1 .icon { width: .85em; height: .85em }
 
 _TABLES = """
 .scroll { overflow-x: auto; max-width: 100% }
-.scroll + .scroll, details + .scroll { margin-top: 2rem }
-.note + .scroll { margin-top: 1.25rem }
+.scroll + .scroll, details + .scroll, .note + .scroll { margin-top: 1.75rem }
 .judge .scroll { max-width: 46rem }
 table { overflow-wrap: break-word; border-collapse: collapse; width: 100%; font-size: .9375rem; line-height: 1.4 }
 caption { text-align: left; padding-bottom: .5rem; font-weight: 600; font-size: 1rem }
@@ -111,7 +109,6 @@ td.n { white-space: nowrap }
 td.n small { white-space: nowrap }
 .n + td, .n + th { padding-left: .75rem }
 small.line { display: block }
-.phrase { white-space: normal }
 .meaning + small, .meaning ~ small { display: block }
 .value { white-space: nowrap; font-variant-numeric: tabular-nums }
 td .value + .value { display: block }
@@ -145,6 +142,7 @@ summary { cursor: pointer; padding: .6rem 0; font-weight: 600; color: var(--link
 @media (max-width: 40rem) {
   .card dl { gap: 0; background: var(--panel); border-radius: 6px; padding: .25rem 1rem }
   .tile { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: 0 1rem; padding: .8rem 0; border-radius: 0 }
+  .phrase { white-space: normal }
   .tile + .tile { border-top: 1px solid var(--edge) }
   .tile .big { font-size: 1.375rem; line-height: 1.15; margin: 0; text-align: right; grid-row: 1; grid-column: 2;
     white-space: nowrap }
@@ -210,7 +208,8 @@ text.tick { stroke: none }
 .values .word { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%) }
 .heads { color: var(--soft) }
 .heads .values { font-size: .8125rem; font-weight: 600 }
-.gallery { margin-top: 1.25rem }
+.galleries { display: flex; flex-wrap: wrap; gap: 1.25rem 2.5rem }
+.gallery { max-width: 100% }
 .grid { display: grid; grid-template-columns: 3.5rem minmax(0, 1fr) }
 .rows { display: grid; grid-template-rows: repeat(3, 1fr); font-size: .8125rem; color: var(--soft) }
 .rows span { align-self: center }

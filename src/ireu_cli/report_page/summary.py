@@ -1,8 +1,8 @@
 """The top of the page: the outcome, why, the figures that matter most, and what was verified."""
 
-from ireu_cli.report import Figure, Outcome, Report
+from ireu_cli.report import NO_ATTACK, WHITE_BOX, Figure, Outcome, Report
 from ireu_cli.report_page.markup import NOTHING, Html, code, el, join
-from ireu_cli.report_page.pick import NO_ATTACK, WHITE_BOX, attacked, before, criterion, generators, plain
+from ireu_cli.report_page.pick import attacked, before, criterion, generators, plain
 from ireu_cli.report_page.tables import icon
 from ireu_cli.report_page.words import counted, listing, number, place, sentence, span
 
@@ -159,9 +159,15 @@ def _tile(
         "div",
         el("dt", words),
         el("dd", start, value, cls="big"),
-        None if interval is None else el("dd", f"95\u00a0% interval {interval}", cls="small"),
+        el("dd", _taken_over(figure) if interval is None else f"95\u00a0% interval {interval}", cls="small"),
         el("dd", f"Measured by {by}", cls="small"),
         None if more is None else el("dd", more, cls="small"),
         None if outcome is None else el("dd", icon(outcome), f"criterion: {outcome}", cls=f"mark {outcome}"),
         cls="tile",
     )
+
+
+def _taken_over(figure: Figure) -> str:
+    """How little a figure without an interval rests on."""
+    what = ("picture", "pictures") if figure.generator is not None else ("photo", "photos")
+    return f"{counted(figure.photos, *what)} of {counted(figure.people, 'person', 'people')}, no interval"

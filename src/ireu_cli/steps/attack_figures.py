@@ -9,15 +9,10 @@ from torch import Tensor
 from ireu_cli.maths.identity import IdentitySpace, centroid, match_threshold
 from ireu_cli.maths.stats import estimate
 from ireu_cli.params import VerifyParams
-from ireu_cli.report import Criterion, Definition, Figure, Role, State
+from ireu_cli.report import NO_ATTACK, WHITE_BOX, Criterion, Definition, Figure, Role, State
 from ireu_cli.runtime import generator
 from ireu_cli.steps.figures import Evidence, identity_space
 from ireu_cli.steps.judgement import criterion
-
-NO_ATTACK = "none"
-"""The photos as they are: what every attack is compared with."""
-WHITE_BOX = ("pgd", "relearn")
-"""Attacks by somebody who holds the original encoder, or what it said of the person; reported, not judged."""
 
 ATTACK_DEFINITIONS = {
     "attack_success": Definition(

@@ -13,9 +13,8 @@ from ireu_cli.features import Item
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.models.clip import Encoder
 from ireu_cli.params import Tap
-from ireu_cli.report import State
+from ireu_cli.report import NO_ATTACK, State
 from ireu_cli.runtime import generator
-from ireu_cli.steps.attack_figures import NO_ATTACK
 from ireu_cli.values import Photo, RgbImage
 from ireu_cli.workflow.drawing import was_used
 from ireu_cli.workflow.photos import Lens
@@ -29,6 +28,18 @@ AVERAGED = 5
 AVERAGE = "average"
 SAMPLING = ("prompts", "seeds", "guidance", "scale")
 GRADIENT = ("pgd", "pgd-generator", "relearn")
+ATTACKS_TOLD = {
+    NO_ATTACK: "The photo as it is.",
+    AVERAGE: "Features of up to five photos of the person are averaged.",
+    "prompt": "The prompt asks for an edit.",
+    "seeds": "The generator draws with several noises, and the attacker takes the best picture.",
+    "guidance": "The generator's guidance is halved or doubled.",
+    "scale": "The adapter's scale is lowered or raised.",
+    "pgd": "Noise, too small to see, brings the features near what the original encoder said.",
+    "pgd-generator": "Noise of 8 / 255, found through the generator, makes it draw the person.",
+    "relearn": "The edited encoder is fine-tuned for so many steps on photos of the person.",
+}
+"""What the attacks do that are no disguises, by their names without what they are tried with."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ireu_cli.manifest import digest_of
 from ireu_cli.models.generator import Generator, null_features
-from ireu_cli.report import Figure
+from ireu_cli.report import NO_ATTACK, Figure
 from ireu_cli.runtime import generator as random_generator
-from ireu_cli.steps.attack_figures import NO_ATTACK, Tried, attack_figures
+from ireu_cli.steps.attack_figures import Tried, attack_figures
 from ireu_cli.steps.pictures import matched
 from ireu_cli.steps.shots import EDITS
 from ireu_cli.store.pictures import PictureCache

@@ -4,13 +4,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from ireu_cli import __version__
+from ireu_cli.faces.disguise import DISGUISES
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.models.clip import Encoder
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.reach import reach_of
-from ireu_cli.report import Calibration, Curve, Definition, ErasureRecord, Figure, Kept, Provenance, Report, Subject
+from ireu_cli.report import (
+    NO_ATTACK,
+    Calibration,
+    Curve,
+    Definition,
+    ErasureRecord,
+    Figure,
+    Kept,
+    Provenance,
+    Report,
+    Subject,
+)
 from ireu_cli.runtime import environment
-from ireu_cli.steps.attack_figures import ATTACK_DEFINITIONS, NO_ATTACK
+from ireu_cli.steps.attack_figures import ATTACK_DEFINITIONS
 from ireu_cli.steps.figures import DEFINITIONS
 from ireu_cli.steps.gate import GATE_DEFINITIONS
 from ireu_cli.steps.pictures import PICTURE_DEFINITIONS
@@ -18,6 +30,7 @@ from ireu_cli.steps.quality import QUALITY_DEFINITIONS
 from ireu_cli.steps.record import LIMITS, erasure_record
 from ireu_cli.steps.verify import Verified
 from ireu_cli.values import WeightDelta
+from ireu_cli.workflow.bypass import ATTACKS_TOLD
 from ireu_cli.workflow.drawing import Show
 from ireu_cli.workflow.evidence import Gathered
 from ireu_cli.workflow.session import Session
@@ -74,7 +87,7 @@ def build_report(
         figures=verified.figures,
         curves=tuple(curves),
         kept=tuple(kept),
-        definitions={name: _define(name) for name in sorted(names)},
+        definitions={name: _ALL_DEFINITIONS[name] for name in sorted(names)} | _attacks_told(verified.figures),
         not_measured=_not_measured(verified.figures, drawn=drawn),
         record=make_record(session, parent, delta, original, verified.figures, gathered),
         provenance=_provenance(session, draft, show),
@@ -118,8 +131,21 @@ def make_record(
     )
 
 
-def _define(name: str) -> Definition:
-    return _ALL_DEFINITIONS[name]
+def _attacks_told(figures: Sequence[Figure]) -> dict[str, Definition]:
+    """What each attack does, by the name that figures have it under."""
+    told = {disguise.name: disguise.meaning for disguise in DISGUISES} | ATTACKS_TOLD
+    tried = sorted({figure.attack for figure in figures if figure.attack is not None})
+    found = {attack: next((told[name] for name in (attack, _family(attack)) if name in told), None) for attack in tried}
+    return {
+        attack: Definition(text=text, unit="share", reference="photos of attacked targets")
+        for attack, text in found.items()
+        if text is not None
+    }
+
+
+def _family(attack: str) -> str:
+    """The name without what it was tried with: a number, or an edit."""
+    return attack.partition(":")[0] if ":" in attack else attack.rpartition("-")[0]
 
 
 def _not_measured(figures: Sequence[Figure], *, drawn: bool) -> tuple[str, ...]:
