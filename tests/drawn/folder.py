@@ -20,6 +20,12 @@ retain = "others"
 # Five photos are used; the other five are the ones that unlearning never sees.
 max_photos = 5
 
+[attacks]
+people = 1
+photos = 2
+pgd_steps = 3
+relearn_steps = 10
+
 [unlearn]
 # Chosen for this small encoder; the published settings are for encoders a hundred times its size.
 learning_rate = 5e-5
@@ -27,12 +33,6 @@ batch = 4
 null_share = 0.3
 # Toward the swapped faces: away from them, as published, draws a caricature that is still recognised.
 direction = "toward"
-
-[attacks]
-people = 1
-photos = 2
-pgd_steps = 3
-relearn_steps = 10
 """
 
 

@@ -1,7 +1,7 @@
 """The bypass suite: what somebody would try who wants a removed person back, and how often it works."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -63,6 +63,8 @@ class Siege:
     drawn: tuple[Victim, ...]
     everyone: tuple[tuple[Photo, ...], ...]
     names: frozenset[str]
+    noise: dict[tuple[str, int, tuple[Victim, ...]], Tensor] = field(default_factory=dict)
+    """Noisy photos that were found before, by tap, strength and victims."""
 
     def lenses(self, tap: Tap | None = None) -> tuple[Lens, Lens]:
         """The two encoders at a tap; None: the configured one."""
