@@ -162,11 +162,21 @@ def _load_shared(folder: Path) -> dict[str, Any]:
         diffusers, json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
     )
     return {
-        "vae": _model(diffusers.AutoencoderTiny, folder / "vae"),
+        "vae": _model(_autoencoder(folder / "vae"), folder / "vae"),
         "text_encoder": _model(CLIPTextModel, folder / "text_encoder"),
         "tokenizer": CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
         "scheduler": scheduler.from_pretrained(folder / "scheduler"),
     }
+
+
+def _autoencoder(folder: Path) -> Any:
+    """The class that the folder's config names: `AutoencoderTiny`, or `AutoencoderKL` as most pipelines have it."""
+    import diffusers
+
+    name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
+    if name not in {"AutoencoderTiny", "AutoencoderKL"}:
+        raise ValueError(f"{name} is no autoencoder that is known")
+    return getattr(diffusers, name)
 
 
 def _model(kind: Any, folder: Path) -> Any:
