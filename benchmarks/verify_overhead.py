@@ -7,6 +7,7 @@ number of photos of each target that generators draw from under attack.
 import argparse
 import contextlib
 import io
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -62,10 +63,12 @@ def main_() -> None:
             whole = time.perf_counter() - started
             count = len(list((folder / ".ireu" / "pictures").rglob("*.png")))
             bare = (before + bare_seconds(options.rounds)) / 2
+            timings = json.loads((folder / "report" / "manifest.json").read_text())["timings"]
     print(
         f"{count} pictures; verify {whole:.0f} s, drawing alone {count * bare:.0f} s ({1000 * bare:.0f} ms each): "
         f"{whole / (count * bare):.2f}"
     )
+    print(", ".join(f"{name} {seconds:.0f} s" for name, seconds in sorted(timings.items(), key=lambda item: -item[1])))
 
 
 if __name__ == "__main__":

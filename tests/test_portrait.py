@@ -175,8 +175,12 @@ FAST = ("people=1", "photos=2", "drawn=1", "seeds=2", "pgd_steps=2", "generator_
 
 def test_attacks_are_tried_on_features_pictures_and_the_gate(again: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sets = [part for text in FAST for part in ("--set", f"attacks.{text}")]
+    already = len(list((again / ".ireu" / "pictures").rglob("*.png")))
     found = verify(again, "--set", f"attacks.suite={SUITE}", *sets, "-o", "attacked")
     assert found.code == 5, found.err
+    each = 4 + 6 + 2 + 2 + 2 + 3 + 1  # photos and average, prompts, seeds, guidance, scale, noise, noise through A or B
+    assert len(list((again / ".ireu" / "pictures").rglob("*.png"))) - already == 2 * 2 * each
+    assert f"attacks: {4 * each} pictures; {4 * each} to draw" in found.err
     report = json.loads((again / "attacked" / "report.json").read_text())
     tried = {(f["attack"], f["generator"], f["state"]) for f in report["figures"] if f["name"] == "attack_success"}
     photo = ["none", "flip", "jpeg-30", "average", "pgd-2", "pgd-4", "pgd-8"]
