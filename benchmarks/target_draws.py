@@ -50,13 +50,14 @@ USUAL = ("global", "ireu", "global-toward", "ireu-toward")
 
 @dataclass(frozen=True)
 class Draws:
-    """What all draws of a table share: data, working folder, encoder and tap, and how long to unlearn."""
+    """What all draws of a table share: data, working folder, encoder and tap, how long to unlearn, kind of report."""
 
     data: Path
     work: Path
     encoder: str
     tap: str
     steps: str
+    kind: str = "report"
 
     @property
     def run(self) -> list[str]:
@@ -69,7 +70,7 @@ class Draws:
 
     def report(self, count: int, draw: int, method: str) -> Path:
         """Where a method's report lies."""
-        return self.folder(count, draw) / f"report-{method}-{self.steps}"
+        return self.folder(count, draw) / f"{self.kind}-{method}-{self.steps}"
 
     def link_retained(self) -> None:
         """Lay out the people for locating and unlearning: the first of `train` with three photos or more."""
@@ -123,9 +124,9 @@ def options(description: str | None) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(chosen: argparse.Namespace, data: Path, verify: Sequence[str]) -> Draws | None:
+def run(chosen: argparse.Namespace, data: Path, verify: Sequence[str], kind: str = "report") -> Draws | None:
     """Unlearn and verify what is missing of this shard's draws; only the first shard goes on to the table."""
-    draws = Draws(data, chosen.work, chosen.encoder, chosen.tap, chosen.steps)
+    draws = Draws(data, chosen.work, chosen.encoder, chosen.tap, chosen.steps, kind)
     shard, shards = (int(part) for part in chosen.shard.split("/"))
     draws.link_retained()
     for index, (count, draw) in enumerate((count, draw) for count in chosen.people for draw in range(chosen.draws)):

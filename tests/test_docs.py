@@ -10,8 +10,12 @@ import pytest
 
 from ireu_cli.config import schema_keys
 from ireu_cli.params import VerifyParams
+from ireu_cli.steps.attack_figures import ATTACK_DEFINITIONS
 from ireu_cli.steps.figures import DEFINITIONS
+from ireu_cli.steps.gate import GATE_DEFINITIONS
 from ireu_cli.steps.pictures import PICTURE_DEFINITIONS
+from ireu_cli.steps.quality import QUALITY_DEFINITIONS
+from ireu_cli.workflow.bypass import known_attacks
 from tests.conftest import run_ireu
 
 ROOT = Path(__file__).parent.parent
@@ -83,7 +87,8 @@ def test_links_flags_and_keys_exist(page: Path) -> None:
     for line in re.findall(r"`(ireu [^`]*)`", text) + [
         line for block in blocks(page, "bash") for line in block.splitlines()
     ]:
-        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line if "ireu" in line else ""):
+        ours = re.search(r"\bireu (locate|unlearn|verify|export|samples)\b", line)
+        for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line if ours else ""):
             assert flag in help_ or flag in {"--version", "--help"}, f"{flag} in {page.name}"
     keys = set(schema_keys())
     sections = {key.split(".")[0] for key in keys if "." in key}
@@ -93,8 +98,12 @@ def test_links_flags_and_keys_exist(page: Path) -> None:
 
 def test_every_figure_and_threshold_is_documented() -> None:
     text = (ROOT / "docs" / "verify.md").read_text()
-    for name in DEFINITIONS | PICTURE_DEFINITIONS:
-        assert f"`{name}`" in text
+    every = DEFINITIONS | PICTURE_DEFINITIONS | ATTACK_DEFINITIONS | GATE_DEFINITIONS | QUALITY_DEFINITIONS
+    for name in every:
+        assert f"`{name}`" in text, name
+    for name in known_attacks():
+        family = name.rstrip("0123456789.").rstrip("-")
+        assert f"`{name}`" in text or any(f"`{family[:n]}-*`" in text for n in range(2, len(family) + 1)), name
     for key in VerifyParams.model_fields:
         if key.startswith(("max_", "min_", "require_")):
             assert f"verify.{key}" in text, key

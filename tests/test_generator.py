@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -45,11 +45,19 @@ def photos(count: int) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
     return list(np.random.default_rng(0).integers(0, 256, (count, 40, 40, 3), np.uint8))
 
 
-def stock(portrait: Path, generator: Generator, encoder: Encoder, photo: Any, prompt: str, seed: int) -> Any:
+def stock(
+    portrait: Path,
+    generator: Generator,
+    encoder: Encoder,
+    photo: Any,
+    prompt: str,
+    seed: int,
+    kind: Any = AutoencoderTiny,
+) -> Any:
     """The picture of the pipeline that a user builds, from files, with the encoder mounted and a photo handed in."""
     folder = portrait / generator.name.lower()
     pipeline = StableDiffusionPipeline(
-        vae=AutoencoderTiny.from_pretrained(portrait / "vae").float(),
+        vae=kind.from_pretrained(portrait / "vae").float(),
         text_encoder=CLIPTextModel.from_pretrained(portrait / "text_encoder").float(),
         tokenizer=CLIPTokenizer.from_pretrained(portrait / "tokenizer"),
         unet=UNet2DConditionModel.from_pretrained(folder / "unet").float(),
@@ -169,3 +177,34 @@ def test_broken_bundles(portrait: Path, tmp_path: Path) -> None:
     (spoiled / "portrait.json").write_text("{}")
     with pytest.raises(ModelError, match=r"portrait\.json"):
         find_bundle(str(spoiled))
+
+
+def test_a_pipeline_with_the_usual_autoencoder_draws_too(portrait: Path, encoder: Encoder, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(portrait, other)
+    shutil.rmtree(other / "vae")
+    torch.manual_seed(1)
+    vae = AutoencoderKL(block_out_channels=[4, 8], down_block_types=["DownEncoderBlock2D"] * 2, norm_num_groups=2,
+                        up_block_types=["UpDecoderBlock2D"] * 2, latent_channels=4)  # fmt: skip
+    vae.half().save_pretrained(other / "vae")
+    generator = load_generators(str(other), ["image_embeds"], "cpu")[0]
+    (photo,) = photos(1)
+    features = forward(encoder, generator.tap, encoder.pixels([photo]))
+    drawn = generator.draw(features, null_features(encoder, generator.tap), ["a face"], [7])[0]
+    expected = stock(other, generator, encoder, photo, "a face", 7, AutoencoderKL)
+    np.testing.assert_array_equal(drawn, expected)
+    config = json.loads((other / "vae" / "config.json").read_text())
+    (other / "vae" / "config.json").write_text(json.dumps(config | {"_class_name": "AutoencoderOobleck"}))
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_generators(str(other), None, "cpu")
+
+
+def test_a_generator_can_be_driven_harder_and_back(portrait: Path, encoder: Encoder) -> None:
+    """Guidance and scale belong to a call; the pipeline that keeps them must not mix two settings up."""
+    plain = load_generators(str(portrait), ["image_embeds"], "cpu")[0]
+    features = forward(encoder, plain.tap, encoder.pixels(photos(1)))
+    null = null_features(encoder, plain.tap)
+    first = plain.draw(features, null, ["a face"], [7])[0]
+    for other in (plain.with_settings(scale=0.2), plain.with_settings(guidance=1.5)):
+        assert np.abs(other.draw(features, null, ["a face"], [7])[0].astype(int) - first).max() > 0
+        np.testing.assert_array_equal(plain.draw(features, null, ["a face"], [7])[0], first)

@@ -106,6 +106,7 @@ def test_a_killed_verification_goes_on_drawing(samples: Path, portrait: Path, tm
     assert run(whole, ("unlearn", "--mask", "mask.pt", "--steps", "3"))[0] == 0
     shutil.copytree(whole, killed)
     few = [part for size in ("people", "look_alikes", "target_photos") for part in ("--set", f"pictures.{size}=3")]
+    few += [part for text in ("drawn=1", "seeds=2", "suite=flip,seeds,pgd") for part in ("--set", f"attacks.{text}")]
     step = ("verify", "--delta", "delta.safetensors", "--keep-images", *few)
     code, _ = run(whole, step)
     assert code in {4, 5}

@@ -1,5 +1,6 @@
 """Verification with pictures: planted edits, vanished faces and missing evidence end in the right outcome."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ireu_cli.params import PicturesParams, VerifyParams
 from ireu_cli.report import Criterion, Figure, Role
 from ireu_cli.runtime import generator
 from ireu_cli.steps.compare import adherence, likeness
-from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria
+from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria, share_removed
 from ireu_cli.steps.pictures import PICTURE_DEFINITIONS, GeneratorEvidence, PersonPictures, measure_pictures
 from ireu_cli.steps.shots import Shot, nearest, plan_shots
 from ireu_cli.steps.verify import verify
@@ -60,13 +61,13 @@ def shown(targets: str = "forget", others: str = "none") -> GeneratorEvidence:
     return GeneratorEvidence("A", "tiny", groups, [p.photos for p in retained])
 
 
-def figure(found: tuple[Figure, ...], name: str, role: str, state: str, edit: str | None = None) -> Figure:
+def figure(found: Sequence[Figure], name: str, role: str, state: str, edit: str | None = None) -> Figure:
     (one,) = [f for f in found if (f.name, f.role, f.state, f.edit) == (name, role, state, edit)]
     return one
 
 
 def judged(evidence: GeneratorEvidence, params: VerifyParams = PARAMS) -> dict[str, Criterion]:
-    criteria = picture_criteria(evidence, measure_pictures(evidence, params, 0), params)
+    criteria = picture_criteria(evidence.generator, measure_pictures(evidence, params, 0), params)
     return {criterion.name: criterion for criterion in criteria}
 
 
@@ -76,7 +77,7 @@ def failing(evidence: GeneratorEvidence) -> set[str]:
 
 def unmet(evidence: GeneratorEvidence) -> set[str]:
     figures = measure_pictures(evidence, PARAMS, 0)
-    return {control.name for control in picture_controls(evidence, figures, PARAMS) if not control.met}
+    return {control.name for control in picture_controls([evidence], figures, PARAMS) if not control.met}
 
 
 def test_a_perfect_edit_passes_on_features_and_pictures() -> None:
@@ -210,7 +211,9 @@ def test_photos_without_a_face_are_counted_and_inconclusive() -> None:
 
 def test_few_retained_photos_do_not_resolve_the_rate() -> None:
     evidence = replace(shown(), retained_photos=shown().retained_photos[:10])
-    assert unmet(evidence) == {"false_match_rate_resolved"}
+    assert unmet(evidence) == {"false_match_rate_resolved", "gallery_faces"}
+    thin = replace(shown(), retained_photos=[rows[:1] for rows in shown().retained_photos])
+    assert unmet(thin) == {"false_match_rate_resolved"}
 
 
 def test_edits_that_are_no_longer_followed_fail() -> None:
@@ -219,6 +222,48 @@ def test_edits_that_are_no_longer_followed_fail() -> None:
 
     groups: dict[Role, Any] = {**shown().groups, "retained": [deaf(p) for p in shown().groups["retained"]]}
     assert failing(replace(shown(), groups=groups)) == {"adherence_drop"}
+
+
+def test_the_worst_recogniser_decides() -> None:
+    """One recogniser that still knows the target outweighs one that does not."""
+    second = replace(shown("none"), recogniser="second", first=False)
+    verified = verify(features(), PARAMS, 0, [shown(), second])
+    assert verified.outcome == "fail"
+    assert {c.name for c in verified.criteria if c.outcome == "fail"} == {
+        "reidentified_seen", "reidentified_unseen", "delta_id",
+    }  # fmt: skip
+    measures = {f.measure for f in verified.figures if f.name == "reidentified"}
+    assert measures == {"tiny", "second"}
+    assert len([f for f in verified.figures if f.name == "psnr" and f.role == "retained"]) == 1
+
+
+def test_matches_are_counted_at_lower_rates_where_photos_resolve_them() -> None:
+    many = replace(shown(), retained_photos=[p.repeat(12, 1) for p in shown().retained_photos])
+    rates = {f.false_match_rate for f in measure_pictures(many, PARAMS, 0) if f.name == "reidentified"}
+    assert rates == {0.01, 0.001}
+    few = {f.false_match_rate for f in measure_pictures(shown(), PARAMS, 0) if f.name == "reidentified"}
+    assert few == {0.01}
+
+
+def test_retained_people_are_asked_whether_the_delta_removed_them() -> None:
+    assert share_removed(shown(), PARAMS) == 0
+    groups: dict[Role, Any] = {**shown().groups}
+    groups["retained"] = [person(n, n, "forget" if n < 12 else "none") for n in range(5, 40)]
+    evidence = replace(shown(), groups=groups)
+    assert share_removed(evidence, PARAMS) == pytest.approx(7 / 40)
+    assert unmet(evidence) == {"other_person_fails"}
+
+
+def test_groups_of_retained_people_are_measured_apart() -> None:
+    groups: dict[Role, Any] = {**shown().groups}
+    groups["retained"] = [person(n, n, "forget" if n < 12 else "none") for n in range(5, 40)]
+    labelled = (("hair = grey", frozenset(range(5, 12))), ("hair = dark", frozenset(range(12, 40))))
+    found = measure_pictures(replace(shown(), groups=groups), PARAMS, 0, labelled)
+    kept = {f.group: f.value for f in found if f.name == "id_generated" and f.role == "retained"}
+    assert kept["hair = dark"] == pytest.approx(1, abs=1e-6)
+    assert kept["hair = grey"] < 0.3
+    assert {f.people for f in found if f.group == "hair = grey"} == {7}
+    assert figure([f for f in found if f.group is None], "psnr", "retained", "change").people == 35
 
 
 def test_psnr_and_ssim() -> None:

@@ -15,12 +15,19 @@ from ireu_cli.models import portrait as bundle
 from ireu_cli.models.clip import load_encoder, with_delta
 from ireu_cli.models.generator import Generator, load_generators, null_features
 from ireu_cli.params import EncoderParams
-from ireu_cli.store.artifacts import read_delta
+from ireu_cli.store.artifacts import read_delta, read_manifest, write_manifest
 from ireu_cli.store.pictures import PictureCache
 from tests.conftest import Run, run_ireu
-from tests.tiny_portrait import LANDMARKS
+from tests.tiny_portrait import LANDMARKS, write_face_encoder
 
-FEW = ("pictures.people=3", "pictures.look_alikes=2", "pictures.target_photos=2", "pictures.photos=1")
+FEW = (
+    "pictures.people=3",
+    "pictures.look_alikes=2",
+    "pictures.target_photos=2",
+    "pictures.photos=1",
+    "verify.pictures=true",
+    "attacks.suite=none",
+)
 PICTURES = (2 + 2 + 2 + 3) * 3
 """Target photos seen and unseen, look-alikes, retained people; two seeds and one edit each."""
 
@@ -127,7 +134,7 @@ def test_the_page_shows_photos_before_and_after_and_needs_nothing_else(done: Pat
     ]
     page = (done / "report" / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(grids)
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
     grid = np.asarray(Image.open(grids[1]))
     assert grid.shape == (3 * 32 + 2 * 4, 3 * 32 + 2 * 4, 3)
     with (done / "report" / "images" / "index.csv").open() as file:
@@ -160,6 +167,96 @@ def test_a_damaged_picture_is_drawn_again(again: Path) -> None:
     found = verify(again, "--keep-images")
     assert "; 2 to draw" in found.err
     assert (again / "report" / "report.json").read_bytes() == report
+
+
+SUITE = "flip,jpeg-30,average,prompts,seeds,guidance,scale,pgd,pgd-generator,relearn"
+FAST = ("people=1", "photos=2", "drawn=1", "seeds=2", "pgd_steps=2", "generator_steps=1", "relearn_steps=5")
+
+
+def test_attacks_are_tried_on_features_pictures_and_the_gate(again: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = [part for text in FAST for part in ("--set", f"attacks.{text}")]
+    already = len(list((again / ".ireu" / "pictures").rglob("*.png")))
+    found = verify(again, "--set", f"attacks.suite={SUITE}", *sets, "-o", "attacked")
+    assert found.code == 5, found.err
+    each = 4 + 6 + 2 + 2 + 2 + 3 + 1  # photos and average, prompts, seeds, guidance, scale, noise, noise through A or B
+    assert len(list((again / ".ireu" / "pictures").rglob("*.png"))) - already == 2 * 2 * each
+    assert f"attacks: {4 * each} pictures; {4 * each} to draw" in found.err
+    report = json.loads((again / "attacked" / "report.json").read_text())
+    tried = {(f["attack"], f["generator"], f["state"]) for f in report["figures"] if f["name"] == "attack_success"}
+    photo = ["none", "flip", "jpeg-30", "average", "pgd-2", "pgd-4", "pgd-8"]
+    assert {(a, None, s) for a in photo for s in ("original", "edited")} == {one for one in tried if one[1] is None}
+    drawn = [*photo, "pgd-generator", "seeds-2", "prompt: dark", "guidance-2", "guidance-8", "scale-0.6", "scale-1.5"]
+    assert {(a, "A", s) for a in drawn for s in ("original", "edited")} <= tried
+    measures = {f["measure"] for f in report["figures"] if f["name"] == "attack_success" and f["generator"]}
+    assert measures == {"tiny", "face-encoder"}
+    assert {f["attack"] for f in report["figures"] if f["name"] == "relearned"} == {"relearn-0", "relearn-5"}
+    gate = {f["attack"] for f in report["figures"] if f["name"] == "gate_evaded"}
+    assert gate == {"none", "flip", "jpeg-30", "pgd-2", "pgd-4", "pgd-8"}
+    assert {"gate_caught", "gate_false_refusal", "gate_beaten"} <= {f["name"] for f in report["figures"]}
+    assert {"attacks"} <= {c["name"] for c in report["criteria"]}
+    assert set(report["record"]["attacks_tried"]) >= {"flip", "pgd-8", "relearn-5"}
+    told = {f["name"] for f in report["figures"]} | {f["attack"] for f in report["figures"] if f["attack"]}
+    assert told == set(report["definitions"])
+
+    def never(*_: object) -> None:
+        raise AssertionError("drawn again")
+
+    before = (again / "attacked" / "report.json").read_bytes()
+    shutil.rmtree(again / "attacked")
+    monkeypatch.setattr(Generator, "draw", never)
+    assert verify(again, "--set", f"attacks.suite={SUITE}", *sets, "-o", "attacked").code == 5
+    assert (again / "attacked" / "report.json").read_bytes() == before
+
+
+def test_an_attack_that_does_not_exist_is_named(again: Path) -> None:
+    found = verify(again, "--set", "attacks.suite=flip,tickle", "-o", "other")
+    assert found.code == 3
+    assert "tickle" in found.err
+
+
+def test_two_recognisers_judge_and_fewer_are_refused(again: Path, portrait: Path) -> None:
+    report = json.loads((again / "report" / "report.json").read_text())
+    assert [one["recogniser"] for one in report["recognisers"]] == ["tiny", "face-encoder"]
+    assert {f["measure"] for f in report["figures"] if f["name"] == "id_original"} == {"tiny", "face-encoder"}
+    found = verify(again, "--set", "judges.embedded=false", "-o", "none")
+    assert found.code == 3
+    assert "0 recognisers may judge, 2 are needed" in found.err
+    own = [{"name": "mine", "model": str(portrait / "face_encoder.onnx")}]
+    found = verify(again, "--set", f"judges.recognisers={json.dumps(own)}", "-o", "twice")
+    assert found.code == 3
+    assert "same network" in found.err
+    other = write_face_encoder(again / "other.onnx", 6)
+    own = [{"name": "mine", "model": str(other)}]
+    found = verify(again, "--set", f"judges.recognisers={json.dumps(own)}", "-o", "three")
+    assert found.code == 5, found.err
+    three = json.loads((again / "three" / "report.json").read_text())
+    assert [one["recogniser"] for one in three["recognisers"]] == ["tiny", "face-encoder", "mine"]
+    text = (again / "three" / "report.json").read_text() + (again / "three" / "manifest.json").read_text()
+    assert "other.onnx" not in text
+
+
+def test_a_recogniser_that_helped_to_make_the_mask_does_not_judge(again: Path) -> None:
+    record = read_manifest(again / "delta.safetensors.json")
+    parameters = record.parameters | {"locate": record.parameters["locate"] | {"method": "saliency"}}
+    delta = again / "delta.safetensors"
+    write_manifest(again / "delta.safetensors.json", record.model_copy(update={"parameters": parameters}), [delta])
+    found = verify(again, "--targets", "faces", "--retain", "others", "-o", "other")
+    assert found.code == 3
+    assert "1 recognisers may judge, 2 are needed; tiny helped to make the mask" in found.err
+
+
+def test_labels_split_retained_people(again: Path) -> None:
+    people = sorted(path.name for path in (again / "others").iterdir())
+    rows = "".join(f"{name},{'even' if n % 2 else 'odd'}\n" for n, name in enumerate(people))
+    (again / "labels.csv").write_text("person,turn\n" + rows)
+    found = verify(again, "--set", "data.labels=labels.csv", "-o", "split")
+    assert found.code == 5, found.err
+    text = (again / "split" / "report.json").read_text()
+    groups = {(f["name"], f["group"]) for f in json.loads(text)["figures"] if f["group"]}
+    assert {("feature_cosine", "turn = even"), ("feature_cosine", "turn = odd")} <= groups
+    assert {"id_generated", "psnr"} <= {name for name, _ in groups}
+    assert "labels.csv" not in text
+    assert not [name for name in people if name in text]
 
 
 def test_without_pictures_or_generators(again: Path) -> None:

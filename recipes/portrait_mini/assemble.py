@@ -183,6 +183,7 @@ def main() -> None:
         "schema_version": 1,
         "image_encoder": "image_encoder",
         "recogniser": "recogniser",
+        "face_encoder": "face_encoder.onnx",
         "face_check": "face_check",
         "landmarks": [round(x / SIDE, 4) for x in LANDMARKS],
         "generators": [generator_entry(name, "a" if name == "c" else name) for name in generators],

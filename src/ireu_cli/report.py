@@ -1,18 +1,23 @@
 """The versioned schema of `report.json`: every figure with its meaning, every threshold, three outcomes.
 
-Figures are one flat list. A figure of generated images differs from a figure of features only in `generator` and
-`measure`, so generators and recognisers join without a change of shape.
+Figures are one flat list. What a figure is about is said by its fields: the generator that drew, the recogniser or
+library that measured, the attack that was tried, the group of people it is taken over.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 Outcome = Literal["pass", "fail", "inconclusive"]
 Role = Literal["target-seen", "target-unseen", "look-alike", "retained", "null"]
 State = Literal["original", "edited", "change"]
+Unit = Literal["cosine", "ratio", "share", "dB", "distance"]
 
-REPORT_SCHEMA_VERSION = 1
+REPORT_SCHEMA_VERSION = 2
+NO_ATTACK = "none"
+"""The photos as they are: what every attack is compared with."""
+WHITE_BOX = ("pgd", "relearn")
+"""Beginnings of the names of attacks for which one has to hold the original encoder, or what it said of the person."""
 
 
 class _Part(BaseModel):
@@ -22,7 +27,10 @@ class _Part(BaseModel):
 class Figure(_Part):
     """One number: what it is, of whom, in which state, with a 95 % interval over people where there are enough.
 
-    `generator` and `edit` are set where pictures were drawn; `photos` then counts pictures.
+    `measure` names who measured: a recogniser, a library, the tap's features. `generator` is set where pictures were
+    drawn; `photos` then counts pictures. `edit` is the edit that the prompt asked for, `attack` what was tried to bring
+    the person back, `group` a value of a label that the user supplies ("column = value"), `false_match_rate` the rate
+    at which a match is called one.
     """
 
     name: str
@@ -31,12 +39,86 @@ class Figure(_Part):
     measure: str
     generator: str | None = None
     edit: str | None = None
+    attack: str | None = None
+    group: str | None = None
+    false_match_rate: float | None = None
     value: float
     low: float | None
     high: float | None
     photos: int
     people: int
-    unit: str
+    unit: Unit
+
+
+class Definition(_Part):
+    """What a figure means, in which unit, and on which set of photos or pictures it rests."""
+
+    text: str
+    unit: Unit
+    reference: str
+
+
+class OperatingPoint(_Part):
+    """A recogniser at one false-match rate on the run's retained photos.
+
+    `threshold` is the similarity at which other people match at that rate, `true_accept_rate` the share of pairs of
+    photos of one person above it; 95 % intervals over people. `resolved`: there are enough pairs to speak of the rate.
+    """
+
+    false_match_rate: float
+    threshold: float
+    threshold_low: float | None
+    threshold_high: float | None
+    true_accept_rate: float
+    true_accept_low: float | None
+    true_accept_high: float | None
+    resolved: bool
+
+
+class Calibration(_Part):
+    """A recogniser on the run's retained photos, before it says anything of targets.
+
+    `points`: the configured false-match rate first. `needed`: the true-accept rate that it has to reach there.
+    """
+
+    recogniser: str
+    fingerprint: str
+    photos: int
+    people: int
+    genuine_mean: float | None
+    impostor_mean: float | None
+    points: tuple[OperatingPoint, ...]
+    needed: float
+    usable: bool
+    why_not: str | None = None
+
+
+class Curve(_Part):
+    """A distribution of similarities as counts in bins of equal width: the first begins at `start`.
+
+    `kind`: `impostor` and `genuine` are pairs of retained people's photos; `drawn` are pictures against the enrolment
+    of the person they were drawn from, in `role` and `state`.
+    """
+
+    kind: Literal["impostor", "genuine", "drawn"]
+    measure: str
+    generator: str | None = None
+    role: Role | None = None
+    state: State | None = None
+    start: float
+    width: float
+    counts: tuple[int, ...]
+
+
+class Kept(_Part):
+    """How far each retained person's pictures moved, for the plot: one pair a person, people not told apart.
+
+    `changes`: for each person (similarity of pictures before and after, likeness to the nearest target).
+    """
+
+    generator: str
+    measure: str
+    changes: tuple[tuple[float, float], ...]
 
 
 class Control(_Part):
@@ -44,6 +126,7 @@ class Control(_Part):
 
     name: str
     generator: str | None = None
+    measure: str | None = None
     met: bool
     found: float | None
     needed: float
@@ -74,16 +157,67 @@ class Subject(_Part):
     taps_missed: tuple[str, ...]
 
 
+class Provenance(_Part):
+    """What the result rests on, and how to obtain it again.
+
+    `plan` holds the parameters of every section that decides the result, thresholds included, as they were fixed before
+    the run; `digests` those of manifests, generators and judges; `command` the command line without paths.
+    """
+
+    tool_version: str
+    plan_digest: str
+    plan: dict[str, Any]
+    seed: int
+    digests: dict[str, str]
+    environment: dict[str, str]
+    command: str
+
+
+class ErasureRecord(_Part):
+    """What a reviewer expects of the record of an erasure: what the tool knows, and what the operator states.
+
+    Fields of the operator come from the section `record` of the configuration and are never invented; an empty one is
+    None or ().
+    """
+
+    case_id: str | None
+    request_date: str | None
+    legal_basis: str | None
+    requester_verified_by: str | None
+    photos_deleted_by: str | None
+    encoder_source: str | None
+    encoder_revision: str | None
+    encoder_licence: str | None
+    approved_by: str | None
+    recipients: tuple[str, ...]
+    supersedes: str | None
+    superseded_by: str | None
+    people: int
+    photos_supplied: int
+    photos_used: int
+    edited_tensors: tuple[str, ...]
+    edit_norm: float
+    systems_covered: tuple[str, ...]
+    systems_missed: tuple[str, ...]
+    attacks_tried: tuple[str, ...]
+    limits: tuple[str, ...]
+
+
 class Report(_Part):
     """The content of `report.json`."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     outcome: Outcome
     reason: str
     level: Literal["encoder", "generator"]
     subject: Subject
+    recognisers: tuple[Calibration, ...] = ()
     controls: tuple[Control, ...]
     criteria: tuple[Criterion, ...]
     figures: tuple[Figure, ...]
-    definitions: dict[str, str]
+    curves: tuple[Curve, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    definitions: dict[str, Definition]
     not_measured: tuple[str, ...]
+    record: ErasureRecord
+    provenance: Provenance

@@ -20,6 +20,12 @@ retain = "others"
 # Five photos are used; the other five are the ones that unlearning never sees.
 max_photos = 5
 
+[attacks]
+people = 1
+photos = 2
+pgd_steps = 3
+relearn_steps = 10
+
 [unlearn]
 # Chosen for this small encoder; the published settings are for encoders a hundred times its size.
 learning_rate = 5e-5

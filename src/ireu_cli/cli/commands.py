@@ -116,6 +116,10 @@ def verify(
     keep_images: Annotated[
         bool, typer.Option("--keep-images", help="Leave every drawn picture in the report, with an index.")
     ] = False,
+    with_pictures: Annotated[
+        bool,
+        typer.Option("--with-pictures", help="Put grids of photos and pictures into the report; they show people."),
+    ] = False,
     out: Annotated[Path, typer.Option("-o", "--out", help="The report folder to write.")] = Path("report"),
     force: o.Force = False,
     as_json: o.Json = False,
@@ -131,6 +135,7 @@ def verify(
             "encoder.tap": tap,
             "encoder.dtype": dtype,
             "verify.keep_images": keep_images or None,
+            "verify.pictures": with_pictures or None,
         }
     )
     execute("verify", delta, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose)

@@ -1,4 +1,4 @@
-"""Everything that is insightface: detection with five landmarks, and the inswapper.
+"""Everything that is insightface: detection with five landmarks, recognition, and the inswapper.
 
 insightface downloads packs it does not find, prints to stdout, takes BGR and answers "no face" with an empty list. Here
 a missing pack is an error, stdout stays clean, pictures are RGB, and no face is said in words.
@@ -7,10 +7,13 @@ a missing pack is an error, stdout stays clean, pictures are RGB, and no face is
 import contextlib
 import io
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ireu_cli.errors import ModelError
 from ireu_cli.faces.align import Points
@@ -18,7 +21,8 @@ from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.swap import Face, FaceSwap
 from ireu_cli.values import RgbImage
 
-_INSTALL = "Install it with `pip install 'ireu[detect]'`, or use --faces aligned"
+_INSTALL = "Install it with `pip install 'ireu[detect]'`, or ask for nothing that needs it"
+_SIDE = 112
 
 
 class FaceFinder:
@@ -46,6 +50,51 @@ class FaceFinder:
         if not faces:
             raise BadPhotoError("shows no face that the detector finds")
         return np.asarray(_largest(faces).kps, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class PackRecogniser:
+    """A pack's recognition network with insightface's own preprocessing.
+
+    `file` is its .onnx file, `size` the side of an aligned face in pixels, `preprocessing` the mean and the standard
+    deviation that insightface takes for it.
+    """
+
+    file: Path
+    size: int
+    preprocessing: tuple[float, float]
+    network: Any
+
+    def embed(self, faces: Sequence[RgbImage]) -> npt.NDArray[np.float32]:
+        """Aligned faces, RGB, one at a time -> float32 (n, d), not normalised."""
+        found = [self.network.get_feat(np.ascontiguousarray(face[:, :, ::-1])) for face in faces]
+        return np.concatenate(found).astype(np.float32, copy=False)
+
+
+def pack_recogniser(root: Path, pack: str) -> PackRecogniser:
+    """Load the recognition network of a pack.
+
+    Args:
+        root: insightface's root folder, which holds `models/<pack>/*.onnx`.
+        pack: the pack's name.
+
+    Raises:
+        ModelError: insightface is not installed, the pack does not load, has no recogniser, or one of other faces.
+    """
+    folder = root / "models" / pack
+    if not any(folder.glob("*.onnx")):
+        raise ModelError(f"There is no insightface pack at {folder}", "Name the pack's own folder, ROOT/models/PACK")
+    network = _opened(folder, ["detection", "recognition"]).models.get("recognition")
+    if network is None:
+        raise ModelError(f"The insightface pack {folder} has no recognition network", "Name another pack")
+    # insightface aligns to another template at other sizes.
+    if tuple(network.input_size) != (_SIDE, _SIDE):
+        raise ModelError(
+            f"The recognition network of the insightface pack {folder} does not take faces of {_SIDE} px",
+            "Name its .onnx file with kind = onnx",
+        )
+    preprocessing = (float(network.input_mean), float(network.input_std))
+    return PackRecogniser(Path(network.model_file), _SIDE, preprocessing, network)
 
 
 def inswapper(model: Path, root: Path | None, pack: str) -> FaceSwap:
@@ -89,6 +138,10 @@ def _analysis(root: Path | None, pack: str, modules: list[str]) -> Any:
             f"There is no insightface pack at {folder}",
             "Correct data.face_models and data.face_pack; nothing is downloaded",
         )
+    return _opened(folder, modules)
+
+
+def _opened(folder: Path, modules: list[str]) -> Any:
     with _quiet():
         try:
             from insightface.app import FaceAnalysis
@@ -96,7 +149,8 @@ def _analysis(root: Path | None, pack: str, modules: list[str]) -> Any:
             raise ModelError("insightface is not installed", _INSTALL) from None
 
         def load() -> Any:
-            analysis = FaceAnalysis(name=pack, root=str(root), allowed_modules=modules)
+            # By its full path: a bare name would first be looked for in the working directory.
+            analysis = FaceAnalysis(name=str(folder.resolve()), allowed_modules=modules)
             analysis.prepare(ctx_id=-1)
             return analysis
 

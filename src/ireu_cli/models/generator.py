@@ -10,9 +10,9 @@ import inspect
 import json
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import safetensors.torch
@@ -43,7 +43,16 @@ class Generator:
     side: int
     steps: int
     guidance: float
+    scale: float
     pipeline: Any
+
+    def with_settings(self, *, guidance: float | None = None, scale: float | None = None) -> Self:
+        """The same generator, driven with another guidance or scale of the adapter."""
+        return replace(
+            self,
+            guidance=self.guidance if guidance is None else guidance,
+            scale=self.scale if scale is None else scale,
+        )
 
     def draw(self, features: Tensor, null: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[RgbImage]:
         """Draw pictures through the stock pipeline.
@@ -87,6 +96,8 @@ class Generator:
     def _call(self, call: Any, feature: Tensor, null: Tensor, prompt: str, seed: int, steps: int, kind: str) -> Any:
         """One picture; the pipeline wants features as (null and photo, one photo, ...)."""
         device = self.pipeline.device
+        # The pipeline keeps it, and may serve another setting of the same generator next.
+        self.pipeline.set_ip_adapter_scale(self.scale)
         sent = [null, feature] if self.guidance > 1 else [feature]
         return call(
             prompt=prompt,
@@ -151,11 +162,21 @@ def _load_shared(folder: Path) -> dict[str, Any]:
         diffusers, json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
     )
     return {
-        "vae": _model(diffusers.AutoencoderTiny, folder / "vae"),
+        "vae": _model(_autoencoder(folder / "vae"), folder / "vae"),
         "text_encoder": _model(CLIPTextModel, folder / "text_encoder"),
         "tokenizer": CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
         "scheduler": scheduler.from_pretrained(folder / "scheduler"),
     }
+
+
+def _autoencoder(folder: Path) -> Any:
+    """The class that the folder's config names: `AutoencoderTiny`, or `AutoencoderKL` as most pipelines have it."""
+    import diffusers
+
+    name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
+    if name not in {"AutoencoderTiny", "AutoencoderKL"}:
+        raise ValueError(f"{name} is no autoencoder that is known")
+    return getattr(diffusers, name)
 
 
 def _model(kind: Any, folder: Path) -> Any:
@@ -186,12 +207,11 @@ def _load(bundle: Bundle, entry: GeneratorEntry, tap: Tap, shared: dict[str, Any
         for part in ("image_proj", "ip_adapter")
     }
     pipeline.load_ip_adapter(parts, subfolder="", weight_name="", image_encoder_folder=None, low_cpu_mem_usage=False)
-    pipeline.set_ip_adapter_scale(entry.scale)
     pipeline.set_progress_bar_config(disable=True)
     pipeline = pipeline.to(torch.device(device))
     unet.requires_grad_(False)
     side = int(unet.config.sample_size) * int(pipeline.vae_scale_factor)
-    return Generator(entry.name, tap, fingerprint, side, entry.steps, entry.guidance, pipeline)
+    return Generator(entry.name, tap, fingerprint, side, entry.steps, entry.guidance, entry.scale, pipeline)
 
 
 def _fingerprint(bundle: Bundle, entry: GeneratorEntry, unet: Any, adapter: Any, shared: dict[str, Any]) -> str:

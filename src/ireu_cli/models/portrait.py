@@ -45,6 +45,7 @@ class Bundle(_Part):
     schema_version: Literal[1]
     image_encoder: str
     recogniser: str
+    face_encoder: str | None = None
     face_check: str
     landmarks: Landmarks
     generators: tuple[GeneratorEntry, ...]

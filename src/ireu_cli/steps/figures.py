@@ -12,21 +12,52 @@ from torch import Tensor
 from ireu_cli.maths.identity import IdentitySpace, centroid, fit_space, match_threshold
 from ireu_cli.maths.stats import estimate
 from ireu_cli.params import VerifyParams
-from ireu_cli.report import Figure, Role, State
+from ireu_cli.report import Definition, Figure, Role, State
 from ireu_cli.runtime import generator
 
+_TAP = "the tap's output for photos of the role"
+_SET = "photos of the role; enrolments from the original encoder, thresholds and rivals from retained people"
 DEFINITIONS = {
-    "similarity": "Cosine between a photo and its person's enrolment (mean of the original encoder's features, that "
-    "photo left out), in the space named by `measure`. Enrolment always uses the original encoder.",
-    "impostor_similarity": "Cosine between retained people's photos (original encoder) and the targets' enrolments: "
-    "the level that forgetting aims for.",
-    "match_rate": "Share of photos whose similarity exceeds the threshold that retained people's photos exceed at the "
-    "configured false-match rate, threshold set for each enrolment.",
-    "rank1": "Share of photos whose nearest enrolment, among all retained people and their own, is their own.",
-    "feature_cosine": "Cosine between the tap's output of the edited and of the original encoder, same photo.",
-    "relative_change": "Norm of the change of the tap's output, divided by the norm of the original's output.",
-    "centred_change": "Norm of the change of the tap's output, divided by the norm of the original's deviation from "
-    "the mean of retained people: 1 is as far as the average face, however alike raw features of all faces are.",
+    "similarity": Definition(
+        text="Cosine between a photo and its person's enrolment (mean of the original encoder's features, that photo "
+        "left out), in the space named by `measure`. Enrolment always uses the original encoder.",
+        unit="cosine",
+        reference=_SET,
+    ),
+    "impostor_similarity": Definition(
+        text="Cosine between retained people's photos (original encoder) and the targets' enrolments: the level that "
+        "forgetting aims for.",
+        unit="cosine",
+        reference="photos of retained people",
+    ),
+    "match_rate": Definition(
+        text="Share of photos whose similarity exceeds the threshold that retained people's photos exceed at "
+        "`false_match_rate`, threshold set for each enrolment.",
+        unit="share",
+        reference=_SET,
+    ),
+    "rank1": Definition(
+        text="Share of photos, or of drawn pictures, whose nearest enrolment, among all retained people and their own, "
+        "is their own.",
+        unit="share",
+        reference="photos or pictures of the role; the gallery is all retained people",
+    ),
+    "feature_cosine": Definition(
+        text="Cosine between the tap's output of the edited and of the original encoder, same photo.",
+        unit="cosine",
+        reference=_TAP,
+    ),
+    "relative_change": Definition(
+        text="Norm of the change of the tap's output, divided by the norm of the original's output.",
+        unit="ratio",
+        reference=_TAP,
+    ),
+    "centred_change": Definition(
+        text="Norm of the change of the tap's output, divided by the norm of the original's deviation from the mean of "
+        "retained people: 1 is as far as the average face, however alike raw features of all faces are.",
+        unit="ratio",
+        reference=_TAP,
+    ),
 }
 
 
@@ -66,23 +97,27 @@ class _Scores:
     impostor: Tensor
 
 
-def measure(evidence: Evidence, params: VerifyParams, seed: int) -> tuple[Figure, ...]:
+def measure(
+    evidence: Evidence,
+    params: VerifyParams,
+    seed: int,
+    labelled: Sequence[tuple[str, frozenset[int]]] = (),
+) -> tuple[Figure, ...]:
     """Measure every figure that the evidence allows.
 
     Args:
         evidence: finite features before and after.
         params: false-match rate, share of look-alikes, resamples.
         seed: decides the bootstrap.
+        labelled: groups of retained people by their positions; what happens to their features is given apart.
     """
-    space = fit_space(evidence.reference or [person.original for person in evidence.retained])
+    space = identity_space(evidence)
     retained = [space(person.original) for person in evidence.retained]
     gallery = torch.stack([centroid(mapped) for mapped in retained])
     everyone = torch.cat(retained)
     rate = params.false_match_rate
     targets = [_target_scores(person, space, gallery, everyone, rate) for person in evidence.targets]
-    others = [
-        _retained_scores(index, evidence.retained, space, gallery, everyone, rate) for index in range(len(retained))
-    ]
+    others = _all_retained(evidence, space, rate)
     alike = _look_alikes(evidence.targets, space, gallery, params.lookalike_share)
     groups: list[tuple[Role, Sequence[PersonEvidence], Sequence[_Scores], Sequence[Tensor]]] = [
         ("target-seen", evidence.targets, targets, [person.seen for person in evidence.targets]),
@@ -90,7 +125,7 @@ def measure(evidence: Evidence, params: VerifyParams, seed: int) -> tuple[Figure
         ("look-alike", *_pick(evidence.retained, others, alike)),
         ("retained", *_pick(evidence.retained, others, range(len(others)))),
     ]
-    collected = _Collector(space.kind, params.bootstrap, seed)
+    collected = _Collector(space.kind, params.bootstrap, seed, rate)
     for role, people, scores, chosen in groups:
         states: tuple[tuple[State, int], ...] = (("original", 0), ("edited", 1))
         for state, position in states:
@@ -103,7 +138,34 @@ def measure(evidence: Evidence, params: VerifyParams, seed: int) -> tuple[Figure
         collected.add("centred_change", role, "change", [p.centred[c] for p, c in zip(people, chosen, strict=True)])
     collected.add("impostor_similarity", "retained", "original", [scores.impostor for scores in targets])
     collected.add("relative_change", "null", "change", [evidence.null_relative])
+    for group, positions in labelled:
+        members = [person for place, person in enumerate(evidence.retained) if place in positions]
+        collected.add("feature_cosine", "retained", "change", [person.cosine for person in members], group)
+        collected.add("centred_change", "retained", "change", [person.centred for person in members], group)
     return tuple(collected.figures)
+
+
+def identity_space(evidence: Evidence) -> IdentitySpace:
+    """The space in which features are compared, fitted on people that are not measured where there are any."""
+    return fit_space(evidence.reference or [person.original for person in evidence.retained])
+
+
+def share_removed(evidence: Evidence, params: VerifyParams) -> float | None:
+    """Share of retained people whom the criteria on targets would call removed, were they the target.
+
+    Of a retained person, a delta is the delta of another person. Only people whom the original encoder shows are asked;
+    None without any.
+    """
+    scores = _all_retained(evidence, identity_space(evidence), params.false_match_rate)
+    rates = [(float(score.match[0].nanmean()), float(score.match[1].nanmean())) for score in scores]
+    verdicts = [after <= params.max_match_unseen for before, after in rates if before >= params.min_original_match]
+    return sum(verdicts) / len(verdicts) if verdicts else None
+
+
+def _all_retained(evidence: Evidence, space: IdentitySpace, rate: float) -> list[_Scores]:
+    retained = [space(person.original) for person in evidence.retained]
+    gallery, everyone = torch.stack([centroid(mapped) for mapped in retained]), torch.cat(retained)
+    return [_retained_scores(n, evidence.retained, space, gallery, everyone, rate) for n in range(len(retained))]
 
 
 def _target_scores(
@@ -176,34 +238,38 @@ def _pick(
 class _Collector:
     """Turns values by person into figures, with intervals from one seeded generator a figure."""
 
-    def __init__(self, measure: str, resamples: int, seed: int) -> None:
+    def __init__(self, measure: str, resamples: int, seed: int, rate: float) -> None:
         self.figures: list[Figure] = []
         self._measure, self._resamples, self._seed = f"tap features, {measure}", resamples, seed
+        self._rate = rate
 
-    def add(self, name: str, role: Role, state: State, values: Sequence[Tensor]) -> None:
-        rng = generator(self._seed, "bootstrap", name, role, state)
+    def add(self, name: str, role: Role, state: State, values: Sequence[Tensor], group: str | None = None) -> None:
+        rng = generator(self._seed, "bootstrap", name, role, state, group or "")
         found = estimate([value[torch.isfinite(value)] for value in values], self._resamples, rng)
         if found is None:
             return
-        measure = self._measure if state != "change" else "tap features"
-        unit = "share" if name in {"match_rate", "rank1"} else "ratio" if name.endswith("_change") else "cosine"
         self.figures.append(
             Figure(
                 name=name,
                 role=role,
                 state=state,
-                measure=measure,
+                measure=self._measure if state != "change" else "tap features",
+                group=group,
+                false_match_rate=self._rate if name == "match_rate" else None,
                 value=found.value,
                 low=found.low,
                 high=found.high,
                 photos=found.photos,
                 people=found.people,
-                unit=unit,
+                unit=DEFINITIONS[name].unit,
             )
         )
 
 
 def find_figure(figures: Sequence[Figure], name: str, role: Role, state: State) -> Figure | None:
     """Return the figure of the features of that name, role and state, if it could be measured."""
-    wanted = (name, role, state, None)
-    return next((f for f in figures if (f.name, f.role, f.state, f.generator) == wanted), None)
+    wanted = (name, role, state, None, None, None)
+    return next(
+        (f for f in figures if (f.name, f.role, f.state, f.generator, f.group, f.attack) == wanted),
+        None,
+    )

@@ -1,11 +1,11 @@
-"""Controls and criteria on the pictures of one generator."""
+"""Controls and criteria on the pictures of one generator, as all recognisers see them: the worst of them counts."""
 
 from collections.abc import Sequence
 
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Control, Criterion, Figure, Role, State
-from ireu_cli.steps.judgement import Sense, control, criterion
-from ireu_cli.steps.pictures import GeneratorEvidence
+from ireu_cli.steps.judgement import Sense, control, criterion, others_stay
+from ireu_cli.steps.pictures import GeneratorEvidence, PersonPictures, matched
 
 _TARGETS: tuple[Role, ...] = ("target-seen", "target-unseen")
 _ROLES: tuple[Role, ...] = (*_TARGETS, "look-alike", "retained")
@@ -34,19 +34,21 @@ _CRITERIA: tuple[tuple[str, tuple[str, tuple[Role, ...], State], Sense, str, str
 
 
 def picture_controls(
-    evidence: GeneratorEvidence, figures: Sequence[Figure], params: VerifyParams
+    evidences: Sequence[GeneratorEvidence], figures: Sequence[Figure], params: VerifyParams
 ) -> tuple[Control, ...]:
     """Say whether the pictures suffice to conclude anything.
 
     Args:
-        evidence: what was drawn.
-        figures: what `measure_pictures` found on it.
+        evidences: what one generator drew, once for each recogniser.
+        figures: what `measure_pictures` found on them.
         params: the thresholds.
     """
-    before = _values(figures, "reidentified", _TARGETS, "original")
-    shown = _values(figures, "photo_face_found", _ROLES, "original")
-    faces = _values(figures, "face_found", _ROLES, "original")
-    photos = sum(len(rows) for rows in evidence.retained_photos)
+    first = evidences[0]
+    before = _values(figures, "reidentified", _TARGETS, "original", params)
+    shown = _values(figures, "photo_face_found", _ROLES, "original", params)
+    faces = _values(figures, "face_found", _ROLES, "original", params)
+    photos = sum(len(rows) for rows in first.retained_photos)
+    people = sum(bool(len(rows)) for rows in first.retained_photos)
     remaining = max(params.max_reidentified_seen, params.max_reidentified_unseen)
     demands: tuple[tuple[str, float | None, float, str], ...] = (
         ("photos_show_faces", min(shown, default=None), params.min_faces, "photos drawn from that show a face"),
@@ -54,46 +56,87 @@ def picture_controls(
          "pictures with a face, drawn with the original encoder"),
         ("original_draws_target", min(before, default=None), params.min_original_reidentified,
          "pictures of the targets that the recogniser matches, drawn with the original encoder"),
+        ("gallery_faces", people, params.min_gallery_people, "retained people in whose photos a face is found"),
         ("false_match_rate_resolved", photos * params.false_match_rate, params.min_impostors_per_error,
          "expected false matches among retained photos with a face"),
     )  # fmt: skip
-    controls = [control(*demand, generator=evidence.generator) for demand in demands]
+    controls = [control(*demand, generator=first.generator) for demand in demands]
     no_op = Control(
         name="no_op_fails",
-        generator=evidence.generator,
+        generator=first.generator,
         met=bool(before) and min(before) > remaining,
         found=min(before, default=None),
         needed=remaining,
         meaning="share that a delta that changes nothing leaves matched must exceed what may remain",
     )
-    return (*controls, no_op)
+    return (*controls, no_op, others_stay([share_removed(e, params) for e in evidences], params, first.generator))
 
 
-def picture_criteria(
-    evidence: GeneratorEvidence, figures: Sequence[Figure], params: VerifyParams
-) -> tuple[Criterion, ...]:
-    """Compare the figures of the pictures with the thresholds; see `picture_controls` for the arguments."""
+def share_removed(evidence: GeneratorEvidence, params: VerifyParams) -> float | None:
+    """Share of retained people whom the criteria on targets would call removed, were they the target.
+
+    Of a retained person, a delta is the delta of another person. Only people whom the original encoder shows are asked
+    (as the control `original_draws_target` asks of targets); None without any.
+    """
+    people = [p for role in ("look-alike", "retained") for p in evidence.groups.get(role, ())]
+    kept = [_kept_likeness(person) for person in people]
+    known = [value for value in kept if value == value]
+    if not known:
+        return None
+    average = sum(known) / len(known)
+    verdicts = []
+    for person, likeness in zip(people, kept, strict=True):
+        others = [rows for place, rows in enumerate(evidence.retained_photos) if place != person.position]
+        before, after = (
+            matched(vectors, person.photos, others, params.false_match_rate).nanmean()
+            for vectors in (person.original, person.edited)
+        )
+        if float(before) >= params.min_original_reidentified:
+            gone = float(after) <= params.max_reidentified_unseen and average - likeness >= params.min_delta_id
+            verdicts.append(float(gone))
+    return sum(verdicts) / len(verdicts) if verdicts else None
+
+
+def picture_criteria(generator: str, figures: Sequence[Figure], params: VerifyParams) -> tuple[Criterion, ...]:
+    """Compare the figures of the pictures with the thresholds.
+
+    Args:
+        generator: whose pictures they are.
+        figures: what `measure_pictures` found, of all recognisers.
+        params: the thresholds.
+    """
     criteria = []
     for name, (figure, roles, state), sense, key, meaning in _CRITERIA:
-        found = _values(figures, figure, roles, state)
+        found = _values(figures, figure, roles, state, params)
         # Without other photos of the targets a control says so, or the user has waived it.
         if found or name != "reidentified_unseen" or params.require_unseen:
             worst = None if not found else max(found) if sense == "at most" else min(found)
             threshold = getattr(params, key)
-            criteria.append(criterion(name, worst, sense, threshold, meaning, evidence.generator))
-    edits = {state: _values(figures, "prompt_adherence", ("retained",), state) for state in ("original", "edited")}
+            criteria.append(criterion(name, worst, sense, threshold, meaning, generator))
+    edits = {
+        state: _values(figures, "prompt_adherence", ("retained",), state, params) for state in ("original", "edited")
+    }
     if edits["original"]:
         drop = edits["original"][0] - edits["edited"][0] if edits["edited"] else None
         meaning = "share of retained pictures that no longer show the edit asked for"
-        allowed = params.max_adherence_drop
-        criteria.append(criterion("adherence_drop", drop, "at most", allowed, meaning, evidence.generator))
+        criteria.append(criterion("adherence_drop", drop, "at most", params.max_adherence_drop, meaning, generator))
     return tuple(criteria)
 
 
-def _values(figures: Sequence[Figure], name: str, roles: Sequence[Role], state: str) -> list[float]:
+def _kept_likeness(person: PersonPictures) -> float:
+    return float((person.original * person.edited).sum(1).nanmean())
+
+
+def _values(
+    figures: Sequence[Figure], name: str, roles: Sequence[Role], state: str, params: VerifyParams
+) -> list[float]:
+    """Of every recogniser, for whole groups, without attacks, at the configured false-match rate."""
     return [
         figure.value
         for role in roles
         for figure in figures
         if (figure.name, figure.role, figure.state, figure.edit) == (name, role, state, None)
+        and figure.group is None
+        and figure.attack is None
+        and figure.false_match_rate in {None, params.false_match_rate}
     ]

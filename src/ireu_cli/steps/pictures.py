@@ -1,6 +1,6 @@
 """Figures of the pictures that a generator draws with the original and with the edited encoder.
 
-A recogniser judges: unit vectors of faces, compared by cosine. A photo or picture without a face has no vector (NaN);
+Recognisers judge: unit vectors of faces, compared by cosine. A photo or picture without a face has no vector (NaN);
 it is left out of the figures on identity, and counted in `face_found` and `photo_face_found`.
 """
 
@@ -13,39 +13,80 @@ from torch import Tensor
 from ireu_cli.maths.identity import centroid, match_threshold
 from ireu_cli.maths.stats import Interval, estimate, interval, resampled_weights
 from ireu_cli.params import VerifyParams
-from ireu_cli.report import Figure, Role, State
+from ireu_cli.report import Definition, Figure, Role, State
 from ireu_cli.runtime import generator
 
+_DRAWN = "pictures of the role, each from its photo, prompt and noise"
+_PAIRED = "pictures of the role drawn before and after, from the same photo, prompt and noise"
 PICTURE_DEFINITIONS = {
-    "id_original": "Recogniser similarity of a drawn picture and the photo it was drawn from.",
-    "id_impostor": "Recogniser similarity of retained people's pictures (original encoder) and other retained people's "
-    "photos: the level that forgetting aims for.",
-    "id_generated": "Recogniser similarity of the pictures drawn before and after, from the same photo, prompt and "
-    "noise.",
-    "delta_id": "id_generated of retained people less id_generated of the targets.",
-    "reidentified": "Share of pictures whose similarity to their person's enrolment (mean over all of the person's "
-    "photos) exceeds the threshold that retained people's photos exceed at the configured false-match rate, threshold "
-    "set for each enrolment.",
-    "psnr": "Peak signal-to-noise ratio between the pictures drawn before and after, in dB, at most 60.",
-    "ssim": "Structural similarity between the pictures drawn before and after.",
-    "face_found": "Share of drawn pictures in which the face check finds a face.",
-    "photo_face_found": "Share of the photos drawn from in which the face check finds a face.",
-    "prompt_adherence": "Share of pictures drawn with an edit that show it, measured on the picture.",
+    "id_original": Definition(
+        text="Recogniser similarity of a drawn picture and the photo it was drawn from.",
+        unit="cosine",
+        reference=_DRAWN,
+    ),
+    "id_impostor": Definition(
+        text="Recogniser similarity of retained people's pictures (original encoder) and other retained people's "
+        "photos: the level that forgetting aims for.",
+        unit="cosine",
+        reference="pictures of retained people, against all photos of the others",
+    ),
+    "id_generated": Definition(
+        text="Recogniser similarity of the pictures drawn before and after.", unit="cosine", reference=_PAIRED
+    ),
+    "delta_id": Definition(
+        text="id_generated of retained people less id_generated of the targets.",
+        unit="cosine",
+        reference="pictures of retained people and of the role",
+    ),
+    "reidentified": Definition(
+        text="Share of pictures whose similarity to their person's enrolment (mean over all of the person's photos) "
+        "exceeds the threshold that retained people's photos exceed at `false_match_rate`, threshold set for each "
+        "enrolment.",
+        unit="share",
+        reference=_DRAWN + "; thresholds from all photos of other retained people",
+    ),
+    "rank1": Definition(
+        text="Share of pictures whose nearest enrolment, among all retained people and their own, is their own.",
+        unit="share",
+        reference=_DRAWN + "; the gallery is all retained people with a face",
+    ),
+    "psnr": Definition(
+        text="Peak signal-to-noise ratio between the pictures drawn before and after, at most 60.",
+        unit="dB",
+        reference=_PAIRED,
+    ),
+    "ssim": Definition(
+        text="Structural similarity between the pictures drawn before and after.", unit="ratio", reference=_PAIRED
+    ),
+    "face_found": Definition(
+        text="Share of drawn pictures in which the face check finds a face.", unit="share", reference=_DRAWN
+    ),
+    "photo_face_found": Definition(
+        text="Share of the photos drawn from in which the face check finds a face.",
+        unit="share",
+        reference="photos of the role that pictures were drawn from",
+    ),
+    "prompt_adherence": Definition(
+        text="Share of pictures drawn with an edit that show it, measured on the picture.",
+        unit="share",
+        reference="pictures of the role whose prompt asks for an edit",
+    ),
 }
+"""What each figure means. (`rank1` is a figure of features too.)"""
 
-_UNITS = {"psnr": "dB", "ssim": "ratio", "id_original": "cosine", "id_generated": "cosine", "id_impostor": "cosine"}
-_STATES: tuple[State, State] = ("original", "edited")
+STATES: tuple[State, State] = ("original", "edited")
 
 
 @dataclass(frozen=True)
 class PersonPictures:
-    """The n pictures of one person in one role, in two states.
+    """The n pictures of one person in one role, in two states, as one recogniser sees them.
 
     `position` is the person's place among the retained people, None for a target. Unit vectors: `photos` (k, d) of all
     of the person's photos that show a face; `own` (n, d) of the photo behind each picture; `original` and `edited`
-    (n, d) of the pictures; rows are NaN where there is no face. `photo_numbers` (n,) tells pictures of one photo.
-    `psnr` and `ssim` (n,) compare the states; `edits` (n,) names what was asked for, and `adheres` (n, 2) says whether
-    the picture shows it before and after: 1, 0, or NaN where it cannot be measured.
+    (n, d) of the pictures; rows are NaN where there is no face.
+    `photo_numbers` (n,) tells pictures of one photo. `psnr` and `ssim` (n,) compare the states; `edits` (n,) names what
+    was asked for, and `adheres` (n, 2) says whether the picture shows it before and after: 1, 0, or NaN where it cannot
+    be measured.
     """
 
     position: int | None
@@ -62,41 +103,109 @@ class PersonPictures:
 
 @dataclass(frozen=True)
 class GeneratorEvidence:
-    """All that was drawn by one generator. `retained_photos`: unit vectors (k, d) of each retained person's photos."""
+    """All that was drawn by one generator, as one recogniser sees it.
+
+    `retained_photos`: unit vectors (k, d) of each retained person's photos. `target_photos`: the same of the targets.
+    `first`: whether figures that need no recogniser are taken from this evidence, and not from a sibling's.
+    """
 
     generator: str
     recogniser: str
     groups: Mapping[Role, Sequence[PersonPictures]]
     retained_photos: Sequence[Tensor]
+    target_photos: Sequence[Tensor] = ()
+    first: bool = True
 
 
-def measure_pictures(evidence: GeneratorEvidence, params: VerifyParams, seed: int) -> tuple[Figure, ...]:
+def measure_pictures(
+    evidence: GeneratorEvidence,
+    params: VerifyParams,
+    seed: int,
+    labelled: Sequence[tuple[str, frozenset[int]]] = (),
+) -> tuple[Figure, ...]:
     """Measure every figure that the pictures allow.
 
     Args:
         evidence: what was drawn and how it was judged.
-        params: false-match rate, resamples.
+        params: false-match rates, resamples.
         seed: decides the bootstrap.
+        labelled: groups of retained people by their positions; some figures of them are given apart.
     """
     collected = _Collector(evidence, params.bootstrap, seed)
     for role, people in evidence.groups.items():
-        collected.add("photo_face_found", role, "original", [_found(_each_photo(person)) for person in people])
-        for state in _STATES:
-            vectors = [getattr(person, state) for person in people]
-            likeness = [(v * person.own).sum(1) for v, person in zip(vectors, people, strict=True)]
-            matched = [_matched(v, p, evidence, params) for v, p in zip(vectors, people, strict=True)]
-            collected.add("id_original", role, state, likeness)
-            collected.add("reidentified", role, state, matched)
-            collected.add("face_found", role, state, [_found(v) for v in vectors])
-            _add_adherence(collected, role, state, people)
-        collected.add("id_generated", role, "change", [_kept(person) for person in people])
-        for name in ("psnr", "ssim"):
-            collected.add(name, role, "change", [getattr(person, name) for person in people])
+        _add_identity(collected, role, people, evidence, params)
+        if evidence.first:
+            _add_plain(collected, role, people)
     retained = evidence.groups.get("retained", ())
     collected.add("id_impostor", "retained", "original", [_impostors(person, evidence) for person in retained])
     for role in ("target-seen", "target-unseen"):
         collected.add_difference(role, [_kept(p) for p in retained], [_kept(p) for p in evidence.groups.get(role, ())])
+    for group, positions in labelled:
+        chosen = [p for role in ("retained", "look-alike") for p in evidence.groups.get(role, ())]
+        _add_group(collected, group, [p for p in chosen if p.position in positions], evidence)
     return tuple(collected.figures)
+
+
+def rates_of(photos: int, params: VerifyParams) -> list[float]:
+    """The false-match rates at which matches are counted: the configured one, and lower ones that n photos resolve."""
+    lower = [rate for rate in params.further_rates if photos * rate >= params.min_impostors_per_error]
+    return list(dict.fromkeys([params.false_match_rate, *lower]))
+
+
+def matched(vectors: Tensor, photos: Tensor, others: Sequence[Tensor], rate: float) -> Tensor:
+    """Whether pictures match a person: float64 (n,), 1 or 0, NaN where there is no face or nobody to compare with.
+
+    Args:
+        vectors: unit vectors (n, d) of the pictures; NaN without a face.
+        photos: unit vectors (k, d) of the person's photos, which are averaged to the enrolment.
+        others: unit vectors (k, d) of the photos of each other person, which set the threshold.
+        rate: false-match rate.
+    """
+    known = [rows for rows in others if len(rows)]
+    if not len(photos) or not known:
+        return torch.full((len(vectors),), torch.nan, dtype=torch.float64)
+    enrolment = centroid(photos.double())
+    threshold = match_threshold(torch.cat(known).double() @ enrolment, rate)
+    scores = vectors.double() @ enrolment
+    return torch.where(torch.isfinite(scores), (scores > threshold).double(), scores)
+
+
+def _add_identity(
+    collected: "_Collector",
+    role: Role,
+    people: Sequence[PersonPictures],
+    evidence: GeneratorEvidence,
+    params: VerifyParams,
+) -> None:
+    rates = rates_of(sum(len(rows) for rows in evidence.retained_photos), params)
+    for state in STATES:
+        vectors = [getattr(person, state) for person in people]
+        collected.add("id_original", role, state, [(v * p.own).sum(1) for v, p in zip(vectors, people, strict=True)])
+        for rate in rates:
+            hits = [matched(v, p.photos, _others(p, evidence), rate) for v, p in zip(vectors, people, strict=True)]
+            collected.add("reidentified", role, state, hits, rate=rate)
+        collected.add("rank1", role, state, [_nearest(v, p, evidence) for v, p in zip(vectors, people, strict=True)])
+    collected.add("id_generated", role, "change", [_kept(person) for person in people])
+
+
+def _add_plain(collected: "_Collector", role: Role, people: Sequence[PersonPictures]) -> None:
+    collected.add("photo_face_found", role, "original", [_found(_each_photo(person)) for person in people])
+    for state in STATES:
+        collected.add("face_found", role, state, [_found(getattr(person, state)) for person in people])
+        _add_adherence(collected, role, state, people)
+    for name in ("psnr", "ssim"):
+        collected.add(name, role, "change", [getattr(person, name) for person in people])
+
+
+def _add_group(
+    collected: "_Collector", group: str, people: Sequence[PersonPictures], evidence: GeneratorEvidence
+) -> None:
+    collected.add("id_generated", "retained", "change", [_kept(person) for person in people], group=group)
+    if evidence.first:
+        for name in ("psnr", "ssim"):
+            collected.add(name, "retained", "change", [getattr(person, name) for person in people], group=group)
+        edited = [_found(person.edited) for person in people]
+        collected.add("face_found", "retained", "edited", edited, group=group)
 
 
 def _found(vectors: Tensor) -> Tensor:
@@ -113,33 +222,32 @@ def _kept(person: PersonPictures) -> Tensor:
     return (person.original * person.edited).sum(1)
 
 
-def _others(person: PersonPictures, evidence: GeneratorEvidence) -> Tensor:
-    photos = [rows for place, rows in enumerate(evidence.retained_photos) if place != person.position and len(rows)]
-    return torch.cat(photos) if photos else person.photos[:0]
+def _others(person: PersonPictures, evidence: GeneratorEvidence) -> list[Tensor]:
+    return [rows for place, rows in enumerate(evidence.retained_photos) if place != person.position and len(rows)]
 
 
-def _matched(vectors: Tensor, person: PersonPictures, evidence: GeneratorEvidence, params: VerifyParams) -> Tensor:
+def _nearest(vectors: Tensor, person: PersonPictures, evidence: GeneratorEvidence) -> Tensor:
     others = _others(person, evidence)
-    if not len(person.photos) or not len(others):
+    if not len(person.photos) or not others:
         return torch.full((len(vectors),), torch.nan, dtype=torch.float64)
-    enrolment = centroid(person.photos.double())
-    threshold = match_threshold(others.double() @ enrolment, params.false_match_rate)
-    scores = vectors.double() @ enrolment
-    return torch.where(torch.isfinite(scores), (scores > threshold).double(), scores)
+    rivals = torch.stack([centroid(rows.double()) for rows in others])
+    scores = vectors.double() @ centroid(person.photos.double())
+    best = (vectors.double() @ rivals.T).max(1).values
+    return torch.where(torch.isfinite(scores), (scores > best).double(), scores)
 
 
 def _impostors(person: PersonPictures, evidence: GeneratorEvidence) -> Tensor:
     others = _others(person, evidence)
-    return person.original @ others.mean(0) if len(others) else torch.empty(0)
+    return person.original @ torch.cat(others).mean(0) if others else torch.empty(0)
 
 
 def _add_adherence(collected: "_Collector", role: Role, state: State, people: Sequence[PersonPictures]) -> None:
-    column = _STATES.index(state)
+    column = STATES.index(state)
     collected.add("prompt_adherence", role, state, [person.adheres[:, column] for person in people])
     for edit in sorted({edit for person in people for edit in person.edits if edit is not None}):
         chosen = [torch.tensor([asked == edit for asked in person.edits]) for person in people]
         values = [person.adheres[:, column][rows] for person, rows in zip(people, chosen, strict=True)]
-        collected.add("prompt_adherence", role, state, values, edit)
+        collected.add("prompt_adherence", role, state, values, edit=edit)
 
 
 class _Collector:
@@ -149,16 +257,26 @@ class _Collector:
         self.figures: list[Figure] = []
         self._evidence, self._resamples, self._seed = evidence, resamples, seed
 
-    def add(self, name: str, role: Role, state: State, values: Sequence[Tensor], edit: str | None = None) -> None:
-        rng = generator(self._seed, "bootstrap", self._evidence.generator, name, role, state, edit or "")
+    def add(
+        self,
+        name: str,
+        role: Role,
+        state: State,
+        values: Sequence[Tensor],
+        *,
+        edit: str | None = None,
+        group: str | None = None,
+        rate: float | None = None,
+    ) -> None:
+        rng = self._rng(name, role, state, edit or "", group or "", str(rate))
         found = estimate([value[torch.isfinite(value)] for value in values], self._resamples, rng)
         if found is not None:
             span = Interval(found.value, found.low, found.high)
-            self._keep(name, role, state, span, found.photos, found.people, edit)
+            self._keep(name, role, state, span, (found.photos, found.people), edit, group, rate)
 
     def add_difference(self, role: Role, retained: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
         """Add `delta_id`, both groups resampled over their people; no interval where one has fewer than three."""
-        rng = generator(self._seed, "bootstrap", self._evidence.generator, "delta_id", role)
+        rng = self._rng("delta_id", role)
         means, pictures, people = [], 0, 0
         for group in (retained, targets):
             values = [finite for value in group if len(finite := value[torch.isfinite(value)])]
@@ -171,26 +289,39 @@ class _Collector:
         rows = min(len(mean) for mean in means)
         span = interval(means[0][:rows] - means[1][:rows])
         if span is not None:
-            self._keep("delta_id", role, "change", span, pictures, people, None)
+            self._keep("delta_id", role, "change", span, (pictures, people), None, None, None)
+
+    def _rng(self, *names: str) -> torch.Generator:
+        return generator(self._seed, "bootstrap", self._evidence.generator, self._evidence.recogniser, *names)
 
     def _keep(
-        self, name: str, role: Role, state: State, span: Interval, photos: int, people: int, edit: str | None
+        self,
+        name: str,
+        role: Role,
+        state: State,
+        span: Interval,
+        counts: tuple[int, int],
+        edit: str | None,
+        group: str | None,
+        rate: float | None,
     ) -> None:
-        by_recogniser = name.startswith("id_") or name in {"delta_id", "reidentified"}
-        measures = {"psnr": "pixels", "ssim": "pixels", "prompt_adherence": "pixels and landmarks"}
+        measures = {"psnr": "torchmetrics", "ssim": "torchmetrics", "prompt_adherence": "pixels and landmarks"}
+        measures |= {"face_found": "face check", "photo_face_found": "face check"}
         self.figures.append(
             Figure(
                 name=name,
                 role=role,
                 state=state,
-                measure=self._evidence.recogniser if by_recogniser else measures.get(name, "face check"),
+                measure=measures.get(name, self._evidence.recogniser),
                 generator=self._evidence.generator,
                 edit=edit,
+                group=group,
+                false_match_rate=rate,
                 value=span.value,
                 low=span.low,
                 high=span.high,
-                photos=photos,
-                people=people,
-                unit="cosine" if name == "delta_id" else _UNITS.get(name, "share"),
+                photos=counts[0],
+                people=counts[1],
+                unit=PICTURE_DEFINITIONS[name].unit,
             )
         )

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 
 from ireu_cli.params import VerifyParams
-from ireu_cli.report import Control, Criterion, Figure, Outcome, Role, State
-from ireu_cli.steps.figures import Evidence, find_figure, measure
+from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Role, State
+from ireu_cli.steps.attack_figures import attack_criteria
+from ireu_cli.steps.figures import Evidence, find_figure, measure, share_removed
 from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria
-from ireu_cli.steps.judgement import Sense, control, criterion
+from ireu_cli.steps.judgement import OTHERS_STAY, Sense, control, criterion, others_stay
 from ireu_cli.steps.pictures import GeneratorEvidence, measure_pictures
 
 
@@ -29,14 +30,35 @@ class Verified:
     figures: tuple[Figure, ...]
 
 
-def verify(evidence: Evidence, params: VerifyParams, seed: int, drawn: Sequence[GeneratorEvidence] = ()) -> Verified:
+@dataclass(frozen=True)
+class Beside:
+    """What verification takes into account beside features and pictures.
+
+    `calibrations`: the recognisers on retained photos. `figures`: measured elsewhere: what was tried to bring targets
+    back, the face-match gate, distances between sets of pictures. `labelled`: groups of retained people by their
+    positions.
+    """
+
+    calibrations: tuple[Calibration, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    labelled: tuple[tuple[str, frozenset[int]], ...] = ()
+
+
+def verify(
+    evidence: Evidence,
+    params: VerifyParams,
+    seed: int,
+    drawn: Sequence[GeneratorEvidence] = (),
+    beside: Beside = Beside(),
+) -> Verified:
     """Measure, check the controls, compare with the thresholds.
 
     Args:
         evidence: features before and after.
         params: thresholds, fixed before the run.
         seed: decides the bootstrap.
-        drawn: pictures before and after, by generator.
+        drawn: pictures before and after, by generator and recogniser.
+        beside: calibrations, further figures, groups.
 
     Returns:
         `fail` when a threshold is missed, `inconclusive` when a control is not met or evidence is missing, else `pass`.
@@ -44,16 +66,32 @@ def verify(evidence: Evidence, params: VerifyParams, seed: int, drawn: Sequence[
     useless = unusable(evidence)
     if useless is not None:
         return useless
-    figures = measure(evidence, params, seed)
-    controls = _controls(evidence, figures, params)
+    figures = measure(evidence, params, seed, beside.labelled)
+    controls = (*_controls(evidence, figures, params), *(_apart(found) for found in beside.calibrations))
     criteria = _criteria(evidence, figures, params)
-    for generator in drawn:
-        found = measure_pictures(generator, params, seed)
-        controls += picture_controls(generator, found, params)
-        criteria += picture_criteria(generator, found, params)
+    for name in dict.fromkeys(generator.generator for generator in drawn):
+        siblings = [generator for generator in drawn if generator.generator == name]
+        found = tuple(f for one in siblings for f in measure_pictures(one, params, seed, beside.labelled))
+        controls += picture_controls(siblings, found, params)
+        criteria += picture_criteria(name, found, params)
         figures += found
+    criteria += attack_criteria(beside.figures, params)
     outcome, reason = _conclude(controls, criteria)
-    return Verified(outcome, reason, controls, criteria, figures)
+    return Verified(outcome, reason, controls, criteria, (*figures, *beside.figures))
+
+
+def _apart(found: Calibration) -> Control:
+    """A recogniser that cannot tell retained people apart says nothing of targets."""
+    rate = found.points[0].true_accept_rate if found.points else None
+    why = "" if found.why_not is None else f": {found.why_not}"
+    return Control(
+        name="tells_people_apart",
+        measure=found.recogniser,
+        met=found.usable,
+        found=rate,
+        needed=found.needed,
+        meaning=f"pairs of photos of one retained person that {found.recogniser} matches{why}",
+    )
 
 
 def unusable(evidence: Evidence) -> Verified | None:
@@ -107,6 +145,7 @@ def _controls(evidence: Evidence, figures: Sequence[Figure], params: VerifyParam
             meaning="match rate of a delta that changes nothing must exceed what may remain",
         ),
     ]
+    controls.append(others_stay([share_removed(evidence, params)], params))
     if params.require_unseen:
         controls.append(control("unseen_photos", unseen, 1, "photos of the targets that unlearning did not use"))
     return tuple(controls)
@@ -143,9 +182,10 @@ def _criteria(evidence: Evidence, figures: Sequence[Figure], params: VerifyParam
 
 
 def _conclude(controls: Sequence[Control], criteria: Sequence[Criterion]) -> tuple[Outcome, str]:
-    unmet = [c for c in controls if not c.met]
     failed = [c for c in criteria if c.outcome == "fail"]
     unknown = [c for c in criteria if c.outcome == "inconclusive"]
+    # A delta that removes everybody fails for what it does to them; that it tells nobody apart only follows from it.
+    unmet = [c for c in controls if not c.met and not (c.name == OTHERS_STAY and failed)]
     if unmet:
         parts = [f"{_name(c)} is {_number(c.found)}, needed {c.needed:g} ({c.meaning})" for c in unmet]
         return "inconclusive", "The evidence does not suffice: " + "; ".join(parts) + "."
@@ -158,7 +198,9 @@ def _conclude(controls: Sequence[Control], criteria: Sequence[Criterion]) -> tup
 
 
 def _name(item: Control | Criterion) -> str:
-    return item.name if item.generator is None else f"{item.name} with generator {item.generator}"
+    measure = item.measure if isinstance(item, Control) else None
+    by = "" if measure is None else f" by {measure}"
+    return (item.name if item.generator is None else f"{item.name} with generator {item.generator}") + by
 
 
 def _number(value: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import monotonic
 
 import torch
 from torch import Tensor
@@ -19,11 +18,12 @@ from ireu_cli.steps.pictures import GeneratorEvidence, PersonPictures
 from ireu_cli.steps.shots import EDITS, Shot, nearest, plan_shots, prompt_of
 from ireu_cli.store.pictures import PictureCache
 from ireu_cli.values import Photo, RgbImage
-from ireu_cli.workflow.judge import Judge, Sight, open_judge
+from ireu_cli.workflow.jobs import Job, run_jobs
+from ireu_cli.workflow.panel import Panel, Sight, open_panel
 from ireu_cli.workflow.photos import Lens
 from ireu_cli.workflow.session import Session
 
-_NO_SIGHT = Sight(None, torch.empty(0))
+_NO_SIGHT = Sight(None, ())
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Show:
 
     bundle: Bundle
     generators: tuple[Generator, ...]
-    judge: Judge
+    panel: Panel
 
     @property
     def fingerprint(self) -> str:
         """Digest (hex) of all that decides pictures and judgements, beside encoders, photos and parameters."""
-        return digest_of([self.bundle.prompt, EDITS, *(g.fingerprint for g in self.generators), self.judge.fingerprint])
+        return digest_of([self.bundle.prompt, EDITS, *(g.fingerprint for g in self.generators), self.panel.fingerprint])
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class Drawn:
         return found
 
 
-def open_show(session: Session) -> Show | None:
+def open_show(session: Session, delta: Manifest) -> Show | None:
     """Load the generators that `pictures.generators` names; None where the encoder has none, or none is wanted.
 
     Raises:
-        ConfigError: a generator or an edit that does not exist.
+        ConfigError: a generator or an edit that does not exist, or too few recognisers may judge the delta.
         ModelError: a part of the bundle cannot be loaded.
     """
     params, device = session.config.pictures, session.config.run.device
@@ -75,9 +75,44 @@ def open_show(session: Session) -> Show | None:
             raise ConfigError(f"pictures.{key} names {unknown[0]}, which does not exist", f"Use {', '.join(known)}")
     with session.timed("load_generators"):
         every = load_generators(session.config.encoder.source, None, device)
-        judge = open_judge(bundle, device, session.run.features)
+        panel = open_panel(session, bundle, delta)
     wanted = tuple(g for g in every if "all" in params.generators or g.name in params.generators)
-    return Show(bundle, wanted, judge)
+    return Show(bundle, wanted, panel)
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos of targets and retained people as the panel sees them.
+
+    `sights` by photo; `vectors`: for each recogniser, for targets and retained people, unit vectors (k, d) a person of
+    the photos that show a face.
+    """
+
+    people: tuple[People, People]
+    sights: dict[Photo, Sight]
+    vectors: tuple[tuple[list[Tensor], list[Tensor]], ...]
+
+    def seen(self, photos: Sequence[Photo], recogniser: int, width: int) -> Tensor:
+        """Unit vectors (n, width) of photos, NaN rows without a face."""
+        rows = [s.vectors[recogniser] for photo in photos if (s := self.sights.get(photo)) is not None]
+        return torch.stack(rows) if rows else torch.empty(0, width)
+
+
+def look_at_photos(session: Session, panel: Panel, reader: PhotoReader, people: tuple[People, People]) -> Photos:
+    """Let the panel look at every photo of targets and of retained people whom unlearning never used."""
+    targets, retained = people
+    sights = _look(session, panel, reader, [*targets.flat, *retained.flat])
+    vectors = []
+    for number in range(len(panel.recognisers)):
+        first, second = ([_vectors(sights, person, number) for person in group.photos] for group in people)
+        vectors.append((first, second))
+    return Photos(people, sights, tuple(vectors))
+
+
+def was_used(session: Session, delta: Manifest) -> Callable[[Photo], bool]:
+    """Says whether unlearning used a photo."""
+    used = {digest for person in delta.targets for digest in person.photos}
+    return lambda photo: session.run.keyed_digest(photo.sha256) in used
 
 
 def draw_all(
@@ -85,36 +120,30 @@ def draw_all(
     show: Show,
     delta: Manifest,
     encoders: tuple[Encoder, Encoder],
-    people: tuple[People, People],
+    photos: Photos,
     reader: PhotoReader,
 ) -> tuple[tuple[Drawn, ...], tuple[GeneratorEvidence, ...]]:
-    """Draw with every generator, before and after, and gather what the judges see.
+    """Draw with every generator, before and after, and gather what the panel sees.
 
     Args:
         session: the run.
-        show: generators and judges.
+        show: generators and panel.
         delta: the record of unlearning, which tells seen photos from unseen ones.
         encoders: the original and the edited one.
-        people: all photos of the targets, and of the retained people whom unlearning never used.
+        photos: all photos of the targets, and of the retained people whom unlearning never used.
         reader: reads the photos.
 
     Raises:
         PhotoError: a photo changed since it was encoded.
     """
-    targets, retained = people
-    sights = _look_at_photos(session, show.judge, reader, [*targets.flat, *retained.flat])
-    vectors = [[_vectors(sights, person) for person in group.photos] for group in people]
-    used = {digest for person in delta.targets for digest in person.photos}
-
-    def seen(photo: Photo) -> bool:
-        return session.run.keyed_digest(photo.sha256) in used
-
-    alike = nearest(vectors[1], vectors[0], session.config.pictures.look_alikes)
-    readable = [group.where(sights.__contains__).photos for group in people]
-    shots = plan_shots(readable[0], readable[1], alike, seen, session.config.pictures, session.config.seed)
+    seen, params = was_used(session, delta), session.config.pictures
+    # The first recogniser chooses who is alike: one choice, so that all judge the same pictures.
+    alike = nearest(photos.vectors[0][1], photos.vectors[0][0], params.look_alikes)
+    readable = [group.where(photos.sights.__contains__).photos for group in photos.people]
+    shots = plan_shots(readable[0], readable[1], alike, seen, params, session.config.seed)
     drawn = [_prepare(session, show, generator, encoders, reader, shots) for generator in show.generators]
     _draw(session, drawn)
-    evidence = [_judge(session, show, plan.drawn, sights, people, vectors) for plan in drawn]
+    evidence = [one for plan in drawn for one in _judge(session, show, plan.drawn, photos)]
     return tuple(plan.drawn for plan in drawn), tuple(evidence)
 
 
@@ -127,28 +156,34 @@ class _Plan:
     lenses: tuple[Lens, Lens]
     nulls: tuple[Tensor, Tensor]
 
-    def make(self, number: int, state: int) -> None:
-        shot = self.drawn.shots[number]
-        features = self.lenses[state].features([shot.photo])
-        prompt = self.drawn.prompts[number]
-        picture = self.generator.draw(features, self.nulls[state], [prompt], [shot.seed])[0]
-        self.drawn.caches[state].put(self.drawn.keys[state][number], picture)
+    def jobs(self) -> list[Job]:
+        """Every picture, before the edit and after."""
+        return [self._job(n, state) for state in (0, 1) for n in range(len(self.drawn.shots))]
+
+    def _job(self, number: int, state: int) -> Job:
+        shot, prompt = self.drawn.shots[number], self.drawn.prompts[number]
+
+        def make() -> RgbImage:
+            features = self.lenses[state].features([shot.photo])
+            return self.generator.draw(features, self.nulls[state], [prompt], [shot.seed])[0]
+
+        return Job(self.drawn.caches[state], self.drawn.keys[state][number], make, self.generator.name)
 
 
-def _look_at_photos(session: Session, judge: Judge, reader: PhotoReader, photos: Sequence[Photo]) -> dict[Photo, Sight]:
+def _look(session: Session, panel: Panel, reader: PhotoReader, photos: Sequence[Photo]) -> dict[Photo, Sight]:
     keys = {photo: digest_of([reader.name, photo.sha256]) for photo in photos}
 
     def load(photo: Photo) -> Callable[[], RgbImage]:
         return lambda: reader.image(photo)
 
     with session.timed("judge"), session.talk.progress("looking at photos", len(keys)) as advance:
-        found = judge.look([(key, load(photo)) for photo, key in keys.items()], lambda count: advance(count, ""))
+        found = panel.look([(key, load(photo)) for photo, key in keys.items()], lambda count: advance(count, ""))
     return {photo: found[key] for photo, key in keys.items() if key in found}
 
 
-def _vectors(sights: dict[Photo, Sight], person: Sequence[Photo]) -> Tensor:
+def _vectors(sights: dict[Photo, Sight], person: Sequence[Photo], recogniser: int) -> Tensor:
     """Unit vectors (k, d) of the photos that show a face."""
-    rows = [s.vector for photo in person if (s := sights.get(photo, _NO_SIGHT)).landmarks is not None]
+    rows = [s.vectors[recogniser] for photo in person if (s := sights.get(photo, _NO_SIGHT)).landmarks is not None]
     return torch.stack(rows) if rows else torch.empty(0, 0)
 
 
@@ -186,48 +221,40 @@ def _prepare(
 
 def _draw(session: Session, plans: Sequence[_Plan]) -> None:
     """Draw what is not there yet, and say beforehand how much that is and about how long it takes."""
-    every = [(plan, n, state) for plan in plans for state in (0, 1) for n in range(len(plan.drawn.shots))]
-    todo = [(p, n, state) for p, n, state in every if p.drawn.caches[state].get(p.drawn.keys[state][n]) is None]
     names = ", ".join(plan.generator.name for plan in plans)
     each = len(plans[0].drawn.shots) if plans else 0
     text = f"pictures: {each} before and {each} after with each generator ({names})"
-    if not todo:
-        session.talk.note(f"{text}; all are there from an earlier run")
-        return
-    with session.timed("draw"), session.talk.progress("drawing", len(todo)) as advance:
-        # The second picture tells the pace; the first one also warms the libraries up.
-        for number, (plan, shot, state) in enumerate(todo):
-            started = monotonic()
-            plan.make(shot, state)
-            advance(1, plan.generator.name)
-            if number == min(1, len(todo) - 1):
-                minutes = (monotonic() - started) * (len(todo) - number - 1) / 60
-                session.talk.note(f"{text}; {len(todo)} to draw, about {minutes:.0f} min")
+    run_jobs(session, [job for plan in plans for job in plan.jobs()], text, "drawing")
 
 
-def _judge(
-    session: Session,
-    show: Show,
-    drawn: Drawn,
-    sights: dict[Photo, Sight],
-    people: tuple[People, People],
-    vectors: list[list[Tensor]],
-) -> GeneratorEvidence:
-    judge = show.judge
+def _judge(session: Session, show: Show, drawn: Drawn, photos: Photos) -> list[GeneratorEvidence]:
+    """What each recogniser sees in the pictures of one generator."""
     looked = []
     with session.timed("judge"), session.talk.progress("looking at pictures", 2 * len(drawn.shots)) as advance:
         for state in (0, 1):
             items = [(drawn.keys[state][n], _loader(drawn, n, state)) for n in range(len(drawn.shots))]
-            found = judge.look(items, lambda count: advance(count, ""))
+            found = show.panel.look(items, lambda count: advance(count, ""))
             looked.append([found[key] for key in drawn.keys[state]])
-        groups = {
-            role: [
-                _person(drawn, numbers, (looked[0], looked[1]), sights, people, vectors)
-                for numbers in _by_person(drawn.shots, role)
-            ]
-            for role in dict.fromkeys(shot.role for shot in drawn.shots)
-        }
-    return GeneratorEvidence(drawn.generator, judge.recogniser.name, groups, vectors[1])
+        seen = (looked[0], looked[1])
+        people = {role: _by_person(drawn.shots, role) for role in dict.fromkeys(shot.role for shot in drawn.shots)}
+        compared = {role: [_compare(drawn, numbers, seen) for numbers in groups] for role, groups in people.items()}
+    return [
+        GeneratorEvidence(
+            generator=drawn.generator,
+            recogniser=name,
+            groups={
+                role: [
+                    _person(drawn, numbers, seen, photos, compared[role][place], recogniser)
+                    for place, numbers in enumerate(groups)
+                ]
+                for role, groups in people.items()
+            },
+            retained_photos=photos.vectors[recogniser][1],
+            target_photos=photos.vectors[recogniser][0],
+            first=recogniser == 0,
+        )
+        for recogniser, name in enumerate(show.panel.names)
+    ]
 
 
 def _loader(drawn: Drawn, number: int, state: int) -> Callable[[], RgbImage]:
@@ -242,32 +269,48 @@ def _by_person(shots: Sequence[Shot], role: str) -> list[list[int]]:
     return list(people.values())
 
 
+@dataclass(frozen=True)
+class _Compared:
+    """What needs no recogniser: PSNR and SSIM (n,), and adherence (n, 2)."""
+
+    psnr: Tensor
+    ssim: Tensor
+    adheres: Tensor
+
+
+def _compare(drawn: Drawn, numbers: list[int], looked: tuple[list[Sight], list[Sight]]) -> _Compared:
+    shots = [drawn.shots[number] for number in numbers]
+    pictures = [[drawn.picture(number, state) for number in numbers] for state in (0, 1)]
+    ratio, structure = likeness(pictures[0], pictures[1])
+    shows = [
+        adherence(shots, pictures[state], [looked[state][number].landmarks for number in numbers]) for state in (0, 1)
+    ]
+    return _Compared(ratio, structure, torch.stack(shows, 1))
+
+
 def _person(
     drawn: Drawn,
     numbers: list[int],
     looked: tuple[list[Sight], list[Sight]],
-    sights: dict[Photo, Sight],
-    people: tuple[People, People],
-    vectors: list[list[Tensor]],
+    photos: Photos,
+    compared: _Compared,
+    recogniser: int,
 ) -> PersonPictures:
     shots = [drawn.shots[number] for number in numbers]
     group = 0 if shots[0].role.startswith("target") else 1
     # People are numbered by folder; whoever has lost all photos leaves a gap.
-    position = [person[0].person for person in people[group].photos].index(shots[0].photo.person)
-    pictures = [[drawn.picture(number, state) for number in numbers] for state in (0, 1)]
-    ratio, structure = likeness(pictures[0], pictures[1])
-    photos = {shot.photo: n for n, shot in enumerate({shot.photo: shot for shot in shots}.values())}
-    seen = [[column[number] for number in numbers] for column in looked]
-    shows = [adherence(shots, pictures[state], [sight.landmarks for sight in seen[state]]) for state in (0, 1)]
+    position = [person[0].person for person in photos.people[group].photos].index(shots[0].photo.person)
+    order = {shot.photo: n for n, shot in enumerate({shot.photo: shot for shot in shots}.values())}
+    before, after = (torch.stack([column[number].vectors[recogniser] for number in numbers]) for column in looked)
     return PersonPictures(
         position=position if group else None,
-        photos=vectors[group][position],
-        own=torch.stack([sights[shot.photo].vector for shot in shots]),
-        original=torch.stack([sight.vector for sight in seen[0]]),
-        edited=torch.stack([sight.vector for sight in seen[1]]),
-        photo_numbers=torch.tensor([photos[shot.photo] for shot in shots]),
-        psnr=ratio,
-        ssim=structure,
+        photos=photos.vectors[recogniser][group][position],
+        own=torch.stack([photos.sights[shot.photo].vectors[recogniser] for shot in shots]),
+        original=before,
+        edited=after,
+        photo_numbers=torch.tensor([order[shot.photo] for shot in shots]),
+        psnr=compared.psnr,
+        ssim=compared.ssim,
         edits=[shot.edit for shot in shots],
-        adheres=torch.stack(shows, 1),
+        adheres=compared.adheres,
     )

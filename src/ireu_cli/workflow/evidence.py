@@ -1,5 +1,7 @@
 """Features before and after, gathered for verification."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,15 @@ from ireu_cli.workflow.photos import Lens, flatten_tokens, load_retain, load_tar
 from ireu_cli.workflow.session import Session
 
 _PIECE = 32
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Features before and after, with the people they are of, in the same order: those whose photos could be used."""
+
+    evidence: Evidence
+    targets: People
+    retained: People
 
 
 def load_people(session: Session, delta: Manifest) -> tuple[People, People, People]:
@@ -35,7 +46,7 @@ def gather(
     edited: Encoder,
     people: tuple[People, People, People],
     reader: PhotoReader,
-) -> Evidence:
+) -> Gathered:
     """Encode everybody with both encoders and compare, photo by photo."""
     targets, fresh, used = people
     before, after = Lens(session, original, reader), Lens(session, edited, reader)
@@ -52,12 +63,13 @@ def gather(
         known = torch.tensor([session.run.keyed_digest(photo.sha256) in seen for photo in person])
         return _compare(before, after, person, known, mean)
 
-    return Evidence(
+    found = Evidence(
         targets=[compared(person) for person in targets.photos],
         retained=[compared(person) for person in fresh.photos],
         reference=[flatten_tokens(before.features(person)) for person in used.photos],
         null_relative=_relative(before.null_features(), after.null_features()),
     )
+    return Gathered(found, targets, fresh)
 
 
 def _compare(

@@ -22,6 +22,7 @@ from ireu_cli.store.files import write_bytes, write_folder
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.evidence import gather, load_people
 from ireu_cli.workflow.photos import Lens, photo_reader
+from ireu_cli.workflow.report import make_record
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 
 
@@ -63,6 +64,8 @@ def _write(
             )
         metrics = _check_served(session, parent, original, served, delta)
         reach = reach_of(delta.tensors, original.blocks)
+        # Without attacks: those are tried by `ireu verify`, whose report has a record of its own.
+        metrics["record"] = make_record(session, parent, delta, original, (), None).model_dump(mode="json")
         metrics |= {"edited_encoder": edited.fingerprint, "taps_reached": reach.taps, "taps_missed": reach.missed}
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
         files = sorted(path for path in folder.iterdir() if path.is_file())
@@ -115,8 +118,8 @@ def _check_served(
         return found | {"verified_again": None}
     kept = _kept_in_features(session, parent, original, served, with_delta(original, delta))
     _refuse_vanished(kept, session.config.export.min_edit_kept, dtype)
-    evidence = gather(session, parent, original, served, load_people(session, parent), photo_reader(session.config))
-    verified = verify(evidence, session.config.verify, session.config.seed)
+    gathered = gather(session, parent, original, served, load_people(session, parent), photo_reader(session.config))
+    verified = verify(gathered.evidence, session.config.verify, session.config.seed)
     session.talk.note(f"verified again in {dtype}: {verified.outcome}. {verified.reason}")
     criteria = {criterion.name: criterion.found for criterion in verified.criteria}
     return found | {

@@ -38,6 +38,16 @@ people = 5
 look_alikes = 2
 photos = 1
 seeds = 1
+
+[verify]
+# Grids of photos and pictures in the report, as with --with-pictures: these people are nobody.
+pictures = true
+
+[attacks]
+# Attacks are judged on features and shown to the face-match gate. `drawn` is the number of photos of each target from
+# which pictures are drawn under attack: 2 by default, some two hundred pictures each.
+photos = 2
+drawn = 0
 """
 
 

@@ -29,12 +29,14 @@ _PATHS = (
     ("data", "face_models"),
     ("locate", "swapper_model"),
     ("locate", "pairs"),
+    ("data", "labels"),
+    ("judges", "image_model"),
 )
 _SECTIONS: dict[Step, tuple[str, ...]] = {
     "locate": ("encoder", "data", "locate"),
     "unlearn": ("encoder", "data", "locate", "unlearn"),
-    "verify": ("encoder", "data", "locate", "unlearn", "verify", "pictures"),
-    "export": ("encoder", "data", "locate", "unlearn", "verify", "export"),
+    "verify": ("encoder", "data", "locate", "unlearn", "verify", "pictures", "judges", "attacks", "record"),
+    "export": ("encoder", "data", "locate", "unlearn", "verify", "record", "export"),
 }
 
 
@@ -218,6 +220,8 @@ class Session:
         for section, key in _PATHS:
             if section in plain:
                 plain[section].pop(key)
+        for recogniser in plain.get("judges", {}).get("recognisers", ()):
+            recogniser.pop("model")
         return plain
 
 

@@ -84,7 +84,7 @@ def open_studio(session: Session, encoder: Encoder) -> Studio | None:
         return None
     with session.timed("load_generator"):
         generator = load_generators(source, [tap], device)[0]
-        judge = open_judge(bundle, device, session.run.features)
+        judge = open_judge(bundle, device)
     return Studio(generator, judge, bundle.prompt, null_features(encoder, tap))
 
 

@@ -1,45 +1,47 @@
 """`ireu verify`: a delta to a report."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ireu_cli.config import Resolved
-from ireu_cli.faces.folder import People
+from ireu_cli.faces.labels import groups_of, read_labels
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest
 from ireu_cli.models.clip import Encoder, with_delta
-from ireu_cli.models.reach import reach_of
-from ireu_cli.report import Report, Subject
+from ireu_cli.report import Calibration, Curve, Figure, Kept, Report
 from ireu_cli.report_page import page
-from ireu_cli.steps.figures import DEFINITIONS, Evidence
-from ireu_cli.steps.pictures import PICTURE_DEFINITIONS, GeneratorEvidence
-from ireu_cli.steps.verify import Verified, unusable, verify
-from ireu_cli.store.artifacts import (
-    GRIDS,
-    IMAGES,
-    REPORT_MANIFEST_NAME,
-    REPORT_NAME,
-    read_delta,
-    write_manifest,
-)
-from ireu_cli.store.files import read_bytes, write_bytes, write_folder
-from ireu_cli.values import WeightDelta
+from ireu_cli.steps.attack_figures import feature_matcher
+from ireu_cli.steps.calibration import calibrated
+from ireu_cli.steps.curves import drawn_curves, kept_plot
+from ireu_cli.steps.pictures import GeneratorEvidence
+from ireu_cli.steps.verify import Beside, unusable, verify
+from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME, read_delta, write_manifest
+from ireu_cli.store.files import file_sha256, read_bytes, write_bytes, write_folder
 from ireu_cli.workflow.album import make_grids, write_images
-from ireu_cli.workflow.drawing import Drawn, Show, draw_all, open_show
-from ireu_cli.workflow.evidence import gather, load_people
+from ireu_cli.workflow.bypass import Siege, plan_siege
+from ireu_cli.workflow.drawing import Drawn, Photos, Show, draw_all, look_at_photos, open_show, was_used
+from ireu_cli.workflow.drawn_attacks import besiege_pictures
+from ireu_cli.workflow.evidence import Gathered, gather, load_people
+from ireu_cli.workflow.feature_attacks import besiege_features
+from ireu_cli.workflow.gate import evade_gate, measure_gate
+from ireu_cli.workflow.panel import Panel
 from ireu_cli.workflow.photos import photo_reader
+from ireu_cli.workflow.quality import measure_quality
+from ireu_cli.workflow.report import build_report
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 
-_ATTACKS = "Attacks that try to bring the person back."
-_WITHOUT_PICTURES = (
-    "Generated pictures: no generator was given, so nothing is said about what a generator draws.",
-    "Recognisers: the features judged themselves; no independent face recogniser took part.",
-    _ATTACKS,
-)
-_WITH_PICTURES = (
-    "A second recogniser: one face recogniser judged the pictures, the one that comes with the encoder.",
-    "Distances between sets of pictures (KID, FID): no features are at hand that they are commonly computed on.",
-    _ATTACKS,
-)
+
+@dataclass(frozen=True)
+class _Seen:
+    """What recognisers contribute: pictures before and after, calibrations, charts, and figures beside them."""
+
+    drawn: tuple[Drawn, ...] = ()
+    evidence: tuple[GeneratorEvidence, ...] = ()
+    calibrations: tuple[Calibration, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    figures: tuple[Figure, ...] = ()
 
 
 def run_verify(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, force: bool) -> StepResult:
@@ -54,13 +56,16 @@ def run_verify(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
     original = session.encoder(dtype="float32")
     edited = with_delta(original, delta, session.config.encoder.dtype)
     people = load_people(session, parent)
-    show = open_show(session)
-    reference = [person.model_dump(mode="json") for person in session.records(people[2].photos)]
+    show = open_show(session, parent)
     draft = session.draft(
         original,
         targets=session.records(people[0].photos),
         retain=session.records(people[1].photos),
-        extra=reference if show is None else {"reference": reference, "show": show.fingerprint},
+        extra={
+            "reference": [person.model_dump(mode="json") for person in session.records(people[2].photos)],
+            "show": None if show is None else show.fingerprint,
+            "files": _file_digests(session),
+        },
     )
     record = out / REPORT_MANIFEST_NAME
     with session.run.lock(out):
@@ -68,64 +73,18 @@ def run_verify(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
             return StepResult(out / REPORT_NAME, done, reused=True, report=read_report(out / REPORT_NAME))
         session.run.start(draft, out)
         reader = photo_reader(session.config)
-        evidence = gather(session, parent, original, edited, people, reader)
-        drawn, pictures = _pictures(session, show, parent, evidence, (original, edited), people[:2], reader)
+        gathered = gather(session, parent, original, edited, people, reader)
+        labelled = _labelled(session, gathered)
+        seen = _look(session, show, parent, gathered, (original, edited), reader)
         with session.timed("verify"):
-            verified = verify(evidence, session.config.verify, session.config.seed, pictures)
-        report = build_report(session, parent, delta, original, edited, verified, with_pictures=bool(pictures))
-        manifest = _write(session, draft, report, drawn, out, reader)
+            beside = Beside(seen.calibrations, seen.figures, labelled)
+            verified = verify(gathered.evidence, session.config.verify, session.config.seed, seen.evidence, beside)
+        report = build_report(
+            session, draft, delta, (original, edited), verified, gathered, show,
+            calibrations=seen.calibrations, curves=seen.curves, kept=seen.kept, drawn=bool(seen.evidence),
+        )  # fmt: skip
+        manifest = _write(session, draft, report, seen.drawn, out, reader)
     return StepResult(out / REPORT_NAME, manifest, reused=False, report=report)
-
-
-def _pictures(
-    session: Session,
-    show: Show | None,
-    parent: Manifest,
-    evidence: Evidence,
-    encoders: tuple[Encoder, Encoder],
-    people: tuple[People, People],
-    reader: PhotoReader,
-) -> tuple[tuple[Drawn, ...], tuple[GeneratorEvidence, ...]]:
-    """Draw, where there is a generator, and where features allow a verdict at all."""
-    if show is None or unusable(evidence) is not None:
-        return (), ()
-    return draw_all(session, show, parent, encoders, people, reader)
-
-
-def build_report(
-    session: Session,
-    parent: Manifest,
-    delta: WeightDelta,
-    original: Encoder,
-    edited: Encoder,
-    verified: Verified,
-    *,
-    with_pictures: bool,
-) -> Report:
-    """Put what was found together with what it was found on."""
-    reach = reach_of(delta.tensors, original.blocks)
-    reason = verified.reason
-    if session.config.encoder.tap not in reach.taps:
-        reason += f" The delta does not reach {session.config.encoder.tap}: {reach.sentence()}."
-    return Report(
-        outcome=verified.outcome,
-        reason=reason,
-        level="generator" if with_pictures else "encoder",
-        subject=Subject(
-            original_encoder=original.fingerprint,
-            edited_encoder=edited.fingerprint,
-            delta_manifest=parent.digest,
-            tap=session.config.encoder.tap,
-            served_dtype=session.config.encoder.dtype,
-            taps_reached=reach.taps,
-            taps_missed=reach.missed,
-        ),
-        controls=verified.controls,
-        criteria=verified.criteria,
-        figures=verified.figures,
-        definitions=DEFINITIONS | (PICTURE_DEFINITIONS if with_pictures else {}),
-        not_measured=_WITH_PICTURES if with_pictures else _WITHOUT_PICTURES,
-    )
 
 
 def read_report(path: Path) -> Report:
@@ -133,8 +92,73 @@ def read_report(path: Path) -> Report:
     return Report.model_validate_json(read_bytes(path, "The report", "Run `ireu verify` again with --force"))
 
 
+def _look(
+    session: Session,
+    show: Show | None,
+    parent: Manifest,
+    gathered: Gathered,
+    encoders: tuple[Encoder, Encoder],
+    reader: PhotoReader,
+) -> _Seen:
+    """Draw, judge and attack, where there is a generator, and where features allow a verdict at all."""
+    if unusable(gathered.evidence) is not None:
+        return _Seen()
+    siege = plan_siege(session, parent, encoders, gathered.targets.photos, gathered.retained.flat, reader)
+    matcher = feature_matcher(gathered.evidence, session.config.verify.false_match_rate)
+    attacks = () if siege is None else besiege_features(siege, matcher)
+    if show is None:
+        return _Seen(figures=attacks)
+    photos = look_at_photos(session, show.panel, reader, (gathered.targets, gathered.retained))
+    calibrations, charts = _calibrate(session, show.panel, photos)
+    drawn, evidence = draw_all(session, show, parent, encoders, photos, reader)
+    figures = (*measure_quality(session, encoders[0], drawn, gathered.retained, reader), *attacks)
+    figures += _attack_pictures(session, show, parent, siege, photos)
+    return _Seen(drawn, evidence, calibrations, (*charts, *drawn_curves(evidence)), kept_plot(evidence), figures)
+
+
+def _attack_pictures(
+    session: Session, show: Show, parent: Manifest, siege: Siege | None, photos: Photos
+) -> tuple[Figure, ...]:
+    figures, gates = measure_gate(session, show.panel, photos, was_used(session, parent))
+    if siege is None:
+        return figures
+    evaded, passed = evade_gate(siege, show.panel, gates)
+    drawn = besiege_pictures(siege, show, photos, passed) if siege.drawn else ()
+    return (*figures, *evaded, *drawn)
+
+
+def _calibrate(session: Session, panel: Panel, photos: Photos) -> tuple[tuple[Calibration, ...], tuple[Curve, ...]]:
+    """Every recogniser on the run's own retained photos, before it says anything of targets."""
+    found: list[Calibration] = []
+    charts: list[Curve] = []
+    for number, net in enumerate(panel.recognisers):
+        retained = [rows for rows in photos.vectors[number][1] if len(rows)]
+        config = session.config
+        one, lines = calibrated(net.name, net.fingerprint, retained, config.judges, config.verify, config.seed)
+        found.append(one)
+        charts += lines
+    return tuple(found), tuple(charts)
+
+
+def _labelled(session: Session, gathered: Gathered) -> tuple[tuple[str, frozenset[int]], ...]:
+    if session.config.data.labels is None:
+        return ()
+    labels = read_labels(session.config.data.labels).of(gathered.retained)
+    for note in labels.notes:
+        session.talk.note(note)
+    numbers = [person[0].person for person in gathered.retained.photos]
+    return tuple((name, frozenset(positions)) for name, positions in groups_of(numbers, labels.values))
+
+
+def _file_digests(session: Session) -> list[str]:
+    """Keyed digests of files that decide the result and are no photos."""
+    config = session.config
+    files = [path for path in (config.data.labels, config.judges.image_model) if path is not None and path.is_file()]
+    return [session.run.keyed_digest(file_sha256(path)) for path in files]
+
+
 def _write(
-    session: Session, draft: Manifest, report: Report, drawn: tuple[Drawn, ...], out: Path, reader: PhotoReader
+    session: Session, draft: Manifest, report: Report, drawn: Sequence[Drawn], out: Path, reader: PhotoReader
 ) -> Manifest:
     written: list[Manifest] = []
     params = session.config.verify

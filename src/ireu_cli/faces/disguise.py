@@ -1,0 +1,249 @@
+"""What somebody does to a photo of a removed person to get it past the edit: moved, recoloured, worn down, covered.
+
+Every disguise is a pure function: one photo gives the same picture each time, in the photo's own shape. Lengths follow
+the picture or the face. Noise counts as a kind of blur: both take detail away.
+"""
+
+import io
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageEnhance
+
+from ireu_cli.errors import ConfigError
+from ireu_cli.faces.align import Points
+from ireu_cli.values import RgbImage
+
+Family = Literal["geometry", "colour", "compression", "blur", "occlusion", "mix"]
+Apply = Callable[[RgbImage, Points, RgbImage, RgbImage], RgbImage]
+"""(photo, its landmarks, another photo of the same person, a photo of somebody else) to a picture of the photo's shape:
+uint8, C-contiguous, its own memory. Landmarks are finite; photos may differ in size, not in where the face lies."""
+
+_BORDER = cv2.BORDER_REFLECT_101
+_GRAIN = 224
+"""Noise is drawn on at most so many pixels of the shorter side, or an encoder's own scaling would average it away."""
+
+
+@dataclass(frozen=True)
+class Disguise:
+    """One way of changing a photo: `name` is stable, `meaning` says it in the report."""
+
+    name: str
+    family: Family
+    meaning: str
+    apply: Apply
+
+
+def disguise(name: str) -> Disguise:
+    """Look a disguise up by its name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    known = {each.name: each for each in DISGUISES}
+    if name not in known:
+        raise ConfigError(f"There is no disguise called {name!r}", f"Choose from {', '.join(known)}")
+    return known[name]
+
+
+def _face_size(points: Points) -> float:
+    """The longer of eye distance and eyes to mouth, as one of them shrinks when a head turns or nods; pixels."""
+    lengths = np.linalg.norm([points[1] - points[0], points[3:].mean(0) - points[:2].mean(0)], axis=1)
+    return max(float(lengths.max()), 1.0)
+
+
+def _in_face(points: Points, places: list[tuple[float, float]]) -> Points:
+    """Places in the face as pixels (n, 2): (0, 0) lies between the eyes, y = 1 at the mouth, x is in face sizes."""
+    eyes, across = points[:2].mean(0), points[1] - points[0]
+    sideways = across * (_face_size(points) / max(float(np.linalg.norm(across)), 1e-6))
+    return np.asarray(eyes + np.array(places) @ np.stack([sideways, points[3:].mean(0) - eyes]))
+
+
+def _picture(values: Any) -> RgbImage:
+    """Values 0 to 255 of any type as a picture of its own: uint8, C-contiguous."""
+    return np.array(np.clip(np.rint(values), 0, 255), dtype=np.uint8, order="C")
+
+
+def _resized(image: RgbImage, width: int, height: int) -> RgbImage:
+    smaller = width < image.shape[1] or height < image.shape[0]
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_CUBIC))
+
+
+def _crop(photo: RgbImage, points: Points, *, scale: float) -> RgbImage:
+    """The window is moved inside the picture where the face sits near its border."""
+    height, width = photo.shape[:2]
+    rows, columns = round(scale * height), round(scale * width)
+    x, y = points.mean(0)
+    left = int(np.clip(round(x - columns / 2), 0, width - columns))
+    top = int(np.clip(round(y - rows / 2), 0, height - rows))
+    return _resized(photo[top : top + rows, left : left + columns], width, height)
+
+
+def _zoom_out(photo: RgbImage, _points: Points) -> RgbImage:
+    height, width = photo.shape[:2]
+    small = _resized(photo, round(0.8 * width), round(0.8 * height))
+    missing_y, missing_x = height - small.shape[0], width - small.shape[1]
+    top, left = missing_y // 2, missing_x // 2
+    return np.asarray(cv2.copyMakeBorder(small, top, missing_y - top, left, missing_x - left, _BORDER))
+
+
+def _shift(photo: RgbImage, _points: Points) -> RgbImage:
+    down, right = round(0.1 * photo.shape[0]), round(0.1 * photo.shape[1])
+    padded = np.pad(photo, ((down, 0), (right, 0), (0, 0)), mode="reflect")
+    return np.ascontiguousarray(padded[: photo.shape[0], : photo.shape[1]])
+
+
+def _rotate(photo: RgbImage, points: Points, *, degrees: float) -> RgbImage:
+    matrix = cv2.getRotationMatrix2D(points.mean(0).tolist(), degrees, 1.0)
+    return np.asarray(cv2.warpAffine(photo, matrix, photo.shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=_BORDER))
+
+
+def _grey(photo: RgbImage, _points: Points) -> RgbImage:
+    return np.ascontiguousarray(np.repeat(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[:, :, None], 3, axis=2))
+
+
+def _contrast(photo: RgbImage, _points: Points, *, factor: float) -> RgbImage:
+    return np.array(ImageEnhance.Contrast(Image.fromarray(photo)).enhance(factor))
+
+
+def _gamma(photo: RgbImage, _points: Points, *, gamma: float) -> RgbImage:
+    return np.ascontiguousarray(_picture(255 * (np.arange(256) / 255) ** gamma)[photo])
+
+
+def _hue(photo: RgbImage, _points: Points, *, degrees: float) -> RgbImage:
+    hsv = cv2.cvtColor(photo, cv2.COLOR_RGB2HSV_FULL)
+    # On the FULL scale a turn is 256 steps, so that the overflow of uint8 is the turn itself.
+    hsv[:, :, 0] += np.uint8(round(degrees / 360 * 256) % 256)
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
+
+
+def _gain(photo: RgbImage, _points: Points, *, red: float, green: float, blue: float) -> RgbImage:
+    return _picture(photo * np.array([red, green, blue]))
+
+
+def _jpeg(photo: RgbImage, _points: Points, *, quality: int) -> RgbImage:
+    file = io.BytesIO()
+    Image.fromarray(photo).save(file, "JPEG", quality=quality)
+    with Image.open(file) as image:
+        return np.array(image.convert("RGB"))
+
+
+def _blur(photo: RgbImage, points: Points, *, width: float) -> RgbImage:
+    return np.asarray(cv2.GaussianBlur(photo, (0, 0), width * _face_size(points), borderType=_BORDER))
+
+
+def _down_up(photo: RgbImage, _points: Points, *, factor: int) -> RgbImage:
+    height, width = photo.shape[:2]
+    return _resized(_resized(photo, max(1, round(width / factor)), max(1, round(height / factor))), width, height)
+
+
+def _noise(photo: RgbImage, _points: Points, *, deviation: float) -> RgbImage:
+    """Drawn from the pixels themselves: equal photos get equal noise, different ones unrelated noise."""
+    height, width = photo.shape[:2]
+    scale = min(1.0, _GRAIN / min(height, width))
+    random = np.random.default_rng(zlib.crc32(photo.tobytes()))
+    grain = random.standard_normal((round(scale * height), round(scale * width), 3))
+    return _picture(photo + deviation * cv2.resize(grain, (width, height), interpolation=cv2.INTER_NEAREST))
+
+
+def _covered(photo: RgbImage, shapes: list[Points], colour: tuple[int, int, int]) -> RgbImage:
+    """Fill polygons (n, 2) in pixels, with soft edges."""
+    picture = np.array(photo, order="C")
+    for shape in shapes:
+        # OpenCV takes whole numbers; shift=4 makes them sixteenths of a pixel.
+        cv2.fillPoly(picture, [np.rint(shape * 16).astype(np.int32)], colour, cv2.LINE_AA, shift=4)
+    return picture
+
+
+def _glasses(photo: RgbImage, points: Points) -> RgbImage:
+    """Two lenses, and one rim that joins them and reaches for the ears."""
+    turn: npt.NDArray[np.float64] = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    lens = _in_face(points, [(0.37 * float(np.cos(t)), 0.28 * float(np.sin(t)) + 0.03) for t in turn])
+    rim = _in_face(points, [(-0.95, -0.13), (0.95, -0.13), (0.95, -0.04), (-0.95, -0.04)])
+    aside = (points[1] - points[0]) / 2
+    return _covered(photo, [lens - aside, lens + aside, rim], (25, 22, 22))
+
+
+def _mask(photo: RgbImage, points: Points) -> RgbImage:
+    """A surgical mask: from the bridge of the nose over the cheeks to below the chin."""
+    half = [(0.0, 0.25), (0.3, 0.36), (0.92, 0.42), (0.88, 1.0), (0.58, 1.42), (0.2, 1.58)]
+    outline = half + [(-x, y) for x, y in reversed(half) if x > 0]
+    return _covered(photo, [_in_face(points, outline)], (160, 190, 205))
+
+
+def _eye_bar(photo: RgbImage, points: Points) -> RgbImage:
+    bar = _in_face(points, [(-0.95, -0.25), (0.95, -0.25), (0.95, 0.25), (-0.95, 0.25)])
+    return _covered(photo, [bar], (0, 0, 0))
+
+
+def _nose_square(photo: RgbImage, points: Points) -> RgbImage:
+    corners = 0.3 * _face_size(points) * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    return _covered(photo, [points[2] + corners], (127, 127, 127))
+
+
+def _flip(photo: RgbImage, _points: Points) -> RgbImage:
+    return np.array(photo[:, ::-1], order="C")
+
+
+def _mixed(with_whom: Literal["same", "other"], share: float) -> Apply:
+    """The face lies at the same place in all photos, so that fitting their sizes aligns the faces."""
+
+    def apply(photo: RgbImage, _points: Points, same: RgbImage, other: RgbImage) -> RgbImage:
+        added = _resized(same if with_whom == "same" else other, photo.shape[1], photo.shape[0])
+        return _picture((1 - share) * photo.astype(np.float64) + share * added)
+
+    return apply
+
+
+def _one(name: str, family: Family, meaning: str, change: Callable[[RgbImage, Points], RgbImage]) -> Disguise:
+    """A disguise that needs the photo and its landmarks only."""
+    return Disguise(name, family, meaning, lambda photo, points, _same, _other: change(photo, points))
+
+
+DISGUISES: tuple[Disguise, ...] = (
+    _one("flip", "geometry", "The photo is mirrored left to right.", _flip),
+    _one("crop-0.9", "geometry", "The photo is cut to 90% of its sides around the face.", partial(_crop, scale=0.9)),
+    _one("crop-0.8", "geometry", "The photo is cut to 80% of its sides around the face.", partial(_crop, scale=0.8)),
+    _one("crop-0.7", "geometry", "The photo is cut to 70% of its sides around the face.", partial(_crop, scale=0.7)),
+    _one("zoom-out-0.8", "geometry", "The photo is shrunk to 80% of its sides, mirrored around.", _zoom_out),
+    _one("shift", "geometry", "The photo is moved right and down by a tenth of its sides.", _shift),
+    _one("rotate-left-10", "geometry", "The photo is turned 10 degrees anticlockwise.", partial(_rotate, degrees=10)),
+    _one("rotate-right-10", "geometry", "The photo is turned 10 degrees clockwise.", partial(_rotate, degrees=-10)),
+    _one("rotate-left-20", "geometry", "The photo is turned 20 degrees anticlockwise.", partial(_rotate, degrees=20)),
+    _one("rotate-right-20", "geometry", "The photo is turned 20 degrees clockwise.", partial(_rotate, degrees=-20)),
+    _one("grey", "colour", "The photo has no colour.", _grey),
+    _one("brightness-0.5", "colour", "The photo is half as bright.", partial(_gain, red=0.5, green=0.5, blue=0.5)),
+    _one("brightness-1.6", "colour", "The photo is 1.6 times as bright.", partial(_gain, red=1.6, green=1.6, blue=1.6)),
+    _one("contrast-0.5", "colour", "The photo has half its contrast.", partial(_contrast, factor=0.5)),
+    _one("contrast-1.6", "colour", "The photo has 1.6 times its contrast.", partial(_contrast, factor=1.6)),
+    _one("gamma-0.5", "colour", "The photo's shadows are lifted by a gamma of 0.5.", partial(_gamma, gamma=0.5)),
+    _one("gamma-2", "colour", "The photo's shadows are deepened by a gamma of 2.", partial(_gamma, gamma=2.0)),
+    _one("hue-30", "colour", "Every hue of the photo is turned by 30 degrees.", partial(_hue, degrees=30)),
+    _one("cast-warm", "colour", "The photo has an orange cast.", partial(_gain, red=1.2, green=1, blue=0.75)),
+    _one("cast-cold", "colour", "The photo has a blue cast.", partial(_gain, red=0.75, green=1, blue=1.2)),
+    _one("jpeg-90", "compression", "The photo is saved as JPEG of quality 90.", partial(_jpeg, quality=90)),
+    _one("jpeg-50", "compression", "The photo is saved as JPEG of quality 50.", partial(_jpeg, quality=50)),
+    _one("jpeg-30", "compression", "The photo is saved as JPEG of quality 30.", partial(_jpeg, quality=30)),
+    _one("jpeg-10", "compression", "The photo is saved as JPEG of quality 10.", partial(_jpeg, quality=10)),
+    _one("blur-0.03", "blur", "The photo is blurred by 3% of the face's size.", partial(_blur, width=0.03)),
+    _one("blur-0.08", "blur", "The photo is blurred by 8% of the face's size.", partial(_blur, width=0.08)),
+    _one("down-up-2", "blur", "The photo is shrunk to half its sides and enlarged again.", partial(_down_up, factor=2)),
+    _one("down-up-3", "blur", "The photo is shrunk to a third and enlarged again.", partial(_down_up, factor=3)),
+    _one("down-up-4", "blur", "The photo is shrunk to a quarter and enlarged again.", partial(_down_up, factor=4)),
+    _one("noise-10", "blur", "Noise of 10 grey levels lies over the photo.", partial(_noise, deviation=10)),
+    _one("noise-25", "blur", "Noise of 25 grey levels lies over the photo.", partial(_noise, deviation=25)),
+    _one("glasses", "occlusion", "Dark glasses cover the eyes.", _glasses),
+    _one("mask", "occlusion", "A mask covers mouth and nose.", _mask),
+    _one("eye-bar", "occlusion", "A black bar covers the eyes.", _eye_bar),
+    _one("nose-square", "occlusion", "A grey square covers the nose.", _nose_square),
+    Disguise("mix-same", "mix", "The photo is averaged with another one of the same person.", _mixed("same", 0.5)),
+    Disguise("mix-other-0.25", "mix", "The photo is mixed with a quarter of somebody else's.", _mixed("other", 0.25)),
+    Disguise("mix-other-0.5", "mix", "The photo is averaged with somebody else's.", _mixed("other", 0.5)),
+)
+"""Every disguise, in the order of the report. Names are unique."""

@@ -1,0 +1,238 @@
+"""How well a recogniser tells people apart, and from which similarity on two photos count as one person.
+
+Impostor scores are the similarities of all pairs of photos of two people, genuine scores those of all pairs of photos
+of one person. Pairs share photos and people, so intervals come from resampling people (Bolle et al. 2004, "Error
+analysis of pattern recognition systems: the subsets bootstrap"): a pair of two people counts as often as the product
+of how often they were drawn, a pair of photos of one person as often as the person; a person drawn twice is never
+compared with themselves as if with another.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ireu_cli.maths.stats import Interval, interval, resampled_weights
+
+MOST_PAIRS = 200_000
+"""More pairs than these are sampled: at a false-match rate of 1e-4, 20 errors are left."""
+ERRORS = 20
+"""Impostor pairs above the threshold from which a rate is resolved: to 44 % (1.96 / sqrt(20)) if independent."""
+ALIKE = 1 - 1e-5
+"""All pairs as similar as this are one vector, but for rounding."""
+_NOT_FINITE = "it gives vectors that are not finite"
+_TOP = 10_000
+_CELLS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Similarities of pairs of photos, float64 (n,), and the people of each pair, int64 (n, 2)."""
+
+    values: Tensor
+    people: Tensor
+
+
+@dataclass(frozen=True)
+class CalibratedPoint:
+    """The threshold and the true-accept rate at one false-match rate; see `resolves` for `resolved`."""
+
+    false_match_rate: float
+    threshold: Interval
+    true_accept_rate: Interval
+    resolved: bool
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """A recogniser on people: its points where it has any, and whether it may judge.
+
+    `impostor` and `genuine` are the scores (n,) behind it, in no order; `needed` is the true-accept rate asked for.
+    """
+
+    photos: int
+    people: int
+    impostor: Tensor
+    genuine: Tensor
+    points: tuple[CalibratedPoint, ...]
+    needed: float
+    why_not: str | None
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may judge."""
+        return self.why_not is None
+
+
+def calibrate(
+    people: Sequence[Tensor],
+    rates: Sequence[float],
+    min_accept_rate: float,
+    at_rate: float,
+    resamples: int,
+    rng: torch.Generator,
+) -> CalibrationResult:
+    """Find thresholds and true-accept rates with 95 % intervals over people.
+
+    Args:
+        people: unit vectors (n_i, d) of each person's photos; empty ones are passed over.
+        rates: false-match rates, each above 0 and below 1.
+        min_accept_rate: true-accept rate that a recogniser has to reach at the false-match rate `at_rate`.
+        at_rate: see there; it need not be one of `rates`.
+        resamples: number of bootstrap resamples; with fewer than three people there are no intervals.
+        rng: source of the resampling, and of the sample where there are more than `MOST_PAIRS` pairs.
+
+    Returns:
+        Without points where no threshold or no true-accept rate can be found.
+    """
+    people = [person.double() for person in people if len(person)]
+    photos, none = sum(map(len, people)), torch.empty(0, dtype=torch.float64)
+    if not all(bool(torch.isfinite(person).all()) for person in people):
+        return CalibrationResult(photos, len(people), none, none, (), min_accept_rate, _NOT_FINITE)
+    impostor, genuine = pair_scores(people, rng) if people else (Scores(none, none), Scores(none, none))
+    why_not, points = _unfit(len(people), impostor, genuine), {}
+    if why_not is None:
+        weights = resampled_weights(len(people), resamples, rng)
+        points = _points(impostor, genuine, list(dict.fromkeys((*rates, at_rate))), weights)
+        why_not = _too_weak(points[at_rate], min_accept_rate)
+    found = tuple(points[rate] for rate in rates) if points else ()
+    return CalibrationResult(photos, len(people), impostor.values, genuine.values, found, min_accept_rate, why_not)
+
+
+def pair_scores(people: Sequence[Tensor], rng: torch.Generator) -> tuple[Scores, Scores]:
+    """Impostor and genuine scores of unit vectors (n_i, d), at least one person; at most `MOST_PAIRS` of each kind."""
+    sizes = torch.tensor([len(person) for person in people])
+    vectors, owner = torch.cat(list(people)), torch.arange(len(people)).repeat_interleave(sizes)
+    here, after = torch.arange(len(vectors)), sizes.cumsum(0)[owner]
+    pairs = [_pairs(after, torch.full_like(after, len(vectors)), rng), _pairs(here + 1, after, rng)]
+    impostor, genuine = (Scores(_cosines(vectors, pair), owner[pair]) for pair in pairs)
+    return impostor, genuine
+
+
+def resolves(pairs: int, people: int, rate: float) -> bool:
+    """Whether there is enough to speak of a false-match rate.
+
+    `ERRORS` pairs of photos are to lie above the threshold, and they are to come from at least one pair of people:
+    with fewer people, the threshold is that of the two who happen to look most alike.
+    """
+    return pairs * rate >= ERRORS and people * (people - 1) / 2 * rate >= 1
+
+
+def thresholds(scores: Scores, rates: Sequence[float], weights: Tensor) -> Tensor:
+    """The similarity that a share of the weighted impostor pairs exceeds; see `identity.match_threshold`.
+
+    Args:
+        scores: at least one pair.
+        rates: shares.
+        weights: how often each person counts, float64 (r, people).
+
+    Returns:
+        float64 (r, rates); NaN in rows without any pair of two people.
+    """
+    order = scores.values.argsort(descending=True, stable=True)
+    values, pairs, count = scores.values[order], scores.people[order], weights.shape[1]
+    met = torch.bincount(pairs[:, 0] * count + pairs[:, 1], minlength=count**2).view(count, count).double()
+    wanted = ((weights @ met) * weights).sum(1, keepdim=True) * torch.tensor(rates, dtype=torch.float64)
+    # Only the top of the scores decides; all of them where a resample puts more weight below it than expected.
+    top = min(len(values), max(_TOP, math.ceil(4 * max(rates) * len(values))))
+    index = _reached(pairs[:top], weights, wanted)
+    if int(index.max()) == top < len(values):
+        index = _reached(pairs, weights, wanted)
+    return values[index.clamp(max=len(values) - 1)].masked_fill(wanted <= 0, torch.nan)
+
+
+def accepted(scores: Scores, limits: Tensor, weights: Tensor) -> Tensor:
+    """Share of the weighted genuine pairs above each threshold.
+
+    Args:
+        scores: at least one pair; both people of a pair are the same.
+        limits: thresholds, float64 (r, rates).
+        weights: how often each person counts, float64 (r, people).
+
+    Returns:
+        float64 (r, rates); NaN where a threshold is NaN, and in rows without any pair.
+    """
+    above, owner = torch.zeros_like(limits), scores.people[:, 0]
+    for person in torch.unique(owner).tolist():
+        ordered = scores.values[owner == person].sort().values
+        higher = len(ordered) - torch.searchsorted(ordered, limits.contiguous(), right=True)
+        above += weights[:, person, None] * higher
+    every = weights @ torch.bincount(owner, minlength=weights.shape[1]).double()
+    return (above / every[:, None]).masked_fill(torch.isnan(limits), torch.nan)
+
+
+def _points(impostor: Scores, genuine: Scores, rates: Sequence[float], weights: Tensor) -> dict[float, CalibratedPoint]:
+    limits = thresholds(impostor, rates, weights)
+    shares = accepted(genuine, limits, weights)
+    return {
+        rate: CalibratedPoint(
+            rate,
+            _figure(limits[:, i]),
+            _figure(shares[:, i]),
+            resolves(len(impostor.values), weights.shape[1], rate),
+        )
+        for i, rate in enumerate(rates)
+    }
+
+
+def _figure(values: Tensor) -> Interval:
+    """A figure (1 + r,) with its interval; the sample itself always has one."""
+    return interval(values) or Interval(float(values[0]), None, None)
+
+
+def _unfit(people: int, impostor: Scores, genuine: Scores) -> str | None:
+    """Why nothing can be measured."""
+    if people < 2:
+        return "fewer than two people have a photo with a face"
+    if not len(genuine.values):
+        return "nobody has two photos with a face"
+    if min(float(impostor.values.min()), float(genuine.values.min())) >= ALIKE:
+        return "it gives nearly the same vector for every face"
+    return None
+
+
+def _too_weak(point: CalibratedPoint, needed: float) -> str | None:
+    """Why a recogniser that was measured may not judge."""
+    if point.threshold.value >= ALIKE:
+        return f"photos of two people have one vector more often than a false-match rate of {point.false_match_rate:g}"
+    if point.true_accept_rate.value < needed:
+        return (
+            f"it matches {point.true_accept_rate.value:.3f} of the pairs of photos of one person at a false-match rate "
+            f"of {point.false_match_rate:g}, and {needed:g} are needed"
+        )
+    return None
+
+
+def _pairs(start: Tensor, stop: Tensor, rng: torch.Generator) -> Tensor:
+    """Pairs of photo i with each of the photos from start[i] to before stop[i], int64 (n, 2); a sample of too many."""
+    counts = stop - start
+    ends = counts.cumsum(0)
+    total = int(ends[-1])
+    numbers = torch.arange(total)
+    if total > MOST_PAIRS:
+        # One from each of as many equal stretches.
+        places = torch.arange(MOST_PAIRS) + torch.rand(MOST_PAIRS, dtype=torch.float64, generator=rng)
+        numbers = (places * (total / MOST_PAIRS)).long().clamp(max=total - 1)
+    first = torch.searchsorted(ends, numbers, right=True)
+    return torch.stack([first, start[first] + numbers - (ends - counts)[first]], dim=1)
+
+
+def _cosines(vectors: Tensor, pairs: Tensor) -> Tensor:
+    """Cosines of pairs (n, 2) of rows, without holding all pairs at once."""
+    unit = torch.nn.functional.normalize(vectors, dim=1)
+    parts = [(unit[part[:, 0]] * unit[part[:, 1]]).sum(1) for part in torch.split(pairs, 8192)]
+    return torch.cat(parts).clamp(-1, 1)
+
+
+def _reached(pairs: Tensor, weights: Tensor, wanted: Tensor) -> Tensor:
+    """Index of the first pair with which the summed weights exceed what is wanted (r, rates); their number if none.
+
+    Where nothing is wanted, the index is 0.
+    """
+    parts, step = [], max(1, _CELLS // len(pairs))
+    for part, want in zip(torch.split(weights, step), torch.split(wanted, step), strict=True):
+        summed = (part[:, pairs[:, 0]] * part[:, pairs[:, 1]]).cumsum(1)
+        parts.append(torch.searchsorted(summed, want, right=True))
+    return torch.cat(parts).masked_fill(wanted <= 0, 0)

@@ -1,0 +1,78 @@
+"""Every knob of every step: what is asked for, nothing of how it went.
+
+One frozen model serves as the section of `ireu.toml`, as the argument of the step, and as the record in the
+manifest. Descriptions become the comments of `ireu.toml.example`.
+"""
+
+from pydantic import Field
+
+from ireu_cli.params.base import (
+    ARCFACE_LANDMARKS,
+    Dtype,
+    ExportFormat,
+    FacesMode,
+    Landmarks,
+    LocateMethod,
+    NameList,
+    Params,
+    RateList,
+    Scope,
+    Swapper,
+    Tap,
+    UnlearnMethod,
+)
+from ireu_cli.params.evidence import (
+    AttacksParams,
+    JudgesParams,
+    PicturesParams,
+    RecogniserParams,
+    RecordParams,
+    VerifyParams,
+)
+from ireu_cli.params.steps import DataParams, EncoderParams, ExportParams, LocateParams, RunParams, UnlearnParams
+
+__all__ = [
+    "ARCFACE_LANDMARKS",
+    "AttacksParams",
+    "Config",
+    "DataParams",
+    "Dtype",
+    "EncoderParams",
+    "ExportFormat",
+    "ExportParams",
+    "FacesMode",
+    "JudgesParams",
+    "Landmarks",
+    "LocateMethod",
+    "LocateParams",
+    "NameList",
+    "Params",
+    "PicturesParams",
+    "RateList",
+    "RecogniserParams",
+    "RecordParams",
+    "RunParams",
+    "Scope",
+    "Swapper",
+    "Tap",
+    "UnlearnMethod",
+    "UnlearnParams",
+    "VerifyParams",
+]
+
+
+class Config(Params):
+    """The whole of `ireu.toml`."""
+
+    seed: int = Field(0, ge=0, lt=2**31, description="every random choice follows from it")
+    run: RunParams = RunParams()
+    encoder: EncoderParams = EncoderParams()
+    data: DataParams = DataParams()
+    locate: LocateParams = LocateParams()
+    unlearn: UnlearnParams = UnlearnParams()
+    verify: VerifyParams = VerifyParams()
+    pictures: PicturesParams = PicturesParams()
+    judges: JudgesParams = JudgesParams()
+    attacks: AttacksParams = AttacksParams()
+    record: RecordParams = RecordParams()
+    export: ExportParams = ExportParams()

@@ -1,0 +1,45 @@
+"""What all parameters share: types, how lists are read from flags, and their base."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+Tap = Literal["pooled", "image_embeds", "penultimate", "last"]
+FacesMode = Literal["aligned", "detect"]
+LocateMethod = Literal["swap", "variance", "saliency", "random", "all"]
+UnlearnMethod = Literal["ireu", "global"]
+Swapper = Literal["blend", "insightface", "pairs"]
+Scope = Literal["global", "person", "photo"]
+Dtype = Literal["float32", "float16", "bfloat16"]
+ExportFormat = Literal["clip-folder"]
+
+# (x, y) of left eye, right eye, nose, left and right mouth corner as fractions of the picture: the 112 px
+# ArcFace template that insightface aligns to, seen from the viewer's left.
+ARCFACE_LANDMARKS = (0.3419, 0.4616, 0.6565, 0.4598, 0.5002, 0.6405, 0.3709, 0.8247, 0.6315, 0.8232)
+
+
+def comma_separated(value: Any) -> Any:
+    """Let one string, as it comes from a flag or the environment, stand for a list."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def json_list(value: Any) -> Any:
+    """Let one string, as it comes from a flag or the environment, stand for a list of tables in JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else []
+    except ValueError:
+        raise ValueError("must be a list of tables, in JSON where it comes from a flag") from None
+
+
+Landmarks = Annotated[tuple[float, ...], BeforeValidator(comma_separated), Field(min_length=10, max_length=10)]
+RateList = Annotated[tuple[Annotated[float, Field(gt=0, lt=0.5)], ...], BeforeValidator(comma_separated)]
+NameList = Annotated[tuple[str, ...], BeforeValidator(comma_separated)]
+
+
+class Params(BaseModel):
+    """Base of all parameter sets: frozen, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)

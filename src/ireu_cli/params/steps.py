@@ -1,0 +1,129 @@
+"""Parameters of making an edit: run, encoder, photos, locate, unlearn, export."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ireu_cli.params.base import (
+    Dtype,
+    ExportFormat,
+    FacesMode,
+    Landmarks,
+    LocateMethod,
+    Params,
+    Scope,
+    Swapper,
+    Tap,
+    UnlearnMethod,
+)
+
+
+class RunParams(Params):
+    """How a run behaves; none of it changes a result."""
+
+    run_dir: Path = Field(Path(".ireu"), description="private folder of the runs: key, cached features, checkpoints")
+    device: str = Field("cpu", description="torch device: cpu, cuda, cuda:1, mps")
+    batch_size: int = Field(16, ge=1, description="photos encoded at once")
+    checkpoint_seconds: float = Field(30.0, ge=0, description="at most this much work is lost when a run is killed")
+
+
+class EncoderParams(Params):
+    """Which encoder, and which of its tensors the generator reads."""
+
+    source: str = Field(
+        "portrait-mini",
+        description="portrait-mini (embedded), a folder of a CLIPVisionModelWithProjection, a .safetensors file, "
+        "or a hub id",
+    )
+    revision: str | None = Field(None, description="revision of a hub id")
+    tap: Tap = Field("image_embeds", description="tensor that the generator reads")
+    dtype: Dtype = Field("float32", description="dtype the encoder runs in")
+
+
+class DataParams(Params):
+    """Which photos, and how they are read."""
+
+    targets: Path | None = Field(None, description="people to unlearn: DIR/<person>/*.jpg, or DIR/*.jpg for one")
+    retain: Path | None = Field(None, description="other people, whose rendering must not change; same layout")
+    max_photos: int | None = Field(
+        None, ge=1, description="use at most this many photos of each target (seeded choice)"
+    )
+    retain_holdout: float = Field(
+        0.5, ge=0, lt=1, description="share of retained people that unlearning never sees and verify measures"
+    )
+    bad_photos: Literal["error", "skip"] = Field("error", description="what an unreadable photo does to the run")
+    labels: Path | None = Field(
+        None,
+        description="CSV whose first column is the folder name of a person and whose others are labels; results on "
+        "retained people are split by each label",
+    )
+    faces: FacesMode = Field(
+        "aligned",
+        description="aligned: the photos are what the encoder is to see; detect: find and crop the face first",
+    )
+    landmarks: Landmarks | None = Field(
+        None,
+        description="aligned photos: x, y of eyes, nose, mouth corners as fractions of the picture; unset: where "
+        "portrait-mini expects them, ArcFace's for every other encoder",
+    )
+    face_models: Path | None = Field(None, description="detect: root folder of insightface (holds models/<pack>/)")
+    face_pack: str = Field("buffalo_l", description="detect: name of the insightface pack")
+    crop_size: int = Field(224, ge=32, le=4096, description="detect: side of the aligned crop in pixels")
+    crop_margin: float = Field(
+        0.6, ge=0, le=4, description="detect: room around the ArcFace template, as a share of it"
+    )
+    max_megapixels: float = Field(64.0, gt=0, description="larger pictures are refused before they are decoded")
+
+
+class LocateParams(Params):
+    """How identity-related features are found."""
+
+    method: LocateMethod = Field(
+        "swap", description="swap (the paper's), variance, saliency, or the controls random and all"
+    )
+    top_fraction: float = Field(0.4, gt=0, le=1, description="share k of the features that the mask keeps")
+    swapper: Swapper = Field("blend", description="swap: built-in blend, an insightface inswapper, or your own pairs")
+    swapper_model: Path | None = Field(None, description="swap: the inswapper .onnx for swapper = insightface")
+    pairs: Path | None = Field(None, description="swap: DIR/<person>/<photo name>/*.jpg for swapper = pairs")
+    partners: int = Field(10, ge=1, description="swap: other people whose face is put into each photo")
+    saliency_steps: int = Field(4, ge=1, le=1000, description="saliency: denoising steps of each sketch")
+    saliency_draws: int = Field(4, ge=1, le=1000, description="saliency: sketches of each photo, each of other noise")
+    interchange_pairs: int = Field(
+        8, ge=0, description="pairs of people whose masked features are interchanged and drawn, as evidence; 0: none"
+    )
+
+
+class UnlearnParams(Params):
+    """How the encoder is trained away from the targets. Defaults are the paper's where it states one."""
+
+    method: UnlearnMethod = Field("ireu", description="ireu (masked) or global (the paper's baseline: mask of ones)")
+    alpha: float = Field(100.0, gt=0, description="length of the step from the photo to its virtual identity")
+    forget_weight: float = Field(0.1, gt=0, description="weight of the forget loss (the paper's lambda 1)")
+    learning_rate: float = Field(1e-5, gt=0, description="Adam's learning rate")
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"] = Field(
+        "auto", description="optimiser steps; auto: 1000 for one person, 2400 a person for more (12,000 for five)"
+    )
+    batch: int = Field(1, ge=1, description="target photos, and retained photos, in one step")
+    layers: str = Field(
+        "all",
+        description="trained parts: all, or a list of embeddings, pre_layernorm, block:N, blocks:A-B, "
+        "post_layernorm, projection",
+    )
+    direction: Literal["away", "toward"] = Field(
+        "away", description="away from the swapped face, as the paper writes it, or toward it"
+    )
+    mask_scope: Scope = Field("global", description="one mask for all, or the top features of each person or photo")
+    average_partners: bool = Field(True, description="shift averaged over all partners, or the first partner's alone")
+    null_share: float = Field(0.1, ge=0, lt=1, description="share of retain draws that are one of the two null images")
+    divergence_factor: float = Field(
+        2.0, gt=1, description="stop when a loss exceeds this many times what it may be at the start"
+    )
+
+
+class ExportParams(Params):
+    """What the drop-in encoder looks like."""
+
+    format: ExportFormat = Field("clip-folder", description="layout of the exported encoder")
+    dtype: Dtype = Field("float32", description="dtype of the exported weights, and in which it is verified again")
+    min_edit_kept: float = Field(0.5, gt=0, le=1, description="share of the edit that must survive rounding")

@@ -1,0 +1,6 @@
+"""The report as one self-contained page: no scripts, no network; pictures are part of the page."""
+
+from ireu_cli.report_page.page import page
+from ireu_cli.report_page.pictures import Picture
+
+__all__ = ["Picture", "page"]

@@ -1,0 +1,72 @@
+"""The page as a whole: its parts in order."""
+
+from collections.abc import Sequence
+
+from ireu_cli.report import Report
+from ireu_cli.report_page.appendix import definitions, every_figure, groups
+from ireu_cli.report_page.attacks import attacks
+from ireu_cli.report_page.charts import distributions, kept_charts
+from ireu_cli.report_page.forest import forest
+from ireu_cli.report_page.judged import controls, criteria
+from ireu_cli.report_page.markup import NOTHING, Html, el, join, section
+from ireu_cli.report_page.pictures import Picture, gallery
+from ireu_cli.report_page.record import erasure, limits, provenance, recognisers
+from ireu_cli.report_page.rival import rival
+from ireu_cli.report_page.style import STYLE
+from ireu_cli.report_page.summary import tiles, verdict, verified
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+"""What a browser may load for the page: nothing but what it holds."""
+
+
+def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
+    """Render the report as HTML.
+
+    Args:
+        report: what was found.
+        pictures: grids to show, each with a photo, the picture drawn before and the one drawn after in a column.
+    """
+    parts = _parts(report, pictures)
+    sections = join(section(key, title, content) for key, title, content in parts)
+    summary = el("header", verdict(report), verified(report), tiles(report), _contents(parts))
+    foot = el("footer", el("p", f"ireu {report.provenance.tool_version}, report schema {report.schema_version}."))
+    body = el("body", el("main", summary, sections), foot)
+    return f"<!doctype html>\n{el('html', _head(report), body, lang='en')}\n"
+
+
+def _parts(report: Report, pictures: Sequence[Picture]) -> list[tuple[str, str, Html]]:
+    """Key, title and content of each part that has content."""
+    parts = [
+        ("pictures", "Pictures", gallery(report, pictures)),
+        ("charts", "Charts", join((distributions(report), kept_charts(report), forest(report)))),
+        ("criteria", "Criteria", criteria(report)),
+        ("controls", "Controls", controls(report)),
+        ("attacks", "Attacks", attacks(report)),
+        ("gate", "The edit beside a face-match gate", rival(report)),
+        ("groups", "Groups of retained people", groups(report)),
+        ("figures", "All figures", every_figure(report)),
+        ("definitions", "Definitions", definitions(report)),
+        ("recognisers", "Recognisers", recognisers(report)),
+        ("limits", "What this does not say", limits(report)),
+        ("record", "Erasure record", erasure(report)),
+        ("provenance", "Provenance", provenance(report)),
+    ]
+    return [part for part in parts if part[2]]
+
+
+def _contents(parts: Sequence[tuple[str, str, Html]]) -> Html:
+    links = join(el("li", el("a", title, href=f"#{key}")) for key, title, _ in parts)
+    return el("nav", el("ol", links), cls="contents", aria_label="Contents") if links else NOTHING
+
+
+def _head(report: Report) -> Html:
+    return el(
+        "head",
+        el("meta", charset="utf-8"),
+        el("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light dark"),
+        el("title", f"Verification: {report.outcome}"),
+        el("link", rel="icon", href="data:,"),
+        el("style", Html(STYLE)),
+    )

@@ -1,0 +1,173 @@
+"""The top of the page: the outcome, why, the figures that matter most, and what was verified."""
+
+from ireu_cli.report import NO_ATTACK, WHITE_BOX, Figure, Outcome, Report
+from ireu_cli.report_page.markup import NOTHING, Html, code, el, join
+from ireu_cli.report_page.pick import attacked, before, criterion, generators, plain
+from ireu_cli.report_page.tables import icon
+from ireu_cli.report_page.words import counted, listing, number, place, sentence, span
+
+_SHORT = 12
+"""Characters of a digest that running text shows."""
+
+
+def verdict(report: Report) -> Html:
+    """The outcome as a word and a sign, and the reason."""
+    met = sum(c.met for c in report.controls)
+    passed = sum(c.outcome == "pass" for c in report.criteria)
+    tally = [
+        f"{met} of {counted(len(report.controls), 'control', 'controls')} met" if report.controls else None,
+        f"{passed} of {counted(len(report.criteria), 'criterion', 'criteria')} met" if report.criteria else None,
+    ]
+    chips = join(el("li", words) for words in tally if words)
+    heading = el(
+        "h1",
+        el("span", "Verification of an erasure", cls="kicker"),
+        icon(report.outcome),
+        el("span", sentence(report.outcome), cls="word"),
+    )
+    why = el("div", el("p", report.reason, cls="reason"), el("ul", chips, cls="tally") if chips else NOTHING)
+    return el("div", heading, why, cls=f"verdict {report.outcome}")
+
+
+def verified(report: Report) -> Html:
+    """What was verified, in plain sentences."""
+    subject, record = report.subject, report.record
+    encoders = (
+        "Two versions of one image encoder were compared, the original (",
+        code(subject.original_encoder[:_SHORT]),
+        ") and the edited (",
+        code(subject.edited_encoder[:_SHORT]),
+        "), ",
+    )
+    names = generators(report)
+    if report.level == "generator" and names:
+        drew = f"by what {'generators' if len(names) > 1 else 'generator'} {listing(names)} {_draw(len(names))}"
+        how = f"{drew} with either of them from the same photos, prompts and noise. "
+    else:
+        how = "by their features for the same photos; no pictures were judged. "
+    judges = [c.recogniser for c in report.recognisers if c.usable]
+    judged = f"Who is shown was judged by {listing(judges)}. " if judges else ""
+    about = (
+        f"The erasure is of {counted(record.people, 'person', 'people')}; of {record.photos_supplied} photos supplied, "
+        f"{record.photos_used} served to unlearn. "
+    )
+    served = f"The edited encoder was read at {subject.tap} and run in {subject.served_dtype}."
+    return el("p", *encoders, how, judged, about, served, cls="lead")
+
+
+def tiles(report: Report) -> Html:
+    """Key numbers of each generator, and of the encoder's features."""
+    cards = []
+    for generator in [*generators(report), None]:
+        found = [tile for tile in _tiles(report, generator) if tile]
+        if found:
+            cards.append(el("section", el("h2", place(generator)), el("dl", *found), cls="card"))
+    return el("div", *cards, cls="cards") if cards else NOTHING
+
+
+def _draw(count: int) -> str:
+    return "draw" if count > 1 else "draws"
+
+
+def _tiles(report: Report, generator: str | None) -> list[Html]:
+    if generator is None:
+        return [
+            _matched(report, None, "match_rate", "match", "Photos that still match"),
+            _single(
+                report, None, "feature_cosine", "retained", "retained_similarity", "Retained people's features kept"
+            ),
+            _attack(report, None),
+        ]
+    return [
+        _matched(report, generator, "reidentified", "reidentified", "Re-identified"),
+        _single(report, generator, "psnr", "retained", "retained_psnr", "Retained people's pictures, PSNR"),
+        _single(
+            report,
+            generator,
+            "delta_id",
+            "target-unseen",
+            "delta_id",
+            "How much more targets changed than others (delta_id)",
+        ),
+        _attack(report, generator),
+    ]
+
+
+def _matched(report: Report, generator: str | None, name: str, judged: str, words: str) -> Html:
+    """The worst recogniser's share before and after, of photos that unlearning did not use where there are any."""
+    for role, key, which in (
+        ("target-unseen", f"{judged}_unseen", "other photos"),
+        ("target-seen", f"{judged}_seen", "used photos"),
+    ):
+        found = plain(report, name, generator, role, "edited")
+        if found:
+            worst = max(found, key=lambda f: f.value)
+            first = before(report, worst)
+            return _tile(f"{words}, {which}", worst, first, _outcome(report, key, generator), len(found))
+    return NOTHING
+
+
+def _single(report: Report, generator: str | None, name: str, role: str, key: str, words: str) -> Html:
+    """The lowest of the recognisers."""
+    found = plain(report, name, generator, role, "change")
+    if not found and role == "target-unseen":
+        found = plain(report, name, generator, "target-seen", "change")
+    if not found:
+        return NOTHING
+    return _tile(words, min(found, key=lambda f: f.value), None, _outcome(report, key, generator), len(found))
+
+
+def _attack(report: Report, generator: str | None) -> Html:
+    """The judged attack that succeeds most often, and beside it what holding the original encoder adds."""
+    tried = [
+        f
+        for f in attacked(report, "attack_success")
+        if f.generator == generator and f.state == "edited" and f.attack != NO_ATTACK
+    ]
+    inside = [f for f in tried if (f.attack or "").startswith(WHITE_BOX)]
+    judged = [f for f in tried if f not in inside] or inside
+    if not judged:
+        return NOTHING
+    worst = max(judged, key=lambda f: f.value)
+    more = None
+    if inside and judged is not inside:
+        strongest = max(inside, key=lambda f: f.value)
+        more = f"With the original encoder at hand, {strongest.attack}: {number(strongest.value, strongest.unit)}"
+    outcome = None if judged is inside else _outcome(report, "attacks", generator)
+    return _tile(f"Worst attack, {worst.attack}", worst, before(report, worst), outcome, 1, more)
+
+
+def _outcome(report: Report, key: str, generator: str | None) -> Outcome | None:
+    found = criterion(report, key, generator)
+    return None if found is None else found.outcome
+
+
+def _tile(
+    words: str,
+    figure: Figure,
+    first: Figure | None,
+    outcome: Outcome | None,
+    judges: int,
+    more: str | None = None,
+) -> Html:
+    value = el("b", number(figure.value, figure.unit))
+    arrow = el("span", " \u2192 ", cls="arrow")
+    start = NOTHING if first is None else join((el("span", number(first.value, first.unit), cls="before"), arrow))
+    interval = span(figure)
+    by = f"{figure.measure}, the worst of {judges}" if judges > 1 else figure.measure
+    return el(
+        "div",
+        el("dt", words),
+        el("dd", start, value, cls="big"),
+        el("dd", _taken_over(figure) if interval is None else f"95\u00a0% interval {interval}", cls="small"),
+        el("dd", f"Measured by {by}", cls="small"),
+        None if more is None else el("dd", more, cls="small"),
+        None if outcome is None else el("dd", icon(outcome), f"criterion: {outcome}", cls=f"mark {outcome}"),
+        cls="tile",
+    )
+
+
+def _taken_over(figure: Figure) -> str:
+    """How little a figure without an interval rests on."""
+    what = ("picture", "pictures") if figure.generator is not None else ("photo", "photos")
+    return f"{counted(figure.photos, *what)} of {counted(figure.people, 'person', 'people')}, no interval"

@@ -1,0 +1,101 @@
+"""How numbers, roles and outcomes are put into words."""
+
+from collections.abc import Sequence
+
+from ireu_cli.report import Figure, Unit
+
+ROLES = {
+    "target-seen": "targets, used photos",
+    "target-unseen": "targets, other photos",
+    "look-alike": "look-alikes",
+    "retained": "retained people",
+    "null": "null images",
+}
+"""What the page calls the roles."""
+
+STATES = {"original": "before", "edited": "after", "change": "change"}
+
+_SHARES = (
+    "match_",
+    "reidentified",
+    "target_faces",
+    "retained_faces",
+    "adherence_drop",
+    "attacks",
+    "attack_success",
+    "original_shows_target",
+    "original_draws",
+    "photos_show_faces",
+    "no_op_fails",
+    "other_person_fails",
+    "tells_people_apart",
+)
+"""Beginnings of the names of criteria and controls on shares; the schema gives them no unit."""
+
+
+def number(value: float, unit: Unit) -> str:
+    """A value in its unit; a share as a percentage."""
+    ending = {"share": "\u00a0%", "dB": "\u00a0dB"}.get(unit, "")
+    return _bare(value, unit) + ending
+
+
+def span(figure: Figure) -> str | None:
+    """The interval of a figure without its unit; None where there is none."""
+    if figure.low is None or figure.high is None:
+        return None
+    return f"{_bare(figure.low, figure.unit)} to {_bare(figure.high, figure.unit)}"
+
+
+def unit_of(name: str) -> Unit:
+    """The unit of a criterion or control, by its name."""
+    if name.startswith(_SHARES):
+        return "share"
+    return "dB" if "psnr" in name else "ratio"
+
+
+def judged(value: float | None, unit: Unit) -> str:
+    """What a criterion or control found or needs."""
+    if value is None:
+        return "not measured"
+    if unit != "ratio":
+        return number(value, unit)
+    return f"{value:.0f}" if value == int(value) else f"{value:.3f}".rstrip("0").rstrip(".").replace("-", "\u2212")
+
+
+def rate(value: float) -> str:
+    """A false-match rate."""
+    return f"{100 * value:.4g}\u00a0%"
+
+
+def counted(count: int, singular: str, plural: str) -> str:
+    """A count with its noun."""
+    return f"{count} {singular if count == 1 else plural}"
+
+
+def listing(names: Sequence[str]) -> str:
+    """Names as they stand in a sentence."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def sentence(text: str) -> str:
+    """Text that begins with a capital."""
+    return text[:1].upper() + text[1:]
+
+
+def place(generator: str | None) -> str:
+    """Where a figure was taken: a generator's pictures, or the encoder's features."""
+    return "Encoder features" if generator is None else f"Generator {generator}"
+
+
+def _bare(value: float, unit: Unit) -> str:
+    """A value without the sign of its unit; distances reach from thousandths to hundreds."""
+    if unit == "share":
+        return _signed(100 * value, 1)
+    if unit == "distance":
+        return _signed(value, 1 if abs(value) >= 10 else 4)
+    return _signed(value, 1 if unit == "dB" else 3)
+
+
+def _signed(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "\u2212")

@@ -1,0 +1,135 @@
+"""Success of attacks: how often a removed person is found again in features, or in pictures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ireu_cli.maths.identity import IdentitySpace, centroid, match_threshold
+from ireu_cli.maths.stats import estimate
+from ireu_cli.params import VerifyParams
+from ireu_cli.report import NO_ATTACK, WHITE_BOX, Criterion, Definition, Figure, Role, State
+from ireu_cli.runtime import generator
+from ireu_cli.steps.figures import Evidence, identity_space
+from ireu_cli.steps.judgement import criterion
+
+ATTACK_DEFINITIONS = {
+    "attack_success": Definition(
+        text="Share of attempts after which the target is matched, at `false_match_rate`: in the tap's features, or in "
+        "the picture drawn, by the recogniser named. The attack `none` is the photo as it is. Of `seeds`, an attempt "
+        "is several pictures, and one that matches suffices.",
+        unit="share",
+        reference="photos of attacked targets, unseen ones first",
+    ),
+    "relearned": Definition(
+        text="Share of the target's other photos that match in the tap's features after the edited encoder was "
+        "fine-tuned on some photos for so many steps, to give again what the original encoder gave for them. Role "
+        "retained: the same photos of the target after fine-tuning on a retained person's photos instead.",
+        unit="share",
+        reference="photos of attacked targets that were not fine-tuned on",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class FeatureMatcher:
+    """Says whether features show a target: `enrolments` (people, d) in `space`, one threshold each."""
+
+    space: IdentitySpace
+    enrolments: Tensor
+    thresholds: Sequence[float]
+
+    @property
+    def measure(self) -> str:
+        """What the report calls it."""
+        return f"tap features, {self.space.kind}"
+
+    def match(self, features: Tensor, person: int) -> Tensor:
+        """Features (n, d) against the person's enrolment: float64 (n,), 1 or 0, NaN where features are not finite."""
+        scores = self.space(features) @ self.enrolments[person]
+        return torch.where(torch.isfinite(scores), (scores > self.thresholds[person]).double(), torch.nan)
+
+
+def feature_matcher(evidence: Evidence, rate: float) -> FeatureMatcher:
+    """Enrol the targets with the original encoder's view of the photos that unlearning used (all, without any).
+
+    Args:
+        evidence: finite features before the edit.
+        rate: false-match rate on retained people's photos.
+    """
+    space = identity_space(evidence)
+    everyone = torch.cat([space(person.original) for person in evidence.retained])
+    pools = [p.original[p.seen] if bool(p.seen.any()) else p.original for p in evidence.targets]
+    enrolments = torch.stack([centroid(space(pool)) for pool in pools])
+    return FeatureMatcher(space, enrolments, [match_threshold(everyone @ row, rate) for row in enrolments])
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What came of one attack, by attacked person: success of each attempt (n,), 1, 0, or NaN where nobody can tell."""
+
+    name: str
+    attack: str
+    state: State
+    measure: str
+    generator: str | None
+    by_person: Mapping[int, Tensor]
+    role: Role = "target-unseen"
+
+
+def attack_figures(tried: Sequence[Tried], params: VerifyParams, seed: int) -> tuple[Figure, ...]:
+    """Turn attempts into figures with intervals over people.
+
+    Args:
+        tried: attempts; those with nothing measured are left out.
+        params: false-match rate, resamples.
+        seed: decides the bootstrap.
+    """
+    figures = []
+    for one in tried:
+        rng = generator(seed, "bootstrap", one.name, one.attack, one.state, one.measure, one.generator or "", one.role)
+        values = [value[torch.isfinite(value)] for value in one.by_person.values()]
+        found = estimate(values, params.bootstrap, rng)
+        if found is not None:
+            figures.append(
+                Figure(
+                    name=one.name,
+                    role=one.role,
+                    state=one.state,
+                    measure=one.measure,
+                    generator=one.generator,
+                    attack=one.attack,
+                    false_match_rate=params.false_match_rate,
+                    value=found.value,
+                    low=found.low,
+                    high=found.high,
+                    photos=found.photos,
+                    people=found.people,
+                    unit="share",
+                )
+            )
+    return tuple(figures)
+
+
+def attack_criteria(figures: Sequence[Figure], params: VerifyParams) -> tuple[Criterion, ...]:
+    """Compare the attack that succeeds most often with the threshold, in features and for each generator.
+
+    Args:
+        figures: what `attack_figures` gave, and the gate's, which are passed over.
+        params: the threshold.
+    """
+    judged = [
+        f
+        for f in figures
+        if f.name == "attack_success"
+        and f.state == "edited"
+        and f.attack not in {None, NO_ATTACK}
+        and not str(f.attack).startswith(WHITE_BOX)
+    ]
+    criteria = []
+    for name in dict.fromkeys(figure.generator for figure in judged):
+        worst = max((f for f in judged if f.generator == name), key=lambda f: f.value)
+        meaning = f"share of attempts that the most successful attack ({worst.attack}) wins"
+        criteria.append(criterion("attacks", worst.value, "at most", params.max_attack_success, meaning, name))
+    return tuple(criteria)

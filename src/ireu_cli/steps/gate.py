@@ -1,0 +1,168 @@
+"""The rival: a face-match gate in front of an unedited generator, which refuses photos that match a target.
+
+A recogniser compares each photo with the targets' enrolments, made from the photos that unlearning was given, at the
+same false-match rate. A photo in which no face is found is let through.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ireu_cli.maths.identity import centroid, match_threshold
+from ireu_cli.maths.stats import estimate
+from ireu_cli.params import VerifyParams
+from ireu_cli.report import Definition, Figure, Role
+from ireu_cli.runtime import generator
+
+_GATE = "photos of the role; enrolments from the targets' photos that unlearning was given"
+GATE_DEFINITIONS = {
+    "gate_caught": Definition(
+        text="Share of the targets' photos that a face-match gate refuses: the photo matches its person's enrolment at "
+        "`false_match_rate`. An alternative to the edit, measured on the same photos.",
+        unit="share",
+        reference=_GATE,
+    ),
+    "gate_false_refusal": Definition(
+        text="Share of retained people's photos that the gate refuses because they match any target. Thresholds are "
+        "set on the other half of the retained people.",
+        unit="share",
+        reference="photos of retained people",
+    ),
+    "gate_evaded": Definition(
+        text="Share of attacked photos that the gate lets through.",
+        unit="share",
+        reference="photos of attacked targets",
+    ),
+    "gate_beaten": Definition(
+        text="Share of attacked photos that the gate lets through and from which the original encoder draws a picture "
+        "that matches the target: what an attack on the gate gains.",
+        unit="share",
+        reference="attacked photos that pictures were drawn from",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A gate with one recogniser: `enrolments` (people, d), one threshold each; NaN rows for nobody to enrol."""
+
+    recogniser: str
+    enrolments: Tensor
+    thresholds: Tensor
+
+    def refuses(self, vectors: Tensor, person: int) -> Tensor:
+        """Whether photos (n, d) match one person: float64 (n,), 1 or 0; without a face 0."""
+        scores = vectors.double() @ self.enrolments[person]
+        return (scores > self.thresholds[person]).double()
+
+    def refuses_any(self, vectors: Tensor) -> Tensor:
+        """Whether photos (n, d) match anybody: float64 (n,)."""
+        scores = vectors.double() @ self.enrolments.T
+        return (scores > self.thresholds).any(1).double()
+
+
+def make_gate(recogniser: str, targets: Sequence[Tensor], retained: Sequence[Tensor], rate: float) -> Gate:
+    """Enrol the targets and set the thresholds.
+
+    Args:
+        recogniser: its name.
+        targets: unit vectors (k, d) of each target's photos that unlearning was given; those without a face left out.
+        retained: the same of other people, whose photos set the thresholds.
+        rate: false-match rate for each target.
+    """
+    others = torch.cat([rows for rows in retained if len(rows)]).double()
+    width = others.shape[1]
+    enrolments = [
+        centroid(rows.double()) if len(rows) else torch.full((width,), torch.nan, dtype=torch.float64)
+        for rows in targets
+    ]
+    thresholds = [match_threshold(others @ row, rate) for row in enrolments]
+    return Gate(recogniser, torch.stack(enrolments), torch.tensor(thresholds, dtype=torch.float64))
+
+
+def gate_figures(
+    recogniser: str,
+    seen: Sequence[Tensor],
+    unseen: Sequence[Tensor],
+    retained: Sequence[Tensor],
+    params: VerifyParams,
+    seed: int,
+) -> tuple[Figure, ...]:
+    """What the gate catches, and whom it refuses without cause.
+
+    Args:
+        recogniser: its name.
+        seen: unit vectors (k, d) of each target's photos that unlearning was given; NaN rows without a face.
+        unseen: the same of their other photos.
+        retained: the same of retained people.
+        params: false-match rate, resamples.
+        seed: decides the bootstrap.
+    """
+    faces = [_faces(rows) for rows in retained]
+    known = [_faces(rows) for rows in seen]
+    if sum(bool(len(rows)) for rows in faces) < 2:
+        return ()
+    gate = make_gate(recogniser, known, faces, params.false_match_rate)
+    values: dict[tuple[str, Role], list[Tensor]] = {
+        ("gate_caught", "target-seen"): [
+            _own(gate, rows, faces, known, n, params.false_match_rate) for n, rows in enumerate(seen)
+        ],
+        ("gate_caught", "target-unseen"): [gate.refuses(rows, n) for n, rows in enumerate(unseen)],
+        ("gate_false_refusal", "retained"): _false_refusals(recogniser, known, faces, params.false_match_rate),
+    }
+    figures = []
+    for (name, role), by_person in values.items():
+        found = estimate(by_person, params.bootstrap, generator(seed, "bootstrap", name, role, recogniser))
+        if found is not None:
+            figures.append(
+                Figure(
+                    name=name,
+                    role=role,
+                    state="original",
+                    measure=recogniser,
+                    false_match_rate=params.false_match_rate,
+                    value=found.value,
+                    low=found.low,
+                    high=found.high,
+                    photos=found.photos,
+                    people=found.people,
+                    unit="share",
+                )
+            )
+    return tuple(figures)
+
+
+def let_through(gate: Gate, attacked: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """Whether the gate lets attacked photos (n, d) of a person through: float64 (n,), by person."""
+    return {person: 1 - gate.refuses(rows, person) for person, rows in attacked.items()}
+
+
+def _own(
+    gate: Gate, rows: Tensor, retained: Sequence[Tensor], known: Sequence[Tensor], person: int, rate: float
+) -> Tensor:
+    """Whether photos that the enrolment is made of are refused, each left out of it in turn."""
+    found = []
+    for place, row in enumerate(rows):
+        rest = _faces(torch.cat([rows[:place], rows[place + 1 :]]))
+        if not len(rest):
+            found.append(gate.refuses(row[None], person))
+            continue
+        others = [*known[:person], rest, *known[person + 1 :]]
+        found.append(make_gate(gate.recogniser, others, retained, rate).refuses(row[None], person))
+    return torch.cat(found) if found else torch.empty(0, dtype=torch.float64)
+
+
+def _false_refusals(
+    recogniser: str, targets: Sequence[Tensor], retained: Sequence[Tensor], rate: float
+) -> list[Tensor]:
+    halves = [[rows for place, rows in enumerate(retained) if place % 2 == half] for half in (0, 1)]
+    if not all(any(len(rows) for rows in half) for half in halves):
+        return []
+    gates = [make_gate(recogniser, targets, half, rate) for half in halves]
+    return [gates[1 - place % 2].refuses_any(rows) for place, rows in enumerate(retained) if len(rows)]
+
+
+def _faces(rows: Tensor) -> Tensor:
+    return rows[torch.isfinite(rows).all(1)]

@@ -1,0 +1,163 @@
+"""Attacks by somebody who holds the weights: noise on the photo, and fine-tuning of the encoder."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ireu_cli.models.clip import Encoder, read_tap
+from ireu_cli.models.generator import Generator, null_features
+from ireu_cli.params import Tap
+from ireu_cli.report import State
+from ireu_cli.runtime import generator as random_generator
+from ireu_cli.steps.attack_figures import FeatureMatcher, Tried
+from ireu_cli.steps.perturb import epsilon_budget, perturb, towards_face, towards_features
+from ireu_cli.steps.relearn import relearn, report_steps
+from ireu_cli.steps.saliency import Likeness
+from ireu_cli.values import Photo, RgbImage
+from ireu_cli.workflow.bypass import STATES, Siege, Victim
+from ireu_cli.workflow.drawing import Show
+from ireu_cli.workflow.judge import open_judge
+from ireu_cli.workflow.photos import Lens, flatten_tokens
+from ireu_cli.workflow.studio import Studio
+
+EPSILONS = (2, 4, 8)
+"""How far a pixel may move, in steps of 1/255."""
+_SKETCH_STEPS = 4
+"""Denoising steps through which gradients are taken."""
+
+
+def noise_on_features(
+    siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim]
+) -> Iterator[tuple[str, State, Tensor]]:
+    """Noise that brings the edited encoder's features of a photo towards the original's.
+
+    Yields:
+        Name, state, and the features (n, …, d) that the encoder of that state gives of the noisy photos.
+    """
+    for epsilon in EPSILONS:
+        pixels = noisy_pixels(siege, lenses, victims, epsilon)
+        for lens, state in zip(lenses, STATES, strict=True):
+            yield f"pgd-{epsilon}", state, features_of(lens.encoder, lens.tap, pixels)
+
+
+def noisy_pixels(siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim], epsilon: int) -> Tensor:
+    """The victims' photos with noise of at most epsilon / 255, as the encoder is given them: (n, 3, side, side)."""
+    known = (lenses[0].tap, epsilon, tuple(victims))
+    if known not in siege.noise:
+        siege.noise[known] = _noisy_pixels(siege, lenses, victims, epsilon)
+    return siege.noise[known]
+
+
+def _noisy_pixels(siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim], epsilon: int) -> Tensor:
+    before, after = lenses
+    model = after.encoder.model
+    weight = next(model.parameters())
+    processor = after.encoder.processor
+    budget, low, high = epsilon_budget(epsilon, processor.image_mean, processor.image_std)
+    size, found = siege.session.config.run.batch_size, []
+    steps = siege.session.config.attacks.pgd_steps
+    label = f"noise of {epsilon}/255"
+    with siege.session.timed("attack"), siege.session.talk.progress(label, len(victims)) as advance:
+        for start in range(0, len(victims), size):
+            photos = [victim.photo for victim in victims[start : start + size]]
+            loss = towards_features(
+                lambda pixels: read_tap(model, pixels.to(weight.dtype), after.tap),
+                before.features(photos).to(weight.device),
+            )
+            clean = before.pixels(photos).to(weight.device)
+            found.append(perturb(clean, loss, budget, low, high, steps).cpu())
+            advance(len(photos), "")
+    return torch.cat(found)
+
+
+def features_of(encoder: Encoder, tap: Tap, pixels: Tensor) -> Tensor:
+    """Features float32 (n, …, d), on the CPU, of pixels (n, 3, side, side), in small pieces."""
+    weight = next(encoder.model.parameters())
+    with torch.no_grad():
+        parts = [read_tap(encoder.model, part.to(weight.device, weight.dtype), tap) for part in torch.split(pixels, 16)]
+    return torch.cat([part.float().cpu() for part in parts])
+
+
+def picture_of(encoder: Encoder, pixels: Tensor) -> RgbImage:
+    """Preprocessed pixels (3, side, side) as a picture, for whoever looks at it."""
+    mean, std = (
+        torch.tensor(part).view(3, 1, 1) for part in (encoder.processor.image_mean, encoder.processor.image_std)
+    )
+    picture: RgbImage = ((pixels * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    return picture
+
+
+def noise_through_generator(siege: Siege, show: Show, generator: Generator, lenses: tuple[Lens, Lens]) -> Tensor:
+    """Noise of at most 8 / 255 that makes a generator draw the person: (n, 3, side, side), for the victims drawn from.
+
+    The attacker looks through the generator with the embedded recogniser, so what that one says of the result says
+    least.
+    """
+    before, after = lenses
+    model, processor = after.encoder.model, after.encoder.processor
+    weight = next(model.parameters())
+    judge = open_judge(show.bundle, siege.session.config.run.device)
+    studio = Studio(generator, judge, show.bundle.prompt, null_features(after.encoder, after.tap))
+    budget, low, high = epsilon_budget(EPSILONS[-1], processor.image_mean, processor.image_std)
+    steps, found = siege.session.config.attacks.generator_steps, []
+    with siege.session.timed("attack"), siege.session.talk.progress("noise through", len(siege.drawn)) as advance:
+        for victim in siege.drawn:
+            rng = random_generator(siege.session.config.seed, "attacks", "sketch", victim.person, victim.photo.index)
+            face = studio.face(siege.reader.face(victim.photo))
+            likeness = studio.likeness(face, [int(torch.randint(2**31, (1,), generator=rng))], _SKETCH_STEPS)
+
+            def drawn_from(pixels: Tensor, of: Likeness = likeness) -> tuple[Tensor, Tensor]:
+                return of(read_tap(model, pixels.to(weight.dtype), after.tap))
+
+            clean = before.pixels([victim.photo]).to(weight.device)
+            found.append(perturb(clean, towards_face(drawn_from), budget, low, high, steps).cpu())
+            advance(1, generator.name)
+    return torch.cat(found)
+
+
+def relearning(siege: Siege, lenses: tuple[Lens, Lens], matcher: FeatureMatcher) -> list[Tried]:
+    """Fine-tune the edited encoder on a person's photos, and on somebody else's as a control.
+
+    Returns:
+        For each step looked at, whether the target's other photos match; role retained for the control.
+    """
+    params = siege.session.config.attacks
+    people = dict.fromkeys(victim.person for victim in siege.victims)
+    marks = report_steps(params.relearn_steps)
+    found: dict[tuple[str, int], dict[int, Tensor]] = {}
+    total = 2 * len(people) * params.relearn_steps
+    with siege.session.timed("attack"), siege.session.talk.progress("relearning", total) as advance:
+        for person in people:
+            train, probes = _split(siege.everyone[person], params.relearn_photos)
+            control = [victim.other for victim in siege.victims if victim.person == person]
+            for role, photos in (("target", train), ("control", list(dict.fromkeys(control))[: len(train)])):
+                if not probes or not photos:
+                    continue
+                lenses[0].encode_items(
+                    [lenses[0].item(photo) for photo in photos], "--retain", "photos to fine-tune on"
+                )
+                steps = relearn(
+                    lenses[1].encoder, lenses[1].tap, lenses[0].pixels(photos), lenses[0].features(photos),
+                    lenses[0].pixels(probes), steps=params.relearn_steps, rate=params.relearn_rate, report_at=marks,
+                    seed=siege.session.config.seed, progress=lambda _step: advance(1, ""),
+                )  # fmt: skip
+                for one in steps:
+                    hits = matcher.match(flatten_tokens(one.features), person)
+                    found.setdefault((role, one.step), {})[person] = hits
+    return [
+        Tried(
+            "relearned", f"relearn-{step}", "edited", matcher.measure, None, values,
+            "target-unseen" if role == "target" else "retained",
+        )
+        for (role, step), values in found.items()
+    ]  # fmt: skip
+
+
+def _split(photos: Sequence[Photo], count: int) -> tuple[list[Photo], list[Photo]]:
+    """Photos to fine-tune on, those that unlearning used first, and photos to look at, of which it used none if it can.
+
+    `photos` come with the unseen ones first; at most half of them are trained on.
+    """
+    count = min(count, len(photos) // 2)
+    return (list(photos[-count:]), list(photos[:-count])) if count else ([], list(photos))

@@ -1,0 +1,119 @@
+"""How far sets of drawn pictures are from photos, before and after the edit: whose features, of which pictures."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ireu_cli.faces.folder import People
+from ireu_cli.faces.read import PhotoReader
+from ireu_cli.features import Item
+from ireu_cli.manifest import digest_of
+from ireu_cli.models.clip import Encoder
+from ireu_cli.models.image_net import ImageNetFeatures, load_image_net
+from ireu_cli.report import Figure
+from ireu_cli.steps.quality import Sets, distances, scaled
+from ireu_cli.store.features import FeatureCache
+from ireu_cli.values import Photo, RgbImage
+from ireu_cli.workflow.drawing import Drawn
+from ireu_cli.workflow.photos import Lens
+from ireu_cli.workflow.session import Session
+
+_FEWEST = 20
+"""With fewer pictures in a set the distances say nothing."""
+_OTHER_PHOTOS = 2
+"""Photos of each retained person who was not drawn, to compare with."""
+
+_Loads = dict[str, Callable[[], RgbImage]]
+"""Pictures and photos by the name of their content."""
+
+
+def measure_quality(
+    session: Session, encoder: Encoder, drawn: Sequence[Drawn], retained: People, reader: PhotoReader
+) -> tuple[Figure, ...]:
+    """Measure on the original encoder's features, and on those of `judges.image_model` where there is one.
+
+    Args:
+        session: the run.
+        encoder: the original one; `image_embeds` are taken, as they describe the whole picture.
+        drawn: what the generators drew.
+        retained: the retained people drawn from, and others.
+        reader: reads the photos.
+
+    Raises:
+        ModelError: the image model cannot be loaded.
+    """
+    path = session.config.judges.image_model
+    net = None if path is None else load_image_net(path, session.config.run.device)
+    lens = Lens(session, encoder, reader, "image_embeds")
+    figures: list[Figure] = []
+    for plan in drawn:
+        numbers = [n for n, shot in enumerate(plan.shots) if shot.role == "retained" and shot.edit is None]
+        if len(numbers) < _FEWEST:
+            continue
+        label = f"pictures of generator {plan.generator} for KID"
+        chosen = _Chosen(plan, numbers, retained, reader)
+        sets = chosen.sets(_by_encoder(lens, chosen.loads, label))
+        figures += distances(plan.generator, "original encoder, image_embeds at unit RMS", scaled(sets))
+        if net is not None:
+            sets = chosen.sets(_by_network(session, net, chosen.loads, label))
+            figures += distances(plan.generator, f"image model {net.fingerprint[:12]}", sets)
+    return tuple(figures)
+
+
+class _Chosen:
+    """The pictures that are compared, the photos they were drawn from, and photos of people who were not drawn."""
+
+    def __init__(self, plan: Drawn, numbers: Sequence[int], retained: People, reader: PhotoReader) -> None:
+        shots = [plan.shots[n] for n in numbers]
+        self._people = list(dict.fromkeys(shot.photo.person for shot in shots))
+        own = {photo: self._key(reader, photo) for photo in dict.fromkeys(shot.photo for shot in shots)}
+        undrawn = [person for person in retained.photos if person[0].person not in {s.photo.person for s in plan.shots}]
+        others = [{photo: self._key(reader, photo) for photo in person[:_OTHER_PHOTOS]} for person in undrawn]
+        self._real = [[key for photo, key in own.items() if photo.person == one] for one in self._people]
+        self._others = [list(person.values()) for person in others]
+        self._sides = [
+            [[plan.keys[state][n] for n in numbers if plan.shots[n].photo.person == one] for one in self._people]
+            for state in (0, 1)
+        ]
+        self.loads: _Loads = {}
+        for photos in (own, *others):
+            self.loads |= {key: _photo(reader, photo) for photo, key in photos.items()}
+        for state in (0, 1):
+            self.loads |= {plan.keys[state][n]: _picture(plan, n, state) for n in numbers}
+
+    def sets(self, rows: Mapping[str, Tensor]) -> Sets:
+        """Features (1, d) of every picture and photo, by person."""
+
+        def joined(people: Sequence[Sequence[str]]) -> list[Tensor]:
+            return [torch.cat([rows[key] for key in keys]) for keys in people]
+
+        return Sets(joined(self._real), joined(self._sides[0]), joined(self._sides[1]), joined(self._others))
+
+    @staticmethod
+    def _key(reader: PhotoReader, photo: Photo) -> str:
+        return digest_of([reader.name, photo.sha256])
+
+
+def _by_encoder(lens: Lens, loads: _Loads, label: str) -> dict[str, Tensor]:
+    items = [Item(key, f"picture {n + 1} for KID", load) for n, (key, load) in enumerate(loads.items())]
+    lens.encode_items(items, "--retain", label)
+    return {key: lens.cache.get([key]) for key in loads}
+
+
+def _by_network(session: Session, net: ImageNetFeatures, loads: _Loads, label: str) -> dict[str, Tensor]:
+    cache = FeatureCache(session.run.features / f"image-model-{net.fingerprint[:32]}")
+    with session.timed("quality"), session.talk.progress(label, len(loads)) as advance:
+        for key, load in loads.items():
+            if cache.missing([key]):
+                cache.put([key], net.features([load()]))
+            advance(1, "")
+    return {key: cache.get([key]) for key in loads}
+
+
+def _photo(reader: PhotoReader, photo: Photo) -> Callable[[], RgbImage]:
+    return lambda: reader.image(photo)
+
+
+def _picture(plan: Drawn, number: int, state: int) -> Callable[[], RgbImage]:
+    return lambda: plan.picture(number, state)

@@ -1,0 +1,82 @@
+"""What each attack hands to the encoder, and who is attacked."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ireu_cli.params import Config
+from ireu_cli.steps.judgement import others_stay
+from ireu_cli.values import Photo
+from ireu_cli.workflow.bypass import AVERAGE, Siege, Victim, attacked_features, by_person, plan_siege
+from ireu_cli.workflow.session import Session
+
+PEOPLE = [[Photo(p, n, Path("x"), f"{p}-{n}") for n in range(6)] for p in range(3)]
+OTHERS = [Photo(9, n, Path("x"), f"9-{n}") for n in range(4)]
+
+
+class Rows:
+    """A lens that gives the photo's number as its feature."""
+
+    def features(self, photos: Any) -> torch.Tensor:
+        return torch.tensor([[float(10 * photo.person + photo.index)] for photo in photos])
+
+
+class Key:
+    """A run folder whose keyed digest is the digest."""
+
+    def keyed_digest(self, sha256: str) -> str:
+        return sha256
+
+
+def session(**attacks: Any) -> Any:
+    config = Config().model_copy(update={"attacks": Config().attacks.model_copy(update=attacks)})
+    return type("Fake", (Session,), {"__init__": lambda self: None, "config": config, "run": Key()})()
+
+
+def plan(**attacks: Any) -> Siege:
+    class Delta:
+        targets = tuple(type("P", (), {"photos": tuple(f"{p}-{n}" for n in (0, 1, 2))}) for p in range(3))
+
+    found = plan_siege(session(**attacks), Delta(), (None, None), PEOPLE, OTHERS, None)  # type: ignore[arg-type]
+    assert found is not None
+    return found
+
+
+def test_unseen_photos_are_attacked_first_and_partners_are_who_they_should_be() -> None:
+    siege = plan(people=2, photos=4, drawn=2)
+    assert [(v.person, v.photo.index) for v in siege.victims] == [(p, n) for p in (0, 1) for n in (3, 4, 5, 0)]
+    assert [(v.person, v.photo.index) for v in siege.drawn] == [(p, n) for p in (0, 1) for n in (3, 4)]
+    for victim in siege.victims:
+        assert victim.same != victim.photo
+        assert victim.same.person == victim.photo.person == victim.person
+        assert victim.other.person == 9
+
+
+def test_nothing_is_planned_without_attacks_or_others() -> None:
+    wanted = session(suite=("none",))
+    assert plan_siege(wanted, None, (None, None), PEOPLE, OTHERS, None) is None  # type: ignore[arg-type]
+    assert plan_siege(session(), None, (None, None), PEOPLE, [], None) is None  # type: ignore[arg-type]
+
+
+def test_features_are_averaged_over_the_person() -> None:
+    siege = plan(people=2, photos=1, drawn=1)
+    victim = siege.victims[1]
+    plain = attacked_features(siege, Rows(), victim=victim, attack="none")  # type: ignore[arg-type]
+    assert plain.tolist() == [[13.0]]
+    averaged = attacked_features(siege, Rows(), victim=victim, attack=AVERAGE)  # type: ignore[arg-type]
+    torch.testing.assert_close(averaged, torch.tensor([[sum((13, 14, 15, 10, 11)) / 5]]))
+
+
+def test_values_are_joined_by_person() -> None:
+    victims = [Victim(p, PEOPLE[p][n], PEOPLE[p][0], OTHERS[0]) for p, n in ((0, 1), (2, 1), (0, 2))]
+    found = by_person(victims, [torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([3.0])])
+    assert {person: values.tolist() for person, values in found.items()} == {0: [1.0, 3.0], 2: [2.0]}
+
+
+def test_the_measure_that_tells_people_apart_worst_decides_the_control() -> None:
+    params = Config().verify
+    assert others_stay([0.0, None, 0.5], params).found == 0.5
+    assert not others_stay([0.0, None, 0.5], params).met
+    assert others_stay([0.0, 0.04], params).met
+    assert not others_stay([None], params).met
