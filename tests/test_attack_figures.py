@@ -59,14 +59,17 @@ def test_the_most_successful_attack_decides_and_white_box_attacks_do_not() -> No
         success("flip", 0.9, state="original"),
         success("seeds-8", 0.3, "A"), success("relearn-5", 1.0, "A"),
     ]  # fmt: skip
-    features, drawn = attack_criteria(figures, PARAMS)
+    features, drawn, unknown = attack_criteria(figures, (None, "A", "B"), PARAMS)
     assert (features.generator, features.outcome) == (None, "pass")
     assert features.found == pytest.approx(0.2)
     assert "grey" in features.meaning
     assert (drawn.generator, drawn.outcome) == ("A", "fail")
     assert drawn.found == pytest.approx(0.3)
     assert "seeds-8" in drawn.meaning
-    assert attack_criteria([success("pgd-2", 1.0)], PARAMS) == ()
+    assert (unknown.generator, unknown.outcome, unknown.found) == ("B", "inconclusive", None)
+    assert attack_criteria([success("pgd-2", 1.0)], (), PARAMS) == ()
+    (noise,) = attack_criteria([success("pgd-generator", 1.0)], (None,), PARAMS)
+    assert noise.outcome == "fail"
 
 
 def test_the_gate_catches_targets_and_hardly_anybody_else() -> None:
@@ -96,8 +99,11 @@ def test_photos_without_a_face_pass_the_gate() -> None:
     gate = make_gate("who", [faces("target", 0, 5), torch.empty(0, D)], retained, 0.01)
     rows = torch.cat([faces("target", 0, 6)[5:], torch.full((1, D), torch.nan)])
     assert gate.refuses(rows, 0).tolist() == [1, 0]
-    assert gate.refuses(rows, 1).tolist() == [0, 0]
+    assert torch.isnan(gate.refuses(rows, 1)).all()
     assert gate.refuses_any(rows).tolist() == [1, 0]
     hidden = [torch.full((3, D), torch.nan)]
     found = {(f.name, f.role): f.value for f in gate_figures("who", hidden, hidden, retained, PARAMS, 0)}
-    assert found["gate_caught", "target-seen"] == 0
+    assert ("gate_caught", "target-seen") not in found
+    only = [faces("target", 0, 1)]
+    found = {(f.name, f.role): f.value for f in gate_figures("who", only, only, retained, PARAMS, 0)}
+    assert ("gate_caught", "target-seen") not in found, "a photo that is the whole enrolment matches itself"

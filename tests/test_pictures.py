@@ -14,6 +14,7 @@ from ireu_cli.params import PicturesParams, VerifyParams
 from ireu_cli.report import Criterion, Figure, Role
 from ireu_cli.runtime import generator
 from ireu_cli.steps.compare import adherence, likeness
+from ireu_cli.steps.curves import drawn_curves, kept_plot
 from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria, share_removed
 from ireu_cli.steps.pictures import PICTURE_DEFINITIONS, GeneratorEvidence, PersonPictures, measure_pictures
 from ireu_cli.steps.shots import Shot, nearest, plan_shots
@@ -67,7 +68,7 @@ def figure(found: Sequence[Figure], name: str, role: str, state: str, edit: str 
 
 
 def judged(evidence: GeneratorEvidence, params: VerifyParams = PARAMS) -> dict[str, Criterion]:
-    criteria = picture_criteria(evidence.generator, measure_pictures(evidence, params, 0), params)
+    criteria = picture_criteria([evidence], measure_pictures(evidence, params, 0), params)
     return {criterion.name: criterion for criterion in criteria}
 
 
@@ -235,6 +236,51 @@ def test_the_worst_recogniser_decides() -> None:
     measures = {f.measure for f in verified.figures if f.name == "reidentified"}
     assert measures == {"tiny", "second"}
     assert len([f for f in verified.figures if f.name == "psnr" and f.role == "retained"]) == 1
+
+
+@pytest.mark.parametrize("who", [[0], [0, 1, 2]])
+def test_a_recogniser_that_says_nothing_of_a_target_leaves_no_verdict_to_the_others(who: list[int]) -> None:
+    """Faces are drawn and found, but the second recogniser has no vector of these targets: inconclusive, not passed."""
+
+    def mute(p: PersonPictures) -> PersonPictures:
+        gone = torch.full_like(p.edited, torch.nan)
+        return replace(p, edited=gone, photos=p.photos[:0], found=torch.ones(len(gone), 2, dtype=torch.bool))
+
+    groups: dict[Role, Any] = {**shown().groups}
+    for role in ("target-seen", "target-unseen"):
+        groups[role] = [mute(p) if n in who else p for n, p in enumerate(groups[role])]
+    second = replace(shown(), recogniser="second", first=False, groups=groups)
+    verified = verify(features(), PARAMS, 0, [shown(), second])
+    outcomes = {c.name: c.outcome for c in verified.criteria if c.generator == "A"}
+    assert outcomes["reidentified_seen"] == outcomes["reidentified_unseen"] == "inconclusive"
+    assert verified.outcome == "inconclusive"
+
+
+def test_a_target_without_a_face_in_any_photo_is_not_passed_over() -> None:
+    groups: dict[Role, Any] = {**shown().groups}
+    for role in ("target-seen", "target-unseen"):
+        groups[role] = [*groups[role], replace(person(77, None, "none"), photos=unit().expand(0, D))]
+    verified = verify(features(), PARAMS, 0, [replace(shown(), groups=groups)])
+    assert verified.outcome != "pass"
+    outcomes = {c.name: c.outcome for c in verified.criteria if c.generator == "A"}
+    assert outcomes["reidentified_unseen"] == "inconclusive"
+
+
+def test_an_edit_that_can_no_longer_be_measured_is_no_longer_shown() -> None:
+    def lost(p: PersonPictures) -> PersonPictures:
+        return replace(p, adheres=torch.where(torch.isnan(p.adheres), p.adheres, torch.tensor([1.0, torch.nan])))
+
+    groups: dict[Role, Any] = {**shown().groups, "retained": [lost(p) for p in shown().groups["retained"]]}
+    assert failing(replace(shown(), groups=groups)) == {"adherence_drop"}
+
+
+def test_charts_leave_out_what_is_no_number() -> None:
+    broken = [replace(p, photos=torch.full_like(p.photos, torch.nan)) for p in shown().groups["retained"][:2]]
+    groups: dict[Role, Any] = {**shown().groups, "retained": [*broken, *shown().groups["retained"][2:]]}
+    evidence = replace(shown(), groups=groups, target_photos=[p.photos for p in shown().groups["target-seen"]])
+    (plot,) = kept_plot([evidence])
+    assert len(plot.changes) == 40 - 2
+    assert {curve.kind for curve in drawn_curves([evidence])} == {"drawn"}
 
 
 def test_matches_are_counted_at_lower_rates_where_photos_resolve_them() -> None:

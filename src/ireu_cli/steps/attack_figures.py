@@ -112,11 +112,14 @@ def attack_figures(tried: Sequence[Tried], params: VerifyParams, seed: int) -> t
     return tuple(figures)
 
 
-def attack_criteria(figures: Sequence[Figure], params: VerifyParams) -> tuple[Criterion, ...]:
+def attack_criteria(
+    figures: Sequence[Figure], attacked: Sequence[str | None], params: VerifyParams
+) -> tuple[Criterion, ...]:
     """Compare the attack that succeeds most often with the threshold, in features and for each generator.
 
     Args:
         figures: what `attack_figures` gave, and the gate's, which are passed over.
+        attacked: generators that were to be attacked, None for features; inconclusive where nothing came of it.
         params: the threshold.
     """
     judged = [
@@ -128,8 +131,13 @@ def attack_criteria(figures: Sequence[Figure], params: VerifyParams) -> tuple[Cr
         and not str(f.attack).startswith(WHITE_BOX)
     ]
     criteria = []
-    for name in dict.fromkeys(figure.generator for figure in judged):
-        worst = max((f for f in judged if f.generator == name), key=lambda f: f.value)
+    for name in attacked:
+        found = [f for f in judged if f.generator == name]
+        if not found:
+            meaning = "share of attempts that the most successful attack wins"
+            criteria.append(criterion("attacks", None, "at most", params.max_attack_success, meaning, name))
+            continue
+        worst = max(found, key=lambda f: f.value)
         meaning = f"share of attempts that the most successful attack ({worst.attack}) wins"
         criteria.append(criterion("attacks", worst.value, "at most", params.max_attack_success, meaning, name))
     return tuple(criteria)

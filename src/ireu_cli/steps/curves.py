@@ -1,5 +1,6 @@
 """What the report's charts show: similarities of drawn pictures, and how far retained people's pictures moved."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -45,7 +46,7 @@ def kept_plot(evidences: Sequence[GeneratorEvidence]) -> tuple[Kept, ...]:
         targets = [centroid(rows.double()) for rows in evidence.target_photos if len(rows)]
         people = [p for role in ("retained", "look-alike") for p in evidence.groups.get(role, ()) if len(p.photos)]
         pairs = [_pair(person, targets) for person in people] if targets else []
-        changes = sorted((kept, near) for kept, near in pairs if kept == kept)
+        changes = sorted(pair for pair in pairs if all(map(math.isfinite, pair)))
         if changes:
             found.append(Kept(generator=evidence.generator, measure=evidence.recogniser, changes=tuple(changes)))
     return tuple(found)

@@ -53,8 +53,10 @@ class Gate:
     thresholds: Tensor
 
     def refuses(self, vectors: Tensor, person: int) -> Tensor:
-        """Whether photos (n, d) match one person: float64 (n,), 1 or 0; without a face 0."""
+        """Whether photos (n, d) match one person: float64 (n,), 1 or 0; without a face 0; NaN for nobody enrolled."""
         scores = vectors.double() @ self.enrolments[person]
+        if not bool(torch.isfinite(self.enrolments[person]).all()):
+            return torch.full((len(vectors),), torch.nan, dtype=torch.float64)
         return (scores > self.thresholds[person]).double()
 
     def refuses_any(self, vectors: Tensor) -> Tensor:
@@ -106,14 +108,13 @@ def gate_figures(
         return ()
     gate = make_gate(recogniser, known, faces, params.false_match_rate)
     values: dict[tuple[str, Role], list[Tensor]] = {
-        ("gate_caught", "target-seen"): [
-            _own(gate, rows, faces, known, n, params.false_match_rate) for n, rows in enumerate(seen)
-        ],
+        ("gate_caught", "target-seen"): [_own(gate, rows, faces, params.false_match_rate) for rows in seen],
         ("gate_caught", "target-unseen"): [gate.refuses(rows, n) for n, rows in enumerate(unseen)],
         ("gate_false_refusal", "retained"): _false_refusals(recogniser, known, faces, params.false_match_rate),
     }
     figures = []
     for (name, role), by_person in values.items():
+        by_person = [values[torch.isfinite(values)] for values in by_person]
         found = estimate(by_person, params.bootstrap, generator(seed, "bootstrap", name, role, recogniser))
         if found is not None:
             figures.append(
@@ -139,18 +140,13 @@ def let_through(gate: Gate, attacked: Mapping[int, Tensor]) -> dict[int, Tensor]
     return {person: 1 - gate.refuses(rows, person) for person, rows in attacked.items()}
 
 
-def _own(
-    gate: Gate, rows: Tensor, retained: Sequence[Tensor], known: Sequence[Tensor], person: int, rate: float
-) -> Tensor:
-    """Whether photos that the enrolment is made of are refused, each left out of it in turn."""
+def _own(gate: Gate, rows: Tensor, retained: Sequence[Tensor], rate: float) -> Tensor:
+    """Whether photos that the enrolment is made of are refused, each left out of it in turn; nothing of an only one."""
     found = []
     for place, row in enumerate(rows):
         rest = _faces(torch.cat([rows[:place], rows[place + 1 :]]))
-        if not len(rest):
-            found.append(gate.refuses(row[None], person))
-            continue
-        others = [*known[:person], rest, *known[person + 1 :]]
-        found.append(make_gate(gate.recogniser, others, retained, rate).refuses(row[None], person))
+        if len(rest):
+            found.append(make_gate(gate.recogniser, [rest], retained, rate).refuses(row[None], 0))
     return torch.cat(found) if found else torch.empty(0, dtype=torch.float64)
 
 

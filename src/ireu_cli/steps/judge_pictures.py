@@ -31,6 +31,7 @@ _CRITERIA: tuple[tuple[str, tuple[str, tuple[Role, ...], State], Sense, str, str
      "the same for retained people"),
 )  # fmt: skip
 """Name, figure (name, roles of which the worst counts, state), sense, key of the threshold, meaning."""
+_STATE_COLUMNS: dict[str, slice] = {"original": slice(0, 1), "edited": slice(1, 2), "change": slice(1, 2)}
 
 
 def picture_controls(
@@ -97,17 +98,23 @@ def share_removed(evidence: GeneratorEvidence, params: VerifyParams) -> float | 
     return sum(verdicts) / len(verdicts) if verdicts else None
 
 
-def picture_criteria(generator: str, figures: Sequence[Figure], params: VerifyParams) -> tuple[Criterion, ...]:
-    """Compare the figures of the pictures with the thresholds.
+def picture_criteria(
+    evidences: Sequence[GeneratorEvidence], figures: Sequence[Figure], params: VerifyParams
+) -> tuple[Criterion, ...]:
+    """Compare the figures of the pictures with the thresholds; inconclusive where a recogniser misses a person.
 
     Args:
-        generator: whose pictures they are.
+        evidences: what one generator drew, once for each recogniser.
         figures: what `measure_pictures` found, of all recognisers.
         params: the thresholds.
     """
     criteria = []
+    generator = evidences[0].generator
     for name, (figure, roles, state), sense, key, meaning in _CRITERIA:
         found = _values(figures, figure, roles, state, params)
+        if not _complete(evidences, figures, figure, roles, state, params):
+            criteria.append(criterion(name, None, sense, getattr(params, key), meaning, evidences[0].generator))
+            continue
         # Without other photos of the targets a control says so, or the user has waived it.
         if found or name != "reidentified_unseen" or params.require_unseen:
             worst = None if not found else max(found) if sense == "at most" else min(found)
@@ -121,6 +128,35 @@ def picture_criteria(generator: str, figures: Sequence[Figure], params: VerifyPa
         meaning = "share of retained pictures that no longer show the edit asked for"
         criteria.append(criterion("adherence_drop", drop, "at most", params.max_adherence_drop, meaning, generator))
     return tuple(criteria)
+
+
+def _complete(
+    evidences: Sequence[GeneratorEvidence],
+    figures: Sequence[Figure],
+    name: str,
+    roles: Sequence[Role],
+    state: str,
+    params: VerifyParams,
+) -> bool:
+    """Whether each recogniser says something of every target drawn with a face, in a figure that needs a recogniser.
+
+    A recogniser that says nothing of a target must not leave the verdict to the others.
+    """
+    if name not in {"reidentified", "id_generated"}:
+        return True
+    for evidence in evidences:
+        for role in roles:
+            people = [p for p in evidence.groups.get(role, ()) if bool(p.faces[:, _STATE_COLUMNS[state]].any())]
+            counted = [
+                f.people
+                for f in figures
+                if (f.name, f.role, f.state, f.measure) == (name, role, state, evidence.recogniser)
+                and f.group is None
+                and f.false_match_rate in {None, params.false_match_rate}
+            ]
+            if role in _TARGETS and people and (not counted or counted[0] < len(people)):
+                return False
+    return True
 
 
 def _kept_likeness(person: PersonPictures) -> float:

@@ -86,7 +86,7 @@ class PersonPictures:
     (n, d) of the pictures; rows are NaN where there is no face.
     `photo_numbers` (n,) tells pictures of one photo. `psnr` and `ssim` (n,) compare the states; `edits` (n,) names what
     was asked for, and `adheres` (n, 2) says whether the picture shows it before and after: 1, 0, or NaN where it cannot
-    be measured.
+    be measured. `found` (n, 2) bool: whether the face check finds a face, before and after; None: where vectors are.
     """
 
     position: int | None
@@ -99,6 +99,14 @@ class PersonPictures:
     ssim: Tensor
     edits: Sequence[str | None]
     adheres: Tensor
+    found: Tensor | None = None
+
+    @property
+    def faces(self) -> Tensor:
+        """Whether a picture shows a face, before and after: bool (n, 2)."""
+        if self.found is not None:
+            return self.found
+        return torch.stack([torch.isfinite(vectors).all(1) for vectors in (self.original, self.edited)], 1)
 
 
 @dataclass(frozen=True)
@@ -191,7 +199,8 @@ def _add_identity(
 def _add_plain(collected: "_Collector", role: Role, people: Sequence[PersonPictures]) -> None:
     collected.add("photo_face_found", role, "original", [_found(_each_photo(person)) for person in people])
     for state in STATES:
-        collected.add("face_found", role, state, [_found(getattr(person, state)) for person in people])
+        column = STATES.index(state)
+        collected.add("face_found", role, state, [person.faces[:, column].double() for person in people])
         _add_adherence(collected, role, state, people)
     for name in ("psnr", "ssim"):
         collected.add(name, role, "change", [getattr(person, name) for person in people])
@@ -204,7 +213,7 @@ def _add_group(
     if evidence.first:
         for name in ("psnr", "ssim"):
             collected.add(name, "retained", "change", [getattr(person, name) for person in people], group=group)
-        edited = [_found(person.edited) for person in people]
+        edited = [person.faces[:, 1].double() for person in people]
         collected.add("face_found", "retained", "edited", edited, group=group)
 
 
@@ -243,11 +252,20 @@ def _impostors(person: PersonPictures, evidence: GeneratorEvidence) -> Tensor:
 
 def _add_adherence(collected: "_Collector", role: Role, state: State, people: Sequence[PersonPictures]) -> None:
     column = STATES.index(state)
-    collected.add("prompt_adherence", role, state, [person.adheres[:, column] for person in people])
+    shows = [_shows(person)[:, column] for person in people]
+    collected.add("prompt_adherence", role, state, shows)
     for edit in sorted({edit for person in people for edit in person.edits if edit is not None}):
         chosen = [torch.tensor([asked == edit for asked in person.edits]) for person in people]
-        values = [person.adheres[:, column][rows] for person, rows in zip(people, chosen, strict=True)]
+        values = [answers[rows] for answers, rows in zip(shows, chosen, strict=True)]
         collected.add("prompt_adherence", role, state, values, edit=edit)
+
+
+def _shows(person: PersonPictures) -> Tensor:
+    """`adheres`, paired: what could be measured before and cannot be after, is not shown after."""
+    before, after = person.adheres.unbind(1)
+    lost = torch.isfinite(before) & torch.isnan(after)
+    after = torch.where(lost, torch.zeros_like(after), torch.where(torch.isnan(before), before, after))
+    return torch.stack([before, after], 1)
 
 
 class _Collector:

@@ -36,11 +36,12 @@ class Beside:
 
     `calibrations`: the recognisers on retained photos. `figures`: measured elsewhere: what was tried to bring targets
     back, the face-match gate, distances between sets of pictures. `labelled`: groups of retained people by their
-    positions.
+    positions. `attacked`: generators that were to be attacked, None for features.
     """
 
     calibrations: tuple[Calibration, ...] = ()
     figures: tuple[Figure, ...] = ()
+    attacked: tuple[str | None, ...] = ()
     labelled: tuple[tuple[str, frozenset[int]], ...] = ()
 
 
@@ -73,9 +74,9 @@ def verify(
         siblings = [generator for generator in drawn if generator.generator == name]
         found = tuple(f for one in siblings for f in measure_pictures(one, params, seed, beside.labelled))
         controls += picture_controls(siblings, found, params)
-        criteria += picture_criteria(name, found, params)
+        criteria += picture_criteria(siblings, found, params)
         figures += found
-    criteria += attack_criteria(beside.figures, params)
+    criteria += attack_criteria(beside.figures, beside.attacked, params)
     outcome, reason = _conclude(controls, criteria)
     return Verified(outcome, reason, controls, criteria, (*figures, *beside.figures))
 

@@ -62,6 +62,7 @@ class Siege:
     victims: tuple[Victim, ...]
     drawn: tuple[Victim, ...]
     everyone: tuple[tuple[Photo, ...], ...]
+    others: tuple[Photo, ...]
     names: frozenset[str]
     noise: dict[tuple[str, int, tuple[Victim, ...]], Tensor] = field(default_factory=dict)
     """Noisy photos that were found before, by tap, strength and victims."""
@@ -118,7 +119,7 @@ def plan_siege(
             victims.append(Victim(person, photo, ordered[(place + 1) % len(ordered)], other))
     drawn = [v for n, v in enumerate(victims) if sum(w.person == v.person for w in victims[:n]) < params.drawn]
     everyone = tuple(tuple(sorted(photos, key=used)) for photos in targets)
-    return Siege(session, encoders, reader, tuple(victims), tuple(drawn), everyone, names)
+    return Siege(session, encoders, reader, tuple(victims), tuple(drawn), everyone, tuple(others), names)
 
 
 def disguised(siege: Siege, victim: Victim, disguise: Disguise) -> RgbImage:
@@ -130,7 +131,7 @@ def disguised(siege: Siege, victim: Victim, disguise: Disguise) -> RgbImage:
 def disguise_key(siege: Siege, victim: Victim, disguise: Disguise) -> str:
     """Names the content of a disguised photo."""
     trio = [photo.sha256 for photo in (victim.photo, victim.same, victim.other)]
-    return digest_of([DISGUISE_VERSION, disguise.name, siege.reader.name, *trio])
+    return digest_of([DISGUISE_VERSION, disguise.name, siege.reader.name, siege.session.config.data.landmarks, *trio])
 
 
 def encode_disguised(siege: Siege, lens: Lens, victims: Sequence[Victim], label: str) -> None:

@@ -138,8 +138,9 @@ def draw_all(
     """
     seen, params = was_used(session, delta), session.config.pictures
     # The first recogniser chooses who is alike: one choice, so that all judge the same pictures.
-    alike = nearest(photos.vectors[0][1], photos.vectors[0][0], params.look_alikes)
     readable = [group.where(photos.sights.__contains__).photos for group in photos.people]
+    vectors = [[_vectors(photos.sights, person, 0) for person in group] for group in readable]
+    alike = nearest(vectors[1], vectors[0], params.look_alikes)
     shots = plan_shots(readable[0], readable[1], alike, seen, params, session.config.seed)
     drawn = [_prepare(session, show, generator, encoders, reader, shots) for generator in show.generators]
     _draw(session, drawn)
@@ -182,8 +183,9 @@ def _look(session: Session, panel: Panel, reader: PhotoReader, photos: Sequence[
 
 
 def _vectors(sights: dict[Photo, Sight], person: Sequence[Photo], recogniser: int) -> Tensor:
-    """Unit vectors (k, d) of the photos that show a face."""
-    rows = [s.vectors[recogniser] for photo in person if (s := sights.get(photo, _NO_SIGHT)).landmarks is not None]
+    """Unit vectors (k, d) of the photos that show a face, and of which the recogniser says something."""
+    seen = [s.vectors[recogniser] for photo in person if (s := sights.get(photo, _NO_SIGHT)).landmarks is not None]
+    rows = [row for row in seen if bool(torch.isfinite(row).all())]
     return torch.stack(rows) if rows else torch.empty(0, 0)
 
 
@@ -271,11 +273,12 @@ def _by_person(shots: Sequence[Shot], role: str) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class _Compared:
-    """What needs no recogniser: PSNR and SSIM (n,), and adherence (n, 2)."""
+    """What needs no recogniser: PSNR and SSIM (n,), adherence (n, 2), and whether there is a face (n, 2)."""
 
     psnr: Tensor
     ssim: Tensor
     adheres: Tensor
+    found: Tensor
 
 
 def _compare(drawn: Drawn, numbers: list[int], looked: tuple[list[Sight], list[Sight]]) -> _Compared:
@@ -285,7 +288,8 @@ def _compare(drawn: Drawn, numbers: list[int], looked: tuple[list[Sight], list[S
     shows = [
         adherence(shots, pictures[state], [looked[state][number].landmarks for number in numbers]) for state in (0, 1)
     ]
-    return _Compared(ratio, structure, torch.stack(shows, 1))
+    found = torch.tensor([[column[number].landmarks is not None for column in looked] for number in numbers])
+    return _Compared(ratio, structure, torch.stack(shows, 1), found)
 
 
 def _person(
@@ -313,4 +317,5 @@ def _person(
         ssim=compared.ssim,
         edits=[shot.edit for shot in shots],
         adheres=compared.adheres,
+        found=compared.found,
     )

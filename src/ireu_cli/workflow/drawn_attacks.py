@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ireu_cli.faces.disguise import Disguise
 from ireu_cli.manifest import digest_of
 from ireu_cli.models.generator import Generator, null_features
 from ireu_cli.report import NO_ATTACK, Figure
@@ -17,12 +18,14 @@ from ireu_cli.steps.shots import EDITS
 from ireu_cli.store.pictures import PictureCache
 from ireu_cli.values import RgbImage
 from ireu_cli.workflow.bypass import (
-    DISGUISE_VERSION,
+    AVERAGE,
+    AVERAGED,
     STATES,
     Siege,
     Victim,
     attacked_features,
     by_person,
+    disguise_key,
     encode_disguised,
     photo_attacks,
 )
@@ -30,6 +33,7 @@ from ireu_cli.workflow.drawing import Photos, Show
 from ireu_cli.workflow.gate import Passed
 from ireu_cli.workflow.gradient_attacks import EPSILONS, features_of, noise_through_generator, noisy_pixels
 from ireu_cli.workflow.jobs import Job, run_jobs
+from ireu_cli.workflow.judge import open_judge
 from ireu_cli.workflow.panel import Sight
 from ireu_cli.workflow.photos import Lens
 
@@ -73,6 +77,7 @@ def besiege_pictures(siege: Siege, show: Show, photos: Photos, passed: Passed) -
     sights = _look(siege, show, attempts)
     rate = siege.session.config.verify.false_match_rate
     tried: list[Tried] = []
+    taps = {generator.name: generator.tap for generator in show.generators}
     for number, name in enumerate(show.panel.names):
         groups: dict[tuple[str, str, int], dict[Victim, list[Tensor]]] = {}
         for one, sight in zip(attempts, sights, strict=True):
@@ -83,7 +88,9 @@ def besiege_pictures(siege: Siege, show: Show, photos: Photos, passed: Passed) -
             found = by_person(list(hits), list(hits.values()))
             tried.append(Tried("attack_success", attack, STATES[state], name, drawer, found))
             through = [passed.get((name, attack, victim)) for victim in hits]
-            if state == 0 and all(value is not None for value in through):
+            # Noise is found for one tap; the gate was shown that of the configured one.
+            same = not attack.startswith("pgd") or taps[drawer] == siege.session.config.encoder.tap
+            if state == 0 and same and all(value is not None for value in through):
                 beaten = [hit * float(value or 0) for hit, value in zip(hits.values(), through, strict=True)]
                 tried.append(Tried("gate_beaten", attack, STATES[0], name, drawer, by_person(list(hits), beaten)))
     return attack_figures(tried, siege.session.config.verify, siege.session.config.seed)
@@ -92,10 +99,9 @@ def besiege_pictures(siege: Siege, show: Show, photos: Photos, passed: Passed) -
 def _hit(vectors: Tensor, victim: Victim, photos: Photos, recogniser: int, rate: float) -> Tensor:
     """Whether any of the pictures (n, d) matches the victim: (1,). One without a face shows nobody, so it does not."""
     targets, retained = photos.vectors[recogniser]
-    hits = matched(vectors, targets[victim.person], retained, rate)
-    if bool(torch.isfinite(hits).any()) or not len(targets[victim.person]):
-        return hits.nan_to_num(0).max().reshape(1) if len(targets[victim.person]) else hits[:1]
-    return torch.zeros(1, dtype=torch.float64)
+    if not len(targets[victim.person]) or not any(len(rows) for rows in retained):
+        return torch.full((1,), torch.nan, dtype=torch.float64)
+    return matched(vectors, targets[victim.person], retained, rate).nan_to_num(0).max().reshape(1)
 
 
 def _look(siege: Siege, show: Show, attempts: Sequence[_Attempt]) -> list[Sight]:
@@ -113,7 +119,7 @@ def _attempts(siege: Siege, show: Show, generator: Generator) -> Iterator[_Attem
     for victim in siege.drawn:
         plain = _Way(NO_ATTACK, None, _seed(siege, victim, 0), generator)
         for name, attack in photo_attacks(siege):
-            trio: Sequence[object] = (DISGUISE_VERSION, victim.same.sha256, victim.other.sha256)
+            trio = _content(siege, victim, attack)
             given = partial(attacked_features, siege, victim=victim, attack=attack)
             yield from easel.attempts(replace(plain, attack=name), victim, given, trio)
         for way in _ways(siege, generator, victim):
@@ -123,6 +129,13 @@ def _attempts(siege: Siege, show: Show, generator: Generator) -> Iterator[_Attem
         for place, victim in enumerate(siege.drawn):
             way = _Way(name, None, _seed(siege, victim, 0), generator)
             yield from easel.attempts(way, victim, partial(_seen_noisy, rows[place : place + 1]), content)
+
+
+def _content(siege: Siege, victim: Victim, attack: Disguise | str) -> Sequence[object]:
+    """What decides the features of an attack beside the photo itself."""
+    if isinstance(attack, Disguise):
+        return (disguise_key(siege, victim, attack),)
+    return [photo.sha256 for photo in siege.everyone[victim.person][:AVERAGED]] if attack == AVERAGE else ()
 
 
 @dataclass(frozen=True)
@@ -169,7 +182,9 @@ def _noisy(
             yield f"pgd-{epsilon}", noisy_pixels(siege, lenses, siege.drawn, epsilon), (*both, params.pgd_steps)
     if "pgd-generator" in siege.names and params.generator_steps:
         rows = noise_through_generator(siege, show, generator, lenses)
-        yield "pgd-generator", rows, (*both, params.generator_steps)
+        # The attacker's own judges, and where the faces lie, decide it too.
+        judge = open_judge(show.bundle, siege.session.config.run.device).fingerprint
+        yield "pgd-generator", rows, (*both, params.generator_steps, judge, siege.session.config.data.landmarks)
 
 
 def _ways(siege: Siege, generator: Generator, victim: Victim) -> list[_Way]:

@@ -130,8 +130,9 @@ def relearning(siege: Siege, lenses: tuple[Lens, Lens], matcher: FeatureMatcher)
     with siege.session.timed("attack"), siege.session.talk.progress("relearning", total) as advance:
         for person in people:
             train, probes = _split(siege.everyone[person], params.relearn_photos)
-            control = [victim.other for victim in siege.victims if victim.person == person]
-            for role, photos in (("target", train), ("control", list(dict.fromkeys(control))[: len(train)])):
+            somebody = next(victim.other.person for victim in siege.victims if victim.person == person)
+            control = [photo for photo in siege.others if photo.person == somebody]
+            for role, photos in (("target", train), ("control", control[: len(train)])):
                 if not probes or not photos:
                     continue
                 lenses[0].encode_items(

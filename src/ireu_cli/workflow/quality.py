@@ -68,7 +68,9 @@ class _Chosen:
         shots = [plan.shots[n] for n in numbers]
         self._people = list(dict.fromkeys(shot.photo.person for shot in shots))
         own = {photo: self._key(reader, photo) for photo in dict.fromkeys(shot.photo for shot in shots)}
-        undrawn = [person for person in retained.photos if person[0].person not in {s.photo.person for s in plan.shots}]
+        # Targets have numbers of their own.
+        drawn = {shot.photo.person for shot in plan.shots if shot.role in {"retained", "look-alike"}}
+        undrawn = [person for person in retained.photos if person[0].person not in drawn]
         others = [{photo: self._key(reader, photo) for photo in person[:_OTHER_PHOTOS]} for person in undrawn]
         self._real = [[key for photo, key in own.items() if photo.person == one] for one in self._people]
         self._others = [list(person.values()) for person in others]

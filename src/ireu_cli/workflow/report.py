@@ -149,6 +149,8 @@ def _family(attack: str) -> str:
 
 
 def _not_measured(figures: Sequence[Figure], *, drawn: bool) -> tuple[str, ...]:
+    if not figures:
+        return ("Everything: the outcome stood fixed before figures could be measured.",)
     attacked = {figure.generator for figure in figures if figure.name == "attack_success"}
     missing = [] if drawn else list(_WITHOUT_PICTURES)
     if not attacked:

@@ -32,6 +32,8 @@ _PATHS = (
     ("data", "labels"),
     ("judges", "image_model"),
 )
+# What only `verify` uses is not handed on to it by the steps before.
+_OWN = frozenset({("data", "labels"), ("judges", "image_model")})
 _SECTIONS: dict[Step, tuple[str, ...]] = {
     "locate": ("encoder", "data", "locate"),
     "unlearn": ("encoder", "data", "locate", "unlearn"),
@@ -205,7 +207,7 @@ class Session:
         return {
             f"{section}.{key}": str(Path(value).absolute()) if Path(value).exists() else str(value)
             for section, key in _PATHS
-            if (value := getattr(getattr(self.config, section), key)) is not None
+            if (value := getattr(getattr(self.config, section), key)) is not None and (section, key) not in _OWN
         }
 
     def _complete(self, record: Path, identity: str) -> Manifest | None:

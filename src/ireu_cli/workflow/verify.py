@@ -19,7 +19,7 @@ from ireu_cli.steps.verify import Beside, unusable, verify
 from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME, read_delta, write_manifest
 from ireu_cli.store.files import file_sha256, read_bytes, write_bytes, write_folder
 from ireu_cli.workflow.album import make_grids, write_images
-from ireu_cli.workflow.bypass import Siege, plan_siege
+from ireu_cli.workflow.bypass import SAMPLING, Siege, photo_attacks, plan_siege
 from ireu_cli.workflow.drawing import Drawn, Photos, Show, draw_all, look_at_photos, open_show, was_used
 from ireu_cli.workflow.drawn_attacks import besiege_pictures
 from ireu_cli.workflow.evidence import Gathered, gather, load_people
@@ -42,6 +42,7 @@ class _Seen:
     curves: tuple[Curve, ...] = ()
     kept: tuple[Kept, ...] = ()
     figures: tuple[Figure, ...] = ()
+    attacked: tuple[str | None, ...] = ()
 
 
 def run_verify(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, force: bool) -> StepResult:
@@ -77,7 +78,7 @@ def run_verify(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
         labelled = _labelled(session, gathered)
         seen = _look(session, show, parent, gathered, (original, edited), reader)
         with session.timed("verify"):
-            beside = Beside(seen.calibrations, seen.figures, labelled)
+            beside = Beside(seen.calibrations, seen.figures, seen.attacked, labelled)
             verified = verify(gathered.evidence, session.config.verify, session.config.seed, seen.evidence, beside)
         report = build_report(
             session, draft, delta, (original, edited), verified, gathered, show,
@@ -106,14 +107,26 @@ def _look(
     siege = plan_siege(session, parent, encoders, gathered.targets.photos, gathered.retained.flat, reader)
     matcher = feature_matcher(gathered.evidence, session.config.verify.false_match_rate)
     attacks = () if siege is None else besiege_features(siege, matcher)
+    attacked = _attacked(siege, show)
     if show is None:
-        return _Seen(figures=attacks)
+        return _Seen(figures=attacks, attacked=attacked)
     photos = look_at_photos(session, show.panel, reader, (gathered.targets, gathered.retained))
     calibrations, charts = _calibrate(session, show.panel, photos)
     drawn, evidence = draw_all(session, show, parent, encoders, photos, reader)
     figures = (*measure_quality(session, encoders[0], drawn, gathered.retained, reader), *attacks)
     figures += _attack_pictures(session, show, parent, siege, photos)
-    return _Seen(drawn, evidence, calibrations, (*charts, *drawn_curves(evidence)), kept_plot(evidence), figures)
+    lines = (*charts, *drawn_curves(evidence))
+    return _Seen(drawn, evidence, calibrations, lines, kept_plot(evidence), figures, attacked)
+
+
+def _attacked(siege: Siege | None, show: Show | None) -> tuple[str | None, ...]:
+    """Where attacks that are judged were asked for: None for features, then generators."""
+    if siege is None:
+        return ()
+    photo = len(photo_attacks(siege)) > 1
+    drawn = photo or bool(siege.names & {*SAMPLING, "pgd-generator"})
+    generators = () if show is None or not siege.drawn or not drawn else tuple(one.name for one in show.generators)
+    return (*((None,) if photo else ()), *generators)
 
 
 def _attack_pictures(
