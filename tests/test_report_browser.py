@@ -1,6 +1,6 @@
 """The report in a real browser: phone and desktop, light and dark.
 
-Skips without selenium, chromium or chromedriver; with IREU_NEED_BROWSER set, their absence is a failure.
+Skips without selenium, chromium or chromedriver; with TEST_NEED_BROWSER set, their absence is a failure.
 """
 
 import json
@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-# Read here: the tests' own environment is cleared of IREU_ variables.
-NEED = bool(os.environ.get("IREU_NEED_BROWSER"))
+NEED = bool(os.environ.get("TEST_NEED_BROWSER"))
 if not NEED:
     pytest.importorskip("selenium")
 
@@ -77,7 +76,7 @@ def _find(names: tuple[str, ...]) -> str:
     found = next((path for name in names if (path := shutil.which(name))), None)
     if found is None:
         if NEED:
-            pytest.fail(f"IREU_NEED_BROWSER is set and there is no {names[0]}")
+            pytest.fail(f"TEST_NEED_BROWSER is set and there is no {names[0]}")
         pytest.skip(f"no {names[0]} to look at the page with")
     return found
 
