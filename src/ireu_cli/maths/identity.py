@@ -59,3 +59,28 @@ def match_threshold(impostor_scores: Tensor, false_match_rate: float) -> float:
     """The similarity that a share `false_match_rate` of the impostor scores (n,) exceeds."""
     ordered = impostor_scores.double().sort(descending=True).values
     return float(ordered[min(len(ordered) - 1, int(false_match_rate * len(ordered)))])
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """A person as others are compared with: unit `vector` (d,) float64, and the similarity that a match exceeds."""
+
+    vector: Tensor
+    threshold: float
+
+    def matches(self, vectors: Tensor) -> Tensor:
+        """Whether unit vectors (n, d) are the person: float64 (n,), 1 or 0, NaN where a vector is no number."""
+        scores = vectors.double() @ self.vector
+        return torch.where(torch.isfinite(scores), (scores > self.threshold).double(), torch.nan)
+
+
+def enrol(photos: Tensor, others: Tensor, false_match_rate: float) -> Enrolment:
+    """Enrol a person.
+
+    Args:
+        photos: unit vectors (n, d) of the person's photos, one at least.
+        others: unit vectors (m, d) of other people's photos, one at least, which set the threshold.
+        false_match_rate: share of the others that exceeds it.
+    """
+    vector = centroid(photos.double())
+    return Enrolment(vector, match_threshold(others.double() @ vector, false_match_rate))

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ireu_cli.errors import ModelError
+from ireu_cli.models.onnx_session import open_session
 from ireu_cli.values import RgbImage
 
 SIDE = 224
@@ -80,19 +81,9 @@ def load_image_net(path: Path, device: str = "cpu") -> ImageNetFeatures:
 
 def _open(data: bytes, path: Path, device: str) -> Any:
     try:
-        import onnxruntime
-    except ImportError:
-        raise ModelError(
-            "onnxruntime is not installed",
-            "Install it with `pip install 'ireu[detect]'`, or leave judges.image_model out",
-        ) from None
-    providers = ["CPUExecutionProvider"]
-    if device.startswith("cuda") and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        providers.insert(0, "CUDAExecutionProvider")
-    quiet = onnxruntime.SessionOptions()
-    quiet.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(data, quiet, providers=providers)
+        return open_session(data, device)
+    except ModelError:
+        raise
     except Exception as error:  # noqa: BLE001 - onnxruntime raises every kind on damaged files
         raise ModelError(
             f"The image model {path} is not an ONNX network that loads ({type(error).__name__})",

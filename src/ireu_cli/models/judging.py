@@ -74,10 +74,7 @@ def from_embedded(recogniser: Recogniser) -> JudgingNet:
     """Wrap the recogniser of a bundle, on the device where it is."""
 
     def run(face: RgbImage) -> npt.NDArray[Any]:
-        device = next(recogniser.net.parameters()).device
-        pixels = torch.from_numpy(np.ascontiguousarray(face)).to(device).permute(2, 0, 1)[None].float() / 255
-        with torch.inference_mode():
-            return np.asarray(recogniser.embed(pixels).cpu().numpy())
+        return np.asarray(recogniser.vector(face)[None].numpy())
 
     network = fingerprint_of(recogniser.net.state_dict())
     return from_network(recogniser.name, network, network, ALIGNED, 0.0, run)

@@ -10,11 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
-import torch
 
 from ireu_cli.errors import ModelError
 from ireu_cli.models.judging import JudgingNet, Run, from_network, is_vector, tried
+from ireu_cli.models.onnx_session import open_session
 from ireu_cli.params import RecogniserParams
 from ireu_cli.values import RgbImage
 
@@ -120,26 +119,16 @@ def _text(data: mmap.mmap, match: "re.Match[bytes]") -> str:
 def _session(params: RecogniserParams, device: str) -> Any:
     if not params.model.is_file():
         raise ModelError(f"The file {params.model} of the recogniser {params.name} does not exist", "Correct its model")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.inter_op_num_threads = 1
-    options.use_deterministic_compute = True
-    options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(params.model), options, providers=_providers(device))
+        return open_session(params.model, device)
+    except ModelError:
+        raise
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base of their own
         raise ModelError(
             f"The file {params.model} of the recogniser {params.name} does not load as an ONNX network "
             f"({type(error).__name__})",
             "Check that it is complete, with its external data beside it",
         ) from None
-
-
-def _providers(device: str) -> list[Any]:
-    place = torch.device(device)
-    if place.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        return [("CUDAExecutionProvider", {"device_id": place.index or 0}), "CPUExecutionProvider"]
-    return ["CPUExecutionProvider"]
 
 
 def _checked_input(session: Any, params: RecogniserParams) -> tuple[str, Any]:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ireu_cli.maths.identity import IdentitySpace, centroid, match_threshold
-from ireu_cli.maths.stats import estimate
+from ireu_cli.maths.identity import Enrolment, IdentitySpace, enrol
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import NO_ATTACK, WHITE_BOX, Criterion, Definition, Figure, Role, State
 from ireu_cli.runtime import generator
-from ireu_cli.steps.figures import Evidence, identity_space
+from ireu_cli.steps.estimated import estimated
+from ireu_cli.steps.figures import Evidence
 from ireu_cli.steps.judgement import criterion
 
 ATTACK_DEFINITIONS = {
@@ -34,11 +34,10 @@ ATTACK_DEFINITIONS = {
 
 @dataclass(frozen=True)
 class FeatureMatcher:
-    """Says whether features show a target: `enrolments` (people, d) in `space`, one threshold each."""
+    """Says whether features show a target: an enrolment each, in `space`."""
 
     space: IdentitySpace
-    enrolments: Tensor
-    thresholds: Sequence[float]
+    enrolments: Sequence[Enrolment]
 
     @property
     def measure(self) -> str:
@@ -47,8 +46,7 @@ class FeatureMatcher:
 
     def match(self, features: Tensor, person: int) -> Tensor:
         """Features (n, d) against the person's enrolment: float64 (n,), 1 or 0, NaN where features are not finite."""
-        scores = self.space(features) @ self.enrolments[person]
-        return torch.where(torch.isfinite(scores), (scores > self.thresholds[person]).double(), torch.nan)
+        return self.enrolments[person].matches(self.space(features))
 
 
 def feature_matcher(evidence: Evidence, rate: float) -> FeatureMatcher:
@@ -58,11 +56,10 @@ def feature_matcher(evidence: Evidence, rate: float) -> FeatureMatcher:
         evidence: finite features before the edit.
         rate: false-match rate on retained people's photos.
     """
-    space = identity_space(evidence)
+    space = evidence.space
     everyone = torch.cat([space(person.original) for person in evidence.retained])
     pools = [p.original[p.seen] if bool(p.seen.any()) else p.original for p in evidence.targets]
-    enrolments = torch.stack([centroid(space(pool)) for pool in pools])
-    return FeatureMatcher(space, enrolments, [match_threshold(everyone @ row, rate) for row in enrolments])
+    return FeatureMatcher(space, [enrol(space(pool), everyone, rate) for pool in pools])
 
 
 @dataclass(frozen=True)
@@ -86,30 +83,19 @@ def attack_figures(tried: Sequence[Tried], params: VerifyParams, seed: int) -> t
         params: false-match rate, resamples.
         seed: decides the bootstrap.
     """
-    figures = []
-    for one in tried:
-        rng = generator(seed, "bootstrap", one.name, one.attack, one.state, one.measure, one.generator or "", one.role)
-        values = [value[torch.isfinite(value)] for value in one.by_person.values()]
-        found = estimate(values, params.bootstrap, rng)
-        if found is not None:
-            figures.append(
-                Figure(
-                    name=one.name,
-                    role=one.role,
-                    state=one.state,
-                    measure=one.measure,
-                    generator=one.generator,
-                    attack=one.attack,
-                    false_match_rate=params.false_match_rate,
-                    value=found.value,
-                    low=found.low,
-                    high=found.high,
-                    photos=found.photos,
-                    people=found.people,
-                    unit="share",
-                )
-            )
-    return tuple(figures)
+    figures = (
+        estimated(
+            list(one.by_person.values()), params.bootstrap, _rng(seed, one), name=one.name, role=one.role,
+            state=one.state, measure=one.measure, generator=one.generator, attack=one.attack, unit="share",
+            false_match_rate=params.false_match_rate,
+        )
+        for one in tried
+    )  # fmt: skip
+    return tuple(figure for figure in figures if figure is not None)
+
+
+def _rng(seed: int, one: Tried) -> torch.Generator:
+    return generator(seed, "bootstrap", one.name, one.attack, one.state, one.measure, one.generator or "", one.role)
 
 
 def attack_criteria(

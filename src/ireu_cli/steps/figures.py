@@ -5,15 +5,16 @@ People are enrolled with the original encoder, as every generator that mounts th
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ireu_cli.maths.identity import IdentitySpace, centroid, fit_space, match_threshold
-from ireu_cli.maths.stats import estimate
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Definition, Figure, Role, State
 from ireu_cli.runtime import generator
+from ireu_cli.steps.estimated import estimated
 
 _TAP = "the tap's output for photos of the role"
 _SET = "photos of the role; enrolments from the original encoder, thresholds and rivals from retained people"
@@ -86,9 +87,14 @@ class Evidence:
     reference: Sequence[Tensor]
     null_relative: Tensor
 
+    @cached_property
+    def space(self) -> IdentitySpace:
+        """The space in which features are compared, fitted on people that are not measured where there are any."""
+        return fit_space(self.reference or [person.original for person in self.retained])
+
 
 @dataclass(frozen=True)
-class _Scores:
+class Scores:
     """One person's photos against their enrolment: (n,) similarities, 0/1 matches and rank-1 hits, both states."""
 
     similarity: tuple[Tensor, Tensor]
@@ -101,25 +107,26 @@ def measure(
     evidence: Evidence,
     params: VerifyParams,
     seed: int,
+    others: Sequence[Scores],
     labelled: Sequence[tuple[str, frozenset[int]]] = (),
 ) -> tuple[Figure, ...]:
     """Measure every figure that the evidence allows.
 
     Args:
         evidence: finite features before and after.
+        others: what `retained_scores` gives of it.
         params: false-match rate, share of look-alikes, resamples.
         seed: decides the bootstrap.
         labelled: groups of retained people by their positions; what happens to their features is given apart.
     """
-    space = identity_space(evidence)
+    space = evidence.space
     retained = [space(person.original) for person in evidence.retained]
     gallery = torch.stack([centroid(mapped) for mapped in retained])
     everyone = torch.cat(retained)
     rate = params.false_match_rate
     targets = [_target_scores(person, space, gallery, everyone, rate) for person in evidence.targets]
-    others = _all_retained(evidence, space, rate)
     alike = _look_alikes(evidence.targets, space, gallery, params.lookalike_share)
-    groups: list[tuple[Role, Sequence[PersonEvidence], Sequence[_Scores], Sequence[Tensor]]] = [
+    groups: list[tuple[Role, Sequence[PersonEvidence], Sequence[Scores], Sequence[Tensor]]] = [
         ("target-seen", evidence.targets, targets, [person.seen for person in evidence.targets]),
         ("target-unseen", evidence.targets, targets, [~person.seen for person in evidence.targets]),
         ("look-alike", *_pick(evidence.retained, others, alike)),
@@ -145,32 +152,32 @@ def measure(
     return tuple(collected.figures)
 
 
-def identity_space(evidence: Evidence) -> IdentitySpace:
-    """The space in which features are compared, fitted on people that are not measured where there are any."""
-    return fit_space(evidence.reference or [person.original for person in evidence.retained])
-
-
-def share_removed(evidence: Evidence, params: VerifyParams) -> float | None:
-    """Share of retained people whom the criteria on targets would call removed, were they the target.
-
-    Of a retained person, a delta is the delta of another person. Only people whom the original encoder shows are asked;
-    None without any.
-    """
-    scores = _all_retained(evidence, identity_space(evidence), params.false_match_rate)
-    rates = [(float(score.match[0].nanmean()), float(score.match[1].nanmean())) for score in scores]
-    verdicts = [after <= params.max_match_unseen for before, after in rates if before >= params.min_original_match]
-    return sum(verdicts) / len(verdicts) if verdicts else None
-
-
-def _all_retained(evidence: Evidence, space: IdentitySpace, rate: float) -> list[_Scores]:
+def retained_scores(evidence: Evidence, rate: float) -> list[Scores]:
+    """Every retained person's photos against their own enrolment, at a false-match rate."""
+    space = evidence.space
     retained = [space(person.original) for person in evidence.retained]
     gallery, everyone = torch.stack([centroid(mapped) for mapped in retained]), torch.cat(retained)
     return [_retained_scores(n, evidence.retained, space, gallery, everyone, rate) for n in range(len(retained))]
 
 
+def share_removed(others: Sequence[Scores], params: VerifyParams) -> float | None:
+    """Share of retained people whom the criteria on targets would call removed, were they the target.
+
+    Of a retained person, a delta is the delta of another person. Only people whom the original encoder shows are asked;
+    None without any.
+
+    Args:
+        others: what `retained_scores` gives.
+        params: the criteria.
+    """
+    rates = [(float(score.match[0].nanmean()), float(score.match[1].nanmean())) for score in others]
+    verdicts = [after <= params.max_match_unseen for before, after in rates if before >= params.min_original_match]
+    return sum(verdicts) / len(verdicts) if verdicts else None
+
+
 def _target_scores(
     person: PersonEvidence, space: IdentitySpace, gallery: Tensor, everyone: Tensor, rate: float
-) -> _Scores:
+) -> Scores:
     original, edited = space(person.original), space(person.edited)
     pool = original[person.seen] if bool(person.seen.any()) else original
     places = person.seen.nonzero().flatten().tolist() if bool(person.seen.any()) else list(range(len(original)))
@@ -187,7 +194,7 @@ def _target_scores(
 
 def _retained_scores(
     index: int, people: Sequence[PersonEvidence], space: IdentitySpace, gallery: Tensor, everyone: Tensor, rate: float
-) -> _Scores:
+) -> Scores:
     original, edited = space(people[index].original), space(people[index].edited)
     start = sum(len(person.original) for person in people[:index])
     others = torch.cat([everyone[:start], everyone[start + len(original) :]])
@@ -201,7 +208,7 @@ def _retained_scores(
 
 def _score(
     original: Tensor, edited: Tensor, enrolments: Tensor, rivals: Tensor, impostors: Tensor, rate: float, whole: Tensor
-) -> _Scores:
+) -> Scores:
     """Photos without an enrolment (their person's only photo) are left out, as NaN; `_Collector` drops them."""
     thresholds = torch.tensor([match_threshold(impostors @ e, rate) for e in enrolments], dtype=torch.float64)
     known = torch.isfinite(enrolments).all(1)
@@ -214,7 +221,7 @@ def _score(
         return similarity, torch.where(known, match, unknown), torch.where(known, hit, unknown)
 
     before, after = state(original), state(edited)
-    return _Scores((before[0], after[0]), (before[1], after[1]), (before[2], after[2]), impostors @ whole)
+    return Scores((before[0], after[0]), (before[1], after[1]), (before[2], after[2]), impostors @ whole)
 
 
 def _without(mapped: Tensor, index: int | None) -> Tensor:
@@ -229,8 +236,8 @@ def _look_alikes(targets: Sequence[PersonEvidence], space: IdentitySpace, galler
 
 
 def _pick(
-    people: Sequence[PersonEvidence], scores: Sequence[_Scores], which: Sequence[int]
-) -> tuple[list[PersonEvidence], list[_Scores], list[Tensor]]:
+    people: Sequence[PersonEvidence], scores: Sequence[Scores], which: Sequence[int]
+) -> tuple[list[PersonEvidence], list[Scores], list[Tensor]]:
     every = [torch.ones(len(people[index].original), dtype=torch.bool) for index in which]
     return [people[index] for index in which], [scores[index] for index in which], every
 
@@ -245,25 +252,13 @@ class _Collector:
 
     def add(self, name: str, role: Role, state: State, values: Sequence[Tensor], group: str | None = None) -> None:
         rng = generator(self._seed, "bootstrap", name, role, state, group or "")
-        found = estimate([value[torch.isfinite(value)] for value in values], self._resamples, rng)
-        if found is None:
-            return
-        self.figures.append(
-            Figure(
-                name=name,
-                role=role,
-                state=state,
-                measure=self._measure if state != "change" else "tap features",
-                group=group,
-                false_match_rate=self._rate if name == "match_rate" else None,
-                value=found.value,
-                low=found.low,
-                high=found.high,
-                photos=found.photos,
-                people=found.people,
-                unit=DEFINITIONS[name].unit,
-            )
-        )
+        found = estimated(
+            values, self._resamples, rng, name=name, role=role, state=state, unit=DEFINITIONS[name].unit, group=group,
+            measure=self._measure if state != "change" else "tap features",
+            false_match_rate=self._rate if name == "match_rate" else None,
+        )  # fmt: skip
+        if found is not None:
+            self.figures.append(found)
 
 
 def find_figure(figures: Sequence[Figure], name: str, role: Role, state: State) -> Figure | None:

@@ -4,17 +4,17 @@ A recogniser compares each photo with the targets' enrolments, made from the pho
 same false-match rate. A photo in which no face is found is let through.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ireu_cli.maths.identity import centroid, match_threshold
-from ireu_cli.maths.stats import estimate
+from ireu_cli.maths.identity import Enrolment, enrol
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Definition, Figure, Role
 from ireu_cli.runtime import generator
+from ireu_cli.steps.estimated import estimated
 
 _GATE = "photos of the role; enrolments from the targets' photos that unlearning was given"
 GATE_DEFINITIONS = {
@@ -46,23 +46,22 @@ GATE_DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Gate:
-    """A gate with one recogniser: `enrolments` (people, d), one threshold each; NaN rows for nobody to enrol."""
+    """A gate with one recogniser, and the targets it knows; None for one without a face to enrol."""
 
     recogniser: str
-    enrolments: Tensor
-    thresholds: Tensor
+    enrolments: Sequence[Enrolment | None]
 
     def refuses(self, vectors: Tensor, person: int) -> Tensor:
         """Whether photos (n, d) match one person: float64 (n,), 1 or 0; without a face 0; NaN for nobody enrolled."""
-        scores = vectors.double() @ self.enrolments[person]
-        if not bool(torch.isfinite(self.enrolments[person]).all()):
+        enrolment = self.enrolments[person]
+        if enrolment is None:
             return torch.full((len(vectors),), torch.nan, dtype=torch.float64)
-        return (scores > self.thresholds[person]).double()
+        return enrolment.matches(vectors).nan_to_num(0)
 
     def refuses_any(self, vectors: Tensor) -> Tensor:
         """Whether photos (n, d) match anybody: float64 (n,)."""
-        scores = vectors.double() @ self.enrolments.T
-        return (scores > self.thresholds).any(1).double()
+        rows = [self.refuses(vectors, person) for person in range(len(self.enrolments))]
+        return torch.stack(rows).nan_to_num(0).amax(0)
 
 
 def make_gate(recogniser: str, targets: Sequence[Tensor], retained: Sequence[Tensor], rate: float) -> Gate:
@@ -74,14 +73,8 @@ def make_gate(recogniser: str, targets: Sequence[Tensor], retained: Sequence[Ten
         retained: the same of other people, whose photos set the thresholds.
         rate: false-match rate for each target.
     """
-    others = torch.cat([rows for rows in retained if len(rows)]).double()
-    width = others.shape[1]
-    enrolments = [
-        centroid(rows.double()) if len(rows) else torch.full((width,), torch.nan, dtype=torch.float64)
-        for rows in targets
-    ]
-    thresholds = [match_threshold(others @ row, rate) for row in enrolments]
-    return Gate(recogniser, torch.stack(enrolments), torch.tensor(thresholds, dtype=torch.float64))
+    others = torch.cat([rows for rows in retained if len(rows)])
+    return Gate(recogniser, [enrol(rows, others, rate) if len(rows) else None for rows in targets])
 
 
 def gate_figures(
@@ -112,32 +105,14 @@ def gate_figures(
         ("gate_caught", "target-unseen"): [gate.refuses(rows, n) for n, rows in enumerate(unseen)],
         ("gate_false_refusal", "retained"): _false_refusals(recogniser, known, faces, params.false_match_rate),
     }
-    figures = []
-    for (name, role), by_person in values.items():
-        by_person = [values[torch.isfinite(values)] for values in by_person]
-        found = estimate(by_person, params.bootstrap, generator(seed, "bootstrap", name, role, recogniser))
-        if found is not None:
-            figures.append(
-                Figure(
-                    name=name,
-                    role=role,
-                    state="original",
-                    measure=recogniser,
-                    false_match_rate=params.false_match_rate,
-                    value=found.value,
-                    low=found.low,
-                    high=found.high,
-                    photos=found.photos,
-                    people=found.people,
-                    unit="share",
-                )
-            )
-    return tuple(figures)
-
-
-def let_through(gate: Gate, attacked: Mapping[int, Tensor]) -> dict[int, Tensor]:
-    """Whether the gate lets attacked photos (n, d) of a person through: float64 (n,), by person."""
-    return {person: 1 - gate.refuses(rows, person) for person, rows in attacked.items()}
+    figures = (
+        estimated(
+            by_person, params.bootstrap, generator(seed, "bootstrap", name, role, recogniser), name=name, role=role,
+            state="original", measure=recogniser, unit="share", false_match_rate=params.false_match_rate,
+        )
+        for (name, role), by_person in values.items()
+    )  # fmt: skip
+    return tuple(figure for figure in figures if figure is not None)
 
 
 def _own(gate: Gate, rows: Tensor, retained: Sequence[Tensor], rate: float) -> Tensor:

@@ -31,7 +31,6 @@ _CRITERIA: tuple[tuple[str, tuple[str, tuple[Role, ...], State], Sense, str, str
      "the same for retained people"),
 )  # fmt: skip
 """Name, figure (name, roles of which the worst counts, state), sense, key of the threshold, meaning."""
-_STATE_COLUMNS: dict[str, slice] = {"original": slice(0, 1), "edited": slice(1, 2), "change": slice(1, 2)}
 
 
 def picture_controls(
@@ -144,9 +143,10 @@ def _complete(
     """
     if name not in {"reidentified", "id_generated"}:
         return True
+    column = 0 if state == "original" else 1
     for evidence in evidences:
         for role in roles:
-            people = [p for p in evidence.groups.get(role, ()) if bool(p.faces[:, _STATE_COLUMNS[state]].any())]
+            people = [p for p in evidence.groups.get(role, ()) if bool(p.faces[:, column].any())]
             counted = [
                 f.people
                 for f in figures

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ireu_cli.maths.identity import centroid, match_threshold
-from ireu_cli.maths.stats import Interval, estimate, interval, resampled_weights
+from ireu_cli.maths.identity import centroid, enrol
+from ireu_cli.maths.stats import interval, resampled_weights
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Definition, Figure, Role, State
 from ireu_cli.runtime import generator
+from ireu_cli.steps.estimated import estimated
 
 _DRAWN = "pictures of the role, each from its photo, prompt and noise"
 _PAIRED = "pictures of the role drawn before and after, from the same photo, prompt and noise"
@@ -75,6 +76,14 @@ PICTURE_DEFINITIONS = {
 """What each figure means. (`rank1` is a figure of features too.)"""
 
 STATES: tuple[State, State] = ("original", "edited")
+_MEASURES = {
+    "psnr": "torchmetrics",
+    "ssim": "torchmetrics",
+    "prompt_adherence": "pixels and landmarks",
+    "face_found": "face check",
+    "photo_face_found": "face check",
+}
+"""Who measured what no recogniser measures."""
 
 
 @dataclass(frozen=True)
@@ -172,10 +181,7 @@ def matched(vectors: Tensor, photos: Tensor, others: Sequence[Tensor], rate: flo
     known = [rows for rows in others if len(rows)]
     if not len(photos) or not known:
         return torch.full((len(vectors),), torch.nan, dtype=torch.float64)
-    enrolment = centroid(photos.double())
-    threshold = match_threshold(torch.cat(known).double() @ enrolment, rate)
-    scores = vectors.double() @ enrolment
-    return torch.where(torch.isfinite(scores), (scores > threshold).double(), scores)
+    return enrol(photos, torch.cat(known), rate).matches(vectors)
 
 
 def _add_identity(
@@ -287,10 +293,13 @@ class _Collector:
         rate: float | None = None,
     ) -> None:
         rng = self._rng(name, role, state, edit or "", group or "", str(rate))
-        found = estimate([value[torch.isfinite(value)] for value in values], self._resamples, rng)
+        found = estimated(
+            values, self._resamples, rng, name=name, role=role, state=state, generator=self._evidence.generator,
+            measure=_MEASURES.get(name, self._evidence.recogniser), unit=PICTURE_DEFINITIONS[name].unit,
+            edit=edit, group=group, false_match_rate=rate,
+        )  # fmt: skip
         if found is not None:
-            span = Interval(found.value, found.low, found.high)
-            self._keep(name, role, state, span, (found.photos, found.people), edit, group, rate)
+            self.figures.append(found)
 
     def add_difference(self, role: Role, retained: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
         """Add `delta_id`, both groups resampled over their people; no interval where one has fewer than three."""
@@ -307,39 +316,21 @@ class _Collector:
         rows = min(len(mean) for mean in means)
         span = interval(means[0][:rows] - means[1][:rows])
         if span is not None:
-            self._keep("delta_id", role, "change", span, (pictures, people), None, None, None)
+            self.figures.append(
+                Figure(
+                    name="delta_id",
+                    role=role,
+                    state="change",
+                    measure=self._evidence.recogniser,
+                    generator=self._evidence.generator,
+                    value=span.value,
+                    low=span.low,
+                    high=span.high,
+                    photos=pictures,
+                    people=people,
+                    unit=PICTURE_DEFINITIONS["delta_id"].unit,
+                )
+            )
 
     def _rng(self, *names: str) -> torch.Generator:
         return generator(self._seed, "bootstrap", self._evidence.generator, self._evidence.recogniser, *names)
-
-    def _keep(
-        self,
-        name: str,
-        role: Role,
-        state: State,
-        span: Interval,
-        counts: tuple[int, int],
-        edit: str | None,
-        group: str | None,
-        rate: float | None,
-    ) -> None:
-        measures = {"psnr": "torchmetrics", "ssim": "torchmetrics", "prompt_adherence": "pixels and landmarks"}
-        measures |= {"face_found": "face check", "photo_face_found": "face check"}
-        self.figures.append(
-            Figure(
-                name=name,
-                role=role,
-                state=state,
-                measure=measures.get(name, self._evidence.recogniser),
-                generator=self._evidence.generator,
-                edit=edit,
-                group=group,
-                false_match_rate=rate,
-                value=span.value,
-                low=span.low,
-                high=span.high,
-                photos=counts[0],
-                people=counts[1],
-                unit=PICTURE_DEFINITIONS[name].unit,
-            )
-        )

@@ -64,9 +64,9 @@ def plan_shots(
     return tuple(shots)
 
 
-def prompt_of(base: str, shot: Shot) -> str:
-    """The prompt of a shot: the base prompt, and the edit after a comma."""
-    return base if shot.edit is None else f"{base}, {EDITS[shot.edit]}"
+def prompt_of(base: str, edit: str | None) -> str:
+    """The prompt of a picture: the base prompt, and the edit after a comma."""
+    return base if edit is None else f"{base}, {EDITS[edit]}"
 
 
 def nearest(people: Sequence[Tensor], targets: Sequence[Tensor], count: int) -> list[int]:

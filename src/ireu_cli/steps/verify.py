@@ -13,7 +13,7 @@ import torch
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Role, State
 from ireu_cli.steps.attack_figures import attack_criteria
-from ireu_cli.steps.figures import Evidence, find_figure, measure, share_removed
+from ireu_cli.steps.figures import Evidence, Scores, find_figure, measure, retained_scores, share_removed
 from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria
 from ireu_cli.steps.judgement import OTHERS_STAY, Sense, control, criterion, others_stay
 from ireu_cli.steps.pictures import GeneratorEvidence, measure_pictures
@@ -67,8 +67,9 @@ def verify(
     useless = unusable(evidence)
     if useless is not None:
         return useless
-    figures = measure(evidence, params, seed, beside.labelled)
-    controls = (*_controls(evidence, figures, params), *(_apart(found) for found in beside.calibrations))
+    others = retained_scores(evidence, params.false_match_rate)
+    figures = measure(evidence, params, seed, others, beside.labelled)
+    controls = (*_controls(evidence, figures, others, params), *(_apart(found) for found in beside.calibrations))
     criteria = _criteria(evidence, figures, params)
     for name in dict.fromkeys(generator.generator for generator in drawn):
         siblings = [generator for generator in drawn if generator.generator == name]
@@ -111,7 +112,9 @@ def unusable(evidence: Evidence) -> Verified | None:
     return None
 
 
-def _controls(evidence: Evidence, figures: Sequence[Figure], params: VerifyParams) -> tuple[Control, ...]:
+def _controls(
+    evidence: Evidence, figures: Sequence[Figure], others: Sequence[Scores], params: VerifyParams
+) -> tuple[Control, ...]:
     photos = sum(len(person.original) for person in evidence.retained)
     before = [
         f.value
@@ -146,7 +149,7 @@ def _controls(evidence: Evidence, figures: Sequence[Figure], params: VerifyParam
             meaning="match rate of a delta that changes nothing must exceed what may remain",
         ),
     ]
-    controls.append(others_stay([share_removed(evidence, params)], params))
+    controls.append(others_stay([share_removed(others, params)], params))
     if params.require_unseen:
         controls.append(control("unseen_photos", unseen, 1, "photos of the targets that unlearning did not use"))
     return tuple(controls)

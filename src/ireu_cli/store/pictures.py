@@ -34,6 +34,13 @@ class PictureCache:
             self._path(key).unlink(missing_ok=True)
             return None
 
+    def need(self, key: str) -> RgbImage:
+        """The picture, which must be there."""
+        found = self.get(key)
+        if found is None:
+            raise RuntimeError("a drawn picture is gone from the run folder")
+        return found
+
     def put(self, key: str, picture: RgbImage) -> None:
         """Keep a picture."""
         write_bytes(self._path(key), png_bytes(picture), durable=False)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.read import PhotoReader
+from ireu_cli.steps.pictures import STATES
 from ireu_cli.steps.shots import Shot
 from ireu_cli.store.files import write_bytes
 from ireu_cli.store.pictures import png_bytes
@@ -19,7 +20,6 @@ from ireu_cli.workflow.drawing import Drawn
 
 _COLUMNS = 8
 _GAP = 4
-_STATES = ("original", "edited")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def write_images(folder: Path, drawn: Sequence[Drawn]) -> list[Path]:
     files = []
     for plan in drawn:
         for number, (shot, prompt) in enumerate(zip(plan.shots, plan.prompts, strict=True)):
-            for state, word in enumerate(_STATES):
+            for state, word in enumerate(STATES):
                 file = folder / f"{plan.generator}-{number + 1:05d}-{word}.png"
                 write_bytes(file, png_bytes(plan.picture(number, state)), durable=False)
                 person, photo = shot.photo.person + 1, shot.photo.index + 1

@@ -13,14 +13,12 @@ from ireu_cli.features import Item
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.models.clip import Encoder
 from ireu_cli.params import Tap
-from ireu_cli.report import NO_ATTACK, State
+from ireu_cli.report import NO_ATTACK
 from ireu_cli.runtime import generator
 from ireu_cli.values import Photo, RgbImage
-from ireu_cli.workflow.drawing import was_used
-from ireu_cli.workflow.photos import Lens
+from ireu_cli.workflow.photos import Lens, among
 from ireu_cli.workflow.session import Session
 
-STATES: tuple[State, State] = ("original", "edited")
 DISGUISE_VERSION = 1
 """Raise it when the same disguise gives other pixels, so that kept features and pictures are not mixed."""
 AVERAGED = 5
@@ -109,7 +107,7 @@ def plan_siege(
     names = frozenset(known if "all" in params.suite else set(params.suite) - {"none"})
     if not names or not others:
         return None
-    used = was_used(session, delta)
+    used = among(session, delta.targets)
     victims = []
     for person, photos in enumerate(targets[: params.people]):
         ordered = sorted(photos, key=used)

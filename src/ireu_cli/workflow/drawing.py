@@ -14,13 +14,14 @@ from ireu_cli.models.clip import Encoder
 from ireu_cli.models.generator import Generator, load_generators, null_features
 from ireu_cli.models.portrait import Bundle, find_bundle
 from ireu_cli.steps.compare import adherence, likeness
-from ireu_cli.steps.pictures import GeneratorEvidence, PersonPictures
+from ireu_cli.steps.pictures import STATES, GeneratorEvidence, PersonPictures
 from ireu_cli.steps.shots import EDITS, Shot, nearest, plan_shots, prompt_of
 from ireu_cli.store.pictures import PictureCache
 from ireu_cli.values import Photo, RgbImage
 from ireu_cli.workflow.jobs import Job, run_jobs
+from ireu_cli.workflow.judge import Judge, open_judge
 from ireu_cli.workflow.panel import Panel, Sight, open_panel
-from ireu_cli.workflow.photos import Lens
+from ireu_cli.workflow.photos import Lens, among, photo_key
 from ireu_cli.workflow.session import Session
 
 _NO_SIGHT = Sight(None, ())
@@ -28,10 +29,11 @@ _NO_SIGHT = Sight(None, ())
 
 @dataclass(frozen=True)
 class Show:
-    """The generators of an encoder, with the bundle they come from and its judges."""
+    """The generators of an encoder, with the bundle they come from, its own judges, and the panel that judges."""
 
     bundle: Bundle
     generators: tuple[Generator, ...]
+    judge: Judge
     panel: Panel
 
     @property
@@ -52,10 +54,7 @@ class Drawn:
 
     def picture(self, number: int, state: int) -> RgbImage:
         """The picture of a shot; it must have been drawn."""
-        found = self.caches[state].get(self.keys[state][number])
-        if found is None:
-            raise RuntimeError("a drawn picture is gone from the run folder")
-        return found
+        return self.caches[state].need(self.keys[state][number])
 
 
 def open_show(session: Session, delta: Manifest) -> Show | None:
@@ -75,9 +74,10 @@ def open_show(session: Session, delta: Manifest) -> Show | None:
             raise ConfigError(f"pictures.{key} names {unknown[0]}, which does not exist", f"Use {', '.join(known)}")
     with session.timed("load_generators"):
         every = load_generators(session.config.encoder.source, None, device)
-        panel = open_panel(session, bundle, delta)
+        judge = open_judge(bundle, device)
+        panel = open_panel(session, bundle, judge, delta)
     wanted = tuple(g for g in every if "all" in params.generators or g.name in params.generators)
-    return Show(bundle, wanted, panel)
+    return Show(bundle, wanted, judge, panel)
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,6 @@ def look_at_photos(session: Session, panel: Panel, reader: PhotoReader, people: 
     return Photos(people, sights, tuple(vectors))
 
 
-def was_used(session: Session, delta: Manifest) -> Callable[[Photo], bool]:
-    """Says whether unlearning used a photo."""
-    used = {digest for person in delta.targets for digest in person.photos}
-    return lambda photo: session.run.keyed_digest(photo.sha256) in used
-
-
 def draw_all(
     session: Session,
     show: Show,
@@ -136,7 +130,7 @@ def draw_all(
     Raises:
         PhotoError: a photo changed since it was encoded.
     """
-    seen, params = was_used(session, delta), session.config.pictures
+    seen, params = among(session, delta.targets), session.config.pictures
     # The first recogniser chooses who is alike: one choice, so that all judge the same pictures.
     readable = [group.where(photos.sights.__contains__).photos for group in photos.people]
     vectors = [[_vectors(photos.sights, person, 0) for person in group] for group in readable]
@@ -172,7 +166,7 @@ class _Plan:
 
 
 def _look(session: Session, panel: Panel, reader: PhotoReader, photos: Sequence[Photo]) -> dict[Photo, Sight]:
-    keys = {photo: digest_of([reader.name, photo.sha256]) for photo in photos}
+    keys = {photo: photo_key(reader, photo) for photo in photos}
 
     def load(photo: Photo) -> Callable[[], RgbImage]:
         return lambda: reader.image(photo)
@@ -203,9 +197,9 @@ def _prepare(
         Lens(session, encoders[1], reader, generator.tap),
     )
     items = list({shot.photo: lenses[0].item(shot.photo) for shot in shots}.values())
-    for lens, state in zip(lenses, ("original", "edited"), strict=True):
+    for lens, state in zip(lenses, STATES, strict=True):
         lens.encode_items(items, "--targets or --retain", f"photos for generator {generator.name}, {state}")
-    prompts = tuple(prompt_of(show.bundle.prompt, shot) for shot in shots)
+    prompts = tuple(prompt_of(show.bundle.prompt, shot.edit) for shot in shots)
     digests = [session.run.keyed_digest(shot.photo.sha256) for shot in shots]
     names = [digest_of([lens.name, generator.fingerprint])[:32] for lens in lenses]
     keys = [

@@ -13,14 +13,13 @@ from ireu_cli.models.generator import Generator, null_features
 from ireu_cli.report import NO_ATTACK, Figure
 from ireu_cli.runtime import generator as random_generator
 from ireu_cli.steps.attack_figures import Tried, attack_figures
-from ireu_cli.steps.pictures import matched
-from ireu_cli.steps.shots import EDITS
+from ireu_cli.steps.pictures import STATES, matched
+from ireu_cli.steps.shots import prompt_of
 from ireu_cli.store.pictures import PictureCache
 from ireu_cli.values import RgbImage
 from ireu_cli.workflow.bypass import (
     AVERAGE,
     AVERAGED,
-    STATES,
     Siege,
     Victim,
     attacked_features,
@@ -33,7 +32,6 @@ from ireu_cli.workflow.drawing import Photos, Show
 from ireu_cli.workflow.gate import Passed
 from ireu_cli.workflow.gradient_attacks import EPSILONS, features_of, noise_through_generator, noisy_pixels
 from ireu_cli.workflow.jobs import Job, run_jobs
-from ireu_cli.workflow.judge import open_judge
 from ireu_cli.workflow.panel import Sight
 from ireu_cli.workflow.photos import Lens
 
@@ -151,7 +149,7 @@ class _Easel:
         self, way: _Way, victim: Victim, given: Callable[[Lens], Tensor], content: Sequence[object]
     ) -> Iterator[_Attempt]:
         """The picture in both states; `given` gives what a lens sees, `content` names all else that decides it."""
-        prompt = self.base if way.edit is None else f"{self.base}, {EDITS[way.edit]}"
+        prompt = prompt_of(self.base, way.edit)
         digest = self.siege.session.run.keyed_digest(victim.photo.sha256)
         for state, lens in enumerate(self.lenses):
             decides = [lens.name, way.generator.fingerprint, way.generator.guidance, way.generator.scale]
@@ -183,7 +181,7 @@ def _noisy(
     if "pgd-generator" in siege.names and params.generator_steps:
         rows = noise_through_generator(siege, show, generator, lenses)
         # The attacker's own judges, and where the faces lie, decide it too.
-        judge = open_judge(show.bundle, siege.session.config.run.device).fingerprint
+        judge = show.judge.fingerprint
         yield "pgd-generator", rows, (*both, params.generator_steps, judge, siege.session.config.data.landmarks)
 
 

@@ -11,7 +11,7 @@ from ireu_cli.manifest import Manifest
 from ireu_cli.models.clip import Encoder
 from ireu_cli.steps.figures import Evidence, PersonEvidence
 from ireu_cli.values import Photo
-from ireu_cli.workflow.photos import Lens, flatten_tokens, load_retain, load_targets
+from ireu_cli.workflow.photos import Lens, among, flatten_tokens, load_retain, load_targets
 from ireu_cli.workflow.session import Session
 
 _PIECE = 32
@@ -30,12 +30,8 @@ def load_people(session: Session, delta: Manifest) -> tuple[People, People, Peop
     """Return the targets with all their photos, the retained people unlearning never used, and those it did use."""
     targets = load_targets(session, limit=False)
     retain = load_retain(session, targets)
-    used = {digest for person in delta.retain for digest in person.photos}
-
-    def was_used(person: tuple[Photo, ...]) -> bool:
-        return any(session.run.keyed_digest(photo.sha256) in used for photo in person)
-
-    fresh = {photo for person in retain.photos if not was_used(person) for photo in person}
+    used = among(session, delta.retain)
+    fresh = {photo for person in retain.photos if not any(map(used, person)) for photo in person}
     return targets, retain.where(fresh.__contains__), retain.where(lambda photo: photo not in fresh)
 
 
@@ -55,12 +51,11 @@ def gather(
     used = before.encode(used, "--retain", "reference photos")
     after.encode(targets, "--targets", "target photos, edited")
     after.encode(fresh, "--retain", "retained photos, edited")
-    seen = {digest for person in delta.targets for digest in person.photos}
-
+    seen = among(session, delta.targets)
     mean = _mean(before, fresh.flat)
 
     def compared(person: tuple[Photo, ...]) -> PersonEvidence:
-        known = torch.tensor([session.run.keyed_digest(photo.sha256) in seen for photo in person])
+        known = torch.tensor([seen(photo) for photo in person])
         return _compare(before, after, person, known, mean)
 
     found = Evidence(

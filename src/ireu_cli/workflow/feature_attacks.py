@@ -4,7 +4,8 @@ from torch import Tensor
 
 from ireu_cli.report import Figure, State
 from ireu_cli.steps.attack_figures import FeatureMatcher, Tried, attack_figures
-from ireu_cli.workflow.bypass import STATES, Siege, attacked_features, by_person, encode_disguised, photo_attacks
+from ireu_cli.steps.pictures import STATES
+from ireu_cli.workflow.bypass import Siege, attacked_features, by_person, encode_disguised, photo_attacks
 from ireu_cli.workflow.gradient_attacks import noise_on_features, relearning
 from ireu_cli.workflow.photos import flatten_tokens
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.faces.disguise import Disguise
-from ireu_cli.report import Figure
+from ireu_cli.report import NO_ATTACK, Figure
 from ireu_cli.steps.attack_figures import Tried, attack_figures
 from ireu_cli.steps.gate import Gate, gate_figures, make_gate
 from ireu_cli.values import Photo, RgbImage
@@ -14,6 +14,7 @@ from ireu_cli.workflow.bypass import Siege, Victim, by_person, disguise_key, dis
 from ireu_cli.workflow.drawing import Photos
 from ireu_cli.workflow.gradient_attacks import EPSILONS, noisy_pixels, picture_of
 from ireu_cli.workflow.panel import Panel, Sight
+from ireu_cli.workflow.photos import photo_key
 from ireu_cli.workflow.session import Session
 
 Passed = dict[tuple[str, str, Victim], float]
@@ -75,9 +76,9 @@ def _look(siege: Siege, panel: Panel) -> dict[tuple[str, Victim], Sight]:
     for name, attack in photo_attacks(siege):
         for victim in siege.victims:
             if isinstance(attack, Disguise):
-                loads[name, victim] = (f"{disguise_key(siege, victim, attack)}-gate", _disguised(siege, victim, attack))
-            elif name == "none":
-                loads[name, victim] = (f"{siege.reader.name}-{victim.photo.sha256}-gate", _plain(siege, victim))
+                loads[name, victim] = (disguise_key(siege, victim, attack), _disguised(siege, victim, attack))
+            elif name == NO_ATTACK:
+                loads[name, victim] = (photo_key(siege.reader, victim.photo), _plain(siege, victim))
     if "pgd" in siege.names:
         for epsilon in EPSILONS:
             loads |= _noisy(siege, epsilon)

@@ -12,12 +12,12 @@ from ireu_cli.report import State
 from ireu_cli.runtime import generator as random_generator
 from ireu_cli.steps.attack_figures import FeatureMatcher, Tried
 from ireu_cli.steps.perturb import epsilon_budget, perturb, towards_face, towards_features
+from ireu_cli.steps.pictures import STATES
 from ireu_cli.steps.relearn import relearn, report_steps
 from ireu_cli.steps.saliency import Likeness
 from ireu_cli.values import Photo, RgbImage
-from ireu_cli.workflow.bypass import STATES, Siege, Victim
+from ireu_cli.workflow.bypass import Siege, Victim
 from ireu_cli.workflow.drawing import Show
-from ireu_cli.workflow.judge import open_judge
 from ireu_cli.workflow.photos import Lens, flatten_tokens
 from ireu_cli.workflow.studio import Studio
 
@@ -97,8 +97,7 @@ def noise_through_generator(siege: Siege, show: Show, generator: Generator, lens
     before, after = lenses
     model, processor = after.encoder.model, after.encoder.processor
     weight = next(model.parameters())
-    judge = open_judge(show.bundle, siege.session.config.run.device)
-    studio = Studio(generator, judge, show.bundle.prompt, null_features(after.encoder, after.tap))
+    studio = Studio(generator, show.judge, show.bundle.prompt, null_features(after.encoder, after.tap))
     budget, low, high = epsilon_budget(EPSILONS[-1], processor.image_mean, processor.image_std)
     steps, found = siege.session.config.attacks.generator_steps, []
     with siege.session.timed("attack"), siege.session.talk.progress("noise through", len(siege.drawn)) as advance:

@@ -11,7 +11,7 @@ from ireu_cli.workflow.session import Session
 
 @dataclass(frozen=True)
 class Job:
-    """One picture: where it is kept, by which key, how it is made, and whose it is."""
+    """One picture: where it is kept, by a key that no other picture has, how it is made, and whose it is."""
 
     cache: PictureCache
     key: str
@@ -20,10 +20,7 @@ class Job:
 
     def picture(self) -> RgbImage:
         """The picture; it must have been drawn."""
-        found = self.cache.get(self.key)
-        if found is None:
-            raise RuntimeError("a drawn picture is gone from the run folder")
-        return found
+        return self.cache.need(self.key)
 
 
 def run_jobs(session: Session, jobs: Sequence[Job], what: str, label: str) -> None:
@@ -35,7 +32,7 @@ def run_jobs(session: Session, jobs: Sequence[Job], what: str, label: str) -> No
         what: the sentence that says so.
         label: of the progress bar.
     """
-    todo = [job for job in {(job.cache, job.key): job for job in jobs}.values() if job.cache.get(job.key) is None]
+    todo = [job for job in {job.key: job for job in jobs}.values() if job.cache.get(job.key) is None]
     if not todo:
         session.talk.note(f"{what}; all are there from an earlier run")
         return

@@ -48,14 +48,7 @@ class Judge:
             crop, _ = crop_face(image, landmarks, ALIGNED, 0.0)
         except BadPhotoError:
             return Seen(None, torch.full((int(self.recogniser.net.fc.out_features),), torch.nan))
-        return Seen(landmarks, self.vector(crop))
-
-    def vector(self, crop: RgbImage) -> Tensor:
-        """The recogniser's unit vector (d,) of a face that is aligned already."""
-        device = next(self.recogniser.net.parameters()).device
-        pixels = torch.from_numpy(np.ascontiguousarray(crop)).to(device).permute(2, 0, 1)[None].float() / 255
-        with torch.inference_mode():
-            return self.recogniser.embed(pixels)[0].float().cpu()
+        return Seen(landmarks, self.recogniser.vector(crop))
 
 
 def find_landmarks(check: FaceCheck, image: RgbImage) -> Points | None:

@@ -8,21 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ireu_cli.errors import ConfigError, ModelError
+from ireu_cli.errors import ConfigError
 from ireu_cli.faces.align import Points, crop_face
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.insight import pack_recogniser
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.models.clip import fingerprint_of
-from ireu_cli.models.face_check import FaceCheck, load_face_check
+from ireu_cli.models.face_check import FaceCheck
 from ireu_cli.models.judging import JudgingNet, from_embedded
 from ireu_cli.models.onnx_recogniser import from_insight, load_onnx
 from ireu_cli.models.portrait import Bundle
-from ireu_cli.models.recogniser import load_recogniser
 from ireu_cli.params import RecogniserParams
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import RgbImage
-from ireu_cli.workflow.judge import find_landmarks
+from ireu_cli.workflow.judge import Judge, find_landmarks
 from ireu_cli.workflow.session import Session
 
 _SIGHT_VERSION = 2
@@ -102,12 +101,13 @@ class Panel:
         return [torch.from_numpy(landmarks).float().flatten(), *self.vectors_at(image, landmarks)]
 
 
-def open_panel(session: Session, bundle: Bundle, delta: Manifest) -> Panel:
+def open_panel(session: Session, bundle: Bundle, judge: Judge, delta: Manifest) -> Panel:
     """Load the judges: those of the bundle and those of the configuration, less those that helped to make the edit.
 
     Args:
         session: the run.
-        bundle: where the embedded judges lie.
+        bundle: where the face encoder lies.
+        judge: the embedded recogniser and face check.
         delta: the record of unlearning: its encoder and its locator exclude judges.
 
     Raises:
@@ -115,7 +115,7 @@ def open_panel(session: Session, bundle: Bundle, delta: Manifest) -> Panel:
         ConfigError: two have the same name or are the same network, or too few are left.
     """
     params, device = session.config.judges, session.config.run.device
-    nets = _embedded(bundle, device) if params.embedded else []
+    nets = _embedded(bundle, judge, device) if params.embedded else []
     nets += [_load(entry, device) for entry in params.recognisers]
     for what in ("name", "network"):
         values = [getattr(net, what) for net in nets]
@@ -123,7 +123,7 @@ def open_panel(session: Session, bundle: Bundle, delta: Manifest) -> Panel:
             raise ConfigError(
                 f"Recognisers have the same {what}: {', '.join(twice)}", "Name each of them once in judges"
             )
-    partial = {net.name: why for net in nets if (why := _partial(net, bundle, delta, device))}
+    partial = {net.name: why for net in nets if (why := _partial(net, judge, delta))}
     allowed = [net for net in nets if net.name not in partial]
     if len(allowed) < params.min_recognisers:
         counted = f"{len(allowed)} recognisers may judge, {params.min_recognisers} are needed"
@@ -133,28 +133,15 @@ def open_panel(session: Session, bundle: Bundle, delta: Manifest) -> Panel:
         )
     for why in partial.values():
         session.talk.note(f"{why}, so it does not judge")
-    try:
-        check = load_face_check(bundle.folder / bundle.face_check, device)
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"The face check of {bundle.folder} cannot be loaded ({type(error).__name__})",
-            "Install the package again, or name an undamaged bundle",
-        ) from None
+    check = judge.check
     finder = digest_of([_SIGHT_VERSION, fingerprint_of(check.net.state_dict()), check.threshold])
     names = [f"landmarks-{finder[:32]}", *(f"faces-{digest_of([finder, net.fingerprint])[:32]}" for net in allowed)]
     caches = tuple(FeatureCache(session.run.features / name) for name in names)
     return Panel(check, tuple(allowed), digest_of([finder, *(net.fingerprint for net in allowed)]), caches)
 
 
-def _embedded(bundle: Bundle, device: str) -> list[JudgingNet]:
-    nets = []
-    try:
-        nets.append(from_embedded(load_recogniser(bundle.folder / bundle.recogniser, device)))
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"The recogniser of {bundle.folder} cannot be loaded ({type(error).__name__})",
-            "Install the package again, or name an undamaged bundle",
-        ) from None
+def _embedded(bundle: Bundle, judge: Judge, device: str) -> list[JudgingNet]:
+    nets = [from_embedded(judge.recogniser)]
     if bundle.face_encoder is not None:
         nets.append(load_onnx(RecogniserParams(name="face-encoder", model=bundle.folder / bundle.face_encoder), device))
     return nets
@@ -167,14 +154,13 @@ def _load(params: RecogniserParams, device: str) -> JudgingNet:
     return from_insight(params, pack_recogniser(folder.parent.parent, folder.name))
 
 
-def _partial(net: JudgingNet, bundle: Bundle, delta: Manifest, device: str) -> str | None:
+def _partial(net: JudgingNet, judge: Judge, delta: Manifest) -> str | None:
     """Why a recogniser may not judge this delta; None if it may."""
     if net.network == delta.encoder.fingerprint:
         return f"{net.name} is the network that was edited"
-    if delta.parameters["locate"]["method"] == "saliency":
-        own = from_embedded(load_recogniser(bundle.folder / bundle.recogniser, device))
-        if net.network == own.network:
-            return f"{net.name} helped to make the mask (locate.method = saliency)"
+    helped = delta.parameters["locate"]["method"] == "saliency"
+    if helped and net.network == fingerprint_of(judge.recogniser.net.state_dict()):
+        return f"{net.name} helped to make the mask (locate.method = saliency)"
     return None
 
 

@@ -1,6 +1,6 @@
 """From folders to encoded photos: who takes part, how photos are read, what is in the cache."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People, choose_photos, scan_people, split_people
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.features import Item, encode, forward, refuse_bad
+from ireu_cli.manifest import PersonRecord, digest_of
 from ireu_cli.models.clip import Encoder
 from ireu_cli.params import Config, Tap
 from ireu_cli.runtime import generator
@@ -147,6 +148,17 @@ class Lens:
     def item(self, photo: Photo) -> Item:
         """A photo as something to encode."""
         return Item(photo.sha256, self._session.name_of(photo), lambda: self.reader.image(photo))
+
+
+def among(session: Session, people: Sequence[PersonRecord]) -> Callable[[Photo], bool]:
+    """Says whether a photo is among those of a record."""
+    digests = {digest for person in people for digest in person.photos}
+    return lambda photo: session.run.keyed_digest(photo.sha256) in digests
+
+
+def photo_key(reader: PhotoReader, photo: Photo) -> str:
+    """Names what a photo looks like when it is read this way."""
+    return digest_of([reader.name, photo.sha256])
 
 
 def batch_of(lens: Lens, photos: Sequence[Photo], positions: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,6 @@ from torch import Tensor
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.features import Item
-from ireu_cli.manifest import digest_of
 from ireu_cli.models.clip import Encoder
 from ireu_cli.models.image_net import ImageNetFeatures, load_image_net
 from ireu_cli.report import Figure
@@ -16,7 +15,7 @@ from ireu_cli.steps.quality import Sets, distances, scaled
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import Photo, RgbImage
 from ireu_cli.workflow.drawing import Drawn
-from ireu_cli.workflow.photos import Lens
+from ireu_cli.workflow.photos import Lens, photo_key
 from ireu_cli.workflow.session import Session
 
 _FEWEST = 20
@@ -67,11 +66,11 @@ class _Chosen:
     def __init__(self, plan: Drawn, numbers: Sequence[int], retained: People, reader: PhotoReader) -> None:
         shots = [plan.shots[n] for n in numbers]
         self._people = list(dict.fromkeys(shot.photo.person for shot in shots))
-        own = {photo: self._key(reader, photo) for photo in dict.fromkeys(shot.photo for shot in shots)}
+        own = {photo: photo_key(reader, photo) for photo in dict.fromkeys(shot.photo for shot in shots)}
         # Targets have numbers of their own.
         drawn = {shot.photo.person for shot in plan.shots if shot.role in {"retained", "look-alike"}}
         undrawn = [person for person in retained.photos if person[0].person not in drawn]
-        others = [{photo: self._key(reader, photo) for photo in person[:_OTHER_PHOTOS]} for person in undrawn]
+        others = [{photo: photo_key(reader, photo) for photo in person[:_OTHER_PHOTOS]} for person in undrawn]
         self._real = [[key for photo, key in own.items() if photo.person == one] for one in self._people]
         self._others = [list(person.values()) for person in others]
         self._sides = [
@@ -91,10 +90,6 @@ class _Chosen:
             return [torch.cat([rows[key] for key in keys]) for keys in people]
 
         return Sets(joined(self._real), joined(self._sides[0]), joined(self._sides[1]), joined(self._others))
-
-    @staticmethod
-    def _key(reader: PhotoReader, photo: Photo) -> str:
-        return digest_of([reader.name, photo.sha256])
 
 
 def _by_encoder(lens: Lens, loads: _Loads, label: str) -> dict[str, Tensor]:

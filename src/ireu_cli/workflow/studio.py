@@ -55,7 +55,7 @@ class Studio:
         """
         crop, _ = crop_face(face.image, face.points, ALIGNED, 0.0)
         # A copy, as gradients cannot pass a product with what was made in inference mode.
-        return self.judge.vector(crop).clone()
+        return self.judge.recogniser.vector(crop).clone()
 
     def likeness(self, photo: Tensor, seeds: Sequence[int], steps: int) -> Likeness:
         """Similarity of sketches, one for each seed, to a photo, given as the recogniser's unit vector (d,)."""

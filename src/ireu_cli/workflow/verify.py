@@ -20,13 +20,13 @@ from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT
 from ireu_cli.store.files import file_sha256, read_bytes, write_bytes, write_folder
 from ireu_cli.workflow.album import make_grids, write_images
 from ireu_cli.workflow.bypass import SAMPLING, Siege, photo_attacks, plan_siege
-from ireu_cli.workflow.drawing import Drawn, Photos, Show, draw_all, look_at_photos, open_show, was_used
+from ireu_cli.workflow.drawing import Drawn, Photos, Show, draw_all, look_at_photos, open_show
 from ireu_cli.workflow.drawn_attacks import besiege_pictures
 from ireu_cli.workflow.evidence import Gathered, gather, load_people
 from ireu_cli.workflow.feature_attacks import besiege_features
 from ireu_cli.workflow.gate import evade_gate, measure_gate
 from ireu_cli.workflow.panel import Panel
-from ireu_cli.workflow.photos import photo_reader
+from ireu_cli.workflow.photos import among, photo_reader
 from ireu_cli.workflow.quality import measure_quality
 from ireu_cli.workflow.report import build_report
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
@@ -132,7 +132,7 @@ def _attacked(siege: Siege | None, show: Show | None) -> tuple[str | None, ...]:
 def _attack_pictures(
     session: Session, show: Show, parent: Manifest, siege: Siege | None, photos: Photos
 ) -> tuple[Figure, ...]:
-    figures, gates = measure_gate(session, show.panel, photos, was_used(session, parent))
+    figures, gates = measure_gate(session, show.panel, photos, among(session, parent.targets))
     if siege is None:
         return figures
     evaded, passed = evade_gate(siege, show.panel, gates)
