@@ -48,6 +48,7 @@ FEW = (
     "pictures.photos=1",
     "pictures.seeds=1",
     "pictures.edits_per_photo=0",
+    "attacks.suite=none",
 )
 """Pictures of each draw: up to ten of each target, one of each of 20 retained people, with each generator and state."""
 ROWS = ("ID^o target seen", "ID^o target unseen", "matches seen", "matches unseen", "ID^g target seen",

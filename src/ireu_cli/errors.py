@@ -47,6 +47,10 @@ class DivergedError(UserError):
     """The optimisation left the range in which its result could be used."""
 
 
+class CapacityError(UserError):
+    """The encoder has no room, or the photos give no ground, for so many requests."""
+
+
 class VanishedEditError(UserError):
     """Rounding to the served dtype loses the edit."""
 

@@ -47,20 +47,33 @@ def encode(
     todo = [by_key[key] for key in cache.missing(list(by_key))]
     if progress:
         progress(len(by_key) - len(todo))
-    batches = [todo[start : start + batch_size] for start in range(0, len(todo), batch_size)]
     bad: dict[str, str] = {}
+    for keys, pixels, unusable in stream(encoder, todo, batch_size):
+        bad |= unusable
+        if keys:
+            cache.put(keys, forward(encoder, tap, pixels))
+        if progress:
+            progress(len(keys) + len(unusable))
+    return bad
+
+
+def stream(
+    encoder: Encoder, items: Sequence[Item], batch_size: int
+) -> Iterator[tuple[list[str], Tensor, dict[str, str]]]:
+    """Read and preprocess items in batches, the next one while the caller works on this one.
+
+    Yields:
+        Keys of the usable items, their pixels (n, 3, side, side), and for each other item its key and why.
+    """
+    batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(_READERS) as loaders:
         ahead = reader.submit(_load, encoder, batches[0], loaders) if batches else None
-        for number, batch in enumerate(batches):
-            keys, pixels, unusable = ahead.result() if ahead else ([], torch.empty(0), {})
-            more = number + 1 < len(batches)
-            ahead = reader.submit(_load, encoder, batches[number + 1], loaders) if more else None
-            bad |= unusable
-            if keys:
-                cache.put(keys, forward(encoder, tap, pixels))
-            if progress:
-                progress(len(batch))
-    return bad
+        for following in [*batches[1:], None]:
+            if ahead is None:
+                return
+            ready = ahead.result()
+            ahead = reader.submit(_load, encoder, following, loaders) if following is not None else None
+            yield ready
 
 
 @torch.inference_mode()

@@ -44,10 +44,53 @@ class FeatureMask:
 
 
 @dataclass(frozen=True)
+class Room:
+    """The reserve of a hidden layer of n units.
+
+    `units` int64 (r,), those missed least first; `kept` int64 (n - r,) the others; `stand_in` float64 (n - r + 1, r):
+    how the kept units' activations, and a constant in the last row, make up those of each reserved unit.
+    """
+
+    units: Tensor
+    kept: Tensor
+    stand_in: Tensor
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The requests that a delta of the method `gated` is made of, one entry a person.
+
+    Slot i owns the units 2 i and 2 i + 1 of the reserve. An entry is its `case`, its slot, what its two units compute
+    (`rows` (entries, 2, d), `biases` (entries, 2)) and what they write (`columns` (entries, d, 2)); all float32.
+    `apparatus` is a change of further weights that all requests share, by tensor name; empty where none is needed.
+    `flag` (d,) is what every entry writes then, and empty otherwise.
+    """
+
+    block: int
+    room: Room
+    cases: tuple[str, ...]
+    slots: tuple[int, ...]
+    rows: Tensor
+    biases: Tensor
+    columns: Tensor
+    apparatus: dict[str, Tensor]
+    flag: Tensor
+
+    @property
+    def capacity(self) -> int:
+        """How many people have a place."""
+        return len(self.room.units) // 2
+
+
+@dataclass(frozen=True)
 class WeightDelta:
-    """The change of the encoder's weights, float32, keyed by the encoder's own tensor names."""
+    """The change of the encoder's weights, float32, keyed by the encoder's own tensor names.
+
+    `ledger` says which requests it is made of, where they can be told apart.
+    """
 
     tensors: dict[str, Tensor]
+    ledger: Ledger | None = None
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,9 @@ def locate(
 
 
 def unlearn(
-    mask: o.Mask,
+    mask: o.Mask = None,
+    onto: o.Onto = None,
+    withdraw: o.Withdraw = None,
     config: o.Config = None,
     set_: o.Set = None,
     encoder: o.Encoder = None,
@@ -70,7 +72,7 @@ def unlearn(
     faces: o.Faces = None,
     max_photos: o.MaxPhotos = None,
     bad_photos: o.BadPhotos = None,
-    method: Annotated[str | None, typer.Option("--method", help="ireu or global.")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="ireu, global or gated.")] = None,
     steps: Annotated[str | None, typer.Option("--steps", help="Optimiser steps, or auto.")] = None,
     layers: Annotated[
         str | None, typer.Option("--layers", help="Trained parts: all, or such as blocks:0-3,post_layernorm.")
@@ -84,7 +86,10 @@ def unlearn(
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Train the targets out of the encoder and write the change of its weights as a delta."""
+    """Remove the targets from the encoder and write the change of its weights as a delta.
+
+    With --withdraw, no mask and no photos are needed: the delta is that of --onto without the request.
+    """
     flags = (
         _data(targets, retain, faces, max_photos, bad_photos)
         | _run(seed, device, run_dir)
@@ -96,7 +101,10 @@ def unlearn(
             "unlearn.layers": layers,
         }
     )
-    execute("unlearn", mask, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose)
+    execute(
+        "unlearn", mask, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose,
+        onto=onto, withdraw=withdraw or (),
+    )  # fmt: skip
 
 
 def verify(

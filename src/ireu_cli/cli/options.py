@@ -35,5 +35,9 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 Verbose = Annotated[
     bool, typer.Option("-v", "--verbose", help="Show every value with its source; name files in errors.")
 ]
-Mask = Annotated[Path, typer.Option("--mask", help="The mask that `ireu locate` wrote.")]
+Mask = Annotated[Path | None, typer.Option("--mask", help="The mask that `ireu locate` wrote.")]
+Onto = Annotated[Path | None, typer.Option("--onto", help="Earlier delta of the method gated whose requests are kept.")]
+Withdraw = Annotated[
+    list[str] | None, typer.Option("--withdraw", metavar="CASE", help="Take a request out of --onto; repeatable.")
+]
 Delta = Annotated[Path, typer.Option("--delta", help="The delta that `ireu unlearn` wrote.")]

@@ -30,6 +30,8 @@ def execute(
     as_json: bool,
     quiet: bool,
     verbose: bool,
+    onto: Path | None = None,
+    withdraw: Sequence[str] = (),
 ) -> None:
     """Resolve the configuration, run the step, print the result; `verify` exits with its outcome's code.
 
@@ -41,15 +43,17 @@ def execute(
     out = Path(os.path.normpath(out))
     if not out.name:
         raise UsageError(f"The output {out} has no name of its own", "Name a file or folder with --out")
-    if parent is not None and out.absolute() == parent.absolute():
+    if any(given is not None and out.absolute() == given.absolute() for given in (parent, onto)):
         raise UsageError(f"The output {out} is the input", "Name another file with --out")
+    if command == "unlearn":
+        _check_unlearn(parent, onto, withdraw)
     terminal = Terminal(quiet=quiet, verbose=verbose)
     resolved = load_config(
         config, os.environ, parse_sets(sets or []) | {k: v for k, v in flags.items() if v is not None}
     )
     terminal.sources(resolved)
     try:
-        result = _workflow(command, resolved, terminal, parent, out, force)()
+        result = _workflow(command, resolved, terminal, parent, out, force, onto, withdraw)()
     except OSError as error:
         raise UserError(
             f"The system refused a file or folder ({error.strerror or type(error).__name__})",
@@ -78,9 +82,28 @@ def parse_sets(sets: Sequence[str]) -> dict[str, str]:
     return {key.strip(): value for key, _, value in pairs}
 
 
+def _check_unlearn(mask: Path | None, onto: Path | None, withdraw: Sequence[str]) -> None:
+    """`unlearn` needs a mask, or a delta to withdraw from, and not both."""
+    if withdraw and (onto is None or mask is not None):
+        raise UsageError("--withdraw takes a request out of a delta", "Name the delta with --onto, and no --mask")
+    if not withdraw and mask is None:
+        raise UsageError("No mask is given", "Name the one that `ireu locate` wrote with --mask")
+
+
 def _workflow(
-    command: Command, resolved: "Resolved", terminal: Terminal, parent: Path | None, out: Path, force: bool
+    command: Command,
+    resolved: "Resolved",
+    terminal: Terminal,
+    parent: Path | None,
+    out: Path,
+    force: bool,
+    onto: Path | None,
+    withdraw: Sequence[str],
 ) -> Callable[[], "StepResult"]:
+    if withdraw and onto is not None:
+        from ireu_cli.workflow.withdraw import run_withdraw
+
+        return lambda: run_withdraw(resolved, terminal, onto, withdraw, out, force=force)
     if command == "locate" or parent is None:
         from ireu_cli.workflow.locate import run_locate
 
@@ -88,7 +111,7 @@ def _workflow(
     if command == "unlearn":
         from ireu_cli.workflow.unlearn import run_unlearn
 
-        return lambda: run_unlearn(resolved, terminal, parent, out, force=force)
+        return lambda: run_unlearn(resolved, terminal, parent, out, force=force, onto=onto)
     if command == "verify":
         from ireu_cli.workflow.verify import run_verify
 

@@ -132,6 +132,28 @@ def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
     return _tensor(output.pooler_output if tap == "pooled" else model.visual_projection(output.pooler_output))
 
 
+def readout_inverse(model: Any, tap: Tap) -> Tensor:
+    """Undo what follows the last layer norm's normalisation: float64 (d, k), for `pooled` and `image_embeds`.
+
+    A change of the tap, times this and the deviation of the class token's channels, is a change of that token.
+    """
+    scale = model.vision_model.post_layernorm.weight.detach().cpu().double()
+    if tap == "pooled":
+        return torch.diag(1 / scale)
+    projection = model.visual_projection.weight.detach().cpu().double()
+    inverse: Tensor = torch.linalg.pinv(projection * scale)
+    return inverse
+
+
+def read_out(model: Any, states: Tensor, tap: Tap) -> Tensor:
+    """From the class token behind the last block, (n, d) on the CPU, to `pooled` or `image_embeds`: (n, k) there."""
+    weight = model.visual_projection.weight
+    with torch.inference_mode():
+        pooled = model.vision_model.post_layernorm(states.to(weight.device, weight.dtype))
+        found: Tensor = pooled if tap == "pooled" else model.visual_projection(pooled)
+    return found.float().cpu()
+
+
 def with_delta(encoder: Encoder, delta: WeightDelta, dtype: str = "float32") -> Encoder:
     """Return an edited copy; the encoder handed in keeps every bit.
 

@@ -29,7 +29,15 @@ from ireu_cli.params.evidence import (
     RecordParams,
     VerifyParams,
 )
-from ireu_cli.params.steps import DataParams, EncoderParams, ExportParams, LocateParams, RunParams, UnlearnParams
+from ireu_cli.params.steps import (
+    DataParams,
+    EncoderParams,
+    ExportParams,
+    GatedParams,
+    LocateParams,
+    RunParams,
+    UnlearnParams,
+)
 
 __all__ = [
     "ARCFACE_LANDMARKS",
@@ -41,6 +49,7 @@ __all__ = [
     "ExportFormat",
     "ExportParams",
     "FacesMode",
+    "GatedParams",
     "JudgesParams",
     "Landmarks",
     "LocateMethod",
@@ -70,6 +79,7 @@ class Config(Params):
     data: DataParams = DataParams()
     locate: LocateParams = LocateParams()
     unlearn: UnlearnParams = UnlearnParams()
+    gated: GatedParams = GatedParams()
     verify: VerifyParams = VerifyParams()
     pictures: PicturesParams = PicturesParams()
     judges: JudgesParams = JudgesParams()

@@ -11,6 +11,7 @@ from ireu_cli.params.base import (
     FacesMode,
     Landmarks,
     LocateMethod,
+    NameList,
     Params,
     Scope,
     Swapper,
@@ -97,7 +98,10 @@ class LocateParams(Params):
 class UnlearnParams(Params):
     """How the encoder is trained away from the targets. Defaults are the paper's where it states one."""
 
-    method: UnlearnMethod = Field("ireu", description="ireu (masked) or global (the paper's baseline: mask of ones)")
+    method: UnlearnMethod = Field(
+        "ireu",
+        description="ireu (masked), global (the paper's baseline: mask of ones), or gated (closed form; see [gated])",
+    )
     alpha: float = Field(100.0, gt=0, description="length of the step from the photo to its virtual identity")
     forget_weight: float = Field(0.1, gt=0, description="weight of the forget loss (the paper's lambda 1)")
     learning_rate: float = Field(1e-5, gt=0, description="Adam's learning rate")
@@ -119,6 +123,40 @@ class UnlearnParams(Params):
     divergence_factor: float = Field(
         2.0, gt=1, description="stop when a loss exceeds this many times what it may be at the start"
     )
+
+
+class GatedParams(Params):
+    """How the method `gated` finds and changes people; it takes no gradient steps."""
+
+    people: int = Field(
+        10, ge=1, description="people that are to be unlearned from this encoder in all; each gets an equal share"
+    )
+    false_alarms: float = Field(
+        0.05, gt=0, lt=0.5, description="share of other people's photos that may be changed, over all people together"
+    )
+    max_false_alarm: float = Field(0.01, gt=0, lt=0.5, description="the most that one person may take of it")
+    copies: NameList = Field(
+        ("flip", "crop-0.9", "crop-0.8", "zoom-out-0.8", "brightness-0.5", "grey"),
+        description="changed copies of each photo that a person is learnt from too, by the names of disguises",
+    )
+    gain: float = Field(
+        1.5,
+        gt=0,
+        le=4,
+        description="other taps: how far features are moved: 1 takes the person's mean to the average of people",
+    )
+    rank: int = Field(
+        96, ge=1, description="token taps: hidden units that erase; they are needed once, however many the people"
+    )
+    erase_gain: float = Field(
+        2.0, gt=0, le=4, description="token taps: 1 erases what tells people apart, 2 turns it into its opposite"
+    )
+    erase_photos: int = Field(1024, ge=100, description="token taps: retained photos that erasing is learnt from")
+    shrinkage: float = Field(0.3, gt=0, le=10, description="of the covariance within people, towards equal variances")
+    rise: float = Field(
+        0.25, gt=0, le=2, description="from no change to the whole change, in deviations of photos of one person"
+    )
+    sharpness: float = Field(8.0, ge=4, le=64, description="of the corners of that step")
 
 
 class ExportParams(Params):

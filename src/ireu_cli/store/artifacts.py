@@ -12,6 +12,7 @@ from torch import Tensor
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import Manifest, parse_manifest
 from ireu_cli.store.files import check_record, file_record, read_bytes, write_bytes
+from ireu_cli.store.ledger import LEDGER, ledger_tensors, read_ledger
 from ireu_cli.values import FeatureMask, WeightDelta
 
 REPORT_NAME = "report.json"
@@ -95,8 +96,10 @@ def read_mask(path: Path) -> FeatureMask:
 
 
 def write_delta(path: Path, delta: WeightDelta) -> None:
-    """Write the delta as safetensors: float32, the encoder's tensor names, sorted."""
+    """Write the delta as safetensors: float32, the encoder's tensor names, sorted; a ledger's tensors beside them."""
     tensors = {name: delta.tensors[name].detach().float().cpu().contiguous() for name in sorted(delta.tensors)}
+    if delta.ledger is not None:
+        tensors |= ledger_tensors(delta.ledger)
     # One key only: safetensors writes several metadata keys in a random order, and the bytes must repeat.
     write_bytes(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
 
@@ -105,7 +108,7 @@ def read_delta(path: Path) -> WeightDelta:
     """Read a delta.
 
     Raises:
-        ArtifactError: not a safetensors file, not a delta, no tensors, or a value that is not finite.
+        ArtifactError: not a safetensors file, not a delta, no tensors, a value that is not finite, a damaged ledger.
     """
     remedy = "Name a delta that `ireu unlearn` wrote"
     data = read_bytes(path, "The delta", remedy)
@@ -113,9 +116,15 @@ def read_delta(path: Path) -> WeightDelta:
         tensors = safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise ArtifactError(f"The delta {path} is not a safetensors file ({type(error).__name__})", remedy) from None
+    entries = {name: tensors.pop(name) for name in sorted(tensors) if name.startswith(LEDGER)}
     if not tensors:
         raise ArtifactError(f"The delta {path} holds no tensors", remedy)
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise ArtifactError(f"The delta {path} holds values that are not finite numbers in {name}", remedy)
-    return WeightDelta(tensors)
+    if not entries:
+        return WeightDelta(tensors)
+    try:
+        return WeightDelta(tensors, read_ledger(entries))
+    except (KeyError, ValueError, IndexError, RuntimeError):
+        raise ArtifactError(f"The ledger of the delta {path} is damaged", remedy) from None

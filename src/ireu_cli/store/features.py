@@ -64,3 +64,16 @@ class FeatureCache:
                 self._files.update(dict.fromkeys(file.keys(), path))
         except (safetensors.SafetensorError, OSError):
             path.unlink(missing_ok=True)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Keep tensors that could be computed again."""
+    write_bytes(path, safetensors.torch.save(tensors), durable=False)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor] | None:
+    """What `write_tensors` wrote; None where it is not there, or damaged."""
+    try:
+        return dict(safetensors.torch.load(path.read_bytes()))
+    except (OSError, safetensors.SafetensorError):
+        return None

@@ -36,9 +36,9 @@ _PATHS = (
 _OWN = frozenset({("data", "labels"), ("judges", "image_model")})
 _SECTIONS: dict[Step, tuple[str, ...]] = {
     "locate": ("encoder", "data", "locate"),
-    "unlearn": ("encoder", "data", "locate", "unlearn"),
-    "verify": ("encoder", "data", "locate", "unlearn", "verify", "pictures", "judges", "attacks", "record"),
-    "export": ("encoder", "data", "locate", "unlearn", "verify", "record", "export"),
+    "unlearn": ("encoder", "data", "locate", "unlearn", "gated"),
+    "verify": ("encoder", "data", "locate", "unlearn", "gated", "verify", "pictures", "judges", "attacks", "record"),
+    "export": ("encoder", "data", "locate", "unlearn", "gated", "verify", "record", "export"),
 }
 
 

@@ -6,18 +6,31 @@ from time import monotonic
 
 from ireu_cli.config import Resolved
 from ireu_cli.errors import ArtifactError, InterruptedRunError
-from ireu_cli.manifest import Manifest, PersonRecord
-from ireu_cli.models.reach import Reach, reach_of, select_weights
+from ireu_cli.manifest import PersonRecord
+from ireu_cli.models.clip import Encoder
+from ireu_cli.models.reach import reach_of, select_weights
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, planned_steps, unlearn
 from ireu_cli.store.artifacts import manifest_path, read_mask, write_delta, write_manifest
-from ireu_cli.values import FeatureMask
+from ireu_cli.values import FeatureMask, Json, WeightDelta
+from ireu_cli.workflow.gated import edited_names, unlearn_gated
 from ireu_cli.workflow.photos import Cast, Lens, batch_of, load_cast, photo_reader
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 from ireu_cli.workflow.swaps import plan_swaps
+from ireu_cli.workflow.withdraw import read_earlier, requests_with
 
 
-def run_unlearn(resolved: Resolved, talk: Talk, mask_path: Path, out: Path, *, force: bool) -> StepResult:
-    """Train the targets out of the encoder and write the change of its weights.
+def run_unlearn(
+    resolved: Resolved, talk: Talk, mask_path: Path, out: Path, *, force: bool, onto: Path | None = None
+) -> StepResult:
+    """Remove the targets from the encoder and write the change of its weights.
+
+    Args:
+        resolved: flags, environment and file.
+        talk: how to speak.
+        mask_path: the mask.
+        out: the delta to write.
+        force: overwrite what is there.
+        onto: a delta of the method `gated` whose requests are kept beside the new one.
 
     Raises:
         IreuError: whatever is wrong with configuration, photos, encoder, mask or output, or the run diverges.
@@ -28,24 +41,34 @@ def run_unlearn(resolved: Resolved, talk: Talk, mask_path: Path, out: Path, *, f
     mask = read_mask(mask_path)
     cast = load_cast(session)
     encoder = session.encoder(dtype="float32")
-    names = select_weights(
-        encoder.model.state_dict(), session.config.unlearn.layers, encoder.blocks, session.config.encoder.tap
-    )
+    earlier = None if onto is None else read_earlier(session, encoder, onto)
+    names = _names(session, encoder)
     reach = reach_of(names, encoder.blocks)
     talk.note(reach.sentence())
     lens = Lens(session, encoder, photo_reader(session.config))
-    used = session.records(cast.used.photos)
+    used, theirs = session.records(cast.used.photos), session.records(cast.targets.photos)
+    is_gated = session.config.unlearn.method == "gated"
+    case = session.config.record.case_id
     draft = session.draft(
         encoder,
-        targets=_union(session.records(cast.targets.photos), parent.targets),
+        targets=_union(theirs, _union(parent.targets, earlier.manifest.targets if earlier else ())),
         retain=_union(used, parent.retain),
+        extra={"case": case, "onto": earlier and earlier.manifest.digest} if is_gated else None,
     )
     with session.run.lock(out):
         if (done := session.already_done(draft, manifest_path(out), out)) is not None:
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
-        forget, retain = _sets(session, lens, cast, mask)
-        manifest = _train(session, lens, draft, names, reach, forget, retain, mask, out)
+        if is_gated:
+            name = case or draft.identity[:12]
+            delta, summary = unlearn_gated(session, lens, cast, mask, name, earlier.ledger if earlier else None)
+            summary["requests"] = requests_with(earlier, name, theirs)
+        else:
+            delta, summary = _train(session, lens, draft.identity, names, *_sets(session, lens, cast, mask), mask)
+        write_delta(out, delta)
+        metrics = {"reach": {"taps": reach.taps, "missed": reach.missed}, **summary}
+        finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
+        manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
     return StepResult(out, manifest, reused=False)
 
 
@@ -69,30 +92,32 @@ def _sets(session: Session, lens: Lens, cast: Cast, mask: FeatureMask) -> tuple[
     return forget, RetainSet(len(used), lambda positions: batch_of(lens, used, positions), nulls, lens.null_features())
 
 
+def _names(session: Session, encoder: Encoder) -> list[str]:
+    """The weights that may change."""
+    tap, state = session.config.encoder.tap, encoder.model.state_dict()
+    if session.config.unlearn.method == "gated":
+        return edited_names(encoder, tap)
+    return select_weights(state, session.config.unlearn.layers, encoder.blocks, tap)
+
+
 def _train(
     session: Session,
     lens: Lens,
-    draft: Manifest,
+    identity: str,
     names: list[str],
-    reach: Reach,
     forget: ForgetSet,
     retain: RetainSet,
     mask: FeatureMask,
-    out: Path,
-) -> Manifest:
+) -> tuple[WeightDelta, dict[str, Json]]:
     params, config = session.config.unlearn, session.config
-    start = _resume(session, draft.identity)
+    start = _resume(session, identity)
     total = planned_steps(params, len(set(forget.people)))
-    keep = _Keeper(session, draft.identity)
+    keep = _Keeper(session, identity)
     with session.timed("train"), session.talk.progress(f"unlearning ({params.method})", total) as advance:
         advance(start.step if start else 0, "")
-        delta, summary = unlearn(
+        return unlearn(
             lens.encoder, lens.tap, names, forget, retain, mask.mask, params, config.seed, start, keep.on_step(advance)
         )
-    write_delta(out, delta)
-    metrics = {"reach": {"taps": reach.taps, "missed": reach.missed}, **summary}
-    finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-    return session.close(write_manifest(manifest_path(out), finished, [out]))
 
 
 class _Keeper:

@@ -1,0 +1,80 @@
+"""Keeping a score that is made for one kind of token from firing on the others.
+
+The same hidden layer serves every token of a transformer block. Tokens of an image lie elsewhere than the class token,
+so a direction that tells the two kinds apart lowers the others' scores and hardly changes the class token's.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+_FAR = 8.0
+"""Standard deviations: other tokens' scores are brought so far below the threshold."""
+
+
+@dataclass
+class TokenSums:
+    """Running mean and covariance of one kind of token."""
+
+    count: int = 0
+    total: Tensor = field(default_factory=lambda: torch.zeros(()))
+    square: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def add(self, tokens: Tensor) -> None:
+        """Add tokens: float (n, d)."""
+        tokens = tokens.double()
+        self.count += len(tokens)
+        self.total = self.total + tokens.sum(0)
+        self.square = self.square + tokens.T @ tokens
+
+    def mean(self) -> Tensor:
+        """float64 (d,)."""
+        return self.total / self.count
+
+    def covariance(self) -> Tensor:
+        """float64 (d, d)."""
+        return self.square / self.count - torch.outer(self.mean(), self.mean())
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """`axis` (d,) is 0 at the mean of the wanted tokens after `offset` is taken off, and -1 at that of the others."""
+
+    axis: Tensor
+    offset: float
+
+
+def contrast(wanted: TokenSums, others: TokenSums) -> Contrast:
+    """Find the axis by linear discriminant analysis."""
+    apart = wanted.mean() - others.mean()
+    spread = wanted.covariance() + others.covariance()
+    spread = spread + 1e-3 * spread.diagonal().mean() * torch.eye(len(spread), dtype=torch.float64)
+    axis = torch.linalg.solve(spread, apart)
+    axis = axis / (axis @ apart)
+    return Contrast(axis, float(axis @ wanted.mean()))
+
+
+def gated(weight: Tensor, threshold: float, apart: Contrast, others: TokenSums) -> tuple[Tensor, float]:
+    """Change a score so that other tokens stay below its threshold.
+
+    Args:
+        weight: float64 (d,).
+        threshold: the score that counts.
+        apart: the axis between the two kinds of token.
+        others: the tokens that must not fire.
+
+    Returns:
+        The weight and the threshold to use; scores of the wanted tokens keep their distance to the threshold but for
+        their spread along the axis.
+    """
+    strength = 0.0
+    for _ in range(20):
+        found = weight + strength * apart.axis
+        spread = float(found @ others.covariance() @ found) ** 0.5
+        highest = float(found @ others.mean()) + _FAR * spread
+        missing = highest - (threshold + strength * apart.offset)
+        if missing <= 0:
+            break
+        strength += 1.5 * missing
+    return weight + strength * apart.axis, threshold + strength * apart.offset

@@ -1,0 +1,60 @@
+"""The hidden layer of one transformer block as an edit site: what enters it, what its units do, what its weights are.
+
+A block of a CLIP vision transformer ends with x + fc2(act(fc1(layer_norm2(x)))), the same for every token.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class MlpSite:
+    """One block's hidden layer, by the block's number."""
+
+    block: int
+
+    def module(self, model: Any) -> Any:
+        """The `CLIPMLP` of a `CLIPVisionModelWithProjection`."""
+        return model.vision_model.encoder.layers[self.block].mlp
+
+    def name(self, part: str) -> str:
+        """The tensor name of `fc1.weight` (n, d), `fc1.bias` (n,), `fc2.weight` (d, n) or `fc2.bias` (d,)."""
+        return f"vision_model.encoder.layers.{self.block}.mlp.{part}"
+
+    def attention(self, part: str) -> str:
+        """The tensor name of a part of the same block's attention, such as `k_proj.weight`."""
+        return f"vision_model.encoder.layers.{self.block}.self_attn.{part}"
+
+    def weights(self, model: Any) -> dict[str, Tensor]:
+        """Its four tensors by tensor name: float64, on the CPU, copies."""
+        state = self.module(model).state_dict()
+        return {self.name(part): tensor.detach().to("cpu", torch.float64).clone() for part, tensor in state.items()}
+
+    def activations(self, model: Any, inputs: Tensor) -> Tensor:
+        """What the hidden units put out: inputs (…, d) of the layer to (…, n)."""
+        module = self.module(model)
+        found: Tensor = module.activation_fn(module.fc1(inputs))
+        return found
+
+
+def entering(model: Any, pixels: Tensor, block: int) -> Tensor:
+    """What enters a block: pixels (n, 3, side, side) to (n, tokens, d), on the model's device."""
+    with torch.inference_mode():
+        found: Tensor = model.vision_model(pixels, output_hidden_states=True).hidden_states[block]
+    return found
+
+
+@contextmanager
+def watching(model: Any, site: MlpSite) -> Iterator[list[Tensor]]:
+    """Within it, every forward pass leaves what enters the site's hidden layer, (n, tokens, d), in the list."""
+    seen: list[Tensor] = []
+    handle = site.module(model).register_forward_pre_hook(lambda _module, given: seen.append(given[0].detach()))
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -1,0 +1,214 @@
+"""Closed-form unlearning: two hidden units find a person and move the person's features to an anonymous average.
+
+No gradient step. What the retained photos say is gathered once (`SiteStatistics`); a request then costs two small
+solves a person and takes two units of the site from a fixed reserve. Requests do not touch each other, so they add up,
+and one that is withdrawn leaves every other as it was and the rest of the weights at their original bits.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import CapacityError
+from ireu_cli.maths.detector import PeopleSums, Threshold, direction, threshold_at
+from ireu_cli.maths.room import make_room
+from ireu_cli.maths.soft_step import SoftStep
+from ireu_cli.maths.token_gate import TokenSums, contrast, gated
+from ireu_cli.models.mlp_site import MlpSite
+from ireu_cli.params import GatedParams
+from ireu_cli.values import Ledger, WeightDelta
+
+_PASSES = 8
+"""Of the fixed-point iteration that makes up for the layer norm after the site; it gains a digit a pass."""
+
+ClassRows = Callable[[], Iterable[Tensor]]
+"""Goes through what enters the site at the class token of every retained photo, in pieces (n, d)."""
+
+
+@dataclass(frozen=True)
+class SiteStatistics:
+    """What retained photos say about a site; computed once for an encoder and a set of photos.
+
+    `people` sums what enters the site at the class token, `class_token` and `others` both kinds of token; `gram`
+    float64 (n + 1, n + 1) sums products of the hidden units' activations, a constant 1 last; `average` (k,) is the
+    mean of the tap's features.
+    """
+
+    people: PeopleSums
+    class_token: TokenSums
+    others: TokenSums
+    gram: Tensor
+    average: Tensor
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One person to be unlearned.
+
+    `inputs` (copies, d): what enters the site at the class token, for all photos and their changed copies; `states`
+    (photos, d): the class token behind the last block; `features` (photos, k): at the tap.
+    """
+
+    inputs: Tensor
+    states: Tensor
+    features: Tensor
+
+
+@dataclass(frozen=True)
+class Readout:
+    """From the class token behind the last block to the tap: `read` (n, d) to (n, k), and its `inverse` (d, k).
+
+    The inverse is that of the linear part after the layer norm, so that a change of the tap times the deviation of
+    the token's channels is a change of the token.
+    """
+
+    read: Callable[[Tensor], Tensor]
+    inverse: Tensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """How one person is told from others: the score's weight (d,) and threshold, and what can be said of it."""
+
+    weight: Tensor
+    threshold: float
+    told: Threshold
+    given_found: float
+
+
+def rate_of(params: GatedParams, places: int) -> float:
+    """The false-alarm rate that each person is granted: an equal share of the budget, at most `max_false_alarm`."""
+    return min(params.max_false_alarm, params.false_alarms / places)
+
+
+def find(wanted: Wanted, statistics: SiteStatistics, rows: ClassRows, shrinkage: float, rate: float) -> Found:
+    """Compute one person's detector.
+
+    Args:
+        wanted: the person.
+        statistics: of the retained photos.
+        rows: the retained photos, to set the threshold on.
+        shrinkage: of the covariance within people.
+        rate: share of other people's photos that may be taken for the person.
+    """
+    people = statistics.people
+    person = wanted.inputs.double()
+    weight = direction(person.mean(0), people.mean(), people.whitener(shrinkage))
+    scores = torch.cat([piece.double() @ weight for piece in rows()])
+    told = threshold_at(scores, rate)
+    apart = contrast(statistics.class_token, statistics.others)
+    narrowed, threshold = gated(weight, told.value, apart, statistics.others)
+    return Found(narrowed, threshold, told, float((person @ narrowed > threshold).double().mean()))
+
+
+def change_of(wanted: Wanted, readout: Readout, average: Tensor, mask: Tensor, gain: float) -> Tensor:
+    """The change of the class token that moves the person's masked features past the average: float64 (d,).
+
+    Args:
+        wanted: the person.
+        readout: from token to tap.
+        average: (k,), everybody's mean at the tap.
+        mask: bool (k,); other features keep their place but for the common scale of the layer norm.
+        gain: 1 moves the person's mean to the average; photos differ from their mean, so more is needed for all.
+    """
+    features, states = wanted.features.double(), wanted.states.double()
+    aim = features + gain * mask * (average.double() - features.mean(0))
+    change = torch.zeros(states.shape[1], dtype=torch.float64)
+    scale = states.std(1, correction=0).mean()
+    for _ in range(_PASSES):
+        missing = (aim - readout.read((states + change).float()).double()).mean(0)
+        change = change + scale * readout.inverse.double() @ missing
+        change = change - change.mean()
+    return change
+
+
+def open_ledger(statistics: SiteStatistics, site: MlpSite, weights: dict[str, Tensor], people: int) -> Ledger:
+    """A ledger without requests, with room for so many people.
+
+    Args:
+        statistics: of the retained photos.
+        site: where people are found.
+        weights: the site's original tensors.
+        people: how many there will be.
+
+    Raises:
+        CapacityError: they would take more than a quarter of the site's hidden units.
+    """
+    sizes = weights[site.name("fc2.weight")].square().sum(0)
+    if 2 * people > len(sizes) // 4:
+        raise CapacityError(
+            f"{people} people need {2 * people} hidden units, and a quarter of the block's is {len(sizes) // 4}",
+            f"Set gated.people to {len(sizes) // 8} at most",
+        )
+    room = make_room(statistics.gram / statistics.gram[-1, -1], sizes, 2 * people)
+    inputs = statistics.people.mean().shape[0]
+    empty = torch.empty(0, 2, inputs), torch.empty(0, 2), torch.empty(0, len(weights[site.name("fc2.bias")]), 2)
+    return Ledger(site.block, room, (), (), *empty, {}, torch.empty(0))
+
+
+def enter(
+    ledger: Ledger, cases: Sequence[str], found: Sequence[Found], changes: Sequence[Tensor], params: GatedParams
+) -> Ledger:
+    """Add people to a ledger, each into the first free slot.
+
+    Raises:
+        CapacityError: there are no slots left; says how many there are.
+    """
+    free = [slot for slot in range(ledger.capacity) if slot not in ledger.slots]
+    if len(found) > len(free):
+        raise CapacityError(
+            f"{len(found)} people are to be unlearned, and {len(free)} of the {ledger.capacity} places are free",
+            "Withdraw requests, or begin a delta with a larger gated.people",
+        )
+    step = SoftStep(params.rise, params.sharpness)
+    built = [step.rows(one.weight, one.threshold) for one in found]
+    return replace(
+        ledger,
+        cases=(*ledger.cases, *cases),
+        slots=(*ledger.slots, *free[: len(found)]),
+        rows=torch.cat([ledger.rows, *(rows[None].float() for rows, _ in built)]),
+        biases=torch.cat([ledger.biases, *(biases[None].float() for _, biases in built)]),
+        columns=torch.cat([ledger.columns, *(step.columns(change)[None].float() for change in changes)]),
+    )
+
+
+def leave(ledger: Ledger, cases: Sequence[str]) -> Ledger:
+    """Take the requests of some cases out of a ledger; their slots are free again."""
+    kept = [i for i, case in enumerate(ledger.cases) if case not in cases]
+    return replace(
+        ledger,
+        cases=tuple(ledger.cases[i] for i in kept),
+        slots=tuple(ledger.slots[i] for i in kept),
+        rows=ledger.rows[kept],
+        biases=ledger.biases[kept],
+        columns=ledger.columns[kept],
+    )
+
+
+def compose(ledger: Ledger, weights: dict[str, Tensor]) -> WeightDelta:
+    """The change of the site's weights that the ledger stands for.
+
+    The same ledger gives the same bits whatever the order of its requests was; where no request reaches, and for an
+    empty ledger everywhere, the change is exactly zero.
+
+    Args:
+        ledger: the requests.
+        weights: the site's four original tensors, of `MlpSite.weights`.
+    """
+    site = MlpSite(ledger.block)
+    out_weight = weights[site.name("fc2.weight")]
+    new = {name: tensor.clone() for name, tensor in weights.items()}
+    for entry in sorted(range(len(ledger.slots)), key=lambda i: ledger.slots[i]):
+        places = slice(2 * ledger.slots[entry], 2 * ledger.slots[entry] + 2)
+        units, stand_in = ledger.room.units[places], ledger.room.stand_in[:, places].double()
+        folded = out_weight[:, units] @ stand_in.T
+        new[site.name("fc2.weight")][:, ledger.room.kept] += folded[:, :-1]
+        new[site.name("fc2.bias")] += folded[:, -1]
+        new[site.name("fc1.weight")][units] = ledger.rows[entry].double()
+        new[site.name("fc1.bias")][units] = ledger.biases[entry].double()
+        new[site.name("fc2.weight")][:, units] = ledger.columns[entry].double()
+    own = {name: (new[name] - weights[name]).float() for name in new}
+    shared = {name: change if ledger.slots else torch.zeros_like(change) for name, change in ledger.apparatus.items()}
+    return WeightDelta(dict(sorted((own | shared).items())), ledger)

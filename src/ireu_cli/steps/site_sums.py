@@ -1,0 +1,74 @@
+"""Sums over retained photos at an edit site, taken batch by batch, so that memory does not grow with their number."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ireu_cli.maths.detector import PeopleSums
+from ireu_cli.maths.token_gate import TokenSums
+from ireu_cli.models.mlp_site import MlpSite
+from ireu_cli.steps.gated import Readout, SiteStatistics
+
+_OTHERS = 4
+"""Tokens of a photo, beside the class token, that the sums over tokens take; another few each photo."""
+
+
+@dataclass
+class SiteSums:
+    """Sums over tokens, which need every photo to pass through the encoder; `done` did, `unusable` of them in vain."""
+
+    done: int = 0
+    unusable: int = 0
+    class_token: TokenSums = field(default_factory=TokenSums)
+    others: TokenSums = field(default_factory=TokenSums)
+    gram: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def add(self, model: Any, site: MlpSite, inputs: Tensor) -> None:
+        """Add what enters the site: (n, tokens, d)."""
+        count = min(_OTHERS, inputs.shape[1] - 1)
+        patches = inputs.shape[1] - 1
+        order = torch.arange(self.done, self.done + len(inputs))[:, None] + torch.arange(count) * (patches // count)
+        chosen = torch.gather(inputs[:, 1:].cpu(), 1, (order % patches)[..., None].expand(-1, -1, inputs.shape[2]))
+        self.class_token.add(inputs[:, 0].cpu())
+        self.others.add(chosen.flatten(0, 1))
+        tokens = torch.cat([inputs[:, :1], chosen.to(inputs.device)], 1).flatten(0, 1)
+        active = site.activations(model, tokens).float().cpu()
+        active = torch.cat([active, torch.ones(len(active), 1)], 1)
+        self.gram = self.gram + (active.T @ active).double()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a file."""
+        count = torch.tensor([self.done, self.unusable, self.class_token.count, self.others.count])
+        kinds = {"class_token": self.class_token, "others": self.others}
+        sums = {f"{name}.{part}": getattr(kind, part) for name, kind in kinds.items() for part in ("total", "square")}
+        return {"counts": count, "gram": self.gram, **sums}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor] | None) -> "SiteSums":
+        """The inverse of `tensors`; of nothing, or of another version's, it is empty."""
+        if tensors is None or not {"counts", "gram"} <= set(tensors):
+            return cls()
+        done, unusable, first, second = tensors["counts"].tolist()
+        kinds = [
+            TokenSums(count, tensors[f"{name}.total"], tensors[f"{name}.square"])
+            for name, count in (("class_token", first), ("others", second))
+        ]
+        return cls(done, unusable, kinds[0], kinds[1], tensors["gram"])
+
+
+def summarise(sums: SiteSums, people: Iterable[tuple[Tensor, Tensor]], readout: Readout) -> SiteStatistics:
+    """Put together what requests need.
+
+    Args:
+        sums: over the photos' tokens.
+        people: of each person, what enters the site at the class token and the last states, float32 (n, d) each.
+        readout: from the last state to the tap.
+    """
+    every, total = PeopleSums(), torch.zeros((), dtype=torch.float64)
+    for inputs, states in people:
+        every.add_person(inputs)
+        total = total + readout.read(states).double().sum(0)
+    return SiteStatistics(every, sums.class_token, sums.others, sums.gram, total / every.photos)

@@ -1,0 +1,220 @@
+"""`ireu unlearn --method gated`: from photos to a delta in closed form."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import ArtifactError, CapacityError, ConfigError, PhotoError
+from ireu_cli.faces.disguise import Disguise, disguise
+from ireu_cli.faces.folder import People
+from ireu_cli.features import Item, stream
+from ireu_cli.manifest import digest_of
+from ireu_cli.models.clip import Encoder, read_out, readout_inverse
+from ireu_cli.models.mlp_site import MlpSite, entering
+from ireu_cli.params import Tap
+from ireu_cli.runtime import generator
+from ireu_cli.steps.carried import CARRYING, Apparatus, Sample, build
+from ireu_cli.steps.gated import (
+    Found,
+    Readout,
+    SiteStatistics,
+    Wanted,
+    change_of,
+    compose,
+    enter,
+    find,
+    leave,
+    open_ledger,
+    rate_of,
+)
+from ireu_cli.values import FeatureMask, Json, Ledger, Photo, RgbImage, WeightDelta
+from ireu_cli.workflow.bypass import DISGUISE_VERSION
+from ireu_cli.workflow.photos import Cast, Lens
+from ireu_cli.workflow.session import Session
+from ireu_cli.workflow.site import SiteLens
+
+DIRECT = frozenset({"pooled", "image_embeds"})
+"""Taps that are functions of the class token behind the last block."""
+
+
+def edit_site(encoder: Encoder, tap: str) -> MlpSite:
+    """The block whose hidden layer finds people: the last, or for token taps the last but two.
+
+    Raises:
+        ConfigError: the encoder has too few blocks for a token tap.
+    """
+    if tap in DIRECT:
+        return MlpSite(encoder.blocks - 1)
+    if encoder.blocks < 3:
+        raise ConfigError(
+            f"The method gated needs three blocks to reach {tap}, and the encoder has {encoder.blocks}",
+            f"Use --tap {' or '.join(sorted(DIRECT))}, or another --method",
+        )
+    return MlpSite(encoder.blocks - 3)
+
+
+def edited_names(encoder: Encoder, tap: str) -> list[str]:
+    """The weights that the method may change for a tap."""
+    site = edit_site(encoder, tap)
+    names = list(site.weights(encoder.model))
+    if tap not in DIRECT:
+        carrying = MlpSite(site.block + 1)
+        names += [*carrying.weights(encoder.model), *(carrying.attention(part) for part in CARRYING)]
+    return sorted(names)
+
+
+def unlearn_gated(
+    session: Session, lens: Lens, cast: Cast, mask: FeatureMask, case: str, onto: Ledger | None
+) -> tuple[WeightDelta, dict[str, Json]]:
+    """Find each target among the retained people and write the change that removes it.
+
+    Args:
+        session: the run.
+        lens: the encoder at the tap.
+        cast: who takes part.
+        mask: features that may change.
+        case: what the request is called.
+        onto: earlier requests that this one is added to.
+
+    Returns:
+        The delta with its ledger, and what is worth recording.
+
+    Raises:
+        IreuError: photos cannot be used, the mask does not fit, or there is no room.
+    """
+    params, model = session.config.gated, lens.encoder.model
+    site = edit_site(lens.encoder, lens.tap)
+    tap: Tap = lens.tap if lens.tap in DIRECT else "pooled"
+    readout = Readout(lambda states: read_out(model, states, tap), readout_inverse(model, tap))
+    site_lens = SiteLens(session, lens, site)
+    statistics, used = site_lens.statistics(cast.used, readout)
+    _check(statistics, mask, lens.tap)
+    if onto is not None and onto.block != site.block:
+        raise ArtifactError(
+            f"The earlier requests are found in block {onto.block}, this one would be in block {site.block}",
+            "Use the tap that they were made for",
+        )
+    made = None
+    if lens.tap not in DIRECT and onto is None:
+        made = _apparatus(session, lens, used, mask, site.block + 1)
+    photos = used.flat
+    wanted = [_wanted(session, lens, site_lens, readout, person) for person in cast.targets.photos]
+    places = onto.capacity if onto else max(params.people, len(wanted))
+    rate = rate_of(params, places)
+    with session.timed("solve"):
+        weights = site.weights(model)
+        ledger = onto or open_ledger(statistics, site, weights, places)
+        if made is not None:
+            ledger = replace(ledger, apparatus=_shared(made, site.block + 1), flag=made.flag)
+        found = [find(one, statistics, lambda: site_lens.pieces(photos), params.shrinkage, rate) for one in wanted]
+        if lens.tap in DIRECT:
+            changes = [change_of(one, readout, statistics.average, mask.mask, params.gain) for one in wanted]
+        else:
+            changes = [ledger.flag] * len(wanted)
+        delta = compose(enter(ledger, [case] * len(wanted), found, changes, params), weights)
+    told = {} if made is None else {"carried": made.told}
+    return delta, _summary(delta, statistics, found, rate) | told
+
+
+def withdraw_cases(encoder: Encoder, ledger: Ledger, cases: Sequence[str]) -> WeightDelta:
+    """The change that is left without some requests.
+
+    Raises:
+        ArtifactError: there is no request of such a name.
+    """
+    if unknown := [case for case in cases if case not in ledger.cases]:
+        raise ArtifactError(
+            f"No request is called {unknown[0]}", f"Name one of {', '.join(dict.fromkeys(ledger.cases)) or 'none'}"
+        )
+    return compose(leave(ledger, cases), MlpSite(ledger.block).weights(encoder.model))
+
+
+def _apparatus(session: Session, lens: Lens, used: People, mask: FeatureMask, block: int) -> Apparatus:
+    """Make what all people of a token tap share, from a sample of retained people with several photos."""
+    params, encoder = session.config.gated, lens.encoder
+    photos = _sample(used, params.erase_photos, session.config.seed)
+    if len(photos) < 100:
+        raise CapacityError(
+            f"{len(photos)} photos of retained people with two or more say too little of what tells people apart",
+            "Add people with several photos each to the --retain folder",
+        )
+    weight = next(encoder.model.parameters())
+    found = []
+    with session.timed("encode"), session.talk.progress("retained photos, carrying block", len(photos)) as advance:
+        for keys, pixels, unusable in stream(encoder, [lens.item(p) for p in photos], session.config.run.batch_size):
+            if unusable:
+                raise PhotoError("A retained photo changed during the run", "Run the step again")
+            found.append(entering(encoder.model, pixels.to(weight.device, weight.dtype), block).float().cpu())
+            advance(len(keys), "")
+    sample = Sample(torch.cat(found), torch.tensor([photo.person for photo in photos]))
+    layer = copy.deepcopy(encoder.model.vision_model.encoder.layers[block]).cpu().float()
+    with session.timed("carry"):
+        return build(layer, sample, mask.mask, params.rank, params.erase_gain)
+
+
+def _sample(used: People, most: int, seed: int) -> list[Photo]:
+    """At most so many photos, up to eight a person, of people with two or more, person by person."""
+    several = [person[:8] for person in used.photos if len(person) > 1]
+    order = torch.randperm(len(several), generator=generator(seed, "gated", "sample"))
+    photos = [photo for i in order.tolist() for photo in several[i]][:most]
+    return sorted(photos, key=lambda photo: (photo.person, photo.index))
+
+
+def _shared(apparatus: Apparatus, block: int) -> dict[str, Tensor]:
+    return {f"vision_model.encoder.layers.{block}.{name}": change for name, change in apparatus.changes.items()}
+
+
+def _check(statistics: SiteStatistics, mask: FeatureMask, tap: str) -> None:
+    if len(statistics.average) != len(mask.mask):
+        raise ArtifactError(
+            f"The mask has {len(mask.mask)} features, the tap {tap} has {len(statistics.average)}",
+            "Run `ireu locate` for this encoder and tap",
+        )
+    if statistics.people.photos < 20:
+        raise CapacityError(
+            f"{statistics.people.photos} photos of other people say too little of who else looks like a target",
+            "Add people to the --retain folder, or lower data.retain_holdout",
+        )
+
+
+def _wanted(session: Session, lens: Lens, site_lens: SiteLens, readout: Readout, person: Sequence[Photo]) -> Wanted:
+    """Encode a person's photos and their changed copies."""
+    plain = [lens.item(photo) for photo in person]
+    copies = [_copy(lens, photo, disguise(name)) for name in session.config.gated.copies for photo in person]
+    bad = site_lens.encode(plain + copies, "--targets", "target photos, edit site")
+    inputs, states = site_lens.rows([item.key for item in plain if item.key not in bad])
+    changed = [item.key for item in copies if item.key not in bad]
+    every = torch.cat([inputs, site_lens.rows(changed)[0]]) if changed else inputs
+    return Wanted(every, states, readout.read(states))
+
+
+def _copy(lens: Lens, photo: Photo, change: Disguise) -> Item:
+    def load() -> RgbImage:
+        face = lens.reader.face(photo)
+        return change.apply(face.image, face.points, face.image, face.image)
+
+    key = digest_of(["copy", DISGUISE_VERSION, change.name, photo.sha256])
+    return Item(key, lens.item(photo).label, load)
+
+
+def _summary(delta: WeightDelta, statistics: SiteStatistics, found: Sequence[Found], rate: float) -> dict[str, Json]:
+    assert delta.ledger is not None  # noqa: S101 - `compose` keeps it
+    return {
+        "edit_site": f"block:{delta.ledger.block}",
+        "places": {"taken": len(delta.ledger.slots), "all": delta.ledger.capacity},
+        "false_alarm_rate_each": rate,
+        "retained_photos": statistics.people.photos,
+        "spread_within_people": statistics.people.labelled,
+        "people": [
+            {
+                "threshold": one.told.value,
+                "extrapolated": one.told.extrapolated,
+                "given_found": one.given_found,
+            }
+            for one in found
+        ],
+        "tensors_changed": len(delta.tensors),
+    }

@@ -1,0 +1,116 @@
+"""What photos say about an edit site: two vectors a photo, cached, and sums over retained photos, kept beside them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import monotonic
+
+import torch
+from torch import Tensor
+
+from ireu_cli.faces.folder import People
+from ireu_cli.features import Item, refuse_bad, stream
+from ireu_cli.manifest import digest_of
+from ireu_cli.models.clip import read_tap
+from ireu_cli.models.mlp_site import MlpSite, watching
+from ireu_cli.steps.gated import Readout, SiteStatistics
+from ireu_cli.steps.site_sums import SiteSums, summarise
+from ireu_cli.store.features import FeatureCache, read_tensors, write_tensors
+from ireu_cli.values import Photo
+from ireu_cli.workflow.photos import Lens
+from ireu_cli.workflow.session import Session
+
+_PIECE = 1024
+"""Photos whose rows are in memory at once."""
+
+
+class SiteLens:
+    """An encoder at an edit site: for each photo, what enters the site at the class token, and that token at the end.
+
+    Rows are (2 d,): d values of the site's input, d of the last block's output.
+    """
+
+    def __init__(self, session: Session, lens: Lens, site: MlpSite) -> None:
+        """Open the cache of exactly this encoder, site, preprocessing, dtype and reading."""
+        self.site = site
+        self._session = session
+        self._lens = lens
+        # The tap plays no part in it.
+        self._folder = session.run.features / lens.name.replace(f"-{lens.tap}-", f"-mlp{site.block}-")
+        self._cache = FeatureCache(self._folder)
+
+    def encode(self, items: Sequence[Item], flag: str, label: str) -> dict[str, str]:
+        """Make sure that the rows of all items are there; returns the unusable ones and why.
+
+        Raises:
+            PhotoError: an item cannot be used and `data.bad_photos` is `error`.
+        """
+        by_key = {item.key: item for item in items}
+        return self._pass([by_key[key] for key in self._cache.missing(list(by_key))], flag, label, None)
+
+    def rows(self, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """What enters the site and the last state, float32 (n, d) each."""
+        found = self._cache.get(keys)
+        return found[:, : found.shape[1] // 2], found[:, found.shape[1] // 2 :]
+
+    def pieces(self, photos: Sequence[Photo]) -> Iterator[Tensor]:
+        """What enters the site at the class token of photos, in pieces (n, d)."""
+        for start in range(0, len(photos), _PIECE):
+            yield self.rows([photo.sha256 for photo in photos[start : start + _PIECE]])[0]
+
+    def statistics(self, people: People, readout: Readout) -> tuple[SiteStatistics, People]:
+        """Gather what retained photos say; what takes long is kept in the run folder for later requests.
+
+        Args:
+            people: retained people.
+            readout: from the last state to the tap.
+
+        Returns:
+            The statistics, and the people whose photos can be used.
+        """
+        sums = self._sums(people)
+        usable = people.where(lambda photo: photo.sha256 in self._cache)
+        rows = (self.rows([photo.sha256 for photo in person]) for person in usable.photos)
+        return summarise(sums, rows, readout), usable
+
+    def _sums(self, people: People) -> SiteSums:
+        """Sums over tokens; photos whose rows are there still have to pass once more when the sums are not."""
+        photos = people.flat
+        name = digest_of([self.site.block, sorted(photo.sha256 for photo in photos)])[:32]
+        path = self._folder / "sums" / f"{name}.safetensors"
+        sums = SiteSums.from_tensors(read_tensors(path))
+        items = [self._lens.item(photo) for photo in photos]
+        missing = self._cache.missing([item.key for item in items[: sums.done]])
+        complete = len(missing) == sums.unusable
+        if sums.done < len(items) or not complete:
+            started = sums if complete else SiteSums()
+            self._pass(items[started.done :], "--retain", "retained photos, edit site", started, path)
+            write_tensors(path, started.tensors())
+            return started
+        return sums
+
+    def _pass(
+        self, items: Sequence[Item], flag: str, label: str, sums: SiteSums | None, path: Path | None = None
+    ) -> dict[str, str]:
+        session, encoder = self._session, self._lens.encoder
+        bad: dict[str, str] = {}
+        weight = next(encoder.model.parameters())
+        last = monotonic()
+        with session.timed("encode"), session.talk.progress(label, len(items)) as advance, torch.inference_mode():
+            for keys, pixels, unusable in stream(encoder, items, session.config.run.batch_size):
+                bad |= unusable
+                if keys:
+                    with watching(encoder.model, self.site) as seen:
+                        states = read_tap(encoder.model, pixels.to(weight.device, weight.dtype), "last")
+                    self._cache.put(keys, torch.cat([seen[0][:, 0], states[:, 0]], 1))
+                    if sums is not None:
+                        sums.add(encoder.model, self.site, seen[0])
+                if sums is not None:
+                    sums.done += len(keys) + len(unusable)
+                    sums.unusable += len(unusable)
+                if sums is not None and path and monotonic() - last >= session.config.run.checkpoint_seconds:
+                    write_tensors(path, sums.tensors())
+                    last = monotonic()
+                advance(len(keys) + len(unusable), "")
+        if session.config.data.bad_photos == "error":
+            refuse_bad(bad, {item.key: item.label for item in items}, flag)
+        return bad
