@@ -18,6 +18,7 @@ RETAIN_PEOPLE = 400
 PHOTOS = "5"
 STRONGER = {"unlearn.learning_rate": "1e-4"}
 TOWARD = STRONGER | {"unlearn.direction": "toward"}
+GATED = {"unlearn.method": "gated", "locate.method": "all", "gated.people": "5"}
 METHODS: dict[str, dict[str, str]] = {
     # As published.
     "global": {"unlearn.method": "global"},
@@ -27,6 +28,12 @@ METHODS: dict[str, dict[str, str]] = {
     "ireu-toward": TOWARD,
     "ireu-away": STRONGER,
     "global-away": STRONGER | {"unlearn.method": "global"},
+    # All features may change; each of five people, wherever that many are planned, may cost a hundredth of the others.
+    "gated": GATED,
+    "gated-masked": {"unlearn.method": "gated", "gated.people": "5"},
+    "gated-gain-1": GATED | {"gated.erase_gain": "1", "gated.gain": "1"},
+    "gated-1e-3": GATED | {"gated.max_false_alarm": "0.001"},
+    "gated-plain": GATED | {"gated.copies": ""},
     "rate-1e-5": TOWARD | {"unlearn.learning_rate": "1e-5"},
     "rate-3e-4": TOWARD | {"unlearn.learning_rate": "3e-4"},
     "mask-person": TOWARD | {"unlearn.mask_scope": "person"},

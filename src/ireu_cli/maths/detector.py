@@ -57,20 +57,24 @@ class PeopleSums:
         return within + shrinkage * within.diagonal().mean() * torch.eye(len(within), dtype=torch.float64)
 
 
-def direction(person: Tensor, mean: Tensor, whitener: Tensor) -> Tensor:
+def direction(person: Tensor, mean: Tensor, whitener: Tensor, silent: Tensor) -> Tensor:
     """The direction w, scaled so that photos of one person spread by about one.
 
     Args:
         person: float64 (d,), the mean of the person's photos.
         mean: float64 (d,), everybody's.
         whitener: float64 (d, d), of `PeopleSums.whitener`.
+        silent: float64 (k, d), pictures that must score no more than the mean does, such as null images; the nearest
+            direction in the metric of the whitener that gives them its score is taken.
 
     Returns:
-        float64 (d,); a photo's score is w · (features − mean).
+        float64 (d,); a photo's score is w · features.
     """
-    away = person - mean
-    found: Tensor = torch.linalg.solve(whitener, away)
-    scaled: Tensor = found / (found @ away).clamp_min(1e-300).sqrt()
+    away, apart = person - mean, (silent - mean).T
+    columns = torch.linalg.solve(whitener, torch.cat([away[:, None], apart], 1))
+    found, blocked = columns[:, 0], columns[:, 1:]
+    found = found - blocked @ torch.linalg.lstsq(apart.T @ blocked, apart.T @ found).solution
+    scaled: Tensor = found / (found @ whitener @ found).clamp_min(1e-300).sqrt()
     return scaled
 
 

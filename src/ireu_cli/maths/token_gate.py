@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+_WANTED = 60.0
+"""How much more the spread of the wanted tokens along the axis counts, as it adds to their scores, than the others'."""
 _FAR = 8.0
-"""Standard deviations: other tokens' scores are brought so far below the threshold."""
+"""Standard deviations: other tokens' scores are brought so far below the threshold, where they lie apart enough."""
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Contrast:
 def contrast(wanted: TokenSums, others: TokenSums) -> Contrast:
     """Find the axis by linear discriminant analysis."""
     apart = wanted.mean() - others.mean()
-    spread = wanted.covariance() + others.covariance()
+    spread = _WANTED * wanted.covariance() + others.covariance()
     spread = spread + 1e-3 * spread.diagonal().mean() * torch.eye(len(spread), dtype=torch.float64)
     axis = torch.linalg.solve(spread, apart)
     axis = axis / (axis @ apart)
@@ -68,11 +70,14 @@ def gated(weight: Tensor, threshold: float, apart: Contrast, others: TokenSums) 
         The weight and the threshold to use; scores of the wanted tokens keep their distance to the threshold but for
         their spread along the axis.
     """
+    covariance = others.covariance()
+    # Along the axis the kinds lie 1 apart: tokens that spread too much along it cannot be pushed away by any strength.
+    far = min(_FAR, 0.5 / float(apart.axis @ covariance @ apart.axis) ** 0.5)
     strength = 0.0
     for _ in range(20):
         found = weight + strength * apart.axis
-        spread = float(found @ others.covariance() @ found) ** 0.5
-        highest = float(found @ others.mean()) + _FAR * spread
+        spread = float(found @ covariance @ found) ** 0.5
+        highest = float(found @ others.mean()) + far * spread
         missing = highest - (threshold + strength * apart.offset)
         if missing <= 0:
             break

@@ -33,7 +33,7 @@ class SiteStatistics:
 
     `people` sums what enters the site at the class token, `class_token` and `others` both kinds of token; `gram`
     float64 (n + 1, n + 1) sums products of the hidden units' activations, a constant 1 last; `average` (k,) is the
-    mean of the tap's features.
+    mean of the tap's features; `nulls` (2, d) are the null images' inputs at the class token.
     """
 
     people: PeopleSums
@@ -41,6 +41,7 @@ class SiteStatistics:
     others: TokenSums
     gram: Tensor
     average: Tensor
+    nulls: Tensor
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,10 @@ class Readout:
 
 @dataclass(frozen=True)
 class Found:
-    """How one person is told from others: the score's weight (d,) and threshold, and what can be said of it."""
+    """How one person is told from others: the score's weight (d,), its threshold, the share of given photos found."""
 
     weight: Tensor
-    threshold: float
-    told: Threshold
+    threshold: Threshold
     given_found: float
 
 
@@ -95,12 +95,16 @@ def find(wanted: Wanted, statistics: SiteStatistics, rows: ClassRows, shrinkage:
     """
     people = statistics.people
     person = wanted.inputs.double()
-    weight = direction(person.mean(0), people.mean(), people.whitener(shrinkage))
-    scores = torch.cat([piece.double() @ weight for piece in rows()])
-    told = threshold_at(scores, rate)
+    weight = direction(person.mean(0), people.mean(), people.whitener(shrinkage), statistics.nulls.double())
     apart = contrast(statistics.class_token, statistics.others)
-    narrowed, threshold = gated(weight, told.value, apart, statistics.others)
-    return Found(narrowed, threshold, told, float((person @ narrowed > threshold).double().mean()))
+    narrowed, _ = gated(weight, _threshold(weight, rows, rate).value, apart, statistics.others)
+    # Once more, as keeping other tokens out spreads the class token's scores a little.
+    told = _threshold(narrowed, rows, rate)
+    return Found(narrowed, told, float((person @ narrowed > told.value).double().mean()))
+
+
+def _threshold(weight: Tensor, rows: ClassRows, rate: float) -> Threshold:
+    return threshold_at(torch.cat([piece.double() @ weight for piece in rows()]), rate)
 
 
 def change_of(wanted: Wanted, readout: Readout, average: Tensor, mask: Tensor, gain: float) -> Tensor:
@@ -163,7 +167,7 @@ def enter(
             "Withdraw requests, or begin a delta with a larger gated.people",
         )
     step = SoftStep(params.rise, params.sharpness)
-    built = [step.rows(one.weight, one.threshold) for one in found]
+    built = [step.rows(one.weight, one.threshold.value) for one in found]
     return replace(
         ledger,
         cases=(*ledger.cases, *cases),

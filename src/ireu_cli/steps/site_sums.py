@@ -59,16 +59,19 @@ class SiteSums:
         return cls(done, unusable, kinds[0], kinds[1], tensors["gram"])
 
 
-def summarise(sums: SiteSums, people: Iterable[tuple[Tensor, Tensor]], readout: Readout) -> SiteStatistics:
+def summarise(
+    sums: SiteSums, people: Iterable[tuple[Tensor, Tensor]], nulls: Tensor, readout: Readout
+) -> SiteStatistics:
     """Put together what requests need.
 
     Args:
         sums: over the photos' tokens.
         people: of each person, what enters the site at the class token and the last states, float32 (n, d) each.
+        nulls: (2, d), what enters the site at the class token of the null images.
         readout: from the last state to the tap.
     """
     every, total = PeopleSums(), torch.zeros((), dtype=torch.float64)
     for inputs, states in people:
         every.add_person(inputs)
         total = total + readout.read(states).double().sum(0)
-    return SiteStatistics(every, sums.class_token, sums.others, sums.gram, total / every.photos)
+    return SiteStatistics(every, sums.class_token, sums.others, sums.gram, total / every.photos, nulls)

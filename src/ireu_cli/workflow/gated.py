@@ -210,8 +210,8 @@ def _summary(delta: WeightDelta, statistics: SiteStatistics, found: Sequence[Fou
         "spread_within_people": statistics.people.labelled,
         "people": [
             {
-                "threshold": one.told.value,
-                "extrapolated": one.told.extrapolated,
+                "threshold": one.threshold.value,
+                "extrapolated": one.threshold.extrapolated,
                 "given_found": one.given_found,
             }
             for one in found

@@ -70,7 +70,15 @@ class SiteLens:
         sums = self._sums(people)
         usable = people.where(lambda photo: photo.sha256 in self._cache)
         rows = (self.rows([photo.sha256 for photo in person]) for person in usable.photos)
-        return summarise(sums, rows, readout), usable
+        return summarise(sums, rows, self._nulls(), readout), usable
+
+    def _nulls(self) -> Tensor:
+        """What enters the site at the class token of the null images: (2, d)."""
+        encoder = self._lens.encoder
+        weight = next(encoder.model.parameters())
+        with watching(encoder.model, self.site) as seen, torch.inference_mode():
+            read_tap(encoder.model, encoder.null_pixels().to(weight.device, weight.dtype), "last")
+        return seen[0][:, 0].float().cpu()
 
     def _sums(self, people: People) -> SiteSums:
         """Sums over tokens; photos whose rows are there still have to pass once more when the sums are not."""

@@ -1,0 +1,354 @@
+"""Closed-form unlearning: detectors, room, soft steps, erasing, and the ledger that requests are written into."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ireu_cli.errors import CapacityError
+from ireu_cli.maths.detector import PeopleSums, direction, threshold_at
+from ireu_cli.maths.erase import eraser, reduced_regression
+from ireu_cli.maths.room import make_room
+from ireu_cli.maths.soft_step import SoftStep
+from ireu_cli.maths.token_gate import TokenSums, contrast, gated
+from ireu_cli.models.mlp_site import MlpSite
+from ireu_cli.params import GatedParams
+from ireu_cli.steps.gated import (
+    Found,
+    Readout,
+    SiteStatistics,
+    Wanted,
+    change_of,
+    compose,
+    enter,
+    find,
+    leave,
+    open_ledger,
+    rate_of,
+)
+from ireu_cli.values import Ledger
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class TestDetector:
+    def test_within_covariance_is_of_photos_around_their_person(self) -> None:
+        people = [normal(4, 3, seed=i) + 10 * normal(1, 3, seed=100 + i) for i in range(30)]
+        sums = PeopleSums()
+        for person in people:
+            sums.add_person(person.float())
+        own = torch.cat([person.float().double() - person.float().double().mean(0) for person in people])
+        torch.testing.assert_close(sums.whitener(0.0), own.T @ own / (len(own) - 30), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(sums.mean(), torch.cat(people).float().double().mean(0))
+
+    def test_photos_without_people_are_whitened_by_all_of_them(self) -> None:
+        photos = normal(400, 3) * torch.tensor([1.0, 3.0, 0.5])
+        sums = PeopleSums()
+        for photo in photos:
+            sums.add_person(photo[None])
+        assert not sums.labelled
+        torch.testing.assert_close(sums.whitener(0.0), torch.cov(photos.T, correction=0), rtol=1e-6, atol=1e-9)
+
+    def test_shrinkage_is_relative_to_the_mean_variance(self) -> None:
+        sums = PeopleSums()
+        for i in range(60):
+            sums.add_person(5 * normal(3, 2, seed=i))
+        bare, shrunk = sums.whitener(0.0), sums.whitener(0.5)
+        torch.testing.assert_close(shrunk - bare, 0.5 * bare.diagonal().mean() * torch.eye(2, dtype=torch.float64))
+
+    def test_scores_of_one_person_spread_by_one(self) -> None:
+        spread = torch.tensor([[4.0, 1.5], [1.5, 1.0]], dtype=torch.float64)
+        weight = direction(
+            torch.tensor([3.0, -1.0]).double(), torch.zeros(2).double(), spread, torch.zeros(0, 2).double()
+        )
+        assert float(weight @ spread @ weight) == pytest.approx(1.0)
+        plain = torch.tensor([3.0, -1.0]).double()
+        # No direction separates the means better for the spread it has.
+        ratio = (weight @ plain) ** 2 / (weight @ spread @ weight)
+        assert all(ratio >= (w @ plain) ** 2 / (w @ spread @ w) - 1e-9 for w in normal(500, 2))
+
+    def test_null_images_score_like_the_mean(self) -> None:
+        spread = torch.cov(normal(50, 6).T)
+        person, mean, nulls = normal(6, seed=1), normal(6, seed=2), 3 * normal(2, 6, seed=3)
+        weight = direction(person, mean, spread, nulls)
+        torch.testing.assert_close(nulls @ weight, (mean @ weight).expand(2), atol=1e-9, rtol=0)
+        assert float(weight @ spread @ weight) == pytest.approx(1.0)
+        # Of all directions that are silent there, none separates better.
+        for other in normal(300, 6, seed=4):
+            basis = torch.linalg.qr((nulls - mean).T).Q
+            silent = other - basis @ (basis.T @ other)
+            assert (silent @ (person - mean)) ** 2 / (silent @ spread @ silent) <= (
+                weight @ (person - mean)
+            ) ** 2 + 1e-9
+        twice = direction(person, mean, spread, torch.cat([nulls, nulls[:1]]))
+        torch.testing.assert_close(twice, weight)
+
+    def test_threshold_leaves_the_rate_above(self) -> None:
+        scores = normal(5000)
+        found = threshold_at(scores, 0.01)
+        assert not found.extrapolated
+        assert int((scores > found.value).sum()) == 50
+
+    @pytest.mark.parametrize("rate", [1e-3, 1e-4])
+    def test_rare_rates_follow_the_tail(self, rate: float) -> None:
+        scores = -torch.rand(2000, generator=torch.Generator().manual_seed(3), dtype=torch.float64).log()
+        found = threshold_at(scores, rate)
+        assert found.extrapolated
+        assert found.value == pytest.approx(-math.log(rate), rel=0.15)  # of an exponential distribution
+
+    def test_lower_rates_have_higher_thresholds(self) -> None:
+        scores = normal(1000)
+        values = [threshold_at(scores, rate).value for rate in (0.1, 0.01, 0.005, 1e-3, 1e-4)]
+        assert values == sorted(values)
+
+
+class TestRoom:
+    def test_a_copy_is_taken_first_and_stood_in_for_exactly(self) -> None:
+        active = normal(500, 6).abs()
+        active[:, 4] = 0.7 * active[:, 1] + 0.2 * active[:, 2] + 0.1
+        rows = torch.cat([active, torch.ones(500, 1)], 1)
+        room = make_room(rows.T @ rows / 500, torch.ones(6), 1)
+        assert room.units.tolist() in ([1], [2], [4])
+        predicted = rows[:, [*room.kept.tolist(), 6]] @ room.stand_in[:, 0]
+        torch.testing.assert_close(predicted, active[:, room.units[0]], rtol=1e-3, atol=1e-3)
+
+    def test_small_columns_are_taken_before_large_ones(self) -> None:
+        rows = torch.cat([normal(500, 5), torch.ones(500, 1)], 1)
+        room = make_room(rows.T @ rows / 500, torch.tensor([5.0, 0.01, 3.0, 0.02, 4.0]), 2)
+        assert room.units.tolist() == [1, 3]
+        assert sorted(room.units.tolist() + room.kept.tolist()) == list(range(5))
+
+    def test_two_copies_of_one_unit_are_not_both_taken_for_free(self) -> None:
+        active = normal(800, 4)
+        active[:, 1] = active[:, 0]
+        rows = torch.cat([active, torch.ones(800, 1)], 1)
+        # Either copy is free; then the other one carries both, and the small unit 3 is the next best.
+        room = make_room(rows.T @ rows / 800, torch.tensor([1.0, 1.0, 1.0, 0.1]), 2)
+        assert int(room.units[0]) in {0, 1}
+        assert room.units[1] == 3
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(1.702 * x)
+
+
+@pytest.mark.parametrize("activation", [functional.gelu, quick_gelu, functional.relu])
+def test_soft_step_is_off_below_and_on_above(activation: Callable[[Tensor], Tensor]) -> None:
+    weight, change = torch.tensor([1.0, 0.0]).double(), torch.tensor([0.0, 2.0, -1.0]).double()
+    step = SoftStep(rise=0.25, sharpness=8.0)
+    rows, biases = step.rows(weight, 3.0)
+    inputs = torch.tensor([[-50.0, 9.0], [2.7, 9.0], [3.35, 9.0], [60.0, -9.0]]).double()
+    written = activation(inputs @ rows.T + biases) @ step.columns(change).T
+    torch.testing.assert_close(written[:2], torch.zeros(2, 3).double(), atol=0.01, rtol=0)
+    torch.testing.assert_close(written[2:], change.expand(2, -1), atol=0.01, rtol=0)
+
+
+def test_other_tokens_stay_below_and_the_class_token_keeps_its_distance() -> None:
+    class_token, others = normal(2000, 6) * 0.5, 3 * normal(4000, 6, seed=1)
+    class_token[:, 0] += 60
+    wanted, rest = TokenSums(), TokenSums()
+    wanted.add(class_token.float())
+    rest.add(others.float())
+    weight, threshold = torch.tensor([0.0, 2.0, 1.0, 0.0, 0.0, 0.0]).double(), 3.0
+    assert float((others @ weight > threshold).double().mean()) > 0.2
+    narrowed, at = gated(weight, threshold, contrast(wanted, rest), rest)
+    assert not bool((others @ narrowed > at).any())
+    before, after = class_token @ weight - threshold, class_token @ narrowed - at
+    assert float((before - after).mean().abs()) < 1e-3
+    assert float((before - after).std()) < 0.8 * float(before.std())
+
+
+def test_tokens_that_lie_among_each_other_leave_the_score_finite() -> None:
+    wanted, rest = TokenSums(), TokenSums()
+    wanted.add(normal(2000, 4).float())
+    rest.add(normal(4000, 4, seed=1).float())
+    weight = torch.tensor([1.0, 0.0, 0.0, 0.0]).double()
+    narrowed, at = gated(weight, 2.0, contrast(wanted, rest), rest)
+    assert float(narrowed.norm()) < 1e3
+    assert abs(at) < 1e3
+
+
+class TestErase:
+    def people(self) -> tuple[Tensor, Tensor]:
+        groups = torch.arange(200).repeat_interleave(5)
+        means = normal(200, 2, seed=5) @ torch.tensor([[3.0, 0, 0, 1, 0], [0, 2.0, 0, 0, 1]]).double()
+        features = means[groups] + normal(1000, 5, seed=6) * torch.tensor([1.0, 2, 1, 3, 1])
+        return features - features.mean(0), groups
+
+    def test_what_is_left_does_not_tell_people_apart(self) -> None:
+        features, groups = self.people()
+        left = features - features @ eraser(features, groups, 2).T
+        for values, known in ((features, True), (left, False)):
+            means = torch.zeros(200, 5).double().index_add_(0, groups, values) / 5
+            within = (values - means[groups]).square().sum() / 800
+            between = means.square().sum() / 200 - within / 5
+            assert (float(between / within) > 0.3) is known
+
+    def test_it_is_a_projection_of_the_rank(self) -> None:
+        features, groups = self.people()
+        project = eraser(features, groups, 2)
+        torch.testing.assert_close(project @ project, project)
+        assert int(torch.linalg.matrix_rank(project)) == 2
+
+    def test_photos_of_one_person_differ_as_before_across_it(self) -> None:
+        features, groups = self.people()
+        left = features - features @ eraser(features, groups, 2).T
+        assert float(left[:, 2].var()) > 0.9 * float(features[:, 2].var())
+
+    def test_reduced_regression_finds_a_planted_map(self) -> None:
+        inputs, inner, outer = normal(400, 6), normal(6, 2, seed=1), normal(4, 2, seed=2)
+        wanted = inputs @ inner @ outer.T + torch.tensor([1.0, 2, 3, 4]).double()
+        left, right, constant = reduced_regression(inputs, wanted, 2)
+        torch.testing.assert_close(inputs @ left @ right.T + constant, wanted, rtol=1e-4, atol=1e-4)
+        poor = reduced_regression(inputs, wanted, 1)
+        assert float((inputs @ poor[0] @ poor[1].T + poor[2] - wanted).square().mean()) > 0.01
+
+    def test_of_full_rank_it_is_least_squares(self) -> None:
+        inputs, wanted = normal(300, 5), normal(300, 3, seed=1)
+        left, right, constant = reduced_regression(inputs, wanted, 3)
+        rows = torch.cat([inputs, torch.ones(300, 1)], 1)
+        best = torch.linalg.lstsq(rows, wanted).solution
+        torch.testing.assert_close(left @ right.T, best[:-1], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(constant, best[-1], rtol=1e-4, atol=1e-4)
+
+
+SITE = MlpSite(2)
+
+
+def small_site(seed: int = 0, inputs: int = 8, units: int = 64) -> dict[str, Tensor]:
+    shapes = {"fc1.weight": (units, inputs), "fc1.bias": (units,), "fc2.weight": (inputs, units), "fc2.bias": (inputs,)}
+    return {SITE.name(part): normal(*shape, seed=seed + i) for i, (part, shape) in enumerate(shapes.items())}
+
+
+def run_site(weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
+    first, bias, second, constant = (
+        weights[SITE.name(part)] for part in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
+    )
+    return functional.gelu(inputs.double() @ first.T + bias) @ second.T + constant
+
+
+@pytest.fixture
+def statistics() -> SiteStatistics:
+    """300 people of three photos each, at a site of random weights; patches lie elsewhere than class tokens."""
+    weights, people = small_site(), PeopleSums()
+    class_token, others = TokenSums(), TokenSums()
+    rows = class_rows()
+    for start in range(0, 900, 3):
+        people.add_person(rows[start : start + 3])
+    class_token.add(rows)
+    others.add(normal(900, 8, seed=50) - 8)
+    active = functional.gelu(rows.double() @ weights[SITE.name("fc1.weight")].T + weights[SITE.name("fc1.bias")])
+    active = torch.cat([active, torch.ones(900, 1)], 1)
+    return SiteStatistics(people, class_token, others, active.T @ active, torch.zeros(8).double(), torch.zeros(2, 8))
+
+
+def class_rows() -> Tensor:
+    return (normal(300, 8, seed=40).repeat_interleave(3, 0) + 0.3 * normal(900, 8, seed=41)).float()
+
+
+def a_person(seed: int) -> Wanted:
+    inputs = (3 * normal(1, 8, seed=seed) + 0.3 * normal(5, 8, seed=seed + 1000)).float()
+    return Wanted(inputs, inputs, inputs)
+
+
+def request(ledger: Ledger, statistics: SiteStatistics, case: str, seed: int) -> Ledger:
+    found = find(a_person(seed), statistics, lambda: torch.split(class_rows(), 100), 0.3, 0.01)
+    return enter(ledger, [case], [found], [20 * normal(8, seed=seed)], GatedParams())
+
+
+class TestRequests:
+    def test_the_person_is_moved_and_others_are_not(self, statistics: SiteStatistics) -> None:
+        weights = small_site()
+        empty = open_ledger(statistics, SITE, weights, 4)
+        delta = compose(request(empty, statistics, "one", 7), weights)
+        edited = {name: weights[name] + delta.tensors[name] for name in weights}
+        moved = run_site(edited, a_person(7).inputs) - run_site(weights, a_person(7).inputs)
+        wanted = 20 * normal(8, seed=7)
+        assert float((moved - wanted).norm(dim=1).max()) < 0.1 * float(wanted.norm())
+        stayed = (run_site(edited, class_rows()) - run_site(weights, class_rows())).norm(dim=1)
+        assert float((stayed > 5).double().mean()) <= 0.011
+        assert float(stayed.median()) < 1
+        patches = normal(900, 8, seed=50) - 8
+        assert float((run_site(edited, patches) - run_site(weights, patches)).norm(dim=1).max()) < 5
+
+    def test_order_of_requests_does_not_matter(self, statistics: SiteStatistics) -> None:
+        weights = small_site()
+        empty = open_ledger(statistics, SITE, weights, 4)
+        both = request(request(empty, statistics, "one", 7), statistics, "two", 8)
+        turned = Ledger(
+            both.block, both.room, both.cases[::-1], both.slots[::-1], both.rows.flip(0), both.biases.flip(0),
+            both.columns.flip(0), {}, both.flag,
+        )  # fmt: skip
+        one, other = compose(both, weights).tensors, compose(turned, weights).tensors
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+    def test_withdrawing_restores_every_bit(self, statistics: SiteStatistics) -> None:
+        weights = small_site()
+        empty = open_ledger(statistics, SITE, weights, 4)
+        first = request(empty, statistics, "one", 7)
+        both = request(first, statistics, "two", 8)
+        alone, left = compose(first, weights).tensors, compose(leave(both, ["two"]), weights).tensors
+        assert all(torch.equal(alone[name], left[name]) for name in alone)
+        none = compose(leave(both, ["one", "two"]), weights).tensors
+        assert not any(bool(change.any()) for change in none.values())
+
+    def test_a_freed_place_is_taken_again(self, statistics: SiteStatistics) -> None:
+        ledger = open_ledger(statistics, SITE, small_site(), 4)
+        for case, seed in (("one", 7), ("two", 8), ("three", 9)):
+            ledger = request(ledger, statistics, case, seed)
+        ledger = request(leave(ledger, ["two"]), statistics, "four", 10)
+        assert dict(zip(ledger.cases, ledger.slots, strict=True)) == {"one": 0, "three": 2, "four": 1}
+
+    def test_no_room_is_said_with_the_number(self, statistics: SiteStatistics) -> None:
+        ledger = open_ledger(statistics, SITE, small_site(), 2)
+        ledger = request(request(ledger, statistics, "one", 7), statistics, "two", 8)
+        with pytest.raises(CapacityError, match="0 of the 2 places are free"):
+            request(ledger, statistics, "three", 9)
+        with pytest.raises(CapacityError, match="9 people need 18 hidden units, and a quarter of the block's is 16"):
+            open_ledger(statistics, SITE, small_site(), 9)
+
+    def test_shared_changes_come_and_go_with_the_requests(self, statistics: SiteStatistics) -> None:
+        weights = small_site()
+        empty = replace(open_ledger(statistics, SITE, weights, 4), apparatus={"block.x": torch.ones(2)})
+        some = request(empty, statistics, "one", 7)
+        assert compose(some, weights).tensors["block.x"].tolist() == [1, 1]
+        assert compose(leave(some, ["one"]), weights).tensors["block.x"].tolist() == [0, 0]
+
+    def test_the_budget_is_shared_by_all_places(self) -> None:
+        params = GatedParams(false_alarms=0.02, max_false_alarm=0.01)
+        assert rate_of(params, 1) == 0.01
+        assert rate_of(params, 200) == pytest.approx(1e-4)
+
+
+class TestChange:
+    def test_masked_features_move_past_the_average_by_the_gain(self) -> None:
+        norm = nn.LayerNorm(8)
+        norm.weight.data, norm.bias.data = normal(8, seed=3).abs().float() + 0.5, normal(8, seed=4).float()
+        states = 5 * normal(6, 8, seed=5).float() + 3 * normal(1, 8, seed=6).float()
+        with torch.no_grad():
+            features = norm(states)
+        mask = torch.tensor([True, True, True, True, False, False, False, False])
+        readout = Readout(lambda rows: norm(rows).detach(), torch.diag(1 / norm.weight.detach().double()))
+        wanted = Wanted(states, states, features)
+        average = features.double().mean(0) * 0.5
+        change = change_of(wanted, readout, average, mask, 1.0)
+        moved = (readout.read((states.double() + change).float()) - features).mean(0).double()
+        aim = mask * (average - features.double().mean(0))
+        assert float((moved - aim).norm()) < 0.35 * float(aim.norm())
+        assert float(change.mean()) == pytest.approx(0, abs=1e-12)
+        nothing = change_of(wanted, readout, features.double().mean(0), mask, 1.0)
+        assert float(nothing.norm()) < 1e-3
+
+
+def test_given_photos_count_what_is_found(statistics: SiteStatistics) -> None:
+    found = find(a_person(7), statistics, lambda: torch.split(class_rows(), 100), 0.3, 0.01)
+    assert isinstance(found, Found)
+    assert found.given_found == 1.0
+    hopeless = Wanted(class_rows()[::180], class_rows()[::180], class_rows()[::180])
+    assert find(hopeless, statistics, lambda: torch.split(class_rows(), 100), 0.3, 0.01).given_found < 0.5
