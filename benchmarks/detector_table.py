@@ -1,0 +1,163 @@
+"""How well a linear detector of `gated` finds people of whom it has a few photos, by where it looks.
+
+    python benchmarks/detector_table.py [--encoder portrait-mini] [--photos 1 3 5 10] [--draws 2]
+
+Directions and covariances come from three quarters of the people of `train`, thresholds from the others, so that
+false alarms are those of people who played no part: the share of other `eval` people's photos that are found is
+printed beside each rate. TAR: share of the photos of a person that the detector never saw and finds, mean over people
+and draws. Needs IREU_DATA, a folder with `faces/eval` and `faces/train`.
+"""
+
+import argparse
+import contextlib
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ireu_cli.faces.align import template_points
+from ireu_cli.faces.disguise import disguise
+from ireu_cli.maths.detector import PeopleSums, direction, threshold_at
+from ireu_cli.models.clip import Encoder, load_encoder
+from ireu_cli.models.mlp_site import MlpSite, watching
+from ireu_cli.params import EncoderParams, GatedParams
+from ireu_cli.values import RgbImage
+from target_draws import LANDMARKS
+
+RATES = (1e-2, 1e-3)
+ATTACKS = ("flip", "crop-0.9", "crop-0.8", "rotate-left-10", "grey", "brightness-0.5")
+UNSEEN = 8
+"""Photos of a person that are disguised, beyond those given."""
+
+
+def main() -> None:
+    """Encode, then print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--encoder", default="portrait-mini")
+    parser.add_argument("--photos", type=int, nargs="+", default=[1, 3, 5, 10])
+    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--every", type=int, default=1, help="take every n-th photo of train")
+    chosen = parser.parse_args()
+    faces = Path(os.environ["IREU_DATA"]) / "faces"
+    encoder = load_encoder(EncoderParams(source=chosen.encoder), "cpu")
+    train, people = _encode(encoder, sorted((faces / "train").glob("*/*.jpg"))[:: chosen.every])
+    files = sorted((faces / "eval").glob("*/*.jpg"))
+    test, who = _encode(encoder, files)
+    print("| looks at | photos given | " + " | ".join(f"TAR at {rate:g} | others found" for rate in RATES) + " |")
+    print("|---|---|" + "---|" * (2 * len(RATES)))
+    for place in train:
+        for count in chosen.photos if place == f"class token, block {encoder.blocks - 1}" else (5,):
+            print(_row(place, count, chosen.draws, train[place], people, test[place], who))
+    _disguised(encoder, files, who, train, people)
+
+
+def _encode(encoder: Encoder, files: Sequence[Path]) -> tuple[dict[str, Tensor], Tensor]:
+    """What enters each block's hidden layer: the class token, one patch, and the mean of all patches."""
+    found: dict[str, list[Tensor]] = {}
+    for start in range(0, len(files), 64):
+        images = [_read(file) for file in files[start : start + 64]]
+        for block, tokens in _inputs(encoder, images).items():
+            found.setdefault(f"class token, block {block}", []).append(tokens[:, 0])
+            if block >= encoder.blocks - 3:
+                found.setdefault(f"mean of patches, block {block}", []).append(tokens[:, 1:].mean(1))
+                found.setdefault(f"best patch, block {block}", []).append(tokens[:, 1:].half())
+    number = {name: i for i, name in enumerate(sorted({file.parent.name for file in files}))}
+    return {place: torch.cat(rows) for place, rows in found.items()}, torch.tensor(
+        [number[file.parent.name] for file in files]
+    )
+
+
+def _inputs(encoder: Encoder, images: Sequence[RgbImage]) -> dict[int, Tensor]:
+    with torch.inference_mode(), contextlib.ExitStack() as stack:
+        sites = range(encoder.blocks)
+        seen = [stack.enter_context(watching(encoder.model, MlpSite(block))) for block in sites]
+        encoder.model.vision_model(encoder.pixels(images))
+    return {block: seen[block][0] for block in sites}
+
+
+def _row(place: str, count: int, draws: int, train: Tensor, people: Tensor, test: Tensor, who: Tensor) -> str:
+    """One place; of single patches, the best one."""
+    if train.ndim == 3:
+        rows = [_tar(count, 1, train[:, i].float(), people, test[:, i].float(), who) for i in range(train.shape[1])]
+        best = max(rows, key=lambda row: row[0][0])
+    else:
+        best = _tar(count, draws, train, people, test, who)
+    return f"| {place} | {count} | " + " | ".join(f"{tar:.3f} | {others:.4f}" for tar, others in best) + " |"
+
+
+def _sums(train: Tensor, people: Tensor) -> tuple[PeopleSums, Tensor]:
+    """Sums over three quarters of the people, and the other people's photos."""
+    held = people % 4 == 0
+    sums = PeopleSums()
+    for rows in torch.split(train[~held], torch.unique_consecutive(people[~held], return_counts=True)[1].tolist()):
+        sums.add_person(rows)
+    return sums, train[held].double()
+
+
+def _tar(count: int, draws: int, train: Tensor, people: Tensor, test: Tensor, who: Tensor) -> list[tuple[float, float]]:
+    sums, held = _sums(train, people)
+    whitener, rng = sums.whitener(GatedParams().shrinkage), random.Random(0)
+    hits: dict[float, list[float]] = {rate: [] for rate in RATES}
+    alarms: dict[float, list[float]] = {rate: [] for rate in RATES}
+    for person in range(int(who.max()) + 1):
+        rows = (who == person).nonzero().flatten().tolist()
+        for _ in range(draws):
+            rng.shuffle(rows)
+            if len(rows) <= count:
+                continue
+            given = test[rows[:count]].double().mean(0)
+            weight = direction(given, sums.mean(), whitener, held[:0])
+            scores, others = test[rows[count:]].double() @ weight, test[who != person].double() @ weight
+            for rate in RATES:
+                threshold = threshold_at(held @ weight, rate).value
+                hits[rate].append(float((scores > threshold).double().mean()))
+                alarms[rate].append(float((others > threshold).double().mean()))
+    return [(float(np.mean(hits[rate])), float(np.mean(alarms[rate]))) for rate in RATES]
+
+
+def _disguised(encoder: Encoder, files: Sequence[Path], who: Tensor, train: dict[str, Tensor], people: Tensor) -> None:
+    """Photos that somebody disguised, for detectors that were and were not given changed copies."""
+    rng, sites = random.Random(1), (encoder.blocks - 3, encoder.blocks - 1)
+    hits: dict[tuple[int, bool, str], list[float]] = {}
+    kept = {site: _sums(train[f"class token, block {site}"], people) for site in sites}
+    for person in range(int(who.max()) + 1):
+        rows = (who == person).nonzero().flatten().tolist()
+        rng.shuffle(rows)
+        photos = [_read(files[i]) for i in rows[: 5 + UNSEEN]]
+        given = {name: _inputs(encoder, [_change(p, name) for p in photos[:5]]) for name in ("", *GatedParams().copies)}
+        tried = {name: _inputs(encoder, [_change(p, name) for p in photos[5:]]) for name in ("", *ATTACKS)}
+        for site in sites:
+            sums, held = kept[site]
+            for copies in (False, True):
+                views = [given[name][site][:, 0].double() for name in (given if copies else ("",))]
+                weight = direction(
+                    torch.cat(views).mean(0), sums.mean(), sums.whitener(GatedParams().shrinkage), held[:0]
+                )
+                threshold = threshold_at(held @ weight, RATES[0]).value
+                for name in tried:
+                    found = tried[name][site][:, 0].double() @ weight > threshold
+                    hits.setdefault((site, copies, name), []).append(float(found.double().mean()))
+    print("\n| class token | copies | as it is | " + " | ".join(ATTACKS) + " |\n|---|---|---|" + "---|" * len(ATTACKS))
+    for site in sites:
+        for copies in (False, True):
+            cells = [f"{np.mean(hits[site, copies, name]):.3f}" for name in ("", *ATTACKS)]
+            print(f"| block {site} | {'yes' if copies else 'no'} | " + " | ".join(cells) + " |")
+
+
+def _change(photo: RgbImage, name: str) -> RgbImage:
+    points = template_points([float(part) for part in LANDMARKS.split(",")], photo)
+    return disguise(name).apply(photo, points, photo, photo) if name else photo
+
+
+def _read(file: Path) -> RgbImage:
+    with Image.open(file) as image:
+        return np.array(image.convert("RGB"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""The method `gated` as users run it: on drawn people and their small encoder, and on the sample people."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ireu_cli.store.artifacts import read_delta
+from ireu_cli.workflow import site
+from tests.conftest import Run, run_ireu
+
+FEATURES = ("--set", "attacks.suite=none", "--set", "pictures.generators=none")
+
+
+@pytest.fixture(scope="module")
+def located(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn people with a second target folder, and a mask of all features; tests must not change it."""
+    folder = tmp_path_factory.mktemp("gated") / "demo"
+    shutil.copytree(samples, folder)
+    second = sorted((folder / "others").iterdir())[-1]
+    (folder / "more").mkdir()
+    second.rename(folder / "more" / second.name)
+    assert run_ireu("locate", "--method", "all", cwd=folder).code == 0
+    return folder
+
+
+@pytest.fixture
+def place(located: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "demo"
+    shutil.copytree(located, folder)
+    return folder
+
+
+def unlearn(folder: Path, *more: str, mask: bool = True) -> Run:
+    given = ("--mask", "mask.pt", "--method", "gated", "--set", "gated.people=3") if mask else ()
+    return run_ireu("unlearn", *given, *more, cwd=folder)
+
+
+def manifest(folder: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return found
+
+
+def tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    return read_delta(folder / name).tensors
+
+
+def test_a_drawn_person_is_removed_and_others_stay(place: Path) -> None:
+    assert unlearn(place).code == 0
+    done = run_ireu("verify", "--delta", "delta.safetensors", *FEATURES, "--json", cwd=place)
+    assert done.code == 0, done.err
+    found = {c["name"]: c["found"] for c in json.loads((place / "report" / "report.json").read_text())["criteria"]}
+    assert found["match_unseen"] == 0
+    assert found["retained_similarity"] > 0.99
+    told = manifest(place, "delta.safetensors")["metrics"]
+    assert told["places"] == {"taken": 1, "all": 3}
+    assert told["reach"]["missed"] == ["penultimate"]
+    assert told["people"][0]["given_found"] > 0.4
+
+
+def test_the_same_request_twice_is_done_once_and_has_the_same_bytes(place: Path) -> None:
+    assert unlearn(place, "-o", "one.safetensors").code == 0
+    again = unlearn(place, "-o", "one.safetensors", "--json")
+    assert again.json["reused"] is True
+    shutil.rmtree(place / ".ireu" / "features")
+    assert unlearn(place, "-o", "two.safetensors").code == 0
+    assert (place / "one.safetensors").read_bytes() == (place / "two.safetensors").read_bytes()
+
+
+def test_a_second_request_reads_what_the_first_one_gathered(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    read = site.read_tap
+    monkeypatch.setattr(
+        site, "read_tap", lambda model, pixels, tap: seen.append(len(pixels)) or read(model, pixels, tap)
+    )
+    assert unlearn(place, "-o", "one.safetensors").code == 0
+    first = sum(seen)
+    seen.clear()
+    assert unlearn(place, "--targets", "more", "-o", "two.safetensors").code == 0
+    # Five photos and six copies of each, and the two null images.
+    assert sum(seen) == 5 * 7 + 2
+    assert first > 240
+
+
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unlearn(place, "-o", "whole.safetensors").code == 0
+    shutil.rmtree(place / ".ireu" / "features")
+    read, calls = site.read_tap, [0]
+
+    def stop_after_five(model: Any, pixels: torch.Tensor, tap: Any) -> torch.Tensor:
+        calls[0] += 1
+        if calls[0] == 6:
+            raise KeyboardInterrupt
+        return read(model, pixels, tap)
+
+    monkeypatch.setattr(site, "read_tap", stop_after_five)
+    often = ("--set", "run.checkpoint_seconds=0", "-o", "stopped.safetensors")
+    assert unlearn(place, *often).code == 130
+    assert not (place / "stopped.safetensors").exists()
+    rows: list[int] = []
+    monkeypatch.setattr(
+        site, "read_tap", lambda model, pixels, tap: rows.append(len(pixels)) or read(model, pixels, tap)
+    )
+    assert unlearn(place, *often).code == 0
+    assert sum(rows) == 240 - 5 * 16 + 5 * 7 + 2
+    assert (place / "stopped.safetensors").read_bytes() == (place / "whole.safetensors").read_bytes()
+
+
+class TestRequests:
+    @pytest.fixture
+    def two(self, place: Path) -> Path:
+        assert unlearn(place, "--set", "record.case_id=A", "-o", "one.safetensors").code == 0
+        more = ("--targets", "more", "--onto", "one.safetensors", "--set", "record.case_id=B")
+        done = unlearn(place, *more, "-o", "two.safetensors")
+        assert done.code == 0, done.err
+        return place
+
+    def test_they_add_up(self, two: Path) -> None:
+        alone = unlearn(two, "--targets", "more", "-o", "alone.safetensors")
+        assert alone.code == 0
+        told = manifest(two, "two.safetensors")
+        assert list(told["metrics"]["requests"]) == ["A", "B"]
+        assert len(told["targets"]) == 2
+        ledger = read_delta(two / "two.safetensors").ledger
+        assert ledger is not None
+        assert (ledger.cases, ledger.slots) == (("A", "B"), (0, 1))
+        # Both people's rows are those of the request alone.
+        other = read_delta(two / "alone.safetensors").ledger
+        assert other is not None
+        assert torch.equal(ledger.rows[1], other.rows[0])
+
+    def test_withdrawing_the_last_leaves_the_first_bit_for_bit(self, two: Path) -> None:
+        done = unlearn(two, "--onto", "two.safetensors", "--withdraw", "B", "-o", "back.safetensors", mask=False)
+        assert done.code == 0, done.err
+        one, back = tensors(two, "one.safetensors"), tensors(two, "back.safetensors")
+        assert one.keys() == back.keys()
+        assert all(torch.equal(one[name], back[name]) for name in one)
+        told = manifest(two, "back.safetensors")
+        assert list(told["metrics"]["requests"]) == ["A"]
+        assert told["targets"] == manifest(two, "one.safetensors")["targets"]
+
+    def test_withdrawing_all_leaves_the_original(self, two: Path) -> None:
+        both = ("--onto", "two.safetensors", "--withdraw", "A", "--withdraw", "B", "-o", "none.safetensors")
+        assert unlearn(two, *both, mask=False).code == 0
+        assert not any(bool(change.any()) for change in tensors(two, "none.safetensors").values())
+        assert manifest(two, "none.safetensors")["targets"] == []
+
+    def test_a_name_is_given_once(self, two: Path) -> None:
+        again = unlearn(two, "--onto", "two.safetensors", "--set", "record.case_id=A", "-o", "x.safetensors")
+        assert (again.code, "called A already" in again.err) == (3, True)
+        assert not (two / "x.safetensors").exists()
+
+    def test_an_unknown_name_is_named_with_the_known_ones(self, two: Path) -> None:
+        done = unlearn(two, "--onto", "two.safetensors", "--withdraw", "Z", "-o", "x.safetensors", mask=False)
+        assert (done.code, "No request is called Z. Name one of A, B" in done.err) == (3, True)
+
+    def test_a_changed_delta_is_refused(self, two: Path) -> None:
+        path = two / "one.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"\x00\x01"[-1:])
+        more = unlearn(two, "--targets", "more", "--onto", "one.safetensors", "-o", "x.safetensors")
+        assert more.code == 3
+        assert "one.safetensors" in more.err
+
+    def test_full_is_said_with_the_number(self, two: Path) -> None:
+        (two / "few").mkdir()
+        for person in sorted((two / "others").iterdir())[:2]:
+            shutil.copytree(person, two / "few" / person.name)
+        done = unlearn(two, "--targets", "few", "--onto", "two.safetensors", "-o", "x.safetensors")
+        assert (done.code, "1 of the 3 places are free" in done.err) == (3, True)
+
+
+def test_other_methods_keep_no_requests(place: Path) -> None:
+    few = ("--mask", "mask.pt", "--steps", "2", "-o", "ireu.safetensors", "--set", "locate.method=all")
+    assert run_ireu("unlearn", *few, cwd=place).code == 0
+    onto = run_ireu("unlearn", *few[:4], "--onto", "ireu.safetensors", "-o", "x.safetensors", cwd=place)
+    assert (onto.code, "cannot add to an earlier delta" in onto.err) == (3, True)
+    gated = unlearn(place, "--onto", "ireu.safetensors", "-o", "x.safetensors")
+    assert (gated.code, "is not made of requests" in gated.err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--withdraw", "A"), ("--mask", "mask.pt", "--onto", "d.safetensors", "--withdraw", "A"), ()]
+)
+def test_flags_that_do_not_go_together_are_usage_errors(arguments: tuple[str, ...], place: Path) -> None:
+    assert run_ireu("unlearn", *arguments, cwd=place).code == 2
+
+
+def test_tokens_of_a_small_encoder_are_refused_in_words(place: Path) -> None:
+    assert run_ireu("locate", "--method", "all", "--tap", "penultimate", "-o", "tokens.pt", cwd=place).code == 0
+    done = run_ireu("unlearn", "--mask", "tokens.pt", "--method", "gated", cwd=place)
+    assert done.code == 3
+    assert "gated.rank" in done.err
+
+
+def test_sample_people_are_removed_from_every_tap(tmp_path: Path) -> None:
+    assert run_ireu("samples", "demo", cwd=tmp_path).code == 0
+    folder = tmp_path / "demo"
+    located = run_ireu("locate", "--method", "all", "--tap", "penultimate", cwd=folder)
+    assert located.code == 0, located.err
+    done = run_ireu("unlearn", "--mask", "mask.pt", "--method", "gated", cwd=folder)
+    assert done.code == 0, done.err
+    told = manifest(folder, "delta.safetensors")["metrics"]
+    assert told["reach"]["missed"] == []
+    assert told["carried"]["tokens_reached"] > 0.95
+    assert told["carried"]["retained_change"] < 0.06
+    verified = run_ireu("verify", "--delta", "delta.safetensors", *FEATURES, cwd=folder)
+    assert verified.code == 0, verified.err
