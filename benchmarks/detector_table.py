@@ -150,7 +150,7 @@ def _disguised(encoder: Encoder, files: Sequence[Path], who: Tensor, train: dict
 
 
 def _change(photo: RgbImage, name: str) -> RgbImage:
-    points = template_points([float(part) for part in LANDMARKS.split(",")], photo)
+    points = template_points(tuple(float(part) for part in LANDMARKS.split(",")), photo)
     return disguise(name).apply(photo, points, photo, photo) if name else photo
 
 

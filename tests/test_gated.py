@@ -178,7 +178,7 @@ class TestErase:
     def people(self) -> tuple[Tensor, Tensor]:
         groups = torch.arange(200).repeat_interleave(5)
         means = normal(200, 2, seed=5) @ torch.tensor([[3.0, 0, 0, 1, 0], [0, 2.0, 0, 0, 1]]).double()
-        features = means[groups] + normal(1000, 5, seed=6) * torch.tensor([1.0, 2, 1, 3, 1])
+        features = means[groups] + normal(1000, 5, seed=6) @ (torch.eye(5) + 0.8 * torch.ones(5, 5)).double()
         return features - features.mean(0), groups
 
     def test_what_is_left_does_not_tell_people_apart(self) -> None:
@@ -188,7 +188,7 @@ class TestErase:
             means = torch.zeros(200, 5).double().index_add_(0, groups, values) / 5
             within = (values - means[groups]).square().sum() / 800
             between = means.square().sum() / 200 - within / 5
-            assert (float(between / within) > 0.3) is known
+            assert (float(between / within) > 0.05) is known
 
     def test_it_is_a_projection_of_the_rank(self) -> None:
         features, groups = self.people()
@@ -242,7 +242,7 @@ def statistics() -> SiteStatistics:
     for start in range(0, 900, 3):
         people.add_person(rows[start : start + 3])
     class_token.add(rows)
-    others.add(normal(900, 8, seed=50) - 8)
+    others.add(patches())
     active = functional.gelu(rows.double() @ weights[SITE.name("fc1.weight")].T + weights[SITE.name("fc1.bias")])
     active = torch.cat([active, torch.ones(900, 1)], 1)
     return SiteStatistics(people, class_token, others, active.T @ active, torch.zeros(8).double(), torch.zeros(2, 8))
@@ -250,6 +250,11 @@ def statistics() -> SiteStatistics:
 
 def class_rows() -> Tensor:
     return (normal(300, 8, seed=40).repeat_interleave(3, 0) + 0.3 * normal(900, 8, seed=41)).float()
+
+
+def patches() -> Tensor:
+    """Tokens of another kind that the score of person 7 alone would be high for."""
+    return normal(900, 8, seed=50) - 8 + 4 * normal(1, 8, seed=7)
 
 
 def a_person(seed: int) -> Wanted:
@@ -274,18 +279,23 @@ class TestRequests:
         stayed = (run_site(edited, class_rows()) - run_site(weights, class_rows())).norm(dim=1)
         assert float((stayed > 5).double().mean()) <= 0.011
         assert float(stayed.median()) < 1
-        patches = normal(900, 8, seed=50) - 8
-        assert float((run_site(edited, patches) - run_site(weights, patches)).norm(dim=1).max()) < 5
+        assert float((run_site(edited, patches()) - run_site(weights, patches())).norm(dim=1).max()) < 5
 
     def test_order_of_requests_does_not_matter(self, statistics: SiteStatistics) -> None:
         weights = small_site()
         empty = open_ledger(statistics, SITE, weights, 4)
-        both = request(request(empty, statistics, "one", 7), statistics, "two", 8)
-        turned = Ledger(
-            both.block, both.room, both.cases[::-1], both.slots[::-1], both.rows.flip(0), both.biases.flip(0),
-            both.columns.flip(0), {}, both.flag,
-        )  # fmt: skip
-        one, other = compose(both, weights).tensors, compose(turned, weights).tensors
+        three = empty
+        for case, seed in (("one", 7), ("two", 8), ("three", 9)):
+            three = request(three, statistics, case, seed)
+        turned = replace(
+            three,
+            cases=three.cases[::-1],
+            slots=three.slots[::-1],
+            rows=three.rows.flip(0),
+            biases=three.biases.flip(0),
+            columns=three.columns.flip(0),
+        )
+        one, other = compose(three, weights).tensors, compose(turned, weights).tensors
         assert all(torch.equal(one[name], other[name]) for name in one)
 
     def test_withdrawing_restores_every_bit(self, statistics: SiteStatistics) -> None:

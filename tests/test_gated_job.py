@@ -2,14 +2,16 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from ireu_cli.models.clip import read_tap
 from ireu_cli.store.artifacts import read_delta
-from ireu_cli.workflow import site
 from tests.conftest import Run, run_ireu
 
 FEATURES = ("--set", "attacks.suite=none", "--set", "pictures.generators=none")
@@ -70,42 +72,51 @@ def test_the_same_request_twice_is_done_once_and_has_the_same_bytes(place: Path)
     assert (place / "one.safetensors").read_bytes() == (place / "two.safetensors").read_bytes()
 
 
-def test_a_second_request_reads_what_the_first_one_gathered(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
-    read = site.read_tap
-    monkeypatch.setattr(
-        site, "read_tap", lambda model, pixels, tap: seen.append(len(pixels)) or read(model, pixels, tap)
-    )
+@dataclass
+class Counting:
+    """Stands in for the encoder's pass at an edit site: counts pictures, and is interrupted at the given call."""
+
+    stop_at: int | None = None
+    calls: int = 0
+    pictures: int = 0
+
+    def __call__(self, model: Any, pixels: torch.Tensor, tap: Any) -> torch.Tensor:
+        self.calls += 1
+        if self.calls == self.stop_at:
+            raise KeyboardInterrupt
+        self.pictures += len(pixels)
+        return read_tap(model, pixels, tap)
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counting], Counting]:
+    def put(counting: Counting) -> Counting:
+        monkeypatch.setattr("ireu_cli.workflow.site.read_tap", counting)
+        return counting
+
+    return put
+
+
+def test_a_second_request_reads_what_the_first_one_gathered(place: Path, watch: Callable[[Counting], Counting]) -> None:
+    first = watch(Counting())
     assert unlearn(place, "-o", "one.safetensors").code == 0
-    first = sum(seen)
-    seen.clear()
+    assert first.pictures > 240
+    second = watch(Counting())
     assert unlearn(place, "--targets", "more", "-o", "two.safetensors").code == 0
     # Five photos and six copies of each, and the two null images.
-    assert sum(seen) == 5 * 7 + 2
-    assert first > 240
+    assert second.pictures == 5 * 7 + 2
 
 
-def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(place: Path, watch: Callable[[Counting], Counting]) -> None:
     assert unlearn(place, "-o", "whole.safetensors").code == 0
     shutil.rmtree(place / ".ireu" / "features")
-    read, calls = site.read_tap, [0]
-
-    def stop_after_five(model: Any, pixels: torch.Tensor, tap: Any) -> torch.Tensor:
-        calls[0] += 1
-        if calls[0] == 6:
-            raise KeyboardInterrupt
-        return read(model, pixels, tap)
-
-    monkeypatch.setattr(site, "read_tap", stop_after_five)
+    watch(Counting(stop_at=6))
     often = ("--set", "run.checkpoint_seconds=0", "-o", "stopped.safetensors")
     assert unlearn(place, *often).code == 130
     assert not (place / "stopped.safetensors").exists()
-    rows: list[int] = []
-    monkeypatch.setattr(
-        site, "read_tap", lambda model, pixels, tap: rows.append(len(pixels)) or read(model, pixels, tap)
-    )
+    rest = watch(Counting())
     assert unlearn(place, *often).code == 0
-    assert sum(rows) == 240 - 5 * 16 + 5 * 7 + 2
+    assert rest.pictures == 240 - 5 * 16 + 5 * 7 + 2
     assert (place / "stopped.safetensors").read_bytes() == (place / "whole.safetensors").read_bytes()
 
 
