@@ -124,8 +124,9 @@ class TestRequests:
     @pytest.fixture
     def two(self, place: Path) -> Path:
         assert unlearn(place, "--set", "record.case_id=A", "-o", "one.safetensors").code == 0
-        more = ("--targets", "more", "--onto", "one.safetensors", "--set", "record.case_id=B")
-        done = unlearn(place, *more, "-o", "two.safetensors")
+        assert run_ireu("locate", "--method", "all", "--targets", "more", "-o", "more.pt", cwd=place).code == 0
+        more = ("--mask", "more.pt", "--method", "gated", "--onto", "one.safetensors", "--set", "record.case_id=B")
+        done = unlearn(place, *more, "-o", "two.safetensors", mask=False)
         assert done.code == 0, done.err
         return place
 

@@ -1,0 +1,126 @@
+"""Gates behind the output of a face-embedding network in ONNX: names, shapes and preprocessing of the file stay.
+
+With e the network's output and u = e / |e|, person i's gate is r_i = relu(a_i) - relu(a_i - 1), a_i = (w_i·u - t_i) /
+rise. The new output is e + |e| Σ r_i δ_i, scaled to the length of e: readers of the raw embedding find the lengths that
+they know. Where every gate is shut, the sum is exactly zero and the scale exactly one, so that the output keeps every
+bit. Only operators whose meaning never changed between opsets are used.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from ireu_cli.errors import ModelError
+
+_PREFIX = "ireu_gate_"
+
+
+@dataclass(frozen=True)
+class Gates:
+    """People to find and to change in a network's output: `weights` (n, d), `thresholds` (n,), `changes` (n, d).
+
+    Scores are w · u of the unit vector; `rise` is how far above its threshold a gate is fully open.
+    """
+
+    weights: Tensor
+    thresholds: Tensor
+    changes: Tensor
+    rise: float
+
+
+def append_gates(network: Any, gates: Gates) -> Any:
+    """Return a copy of the network with gates behind its output.
+
+    Args:
+        network: an `onnx.ModelProto` with one output (batch, d) of float32 or float16.
+        gates: the people.
+
+    Raises:
+        ModelError: onnx is not installed, the network has several outputs or another kind of output, or it has gates.
+    """
+    onnx = _onnx()
+    edited = onnx.ModelProto()
+    edited.CopyFrom(network)
+    graph = edited.graph
+    if len(graph.output) != 1:
+        raise ModelError(f"The network has {len(graph.output)} outputs", "Name an embedding network, which has one")
+    if any(tensor.name.startswith(_PREFIX) for tensor in graph.initializer):
+        raise ModelError("The network has gates already", "Start from the original network")
+    output = graph.output[0]
+    kinds = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.FLOAT16: np.float16}
+    if output.type.tensor_type.elem_type not in kinds:
+        raise ModelError("The network's output is neither float32 nor float16", "Name an embedding network")
+    dtype = kinds[output.type.tensor_type.elem_type]
+    inner = f"{_PREFIX}embedding"
+    _rename(graph, output.name, inner)
+    for name, values in _constants(gates).items():
+        graph.initializer.append(onnx.numpy_helper.from_array(values.astype(dtype), _PREFIX + name))
+    for operator, inputs, result in _steps(inner, output.name):
+        graph.node.append(onnx.helper.make_node(operator, inputs, [result], name=f"{_PREFIX}{result}_node"))
+    onnx.checker.check_model(edited)
+    return edited
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+    except ImportError:
+        raise ModelError("onnx is not installed", "Install it with `pip install 'ireu[detect]'`") from None
+    return onnx
+
+
+def _rename(graph: Any, old: str, new: str) -> None:
+    """Give what was the output another name, wherever it is written or read."""
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for position, name in enumerate(names):
+                if name == old:
+                    names[position] = new
+
+
+def _constants(gates: Gates) -> dict[str, npt.NDArray[np.float64]]:
+    weights = gates.weights.detach().cpu().double().numpy() / gates.rise
+    thresholds = gates.thresholds.detach().cpu().double().numpy() / gates.rise
+    return {
+        "weights": weights.T,
+        "shut": thresholds[None],
+        "open": thresholds[None] + 1,
+        "changes": gates.changes.detach().cpu().double().numpy(),
+        "ones": np.ones((weights.shape[1], 1)),
+        "tiny": np.full((1, 1), 1e-6),
+    }
+
+
+def _steps(embedding: str, output: str) -> list[tuple[str, list[str], str]]:
+    """Operators in their order: kind, inputs, result."""
+    found: list[tuple[str, list[str], str]] = []
+
+    def add(operator: str, *inputs: str, result: str) -> str:
+        found.append((operator, list(inputs), result))
+        return result
+
+    def length(of: str, name: str) -> tuple[str, str]:
+        square = add("Mul", of, of, result=f"{_PREFIX}{name}_square")
+        total = add("MatMul", square, f"{_PREFIX}ones", result=f"{_PREFIX}{name}_total")
+        exact = add("Sqrt", total, result=f"{_PREFIX}{name}_length")
+        return exact, add("Max", exact, f"{_PREFIX}tiny", result=f"{_PREFIX}{name}_divisor")
+
+    size, divisor = length(embedding, "before")
+    unit = add("Div", embedding, divisor, result=f"{_PREFIX}unit")
+    score = add("MatMul", unit, f"{_PREFIX}weights", result=f"{_PREFIX}score")
+    above = add("Sub", score, f"{_PREFIX}shut", result=f"{_PREFIX}above")
+    beyond = add("Sub", score, f"{_PREFIX}open", result=f"{_PREFIX}beyond")
+    first = add("Relu", above, result=f"{_PREFIX}rising")
+    second = add("Relu", beyond, result=f"{_PREFIX}levelling")
+    gate = add("Sub", first, second, result=f"{_PREFIX}response")
+    change = add("MatMul", gate, f"{_PREFIX}changes", result=f"{_PREFIX}change")
+    scaled = add("Mul", change, size, result=f"{_PREFIX}scaled")
+    moved = add("Add", embedding, scaled, result=f"{_PREFIX}moved")
+    _, after = length(moved, "after")
+    # The same operations on the same numbers: exactly one where nothing moved.
+    ratio = add("Div", divisor, after, result=f"{_PREFIX}ratio")
+    add("Mul", moved, ratio, result=output)
+    return found
