@@ -320,8 +320,9 @@ class TestRequests:
         ledger = request(request(ledger, statistics, "one", 7), statistics, "two", 8)
         with pytest.raises(CapacityError, match="0 of the 2 places are free"):
             request(ledger, statistics, "three", 9)
-        with pytest.raises(CapacityError, match="9 people need 18 hidden units, and a quarter of the block's is 16"):
-            open_ledger(statistics, SITE, small_site(), 9)
+        with pytest.raises(CapacityError, match="17 people need 34 hidden units, and half of the block's is 32"):
+            open_ledger(statistics, SITE, small_site(), 17)
+        assert open_ledger(statistics, SITE, small_site(), 16).capacity == 16
 
     def test_shared_changes_come_and_go_with_the_requests(self, statistics: SiteStatistics) -> None:
         weights = small_site()

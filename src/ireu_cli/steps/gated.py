@@ -138,13 +138,13 @@ def open_ledger(statistics: SiteStatistics, site: MlpSite, weights: dict[str, Te
         people: how many there will be.
 
     Raises:
-        CapacityError: they would take more than a quarter of the site's hidden units.
+        CapacityError: they would take more than half of the site's hidden units.
     """
     sizes = weights[site.name("fc2.weight")].square().sum(0)
-    if 2 * people > len(sizes) // 4:
+    if 4 * people > len(sizes):
         raise CapacityError(
-            f"{people} people need {2 * people} hidden units, and a quarter of the block's is {len(sizes) // 4}",
-            f"Set gated.people to {len(sizes) // 8} at most",
+            f"{people} people need {2 * people} hidden units, and half of the block's is {len(sizes) // 2}",
+            f"Set gated.people to {len(sizes) // 4} at most",
         )
     room = make_room(statistics.gram / statistics.gram[-1, -1], sizes, 2 * people)
     inputs = statistics.people.mean().shape[0]
