@@ -66,10 +66,10 @@ def main() -> None:
     def request(images: list) -> None:  # type: ignore[type-arg]
         found_inputs, found_states = see(images, None)
         wanted = Wanted(found_inputs, found_states[:5], readout.read(found_states[:5]))
-        found = find(wanted, statistics, lambda: [inputs], params.shrinkage, rate_of(params, params.people))
+        found = find([wanted], statistics, lambda: [inputs], params.shrinkage, rate_of(params, params.people))
         mask = torch.ones(len(statistics.average), dtype=torch.bool)
         change = change_of(wanted, readout, statistics.average, mask, params.gain)
-        compose(enter(empty, ["one"], [found], [change], params), weights)
+        compose(enter(empty, ["one"], found, [change], params), weights)
 
     pixels = encoder.pixels(mine)
     features = forward(encoder, "image_embeds", pixels)

@@ -82,14 +82,14 @@ def main() -> None:
     params = GatedParams(people=chosen.people, false_alarms=chosen.false_alarms)
     weights = site.weights(encoder.model)
     empty = open_ledger(statistics, site, weights, chosen.people)
-    found, changes = [], []
+    everybody, changes = [], []
     for person in range(chosen.people):
         mine = (theirs.who == person).nonzero().flatten()[:GIVEN]
         states = theirs.states[mine]
-        wanted = Wanted(theirs.inputs[mine], states, readout.read(states))
-        found.append(find(wanted, statistics, lambda: [rest.inputs], params.shrinkage, rate_of(params, chosen.people)))
+        everybody.append(Wanted(theirs.inputs[mine], states, readout.read(states)))
         mask = torch.ones(len(statistics.average), dtype=torch.bool)
-        changes.append(change_of(wanted, readout, statistics.average, mask, params.gain))
+        changes.append(change_of(everybody[-1], readout, statistics.average, mask, params.gain))
+    found = find(everybody, statistics, lambda: [rest.inputs], params.shrinkage, rate_of(params, chosen.people))
     photos = [read(sorted(path.iterdir())[0]) for path in sorted((faces / "eval").iterdir())[: chosen.retained]]
     print(f"rate each {rate_of(params, chosen.people):g}, {len(rest.inputs)} photos set the thresholds\n")
     print("| people | unseen photos found | retained photos taken for somebody | retained change | PSNR A |")

@@ -18,7 +18,6 @@ from ireu_cli.maths.token_gate import TokenSums, contrast, gated
 from ireu_cli.models.mlp_site import MlpSite
 from ireu_cli.params import GatedParams
 from ireu_cli.steps.gated import (
-    Found,
     Readout,
     SiteStatistics,
     Wanted,
@@ -263,8 +262,8 @@ def a_person(seed: int) -> Wanted:
 
 
 def request(ledger: Ledger, statistics: SiteStatistics, case: str, seed: int) -> Ledger:
-    found = find(a_person(seed), statistics, lambda: torch.split(class_rows(), 100), 0.3, 0.01)
-    return enter(ledger, [case], [found], [20 * normal(8, seed=seed)], GatedParams())
+    found = find([a_person(seed)], statistics, lambda: torch.split(class_rows(), 100), 0.3, 0.01)
+    return enter(ledger, [case], found, [20 * normal(8, seed=seed)], GatedParams())
 
 
 class TestRequests:
@@ -358,8 +357,14 @@ class TestChange:
 
 
 def test_given_photos_count_what_is_found(statistics: SiteStatistics) -> None:
-    found = find(a_person(7), statistics, lambda: torch.split(class_rows(), 100), 0.3, 0.01)
-    assert isinstance(found, Found)
-    assert found.given_found == 1.0
     hopeless = Wanted(class_rows()[::180], class_rows()[::180], class_rows()[::180])
-    assert find(hopeless, statistics, lambda: torch.split(class_rows(), 100), 0.3, 0.01).given_found < 0.5
+    found = find([a_person(7), hopeless], statistics, lambda: torch.split(class_rows(), 100), 0.3, 0.01)
+    assert found[0].given_found == 1.0
+    assert found[1].given_found < 0.5
+
+
+def test_people_found_together_are_found_as_if_alone(statistics: SiteStatistics) -> None:
+    both = find([a_person(7), a_person(8)], statistics, lambda: torch.split(class_rows(), 100), 0.3, 0.01)
+    alone = find([a_person(8)], statistics, lambda: torch.split(class_rows(), 300), 0.3, 0.01)
+    torch.testing.assert_close(both[1].weight, alone[0].weight)
+    assert both[1].threshold.value == pytest.approx(alone[0].threshold.value)

@@ -77,6 +77,11 @@ class Ledger:
     flag: Tensor
 
     @property
+    def class_token_only(self) -> bool:
+        """Whether entries move the class token alone, and do not flag it for all tokens."""
+        return not len(self.flag)
+
+    @property
     def capacity(self) -> int:
         """How many people have a place."""
         return len(self.room.units) // 2
@@ -91,6 +96,11 @@ class WeightDelta:
 
     tensors: dict[str, Tensor]
     ledger: Ledger | None = None
+
+    @property
+    def class_token_only(self) -> bool:
+        """Whether it moves the class token alone; see `reach_of`."""
+        return self.ledger is not None and self.ledger.class_token_only
 
 
 @dataclass(frozen=True)

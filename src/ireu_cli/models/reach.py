@@ -59,14 +59,18 @@ class Reach:
         return f"The edit changes {changed}. It does NOT reach {unchanged}"
 
 
-def reach_of(names: Iterable[str], blocks: int) -> Reach:
+def reach_of(names: Iterable[str], blocks: int, *, class_token_only: bool = False) -> Reach:
     """State which taps change when the named weights change.
 
     Args:
         names: tensor names of a `CLIPVisionModelWithProjection`.
         blocks: number of transformer blocks L.
+        class_token_only: the change of the last block moves its class token alone, so that `last`, which is read with
+            all its tokens, does not count as reached.
     """
     first = min((_first_tap(name, blocks) for name in names), default=len(TAPS))
+    if class_token_only:
+        first = max(first, TAPS.index("pooled"))
     return Reach(TAPS[first:], TAPS[:first])
 
 

@@ -83,28 +83,38 @@ def rate_of(params: GatedParams, places: int) -> float:
     return min(params.max_false_alarm, params.false_alarms / places)
 
 
-def find(wanted: Wanted, statistics: SiteStatistics, rows: ClassRows, shrinkage: float, rate: float) -> Found:
-    """Compute one person's detector.
+def find(
+    wanted: Sequence[Wanted], statistics: SiteStatistics, rows: ClassRows, shrinkage: float, rate: float
+) -> list[Found]:
+    """Compute the detectors of some people; the retained photos are gone through twice, however many the people.
 
     Args:
-        wanted: the person.
+        wanted: the people.
         statistics: of the retained photos.
-        rows: the retained photos, to set the threshold on.
+        rows: the retained photos, to set the thresholds on.
         shrinkage: of the covariance within people.
-        rate: share of other people's photos that may be taken for the person.
+        rate: share of other people's photos that may be taken for a person.
     """
-    people = statistics.people
-    person = wanted.inputs.double()
-    weight = direction(person.mean(0), people.mean(), people.whitener(shrinkage), statistics.nulls.double())
+    people, nulls = statistics.people, statistics.nulls.double()
+    mean, whitener = people.mean(), people.whitener(shrinkage)
+    plain = [direction(one.inputs.double().mean(0), mean, whitener, nulls) for one in wanted]
     apart = contrast(statistics.class_token, statistics.others)
-    narrowed, _ = gated(weight, _threshold(weight, rows, rate).value, apart, statistics.others)
+    weights = [
+        gated(weight, threshold.value, apart, statistics.others)[0]
+        for weight, threshold in zip(plain, _thresholds(plain, rows, rate), strict=True)
+    ]
     # Once more, as keeping other tokens out spreads the class token's scores a little.
-    told = _threshold(narrowed, rows, rate)
-    return Found(narrowed, told, float((person @ narrowed > told.value).double().mean()))
+    thresholds = _thresholds(weights, rows, rate)
+    return [
+        Found(weight, threshold, float((one.inputs.double() @ weight > threshold.value).double().mean()))
+        for one, weight, threshold in zip(wanted, weights, thresholds, strict=True)
+    ]
 
 
-def _threshold(weight: Tensor, rows: ClassRows, rate: float) -> Threshold:
-    return threshold_at(torch.cat([piece.double() @ weight for piece in rows()]), rate)
+def _thresholds(weights: Sequence[Tensor], rows: ClassRows, rate: float) -> list[Threshold]:
+    every = torch.stack(list(weights), 1)
+    scores = torch.cat([piece.double() @ every for piece in rows()])
+    return [threshold_at(column, rate) for column in scores.T]
 
 
 def change_of(wanted: Wanted, readout: Readout, average: Tensor, mask: Tensor, gain: float) -> Tensor:

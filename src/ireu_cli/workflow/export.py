@@ -63,7 +63,7 @@ def _write(
                 "The exported encoder, read back, is not the one that was written", "Report this as a bug of ireu"
             )
         metrics = _check_served(session, parent, original, served, delta)
-        reach = reach_of(delta.tensors, original.blocks)
+        reach = reach_of(delta.tensors, original.blocks, class_token_only=delta.class_token_only)
         # Without attacks: those are tried by `ireu verify`, whose report has a record of its own.
         metrics["record"] = make_record(session, parent, delta, original, (), None).model_dump(mode="json")
         metrics |= {"edited_encoder": edited.fingerprint, "taps_reached": reach.taps, "taps_missed": reach.missed}

@@ -109,7 +109,7 @@ def unlearn_gated(
         ledger = onto or open_ledger(statistics, site, weights, places)
         if made is not None:
             ledger = replace(ledger, apparatus=_shared(made, site.block + 1), flag=made.flag)
-        found = [find(one, statistics, lambda: site_lens.pieces(photos), params.shrinkage, rate) for one in wanted]
+        found = find(wanted, statistics, lambda: site_lens.pieces(photos), params.shrinkage, rate)
         if lens.tap in DIRECT:
             changes = [change_of(one, readout, statistics.average, mask.mask, params.gain) for one in wanted]
         else:

@@ -12,7 +12,7 @@ from ireu_cli.models.reach import reach_of, select_weights
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, planned_steps, unlearn
 from ireu_cli.store.artifacts import manifest_path, read_mask, write_delta, write_manifest
 from ireu_cli.values import FeatureMask, Json, WeightDelta
-from ireu_cli.workflow.gated import edited_names, unlearn_gated
+from ireu_cli.workflow.gated import DIRECT, edited_names, unlearn_gated
 from ireu_cli.workflow.photos import Cast, Lens, batch_of, load_cast, photo_reader
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 from ireu_cli.workflow.swaps import plan_swaps
@@ -43,11 +43,11 @@ def run_unlearn(
     encoder = session.encoder(dtype="float32")
     earlier = None if onto is None else read_earlier(session, encoder, onto)
     names = _names(session, encoder)
-    reach = reach_of(names, encoder.blocks)
+    is_gated = session.config.unlearn.method == "gated"
+    reach = reach_of(names, encoder.blocks, class_token_only=is_gated and session.config.encoder.tap in DIRECT)
     talk.note(reach.sentence())
     lens = Lens(session, encoder, photo_reader(session.config))
     used, theirs = session.records(cast.used.photos), session.records(cast.targets.photos)
-    is_gated = session.config.unlearn.method == "gated"
     case = session.config.record.case_id
     draft = session.draft(
         encoder,
