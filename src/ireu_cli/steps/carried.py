@@ -35,6 +35,8 @@ _HEADS = 3
 """Attention heads that carry the flag."""
 _DIRECTIONS = 4
 """Directions of least variance among which the carried flag's is chosen."""
+_ROWS = 2**16
+"""Tokens that tell which units are missed least."""
 _OPEN, _SHUT, _SWING = 20.0, 14.0, 8.0
 """Where a flagged token puts the units, on their linear part; where any other keeps them, below zero; and how far the
 token's content moves them at most."""
@@ -199,7 +201,8 @@ def _carry(layer: Any, states: Tensor, middle: Tensor, flag: _Axis, carried: _Ax
 
 
 def _make_room(layer: Any, middle: Tensor, count: int) -> Room:
-    inputs = layer.layer_norm2(middle).flatten(0, 1)
+    rows = middle.flatten(0, 1)
+    inputs = layer.layer_norm2(rows[:: max(1, len(rows) // _ROWS)])
     gram = torch.zeros(layer.mlp.fc1.out_features + 1, layer.mlp.fc1.out_features + 1, dtype=torch.float64)
     for part in torch.split(inputs, 8192):
         active = layer.mlp.activation_fn(layer.mlp.fc1(part))

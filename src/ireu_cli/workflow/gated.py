@@ -36,6 +36,10 @@ from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.site import SiteLens
 
+_FEWEST = 100
+"""Photos that erasing is learnt from, at least."""
+_VALUES = 2**27
+"""Values of tokens in memory at once, half a gigabyte; the work on them takes several times as much."""
 DIRECT = frozenset({"pooled", "image_embeds"})
 """Taps that are functions of the class token behind the last block."""
 
@@ -135,8 +139,8 @@ def withdraw_cases(encoder: Encoder, ledger: Ledger, cases: Sequence[str]) -> We
 def _apparatus(session: Session, lens: Lens, used: People, mask: FeatureMask, block: int) -> Apparatus:
     """Make what all people of a token tap share, from a sample of retained people with several photos."""
     params, encoder = session.config.gated, lens.encoder
-    photos = _sample(used, params.erase_photos, session.config.seed)
-    if len(photos) < 100:
+    photos = _sample(used, min(params.erase_photos, _room_for(encoder)), session.config.seed)
+    if len(photos) < _FEWEST:
         raise CapacityError(
             f"{len(photos)} photos of retained people with two or more say too little of what tells people apart",
             "Add people with several photos each to the --retain folder",
@@ -153,6 +157,13 @@ def _apparatus(session: Session, lens: Lens, used: People, mask: FeatureMask, bl
     layer = copy.deepcopy(encoder.model.vision_model.encoder.layers[block]).cpu().float()
     with session.timed("carry"):
         return build(layer, sample, mask.mask, params.rank, params.erase_gain)
+
+
+def _room_for(encoder: Encoder) -> int:
+    """How many photos' tokens may be in memory at once."""
+    config = encoder.model.config
+    tokens = (int(config.image_size) // int(config.patch_size)) ** 2 + 1
+    return max(_FEWEST, _VALUES // (tokens * int(config.hidden_size)))
 
 
 def _sample(used: People, most: int, seed: int) -> list[Photo]:
