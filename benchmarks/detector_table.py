@@ -31,6 +31,8 @@ from target_draws import LANDMARKS
 
 RATES = (1e-2, 1e-3)
 ATTACKS = ("flip", "crop-0.9", "crop-0.8", "rotate-left-10", "grey", "brightness-0.5")
+VIEWED = 80
+"""Every so many photos of train are changed as the targets' copies are."""
 UNSEEN = 8
 """Photos of a person that are disguised, beyond those given."""
 
@@ -121,32 +123,53 @@ def _tar(count: int, draws: int, train: Tensor, people: Tensor, test: Tensor, wh
 
 
 def _disguised(encoder: Encoder, files: Sequence[Path], who: Tensor, train: dict[str, Tensor], people: Tensor) -> None:
-    """Photos that somebody disguised, for detectors that were and were not given changed copies."""
+    """Photos that somebody disguised, for detectors that were and were not given changed copies.
+
+    Others' photos in the same disguise say whether a detector took the person or the disguise.
+    """
     rng, sites = random.Random(1), (encoder.blocks - 3, encoder.blocks - 1)
-    hits: dict[tuple[int, bool, str], list[float]] = {}
-    kept = {site: _sums(train[f"class token, block {site}"], people) for site in sites}
+    given: list[dict[tuple[str, int], Tensor]] = []
+    tried: list[dict[tuple[str, int], Tensor]] = []
     for person in range(int(who.max()) + 1):
         rows = (who == person).nonzero().flatten().tolist()
         rng.shuffle(rows)
         photos = [_read(files[i]) for i in rows[: 5 + UNSEEN]]
-        given = {name: _inputs(encoder, [_change(p, name) for p in photos[:5]]) for name in ("", *GatedParams().copies)}
-        tried = {name: _inputs(encoder, [_change(p, name) for p in photos[5:]]) for name in ("", *ATTACKS)}
-        for site in sites:
-            sums, held = kept[site]
-            for copies in (False, True):
-                views = [given[name][site][:, 0].double() for name in (given if copies else ("",))]
+        given.append(_views(encoder, photos[:5], ("", *GatedParams().copies), sites))
+        tried.append(_views(encoder, photos[5:], ("", *ATTACKS), sites))
+    names, some = (
+        ("", *GatedParams().copies),
+        sorted((files[0].parent.parent.parent / "train").glob("*/*.jpg"))[::VIEWED],
+    )
+    viewed = _views(encoder, [_read(file) for file in some], names, sites)
+    heads = " | ".join(name or "as it is" for name in ("", *ATTACKS))
+    print(f"\n| class token | copies | of | {heads} |\n|---|---|---|---|" + "---|" * len(ATTACKS))
+    for site in sites:
+        sums, held = _sums(train[f"class token, block {site}"], people)
+        for copies in (False, True):
+            for photo in zip(*(viewed[name, site] for name in names), strict=True) if copies else ():
+                sums.add_views(torch.stack(photo))
+            found: dict[tuple[str, str], list[float]] = {}
+            for person, looks in enumerate(given):
+                views = [rows for (name, place), rows in looks.items() if place == site and (copies or not name)]
                 weight = direction(
                     torch.cat(views).mean(0), sums.mean(), sums.whitener(GatedParams().shrinkage), held[:0]
                 )
                 threshold = threshold_at(held @ weight, RATES[0]).value
-                for name in tried:
-                    found = tried[name][site][:, 0].double() @ weight > threshold
-                    hits.setdefault((site, copies, name), []).append(float(found.double().mean()))
-    print("\n| class token | copies | as it is | " + " | ".join(ATTACKS) + " |\n|---|---|---|" + "---|" * len(ATTACKS))
-    for site in sites:
-        for copies in (False, True):
-            cells = [f"{np.mean(hits[site, copies, name]):.3f}" for name in ("", *ATTACKS)]
-            print(f"| block {site} | {'yes' if copies else 'no'} | " + " | ".join(cells) + " |")
+                for name in ("", *ATTACKS):
+                    hits = [float((look[name, site] @ weight > threshold).double().mean()) for look in tried]
+                    found.setdefault(("the person", name), []).append(hits[person])
+                    found.setdefault(("others", name), []).append(float(np.mean(hits[:person] + hits[person + 1 :])))
+            for of in ("the person", "others"):
+                cells = [f"{np.mean(found[of, name]):.3f}" for name in ("", *ATTACKS)]
+                print(f"| block {site} | {'yes' if copies else 'no'} | {of} | " + " | ".join(cells) + " |")
+
+
+def _views(
+    encoder: Encoder, photos: Sequence[RgbImage], names: Sequence[str], sites: Sequence[int]
+) -> dict[tuple[str, int], Tensor]:
+    """What the class token of photos in some disguises brings to some sites: float64 (n, d) each."""
+    looks = {name: _inputs(encoder, [_change(photo, name) for photo in photos]) for name in names}
+    return {(name, site): looks[name][site][:, 0].double() for name in names for site in sites}
 
 
 def _change(photo: RgbImage, name: str) -> RgbImage:

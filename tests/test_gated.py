@@ -54,6 +54,23 @@ class TestDetector:
         assert not sums.labelled
         torch.testing.assert_close(sums.whitener(0.0), torch.cov(photos.T, correction=0), rtol=1e-6, atol=1e-9)
 
+    def test_what_a_change_of_the_photo_does_tells_nobody(self) -> None:
+        sums, change = PeopleSums(), 4 * normal(4, seed=9)
+        for i in range(200):
+            photos = normal(1, 4, seed=i) + 0.5 * normal(3, 4, seed=1000 + i)
+            sums.add_person(photos)
+        silent, person = torch.zeros(0, 4).double(), normal(4, seed=7)
+        blind = direction(person + change / 2, sums.mean(), sums.whitener(0.1), silent)
+        for i in range(200):
+            photo = normal(1, 4, seed=i)
+            sums.add_views(torch.cat([photo, photo + change]))
+        aware = direction(person + change / 2, sums.mean(), sums.whitener(0.1), silent)
+        # Copies of the person are half changed: blind to it, the detector would find whoever is changed.
+        spread = sums.whitener(0.1)
+        gains = [float(w @ change) / float(w @ spread @ w) ** 0.5 for w in (blind, aware)]
+        assert gains[1] < 0.6 * gains[0]
+        assert float(aware @ (person - sums.mean())) > 0
+
     def test_shrinkage_is_relative_to_the_mean_variance(self) -> None:
         sums = PeopleSums()
         for i in range(60):

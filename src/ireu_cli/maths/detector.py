@@ -27,6 +27,8 @@ class PeopleSums:
     total: Tensor = field(default_factory=lambda: torch.zeros(()))
     square: Tensor = field(default_factory=lambda: torch.zeros(()))
     within: Tensor = field(default_factory=lambda: torch.zeros(()))
+    views: int = 0
+    between_views: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def add_person(self, features: Tensor) -> None:
         """Add all photos of one person: float (n, d). A single photo counts for the mean alone."""
@@ -37,6 +39,12 @@ class PeopleSums:
         self.total = self.total + features.sum(0)
         self.square = self.square + features.T @ features
         self.within = self.within + own.T @ own
+
+    def add_views(self, features: Tensor) -> None:
+        """Add changed copies of one photo beside the photo itself: float (v, d); what they differ in tells nobody."""
+        own = features.double() - features.double().mean(0)
+        self.views += len(features)
+        self.between_views = self.between_views + own.T @ own
 
     def mean(self) -> Tensor:
         """Everybody's mean: float64 (d,)."""
@@ -50,10 +58,12 @@ class PeopleSums:
     def whitener(self, shrinkage: float) -> Tensor:
         """W + λ I with λ = `shrinkage` times the mean variance: float64 (d, d).
 
+        W includes the spread of changed copies around their photo, so that no score depends on how a photo is changed.
         Where photos do not come with people, or with one photo each, W is the covariance of all photos.
         """
         spread = self.square / self.photos - torch.outer(self.mean(), self.mean())
         within = self.within / self.pairs if self.labelled else spread
+        within = within + self.between_views / max(self.views, 1)
         return within + shrinkage * within.diagonal().mean() * torch.eye(len(within), dtype=torch.float64)
 
 

@@ -60,13 +60,18 @@ class SiteSums:
 
 
 def summarise(
-    sums: SiteSums, people: Iterable[tuple[Tensor, Tensor]], nulls: Tensor, readout: Readout
+    sums: SiteSums,
+    people: Iterable[tuple[Tensor, Tensor]],
+    views: Iterable[Tensor],
+    nulls: Tensor,
+    readout: Readout,
 ) -> SiteStatistics:
     """Put together what requests need.
 
     Args:
         sums: over the photos' tokens.
         people: of each person, what enters the site at the class token and the last states, float32 (n, d) each.
+        views: of some photos, what enters the site for the photo and its changed copies, float32 (v, d) each.
         nulls: (2, d), what enters the site at the class token of the null images.
         readout: from the last state to the tap.
     """
@@ -74,4 +79,6 @@ def summarise(
     for inputs, states in people:
         every.add_person(inputs)
         total = total + readout.read(states).double().sum(0)
+    for copies in views:
+        every.add_views(copies)
     return SiteStatistics(every, sums.class_token, sums.others, sums.gram, total / every.photos, nulls)

@@ -36,6 +36,8 @@ from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.site import SiteLens
 
+_VIEWED = 200
+"""Retained photos that are changed as targets' copies are, one a person."""
 _FEWEST = 100
 """Photos that erasing is learnt from, at least."""
 _VALUES = 2**27
@@ -94,7 +96,9 @@ def unlearn_gated(
     tap: Tap = lens.tap if lens.tap in DIRECT else "pooled"
     readout = Readout(lambda states: read_out(model, states, tap), readout_inverse(model, tap))
     site_lens = SiteLens(session, lens, site)
-    statistics, used = site_lens.statistics(cast.used, readout)
+    names = params.copies
+    views = [_views(lens, photo, names) for photo in _some(cast.used, session.config.seed)] if names else []
+    statistics, used = site_lens.statistics(cast.used, views, readout)
     _check(statistics, mask, lens.tap)
     if onto is not None and onto.block != site.block:
         raise ArtifactError(
@@ -193,13 +197,24 @@ def _check(statistics: SiteStatistics, mask: FeatureMask, tap: str) -> None:
 
 def _wanted(session: Session, lens: Lens, site_lens: SiteLens, readout: Readout, person: Sequence[Photo]) -> Wanted:
     """Encode a person's photos and their changed copies."""
-    plain = [lens.item(photo) for photo in person]
-    copies = [_copy(lens, photo, disguise(name)) for name in session.config.gated.copies for photo in person]
+    views = [_views(lens, photo, session.config.gated.copies) for photo in person]
+    plain, copies = [view[0] for view in views], [item for view in views for item in view[1:]]
     bad = site_lens.encode(plain + copies, "--targets", "target photos, edit site")
     inputs, states = site_lens.rows([item.key for item in plain if item.key not in bad])
     changed = [item.key for item in copies if item.key not in bad]
     every = torch.cat([inputs, site_lens.rows(changed)[0]]) if changed else inputs
     return Wanted(every, states, readout.read(states))
+
+
+def _views(lens: Lens, photo: Photo, names: Sequence[str]) -> list[Item]:
+    """A photo and its changed copies."""
+    return [lens.item(photo), *(_copy(lens, photo, disguise(name)) for name in names)]
+
+
+def _some(used: People, seed: int) -> list[Photo]:
+    """Retained photos whose copies say what a change of the photo does to it, the first of some people."""
+    order = torch.randperm(len(used.photos), generator=generator(seed, "gated", "views"))[:_VIEWED]
+    return [used.photos[i][0] for i in order.tolist()]
 
 
 def _copy(lens: Lens, photo: Photo, change: Disguise) -> Item:

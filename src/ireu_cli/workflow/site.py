@@ -57,11 +57,14 @@ class SiteLens:
         for start in range(0, len(photos), _PIECE):
             yield self.rows([photo.sha256 for photo in photos[start : start + _PIECE]])[0]
 
-    def statistics(self, people: People, readout: Readout) -> tuple[SiteStatistics, People]:
+    def statistics(
+        self, people: People, views: Sequence[Sequence[Item]], readout: Readout
+    ) -> tuple[SiteStatistics, People]:
         """Gather what retained photos say; what takes long is kept in the run folder for later requests.
 
         Args:
             people: retained people.
+            views: some retained photos, each with its changed copies.
             readout: from the last state to the tap.
 
         Returns:
@@ -70,7 +73,10 @@ class SiteLens:
         sums = self._sums(people)
         usable = people.where(lambda photo: photo.sha256 in self._cache)
         rows = (self.rows([photo.sha256 for photo in person]) for person in usable.photos)
-        return summarise(sums, rows, self._nulls(), readout), usable
+        bad = self.encode([item for photo in views for item in photo], "--retain", "copies of retained photos")
+        whole = (photo for photo in views if not any(item.key in bad for item in photo))
+        seen = (self.rows([item.key for item in photo])[0] for photo in whole)
+        return summarise(sums, rows, seen, self._nulls(), readout), usable
 
     def _nulls(self) -> Tensor:
         """What enters the site at the class token of the null images: (2, d)."""
