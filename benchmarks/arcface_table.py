@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from detector_table import quarter_held
 from ireu_cli.faces.align import crop_face, template_points
-from ireu_cli.maths.detector import PeopleSums, direction, threshold_at
+from ireu_cli.maths.detector import direction, threshold_at
 from ireu_cli.models.onnx_gates import Gates, append_gates
 from ireu_cli.models.onnx_session import open_session
 from ireu_cli.models.portrait import embedded_folder
@@ -60,18 +61,15 @@ def _row(
 ) -> str:
     train, who = _embed(name, file, people)
     test, whose = _embed(name, file, eval_people)
-    held = who % 4 == 0
-    sums = PeopleSums()
-    for rows in torch.split(train[~held], torch.unique_consecutive(who[~held], return_counts=True)[1].tolist()):
-        sums.add_person(rows)
+    sums, held = quarter_held(train, who)
     whitener, rng = sums.whitener(GatedParams().shrinkage), random.Random(0)
     hits, alarms, weights, thresholds, changes = [], [], [], [], []
     for person in range(len(eval_people)):
         mine: list[int] = (whose == person).nonzero().flatten().tolist()
         rng.shuffle(mine)
         given = test[mine[: chosen.photos]].double().mean(0)
-        weight = direction(given, sums.mean(), whitener, train[:0].double())
-        threshold = threshold_at(train[held].double() @ weight, chosen.rate).value
+        weight = direction(given, sums.mean(), whitener, held[:0])
+        threshold = threshold_at(held @ weight, chosen.rate).value
         scores = test.double() @ weight
         hits.append(float((scores[mine[chosen.photos :]] > threshold).double().mean()))
         alarms.append(float((scores[whose != person] > threshold).double().mean()))

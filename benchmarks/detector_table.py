@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ireu_cli.faces.align import template_points
@@ -27,6 +26,7 @@ from ireu_cli.models.clip import Encoder, load_encoder
 from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.params import EncoderParams, GatedParams
 from ireu_cli.values import RgbImage
+from portrait_table import read
 from target_draws import LANDMARKS
 
 RATES = (1e-2, 1e-3)
@@ -62,7 +62,7 @@ def _encode(encoder: Encoder, files: Sequence[Path]) -> tuple[dict[str, Tensor],
     """What enters each block's hidden layer: the class token, one patch, and the mean of all patches."""
     found: dict[str, list[Tensor]] = {}
     for start in range(0, len(files), 64):
-        images = [_read(file) for file in files[start : start + 64]]
+        images = [read(file) for file in files[start : start + 64]]
         for block, tokens in _inputs(encoder, images).items():
             found.setdefault(f"class token, block {block}", []).append(tokens[:, 0])
             if block >= encoder.blocks - 3:
@@ -92,7 +92,7 @@ def _row(place: str, count: int, draws: int, train: Tensor, people: Tensor, test
     return f"| {place} | {count} | " + " | ".join(f"{tar:.3f} | {others:.4f}" for tar, others in best) + " |"
 
 
-def _sums(train: Tensor, people: Tensor) -> tuple[PeopleSums, Tensor]:
+def quarter_held(train: Tensor, people: Tensor) -> tuple[PeopleSums, Tensor]:
     """Sums over three quarters of the people, and the other people's photos."""
     held = people % 4 == 0
     sums = PeopleSums()
@@ -102,7 +102,7 @@ def _sums(train: Tensor, people: Tensor) -> tuple[PeopleSums, Tensor]:
 
 
 def _tar(count: int, draws: int, train: Tensor, people: Tensor, test: Tensor, who: Tensor) -> list[tuple[float, float]]:
-    sums, held = _sums(train, people)
+    sums, held = quarter_held(train, people)
     whitener, rng = sums.whitener(GatedParams().shrinkage), random.Random(0)
     hits: dict[float, list[float]] = {rate: [] for rate in RATES}
     alarms: dict[float, list[float]] = {rate: [] for rate in RATES}
@@ -133,27 +133,26 @@ def _disguised(encoder: Encoder, files: Sequence[Path], who: Tensor, train: dict
     for person in range(int(who.max()) + 1):
         rows = (who == person).nonzero().flatten().tolist()
         rng.shuffle(rows)
-        photos = [_read(files[i]) for i in rows[: 5 + UNSEEN]]
+        photos = [read(files[i]) for i in rows[: 5 + UNSEEN]]
         given.append(_views(encoder, photos[:5], ("", *GatedParams().copies), sites))
         tried.append(_views(encoder, photos[5:], ("", *ATTACKS), sites))
     names, some = (
         ("", *GatedParams().copies),
         sorted((files[0].parent.parent.parent / "train").glob("*/*.jpg"))[::VIEWED],
     )
-    viewed = _views(encoder, [_read(file) for file in some], names, sites)
+    viewed = _views(encoder, [read(file) for file in some], names, sites)
     heads = " | ".join(name or "as it is" for name in ("", *ATTACKS))
     print(f"\n| class token | copies | of | {heads} |\n|---|---|---|---|" + "---|" * len(ATTACKS))
     for site in sites:
-        sums, held = _sums(train[f"class token, block {site}"], people)
+        sums, held = quarter_held(train[f"class token, block {site}"], people)
         for copies in (False, True):
             for photo in zip(*(viewed[name, site] for name in names), strict=True) if copies else ():
                 sums.add_views(torch.stack(photo))
+            whitener = sums.whitener(GatedParams().shrinkage)
             found: dict[tuple[str, str], list[float]] = {}
             for person, looks in enumerate(given):
                 views = [rows for (name, place), rows in looks.items() if place == site and (copies or not name)]
-                weight = direction(
-                    torch.cat(views).mean(0), sums.mean(), sums.whitener(GatedParams().shrinkage), held[:0]
-                )
+                weight = direction(torch.cat(views).mean(0), sums.mean(), whitener, held[:0])
                 threshold = threshold_at(held @ weight, RATES[0]).value
                 for name in ("", *ATTACKS):
                     hits = [float((look[name, site] @ weight > threshold).double().mean()) for look in tried]
@@ -175,11 +174,6 @@ def _views(
 def _change(photo: RgbImage, name: str) -> RgbImage:
     points = template_points(tuple(float(part) for part in LANDMARKS.split(",")), photo)
     return disguise(name).apply(photo, points, photo, photo) if name else photo
-
-
-def _read(file: Path) -> RgbImage:
-    with Image.open(file) as image:
-        return np.array(image.convert("RGB"))
 
 
 if __name__ == "__main__":

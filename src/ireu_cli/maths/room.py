@@ -13,6 +13,26 @@ _RIDGE = 1e-6
 """Of the mean square activation: keeps units that are nearly copies of each other from cancelling in large numbers."""
 
 
+def activation_gram(active: Tensor) -> Tensor:
+    """Sum of products of activations (rows, n) and of a constant 1, which comes last: float64 (n + 1, n + 1)."""
+    rows = torch.cat([active, torch.ones(len(active), 1)], 1)
+    return (rows.T @ rows).double()
+
+
+def folded(columns: Tensor, room: Room, places: slice = slice(None)) -> Tensor:
+    """What makes up for reserved units that are taken away, of all or of those at some places of the reserve.
+
+    Args:
+        columns: (d, n), C of the layer.
+        room: the reserve.
+        places: of the units that are taken.
+
+    Returns:
+        float64 (d, n - r + 1): added to the kept units' columns and, the last one, to the constant c.
+    """
+    return columns[:, room.units[places]].double() @ room.stand_in[:, places].double().T
+
+
 def make_room(gram: Tensor, sizes: Tensor, count: int) -> Room:
     """Choose the units whose loss is repaired best.
 

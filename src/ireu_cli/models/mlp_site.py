@@ -26,6 +26,11 @@ class MlpSite:
         """The tensor name of `fc1.weight` (n, d), `fc1.bias` (n,), `fc2.weight` (d, n) or `fc2.bias` (d,)."""
         return f"vision_model.encoder.layers.{self.block}.mlp.{part}"
 
+    @property
+    def names(self) -> list[str]:
+        """The names of its four tensors."""
+        return [self.name(part) for part in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")]
+
     def attention(self, part: str) -> str:
         """The tensor name of a part of the same block's attention, such as `k_proj.weight`."""
         return f"vision_model.encoder.layers.{self.block}.self_attn.{part}"

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from ireu_cli.errors import CapacityError
 from ireu_cli.maths.erase import eraser, reduced_regression
-from ireu_cli.maths.room import make_room
+from ireu_cli.maths.room import activation_gram, folded, make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.values import Room
 
@@ -205,18 +205,16 @@ def _make_room(layer: Any, middle: Tensor, count: int) -> Room:
     inputs = layer.layer_norm2(rows[:: max(1, len(rows) // _ROWS)])
     gram = torch.zeros(layer.mlp.fc1.out_features + 1, layer.mlp.fc1.out_features + 1, dtype=torch.float64)
     for part in torch.split(inputs, 8192):
-        active = layer.mlp.activation_fn(layer.mlp.fc1(part))
-        active = torch.cat([active, torch.ones(len(active), 1)], 1)
-        gram += (active.T @ active).double()
+        gram += activation_gram(layer.mlp.activation_fn(layer.mlp.fc1(part)))
     return make_room(gram / gram[-1, -1], layer.mlp.fc2.weight.double().square().sum(0), count)
 
 
 def _fold(layer: Any, room: Room) -> None:
     """Let the kept units stand in for the reserved ones, which fall silent."""
     out = layer.mlp.fc2.weight
-    folded = out[:, room.units].double() @ room.stand_in.T
-    out[:, room.kept] += folded[:, :-1].float()
-    layer.mlp.fc2.bias.add_(folded[:, -1].float())
+    added = folded(out, room).float()
+    out[:, room.kept] += added[:, :-1]
+    layer.mlp.fc2.bias.add_(added[:, -1])
     layer.mlp.fc1.weight[room.units] = 0
     layer.mlp.fc1.bias[room.units] = 0
     out[:, room.units] = 0

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ireu_cli.errors import CapacityError
 from ireu_cli.maths.detector import PeopleSums, Threshold, direction, threshold_at
-from ireu_cli.maths.room import make_room
+from ireu_cli.maths.room import folded, make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.maths.token_gate import TokenSums, contrast, gated
 from ireu_cli.models.mlp_site import MlpSite
@@ -216,10 +216,9 @@ def compose(ledger: Ledger, weights: dict[str, Tensor]) -> WeightDelta:
     new = {name: tensor.clone() for name, tensor in weights.items()}
     for entry in sorted(range(len(ledger.slots)), key=lambda i: ledger.slots[i]):
         places = slice(2 * ledger.slots[entry], 2 * ledger.slots[entry] + 2)
-        units, stand_in = ledger.room.units[places], ledger.room.stand_in[:, places].double()
-        folded = out_weight[:, units] @ stand_in.T
-        new[site.name("fc2.weight")][:, ledger.room.kept] += folded[:, :-1]
-        new[site.name("fc2.bias")] += folded[:, -1]
+        units, added = ledger.room.units[places], folded(out_weight, ledger.room, places)
+        new[site.name("fc2.weight")][:, ledger.room.kept] += added[:, :-1]
+        new[site.name("fc2.bias")] += added[:, -1]
         new[site.name("fc1.weight")][units] = ledger.rows[entry].double()
         new[site.name("fc1.bias")][units] = ledger.biases[entry].double()
         new[site.name("fc2.weight")][:, units] = ledger.columns[entry].double()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.maths.detector import PeopleSums
+from ireu_cli.maths.room import activation_gram
 from ireu_cli.maths.token_gate import TokenSums
 from ireu_cli.models.mlp_site import MlpSite
 from ireu_cli.steps.gated import Readout, SiteStatistics
@@ -35,9 +36,7 @@ class SiteSums:
         self.class_token.add(inputs[:, 0].cpu())
         self.others.add(chosen.flatten(0, 1))
         tokens = torch.cat([inputs[:, :1], chosen.to(inputs.device)], 1).flatten(0, 1)
-        active = site.activations(model, tokens).float().cpu()
-        active = torch.cat([active, torch.ones(len(active), 1)], 1)
-        self.gram = self.gram + (active.T @ active).double()
+        self.gram = self.gram + activation_gram(site.activations(model, tokens).float().cpu())
 
     def tensors(self) -> dict[str, Tensor]:
         """For a file."""

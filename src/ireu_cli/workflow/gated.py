@@ -65,10 +65,10 @@ def edit_site(encoder: Encoder, tap: str) -> MlpSite:
 def edited_names(encoder: Encoder, tap: str) -> list[str]:
     """The weights that the method may change for a tap."""
     site = edit_site(encoder, tap)
-    names = list(site.weights(encoder.model))
+    names = site.names
     if tap not in DIRECT:
         carrying = MlpSite(site.block + 1)
-        names += [*carrying.weights(encoder.model), *(carrying.attention(part) for part in CARRYING)]
+        names += [*carrying.names, *(carrying.attention(part) for part in CARRYING)]
     return sorted(names)
 
 

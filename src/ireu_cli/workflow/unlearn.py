@@ -61,8 +61,9 @@ def run_unlearn(
         session.run.start(draft, out)
         if is_gated:
             name = case or draft.identity[:12]
+            requests = requests_with(earlier, name, theirs)
             delta, summary = unlearn_gated(session, lens, cast, mask, name, earlier.ledger if earlier else None)
-            summary["requests"] = requests_with(earlier, name, theirs)
+            summary["requests"] = requests
         else:
             delta, summary = _train(session, lens, draft.identity, names, *_sets(session, lens, cast, mask), mask)
         write_delta(out, delta)
@@ -94,10 +95,10 @@ def _sets(session: Session, lens: Lens, cast: Cast, mask: FeatureMask) -> tuple[
 
 def _names(session: Session, encoder: Encoder) -> list[str]:
     """The weights that may change."""
-    tap, state = session.config.encoder.tap, encoder.model.state_dict()
+    tap = session.config.encoder.tap
     if session.config.unlearn.method == "gated":
         return edited_names(encoder, tap)
-    return select_weights(state, session.config.unlearn.layers, encoder.blocks, tap)
+    return select_weights(encoder.model.state_dict(), session.config.unlearn.layers, encoder.blocks, tap)
 
 
 def _train(
