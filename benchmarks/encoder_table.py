@@ -42,7 +42,7 @@ CHANGES = (
 def main() -> None:
     """Run what is missing, then print the table."""
     chosen = options(__doc__)
-    draws = run(chosen, Path(os.environ["IREU_DATA"]), ("--set", "pictures.generators=none"))
+    draws = run(chosen, Path(os.environ["IREU_DATA"]), lambda _: ("--set", "pictures.generators=none"))
     if draws is not None:
         for count in chosen.people:
             print(_table(draws, count, chosen.draws, chosen.methods))

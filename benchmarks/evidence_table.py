@@ -50,7 +50,7 @@ def main() -> None:
         "judges.image_model": str(data / "models" / "mobilenet_v2_imagenet.onnx"),
     }
     flags = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    draws = run(chosen, data, flags, "evidence")
+    draws = run(chosen, data, lambda _: flags, "evidence")
     if draws is None:
         return
     for count in chosen.people:

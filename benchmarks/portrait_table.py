@@ -1,11 +1,13 @@
 """Original, `global` and `ireu` in drawn portraits: the paper's table, generators A and B of one edited encoder.
 
-    python benchmarks/portrait_table.py --work DIR [--encoder portrait-mini] [--people 1 5] [--draws 10] [--steps auto]
+    python benchmarks/portrait_table.py --work DIR [--encoder portrait-mini] [--people 1 5 20 50] [--draws 10]
 
 The four commands do the work; `verify --keep-images` leaves the pictures, and recognisers that are no part of the
 package and taught no encoder judge them here (b and d of IREU_DATA/models). Each draw of targets is one folder; a
 second run goes on where the first stopped. Needs IREU_DATA, a folder with `faces/eval`, `faces/train` and `models`.
 
+Found: share of the targets' photos that a detector of the delta finds, for methods that have detectors. Refused: by a
+face-match gate in front of the generator, which is what `verify` sets beside the edit.
 ID^o: similarity of a picture and the photo it was drawn from. ID^g: of the pictures drawn before and after.
 Delta ID: ID^g of others less that of the targets. Matches: share of pictures nearer to their photo than a hundredth of
 other people's photos are. KID: between the retained people's pictures and their photos, on MobileNetV2's ImageNet
@@ -14,6 +16,7 @@ features (IREU_DATA/models), after less before.
 
 import argparse
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -26,32 +29,28 @@ import onnxruntime
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
+from torch.nn.functional import interpolate, normalize
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from ireu_cli.faces.align import crop_face
 from ireu_cli.maths.stats import estimate
+from ireu_cli.models.clip import Encoder, load_encoder, read_tap
 from ireu_cli.models.face_check import FaceCheck, load_face_check
+from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.models.portrait import find_bundle
+from ireu_cli.params import EncoderParams
 from ireu_cli.runtime import generator
-from ireu_cli.values import RgbImage
+from ireu_cli.store.artifacts import read_delta
+from ireu_cli.values import Ledger, RgbImage
 from target_draws import PHOTOS, Draws, options, run
 
 RECOGNISERS = ("b", "d")
 ALIGNED = 112
 FALSE_MATCHES = 0.01
 KID_SUBSET = 50
-FEW = (
-    "pictures.target_photos=5",
-    "pictures.people=15",
-    "pictures.look_alikes=5",
-    "pictures.photos=1",
-    "pictures.seeds=1",
-    "pictures.edits_per_photo=0",
-    "attacks.suite=none",
-)
-"""Pictures of each draw: up to ten of each target, one of each of 20 retained people, with each generator and state."""
-ROWS = ("ID^o target seen", "ID^o target unseen", "matches seen", "matches unseen", "ID^g target seen",
+PLAIN = ("pictures.seeds=1", "pictures.edits_per_photo=0", "attacks.suite=none")
+ROWS = ("ID^o target seen", "ID^o target unseen", "matches seen", "matches unseen", "found seen", "found unseen",
+        "matches unseen, found", "matches unseen, missed", "refused unseen", "others refused", "ID^g target seen",
         "ID^g target unseen", "ID^o other", "ID^g other", "delta ID seen", "delta ID unseen", "PSNR retained",
         "SSIM retained", "KID retained, after less before", "face found, target", "face found, retained")  # fmt: skip
 
@@ -61,6 +60,7 @@ class Look:
     """The pictures of one report in one state: unit vectors (n, d), NaN without a face."""
 
     role: list[str]
+    photos: list[Path]  # behind each picture
     vectors: Tensor
     own: Tensor  # of the photo behind each picture
     pictures: list[RgbImage]
@@ -87,7 +87,7 @@ class Judge:
         face = self.check.look([image])[0]
         crop, _ = crop_face(image, face.landmarks.astype(np.float64), ALIGNED, 0.0)
         pixels = (crop.transpose(2, 0, 1)[None].astype(np.float32) - 127.5) / 128
-        found = functional.normalize(torch.from_numpy(self.session.run(None, {self.entry: pixels})[0]).flatten(), dim=0)
+        found = normalize(torch.from_numpy(self.session.run(None, {self.entry: pixels})[0]).flatten(), dim=0)
         return found if face.score >= self.check.threshold else torch.full_like(found, torch.nan)
 
 
@@ -110,12 +110,24 @@ class Features(torch.nn.Module):
     def _look(self, picture: Tensor) -> Tensor:
         key = hashlib.sha256(picture.numpy().tobytes()).digest()
         if key not in self.kept:
-            large = functional.interpolate(picture[None].float(), (224, 224), mode="bilinear", antialias=True)
+            large = interpolate(picture[None].float(), (224, 224), mode="bilinear", antialias=True)
             entry = self.session.get_inputs()[0]
             if entry.shape[-1] == 3:
                 large = large.permute(0, 2, 3, 1)
             self.kept[key] = torch.from_numpy(self.session.run(None, {entry.name: large.numpy()})[0]).flatten()
         return self.kept[key]
+
+
+def few(count: int) -> list[str]:
+    """Flags of `verify` that say which pictures a draw of `count` targets gets, with each generator and state.
+
+    About a hundred of targets and 20 of retained people, of whom few are left beside many targets.
+    """
+    targets = {1: 5, 5: 5, 20: 2}.get(count, 1)
+    photos = 1 if count <= 20 else 4
+    chosen = (*PLAIN, f"pictures.target_photos={targets}", "pictures.people=15", "pictures.look_alikes=5",
+              f"pictures.photos={photos}")  # fmt: skip
+    return ["--keep-images", *(part for text in chosen for part in ("--set", text))]
 
 
 def read(file: Path) -> RgbImage:
@@ -128,7 +140,7 @@ def main() -> None:
     """Run what is missing, then print the tables."""
     chosen = options(__doc__)
     data = Path(os.environ["IREU_DATA"])
-    draws = run(chosen, data, ["--keep-images", *(part for text in FEW for part in ("--set", text))])
+    draws = run(chosen, data, few)
     if draws is None:
         return
     bundle = find_bundle(chosen.encoder)
@@ -198,33 +210,78 @@ def _figures(
         second[f"{figure.upper()} retained"] = next(
             f["value"] for f in told if (f["name"], f["role"], f["generator"]) == (figure, "retained", name)
         )
+    for row, figure, role in (("refused unseen", "gate_caught", "target-unseen"),
+                              ("others refused", "gate_false_refusal", "retained")):  # fmt: skip
+        rates = [f["value"] for f in told if (f["name"], f["role"]) == (figure, role)]
+        second[row] = float(np.mean(rates)) if rates else float("nan")
+    second |= _explained(draws, count, draw, report, after, threshold)
     second["KID retained, after less before"] = _kid(draws, count, draw, before, after, features)
     return first, second
 
 
 def _look(draws: Draws, count: int, draw: int, report: Path, name: str, judge: Judge, state: str) -> Look:
-    role, vectors, own, pictures = [], [], [], []
+    role, files, vectors, own, pictures = [], [], [], [], []
     people = {kind: sorted((draws.folder(count, draw) / kind).iterdir()) for kind in ("targets", "others")}
     with (report / "images" / "index.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if (row["generator"], row["state"]) == (name, state)]
     for row in rows:
         person = people["targets" if row["role"].startswith("target") else "others"][int(row["person"]) - 1]
         role.append(row["role"])
+        files.append(sorted(person.iterdir())[int(row["photo"]) - 1])
         vectors.append(judge(report / "images" / row["file"]))
-        own.append(judge(sorted(person.iterdir())[int(row["photo"]) - 1]))
+        own.append(judge(files[-1]))
         pictures.append(read(report / "images" / row["file"]))
-    return Look(role, torch.stack(vectors), torch.stack(own), pictures)
+    return Look(role, files, torch.stack(vectors), torch.stack(own), pictures)
 
 
 def _impostors(before: Look) -> tuple[float, float]:
     """Similarity that a hundredth of retained pictures reach with other people's photos, and the mean."""
     rows = _rows(before, "retained", "look-alike")
     similarity = before.vectors[rows] @ before.own[rows].T
-    others = similarity[~torch.eye(len(similarity), dtype=torch.bool)]
+    people = [before.photos[i].parent for i in rows]
+    others = similarity[torch.tensor([[one != other for other in people] for one in people])]
     others = others[torch.isfinite(others)]
     if not len(others):
         return float("nan"), float("nan")
     return float(others.quantile(1 - FALSE_MATCHES)), float(others.mean())
+
+
+def _explained(draws: Draws, count: int, draw: int, report: Path, after: Look, threshold: float) -> dict[str, float]:
+    """What detectors find of the targets' photos, and how much of what still matches was found or missed."""
+    method = report.name.removeprefix(f"{draws.kind}-").removesuffix(f"-{draws.steps}")
+    ledger = read_delta(draws.delta(count, draw, method)).ledger
+    if ledger is None:
+        return {}
+    figures = {}
+    own = (after.vectors * after.own).sum(1)
+    for words in ("seen", "unseen"):
+        rows = _rows(after, f"target-{words}")
+        found = found_by(ledger, draws.encoder, [after.photos[i] for i in rows])
+        matched = (own[rows] > threshold).double()
+        figures[f"found {words}"] = _mean(found.double())
+        if words == "unseen":
+            figures |= {
+                "matches unseen, found": _mean(matched[found]),
+                "matches unseen, missed": _mean(matched[~found]),
+            }
+    return figures
+
+
+def found_by(ledger: Ledger, source: str, photos: Sequence[Path]) -> Tensor:
+    """Which photos a detector of the ledger finds: bool (n,)."""
+    encoder = _encoder(source)
+    site = MlpSite(ledger.block)
+    found = []
+    for photo in photos:
+        with watching(encoder.model, site) as seen, torch.inference_mode():
+            read_tap(encoder.model, encoder.pixels([read(photo)]), "last")
+        found.append(bool((seen[0][0, 0] @ ledger.rows[:, 0].T + ledger.biases[:, 0] > 0).any()))
+    return torch.tensor(found, dtype=torch.bool)
+
+
+@functools.cache
+def _encoder(source: str) -> Encoder:
+    return load_encoder(EncoderParams(source=source), "cpu")
 
 
 def _kid(draws: Draws, count: int, draw: int, before: Look, after: Look, features: Features) -> float:
@@ -247,7 +304,7 @@ def _framed(image: RgbImage, is_photo: bool) -> Tensor:
     side = image.shape[0]
     edge = round(side * 12 / 160) if is_photo else 0
     pixels = torch.from_numpy(image[edge : side - edge, edge : side - edge]).permute(2, 0, 1)[None].float()
-    framed = functional.interpolate(pixels, (ALIGNED, ALIGNED), mode="bilinear", antialias=True)
+    framed = interpolate(pixels, (ALIGNED, ALIGNED), mode="bilinear", antialias=True)
     return framed[0].round().clamp(0, 255).byte()
 
 

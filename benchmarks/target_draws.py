@@ -8,7 +8,7 @@ import contextlib
 import random
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +75,10 @@ class Draws:
         """Where the artifacts of a draw of `count` targets lie."""
         return self.work / f"{count}-people" / f"draw-{draw:02d}"
 
+    def delta(self, count: int, draw: int, method: str) -> Path:
+        """Where a method's delta lies."""
+        return self.folder(count, draw) / f"{method}-{self.steps}.safetensors"
+
     def report(self, count: int, draw: int, method: str) -> Path:
         """Where a method's report lies."""
         return self.folder(count, draw) / f"{self.kind}-{method}-{self.steps}"
@@ -106,7 +110,7 @@ class Draws:
         folder = self.folder(count, draw)
         located = {key: value for key, value in METHODS[method].items() if key.startswith("locate.")}
         mask = folder / ("-".join(["mask", *located.values()]) + ".pt")
-        delta = folder / f"{method}-{self.steps}.safetensors"
+        delta = self.delta(count, draw, method)
         people = ["--targets", str(folder / "targets"), "--retain", str(self.work / "retain")]
         encoder = ["--encoder", self.encoder, "--tap", self.tap, "--max-photos", PHOTOS, "--seed", str(draw)]
         settings = {"data.landmarks": LANDMARKS, "data.retain_holdout": "0", "locate.interchange_pairs": "0"}
@@ -131,15 +135,24 @@ def options(description: str | None) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(chosen: argparse.Namespace, data: Path, verify: Sequence[str], kind: str = "report") -> Draws | None:
-    """Unlearn and verify what is missing of this shard's draws; only the first shard goes on to the table."""
+def run(
+    chosen: argparse.Namespace, data: Path, verify: Callable[[int], Sequence[str]], kind: str = "report"
+) -> Draws | None:
+    """Unlearn and verify what is missing of this shard's draws; only the first shard goes on to the table.
+
+    Args:
+        chosen: of `options`.
+        data: IREU_DATA.
+        verify: from the number of targets to further arguments of `verify`.
+        kind: what the folders of the reports begin with.
+    """
     draws = Draws(data, chosen.work, chosen.encoder, chosen.tap, chosen.steps, kind)
     shard, shards = (int(part) for part in chosen.shard.split("/"))
     draws.link_retained()
     for index, (count, draw) in enumerate((count, draw) for count in chosen.people for draw in range(chosen.draws)):
         if index % shards == shard:
             for method in chosen.methods:
-                draws.unlearn(count, draw, method, verify)
+                draws.unlearn(count, draw, method, verify(count))
     return None if shard else draws
 
 
