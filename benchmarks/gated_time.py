@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from ireu_cli.features import forward
 from ireu_cli.models.clip import load_encoder, read_out, readout_inverse
+from ireu_cli.models.encoders import forward
 from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.params import EncoderParams, GatedParams, UnlearnParams
 from ireu_cli.steps.gated import Readout, Wanted, change_of, compose, enter, find, open_ledger, rate_of

@@ -23,8 +23,8 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 from ireu_cli.config import load_config
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.read import PhotoReader
-from ireu_cli.features import forward
 from ireu_cli.models.clip import Encoder, load_encoder
+from ireu_cli.models.encoders import forward
 from ireu_cli.params import DataParams, EncoderParams
 from ireu_cli.workflow import session
 from ireu_cli.workflow.locate import run_locate

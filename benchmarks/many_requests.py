@@ -23,7 +23,8 @@ from torch import Tensor
 
 from ireu_cli.maths.pictures import psnr
 from ireu_cli.models.clip import Encoder, load_encoder, read_out, readout_inverse, with_delta
-from ireu_cli.models.generator import load_generators, null_features
+from ireu_cli.models.encoders import null_features
+from ireu_cli.models.generator import load_generators
 from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.params import EncoderParams, GatedParams
 from ireu_cli.steps.gated import (

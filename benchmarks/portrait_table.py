@@ -34,15 +34,17 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from ireu_cli.faces.align import crop_face
 from ireu_cli.maths.stats import estimate
+from ireu_cli.models import encoders
 from ireu_cli.models.clip import Encoder, load_encoder, read_tap
 from ireu_cli.models.face_check import FaceCheck, load_face_check
+from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.params import EncoderParams
 from ireu_cli.runtime import generator
 from ireu_cli.store.artifacts import read_delta
-from ireu_cli.values import Ledger, RgbImage
-from target_draws import PHOTOS, Draws, options, run
+from ireu_cli.values import GateLedger, Ledger, RgbImage
+from target_draws import LANDMARKS, PHOTOS, Draws, options, run
 
 RECOGNISERS = ("b", "d")
 ALIGNED = 112
@@ -150,7 +152,7 @@ def main() -> None:
     features = Features(data)
     judges = {name: Judge(data, check, name) for name in RECOGNISERS}
     for count in chosen.people:
-        for name in (entry.name for entry, _ in bundle.entries()):
+        for name in (entry.name for entry, _ in bundle.entries(chosen.tap)):
             for recogniser, judge in judges.items():
                 print(_table(draws, count, chosen, name, recogniser, judge, features))
 
@@ -267,8 +269,12 @@ def _explained(draws: Draws, count: int, draw: int, report: Path, after: Look, t
     return figures
 
 
-def found_by(ledger: Ledger, source: str, photos: Sequence[Path]) -> Tensor:
+def found_by(ledger: Ledger | GateLedger, source: str, photos: Sequence[Path]) -> Tensor:
     """Which photos a detector of the ledger finds: bool (n,)."""
+    if isinstance(ledger, GateLedger):
+        network = _face_encoder(source)
+        pixels = network.pixels([read(photo) for photo in photos])
+        return (network.embed(pixels, "normed_embedding") @ ledger.weights.T > ledger.thresholds).any(1)
     encoder = _encoder(source)
     site = MlpSite(ledger.block)
     found = []
@@ -277,6 +283,15 @@ def found_by(ledger: Ledger, source: str, photos: Sequence[Path]) -> Tensor:
             read_tap(encoder.model, encoder.pixels([read(photo)]), "last")
         found.append(bool((seen[0][0, 0] @ ledger.rows[:, 0].T + ledger.biases[:, 0] > 0).any()))
     return torch.tensor(found, dtype=torch.bool)
+
+
+@functools.cache
+def _face_encoder(source: str) -> FaceEncoder:
+    marks = tuple(float(part) for part in LANDMARKS.split(","))
+    encoder = encoders.load_encoder(EncoderParams(source=source, tap="normed_embedding"), marks, "cpu")
+    if not isinstance(encoder, FaceEncoder):
+        raise SystemExit(f"{source} has no face-embedding network")
+    return encoder
 
 
 @functools.cache

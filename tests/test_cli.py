@@ -253,16 +253,15 @@ def test_pairs_brought_by_the_user(fresh: Path) -> None:
 
 
 def test_no_photo_is_encoded_twice(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ireu_cli import features
+    from ireu_cli.models.encoders import forward as original
 
     encoded: list[int] = []
-    original = features.forward
 
     def counting(encoder: Encoder, tap: Tap, pixels: torch.Tensor) -> torch.Tensor:
         encoded.append(len(pixels))
         return original(encoder, tap, pixels)
 
-    monkeypatch.setattr(features, "forward", counting)
+    monkeypatch.setattr("ireu_cli.features.forward", counting)
     shutil.rmtree(fresh / ".ireu" / "features")
     assert run_ireu("locate", "--force", cwd=fresh).code == 0
     assert sum(encoded) == 5 + 5 * 10

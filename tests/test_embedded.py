@@ -14,10 +14,10 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ireu_cli.faces.align import crop_face, template_points
-from ireu_cli.features import forward
 from ireu_cli.models.clip import load_encoder
+from ireu_cli.models.encoders import forward, null_features
 from ireu_cli.models.face_check import FoundFace, load_face_check
-from ireu_cli.models.generator import load_generators, null_features
+from ireu_cli.models.generator import load_generators
 from ireu_cli.models.portrait import EMBEDDED, embedded_folder, find_bundle
 from ireu_cli.models.recogniser import ALIGNED, load_recogniser
 from ireu_cli.params import EncoderParams, Tap

@@ -12,6 +12,7 @@ import torch
 
 from ireu_cli.models.clip import read_tap
 from ireu_cli.store.artifacts import read_delta
+from ireu_cli.values import Ledger
 from tests.conftest import Run, run_ireu
 
 FEATURES = ("--set", "attacks.suite=none", "--set", "pictures.generators=none")
@@ -139,11 +140,11 @@ class TestRequests:
         assert list(told["metrics"]["requests"]) == ["A", "B"]
         assert len(told["targets"]) == 2
         ledger = read_delta(two / "two.safetensors").ledger
-        assert ledger is not None
+        assert isinstance(ledger, Ledger)
         assert (ledger.cases, ledger.slots) == (("A", "B"), (0, 1))
         # Both people's rows are those of the request alone.
         other = read_delta(two / "alone.safetensors").ledger
-        assert other is not None
+        assert isinstance(other, Ledger)
         assert torch.equal(ledger.rows[1], other.rows[0])
 
     def test_withdrawing_the_last_leaves_the_first_bit_for_bit(self, two: Path) -> None:

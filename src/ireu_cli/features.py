@@ -4,12 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.models.clip import Encoder, read_tap
+from ireu_cli.models.encoders import ImageEncoder, forward
 from ireu_cli.params import Tap
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import RgbImage
@@ -31,7 +30,7 @@ class Item:
 
 
 def encode(
-    encoder: Encoder,
+    encoder: ImageEncoder,
     tap: Tap,
     items: Sequence[Item],
     cache: FeatureCache,
@@ -58,7 +57,7 @@ def encode(
 
 
 def stream(
-    encoder: Encoder, items: Sequence[Item], batch_size: int
+    encoder: ImageEncoder, items: Sequence[Item], batch_size: int
 ) -> Iterator[tuple[list[str], Tensor, dict[str, str]]]:
     """Read and preprocess items in batches, the next one while the caller works on this one.
 
@@ -74,13 +73,6 @@ def stream(
             ready = ahead.result()
             ahead = reader.submit(_load, encoder, following, loaders) if following is not None else None
             yield ready
-
-
-@torch.inference_mode()
-def forward(encoder: Encoder, tap: Tap, pixels: Tensor) -> Tensor:
-    """Encode preprocessed pixels (n, 3, side, side) on the encoder's device; float32 on the CPU."""
-    weight = next(encoder.model.parameters())
-    return read_tap(encoder.model, pixels.to(weight.device, weight.dtype), tap).float().cpu()
 
 
 def chunks(cache: FeatureCache, keys: Sequence[str], size: int = 64) -> Iterator[tuple[list[str], Tensor]]:
@@ -111,7 +103,7 @@ def refuse_bad(bad: dict[str, str], labels: dict[str, str], flag: str) -> None:
     )
 
 
-def _load(encoder: Encoder, batch: Sequence[Item], loaders: Executor) -> tuple[list[str], Tensor, dict[str, str]]:
+def _load(encoder: ImageEncoder, batch: Sequence[Item], loaders: Executor) -> tuple[list[str], Tensor, dict[str, str]]:
     outcomes = list(zip(batch, loaders.map(_picture, batch), strict=True))
     keys = [item.key for item, outcome in outcomes if not isinstance(outcome, BadPhotoError)]
     images = [outcome for _, outcome in outcomes if not isinstance(outcome, BadPhotoError)]

@@ -88,19 +88,36 @@ class Ledger:
 
 
 @dataclass(frozen=True)
+class GateLedger:
+    """The requests that a delta of gates behind an ONNX network is made of, one entry a person.
+
+    An entry is its `case`, its slot, what finds the person (`weights` (entries, d), `thresholds` (entries,)) and what
+    then moves (`changes` (entries, d)); all float32. `rise` is what a score takes from no change to the whole one.
+    """
+
+    capacity: int
+    cases: tuple[str, ...]
+    slots: tuple[int, ...]
+    weights: Tensor
+    thresholds: Tensor
+    changes: Tensor
+    rise: float
+
+
+@dataclass(frozen=True)
 class WeightDelta:
-    """The change of the encoder's weights, float32, keyed by the encoder's own tensor names.
+    """The change of the encoder's weights, float32, keyed by the encoder's own tensor names; of an ONNX network, gates.
 
     `ledger` says which requests it is made of, where they can be told apart.
     """
 
     tensors: dict[str, Tensor]
-    ledger: Ledger | None = None
+    ledger: Ledger | GateLedger | None = None
 
     @property
     def class_token_only(self) -> bool:
         """Whether it moves the class token alone; see `reach_of`."""
-        return self.ledger is not None and self.ledger.class_token_only
+        return isinstance(self.ledger, Ledger) and self.ledger.class_token_only
 
 
 @dataclass(frozen=True)

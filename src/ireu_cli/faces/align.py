@@ -18,6 +18,11 @@ def template_points(fractions: tuple[float, ...], image: RgbImage) -> Points:
     return np.asarray(fractions, dtype=np.float64).reshape(5, 2) * (width, height)
 
 
+def cropped_landmarks(margin: float) -> tuple[float, ...]:
+    """Where the landmarks lie in what `crop_face` cuts out, as ten fractions."""
+    return tuple(((np.asarray(ARCFACE_LANDMARKS) + margin / 2) / (1 + margin)).tolist())
+
+
 def similarity(source: Points, target: Points) -> Points:
     """Least-squares similarity from `source` to `target` (Umeyama 1991): float64 (2, 3), for `cv2.warpAffine`.
 
@@ -42,8 +47,7 @@ def face_matrix(points: Points, size: int, margin: float) -> Points:
     Raises:
         BadPhotoError: the points do not span anything.
     """
-    template = np.asarray(ARCFACE_LANDMARKS).reshape(5, 2)
-    return similarity(points, (template + margin / 2) / (1 + margin) * size)
+    return similarity(points, np.asarray(cropped_landmarks(margin)).reshape(5, 2) * size)
 
 
 def crop_face(image: RgbImage, points: Points, size: int, margin: float) -> tuple[RgbImage, Points]:

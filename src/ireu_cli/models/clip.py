@@ -47,6 +47,11 @@ class Encoder:
         return f"clip-vit {size} proj {c.projection_dim}"
 
     @property
+    def dtype(self) -> str:
+        """The dtype it runs in, such as float32."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
+    @property
     def preprocessing(self) -> str:
         """Digest (16 hex) of the processor's settings; equal digests give equal pixels."""
         settings = {

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ModelError
-from ireu_cli.models.clip import Encoder, fingerprint_of, quiet_transformers, read_tap
+from ireu_cli.models.clip import fingerprint_of, quiet_transformers
 from ireu_cli.models.portrait import Bundle, GeneratorEntry, find_bundle
-from ireu_cli.params import Tap
+from ireu_cli.params import FACE_TAPS, Tap
 from ireu_cli.values import RgbImage
 
 _INDECISIVE = frozenset({"_diffusers_version", "_name_or_path", "dtype", "torch_dtype", "transformers_version"})
@@ -62,7 +62,7 @@ class Generator:
 
         Args:
             features: float (n, d) or (n, tokens, d), at `tap`.
-            null: float (d,) or (tokens, d), what the pipeline sends under guidance; see `null_features`.
+            null: float (d,) or (tokens, d), what the pipeline sends under guidance (`encoders.null_features`).
             prompts: one for each picture.
             seeds: one for each picture.
         """
@@ -111,18 +111,6 @@ class Generator:
         ).images[0]
 
 
-def null_features(encoder: Encoder, tap: Tap) -> Tensor:
-    """What diffusers sends as the null image under guidance: float32 (d,) or (tokens, d), on the CPU.
-
-    Zeros in place of the embedding for adapters that read `image_embeds`; the encoder's view of a zero tensor for all
-    others.
-    """
-    weight = next(encoder.model.parameters())
-    with torch.inference_mode():
-        null = read_tap(encoder.model, encoder.null_pixels()[:1].to(weight.device, weight.dtype), tap)[0]
-    return torch.zeros_like(null, dtype=torch.float32).cpu() if tap == "image_embeds" else null.float().cpu().clone()
-
-
 def load_generators(
     encoder_source: str, taps: Collection[Tap] | None, device: str, embedded: Path | None = None
 ) -> tuple[Generator, ...]:
@@ -130,7 +118,7 @@ def load_generators(
 
     Args:
         encoder_source: `encoder.source`; an encoder that is no bundle has no generators.
-        taps: only generators that read one of these; None for all.
+        taps: only generators that read one of these; None for all that read the CLIP encoder.
         device: torch device; weights are float32 on any.
         embedded: stands in for the package's own bundle.
 
@@ -140,7 +128,8 @@ def load_generators(
     bundle = find_bundle(encoder_source, embedded)
     if bundle is None:
         return ()
-    entries = [(entry, tap) for entry, tap in bundle.entries() if taps is None or tap in taps]
+    every = [*bundle.entries(), *bundle.entries(FACE_TAPS[0])]
+    entries = [(entry, tap) for entry, tap in every if tap in taps] if taps is not None else list(bundle.entries())
     if not entries:
         return ()
     with _quiet():

@@ -6,16 +6,21 @@ they know. Where every gate is shut, the sum is exactly zero and the scale exact
 bit. Only operators whose meaning never changed between opsets are used.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from ireu_cli.errors import ModelError
+from ireu_cli.errors import ArtifactError, ModelError
 
 _PREFIX = "ireu_gate_"
+GATE_TENSORS = ("gates.weights", "gates.thresholds", "gates.changes", "gates.rise")
+"""What a delta of gates holds."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,26 @@ class Gates:
     thresholds: Tensor
     changes: Tensor
     rise: float
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As a delta holds them: float32."""
+        parts = (self.weights, self.thresholds, self.changes, torch.tensor([self.rise]))
+        return dict(zip(GATE_TENSORS, (part.float() for part in parts), strict=True))
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Gates":
+        """The inverse of `tensors`.
+
+        Raises:
+            ArtifactError: they do not fit each other.
+        """
+        weights, thresholds, changes, rise = (tensors[name] for name in GATE_TENSORS)
+        fits = weights.ndim == 2 and weights.shape == changes.shape and thresholds.shape == weights.shape[:1]
+        if not fits or rise.shape != (1,) or not float(rise) > 0:
+            raise ArtifactError(
+                "The gates of the delta do not fit each other", "Name a delta that `ireu unlearn` wrote"
+            )
+        return cls(weights, thresholds, changes, float(rise))
 
 
 def append_gates(network: Any, gates: Gates) -> Any:
@@ -62,6 +87,22 @@ def append_gates(network: Any, gates: Gates) -> Any:
         graph.node.append(onnx.helper.make_node(operator, inputs, [result], name=f"{_PREFIX}{result}_node"))
     onnx.checker.check_model(edited)
     return edited
+
+
+def load_network(source: Path | bytes) -> Any:
+    """Read an `onnx.ModelProto` from a file, whose external tensors lie beside it, or from its bytes.
+
+    Raises:
+        ModelError: onnx is not installed, or it is no ONNX network.
+    """
+    onnx = _onnx()
+    try:
+        return onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(str(source))
+    except Exception as error:  # noqa: BLE001 - protobuf's errors have no common base of their own
+        raise ModelError(
+            f"The encoder {source if isinstance(source, Path) else ''} is not an ONNX network ({type(error).__name__})",
+            "Name an .onnx file, with its external data beside it",
+        ) from None
 
 
 def _onnx() -> Any:

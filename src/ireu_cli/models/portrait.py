@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ireu_cli.errors import ModelError
-from ireu_cli.params import Landmarks, Tap
+from ireu_cli.params import FACE_TAPS, Landmarks, Tap
 
 EMBEDDED = "portrait-mini"
 """What `encoder.source` calls the bundle of the package."""
@@ -52,9 +52,10 @@ class Bundle(_Part):
     prompt: str
     people: str | None = None
 
-    def entries(self) -> tuple[tuple[GeneratorEntry, Tap], ...]:
-        """The generators that read a tap of the CLIP encoder; those of other encoders are passed over."""
-        taps: dict[str, Tap] = {tap: tap for tap in get_args(Tap)}
+    def entries(self, beside: Tap = "image_embeds") -> tuple[tuple[GeneratorEntry, Tap], ...]:
+        """The generators that read a tap of the same encoder as one that reads `beside`; others are passed over."""
+        is_face = beside in FACE_TAPS
+        taps: dict[str, Tap] = {tap: tap for tap in get_args(Tap) if (tap in FACE_TAPS) == is_face}
         return tuple((entry, taps[entry.tap]) for entry in self.generators if entry.tap in taps)
 
     @property

@@ -29,8 +29,10 @@ READERS: dict[Tap, tuple[str, ...]] = {
         "Kolors IP-Adapter-Plus",
     ),
     "last": ("PhotoMaker v2",),
+    "embedding": ("InstantID", "PuLID", "ConsisID", "PhotoMaker v2", "Kolors FaceID"),
+    "normed_embedding": ("IP-Adapter FaceID", "IP-Adapter FaceID-Plus", "ConsistentID", "HyperLoRA"),
 }
-"""Generators by the tap they read from a CLIP-type encoder. Having the tap reached is not yet having the system
+"""Generators by the tap they read from an encoder. Having the tap reached is not yet having the system
 covered: some read a second encoder too."""
 
 _BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ireu_cli.params.base import (
     ARCFACE_LANDMARKS,
+    FACE_TAPS,
     Dtype,
     ExportFormat,
     FacesMode,
@@ -41,6 +42,7 @@ from ireu_cli.params.steps import (
 
 __all__ = [
     "ARCFACE_LANDMARKS",
+    "FACE_TAPS",
     "AttacksParams",
     "Config",
     "DataParams",

@@ -5,14 +5,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-Tap = Literal["pooled", "image_embeds", "penultimate", "last"]
+Tap = Literal["pooled", "image_embeds", "penultimate", "last", "embedding", "normed_embedding"]
 FacesMode = Literal["aligned", "detect"]
 LocateMethod = Literal["swap", "variance", "saliency", "random", "all"]
 UnlearnMethod = Literal["ireu", "global", "gated"]
 Swapper = Literal["blend", "insightface", "pairs"]
 Scope = Literal["global", "person", "photo"]
 Dtype = Literal["float32", "float16", "bfloat16"]
-ExportFormat = Literal["clip-folder"]
+ExportFormat = Literal["auto", "clip-folder", "onnx"]
+
+FACE_TAPS: tuple[Tap, ...] = ("embedding", "normed_embedding")
+"""Of face-embedding networks in ONNX; the others are of CLIP vision transformers."""
 
 # (x, y) of left eye, right eye, nose, left and right mouth corner as fractions of the picture: the 112 px
 # ArcFace template that insightface aligns to, seen from the viewer's left.

@@ -35,10 +35,13 @@ class EncoderParams(Params):
     source: str = Field(
         "portrait-mini",
         description="portrait-mini (embedded), a folder of a CLIPVisionModelWithProjection, a .safetensors file, "
-        "or a hub id",
+        "a hub id, or an ArcFace network as .onnx file",
     )
     revision: str | None = Field(None, description="revision of a hub id")
-    tap: Tap = Field("image_embeds", description="tensor that the generator reads")
+    tap: Tap = Field(
+        "image_embeds",
+        description="tensor that the generator reads; embedding and normed_embedding are those of ArcFace networks",
+    )
     dtype: Dtype = Field("float32", description="dtype the encoder runs in")
 
 
@@ -162,6 +165,8 @@ class GatedParams(Params):
 class ExportParams(Params):
     """What the drop-in encoder looks like."""
 
-    format: ExportFormat = Field("clip-folder", description="layout of the exported encoder")
+    format: ExportFormat = Field(
+        "auto", description="layout of the exported encoder: clip-folder, onnx, or auto for the one that it has"
+    )
     dtype: Dtype = Field("float32", description="dtype of the exported weights, and in which it is verified again")
     min_edit_kept: float = Field(0.5, gt=0, le=1, description="share of the edit that must survive rounding")

@@ -18,13 +18,13 @@ from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.maths.token_gate import TokenSums, contrast, gated
 from ireu_cli.models.mlp_site import MlpSite
 from ireu_cli.params import GatedParams
-from ireu_cli.values import Ledger, WeightDelta
+from ireu_cli.values import GateLedger, Ledger, WeightDelta
 
 _PASSES = 8
 """Of the fixed-point iteration that makes up for the layer norm after the site; it gains a digit a pass."""
 
-ClassRows = Callable[[], Iterable[Tensor]]
-"""Goes through what enters the site at the class token of every retained photo, in pieces (n, d)."""
+Rows = Callable[[], Iterable[Tensor]]
+"""Goes through what detectors see of every retained photo, in pieces (n, d)."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def rate_of(params: GatedParams, places: int) -> float:
 
 
 def find(
-    wanted: Sequence[Wanted], statistics: SiteStatistics, rows: ClassRows, shrinkage: float, rate: float
+    wanted: Sequence[Wanted], statistics: SiteStatistics, rows: Rows, shrinkage: float, rate: float
 ) -> list[Found]:
     """Compute the detectors of some people; the retained photos are gone through twice, however many the people.
 
@@ -104,14 +104,25 @@ def find(
         for weight, threshold in zip(plain, _thresholds(plain, rows, rate), strict=True)
     ]
     # Once more, as keeping other tokens out spreads the class token's scores a little.
-    thresholds = _thresholds(weights, rows, rate)
+    return with_thresholds(weights, [one.inputs for one in wanted], rows, rate)
+
+
+def with_thresholds(weights: Sequence[Tensor], given: Sequence[Tensor], rows: Rows, rate: float) -> list[Found]:
+    """Set the thresholds of detectors on retained photos.
+
+    Args:
+        weights: of each person, float64 (d,).
+        given: of each person, what was given to learn from, (n, d).
+        rows: the retained photos.
+        rate: share of them that may be taken for a person.
+    """
     return [
-        Found(weight, threshold, float((one.inputs.double() @ weight > threshold.value).double().mean()))
-        for one, weight, threshold in zip(wanted, weights, thresholds, strict=True)
+        Found(weight, threshold, float((own.double() @ weight > threshold.value).double().mean()))
+        for weight, own, threshold in zip(weights, given, _thresholds(weights, rows, rate), strict=True)
     ]
 
 
-def _thresholds(weights: Sequence[Tensor], rows: ClassRows, rate: float) -> list[Threshold]:
+def _thresholds(weights: Sequence[Tensor], rows: Rows, rate: float) -> list[Threshold]:
     every = torch.stack(list(weights), 1)
     scores = torch.cat([piece.double() @ every for piece in rows()])
     return [threshold_at(column, rate) for column in scores.T]
@@ -170,22 +181,32 @@ def enter(
     Raises:
         CapacityError: there are no slots left; says how many there are.
     """
-    free = [slot for slot in range(ledger.capacity) if slot not in ledger.slots]
-    if len(found) > len(free):
-        raise CapacityError(
-            f"{len(found)} people are to be unlearned, and {len(free)} of the {ledger.capacity} places are free",
-            "Withdraw requests, or begin a delta with a larger gated.people",
-        )
+    free = free_slots(ledger, len(found))
     step = SoftStep(params.rise, params.sharpness)
     built = [step.rows(one.weight, one.threshold.value) for one in found]
     return replace(
         ledger,
         cases=(*ledger.cases, *cases),
-        slots=(*ledger.slots, *free[: len(found)]),
+        slots=(*ledger.slots, *free),
         rows=torch.cat([ledger.rows, *(rows[None].float() for rows, _ in built)]),
         biases=torch.cat([ledger.biases, *(biases[None].float() for _, biases in built)]),
         columns=torch.cat([ledger.columns, *(step.columns(change)[None].float() for change in changes)]),
     )
+
+
+def free_slots(ledger: Ledger | GateLedger, count: int) -> list[int]:
+    """The first so many free slots of a ledger.
+
+    Raises:
+        CapacityError: there are not so many; says how many there are.
+    """
+    free = [slot for slot in range(ledger.capacity) if slot not in ledger.slots]
+    if count > len(free):
+        raise CapacityError(
+            f"{count} people are to be unlearned, and {len(free)} of the {ledger.capacity} places are free",
+            "Withdraw requests, or begin a delta with a larger gated.people",
+        )
+    return free[:count]
 
 
 def leave(ledger: Ledger, cases: Sequence[str]) -> Ledger:

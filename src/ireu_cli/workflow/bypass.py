@@ -11,7 +11,8 @@ from ireu_cli.faces.disguise import DISGUISES, Disguise
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.features import Item
 from ireu_cli.manifest import Manifest, digest_of
-from ireu_cli.models.clip import Encoder
+from ireu_cli.models.encoders import ImageEncoder
+from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.params import Tap
 from ireu_cli.report import NO_ATTACK
 from ireu_cli.runtime import generator
@@ -55,7 +56,7 @@ class Siege:
     """All that attacks need: the run, both encoders, the reader, the victims, and who is who."""
 
     session: Session
-    encoders: tuple[Encoder, Encoder]
+    encoders: tuple[ImageEncoder, ImageEncoder]
     reader: PhotoReader
     victims: tuple[Victim, ...]
     drawn: tuple[Victim, ...]
@@ -83,7 +84,7 @@ def known_attacks() -> list[str]:
 def plan_siege(
     session: Session,
     delta: Manifest,
-    encoders: tuple[Encoder, Encoder],
+    encoders: tuple[ImageEncoder, ImageEncoder],
     targets: Sequence[Sequence[Photo]],
     others: Sequence[Photo],
     reader: PhotoReader,
@@ -105,6 +106,11 @@ def plan_siege(
     if unknown := sorted(set(params.suite) - {"all", "none", *known}):
         raise ConfigError(f"attacks.suite names {unknown[0]}, which does not exist", f"Use {', '.join(known)}")
     names = frozenset(known if "all" in params.suite else set(params.suite) - {"none"})
+    if isinstance(encoders[1], FaceEncoder) and names & set(GRADIENT):
+        session.talk.note(
+            f"not tried, as an ONNX network gives no gradients: {', '.join(sorted(names & set(GRADIENT)))}"
+        )
+        names -= set(GRADIENT)
     if not names or not others:
         return None
     used = among(session, delta.targets)

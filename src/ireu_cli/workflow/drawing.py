@@ -10,8 +10,8 @@ from ireu_cli.errors import ConfigError
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest, digest_of
-from ireu_cli.models.clip import Encoder
-from ireu_cli.models.generator import Generator, load_generators, null_features
+from ireu_cli.models.encoders import ImageEncoder, null_features
+from ireu_cli.models.generator import Generator, load_generators
 from ireu_cli.models.portrait import Bundle, find_bundle
 from ireu_cli.steps.compare import adherence, likeness
 from ireu_cli.steps.pictures import STATES, GeneratorEvidence, PersonPictures
@@ -66,14 +66,15 @@ def open_show(session: Session, delta: Manifest) -> Show | None:
     """
     params, device = session.config.pictures, session.config.run.device
     bundle = find_bundle(session.config.encoder.source)
-    if bundle is None or not bundle.entries() or params.generators == ("none",):
+    entries = () if bundle is None else bundle.entries(session.config.encoder.tap)
+    if bundle is None or not entries or params.generators == ("none",):
         return None
-    names = [entry.name for entry, _ in bundle.entries()]
+    names = [entry.name for entry, _ in entries]
     for key, asked, known in (("generators", params.generators, ["all", *names]), ("edits", params.edits, [*EDITS])):
         if unknown := sorted(set(asked) - set(known)):
             raise ConfigError(f"pictures.{key} names {unknown[0]}, which does not exist", f"Use {', '.join(known)}")
     with session.timed("load_generators"):
-        every = load_generators(session.config.encoder.source, None, device)
+        every = load_generators(session.config.encoder.source, {tap for _, tap in entries}, device)
         judge = open_judge(bundle, device)
         panel = open_panel(session, bundle, judge, delta)
     wanted = tuple(g for g in every if "all" in params.generators or g.name in params.generators)
@@ -113,7 +114,7 @@ def draw_all(
     session: Session,
     show: Show,
     delta: Manifest,
-    encoders: tuple[Encoder, Encoder],
+    encoders: tuple[ImageEncoder, ImageEncoder],
     photos: Photos,
     reader: PhotoReader,
 ) -> tuple[tuple[Drawn, ...], tuple[GeneratorEvidence, ...]]:
@@ -187,7 +188,7 @@ def _prepare(
     session: Session,
     show: Show,
     generator: Generator,
-    encoders: tuple[Encoder, Encoder],
+    encoders: tuple[ImageEncoder, ImageEncoder],
     reader: PhotoReader,
     shots: tuple[Shot, ...],
 ) -> _Plan:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ireu_cli.faces.disguise import Disguise
 from ireu_cli.manifest import digest_of
-from ireu_cli.models.generator import Generator, null_features
+from ireu_cli.models.encoders import null_features
+from ireu_cli.models.generator import Generator
 from ireu_cli.report import NO_ATTACK, Figure
 from ireu_cli.runtime import generator as random_generator
 from ireu_cli.steps.attack_figures import Tried, attack_figures

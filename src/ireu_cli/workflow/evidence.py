@@ -8,7 +8,7 @@ from torch import Tensor
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest
-from ireu_cli.models.clip import Encoder
+from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.steps.figures import Evidence, PersonEvidence
 from ireu_cli.values import Photo
 from ireu_cli.workflow.photos import Lens, among, flatten_tokens, load_retain, load_targets
@@ -38,8 +38,8 @@ def load_people(session: Session, delta: Manifest) -> tuple[People, People, Peop
 def gather(
     session: Session,
     delta: Manifest,
-    original: Encoder,
-    edited: Encoder,
+    original: ImageEncoder,
+    edited: ImageEncoder,
     people: tuple[People, People, People],
     reader: PhotoReader,
 ) -> Gathered:

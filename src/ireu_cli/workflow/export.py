@@ -10,11 +10,12 @@ import torch
 
 from ireu_cli import __version__
 from ireu_cli.config import Resolved
-from ireu_cli.errors import ModelError, VanishedEditError
+from ireu_cli.errors import ConfigError, ModelError, VanishedEditError
 from ireu_cli.manifest import Manifest
-from ireu_cli.models.clip import Encoder, encoder_place, load_encoder, with_delta
-from ireu_cli.models.reach import reach_of
-from ireu_cli.params import EncoderParams
+from ireu_cli.models.clip import Encoder, encoder_place
+from ireu_cli.models.encoders import ImageEncoder, load_encoder, reach_in, with_delta
+from ireu_cli.models.face_encoder import FaceEncoder
+from ireu_cli.params import EncoderParams, ExportParams
 from ireu_cli.steps.export import kept_in_weights, kept_share
 from ireu_cli.steps.verify import verify
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta, write_manifest
@@ -23,7 +24,7 @@ from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.evidence import gather, load_people
 from ireu_cli.workflow.photos import Lens, photo_reader
 from ireu_cli.workflow.report import make_record
-from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
+from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, landmarks_in, open_session
 
 
 def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, force: bool) -> StepResult:
@@ -37,6 +38,7 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
     parent = check_parent(session, "unlearn")
     delta = read_delta(delta_path)
     original = session.encoder(dtype="float32")
+    _check_layout(original, session.config.export)
     draft = session.draft(original)
     with session.run.lock(out):
         if (done := session.already_done(draft, out / EXPORT_MANIFEST_NAME, out)) is not None:
@@ -46,24 +48,35 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
     return StepResult(out, manifest, reused=False)
 
 
+def _check_layout(encoder: ImageEncoder, params: ExportParams) -> None:
+    own = "onnx" if isinstance(encoder, FaceEncoder) else "clip-folder"
+    if params.format not in {"auto", own}:
+        raise ConfigError(f"This encoder cannot be exported as {params.format}", f"Use --format {own}, or leave it out")
+    if isinstance(encoder, FaceEncoder) and params.dtype != "float32":
+        raise ConfigError(
+            f"An ONNX network is exported in the precision that it was saved in, not in {params.dtype}",
+            "Leave out the dtype",
+        )
+
+
 def _write(
-    session: Session, draft: Manifest, parent: Manifest, original: Encoder, delta: WeightDelta, out: Path
+    session: Session, draft: Manifest, parent: Manifest, original: ImageEncoder, delta: WeightDelta, out: Path
 ) -> Manifest:
     written: list[Manifest] = []
     dtype = session.config.export.dtype
     edited = with_delta(original, delta, dtype)
 
     def fill(folder: Path) -> None:
-        _write_encoder(session, parent, original, edited, folder)
-        served = load_encoder(
-            EncoderParams(source=str(folder), tap=session.config.encoder.tap, dtype=dtype), session.config.run.device
-        )
+        place = _write_encoder(session, parent, original, edited, folder)
+        config = session.config
+        params = EncoderParams(source=str(place), tap=config.encoder.tap, dtype=dtype)
+        served = load_encoder(params, landmarks_in(config.data), config.run.device)
         if served.fingerprint != edited.fingerprint:
             raise ModelError(
                 "The exported encoder, read back, is not the one that was written", "Report this as a bug of ireu"
             )
         metrics = _check_served(session, parent, original, served, delta)
-        reach = reach_of(delta.tensors, original.blocks, class_token_only=delta.class_token_only)
+        reach = reach_in(original, delta.tensors, class_token_only=delta.class_token_only)
         # Without attacks: those are tried by `ireu verify`, whose report has a record of its own.
         metrics["record"] = make_record(session, parent, delta, original, (), None).model_dump(mode="json")
         metrics |= {"edited_encoder": edited.fingerprint, "taps_reached": reach.taps, "taps_missed": reach.missed}
@@ -75,7 +88,20 @@ def _write(
     return session.close(written[0])
 
 
-def _write_encoder(session: Session, parent: Manifest, original: Encoder, edited: Encoder, folder: Path) -> None:
+def _write_encoder(
+    session: Session, parent: Manifest, original: ImageEncoder, edited: ImageEncoder, folder: Path
+) -> Path:
+    """Write the encoder; returns what is to be named to load it."""
+    if isinstance(edited, FaceEncoder):
+        write_bytes(folder / edited.file, edited.content)
+        return folder / edited.file
+    _write_transformer(session, parent, original, edited, folder)
+    return folder
+
+
+def _write_transformer(
+    session: Session, parent: Manifest, original: ImageEncoder, edited: Encoder, folder: Path
+) -> None:
     state = {name: tensor.cpu().contiguous() for name, tensor in sorted(edited.model.state_dict().items())}
     write_bytes(folder / "model.safetensors", safetensors.torch.save(state, metadata={"format": "pt"}))
     settings: dict[str, Any] = edited.model.config.to_dict()
@@ -104,11 +130,14 @@ def _write_encoder(session: Session, parent: Manifest, original: Encoder, edited
 
 
 def _check_served(
-    session: Session, parent: Manifest, original: Encoder, served: Encoder, delta: WeightDelta
+    session: Session, parent: Manifest, original: ImageEncoder, served: ImageEncoder, delta: WeightDelta
 ) -> dict[str, Json]:
     """Compare the served encoder with the one in memory, and verify it again where the photos are at hand."""
     dtype = session.config.export.dtype
-    weights, touched = kept_in_weights(original.model.state_dict(), delta.tensors, dtype)
+    # Gates are written as they are.
+    weights, touched = 1.0, 1.0
+    if isinstance(original, Encoder):
+        weights, touched = kept_in_weights(original.model.state_dict(), delta.tensors, dtype)
     found: dict[str, Json] = {"dtype": dtype, "edit_kept_in_weights": weights, "edited_weights_that_change": touched}
     if session.config.data.targets is None or session.config.data.retain is None:
         session.talk.note(
@@ -128,10 +157,13 @@ def _check_served(
     }
 
 
-def _kept_in_features(session: Session, parent: Manifest, original: Encoder, served: Encoder, full: Encoder) -> float:
+def _kept_in_features(
+    session: Session, parent: Manifest, original: ImageEncoder, served: ImageEncoder, full: ImageEncoder
+) -> float:
     """`kept_share` of the change on target photos, between served and full precision, each against its own original."""
     reader = photo_reader(session.config)
-    rounded = with_delta(original, WeightDelta({}), session.config.export.dtype)
+    is_face = isinstance(original, FaceEncoder)
+    rounded = original if is_face else with_delta(original, WeightDelta({}), session.config.export.dtype)
     people = load_people(session, parent)[0]
     lenses = [Lens(session, encoder, reader) for encoder in (original, full, rounded, served)]
     for lens in lenses:

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, CapacityError, ConfigError, PhotoError
-from ireu_cli.faces.disguise import Disguise, disguise
 from ireu_cli.faces.folder import People
-from ireu_cli.features import Item, stream
-from ireu_cli.manifest import digest_of
+from ireu_cli.features import stream
 from ireu_cli.models.clip import Encoder, read_out, readout_inverse
+from ireu_cli.models.encoders import ImageEncoder, need_transformer
 from ireu_cli.models.mlp_site import MlpSite, entering
 from ireu_cli.params import Tap
 from ireu_cli.runtime import generator
@@ -30,14 +29,14 @@ from ireu_cli.steps.gated import (
     open_ledger,
     rate_of,
 )
-from ireu_cli.values import FeatureMask, Json, Ledger, Photo, RgbImage, WeightDelta
-from ireu_cli.workflow.bypass import DISGUISE_VERSION
+from ireu_cli.steps.gates import compose_gates, leave_gates
+from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, Photo, WeightDelta
+from ireu_cli.workflow.gates import FEWEST, people_found
 from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.site import SiteLens
+from ireu_cli.workflow.views import retained_views, views_of
 
-_VIEWED = 200
-"""Retained photos that are changed as targets' copies are, one a person."""
 _FEWEST = 100
 """Photos that erasing is learnt from, at least."""
 _VALUES = 2**27
@@ -91,13 +90,13 @@ def unlearn_gated(
     Raises:
         IreuError: photos cannot be used, the mask does not fit, or there is no room.
     """
-    params, model = session.config.gated, lens.encoder.model
-    site = edit_site(lens.encoder, lens.tap)
+    encoder = need_transformer(lens.encoder, "An edit inside a block")
+    params, model = session.config.gated, encoder.model
+    site = edit_site(encoder, lens.tap)
     tap: Tap = lens.tap if lens.tap in DIRECT else "pooled"
     readout = Readout(lambda states: read_out(model, states, tap), readout_inverse(model, tap))
     site_lens = SiteLens(session, lens, site)
-    names = params.copies
-    views = [_views(lens, photo, names) for photo in _some(cast.used, session.config.seed)] if names else []
+    views = retained_views(lens, cast.used, params.copies, session.config.seed)
     statistics, used = site_lens.statistics(cast.used, views, readout)
     _check(statistics, mask, lens.tap)
     if onto is not None and onto.block != site.block:
@@ -127,7 +126,7 @@ def unlearn_gated(
     return delta, _summary(delta, statistics, found, rate) | told
 
 
-def withdraw_cases(encoder: Encoder, ledger: Ledger, cases: Sequence[str]) -> WeightDelta:
+def withdraw_cases(encoder: ImageEncoder, ledger: Ledger | GateLedger, cases: Sequence[str]) -> WeightDelta:
     """The change that is left without some requests.
 
     Raises:
@@ -137,12 +136,15 @@ def withdraw_cases(encoder: Encoder, ledger: Ledger, cases: Sequence[str]) -> We
         raise ArtifactError(
             f"No request is called {unknown[0]}", f"Name one of {', '.join(dict.fromkeys(ledger.cases)) or 'none'}"
         )
-    return compose(leave(ledger, cases), MlpSite(ledger.block).weights(encoder.model))
+    if isinstance(ledger, GateLedger):
+        return compose_gates(leave_gates(ledger, cases))
+    model = need_transformer(encoder, "An edit inside a block").model
+    return compose(leave(ledger, cases), MlpSite(ledger.block).weights(model))
 
 
 def _apparatus(session: Session, lens: Lens, used: People, mask: FeatureMask, block: int) -> Apparatus:
     """Make what all people of a token tap share, from a sample of retained people with several photos."""
-    params, encoder = session.config.gated, lens.encoder
+    params, encoder = session.config.gated, need_transformer(lens.encoder, "An edit inside a block")
     photos = _sample(used, min(params.erase_photos, _room_for(encoder)), session.config.seed)
     if len(photos) < _FEWEST:
         raise CapacityError(
@@ -188,7 +190,7 @@ def _check(statistics: SiteStatistics, mask: FeatureMask, tap: str) -> None:
             f"The mask has {len(mask.mask)} features, the tap {tap} has {len(statistics.average)}",
             "Run `ireu locate` for this encoder and tap",
         )
-    if statistics.people.photos < 20:
+    if statistics.people.photos < FEWEST:
         raise CapacityError(
             f"{statistics.people.photos} photos of other people say too little of who else looks like a target",
             "Add people to the --retain folder, or lower data.retain_holdout",
@@ -197,7 +199,7 @@ def _check(statistics: SiteStatistics, mask: FeatureMask, tap: str) -> None:
 
 def _wanted(session: Session, lens: Lens, site_lens: SiteLens, readout: Readout, person: Sequence[Photo]) -> Wanted:
     """Encode a person's photos and their changed copies."""
-    views = [_views(lens, photo, session.config.gated.copies) for photo in person]
+    views = [views_of(lens, photo, session.config.gated.copies) for photo in person]
     plain, copies = [view[0] for view in views], [item for view in views for item in view[1:]]
     bad = site_lens.encode(plain + copies, "--targets", "target photos, edit site")
     inputs, states = site_lens.rows([item.key for item in plain if item.key not in bad])
@@ -206,41 +208,14 @@ def _wanted(session: Session, lens: Lens, site_lens: SiteLens, readout: Readout,
     return Wanted(every, states, readout.read(states))
 
 
-def _views(lens: Lens, photo: Photo, names: Sequence[str]) -> list[Item]:
-    """A photo and its changed copies."""
-    return [lens.item(photo), *(_copy(lens, photo, disguise(name)) for name in names)]
-
-
-def _some(used: People, seed: int) -> list[Photo]:
-    """Retained photos whose copies say what a change of the photo does to it, the first of some people."""
-    order = torch.randperm(len(used.photos), generator=generator(seed, "gated", "views"))[:_VIEWED]
-    return [used.photos[i][0] for i in order.tolist()]
-
-
-def _copy(lens: Lens, photo: Photo, change: Disguise) -> Item:
-    def load() -> RgbImage:
-        face = lens.reader.face(photo)
-        return change.apply(face.image, face.points, face.image, face.image)
-
-    key = digest_of(["copy", DISGUISE_VERSION, change.name, photo.sha256])
-    return Item(key, lens.item(photo).label, load)
-
-
 def _summary(delta: WeightDelta, statistics: SiteStatistics, found: Sequence[Found], rate: float) -> dict[str, Json]:
-    assert delta.ledger is not None  # noqa: S101 - `compose` keeps it
+    assert isinstance(delta.ledger, Ledger)  # noqa: S101 - `compose` keeps it
     return {
         "edit_site": f"block:{delta.ledger.block}",
         "places": {"taken": len(delta.ledger.slots), "all": delta.ledger.capacity},
         "false_alarm_rate_each": rate,
         "retained_photos": statistics.people.photos,
         "spread_within_people": statistics.people.labelled,
-        "people": [
-            {
-                "threshold": one.threshold.value,
-                "extrapolated": one.threshold.extrapolated,
-                "given_found": one.given_found,
-            }
-            for one in found
-        ],
+        "people": people_found(found),
         "tensors_changed": len(delta.tensors),
     }

@@ -1,12 +1,14 @@
 """Attacks by somebody who holds the weights: noise on the photo, and fine-tuning of the encoder."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ireu_cli.models.clip import Encoder, read_tap
-from ireu_cli.models.generator import Generator, null_features
+from ireu_cli.models.clip import read_tap
+from ireu_cli.models.encoders import ImageEncoder, forward, need_transformer, null_features
+from ireu_cli.models.generator import Generator
 from ireu_cli.params import Tap
 from ireu_cli.report import State
 from ireu_cli.runtime import generator as random_generator
@@ -51,9 +53,8 @@ def noisy_pixels(siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Vict
 
 def _noisy_pixels(siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim], epsilon: int) -> Tensor:
     before, after = lenses
-    model = after.encoder.model
+    model, processor = _attacked(after.encoder)
     weight = next(model.parameters())
-    processor = after.encoder.processor
     budget, low, high = epsilon_budget(epsilon, processor.image_mean, processor.image_std)
     size, found = siege.session.config.run.batch_size, []
     steps = siege.session.config.attacks.pgd_steps
@@ -71,19 +72,21 @@ def _noisy_pixels(siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Vic
     return torch.cat(found)
 
 
-def features_of(encoder: Encoder, tap: Tap, pixels: Tensor) -> Tensor:
+def _attacked(encoder: ImageEncoder) -> tuple[Any, Any]:
+    """The model that gradients go through, and its processor; a siege plans such attacks where there are any."""
+    transformer = need_transformer(encoder, "An attack with gradients")
+    return transformer.model, transformer.processor
+
+
+def features_of(encoder: ImageEncoder, tap: Tap, pixels: Tensor) -> Tensor:
     """Features float32 (n, …, d), on the CPU, of pixels (n, 3, side, side), in small pieces."""
-    weight = next(encoder.model.parameters())
-    with torch.no_grad():
-        parts = [read_tap(encoder.model, part.to(weight.device, weight.dtype), tap) for part in torch.split(pixels, 16)]
-    return torch.cat([part.float().cpu() for part in parts])
+    return torch.cat([forward(encoder, tap, part) for part in torch.split(pixels, 16)]).clone()
 
 
-def picture_of(encoder: Encoder, pixels: Tensor) -> RgbImage:
+def picture_of(encoder: ImageEncoder, pixels: Tensor) -> RgbImage:
     """Preprocessed pixels (3, side, side) as a picture, for whoever looks at it."""
-    mean, std = (
-        torch.tensor(part).view(3, 1, 1) for part in (encoder.processor.image_mean, encoder.processor.image_std)
-    )
+    _, processor = _attacked(encoder)
+    mean, std = (torch.tensor(part).view(3, 1, 1) for part in (processor.image_mean, processor.image_std))
     picture: RgbImage = ((pixels * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     return picture
 
@@ -95,7 +98,7 @@ def noise_through_generator(siege: Siege, show: Show, generator: Generator, lens
     least.
     """
     before, after = lenses
-    model, processor = after.encoder.model, after.encoder.processor
+    model, processor = _attacked(after.encoder)
     weight = next(model.parameters())
     studio = Studio(generator, show.judge, show.bundle.prompt, null_features(after.encoder, after.tap))
     budget, low, high = epsilon_budget(EPSILONS[-1], processor.image_mean, processor.image_std)
@@ -127,6 +130,7 @@ def relearning(siege: Siege, lenses: tuple[Lens, Lens], matcher: FeatureMatcher)
     found: dict[tuple[str, int], dict[int, Tensor]] = {}
     total = 2 * len(people) * params.relearn_steps
     with siege.session.timed("attack"), siege.session.talk.progress("relearning", total) as advance:
+        encoder = need_transformer(lenses[1].encoder, "Relearning")
         for person in people:
             train, probes = _split(siege.everyone[person], params.relearn_photos)
             somebody = next(victim.other.person for victim in siege.victims if victim.person == person)
@@ -138,7 +142,7 @@ def relearning(siege: Siege, lenses: tuple[Lens, Lens], matcher: FeatureMatcher)
                     [lenses[0].item(photo) for photo in photos], "--retain", "photos to fine-tune on"
                 )
                 steps = relearn(
-                    lenses[1].encoder, lenses[1].tap, lenses[0].pixels(photos), lenses[0].features(photos),
+                    encoder, lenses[1].tap, lenses[0].pixels(photos), lenses[0].features(photos),
                     lenses[0].pixels(probes), steps=params.relearn_steps, rate=params.relearn_rate, report_at=marks,
                     seed=siege.session.config.seed, progress=lambda _step: advance(1, ""),
                 )  # fmt: skip

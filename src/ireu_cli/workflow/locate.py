@@ -8,7 +8,7 @@ from torch import Tensor
 from ireu_cli.config import Resolved
 from ireu_cli.errors import PhotoError
 from ireu_cli.manifest import Manifest
-from ireu_cli.models.clip import Encoder
+from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.runtime import generator
 from ireu_cli.steps.locate import absolute_shifts, locate_by_swap, locate_by_variance, locate_control
 from ireu_cli.steps.saliency import locate_by_saliency
@@ -54,7 +54,7 @@ def _plan(session: Session, lens: Lens, cast: Cast) -> SwapPlan | None:
     return plan_swaps(session, lens, cast.targets, cast.used) if session.config.locate.method == "swap" else None
 
 
-def _studio(session: Session, encoder: Encoder) -> Studio | None:
+def _studio(session: Session, encoder: ImageEncoder) -> Studio | None:
     """The generator, where the method or the evidence needs one and the encoder brings it."""
     params = session.config.locate
     if params.method == "saliency":

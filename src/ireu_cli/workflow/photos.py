@@ -9,9 +9,9 @@ from ireu_cli.errors import ConfigError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People, choose_photos, scan_people, split_people
 from ireu_cli.faces.read import PhotoReader
-from ireu_cli.features import Item, encode, forward, refuse_bad
+from ireu_cli.features import Item, encode, refuse_bad
 from ireu_cli.manifest import PersonRecord, digest_of
-from ireu_cli.models.clip import Encoder
+from ireu_cli.models.encoders import ImageEncoder, forward
 from ireu_cli.params import Config, Tap
 from ireu_cli.runtime import generator
 from ireu_cli.store.features import FeatureCache
@@ -87,14 +87,13 @@ def photo_reader(config: Config) -> PhotoReader:
 class Lens:
     """An encoder at a tap: encodes photos once, and gives their features and pixels back."""
 
-    def __init__(self, session: Session, encoder: Encoder, reader: PhotoReader, tap: Tap | None = None) -> None:
+    def __init__(self, session: Session, encoder: ImageEncoder, reader: PhotoReader, tap: Tap | None = None) -> None:
         """Open the cache of exactly this encoder, tap (None: the configured one), preprocessing, dtype and reading."""
         self.encoder = encoder
         self.tap: Tap = tap or session.config.encoder.tap
         self.reader = reader
         self._session = session
-        dtype = str(next(encoder.model.parameters()).dtype).removeprefix("torch.")
-        self.name = f"{encoder.fingerprint[:32]}-{self.tap}-{encoder.preprocessing}-{dtype}-{reader.name}"
+        self.name = f"{encoder.fingerprint[:32]}-{self.tap}-{encoder.preprocessing}-{encoder.dtype}-{reader.name}"
         self.cache = FeatureCache(session.run.features / self.name)
 
     def encode(self, people: People, flag: str, label: str) -> People:

@@ -8,7 +8,8 @@ from torch import Tensor
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.features import Item
-from ireu_cli.models.clip import Encoder
+from ireu_cli.models.encoders import ImageEncoder
+from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.image_net import ImageNetFeatures, load_image_net
 from ireu_cli.report import Figure
 from ireu_cli.steps.quality import Sets, distances, scaled
@@ -28,7 +29,7 @@ _Loads = dict[str, Callable[[], RgbImage]]
 
 
 def measure_quality(
-    session: Session, encoder: Encoder, drawn: Sequence[Drawn], retained: People, reader: PhotoReader
+    session: Session, encoder: ImageEncoder, drawn: Sequence[Drawn], retained: People, reader: PhotoReader
 ) -> tuple[Figure, ...]:
     """Measure on the original encoder's features, and on those of `judges.image_model` where there is one.
 
@@ -44,7 +45,8 @@ def measure_quality(
     """
     path = session.config.judges.image_model
     net = None if path is None else load_image_net(path, session.config.run.device)
-    lens = Lens(session, encoder, reader, "image_embeds")
+    # A face embedding says nothing of a picture but whose face it shows.
+    lens = None if isinstance(encoder, FaceEncoder) else Lens(session, encoder, reader, "image_embeds")
     figures: list[Figure] = []
     for plan in drawn:
         numbers = [n for n, shot in enumerate(plan.shots) if shot.role == "retained" and shot.edit is None]
@@ -52,8 +54,9 @@ def measure_quality(
             continue
         label = f"pictures of generator {plan.generator} for KID"
         chosen = _Chosen(plan, numbers, retained, reader)
-        sets = chosen.sets(_by_encoder(lens, chosen.loads, label))
-        figures += distances(plan.generator, "original encoder, image_embeds at unit RMS", scaled(sets))
+        if lens is not None:
+            sets = chosen.sets(_by_encoder(lens, chosen.loads, label))
+            figures += distances(plan.generator, "original encoder, image_embeds at unit RMS", scaled(sets))
         if net is not None:
             sets = chosen.sets(_by_network(session, net, chosen.loads, label))
             figures += distances(plan.generator, f"image model {net.fingerprint[:12]}", sets)

@@ -6,9 +6,9 @@ from typing import Any
 from ireu_cli import __version__
 from ireu_cli.faces.disguise import DISGUISES
 from ireu_cli.manifest import Manifest, digest_of
-from ireu_cli.models.clip import Encoder
+from ireu_cli.models.encoders import ImageEncoder, reach_in
+from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.portrait import find_bundle
-from ireu_cli.models.reach import reach_of
 from ireu_cli.report import (
     NO_ATTACK,
     Calibration,
@@ -41,6 +41,7 @@ _WITHOUT_PICTURES = (
     "Recognisers and the face-match gate: the features judged themselves.",
 )
 _WITHOUT_ATTACKS = "Attacks that try to bring the person back: switched off by attacks.suite, or no photos to attack."
+_WITHOUT_GRADIENTS = "Adversarial noise and relearning: the encoder is an ONNX network, which gives no gradients."
 _ATTACKS_UNDRAWN = "Pictures under attack: switched off by attacks.drawn; attacks were judged on features."
 _PERCEPTUAL = "LPIPS: its networks are not at hand."
 _SERVED = "The exported file: `ireu export` verifies it again in the dtype that it is served in, on features."
@@ -50,7 +51,7 @@ def build_report(
     session: Session,
     draft: Manifest,
     delta: WeightDelta,
-    encoders: tuple[Encoder, Encoder],
+    encoders: tuple[ImageEncoder, ImageEncoder],
     verified: Verified,
     gathered: Gathered,
     show: Show | None,
@@ -63,7 +64,7 @@ def build_report(
     """Put what was found together with what it was found on."""
     original, edited = encoders
     parent = _parent(session)
-    reach = reach_of(delta.tensors, original.blocks, class_token_only=delta.class_token_only)
+    reach = reach_in(original, delta.tensors, class_token_only=delta.class_token_only)
     reason = verified.reason
     if session.config.encoder.tap not in reach.taps:
         reason += f" The delta does not reach {session.config.encoder.tap}: {reach.sentence()}."
@@ -88,7 +89,7 @@ def build_report(
         curves=tuple(curves),
         kept=tuple(kept),
         definitions={name: _ALL_DEFINITIONS[name] for name in sorted(names)} | _attacks_told(verified.figures),
-        not_measured=_not_measured(verified.figures, drawn=drawn),
+        not_measured=_not_measured(verified.figures, drawn=drawn, gradients=not isinstance(original, FaceEncoder)),
         record=make_record(session, parent, delta, original, verified.figures, gathered),
         provenance=_provenance(session, draft, show),
     )
@@ -98,7 +99,7 @@ def make_record(
     session: Session,
     parent: Manifest,
     delta: WeightDelta,
-    original: Encoder,
+    original: ImageEncoder,
     figures: Sequence[Figure],
     gathered: Gathered | None,
 ) -> ErasureRecord:
@@ -112,7 +113,7 @@ def make_record(
         figures: what was measured; names the attacks that were tried.
         gathered: everybody's photos; None where they are not at hand.
     """
-    taps = reach_of(delta.tensors, original.blocks, class_token_only=delta.class_token_only).taps
+    taps = reach_in(original, delta.tensors, class_token_only=delta.class_token_only).taps
     bundle = find_bundle(session.config.encoder.source)
     systems = [] if bundle is None else [(f"generator {e.name} ({e.tap})", e.tap) for e in bundle.generators]
     tried = dict.fromkeys(f.attack for f in figures if f.attack not in {None, NO_ATTACK})
@@ -148,7 +149,7 @@ def _family(attack: str) -> str:
     return attack.partition(":")[0] if ":" in attack else attack.rpartition("-")[0]
 
 
-def _not_measured(figures: Sequence[Figure], *, drawn: bool) -> tuple[str, ...]:
+def _not_measured(figures: Sequence[Figure], *, drawn: bool, gradients: bool) -> tuple[str, ...]:
     if not figures:
         return ("Everything: the outcome stood fixed before figures could be measured.",)
     attacked = {figure.generator for figure in figures if figure.name == "attack_success"}
@@ -157,6 +158,8 @@ def _not_measured(figures: Sequence[Figure], *, drawn: bool) -> tuple[str, ...]:
         missing.append(_WITHOUT_ATTACKS)
     elif drawn and attacked == {None}:
         missing.append(_ATTACKS_UNDRAWN)
+    if attacked and not gradients:
+        missing.append(_WITHOUT_GRADIENTS)
     return (*missing, *([_PERCEPTUAL] if drawn else []), _SERVED)
 
 

@@ -10,10 +10,11 @@ from typing import Any, Protocol
 from ireu_cli import __version__
 from ireu_cli.config import Resolved, inherit
 from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.faces.align import cropped_landmarks
 from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, digest_of
-from ireu_cli.models.clip import Encoder, load_encoder
+from ireu_cli.models.encoders import ImageEncoder, load_encoder
 from ireu_cli.models.portrait import find_bundle
-from ireu_cli.params import ARCFACE_LANDMARKS, Config
+from ireu_cli.params import ARCFACE_LANDMARKS, Config, DataParams
 from ireu_cli.report import Report
 from ireu_cli.runtime import environment
 from ireu_cli.store.artifacts import foreign_files, manifest_path, read_manifest
@@ -86,7 +87,7 @@ class Session:
         yield
         self.timings[name] = round(self.timings.get(name, 0.0) + monotonic() - start, 3)
 
-    def encoder(self, *, dtype: str | None = None) -> Encoder:
+    def encoder(self, *, dtype: str | None = None) -> ImageEncoder:
         """Load the encoder and refuse one that is not the parent's.
 
         Raises:
@@ -94,7 +95,7 @@ class Session:
         """
         params = self.config.encoder if dtype is None else self.config.encoder.model_copy(update={"dtype": dtype})
         with self.timed("load_encoder"):
-            encoder = load_encoder(params, self.config.run.device)
+            encoder = load_encoder(params, landmarks_in(self.config.data), self.config.run.device)
         if self.parent and encoder.fingerprint != self.parent.encoder.fingerprint:
             raise ModelError(
                 f"The encoder has fingerprint {encoder.fingerprint}, "
@@ -123,7 +124,7 @@ class Session:
 
     def draft(
         self,
-        encoder: Encoder,
+        encoder: ImageEncoder,
         *,
         targets: tuple[PersonRecord, ...] = (),
         retain: tuple[PersonRecord, ...] = (),
@@ -225,6 +226,11 @@ class Session:
         for recogniser in plain.get("judges", {}).get("recognisers", ()):
             recogniser.pop("model")
         return plain
+
+
+def landmarks_in(data: DataParams) -> tuple[float, ...]:
+    """Where eyes, nose and mouth corners lie in pictures that the encoder is given, as ten fractions."""
+    return cropped_landmarks(data.crop_margin) if data.faces == "detect" else data.landmarks or ARCFACE_LANDMARKS
 
 
 def open_session(step: Step, resolved: Resolved, talk: Talk, *, force: bool, parent: Path | None = None) -> Session:

@@ -11,6 +11,7 @@ from ireu_cli.faces.folder import People
 from ireu_cli.features import Item, refuse_bad, stream
 from ireu_cli.manifest import digest_of
 from ireu_cli.models.clip import read_tap
+from ireu_cli.models.encoders import need_transformer
 from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.steps.gated import Readout, SiteStatistics
 from ireu_cli.steps.site_sums import SiteSums, summarise
@@ -32,6 +33,7 @@ class SiteLens:
     def __init__(self, session: Session, lens: Lens, site: MlpSite) -> None:
         """Open the cache of exactly this encoder, site, preprocessing, dtype and reading."""
         self.site = site
+        self._encoder = need_transformer(lens.encoder, "An edit inside a block")
         self._session = session
         self._lens = lens
         # The tap plays no part in it.
@@ -80,7 +82,7 @@ class SiteLens:
 
     def _nulls(self) -> Tensor:
         """What enters the site at the class token of the null images: (2, d)."""
-        encoder = self._lens.encoder
+        encoder = self._encoder
         weight = next(encoder.model.parameters())
         with watching(encoder.model, self.site) as seen, torch.inference_mode():
             read_tap(encoder.model, encoder.null_pixels().to(weight.device, weight.dtype), "last")
@@ -105,7 +107,7 @@ class SiteLens:
     def _pass(
         self, items: Sequence[Item], flag: str, label: str, sums: SiteSums | None, path: Path | None = None
     ) -> dict[str, str]:
-        session, encoder = self._session, self._lens.encoder
+        session, encoder = self._session, self._encoder
         bad: dict[str, str] = {}
         weight = next(encoder.model.parameters())
         last = monotonic()

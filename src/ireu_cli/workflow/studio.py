@@ -11,8 +11,8 @@ from ireu_cli.errors import ConfigError
 from ireu_cli.faces.align import crop_face, face_matrix
 from ireu_cli.faces.swap import Face
 from ireu_cli.manifest import digest_of
-from ireu_cli.models.clip import Encoder
-from ireu_cli.models.generator import Generator, load_generators, null_features
+from ireu_cli.models.encoders import ImageEncoder, null_features
+from ireu_cli.models.generator import Generator, load_generators
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.recogniser import ALIGNED
 from ireu_cli.steps.interchange import Drawing
@@ -72,7 +72,7 @@ class Studio:
         return of
 
 
-def open_studio(session: Session, encoder: Encoder) -> Studio | None:
+def open_studio(session: Session, encoder: ImageEncoder) -> Studio | None:
     """The generator that reads the configured tap, with its judges; None where the encoder brings none.
 
     Raises:
@@ -80,7 +80,7 @@ def open_studio(session: Session, encoder: Encoder) -> Studio | None:
     """
     source, tap, device = session.config.encoder.source, session.config.encoder.tap, session.config.run.device
     bundle = find_bundle(source)
-    if bundle is None or tap not in {known for _, known in bundle.entries()}:
+    if bundle is None or tap not in {known for _, known in bundle.entries(tap)}:
         return None
     with session.timed("load_generator"):
         generator = load_generators(source, [tap], device)[0]
@@ -88,7 +88,7 @@ def open_studio(session: Session, encoder: Encoder) -> Studio | None:
     return Studio(generator, judge, bundle.prompt, null_features(encoder, tap))
 
 
-def need_studio(session: Session, encoder: Encoder) -> Studio:
+def need_studio(session: Session, encoder: ImageEncoder) -> Studio:
     """The same for a method that cannot do without.
 
     Raises:
@@ -98,7 +98,7 @@ def need_studio(session: Session, encoder: Encoder) -> Studio:
     if studio is not None:
         return studio
     bundle = find_bundle(session.config.encoder.source)
-    taps = [] if bundle is None else sorted({tap for _, tap in bundle.entries()})
+    taps = [] if bundle is None else sorted({tap for _, tap in bundle.entries(session.config.encoder.tap)})
     if not taps:
         raise ConfigError(
             "The saliency method needs a generator, and this encoder comes without one",

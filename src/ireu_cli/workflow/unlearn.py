@@ -7,12 +7,15 @@ from time import monotonic
 from ireu_cli.config import Resolved
 from ireu_cli.errors import ArtifactError, InterruptedRunError
 from ireu_cli.manifest import PersonRecord
-from ireu_cli.models.clip import Encoder
-from ireu_cli.models.reach import reach_of, select_weights
+from ireu_cli.models.encoders import ImageEncoder, need_transformer, reach_in
+from ireu_cli.models.face_encoder import FaceEncoder
+from ireu_cli.models.onnx_gates import GATE_TENSORS
+from ireu_cli.models.reach import select_weights
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, planned_steps, unlearn
 from ireu_cli.store.artifacts import manifest_path, read_mask, write_delta, write_manifest
-from ireu_cli.values import FeatureMask, Json, WeightDelta
+from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
 from ireu_cli.workflow.gated import DIRECT, edited_names, unlearn_gated
+from ireu_cli.workflow.gates import unlearn_gates
 from ireu_cli.workflow.photos import Cast, Lens, batch_of, load_cast, photo_reader
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 from ireu_cli.workflow.swaps import plan_swaps
@@ -44,7 +47,7 @@ def run_unlearn(
     earlier = None if onto is None else read_earlier(session, encoder, onto)
     names = _names(session, encoder)
     is_gated = session.config.unlearn.method == "gated"
-    reach = reach_of(names, encoder.blocks, class_token_only=is_gated and session.config.encoder.tap in DIRECT)
+    reach = reach_in(encoder, names, class_token_only=is_gated and session.config.encoder.tap in DIRECT)
     talk.note(reach.sentence())
     lens = Lens(session, encoder, photo_reader(session.config))
     used, theirs = session.records(cast.used.photos), session.records(cast.targets.photos)
@@ -62,7 +65,7 @@ def run_unlearn(
         if is_gated:
             name = case or draft.identity[:12]
             requests = requests_with(earlier, name, theirs)
-            delta, summary = unlearn_gated(session, lens, cast, mask, name, earlier.ledger if earlier else None)
+            delta, summary = _gate(session, lens, cast, mask, name, earlier.ledger if earlier else None)
             summary["requests"] = requests
         else:
             delta, summary = _train(session, lens, draft.identity, names, *_sets(session, lens, cast, mask), mask)
@@ -71,6 +74,15 @@ def run_unlearn(
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
         manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
     return StepResult(out, manifest, reused=False)
+
+
+def _gate(
+    session: Session, lens: Lens, cast: Cast, mask: FeatureMask, case: str, onto: Ledger | GateLedger | None
+) -> tuple[WeightDelta, dict[str, Json]]:
+    # A ledger of the other kind is one of another encoder, which was refused.
+    if isinstance(lens.encoder, FaceEncoder):
+        return unlearn_gates(session, lens, cast, mask, case, onto if isinstance(onto, GateLedger) else None)
+    return unlearn_gated(session, lens, cast, mask, case, onto if isinstance(onto, Ledger) else None)
 
 
 def _sets(session: Session, lens: Lens, cast: Cast, mask: FeatureMask) -> tuple[ForgetSet, RetainSet]:
@@ -93,10 +105,13 @@ def _sets(session: Session, lens: Lens, cast: Cast, mask: FeatureMask) -> tuple[
     return forget, RetainSet(len(used), lambda positions: batch_of(lens, used, positions), nulls, lens.null_features())
 
 
-def _names(session: Session, encoder: Encoder) -> list[str]:
+def _names(session: Session, found: ImageEncoder) -> list[str]:
     """The weights that may change."""
-    tap = session.config.encoder.tap
-    if session.config.unlearn.method == "gated":
+    tap, method = session.config.encoder.tap, session.config.unlearn.method
+    if method == "gated" and isinstance(found, FaceEncoder):
+        return list(GATE_TENSORS)
+    encoder = need_transformer(found, f"The method {method}")
+    if method == "gated":
         return edited_names(encoder, tap)
     return select_weights(encoder.model.state_dict(), session.config.unlearn.layers, encoder.blocks, tap)
 
@@ -116,8 +131,9 @@ def _train(
     keep = _Keeper(session, identity)
     with session.timed("train"), session.talk.progress(f"unlearning ({params.method})", total) as advance:
         advance(start.step if start else 0, "")
+        encoder = need_transformer(lens.encoder, f"The method {params.method}")
         return unlearn(
-            lens.encoder, lens.tap, names, forget, retain, mask.mask, params, config.seed, start, keep.on_step(advance)
+            encoder, lens.tap, names, forget, retain, mask.mask, params, config.seed, start, keep.on_step(advance)
         )
 
 

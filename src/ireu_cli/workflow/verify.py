@@ -8,7 +8,7 @@ from ireu_cli.config import Resolved
 from ireu_cli.faces.labels import groups_of, read_labels
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest
-from ireu_cli.models.clip import Encoder, with_delta
+from ireu_cli.models.encoders import ImageEncoder, with_delta
 from ireu_cli.report import Calibration, Curve, Figure, Kept, Report
 from ireu_cli.report_page import page
 from ireu_cli.steps.attack_figures import feature_matcher
@@ -98,7 +98,7 @@ def _look(
     show: Show | None,
     parent: Manifest,
     gathered: Gathered,
-    encoders: tuple[Encoder, Encoder],
+    encoders: tuple[ImageEncoder, ImageEncoder],
     reader: PhotoReader,
 ) -> _Seen:
     """Draw, judge and attack, where there is a generator, and where features allow a verdict at all."""

@@ -7,9 +7,9 @@ from pathlib import Path
 from ireu_cli.config import Resolved
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.manifest import Manifest, PersonRecord
-from ireu_cli.models.clip import Encoder
+from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta, write_manifest
-from ireu_cli.values import Json, Ledger
+from ireu_cli.values import GateLedger, Json, Ledger
 from ireu_cli.workflow.gated import withdraw_cases
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 
@@ -19,10 +19,10 @@ class Earlier:
     """A delta made of requests: its manifest and its ledger."""
 
     manifest: Manifest
-    ledger: Ledger
+    ledger: Ledger | GateLedger
 
 
-def read_earlier(session: Session, encoder: Encoder, path: Path) -> Earlier:
+def read_earlier(session: Session, encoder: ImageEncoder, path: Path) -> Earlier:
     """Read the delta that a request is added to.
 
     Raises:
@@ -98,7 +98,7 @@ def run_withdraw(
     return StepResult(out, manifest, reused=False)
 
 
-def _ledger(path: Path) -> Ledger:
+def _ledger(path: Path) -> Ledger | GateLedger:
     ledger = read_delta(path).ledger
     if ledger is None:
         raise ArtifactError(f"{path} is not made of requests", "Name a delta of the method gated")

@@ -1,0 +1,197 @@
+"""The adapter of face-embedding networks in ONNX, prepared and run as insightface does.
+
+insightface (2.1, `model_zoo/arcface_onnx.py`) aligns a face to the ArcFace template at the side of the network's input,
+takes RGB, and looks at the names of the first eight nodes: with a subtraction and a multiplication among them the
+network prepares pixels itself, otherwise (x - 127.5) / 127.5 enters. `embedding` is what the network puts out,
+`normed_embedding` the same at length one.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.faces.align import crop_face, template_points
+from ireu_cli.models.onnx_gates import GATE_TENSORS, Gates, append_gates, load_network
+from ireu_cli.models.onnx_session import open_session
+from ireu_cli.params import Tap
+from ireu_cli.values import RgbImage, WeightDelta
+
+_REMEDY = "Name an ArcFace network in ONNX: one picture in, one embedding out"
+_NAMED = 8
+"""Nodes whose names tell insightface how pixels are prepared."""
+
+
+@dataclass(frozen=True)
+class FaceEncoder:
+    """A loaded face-embedding network: its file's name and content, a session that runs it, and what identifies it.
+
+    `landmarks` are ten fractions, where eyes, nose and mouth corners lie in the photos that it is given.
+    """
+
+    file: str
+    content: bytes
+    session: Any
+    size: int
+    mean: float
+    std: float
+    landmarks: tuple[float, ...]
+    fingerprint: str
+    device: str
+    # What both kinds of encoder say of themselves.
+    dtype: str = "float32"
+
+    @property
+    def blocks(self) -> int:
+        """Number of layers with weights."""
+        nodes = load_network(self.content).graph.node
+        return sum(node.op_type in {"Conv", "Gemm", "MatMul"} for node in nodes)
+
+    @property
+    def architecture(self) -> str:
+        """Say in short which network it is, from its sizes."""
+        width = self.session.get_outputs()[0].shape[-1]
+        return f"onnx face network {self.size} px to {width}"
+
+    @property
+    def preprocessing(self) -> str:
+        """Digest (16 hex) of how pixels are prepared; equal digests give equal pixels."""
+        settings = [self.size, self.mean, self.std, self.landmarks]
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+
+    def pixels(self, images: Sequence[RgbImage]) -> Tensor:
+        """Align and scale: float32 (n, 3, size, size)."""
+        if not images:
+            return torch.empty(0, 3, self.size, self.size)
+        faces = [crop_face(image, template_points(self.landmarks, image), self.size, 0.0)[0] for image in images]
+        values = (np.stack(faces).astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
+        return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
+
+    def null_pixels(self) -> Tensor:
+        """The zero tensor and a black picture: float32 (2, 3, size, size).
+
+        Generators send zeros behind the network instead; blank input is to be left alone all the same.
+        """
+        black = self.pixels([np.zeros((self.size, self.size, 3), np.uint8)])
+        return torch.cat([torch.zeros_like(black), black])
+
+    def embed(self, pixels: Tensor, tap: Tap) -> Tensor:
+        """Pixels (n, 3, size, size) to float32 (n, d), on the CPU.
+
+        One at a time: in a batch the last bits depend on the neighbours, and some networks have a fixed batch of one.
+        """
+        name = self.session.get_inputs()[0].name
+        rows = [self.session.run(None, {name: row[None]})[0] for row in pixels.cpu().numpy()]
+        width = self.session.get_outputs()[0].shape[-1]
+        found = torch.from_numpy(np.concatenate(rows)).float() if rows else torch.empty(0, width)
+        return torch.nn.functional.normalize(found, dim=1) if tap == "normed_embedding" else found
+
+
+def load_face_encoder(path: Path, landmarks: tuple[float, ...], device: str) -> FaceEncoder:
+    """Load a network.
+
+    Args:
+        path: the .onnx file.
+        landmarks: where eyes, nose and mouth corners lie in the photos, as ten fractions.
+        device: torch device; onnxruntime's CUDA provider where it names CUDA and the provider is there, else the CPU.
+
+    Raises:
+        ModelError: not there, no ONNX network, or not one that maps a picture of a face to one embedding.
+    """
+    if not path.is_file():
+        raise ModelError(f"The encoder {path} does not exist", "Name an .onnx file with --encoder")
+    network = load_network(path)
+    return _opened(path.name, network, landmarks, device)
+
+
+def with_gates(encoder: FaceEncoder, delta: WeightDelta) -> FaceEncoder:
+    """Return an edited copy; the encoder handed in keeps every bit.
+
+    Raises:
+        ArtifactError: the delta is not one of gates, or they have another width.
+    """
+    if set(delta.tensors) != set(GATE_TENSORS):
+        raise ArtifactError(
+            "The delta changes weights, and this encoder is an ONNX network", "Name the encoder that it was made for"
+        )
+    gates = Gates.from_tensors(delta.tensors)
+    width = encoder.session.get_outputs()[0].shape[-1]
+    if gates.weights.shape[1] != width:
+        raise ArtifactError(
+            f"The delta finds people among {gates.weights.shape[1]} features, the network has {width}",
+            "Name the encoder that the delta was made for",
+        )
+    if not len(gates.weights):
+        return replace(encoder)
+    network = append_gates(load_network(encoder.content), gates)
+    return _opened(encoder.file, network, encoder.landmarks, encoder.device)
+
+
+def _opened(file: str, network: Any, landmarks: tuple[float, ...], device: str) -> FaceEncoder:
+    content = network.SerializeToString()
+    try:
+        session = open_session(content, device)
+    except ModelError:
+        raise
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base of their own
+        raise ModelError(f"The network {file} cannot be run ({type(error).__name__})", _REMEDY) from None
+    size = _side(session, file)
+    own = _prepares_itself(network)
+    mean, std = (0.0, 1.0) if own else (127.5, 127.5)
+    encoder = FaceEncoder(file, content, session, size, mean, std, landmarks, fingerprint_of(network), device)
+    _try(encoder)
+    return encoder
+
+
+def _side(session: Any, file: str) -> int:
+    """The side of the input, once input and output have the form of a face-embedding network."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ModelError(f"The network {file} has {len(inputs)} inputs and {len(outputs)} outputs", _REMEDY)
+    shape, width = inputs[0].shape, outputs[0].shape[-1] if outputs[0].shape else None
+    if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or not isinstance(shape[2], int):
+        raise ModelError(f"The network {file} takes an input of the shape {shape}", _REMEDY)
+    if inputs[0].type != "tensor(float)" or outputs[0].type != "tensor(float)":
+        raise ModelError(f"The network {file} takes {inputs[0].type} and gives {outputs[0].type}", _REMEDY)
+    if len(outputs[0].shape) != 2 or not isinstance(width, int):
+        raise ModelError(f"The network {file} gives an output of the shape {outputs[0].shape}", _REMEDY)
+    return int(shape[2])
+
+
+def _try(encoder: FaceEncoder) -> None:
+    try:
+        found = encoder.embed(encoder.null_pixels(), "embedding")
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base of their own
+        raise ModelError(f"The network {encoder.file} cannot be run ({type(error).__name__})", _REMEDY) from None
+    if not bool(torch.isfinite(found).all()):
+        raise ModelError(
+            f"The network {encoder.file} gives values that are not finite numbers", "Use an undamaged copy"
+        )
+
+
+def _prepares_itself(network: Any) -> bool:
+    names = [node.name for node in network.graph.node[:_NAMED]]
+    subtracts = any(name.startswith(("Sub", "_minus")) for name in names)
+    return subtracts and any(name.startswith(("Mul", "_mul")) for name in names)
+
+
+def fingerprint_of(network: Any) -> str:
+    """SHA-256 (hex) over operators, their attributes and connections, and all tensors; not over the file's layout."""
+    from onnx import numpy_helper
+
+    digest = hashlib.sha256()
+    for node in network.graph.node:
+        attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
+        digest.update(repr((node.op_type, list(node.input), list(node.output), attributes)).encode())
+    for tensor in sorted(network.graph.initializer, key=lambda each: str(each.name)):
+        values = np.ascontiguousarray(numpy_helper.to_array(tensor))
+        digest.update(f"{tensor.name}{values.dtype}{values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,125 @@
+"""`ireu unlearn --method gated` on a face-embedding network: from photos to gates behind its output."""
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ireu_cli.errors import ArtifactError, CapacityError
+from ireu_cli.features import Item
+from ireu_cli.maths.detector import PeopleSums
+from ireu_cli.params import GatedParams
+from ireu_cli.steps.gated import Found, rate_of
+from ireu_cli.steps.gates import change_of_embedding, compose_gates, enter_gates, find_embedded, open_gates
+from ireu_cli.values import FeatureMask, GateLedger, Json, Photo, WeightDelta
+from ireu_cli.workflow.photos import Cast, Lens
+from ireu_cli.workflow.session import Session
+from ireu_cli.workflow.views import retained_views, views_of
+
+FEWEST = 20
+"""Photos of other people that a threshold is set on, at least."""
+_PIECE = 1024
+"""Photos whose embeddings are in memory at once."""
+
+
+def unlearn_gates(
+    session: Session, lens: Lens, cast: Cast, mask: FeatureMask, case: str, onto: GateLedger | None
+) -> tuple[WeightDelta, dict[str, Json]]:
+    """Find each target among the retained people and make the gates that remove it.
+
+    Args:
+        session: the run.
+        lens: the network at one of its taps.
+        cast: who takes part.
+        mask: features that may change.
+        case: what the request is called.
+        onto: earlier requests that this one is added to.
+
+    Returns:
+        The delta with its ledger, and what is worth recording.
+
+    Raises:
+        IreuError: photos cannot be used, the mask does not fit, or there is no room.
+    """
+    params = session.config.gated
+    used = lens.encode(cast.used, "--retain", "retained photos")
+    photos = used.flat
+    sums = PeopleSums()
+    for person in used.photos:
+        sums.add_person(_unit(lens, [photo.sha256 for photo in person]))
+    for copies in _usable(lens, retained_views(lens, cast.used, params.copies, session.config.seed), "--retain"):
+        sums.add_views(_unit(lens, copies))
+    _check(sums, mask, lens)
+    wanted = [_wanted(lens, person, params) for person in cast.targets.photos]
+    places = onto.capacity if onto else max(params.people, len(wanted))
+    rate = rate_of(params, places)
+
+    def rows() -> Iterator[Tensor]:
+        for start in range(0, len(photos), _PIECE):
+            yield _unit(lens, [photo.sha256 for photo in photos[start : start + _PIECE]])
+
+    with session.timed("solve"):
+        nulls = normalize(lens.null_features(), dim=1)
+        found = find_embedded([every for every, _ in wanted], sums, nulls, rows, params.shrinkage, rate)
+        changes = [change_of_embedding(own, sums.mean(), mask.mask, params.gain) for _, own in wanted]
+        ledger = onto or open_gates(places, len(mask.mask), params.rise)
+        delta = compose_gates(enter_gates(ledger, [case] * len(wanted), found, changes))
+    return delta, _summary(delta, sums, found, rate)
+
+
+def _unit(lens: Lens, keys: Sequence[str]) -> Tensor:
+    """Embeddings at length one, whichever tap they are cached at: (n, d)."""
+    return normalize(lens.cache.get(list(keys)), dim=1)
+
+
+def _usable(lens: Lens, views: Sequence[Sequence[Item]], flag: str) -> list[list[str]]:
+    """Encode photos with their copies; the keys of those of which all can be used."""
+    bad = lens.encode_items([item for photo in views for item in photo], flag, "changed copies")
+    return [[item.key for item in photo] for photo in views if not any(item.key in bad for item in photo)]
+
+
+def _wanted(lens: Lens, person: Sequence[Photo], params: GatedParams) -> tuple[Tensor, Tensor]:
+    """A person's embeddings at length one: of photos and copies (n, d), of photos alone (m, d)."""
+    views = _usable(lens, [views_of(lens, photo, params.copies) for photo in person], "--targets")
+    if not views:
+        raise CapacityError("A target has no photo that can be used", "Replace the unusable photos of that person")
+    return _unit(lens, [key for photo in views for key in photo]), _unit(lens, [photo[0] for photo in views])
+
+
+def _check(sums: PeopleSums, mask: FeatureMask, lens: Lens) -> None:
+    width = len(sums.mean())
+    if width != len(mask.mask):
+        raise ArtifactError(
+            f"The mask has {len(mask.mask)} features, the tap {lens.tap} has {width}",
+            "Run `ireu locate` for this encoder and tap",
+        )
+    if sums.photos < FEWEST:
+        raise CapacityError(
+            f"{sums.photos} photos of other people say too little of who else looks like a target",
+            "Add people to the --retain folder, or lower data.retain_holdout",
+        )
+
+
+def _summary(delta: WeightDelta, sums: PeopleSums, found: Sequence[Found], rate: float) -> dict[str, Json]:
+    assert delta.ledger is not None  # noqa: S101 - `compose_gates` keeps it
+    return {
+        "edit_site": "output",
+        "places": {"taken": len(delta.ledger.slots), "all": delta.ledger.capacity},
+        "false_alarm_rate_each": rate,
+        "retained_photos": sums.photos,
+        "spread_within_people": sums.labelled,
+        "people": people_found(found),
+        "tensors_changed": len(delta.tensors),
+    }
+
+
+def people_found(found: Sequence[Found]) -> Json:
+    """What the manifest says of each detector."""
+    return [
+        {
+            "threshold": one.threshold.value,
+            "extrapolated": one.threshold.extrapolated,
+            "given_found": one.given_found,
+        }
+        for one in found
+    ]
