@@ -40,9 +40,12 @@ def tiny_pipeline() -> Any:
 
 
 def adapter_weights(unet: Any, kind: str, *, hidden: int, projection: int) -> dict[str, torch.Tensor]:
-    """Random IP-Adapter weights with the names of h94/IP-Adapter: `base` reads image_embeds, `plus` the penultimate."""
+    """Random IP-Adapter weights with the names of h94/IP-Adapter.
+
+    `base` reads image_embeds, `plus` the penultimate, `faceid` a face embedding.
+    """
     torch.manual_seed(1)
-    image = _base(projection) if kind == "base" else _plus(hidden)
+    image = {"base": _base, "plus": _plus, "faceid": _faceid}[kind](hidden if kind == "plus" else projection)
     named = {f"image_proj.{name}": tensor for name, tensor in image.items()}
     return {name: tensor.contiguous() for name, tensor in (named | _attention(unet)).items()}
 
@@ -60,6 +63,12 @@ def _linear(out: int, inner: int) -> torch.Tensor:
 
 def _base(projection: int) -> dict[str, torch.Tensor]:
     return {"proj.weight": _linear(_QUERIES * WIDTH, projection), "proj.bias": torch.zeros(_QUERIES * WIDTH),
+            "norm.weight": torch.ones(WIDTH), "norm.bias": torch.zeros(WIDTH)}  # fmt: skip
+
+
+def _faceid(projection: int) -> dict[str, torch.Tensor]:
+    return {"proj.0.weight": _linear(2 * projection, projection), "proj.0.bias": torch.zeros(2 * projection),
+            "proj.2.weight": _linear(_QUERIES * WIDTH, 2 * projection), "proj.2.bias": torch.zeros(_QUERIES * WIDTH),
             "norm.weight": torch.ones(WIDTH), "norm.bias": torch.zeros(WIDTH)}  # fmt: skip
 
 

@@ -26,7 +26,7 @@ _FACE_WIDTHS = {"widths": [4, 8], "blocks": [1, 1], "tail": 4, "embedding": 16}
 
 
 def write_tiny_portrait(folder: Path) -> Path:
-    """Write the bundle: generators A (image_embeds) and B (penultimate) and one that reads no tap of the encoder."""
+    """Write the bundle: generators A (image_embeds) and B (penultimate) and C (normed_embedding of a network)."""
     tiny_model().half().save_pretrained(folder / "image_encoder")
     _write_text(folder)
     torch.manual_seed(2)
@@ -42,7 +42,7 @@ def write_tiny_portrait(folder: Path) -> Path:
     DDIMScheduler(clip_sample=False, prediction_type="v_prediction", steps_offset=1).save_pretrained(
         folder / "scheduler"
     )
-    for number, (name, kind) in enumerate((("a", "base"), ("b", "plus"))):
+    for number, (name, kind) in enumerate((("a", "base"), ("b", "plus"), ("c", "faceid"))):
         _write_generator(folder / name, kind, number)
     _write_judges(folder)
     write_face_encoder(folder / "face_encoder.onnx", 5)
@@ -113,7 +113,7 @@ def _write_generator(folder: Path, kind: str, seed: int) -> None:
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         cross_attention_dim=WIDTH, norm_num_groups=2,
     )  # fmt: skip
-    weights = adapter_weights(unet, kind, hidden=16, projection=12)
+    weights = adapter_weights(unet, kind, hidden=16, projection=8 if kind == "faceid" else 12)
     unet.half().save_pretrained(folder / "unet")
     save_file({name: tensor.half() for name, tensor in weights.items()}, folder / "ip_adapter.safetensors")
 

@@ -31,11 +31,26 @@ def foreign_files(folder: Path) -> list[Path]:
     """What lies in an output folder and is not ireu's; a folder with anything like that is never replaced."""
     if not folder.is_dir():
         return []
-    ours = {folder / name for name in FOLDER_FILES}
+    ours = {folder / name for name in FOLDER_FILES} | _exported(folder)
     pictures = [folder / name for name in (GRIDS, IMAGES) if (folder / name).is_dir()]
     inside = [path for place in pictures for path in place.iterdir()]
     foreign = [path for path in folder.iterdir() if path not in ours and path not in pictures]
     return foreign + [path for path in inside if path.suffix != ".png" and path.name != "index.csv"]
+
+
+def _exported(folder: Path) -> set[Path]:
+    """Networks that the record of an export lists; they have the names that they came with."""
+    record = folder / EXPORT_MANIFEST_NAME
+    if not record.is_file():
+        return set()
+    try:
+        manifest = parse_manifest(record.read_bytes(), record.name)
+        networks = [output for output in manifest.outputs if output.name.endswith(".onnx")]
+        for output in networks:
+            check_record(output, folder)
+    except (ArtifactError, OSError):
+        return set()
+    return {folder / output.name for output in networks}
 
 
 def manifest_path(artifact: Path) -> Path:

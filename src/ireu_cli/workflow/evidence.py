@@ -92,4 +92,5 @@ def _mean(lens: Lens, photos: list[Photo]) -> Tensor | float:
 def _relative(original: Tensor, edited: Tensor, origin: Tensor | float = 0.0) -> Tensor:
     change: Tensor = torch.linalg.vector_norm((edited - original).flatten(1), dim=1)
     size: Tensor = torch.linalg.vector_norm((original - origin).flatten(1), dim=1)
-    return change / size
+    # A network without biases gives zeros for a blank picture, and what does not change has not changed.
+    return torch.where(change == 0, change, change / size)

@@ -1,0 +1,304 @@
+"""Face-embedding networks in ONNX as encoders: loading, and the four commands on drawn people."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from insightface.model_zoo.arcface_onnx import ArcFaceONNX
+from onnx import TensorProto, helper, numpy_helper
+
+from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.faces.align import crop_face, cropped_landmarks, template_points
+from ireu_cli.models.encoders import null_features
+from ireu_cli.models.face_encoder import FaceEncoder, load_face_encoder, with_gates
+from ireu_cli.models.onnx_gates import Gates
+from ireu_cli.params import ARCFACE_LANDMARKS
+from ireu_cli.store.artifacts import read_delta, write_delta
+from ireu_cli.values import GateLedger, RgbImage, WeightDelta
+from tests.conftest import Run, run_ireu
+from tests.drawn.face_network import write_face_network
+from tests.tiny_portrait import write_face_encoder
+
+FEATURES = ("--set", "attacks.suite=flip,grey,average,pgd,relearn", "--set", "pictures.generators=none")
+
+
+def write_network(path: Path, *, prepares: bool = False, shape: Sequence[Any] = ("n", 3, 112, 112)) -> Path:
+    """A random embedder, coarse enough to see who is drawn: 112 px to 48 numbers; `prepares`: scales its own pixels."""
+    rng = np.random.default_rng(0)
+    parts = {
+        "kernel": rng.standard_normal((12, 3, 14, 14)).astype(np.float32) / 24,
+        "matrix": rng.standard_normal((12 * 64, 48)).astype(np.float32) / 24,
+        "middle": np.array(127.5, np.float32),
+        "scale": np.array(1 / 127.5, np.float32),
+    }
+    first = [
+        helper.make_node("Sub", ["face", "middle"], ["centred"], name="Sub_0"),
+        helper.make_node("Mul", ["centred", "scale"], ["scaled"], name="Mul_1"),
+    ]
+    nodes = [
+        *(first if prepares else []),
+        helper.make_node(
+            "Conv", ["scaled" if prepares else "face", "kernel"], ["map"], strides=[14, 14], name="Conv_2"
+        ),
+        helper.make_node("Tanh", ["map"], ["bent"], name="Tanh_3"),
+        helper.make_node("Flatten", ["bent"], ["flat"], name="Flatten_4"),
+        helper.make_node("MatMul", ["flat", "matrix"], ["embedding"], name="MatMul_5"),
+    ]
+    used = {name: value for name, value in parts.items() if prepares or name in {"kernel", "matrix"}}
+    graph = helper.make_graph(
+        nodes,
+        "random",
+        [helper.make_tensor_value_info("face", TensorProto.FLOAT, list(shape))],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [shape[0], 48])],
+        [numpy_helper.from_array(value, name) for name, value in used.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def load(path: Path, landmarks: tuple[float, ...] = ARCFACE_LANDMARKS) -> FaceEncoder:
+    return load_face_encoder(path, landmarks, "cpu")
+
+
+def faces(count: int, side: int = 112) -> list[RgbImage]:
+    return list(np.random.default_rng(1).integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("prepares", [False, True])
+def test_embeddings_are_insightfaces(tmp_path: Path, prepares: bool) -> None:
+    path = write_network(tmp_path / "net.onnx", prepares=prepares)
+    theirs, ours = ArcFaceONNX(str(path)), load(path)
+    assert (ours.mean, ours.std) == (theirs.input_mean, theirs.input_std)
+    pictures = faces(3)
+    # insightface takes BGR, and aligned faces as they are.
+    wanted = theirs.get_feat([np.ascontiguousarray(face[:, :, ::-1]) for face in pictures])
+    found = ours.embed(ours.pixels(pictures), "embedding")
+    torch.testing.assert_close(found, torch.from_numpy(wanted), rtol=1e-4, atol=1e-4)
+    unit = ours.embed(ours.pixels(pictures), "normed_embedding")
+    torch.testing.assert_close(unit, found / found.norm(dim=1, keepdim=True))
+
+
+def test_faces_are_aligned_by_the_landmarks_given(tmp_path: Path) -> None:
+    landmarks = cropped_landmarks(0.6)
+    encoder = load(write_network(tmp_path / "net.onnx"), landmarks)
+    picture = faces(1, 200)[0]
+    crop, moved = crop_face(picture, template_points(landmarks, picture), 112, 0.0)
+    np.testing.assert_allclose(moved, template_points(ARCFACE_LANDMARKS, crop), atol=0.01)
+    wanted = (torch.from_numpy(crop.astype(np.float32)).permute(2, 0, 1) - 127.5) / 127.5
+    torch.testing.assert_close(encoder.pixels([picture])[0], wanted)
+    assert encoder.preprocessing != load(write_network(tmp_path / "net.onnx")).preprocessing
+
+
+def test_the_fingerprint_follows_weights_and_operators_not_the_file(tmp_path: Path) -> None:
+    first = load(write_network(tmp_path / "net.onnx")).fingerprint
+    network = onnx.load(tmp_path / "net.onnx")
+    for tensor in network.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        tensor.ClearField("raw_data")
+        tensor.float_data.extend(values.flatten().tolist())
+    network.producer_name = "somebody else"
+    onnx.save(network, tmp_path / "other.onnx")
+    assert load(tmp_path / "other.onnx").fingerprint == first
+    network.graph.initializer[0].float_data[0] += 0.5
+    onnx.save(network, tmp_path / "changed.onnx")
+    assert load(tmp_path / "changed.onnx").fingerprint != first
+    network = onnx.load(tmp_path / "net.onnx")
+    network.graph.node[1].op_type = "Sigmoid"
+    onnx.save(network, tmp_path / "bent.onnx")
+    assert load(tmp_path / "bent.onnx").fingerprint != first
+
+
+def test_the_null_embedding_is_zeros(tmp_path: Path) -> None:
+    encoder = load(write_network(tmp_path / "net.onnx"))
+    assert encoder.embed(encoder.null_pixels(), "embedding").abs().sum() > 0
+    for tap in ("embedding", "normed_embedding"):
+        assert torch.equal(null_features(encoder, tap), torch.zeros(48))
+
+
+def test_what_is_no_face_network_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("not a network")
+    with pytest.raises(ModelError, match=r"text.onnx is not an ONNX network"):
+        load(tmp_path / "text.onnx")
+    with pytest.raises(ModelError, match="does not exist"):
+        load(tmp_path / "nothing.onnx")
+    with pytest.raises(ModelError, match="takes an input of the shape"):
+        load(write_network(tmp_path / "wide.onnx", shape=("n", 3, "h", "w")))
+    network = onnx.load(write_network(tmp_path / "net.onnx"))
+    network.graph.output.append(helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["n", None]))
+    onnx.save(network, tmp_path / "two.onnx")
+    with pytest.raises(ModelError, match="1 inputs and 2 outputs"):
+        load(tmp_path / "two.onnx")
+    network = onnx.load(tmp_path / "net.onnx")
+    network.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.full((768, 48), np.inf, np.float32), "matrix"))
+    onnx.save(network, tmp_path / "infinite.onnx")
+    with pytest.raises(ModelError, match="not finite"):
+        load(tmp_path / "infinite.onnx")
+
+
+def test_a_delta_of_another_kind_or_width_is_refused(tmp_path: Path) -> None:
+    encoder = load(write_network(tmp_path / "net.onnx"))
+    with pytest.raises(ArtifactError, match="ONNX network"):
+        with_gates(encoder, WeightDelta({"visual_projection.weight": torch.zeros(2, 2)}))
+    narrow = Gates(torch.ones(1, 8), torch.ones(1), torch.ones(1, 8), 0.2)
+    with pytest.raises(ArtifactError, match="8 features, the network has 48"):
+        with_gates(encoder, WeightDelta(narrow.tensors()))
+    broken = narrow.tensors() | {"gates.thresholds": torch.ones(2)}
+    with pytest.raises(ArtifactError, match="do not fit each other"):
+        with_gates(encoder, WeightDelta(broken))
+    none = Gates(torch.empty(0, 48), torch.empty(0), torch.empty(0, 48), 0.2)
+    assert with_gates(encoder, WeightDelta(none.tensors())).fingerprint == encoder.fingerprint
+
+
+def test_a_ledger_of_gates_comes_back_from_its_file(tmp_path: Path) -> None:
+    ledger = GateLedger(4, ("A", "B"), (2, 0), torch.randn(2, 5), torch.randn(2), torch.randn(2, 5), 0.3)
+    path = tmp_path / "delta.safetensors"
+    write_delta(path, WeightDelta({"gates.rise": torch.ones(1)}, ledger))
+    found = read_delta(path).ledger
+    assert isinstance(found, GateLedger)
+    assert (found.capacity, found.cases, found.slots, found.rise) == (4, ("A", "B"), (2, 0), 0.3)
+    for name in ("weights", "thresholds", "changes"):
+        assert torch.equal(getattr(found, name), getattr(ledger, name))
+
+
+@pytest.fixture(scope="module")
+def located(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn people with a second target folder, a network, and a mask of all features; tests must not change it."""
+    folder = tmp_path_factory.mktemp("face") / "demo"
+    shutil.copytree(samples, folder)
+    second = sorted((folder / "others").iterdir())[-1]
+    (folder / "more").mkdir()
+    second.rename(folder / "more" / second.name)
+    write_face_network(folder / "net.onnx")
+    text = (folder / "ireu.toml").read_text()
+    text = text.replace('source = "encoder"', 'source = "net.onnx"').replace('"pooled"', '"embedding"')
+    (folder / "ireu.toml").write_text(text)
+    assert run_ireu("locate", "--method", "all", cwd=folder).code == 0
+    return folder
+
+
+@pytest.fixture
+def place(located: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "demo"
+    shutil.copytree(located, folder)
+    return folder
+
+
+def unlearn(folder: Path, *more: str, mask: bool = True) -> Run:
+    # The network is coarse, and takes a cropped photo for somebody else's; 240 retained photos resolve no lower rate.
+    keys = ("people=3", "copies=flip", "false_alarms=0.2", "max_false_alarm=0.05")
+    sets = [part for key in keys for part in ("--set", f"gated.{key}")]
+    given = ("--mask", "mask.pt", "--method", "gated", *sets) if mask else ()
+    return run_ireu("unlearn", *given, *more, cwd=folder)
+
+
+def manifest(folder: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return found
+
+
+def test_the_whole_job(place: Path) -> None:
+    done = unlearn(place)
+    assert done.code == 0, done.err
+    assert "InstantID" in done.err
+    told = manifest(place, "delta.safetensors")["metrics"]
+    assert told["reach"] == {"taps": ["embedding", "normed_embedding"], "missed": []}
+    assert told["places"] == {"taken": 1, "all": 3}
+    verified = run_ireu("verify", "--delta", "delta.safetensors", *FEATURES, cwd=place)
+    assert verified.code in {0, 4}, verified.err
+    assert "gives no gradients: pgd, relearn" in verified.err
+    report = json.loads((place / "report" / "report.json").read_text())
+    found = {c["name"]: c for c in report["criteria"]}
+    assert found["match_unseen"]["found"] == 0
+    assert found["retained_similarity"]["found"] > 0.97
+    assert any("gives no gradients" in line for line in report["not_measured"])
+    exported = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", cwd=place)
+    assert exported.code == 0, exported.err
+    assert sorted(path.name for path in (place / "out").iterdir()) == ["ireu.json", "net.onnx"]
+    metrics = json.loads((place / "out" / "ireu.json").read_text())["metrics"]
+    assert metrics["edited_encoder"] == load(place / "out" / "net.onnx").fingerprint
+    assert metrics["verified_again"]["criteria"]["match_unseen"] == 0
+    before, after = ArcFaceONNX(str(place / "net.onnx")), ArcFaceONNX(str(place / "out" / "net.onnx"))
+    assert (before.input_mean, before.output_names) == (after.input_mean, after.output_names)
+    # Again into the same folder, and not over somebody's own file.
+    assert run_ireu("export", "--delta", "delta.safetensors", "-o", "out", "--force", cwd=place).code == 0
+    (place / "out" / "other.onnx").write_bytes(b"")
+    refused = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", "--force", cwd=place)
+    assert (refused.code, "did not write" in refused.err) == (3, True)
+
+
+def test_requests_add_up_and_are_withdrawn_bit_for_bit(place: Path) -> None:
+    assert unlearn(place, "--set", "record.case_id=A", "-o", "one.safetensors").code == 0
+    more = ("--targets", "more", "--set", "record.case_id=B")
+    assert unlearn(place, *more, "--onto", "one.safetensors", "-o", "two.safetensors").code == 0
+    original = load(place / "net.onnx").fingerprint
+    both = read_delta(place / "two.safetensors")
+    assert len(both.tensors["gates.weights"]) == 2
+    without = ("--onto", "two.safetensors", "--withdraw", "B", "-o", "back.safetensors")
+    assert unlearn(place, *without, mask=False).code == 0
+    assert (place / "back.safetensors").read_bytes() == (place / "one.safetensors").read_bytes()
+    last = ("--onto", "back.safetensors", "--withdraw", "A", "-o", "none.safetensors")
+    assert unlearn(place, *last, mask=False).code == 0
+    encoder = load(place / "net.onnx")
+    assert with_gates(encoder, both).fingerprint != original
+    assert with_gates(encoder, read_delta(place / "none.safetensors")).fingerprint == original
+
+
+def test_the_same_request_has_the_same_bytes(place: Path) -> None:
+    assert unlearn(place, "-o", "one.safetensors").code == 0
+    shutil.rmtree(place / ".ireu" / "features")
+    assert unlearn(place, "-o", "two.safetensors").code == 0
+    assert (place / "one.safetensors").read_bytes() == (place / "two.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("method", ["swap", "variance"])
+def test_features_of_a_network_can_be_located(place: Path, method: str) -> None:
+    done = run_ireu("locate", "--method", method, "-o", "other.pt", cwd=place)
+    assert done.code == 0, done.err
+    assert manifest(place, "other.pt")["metrics"]["features"] == 48
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("unlearn", "--mask", "mask.pt", "--method", "ireu", "-o", "x"), "needs gradients"),
+        (("locate", "--tap", "pooled", "-o", "x"), "has no tap pooled"),
+        (("locate", "--encoder", "encoder", "-o", "x"), "is not an .onnx file"),
+        (("locate", "--set", "encoder.dtype=float16", "-o", "x"), "runs in the precision"),
+        (("locate", "--encoder", "ireu.toml", "-o", "x"), "is not an .onnx file"),
+    ],
+)
+def test_what_a_network_cannot_do_is_refused(place: Path, arguments: tuple[str, ...], words: str) -> None:
+    done = run_ireu(*arguments, cwd=place)
+    assert (done.code, words in done.err) == (3, True), done.err
+
+
+def test_an_export_of_another_kind_is_refused(place: Path) -> None:
+    assert unlearn(place).code == 0
+    for more, words in ((("--format", "clip-folder"), "Use --format onnx"), (("--dtype", "float16"), "precision")):
+        done = run_ireu("export", "--delta", "delta.safetensors", *more, "-o", "out", cwd=place)
+        assert (done.code, words in done.err) == (3, True), done.err
+    assert not (place / "out").exists()
+
+
+def test_a_bundle_draws_with_the_generator_that_reads_the_network(place: Path, portrait: Path, tmp_path: Path) -> None:
+    write_face_encoder(portrait / "face_encoder.onnx", 5)
+    base = ("--encoder", str(portrait), "--tap", "normed_embedding")
+    assert run_ireu("locate", *base, "--method", "all", "-o", "b.pt", cwd=place).code == 0
+    done = run_ireu("unlearn", "--mask", "b.pt", "--method", "gated", "-o", "b.safetensors", cwd=place)
+    assert done.code == 0, done.err
+    few = ("pictures.people=2", "pictures.look_alikes=1", "pictures.photos=1", "pictures.seeds=1",
+           "pictures.target_photos=1", "attacks.suite=flip,prompts", "judges.min_recognisers=1")  # fmt: skip
+    sets = [part for text in few for part in ("--set", text)]
+    verified = run_ireu("verify", "--delta", "b.safetensors", *sets, "-o", "drawn", "--keep-images", cwd=place)
+    assert verified.code in {0, 4, 5}, verified.err
+    report = json.loads((place / "drawn" / "report.json").read_text())
+    assert {f["generator"] for f in report["figures"]} == {None, "C"}
+    assert report["record"]["systems_covered"] == ["generator C (normed_embedding)"]
+    rows = (place / "drawn" / "images" / "index.csv").read_text()
+    assert "C," in rows
