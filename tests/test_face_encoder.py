@@ -293,10 +293,19 @@ def test_a_bundle_draws_with_the_generator_that_reads_the_network(place: Path, p
     done = run_ireu("unlearn", "--mask", "b.pt", "--method", "gated", "-o", "b.safetensors", cwd=place)
     assert done.code == 0, done.err
     few = ("pictures.people=2", "pictures.look_alikes=1", "pictures.photos=1", "pictures.seeds=1",
-           "pictures.target_photos=1", "attacks.suite=flip,prompts", "judges.min_recognisers=1")  # fmt: skip
+           "pictures.target_photos=1", "attacks.suite=flip,prompts")  # fmt: skip
     sets = [part for text in few for part in ("--set", text)]
+    # The network may not judge itself, not even saved again by another tool.
+    refused = run_ireu("verify", "--delta", "b.safetensors", *sets, "-o", "drawn", cwd=place)
+    assert (refused.code, "face-encoder is the network that was edited" in refused.err) == (3, True), refused.err
+    network = onnx.load(portrait / "face_encoder.onnx")
+    network.producer_name = "another tool"
+    onnx.save(network, tmp_path / "copy.onnx")
+    copy = json.dumps([{"name": "copy", "model": str(tmp_path / "copy.onnx")}])
+    sets += ["--set", "judges.min_recognisers=1", "--set", f"judges.recognisers={copy}"]
     verified = run_ireu("verify", "--delta", "b.safetensors", *sets, "-o", "drawn", "--keep-images", cwd=place)
     assert verified.code in {0, 4, 5}, verified.err
+    assert "copy is the network that was edited" in verified.err
     report = json.loads((place / "drawn" / "report.json").read_text())
     assert {f["generator"] for f in report["figures"]} == {None, "C"}
     assert report["record"]["systems_covered"] == ["generator C (normed_embedding)"]

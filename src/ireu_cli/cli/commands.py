@@ -157,7 +157,7 @@ def export(
     targets: o.Targets = None,
     retain: o.Retain = None,
     bad_photos: o.BadPhotos = None,
-    format_: Annotated[str | None, typer.Option("--format", help="clip-folder.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help="clip-folder, onnx or auto.")] = None,
     dtype: o.Dtype = None,
     device: o.Device = None,
     run_dir: o.RunDir = None,

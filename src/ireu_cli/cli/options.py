@@ -11,10 +11,17 @@ Set = Annotated[
 ]
 Encoder = Annotated[
     str | None,
-    typer.Option("--encoder", help="portrait-mini, or folder, .safetensors file or hub id of the image encoder."),
+    typer.Option(
+        "--encoder", help="portrait-mini, or folder, .safetensors, .onnx file or hub id of the image encoder."
+    ),
 ]
 Tap = Annotated[
-    str | None, typer.Option("--tap", help="Tensor the generator reads: pooled, image_embeds, penultimate, last.")
+    str | None,
+    typer.Option(
+        "--tap",
+        help="Tensor the generator reads: pooled, image_embeds, penultimate, last; of ArcFace networks embedding, "
+        "normed_embedding.",
+    ),
 ]
 Targets = Annotated[
     Path | None, typer.Option("--targets", help="People to unlearn: DIR/<person>/*.jpg, or DIR/*.jpg for one.")

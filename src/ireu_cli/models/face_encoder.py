@@ -182,6 +182,15 @@ def _prepares_itself(network: Any) -> bool:
     return subtracts and any(name.startswith(("Mul", "_mul")) for name in names)
 
 
+def network_fingerprint(path: Path) -> str:
+    """The fingerprint that a file has as an encoder.
+
+    Raises:
+        ModelError: it is no ONNX network.
+    """
+    return fingerprint_of(load_network(path))
+
+
 def fingerprint_of(network: Any) -> str:
     """SHA-256 (hex) over operators, their attributes and connections, and all tensors; not over the file's layout."""
     from onnx import numpy_helper

@@ -6,6 +6,7 @@ no case of their own, and a vector never depends on which faces kept it company.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class JudgingNet:
 
     Faces are aligned to ArcFace's template with `margin` of its side as room, at `size` px. `fingerprint` (hex) covers
     all that decides a vector, and neither a name nor a path; `network` (hex) the network alone, so that one network
-    described in two ways is known as one. `width` is d.
+    described in two ways is known as one. `width` is d. `file` is where a network in ONNX lies.
     """
 
     name: str
@@ -38,6 +39,7 @@ class JudgingNet:
     margin: float
     width: int
     run: Run
+    file: Path | None = None
 
     def embed(self, faces: Sequence[RgbImage]) -> Tensor:
         """Aligned faces, each uint8 (size, size, 3) -> float32 (n, d): unit vectors.

@@ -5,6 +5,7 @@ import json
 import mmap
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,7 +89,7 @@ def _described(
     network = _file_digest(file)
     decides = params.model_dump(mode="json", exclude={"name", "model"}) | {"size": size, "preprocessing": preprocessing}
     fingerprint = hashlib.sha256(json.dumps([network, decides], sort_keys=True).encode()).hexdigest()
-    return from_network(params.name, fingerprint, network, size, margin, run)
+    return replace(from_network(params.name, fingerprint, network, size, margin, run), file=file)
 
 
 def _file_digest(file: Path) -> str:

@@ -15,10 +15,11 @@ from ireu_cli.faces.insight import pack_recogniser
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.models.clip import fingerprint_of
 from ireu_cli.models.face_check import FaceCheck
+from ireu_cli.models.face_encoder import network_fingerprint
 from ireu_cli.models.judging import JudgingNet, from_embedded
 from ireu_cli.models.onnx_recogniser import from_insight, load_onnx
 from ireu_cli.models.portrait import Bundle
-from ireu_cli.params import RecogniserParams
+from ireu_cli.params import FACE_TAPS, RecogniserParams
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import RgbImage
 from ireu_cli.workflow.judge import Judge, find_landmarks
@@ -156,12 +157,17 @@ def _load(params: RecogniserParams, device: str) -> JudgingNet:
 
 def _partial(net: JudgingNet, judge: Judge, delta: Manifest) -> str | None:
     """Why a recogniser may not judge this delta; None if it may."""
-    if net.network == delta.encoder.fingerprint:
+    if delta.encoder.fingerprint in {net.network, _graph(net, delta)}:
         return f"{net.name} is the network that was edited"
     helped = delta.parameters["locate"]["method"] == "saliency"
     if helped and net.network == fingerprint_of(judge.recogniser.net.state_dict()):
         return f"{net.name} helped to make the mask (locate.method = saliency)"
     return None
+
+
+def _graph(net: JudgingNet, delta: Manifest) -> str | None:
+    """What an ONNX recogniser would be called as an encoder, where the edited encoder is such a network."""
+    return None if net.file is None or delta.encoder.tap not in FACE_TAPS else network_fingerprint(net.file)
 
 
 def _sight(rows: Sequence[Tensor]) -> Sight:
