@@ -24,7 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "runtime": {"errors"},
     "maths": {"errors", "values", "maths"},
     "faces": {"errors", "params", "values", "faces"},
-    "models": {"errors", "params", "values", "models"},
+    "models": {"errors", "params", "values", "faces", "models"},
     "store": {"errors", "params", "values", "manifest", "store"},
     "features": {"errors", "params", "values", "faces", "models", "store"},
     "steps": {"errors", "params", "values", "report", "runtime", "maths", "models", "steps"},

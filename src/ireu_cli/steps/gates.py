@@ -4,8 +4,8 @@ What `steps.gated` does inside a transformer block is done here on the output it
 embedding at length one, so that it is the same for both taps. Requests take slots and can be taken out again.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,21 +16,49 @@ from ireu_cli.steps.gated import Found, Rows, free_slots, with_thresholds
 from ireu_cli.values import GateLedger, WeightDelta
 
 
+@dataclass(frozen=True)
+class EmbeddingStatistics:
+    """What retained photos say: sums over their embeddings at length one, and the null images' (k, d)."""
+
+    people: PeopleSums
+    nulls: Tensor
+
+    @property
+    def average(self) -> Tensor:
+        """The mean of people: float64 (d,)."""
+        return self.people.mean()
+
+
+def summarise_embeddings(people: Iterable[Tensor], views: Iterable[Tensor], nulls: Tensor) -> EmbeddingStatistics:
+    """Put together what requests need, one person at a time.
+
+    Args:
+        people: of each person, embeddings at length one, float (n, d).
+        views: of some photos, those of the photo and its changed copies, (v, d).
+        nulls: (k, d), those of the null images.
+    """
+    sums = PeopleSums()
+    for person in people:
+        sums.add_person(person)
+    for copies in views:
+        sums.add_views(copies)
+    return EmbeddingStatistics(sums, nulls)
+
+
 def find_embedded(
-    wanted: Sequence[Tensor], people: PeopleSums, nulls: Tensor, rows: Rows, shrinkage: float, rate: float
+    wanted: Sequence[Tensor], statistics: EmbeddingStatistics, rows: Rows, shrinkage: float, rate: float
 ) -> list[Found]:
-    """Compute the detectors of some people.
+    """Compute the detectors of some people; null images are to score as the mean does.
 
     Args:
         wanted: of each person, the embeddings of photos and changed copies at length one, float (n, d).
-        people: sums over the retained photos' embeddings at length one.
-        nulls: (k, d), those of the null images, which are to score as the mean does.
+        statistics: of the retained photos.
         rows: the retained photos, to set the thresholds on.
         shrinkage: of the covariance within people.
         rate: share of other people's photos that may be taken for a person.
     """
-    mean, whitener = people.mean(), people.whitener(shrinkage)
-    weights = [direction(one.double().mean(0), mean, whitener, nulls.double()) for one in wanted]
+    whitener, nulls = statistics.people.whitener(shrinkage), statistics.nulls.double()
+    weights = [direction(one.double().mean(0), statistics.average, whitener, nulls) for one in wanted]
     return with_thresholds(weights, wanted, rows, rate)
 
 

@@ -7,10 +7,17 @@ from torch.nn.functional import normalize
 
 from ireu_cli.errors import ArtifactError, CapacityError
 from ireu_cli.features import Item
-from ireu_cli.maths.detector import PeopleSums
 from ireu_cli.params import GatedParams
 from ireu_cli.steps.gated import Found, rate_of
-from ireu_cli.steps.gates import change_of_embedding, compose_gates, enter_gates, find_embedded, open_gates
+from ireu_cli.steps.gates import (
+    EmbeddingStatistics,
+    change_of_embedding,
+    compose_gates,
+    enter_gates,
+    find_embedded,
+    open_gates,
+    summarise_embeddings,
+)
 from ireu_cli.values import FeatureMask, GateLedger, Json, Photo, WeightDelta
 from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
@@ -44,12 +51,13 @@ def unlearn_gates(
     params = session.config.gated
     used = lens.encode(cast.used, "--retain", "retained photos")
     photos = used.flat
-    sums = PeopleSums()
-    for person in used.photos:
-        sums.add_person(_unit(lens, [photo.sha256 for photo in person]))
-    for copies in _usable(lens, retained_views(lens, cast.used, params.copies, session.config.seed), "--retain"):
-        sums.add_views(_unit(lens, copies))
-    _check(sums, mask, lens)
+    views = _usable(lens, retained_views(lens, cast.used, params.copies, session.config.seed), "--retain")
+    statistics = summarise_embeddings(
+        (_unit(lens, [photo.sha256 for photo in person]) for person in used.photos),
+        (_unit(lens, copies) for copies in views),
+        normalize(lens.null_features(), dim=1),
+    )
+    _check(statistics, mask, lens)
     wanted = [_wanted(lens, person, params) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
     rate = rate_of(params, places)
@@ -59,12 +67,11 @@ def unlearn_gates(
             yield _unit(lens, [photo.sha256 for photo in photos[start : start + _PIECE]])
 
     with session.timed("solve"):
-        nulls = normalize(lens.null_features(), dim=1)
-        found = find_embedded([every for every, _ in wanted], sums, nulls, rows, params.shrinkage, rate)
-        changes = [change_of_embedding(own, sums.mean(), mask.mask, params.gain) for _, own in wanted]
+        found = find_embedded([every for every, _ in wanted], statistics, rows, params.shrinkage, rate)
+        changes = [change_of_embedding(own, statistics.average, mask.mask, params.gain) for _, own in wanted]
         ledger = onto or open_gates(places, len(mask.mask), params.rise)
         delta = compose_gates(enter_gates(ledger, [case] * len(wanted), found, changes))
-    return delta, _summary(delta, sums, found, rate)
+    return delta, _summary(delta, statistics, found, rate)
 
 
 def _unit(lens: Lens, keys: Sequence[str]) -> Tensor:
@@ -86,28 +93,30 @@ def _wanted(lens: Lens, person: Sequence[Photo], params: GatedParams) -> tuple[T
     return _unit(lens, [key for photo in views for key in photo]), _unit(lens, [photo[0] for photo in views])
 
 
-def _check(sums: PeopleSums, mask: FeatureMask, lens: Lens) -> None:
-    width = len(sums.mean())
+def _check(statistics: EmbeddingStatistics, mask: FeatureMask, lens: Lens) -> None:
+    width, photos = len(statistics.average), statistics.people.photos
     if width != len(mask.mask):
         raise ArtifactError(
             f"The mask has {len(mask.mask)} features, the tap {lens.tap} has {width}",
             "Run `ireu locate` for this encoder and tap",
         )
-    if sums.photos < FEWEST:
+    if photos < FEWEST:
         raise CapacityError(
-            f"{sums.photos} photos of other people say too little of who else looks like a target",
+            f"{photos} photos of other people say too little of who else looks like a target",
             "Add people to the --retain folder, or lower data.retain_holdout",
         )
 
 
-def _summary(delta: WeightDelta, sums: PeopleSums, found: Sequence[Found], rate: float) -> dict[str, Json]:
+def _summary(
+    delta: WeightDelta, statistics: EmbeddingStatistics, found: Sequence[Found], rate: float
+) -> dict[str, Json]:
     assert delta.ledger is not None  # noqa: S101 - `compose_gates` keeps it
     return {
         "edit_site": "output",
         "places": {"taken": len(delta.ledger.slots), "all": delta.ledger.capacity},
         "false_alarm_rate_each": rate,
-        "retained_photos": sums.photos,
-        "spread_within_people": sums.labelled,
+        "retained_photos": statistics.people.photos,
+        "spread_within_people": statistics.people.labelled,
         "people": people_found(found),
         "tensors_changed": len(delta.tensors),
     }
