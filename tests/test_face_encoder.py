@@ -239,6 +239,10 @@ def test_requests_add_up_and_are_withdrawn_bit_for_bit(place: Path) -> None:
     original = load(place / "net.onnx").fingerprint
     both = read_delta(place / "two.safetensors")
     assert len(both.tensors["gates.weights"]) == 2
+    assert unlearn(place, *more, "-o", "apart.safetensors").code == 0
+    merge = ("--onto", "one.safetensors", "--merge", "apart.safetensors", "-o", "merged.safetensors")
+    assert unlearn(place, *merge, mask=False).code == 0
+    assert (place / "merged.safetensors").read_bytes() == (place / "two.safetensors").read_bytes()
     without = ("--onto", "two.safetensors", "--withdraw", "B", "-o", "back.safetensors")
     assert unlearn(place, *without, mask=False).code == 0
     assert (place / "back.safetensors").read_bytes() == (place / "one.safetensors").read_bytes()

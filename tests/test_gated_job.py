@@ -147,6 +147,37 @@ class TestRequests:
         assert isinstance(other, Ledger)
         assert torch.equal(ledger.rows[1], other.rows[0])
 
+    def test_deltas_made_apart_are_merged_as_if_made_together(self, two: Path) -> None:
+        base = ("--targets", "more", "--set", "record.case_id=B")
+        assert unlearn(two, *base, "-o", "apart.safetensors").code == 0
+        merge = ("--onto", "one.safetensors", "--merge", "apart.safetensors", "-o", "merged.safetensors")
+        done = unlearn(two, *merge, mask=False)
+        assert done.code == 0, done.err
+        assert (two / "merged.safetensors").read_bytes() == (two / "two.safetensors").read_bytes()
+        told, together = manifest(two, "merged.safetensors"), manifest(two, "two.safetensors")
+        assert told["metrics"]["requests"] == together["metrics"]["requests"]
+        assert told["metrics"]["places"] == {"taken": 2, "all": 3}
+        found, wanted = (sorted(p["photos"] for p in one["targets"]) for one in (told, together))
+        assert found == wanted
+        assert unlearn(two, *merge, "--json", mask=False).json["reused"] is True
+        # Withdrawing from it leaves the first alone, as ever.
+        back = ("--onto", "merged.safetensors", "--withdraw", "B", "-o", "back.safetensors")
+        assert unlearn(two, *back, mask=False).code == 0
+        assert (two / "back.safetensors").read_bytes() == (two / "one.safetensors").read_bytes()
+
+    def test_deltas_that_do_not_fit_are_not_merged(self, two: Path) -> None:
+        base = ("--targets", "more", "--set", "record.case_id=B")
+        assert unlearn(two, *base, "--set", "gated.people=4", "-o", "four.safetensors").code == 0
+        for other, words in (
+            ("four", "do not reserve the same places"),
+            ("two", "request called A"),
+            ("no", "no.safe"),
+        ):
+            merge = ("--onto", "one.safetensors", "--merge", f"{other}.safetensors", "-o", "x.safetensors")
+            done = unlearn(two, *merge, mask=False)
+            assert (done.code, words in done.err) == (3, True), done.err
+        assert not (two / "x.safetensors").exists()
+
     def test_withdrawing_the_last_leaves_the_first_bit_for_bit(self, two: Path) -> None:
         done = unlearn(two, "--onto", "two.safetensors", "--withdraw", "B", "-o", "back.safetensors", mask=False)
         assert done.code == 0, done.err
@@ -197,7 +228,16 @@ def test_other_methods_keep_no_requests(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--withdraw", "A"), ("--mask", "mask.pt", "--onto", "d.safetensors", "--withdraw", "A"), ()]
+    "arguments",
+    [
+        ("--withdraw", "A"),
+        ("--mask", "mask.pt", "--onto", "d.safetensors", "--withdraw", "A"),
+        ("--merge", "d.safetensors"),
+        ("--mask", "mask.pt", "--onto", "d.safetensors", "--merge", "e.safetensors"),
+        ("--onto", "d.safetensors", "--merge", "e.safetensors", "--withdraw", "A"),
+        ("--onto", "d.safetensors", "--merge", "delta.safetensors"),
+        (),
+    ],
 )
 def test_flags_that_do_not_go_together_are_usage_errors(arguments: tuple[str, ...], place: Path) -> None:
     assert run_ireu("unlearn", *arguments, cwd=place).code == 2

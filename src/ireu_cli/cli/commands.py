@@ -62,6 +62,7 @@ def locate(
 def unlearn(
     mask: o.Mask = None,
     onto: o.Onto = None,
+    merge: o.Merge = None,
     withdraw: o.Withdraw = None,
     config: o.Config = None,
     set_: o.Set = None,
@@ -88,7 +89,8 @@ def unlearn(
 ) -> None:
     """Remove the targets from the encoder and write the change of its weights as a delta.
 
-    With --withdraw, no mask and no photos are needed: the delta is that of --onto without the request.
+    With --merge or --withdraw, no mask and no photos are needed: the delta is that of --onto with the requests of
+    others, or without some of its own.
     """
     flags = (
         _data(targets, retain, faces, max_photos, bad_photos)
@@ -103,7 +105,7 @@ def unlearn(
     )
     execute(
         "unlearn", mask, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose,
-        onto=onto, withdraw=withdraw or (),
+        onto=onto, merge=merge or (), withdraw=withdraw or (),
     )  # fmt: skip
 
 

@@ -44,6 +44,10 @@ Verbose = Annotated[
 ]
 Mask = Annotated[Path | None, typer.Option("--mask", help="The mask that `ireu locate` wrote.")]
 Onto = Annotated[Path | None, typer.Option("--onto", help="Earlier delta of the method gated whose requests are kept.")]
+Merge = Annotated[
+    list[Path] | None,
+    typer.Option("--merge", help="Delta whose requests are added to those of --onto; repeatable."),
+]
 Withdraw = Annotated[
     list[str] | None, typer.Option("--withdraw", metavar="CASE", help="Take a request out of --onto; repeatable.")
 ]

@@ -31,6 +31,7 @@ def execute(
     quiet: bool,
     verbose: bool,
     onto: Path | None = None,
+    merge: Sequence[Path] = (),
     withdraw: Sequence[str] = (),
 ) -> None:
     """Resolve the configuration, run the step, print the result; `verify` exits with its outcome's code.
@@ -43,17 +44,17 @@ def execute(
     out = Path(os.path.normpath(out))
     if not out.name:
         raise UsageError(f"The output {out} has no name of its own", "Name a file or folder with --out")
-    if any(given is not None and out.absolute() == given.absolute() for given in (parent, onto)):
+    if any(given is not None and out.absolute() == given.absolute() for given in (parent, onto, *merge)):
         raise UsageError(f"The output {out} is the input", "Name another file with --out")
     if command == "unlearn":
-        _check_unlearn(parent, onto, withdraw)
+        _check_unlearn(parent, onto, merge, withdraw)
     terminal = Terminal(quiet=quiet, verbose=verbose)
     resolved = load_config(
         config, os.environ, parse_sets(sets or []) | {k: v for k, v in flags.items() if v is not None}
     )
     terminal.sources(resolved)
     try:
-        result = _workflow(command, resolved, terminal, parent, out, force, onto, withdraw)()
+        result = _workflow(command, resolved, terminal, parent, out, force, onto, merge, withdraw)()
     except OSError as error:
         raise UserError(
             f"The system refused a file or folder ({error.strerror or type(error).__name__})",
@@ -82,11 +83,14 @@ def parse_sets(sets: Sequence[str]) -> dict[str, str]:
     return {key.strip(): value for key, _, value in pairs}
 
 
-def _check_unlearn(mask: Path | None, onto: Path | None, withdraw: Sequence[str]) -> None:
-    """`unlearn` needs a mask, or a delta to withdraw from, and not both."""
-    if withdraw and (onto is None or mask is not None):
-        raise UsageError("--withdraw takes a request out of a delta", "Name the delta with --onto, and no --mask")
-    if not withdraw and mask is None:
+def _check_unlearn(mask: Path | None, onto: Path | None, merge: Sequence[Path], withdraw: Sequence[str]) -> None:
+    """`unlearn` needs a mask, or a delta to merge with others or to withdraw from, and one of the three."""
+    if withdraw and merge:
+        raise UsageError("--merge and --withdraw are two steps", "Give one of them at a time")
+    for flag, words, given in (("--withdraw", "takes a request out of", withdraw), ("--merge", "adds to", merge)):
+        if given and (onto is None or mask is not None):
+            raise UsageError(f"{flag} {words} a delta", "Name the delta with --onto, and no --mask")
+    if not withdraw and not merge and mask is None:
         raise UsageError("No mask is given", "Name the one that `ireu locate` wrote with --mask")
 
 
@@ -98,12 +102,17 @@ def _workflow(
     out: Path,
     force: bool,
     onto: Path | None,
+    merge: Sequence[Path],
     withdraw: Sequence[str],
 ) -> Callable[[], "StepResult"]:
     if withdraw and onto is not None:
-        from ireu_cli.workflow.withdraw import run_withdraw
+        from ireu_cli.workflow.requests import run_withdraw
 
         return lambda: run_withdraw(resolved, terminal, onto, withdraw, out, force=force)
+    if merge and onto is not None:
+        from ireu_cli.workflow.requests import run_merge
+
+        return lambda: run_merge(resolved, terminal, onto, merge, out, force=force)
     if command == "locate" or parent is None:
         from ireu_cli.workflow.locate import run_locate
 

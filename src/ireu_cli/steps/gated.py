@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ireu_cli.errors import CapacityError
+from ireu_cli.errors import ArtifactError, CapacityError
 from ireu_cli.maths.detector import PeopleSums, Threshold, direction, threshold_at
 from ireu_cli.maths.room import folded, make_room
 from ireu_cli.maths.soft_step import SoftStep
@@ -219,6 +219,34 @@ def leave(ledger: Ledger, cases: Sequence[str]) -> Ledger:
         rows=ledger.rows[kept],
         biases=ledger.biases[kept],
         columns=ledger.columns[kept],
+    )
+
+
+def join(ledger: Ledger, other: Ledger) -> Ledger:
+    """Add the requests of another ledger, which was made independently, in the order of its slots.
+
+    Raises:
+        ArtifactError: the two reserve different units, or change other weights in different ways.
+        CapacityError: there are not enough slots left.
+    """
+    own, others = ledger.room, other.room
+    rooms = [(own.units, others.units), (own.kept, others.kept), (own.stand_in, others.stand_in)]
+    shared = [(ledger.apparatus.get(name), change) for name, change in other.apparatus.items()]
+    same = ledger.block == other.block and len(ledger.apparatus) == len(other.apparatus)
+    pairs = [*rooms, (ledger.flag, other.flag), *shared]
+    if not same or not all(a is not None and torch.equal(a, b) for a, b in pairs):
+        raise ArtifactError(
+            "The deltas do not reserve the same places: they were made from other retained photos, parameters or masks",
+            "Make one of the requests again with --onto the other delta",
+        )
+    order = sorted(range(len(other.slots)), key=lambda i: other.slots[i])
+    return replace(
+        ledger,
+        cases=(*ledger.cases, *(other.cases[i] for i in order)),
+        slots=(*ledger.slots, *free_slots(ledger, len(order))),
+        rows=torch.cat([ledger.rows, other.rows[order]]),
+        biases=torch.cat([ledger.biases, other.biases[order]]),
+        columns=torch.cat([ledger.columns, other.columns[order]]),
     )
 
 

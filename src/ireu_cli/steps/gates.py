@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ireu_cli.errors import ArtifactError
 from ireu_cli.maths.detector import PeopleSums, direction
 from ireu_cli.models.onnx_gates import Gates
 from ireu_cli.steps.gated import Found, Rows, free_slots, with_thresholds
@@ -108,6 +109,30 @@ def leave_gates(ledger: GateLedger, cases: Sequence[str]) -> GateLedger:
         weights=ledger.weights[kept],
         thresholds=ledger.thresholds[kept],
         changes=ledger.changes[kept],
+    )
+
+
+def join_gates(ledger: GateLedger, other: GateLedger) -> GateLedger:
+    """Add the requests of another ledger, which was made independently, in the order of its slots.
+
+    Raises:
+        ArtifactError: they were made for other numbers of people, or open over other spans.
+        CapacityError: there are not enough slots left.
+    """
+    if (ledger.capacity, ledger.rise, ledger.weights.shape[1]) != (other.capacity, other.rise, other.weights.shape[1]):
+        raise ArtifactError(
+            f"The deltas do not reserve the same places: {ledger.capacity} and {other.capacity}, "
+            f"opening over {ledger.rise:g} and {other.rise:g}",
+            "Make one of the requests again with --onto the other delta",
+        )
+    order = sorted(range(len(other.slots)), key=lambda i: other.slots[i])
+    return replace(
+        ledger,
+        cases=(*ledger.cases, *(other.cases[i] for i in order)),
+        slots=(*ledger.slots, *free_slots(ledger, len(order))),
+        weights=torch.cat([ledger.weights, other.weights[order]]),
+        thresholds=torch.cat([ledger.thresholds, other.thresholds[order]]),
+        changes=torch.cat([ledger.changes, other.changes[order]]),
     )
 
 

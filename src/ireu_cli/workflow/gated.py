@@ -1,6 +1,7 @@
 """`ireu unlearn --method gated`: from photos to a delta in closed form."""
 
 import copy
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -25,11 +26,12 @@ from ireu_cli.steps.gated import (
     compose,
     enter,
     find,
+    join,
     leave,
     open_ledger,
     rate_of,
 )
-from ireu_cli.steps.gates import compose_gates, leave_gates
+from ireu_cli.steps.gates import compose_gates, join_gates, leave_gates
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, Photo, WeightDelta
 from ireu_cli.workflow.gates import FEWEST, people_found
 from ireu_cli.workflow.photos import Cast, Lens
@@ -140,6 +142,20 @@ def withdraw_cases(encoder: ImageEncoder, ledger: Ledger | GateLedger, cases: Se
         return compose_gates(leave_gates(ledger, cases))
     model = need_transformer(encoder, "An edit inside a block").model
     return compose(leave(ledger, cases), MlpSite(ledger.block).weights(model))
+
+
+def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[Ledger | GateLedger]) -> WeightDelta:
+    """The change that the requests of several deltas make together, the first one's in their places.
+
+    Raises:
+        ArtifactError: they do not reserve the same places.
+        CapacityError: there are not enough places.
+    """
+    if gates := [ledger for ledger in ledgers if isinstance(ledger, GateLedger)]:
+        return compose_gates(functools.reduce(join_gates, gates))
+    units = functools.reduce(join, [ledger for ledger in ledgers if isinstance(ledger, Ledger)])
+    model = need_transformer(encoder, "An edit inside a block").model
+    return compose(units, MlpSite(units.block).weights(model))
 
 
 def _apparatus(session: Session, lens: Lens, used: People, mask: FeatureMask, block: int) -> Apparatus:

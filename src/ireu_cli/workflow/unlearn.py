@@ -6,7 +6,6 @@ from time import monotonic
 
 from ireu_cli.config import Resolved
 from ireu_cli.errors import ArtifactError, InterruptedRunError
-from ireu_cli.manifest import PersonRecord
 from ireu_cli.models.encoders import ImageEncoder, need_transformer, reach_in
 from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.onnx_gates import GATE_TENSORS
@@ -17,9 +16,9 @@ from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
 from ireu_cli.workflow.gated import DIRECT, edited_names, unlearn_gated
 from ireu_cli.workflow.gates import unlearn_gates
 from ireu_cli.workflow.photos import Cast, Lens, batch_of, load_cast, photo_reader
+from ireu_cli.workflow.requests import read_earlier, requests_with, union
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 from ireu_cli.workflow.swaps import plan_swaps
-from ireu_cli.workflow.withdraw import read_earlier, requests_with
 
 
 def run_unlearn(
@@ -54,8 +53,8 @@ def run_unlearn(
     case = session.config.record.case_id
     draft = session.draft(
         encoder,
-        targets=_union(theirs, _union(parent.targets, earlier.manifest.targets if earlier else ())),
-        retain=_union(used, parent.retain),
+        targets=union(theirs, union(parent.targets, earlier.manifest.targets if earlier else ())),
+        retain=union(used, parent.retain),
         extra={"case": case, "onto": earlier and earlier.manifest.digest} if is_gated else None,
     )
     with session.run.lock(out):
@@ -172,9 +171,3 @@ def _resume(session: Session, identity: str) -> TrainState | None:
     step = int(str(state["step"]))
     session.talk.note(f"going on from step {step}")
     return TrainState.from_tensors(step, tensors)
-
-
-def _union(first: tuple[PersonRecord, ...], second: tuple[PersonRecord, ...]) -> tuple[PersonRecord, ...]:
-    """Everybody whom locating or unlearning used, so that verification takes none of their photos for unused."""
-    known = {digest for person in first for digest in person.photos}
-    return first + tuple(person for person in second if not known.issuperset(person.photos))

@@ -1,16 +1,17 @@
-"""Requests one after another: a delta that later requests are added to, and requests that are withdrawn from it."""
+"""Requests one after another: a delta that others are added to, deltas that are merged, requests that are withdrawn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ireu_cli.config import Resolved
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.manifest import Manifest, PersonRecord
 from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta, write_manifest
-from ireu_cli.values import GateLedger, Json, Ledger
-from ireu_cli.workflow.gated import withdraw_cases
+from ireu_cli.values import GateLedger, Json, Ledger, WeightDelta
+from ireu_cli.workflow.gated import join_ledgers, withdraw_cases
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 
 
@@ -35,18 +36,21 @@ def read_earlier(session: Session, encoder: ImageEncoder, path: Path) -> Earlier
         raise ConfigError(
             f"The method {config.unlearn.method} cannot add to an earlier delta", "Use --method gated, or drop --onto"
         )
+    return _read(encoder, config.encoder.tap, path, "--onto")
+
+
+def _read(encoder: ImageEncoder, tap: str, path: Path, flag: str) -> Earlier:
     if not path.is_file():
-        raise ArtifactError(f"{path} does not exist", "Name a delta with --onto")
+        raise ArtifactError(f"{path} does not exist", f"Name a delta with {flag}")
     manifest = read_manifest(manifest_path(path))
     if manifest.encoder.fingerprint != encoder.fingerprint:
         raise ModelError(
             f"The encoder has fingerprint {encoder.fingerprint}, but {path} is for {manifest.encoder.fingerprint}",
-            "Name a delta of the same encoder with --onto",
+            f"Name a delta of the same encoder with {flag}",
         )
-    if manifest.encoder.tap != config.encoder.tap:
+    if manifest.encoder.tap != tap:
         raise ArtifactError(
-            f"{path} is for the tap {manifest.encoder.tap}, the mask for {config.encoder.tap}",
-            "Locate for the tap of the earlier delta",
+            f"{path} is for the tap {manifest.encoder.tap}, and {tap} is edited", "Use deltas and masks of one tap"
         )
     return Earlier(manifest, _ledger(path))
 
@@ -63,6 +67,42 @@ def requests_with(earlier: Earlier | None, case: str, people: Sequence[PersonRec
             f"The earlier delta has a request called {case} already", "Give this one another record.case_id"
         )
     return known | {case: [digest for person in people for digest in person.photos]}
+
+
+def run_merge(
+    resolved: Resolved, talk: Talk, onto: Path, others: Sequence[Path], out: Path, *, force: bool
+) -> StepResult:
+    """Add the requests of deltas that were made independently to those of `onto`.
+
+    Raises:
+        IreuError: whatever is wrong with configuration, encoder, deltas or output, or they do not fit each other.
+    """
+    session = open_session("unlearn", resolved, talk, force=force, parent=onto)
+    parent = check_parent(session, "unlearn")
+    encoder = session.encoder(dtype="float32")
+    tap = session.config.encoder.tap
+    added = [_read(encoder, tap, path, "--merge") for path in others]
+    requests, people, retain = dict(parent.metrics["requests"]), parent.targets, parent.retain
+    for path, other in zip(others, added, strict=True):
+        if other.manifest.key != parent.key:
+            raise ArtifactError(
+                f"{path} was made in another run folder, whose photos cannot be told from those of {onto}",
+                "Make requests that are to be merged with the same --run-dir",
+            )
+        if twice := sorted(requests.keys() & other.manifest.metrics["requests"].keys()):
+            raise ConfigError(f"Two deltas have a request called {twice[0]}", "Give each another record.case_id")
+        requests |= other.manifest.metrics["requests"]
+        people, retain = union(people, other.manifest.targets), union(retain, other.manifest.retain)
+    draft = session.draft(
+        encoder, targets=people, retain=retain, extra={"merged": [one.manifest.digest for one in added]}
+    )
+    with session.run.lock(out):
+        if (done := session.already_done(draft, manifest_path(out), out)) is not None:
+            return StepResult(out, done, reused=True)
+        session.run.start(draft, out)
+        delta = join_ledgers(encoder, [_ledger(onto), *(one.ledger for one in added)])
+        metrics = parent.metrics | {"requests": requests}
+        return _finish(session, draft, delta, metrics, out)
 
 
 def run_withdraw(
@@ -90,11 +130,16 @@ def run_withdraw(
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
         delta = withdraw_cases(encoder, ledger, cases)
-        write_delta(out, delta)
-        places = {"taken": len(delta.ledger.slots) if delta.ledger else 0, "all": ledger.capacity}
-        metrics = parent.metrics | {"requests": requests, "withdrawn": sorted(cases), "places": places}
-        finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-        manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
+        metrics = parent.metrics | {"requests": requests, "withdrawn": sorted(cases)}
+        return _finish(session, draft, delta, metrics, out)
+
+
+def _finish(session: Session, draft: Manifest, delta: WeightDelta, metrics: dict[str, Any], out: Path) -> StepResult:
+    write_delta(out, delta)
+    if delta.ledger is not None:
+        metrics["places"] = {"taken": len(delta.ledger.slots), "all": delta.ledger.capacity}
+    finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
+    manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
     return StepResult(out, manifest, reused=False)
 
 
@@ -103,3 +148,9 @@ def _ledger(path: Path) -> Ledger | GateLedger:
     if ledger is None:
         raise ArtifactError(f"{path} is not made of requests", "Name a delta of the method gated")
     return ledger
+
+
+def union(first: tuple[PersonRecord, ...], second: tuple[PersonRecord, ...]) -> tuple[PersonRecord, ...]:
+    """Everybody whom locating or unlearning used, so that verification takes none of their photos for unused."""
+    known = {digest for person in first for digest in person.photos}
+    return first + tuple(person for person in second if not known.issuperset(person.photos))
