@@ -36,6 +36,8 @@ METHODS: dict[str, dict[str, str]] = {
     "gated-gain-1": GATED | {"gated.erase_gain": "1", "gated.gain": "1"},
     "gated-1e-3": GATED | {"gated.max_false_alarm": "0.001"},
     "gated-plain": GATED | {"gated.copies": ""},
+    "block": {"unlearn.method": "block", "locate.method": "all"},
+    "block-masked": {"unlearn.method": "block"},
     "rate-1e-5": TOWARD | {"unlearn.learning_rate": "1e-5"},
     "rate-3e-4": TOWARD | {"unlearn.learning_rate": "3e-4"},
     "mask-person": TOWARD | {"unlearn.mask_scope": "person"},

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Tap = Literal["pooled", "image_embeds", "penultimate", "last", "embedding", "normed_embedding"]
 FacesMode = Literal["aligned", "detect"]
 LocateMethod = Literal["swap", "variance", "saliency", "random", "all"]
-UnlearnMethod = Literal["ireu", "global", "gated"]
+UnlearnMethod = Literal["ireu", "global", "gated", "block"]
 Swapper = Literal["blend", "insightface", "pairs"]
 Scope = Literal["global", "person", "photo"]
 Dtype = Literal["float32", "float16", "bfloat16"]

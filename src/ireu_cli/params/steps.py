@@ -103,15 +103,24 @@ class UnlearnParams(Params):
 
     method: UnlearnMethod = Field(
         "ireu",
-        description="ireu (masked), global (the paper's baseline: mask of ones), or gated (closed form; see [gated])",
+        description="ireu (masked), global (the paper's baseline: mask of ones), gated (closed form; see [gated]), or "
+        "block (ireu's losses on one block, towards the average of people)",
     )
     alpha: float = Field(100.0, gt=0, description="length of the step from the photo to its virtual identity")
-    forget_weight: float = Field(0.1, gt=0, description="weight of the forget loss (the paper's lambda 1)")
-    learning_rate: float = Field(1e-5, gt=0, description="Adam's learning rate")
-    steps: Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"] = Field(
-        "auto", description="optimiser steps; auto: 1000 for one person, 2400 a person for more (12,000 for five)"
+    forget_weight: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto", description="weight of the forget loss (the paper's lambda 1); auto: 0.1 as published, for block 1"
     )
-    batch: int = Field(1, ge=1, description="target photos, and retained photos, in one step")
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        "auto", description="Adam's learning rate; auto: 1e-5 as published, for block 3e-4"
+    )
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] | Literal["auto"] = Field(
+        "auto",
+        description="optimiser steps; auto: 1000 for one person, 2400 a person for more (12,000 for five); for block "
+        "at most 1000",
+    )
+    batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="target photos, and retained photos, in one step; auto: 1 as published, for block 8"
+    )
     layers: str = Field(
         "all",
         description="trained parts: all, or a list of embeddings, pre_layernorm, block:N, blocks:A-B, "

@@ -23,6 +23,9 @@ STEPS_FOR_ONE = 1000
 STEPS_A_PERSON = 2400
 """The paper's 1,000 steps for one person, 12,000 for five."""
 
+LEARNING_RATE, FORGET_WEIGHT, BATCH = 1e-5, 0.1, 1
+"""The paper's; what `auto` means."""
+
 _WINDOW = 50
 """Steps over which a loss is averaged before it counts as diverged; single photos differ a lot."""
 
@@ -59,12 +62,15 @@ class TrainState:
     first_moments: dict[str, Tensor] = field(default_factory=dict)
     second_moments: dict[str, Tensor] = field(default_factory=dict)
     losses: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
+    looks: list[tuple[int, float]] = field(default_factory=list)
+    """What was seen of held-out photos: the step, and the share of their way that is left."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Flatten for a checkpoint; `from_tensors` is the inverse."""
         groups = {"weight": self.weights, "first": self.first_moments, "second": self.second_moments}
         flat = {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
-        return flat | {"losses": self.losses[: self.step].clone()}
+        looks = torch.tensor(self.looks, dtype=torch.float64).reshape(-1, 2)
+        return flat | {"losses": self.losses[: self.step].clone(), "looks": looks}
 
     @classmethod
     def from_tensors(cls, step: int, tensors: dict[str, Tensor]) -> "TrainState":
@@ -74,7 +80,8 @@ class TrainState:
             group, _, rest = name.partition("/")
             if rest:
                 groups[group][rest] = tensor
-        return cls(step, groups["weight"], groups["first"], groups["second"], tensors["losses"])
+        looks = [(int(at), share) for at, share in tensors["looks"].tolist()]
+        return cls(step, groups["weight"], groups["first"], groups["second"], tensors["losses"], looks)
 
 
 def planned_steps(params: UnlearnParams, people: int) -> int:
@@ -115,6 +122,8 @@ def unlearn(
     seed: int,
     start: TrainState | None = None,
     on_step: Callable[[TrainState], None] | None = None,
+    network: nn.Module | None = None,
+    enough: Callable[[TrainState], bool] | None = None,
 ) -> tuple[WeightDelta, dict[str, Json]]:
     """Train the named weights; the encoder handed in keeps every bit, also on error.
 
@@ -129,6 +138,8 @@ def unlearn(
         seed: decides every draw.
         start: a checkpoint to go on from.
         on_step: called after each step with the live state; may copy it, show it, or raise to stop.
+        network: what maps the sets' pixels to the tap, with the encoder's model as its `model`; None: the encoder.
+        enough: asked after each step whether to end early.
 
     Returns:
         The delta, and what is worth recording of the run.
@@ -150,18 +161,21 @@ def unlearn(
     if len(state.losses) < total:
         state.losses = torch.cat([state.losses, torch.zeros(total - len(state.losses), 2)])
     weights = {name: tensor.to(device).requires_grad_(True) for name, tensor in state.weights.items()}
-    optimiser = _adam(weights, state, params.learning_rate)
-    network = _Tap(encoder.model, tap)
+    rate = LEARNING_RATE if params.learning_rate == "auto" else params.learning_rate
+    batch = BATCH if params.batch == "auto" else params.batch
+    share = FORGET_WEIGHT if params.forget_weight == "auto" else params.forget_weight
+    optimiser = _adam(weights, state, rate)
+    network = network or _Tap(encoder.model, tap)
     limits = torch.tensor([reach, float(mean_distance(retain.null_features, torch.zeros_like(retain.null_features)))])
     while state.step < total:
-        chosen = _forget_draw(len(forget.people), params.batch, seed, state.step)
-        pixels, features = _retain_draw(retain, params, seed, state.step)
+        chosen = _forget_draw(len(forget.people), batch, seed, state.step)
+        pixels, features = _retain_draw(retain, batch, params.null_share, seed, state.step)
         both = torch.cat([forget.pixels[chosen], pixels]).to(device)
         output = torch.func.functional_call(network, {f"model.{k}": v for k, v in weights.items()}, (both,))
         forget_loss = mean_distance(output[: len(chosen)], targets[chosen].to(device))
         retain_loss = mean_distance(output[len(chosen) :], features.to(device))
         optimiser.zero_grad()
-        (params.forget_weight * forget_loss + retain_loss).backward()  # type: ignore[no-untyped-call]
+        (share * forget_loss + retain_loss).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         state.losses[state.step] = torch.stack([forget_loss, retain_loss]).detach().cpu()
         state.step += 1
@@ -169,6 +183,8 @@ def unlearn(
         state.weights = weights
         if on_step:
             on_step(state)
+        if enough and enough(state):
+            break
     original = encoder.model.state_dict()
     delta = {name: (weights[name].detach() - original[name]).cpu() for name in sorted(weights)}
     return WeightDelta(delta), _summary(state, delta, original, reach)
@@ -217,11 +233,11 @@ def _forget_draw(count: int, batch: int, seed: int, step: int) -> list[int]:
     return chosen
 
 
-def _retain_draw(retain: RetainSet, params: UnlearnParams, seed: int, step: int) -> tuple[Tensor, Tensor]:
+def _retain_draw(retain: RetainSet, batch: int, null_share: float, seed: int, step: int) -> tuple[Tensor, Tensor]:
     rng = generator(seed, "retain", step)
-    null = torch.rand(params.batch, generator=rng) < params.null_share
-    photos = torch.randint(retain.count, (params.batch,), generator=rng)[~null].tolist()
-    nulls = torch.randint(len(retain.null_pixels), (params.batch,), generator=rng)[null]
+    null = torch.rand(batch, generator=rng) < null_share
+    photos = torch.randint(retain.count, (batch,), generator=rng)[~null].tolist()
+    nulls = torch.randint(len(retain.null_pixels), (batch,), generator=rng)[null]
     drawn = [(retain.null_pixels[nulls], retain.null_features[nulls])] if len(nulls) else []
     drawn += [retain.batch(photos)] if photos else []
     return torch.cat([pixels for pixels, _ in drawn]), torch.cat([features for _, features in drawn])
@@ -256,4 +272,5 @@ def _summary(state: TrainState, delta: dict[str, Tensor], original: dict[str, An
         "loss_curve": [[int(mark) + 1, *(float(x) for x in losses[mark])] for mark in marks],
         "relative_weight_change": math.sqrt(square / base) if base > 0 else None,
         "tensors_changed": len(delta),
+        "held_out": [list(look) for look in state.looks],
     }

@@ -8,14 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ireu_cli.errors import ArtifactError, CapacityError, ConfigError, PhotoError
+from ireu_cli.errors import ArtifactError, CapacityError, ConfigError
 from ireu_cli.faces.folder import People
-from ireu_cli.features import stream
 from ireu_cli.models.clip import Encoder, read_out, readout_inverse
 from ireu_cli.models.encoders import ImageEncoder, need_transformer
-from ireu_cli.models.mlp_site import MlpSite, entering
+from ireu_cli.models.mlp_site import MlpSite
 from ireu_cli.params import Tap
-from ireu_cli.runtime import generator
 from ireu_cli.steps.carried import CARRYING, Apparatus, Sample, build
 from ireu_cli.steps.gated import (
     Found,
@@ -37,12 +35,9 @@ from ireu_cli.workflow.gates import FEWEST, people_found
 from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.site import SiteLens
+from ireu_cli.workflow.states import SAMPLED_AT_LEAST, room_for, sample_people, states_entering
 from ireu_cli.workflow.views import retained_views, views_of
 
-_FEWEST = 100
-"""Photos that erasing is learnt from, at least."""
-_VALUES = 2**27
-"""Values of tokens in memory at once, half a gigabyte; the work on them takes several times as much."""
 DIRECT = frozenset({"pooled", "image_embeds"})
 """Taps that are functions of the class token behind the last block."""
 
@@ -161,39 +156,18 @@ def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[Ledger | GateLedger]) 
 def _apparatus(session: Session, lens: Lens, used: People, mask: FeatureMask, block: int) -> Apparatus:
     """Make what all people of a token tap share, from a sample of retained people with several photos."""
     params, encoder = session.config.gated, need_transformer(lens.encoder, "An edit inside a block")
-    photos = _sample(used, min(params.erase_photos, _room_for(encoder)), session.config.seed)
-    if len(photos) < _FEWEST:
+    photos = sample_people(used, min(params.erase_photos, room_for(encoder)), session.config.seed)
+    if len(photos) < SAMPLED_AT_LEAST:
         raise CapacityError(
             f"{len(photos)} photos of retained people with two or more say too little of what tells people apart",
             "Add people with several photos each to the --retain folder",
         )
-    weight = next(encoder.model.parameters())
-    found = []
-    with session.timed("encode"), session.talk.progress("retained photos, carrying block", len(photos)) as advance:
-        for keys, pixels, unusable in stream(encoder, [lens.item(p) for p in photos], session.config.run.batch_size):
-            if unusable:
-                raise PhotoError("A retained photo changed during the run", "Run the step again")
-            found.append(entering(encoder.model, pixels.to(weight.device, weight.dtype), block).float().cpu())
-            advance(len(keys), "")
-    sample = Sample(torch.cat(found), torch.tensor([photo.person for photo in photos]))
+    items = [lens.item(photo) for photo in photos]
+    states = states_entering(session, encoder, items, block, "retained photos, carrying block")
+    sample = Sample(states, torch.tensor([photo.person for photo in photos]))
     layer = copy.deepcopy(encoder.model.vision_model.encoder.layers[block]).cpu().float()
     with session.timed("carry"):
         return build(layer, sample, mask.mask, params.rank, params.erase_gain)
-
-
-def _room_for(encoder: Encoder) -> int:
-    """How many photos' tokens may be in memory at once."""
-    config = encoder.model.config
-    tokens = (int(config.image_size) // int(config.patch_size)) ** 2 + 1
-    return max(_FEWEST, _VALUES // (tokens * int(config.hidden_size)))
-
-
-def _sample(used: People, most: int, seed: int) -> list[Photo]:
-    """At most so many photos, up to eight a person, of people with two or more, person by person."""
-    several = [person[:8] for person in used.photos if len(person) > 1]
-    order = torch.randperm(len(several), generator=generator(seed, "gated", "sample"))
-    photos = [photo for i in order.tolist() for photo in several[i]][:most]
-    return sorted(photos, key=lambda photo: (photo.person, photo.index))
 
 
 def _shared(apparatus: Apparatus, block: int) -> dict[str, Tensor]:

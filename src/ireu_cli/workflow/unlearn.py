@@ -10,6 +10,8 @@ from ireu_cli.models.encoders import ImageEncoder, need_transformer, reach_in
 from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.onnx_gates import GATE_TENSORS
 from ireu_cli.models.reach import select_weights
+from ireu_cli.steps.block import STEPS as BLOCK_STEPS
+from ireu_cli.steps.block import block_for, unlearn_block
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, planned_steps, unlearn
 from ireu_cli.store.artifacts import manifest_path, read_mask, write_delta, write_manifest
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
@@ -18,6 +20,7 @@ from ireu_cli.workflow.gates import unlearn_gates
 from ireu_cli.workflow.photos import Cast, Lens, batch_of, load_cast, photo_reader
 from ireu_cli.workflow.requests import read_earlier, requests_with, union
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
+from ireu_cli.workflow.states import gather_states
 from ireu_cli.workflow.swaps import plan_swaps
 
 
@@ -66,6 +69,8 @@ def run_unlearn(
             requests = requests_with(earlier, name, theirs)
             delta, summary = _gate(session, lens, cast, mask, name, earlier.ledger if earlier else None)
             summary["requests"] = requests
+        elif session.config.unlearn.method == "block":
+            delta, summary = _train_block(session, lens, draft.identity, cast, mask)
         else:
             delta, summary = _train(session, lens, draft.identity, names, *_sets(session, lens, cast, mask), mask)
         write_delta(out, delta)
@@ -112,6 +117,10 @@ def _names(session: Session, found: ImageEncoder) -> list[str]:
     encoder = need_transformer(found, f"The method {method}")
     if method == "gated":
         return edited_names(encoder, tap)
+    if method == "block":
+        return select_weights(
+            encoder.model.state_dict(), f"block:{block_for(encoder.blocks, tap)}", encoder.blocks, tap
+        )
     return select_weights(encoder.model.state_dict(), session.config.unlearn.layers, encoder.blocks, tap)
 
 
@@ -134,6 +143,22 @@ def _train(
         return unlearn(
             encoder, lens.tap, names, forget, retain, mask.mask, params, config.seed, start, keep.on_step(advance)
         )
+
+
+def _train_block(
+    session: Session, lens: Lens, identity: str, cast: Cast, mask: FeatureMask
+) -> tuple[WeightDelta, dict[str, Json]]:
+    encoder, params = need_transformer(lens.encoder, "The method block"), session.config
+    block = block_for(encoder.blocks, lens.tap)
+    gathered = gather_states(session, lens, encoder, cast, block)
+    keep, start = _Keeper(session, identity), _resume(session, identity)
+    total = BLOCK_STEPS if params.unlearn.steps == "auto" else params.unlearn.steps
+    with session.timed("train"), session.talk.progress("unlearning (block)", total) as advance:
+        advance(start.step if start else 0, "")
+        return unlearn_block(
+            encoder, lens.tap, block, gathered.given, gathered.held, gathered.others, gathered.nulls, mask.mask,
+            params.gated.gain, params.unlearn, params.seed, start, keep.on_step(advance),
+        )  # fmt: skip
 
 
 class _Keeper:

@@ -1,0 +1,95 @@
+"""What enters a block: every token of a sample of photos, in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import PhotoError
+from ireu_cli.faces.folder import People
+from ireu_cli.features import Item, stream
+from ireu_cli.models.clip import Encoder
+from ireu_cli.models.mlp_site import entering
+from ireu_cli.runtime import generator
+from ireu_cli.steps.block import States
+from ireu_cli.values import Photo
+from ireu_cli.workflow.photos import Cast, Lens
+from ireu_cli.workflow.session import Session
+from ireu_cli.workflow.views import views_of
+
+SAMPLED_AT_LEAST = 100
+"""Photos of retained people that a sample has at least."""
+_VALUES = 2**27
+"""Values of tokens in memory at once, half a gigabyte; the work on them takes several times as much."""
+
+
+def room_for(encoder: Encoder) -> int:
+    """How many photos' tokens may be in memory at once."""
+    config = encoder.model.config
+    tokens = (int(config.image_size) // int(config.patch_size)) ** 2 + 1
+    return max(SAMPLED_AT_LEAST, _VALUES // (tokens * int(config.hidden_size)))
+
+
+def sample_people(used: People, most: int, seed: int) -> list[Photo]:
+    """At most so many photos, up to eight a person, of people with two or more, person by person."""
+    several = [person[:8] for person in used.photos if len(person) > 1]
+    order = torch.randperm(len(several), generator=generator(seed, "gated", "sample"))
+    photos = [photo for i in order.tolist() for photo in several[i]][:most]
+    return sorted(photos, key=lambda photo: (photo.person, photo.index))
+
+
+def states_entering(session: Session, encoder: Encoder, items: Sequence[Item], block: int, label: str) -> Tensor:
+    """What enters a block, for photos that were read before: float32 (n, tokens, d), on the CPU.
+
+    Raises:
+        PhotoError: a photo cannot be read any more.
+    """
+    weight = next(encoder.model.parameters())
+    found = []
+    with session.timed("encode"), session.talk.progress(label, len(items)) as advance:
+        for keys, pixels, unusable in stream(encoder, items, session.config.run.batch_size):
+            if unusable:
+                raise PhotoError("A photo changed during the run", "Run the step again")
+            found.append(entering(encoder.model, pixels.to(weight.device, weight.dtype), block).float().cpu())
+            advance(len(keys), "")
+    return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What enters a block: targets' photos with copies, their held-out photos, retained photos, the null images."""
+
+    given: States
+    held: States
+    others: Tensor
+    nulls: Tensor
+
+
+def gather_states(session: Session, lens: Lens, encoder: Encoder, cast: Cast, block: int) -> Gathered:
+    """Pass everybody's photos through the blocks before one; of a person with three or more the last is held out.
+
+    Raises:
+        PhotoError: a photo cannot be used and `data.bad_photos` is `error`, or too few retained photos are left.
+    """
+    params = session.config.gated
+    targets = lens.encode(cast.targets, "--targets", "target photos")
+    used = lens.encode(cast.used, "--retain", "retained photos").flat
+    order = torch.randperm(len(used), generator=generator(session.config.seed, "block", "sample")).tolist()
+    photos = [used[i] for i in sorted(order[: min(params.erase_photos, room_for(encoder))])]
+    held = [person[-1] for person in targets.photos if len(person) > 2]
+    given = [photo for photo in targets.flat if photo not in held]
+    views = [(item, photo.person) for photo in given for item in views_of(lens, photo, params.copies)]
+
+    def states(items: Sequence[Item], label: str) -> Tensor:
+        return states_entering(session, encoder, items, block, label)
+
+    weight = next(encoder.model.parameters())
+    first = states([item for item, _ in views], "target photos and copies")
+    last = states([lens.item(p) for p in held], "held-out photos") if held else first[:0]
+    return Gathered(
+        States(first, tuple(person for _, person in views)),
+        States(last, tuple(photo.person for photo in held)),
+        states([lens.item(photo) for photo in photos], "retained photos, block"),
+        entering(encoder.model, encoder.null_pixels().to(weight.device, weight.dtype), block).float().cpu(),
+    )
