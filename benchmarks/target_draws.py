@@ -18,13 +18,13 @@ LANDMARKS = "0.375,0.431,0.6375,0.425,0.5125,0.594,0.394,0.719,0.625,0.7125"
 """Where eyes, nose and mouth corners lie in the photos of IREU_DATA, as fractions of the picture."""
 RETAIN_PEOPLE = 400
 PHOTOS = "5"
-STRONGER = {"unlearn.learning_rate": "1e-4"}
+STRONGER = {"unlearn.method": "ireu", "unlearn.learning_rate": "1e-4"}
 TOWARD = STRONGER | {"unlearn.direction": "toward"}
 GATED = {"unlearn.method": "gated", "locate.method": "all", "gated.people": "5"}
 METHODS: dict[str, dict[str, str]] = {
     # As published.
     "global": {"unlearn.method": "global"},
-    "ireu": {},
+    "ireu": {"unlearn.method": "ireu"},
     # The published rate hardly moves an encoder of this size, so the open points are compared at ten times as much.
     "global-toward": TOWARD | {"unlearn.method": "global"},
     "ireu-toward": TOWARD,
@@ -32,12 +32,11 @@ METHODS: dict[str, dict[str, str]] = {
     "global-away": STRONGER | {"unlearn.method": "global"},
     # All features may change; each of five people, wherever that many are planned, may cost a hundredth of the others.
     "gated": GATED,
-    "gated-masked": {"unlearn.method": "gated", "gated.people": "5"},
+    "gated-masked": {"unlearn.method": "gated", "gated.people": "5", "gated.confine": "true"},
     "gated-gain-1": GATED | {"gated.erase_gain": "1", "gated.gain": "1"},
     "gated-1e-3": GATED | {"gated.max_false_alarm": "0.001"},
     "gated-plain": GATED | {"gated.copies": ""},
     "block": {"unlearn.method": "block", "locate.method": "all"},
-    "block-masked": {"unlearn.method": "block"},
     "rate-1e-5": TOWARD | {"unlearn.learning_rate": "1e-5"},
     "rate-3e-4": TOWARD | {"unlearn.learning_rate": "3e-4"},
     "mask-person": TOWARD | {"unlearn.mask_scope": "person"},

@@ -23,7 +23,7 @@ def test_precedence_and_sources(tmp_path: Path) -> None:
         1,
         2,
         3,
-        1,
+        "auto",
     )
     keys = ("seed", "unlearn.alpha", "unlearn.forget_weight", "unlearn.learning_rate", "unlearn.batch")
     assert [resolved.sources[key] for key in keys] == ["file", "file", "environment", "flag", "default"]

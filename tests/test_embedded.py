@@ -71,7 +71,7 @@ def test_the_whole_job_on_the_sample_people_ends_with_pictures(tmp_path: Path) -
     few = {"locate.partners": 2, "locate.interchange_pairs": 2}
     located = run_ireu("locate", *(p for k, v in few.items() for p in ("--set", f"{k}={v}")), cwd=demo)
     assert located.code == 0, located.err
-    assert run_ireu("unlearn", "--mask", "mask.pt", "--steps", "20", cwd=demo).code == 0
+    assert run_ireu("unlearn", "--mask", "mask.pt", cwd=demo).code == 0
     few = {"people": 3, "look_alikes": 1, "target_photos": 2, "photos": 1, "seeds": 1, "edits_per_photo": 0}
     flags = [part for key, value in few.items() for part in ("--set", f"pictures.{key}={value}")]
     flags += ["--set", "attacks.suite=none"]

@@ -225,6 +225,17 @@ class TestErase:
         poor = reduced_regression(inputs, wanted, 1)
         assert float((inputs @ poor[0] @ poor[1].T + poor[2] - wanted).square().mean()) > 0.01
 
+    def test_a_weight_counts_as_so_many_rows(self) -> None:
+        inputs, wanted = normal(60, 5), normal(60, 3, seed=1)
+        weights = torch.ones(60).double()
+        weights[:20] = 3
+        repeated = [torch.cat([part, part[:20], part[:20]]) for part in (inputs, wanted)]
+        found, same = reduced_regression(inputs, wanted, 2, weights), reduced_regression(*repeated, 2)
+        # Singular vectors have no sign of their own.
+        torch.testing.assert_close(found[0] @ found[1].T, same[0] @ same[1].T, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(found[2], same[2], rtol=1e-6, atol=1e-6)
+        assert not torch.allclose(reduced_regression(inputs, wanted, 2)[2], same[2], rtol=1e-3)
+
     def test_of_full_rank_it_is_least_squares(self) -> None:
         inputs, wanted = normal(300, 5), normal(300, 3, seed=1)
         left, right, constant = reduced_regression(inputs, wanted, 3)

@@ -38,6 +38,9 @@ Tensors = dict[str, torch.Tensor]
 Edit = Callable[[Tensors], Tensors]
 
 
+IREU = ("--method", "ireu")
+
+
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample people with a delta of one step, for others to be planted in its place."""
@@ -48,7 +51,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Path:
             photo.unlink()
     locate = ("--method", "variance", "--set", "locate.interchange_pairs=0")
     assert run_ireu("locate", *locate, cwd=folder).code == 0
-    assert run_ireu("unlearn", "--mask", "mask.pt", "--steps", "1", cwd=folder).code == 0
+    assert run_ireu("unlearn", "--mask", "mask.pt", *IREU, "--steps", "1", cwd=folder).code == 0
     return folder
 
 
@@ -100,7 +103,7 @@ def test_the_delta_of_another_person_fails(town: Path, tmp_path: Path) -> None:
     shutil.move(victim, other / "faces" / victim.name)
     shutil.copytree(next((town / "faces").iterdir()), other / "others" / "zz")
     assert run_ireu("locate", "--method", "variance", "--set", "locate.interchange_pairs=0", cwd=other).code == 0
-    assert run_ireu("unlearn", "--mask", "mask.pt", "--steps", "80", cwd=other).code == 0
+    assert run_ireu("unlearn", "--mask", "mask.pt", *IREU, "--steps", "80", cwd=other).code == 0
     removed = load_file(other / "delta.safetensors")
     found, report = verify(town, plant(town, lambda _: removed, "wrong.safetensors"))
     assert found.code == 4, found.err
@@ -122,7 +125,7 @@ def test_a_delta_that_destroys_everybody_fails_for_what_it_does_to_others(town: 
 def test_a_delta_that_only_works_for_the_photos_it_saw_fails(town: Path) -> None:
     two = ("--max-photos", "2", "--method", "variance", "--set", "locate.interchange_pairs=0", "-o", "two.pt")
     assert run_ireu("locate", *two, cwd=town).code == 0
-    learn = ("--steps", "150", "--set", "unlearn.batch=2", "-o", "seen.safetensors")
+    learn = (*IREU, "--steps", "150", "--set", "unlearn.batch=2", "-o", "seen.safetensors")
     assert run_ireu("unlearn", "--mask", "two.pt", *learn, cwd=town).code == 0
     found, report = verify(town, "seen.safetensors")
     assert found.code == 4, found.err

@@ -27,6 +27,7 @@ pgd_steps = 3
 relearn_steps = 10
 
 [unlearn]
+method = "ireu"
 # Chosen for this small encoder; the published settings are for encoders a hundred times its size.
 learning_rate = 5e-5
 batch = 4

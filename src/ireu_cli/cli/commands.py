@@ -73,7 +73,7 @@ def unlearn(
     faces: o.Faces = None,
     max_photos: o.MaxPhotos = None,
     bad_photos: o.BadPhotos = None,
-    method: Annotated[str | None, typer.Option("--method", help="ireu, global or gated.")] = None,
+    method: Annotated[str | None, typer.Option("--method", help="gated, ireu, global or block.")] = None,
     steps: Annotated[str | None, typer.Option("--steps", help="Optimiser steps, or auto.")] = None,
     layers: Annotated[
         str | None, typer.Option("--layers", help="Trained parts: all, or such as blocks:0-3,post_layernorm.")

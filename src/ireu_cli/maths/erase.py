@@ -38,20 +38,24 @@ def eraser(centred: Tensor, groups: Tensor, rank: int) -> Tensor:
     return found
 
 
-def reduced_regression(inputs: Tensor, outputs: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+def reduced_regression(
+    inputs: Tensor, outputs: Tensor, rank: int, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Least squares of a given rank: outputs ≈ inputs V Uᵀ + c.
 
     Args:
         inputs: float (n, d).
         outputs: float (n, k).
         rank: r, at most min(d, k).
+        weights: float (n,), how much each row's square counts; None: alike.
 
     Returns:
         V (d, r), U (k, r) with orthonormal columns, and c (k,), all float64.
     """
     ones = torch.ones(len(inputs), 1, dtype=inputs.dtype)
     x = torch.cat([inputs, ones], 1)
-    gram, cross = (x.T @ x).double(), (x.T @ outputs).double()
+    weighted = x if weights is None else x * weights[:, None]
+    gram, cross = (weighted.T @ x).double(), (weighted.T @ outputs).double()
     gram.diagonal().add_(1e-6 * gram.diagonal().mean())
     full = torch.linalg.solve(gram, cross)
     mean = gram[-1, :-1] / gram[-1, -1]

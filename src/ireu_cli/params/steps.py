@@ -99,12 +99,12 @@ class LocateParams(Params):
 
 
 class UnlearnParams(Params):
-    """How the encoder is trained away from the targets. Defaults are the paper's where it states one."""
+    """How the encoder is edited. What concerns training is the paper's where it states a value."""
 
     method: UnlearnMethod = Field(
-        "ireu",
-        description="ireu (masked), global (the paper's baseline: mask of ones), gated (closed form; see [gated]), or "
-        "block (ireu's losses on one block, towards the average of people)",
+        "gated",
+        description="gated (closed form; see [gated]), ireu (the paper's: masked, by gradient), global (its baseline: "
+        "mask of ones), or block (ireu's losses on one block, towards the average of people)",
     )
     alpha: float = Field(100.0, gt=0, description="length of the step from the photo to its virtual identity")
     forget_weight: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
@@ -151,6 +151,10 @@ class GatedParams(Params):
         ("flip", "crop-0.9", "crop-0.8", "zoom-out-0.8", "brightness-0.5", "grey"),
         description="changed copies of each photo that a person is learnt from too, by the names of disguises",
     )
+    confine: bool = Field(
+        False,
+        description="change the features of the mask only: more of the target's picture stays, and more of the target",
+    )
     gain: float = Field(
         1.5,
         gt=0,
@@ -158,7 +162,7 @@ class GatedParams(Params):
         description="other taps: how far features are moved: 1 takes the person's mean to the average of people",
     )
     rank: int = Field(
-        96, ge=1, description="token taps: hidden units that erase; they are needed once, however many the people"
+        128, ge=1, description="token taps: hidden units that erase; they are needed once, however many the people"
     )
     erase_gain: float = Field(
         2.0, gt=0, le=4, description="token taps: 1 erases what tells people apart, 2 turns it into its opposite"

@@ -37,6 +37,8 @@ _DIRECTIONS = 4
 """Directions of least variance among which the carried flag's is chosen."""
 _ROWS = 2**16
 """Tokens that tell which units are missed least."""
+_CLASS_TOKEN = 0.25
+"""How much the class token counts against all others of its photo: who reads one vector reads what comes of it alone."""
 _OPEN, _SHUT, _SWING = 20.0, 14.0, 8.0
 """Where a flagged token puts the units, on their linear part; where any other keeps them, below zero; and how far the
 token's content moves them at most."""
@@ -65,7 +67,7 @@ class Apparatus:
 
 @dataclass(frozen=True)
 class _Axis:
-    """A direction of a normalised token: `of` (d,) with mean 0 and length 1, `rest` its mean over tokens."""
+    """A direction of a normalised token: `of` (d,) with mean 0, `rest` its mean over tokens."""
 
     of: Tensor
     rest: float
@@ -112,14 +114,16 @@ def _build(layer: Any, sample: Sample, mask: Tensor, rank: int, gain: float) -> 
     plain_middle, flagged_middle = _after_attention(edited, states), _after_attention(edited, flagged)
     room = _make_room(layer, middle, rank + 3)
     _fold(edited, room)
-    start, ramp, share = _opening(edited, plain_middle, flagged_middle, carried)
+    seen = _seen_by_units(edited, plain_middle, flagged_middle, flag_axis, carried)
+    start, ramp, reached = _opening(edited, plain_middle, flagged_middle, seen)
     aim = _erased(output, sample.people, mask, rank, gain)
-    _write(edited, room, carried, plain_middle, flagged_middle, aim, start, ramp)
+    _write(edited, room, seen, plain_middle, flagged_middle, aim, start, ramp)
     finished = flagged_middle + edited.mlp(edited.layer_norm2(flagged_middle))
     kept = plain_middle + edited.mlp(edited.layer_norm2(plain_middle))
     spread = (output - output.mean(0)).square().mean()
     told = {
-        "tokens_reached": share,
+        "tokens_reached": float(reached.mean()),
+        "class_tokens_reached": float(reached[:, 0].mean()),
         "erased_off_aim": float(((finished - aim).square().mean() / spread).sqrt()),
         "retained_change": float(((kept - output).square().mean() / spread).sqrt()),
     }
@@ -220,11 +224,25 @@ def _fold(layer: Any, room: Room) -> None:
     out[:, room.units] = 0
 
 
-def _opening(layer: Any, plain: Tensor, flagged: Tensor, carried: _Axis) -> tuple[float, float, float]:
-    """Where units open, how steeply, and what share of the flagged photos' tokens lies beyond."""
-    without, carrying = (
-        _normalised(tokens, layer.layer_norm2) @ carried.of - carried.rest for tokens in (plain, flagged)
+def _seen_by_units(layer: Any, plain: Tensor, flagged: Tensor, flag: _Axis, carried: _Axis) -> _Axis:
+    """What tells the units of a flagged photo's token: the carried flag, and so much of the flag itself.
+
+    The class token has the long flag in it beside the carried one, so that little of the latter is left behind the
+    layer norm; with the flag itself it is seen as clearly as the others are.
+    """
+    tokens = _normalised(flagged, layer.layer_norm2)
+    first, others = tokens[:, 0], tokens[:, 1:].flatten(0, 1)[:_ROWS]
+    lacking, offered = (
+        (others @ carried.of).median() - (first @ carried.of).median(),
+        (first @ flag.of).median() - (others @ flag.of).median(),
     )
+    of = carried.of + (lacking / offered).clamp(0, 1) * flag.of
+    return _Axis(of, float((_normalised(plain, layer.layer_norm2) @ of).mean()))
+
+
+def _opening(layer: Any, plain: Tensor, flagged: Tensor, seen: _Axis) -> tuple[float, float, Tensor]:
+    """Where units open, how steeply, and which of the flagged photos' tokens lie beyond: 0 or 1 (n, tokens)."""
+    without, carrying = (_normalised(tokens, layer.layer_norm2) @ seen.of - seen.rest for tokens in (plain, flagged))
     high = float(without.max())
     low = float(carrying.flatten()[:: max(1, carrying.numel() // 100_000)].quantile(0.1))
     if low <= 1.5 * high:
@@ -234,7 +252,7 @@ def _opening(layer: Any, plain: Tensor, flagged: Tensor, carried: _Axis) -> tupl
         )
     ramp = (_OPEN + _SHUT) / (low - high)
     start = high + _SHUT / ramp
-    return start, ramp, float((carrying > start).float().mean())
+    return start, ramp, (carrying > start).float()
 
 
 def _erased(output: Tensor, people: Tensor, mask: Tensor, rank: int, gain: float) -> Tensor:
@@ -252,18 +270,19 @@ def _erased(output: Tensor, people: Tensor, mask: Tensor, rank: int, gain: float
 
 
 def _write(
-    layer: Any, room: Room, carried: _Axis, plain: Tensor, flagged: Tensor, aim: Tensor, start: float, ramp: float
+    layer: Any, room: Room, seen: _Axis, plain: Tensor, flagged: Tensor, aim: Tensor, start: float, ramp: float
 ) -> None:
     """Write the replacement into the reserved units: a rank's worth, one that levels their ramp, two for a constant."""
     inputs = layer.layer_norm2(flagged)
     missing = aim - flagged - layer.mlp(inputs)
     rank = len(room.units) - 3
-    inner, outer, constant = (
-        part.float() for part in reduced_regression(inputs.flatten(0, 1), missing.flatten(0, 1), rank)
-    )
+    weights = torch.ones(inputs.shape[:2])
+    weights[:, 0] = max(1.0, _CLASS_TOKEN * (inputs.shape[1] - 1))
+    fitted = reduced_regression(inputs.flatten(0, 1), missing.flatten(0, 1), rank, weights.flatten())
+    inner, outer, constant = (part.float() for part in fitted)
     swings = torch.stack([(part.flatten(0, 1) @ inner).abs().amax(0) for part in (inputs, layer.layer_norm2(plain))])
     scale = _SWING / swings.amax(0).clamp_min(1e-6)
-    weight, offset = carried.read(layer.layer_norm2)
+    weight, offset = seen.read(layer.layer_norm2)
     erasing, level, steps = room.units[:rank], room.units[rank], room.units[rank + 1 :]
     first, second = layer.mlp.fc1, layer.mlp.fc2
     first.weight[erasing] = ramp * weight + (inner * scale).T

@@ -31,7 +31,7 @@ from ireu_cli.steps.gated import (
 )
 from ireu_cli.steps.gates import compose_gates, join_gates, leave_gates
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, Photo, WeightDelta
-from ireu_cli.workflow.gates import FEWEST, people_found
+from ireu_cli.workflow.gates import FEWEST, changeable, people_found
 from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.site import SiteLens
@@ -77,7 +77,7 @@ def unlearn_gated(
         session: the run.
         lens: the encoder at the tap.
         cast: who takes part.
-        mask: features that may change.
+        mask: features that may change, where changes are confined.
         case: what the request is called.
         onto: earlier requests that this one is added to.
 
@@ -96,6 +96,7 @@ def unlearn_gated(
     views = retained_views(lens, cast.used, params.copies, session.config.seed)
     statistics, used = site_lens.statistics(cast.used, views, readout)
     _check(statistics, mask, lens.tap)
+    may_change = changeable(mask, params)
     if onto is not None and onto.block != site.block:
         raise ArtifactError(
             f"The earlier requests are found in block {onto.block}, this one would be in block {site.block}",
@@ -103,7 +104,7 @@ def unlearn_gated(
         )
     made = None
     if lens.tap not in DIRECT and onto is None:
-        made = _apparatus(session, lens, used, mask, site.block + 1)
+        made = _apparatus(session, lens, used, may_change, site.block + 1)
     photos = used.flat
     wanted = [_wanted(session, lens, site_lens, readout, person) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
@@ -115,7 +116,7 @@ def unlearn_gated(
             ledger = replace(ledger, apparatus=_shared(made, site.block + 1), flag=made.flag)
         found = find(wanted, statistics, lambda: site_lens.pieces(photos), params.shrinkage, rate)
         if lens.tap in DIRECT:
-            changes = [change_of(one, readout, statistics.average, mask.mask, params.gain) for one in wanted]
+            changes = [change_of(one, readout, statistics.average, may_change, params.gain) for one in wanted]
         else:
             changes = [ledger.flag] * len(wanted)
         delta = compose(enter(ledger, [case] * len(wanted), found, changes, params), weights)
@@ -153,7 +154,7 @@ def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[Ledger | GateLedger]) 
     return compose(units, MlpSite(units.block).weights(model))
 
 
-def _apparatus(session: Session, lens: Lens, used: People, mask: FeatureMask, block: int) -> Apparatus:
+def _apparatus(session: Session, lens: Lens, used: People, may_change: Tensor, block: int) -> Apparatus:
     """Make what all people of a token tap share, from a sample of retained people with several photos."""
     params, encoder = session.config.gated, need_transformer(lens.encoder, "An edit inside a block")
     photos = sample_people(used, min(params.erase_photos, room_for(encoder)), session.config.seed)
@@ -167,7 +168,7 @@ def _apparatus(session: Session, lens: Lens, used: People, mask: FeatureMask, bl
     sample = Sample(states, torch.tensor([photo.person for photo in photos]))
     layer = copy.deepcopy(encoder.model.vision_model.encoder.layers[block]).cpu().float()
     with session.timed("carry"):
-        return build(layer, sample, mask.mask, params.rank, params.erase_gain)
+        return build(layer, sample, may_change, params.rank, params.erase_gain)
 
 
 def _shared(apparatus: Apparatus, block: int) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -38,7 +39,7 @@ def unlearn_gates(
         session: the run.
         lens: the network at one of its taps.
         cast: who takes part.
-        mask: features that may change.
+        mask: features that may change, where changes are confined.
         case: what the request is called.
         onto: earlier requests that this one is added to.
 
@@ -58,6 +59,7 @@ def unlearn_gates(
         normalize(lens.null_features(), dim=1),
     )
     _check(statistics, mask, lens)
+    may_change = changeable(mask, params)
     wanted = [_wanted(lens, person, params) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
     rate = rate_of(params, places)
@@ -68,10 +70,15 @@ def unlearn_gates(
 
     with session.timed("solve"):
         found = find_embedded([every for every, _ in wanted], statistics, rows, params.shrinkage, rate)
-        changes = [change_of_embedding(own, statistics.average, mask.mask, params.gain) for _, own in wanted]
+        changes = [change_of_embedding(own, statistics.average, may_change, params.gain) for _, own in wanted]
         ledger = onto or open_gates(places, len(mask.mask), params.rise)
         delta = compose_gates(enter_gates(ledger, [case] * len(wanted), found, changes))
     return delta, _summary(delta, statistics, found, rate)
+
+
+def changeable(mask: FeatureMask, params: GatedParams) -> Tensor:
+    """Features that may change: bool (d,)."""
+    return mask.mask if params.confine else torch.ones_like(mask.mask)
 
 
 def _unit(lens: Lens, keys: Sequence[str]) -> Tensor:

@@ -20,16 +20,16 @@ max_photos = 5
 # The earlier of the two taps: an edit that is made for it reaches both generators.
 tap = "penultimate"
 
+[locate]
+interchange_pairs = 4
+
 [unlearn]
-# What removes the most from this small encoder in a minute; the defaults, which are as published, hardly change it.
+# For --method ireu or global: what removes the most from this small encoder in a minute.
 direction = "toward"
 learning_rate = 3e-4
 steps = 500
 batch = 4
 null_share = 0.4
-
-[locate]
-interchange_pairs = 4
 
 [pictures]
 # Enough to look at, drawn in a minute. Without this section there are ten times as many.
