@@ -19,7 +19,7 @@ from ireu_cli.models.encoders import null_features
 from ireu_cli.models.face_encoder import FaceEncoder, load_face_encoder, with_gates
 from ireu_cli.models.onnx_gates import Gates
 from ireu_cli.params import ARCFACE_LANDMARKS
-from ireu_cli.store.artifacts import read_delta, write_delta
+from ireu_cli.store.artifacts import read_delta, read_mask, write_delta
 from ireu_cli.values import GateLedger, RgbImage, WeightDelta
 from tests.conftest import Run, run_ireu
 from tests.drawn.face_network import write_face_network
@@ -258,6 +258,18 @@ def test_the_same_request_has_the_same_bytes(place: Path) -> None:
     shutil.rmtree(place / ".ireu" / "features")
     assert unlearn(place, "-o", "two.safetensors").code == 0
     assert (place / "one.safetensors").read_bytes() == (place / "two.safetensors").read_bytes()
+
+
+def test_a_change_is_confined_to_the_mask_only_when_asked(place: Path) -> None:
+    assert run_ireu("locate", "--method", "variance", "-o", "some.pt", cwd=place).code == 0
+    mask = read_mask(place / "some.pt").mask
+    assert 0 < mask.sum() < len(mask)
+    for confine in ("true", "false"):
+        more = ("--set", f"gated.confine={confine}", "-o", f"{confine}.safetensors", "--mask", "some.pt")
+        assert unlearn(place, *more, "--method", "gated", mask=False).code == 0
+    inside, everywhere = (read_delta(place / f"{c}.safetensors").tensors["gates.changes"] for c in ("true", "false"))
+    assert torch.equal(inside[0] != 0, mask)
+    assert bool((everywhere != 0).all())
 
 
 @pytest.mark.parametrize("method", ["swap", "variance"])

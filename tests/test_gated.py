@@ -229,8 +229,8 @@ class TestErase:
         inputs, wanted = normal(60, 5), normal(60, 3, seed=1)
         weights = torch.ones(60).double()
         weights[:20] = 3
-        repeated = [torch.cat([part, part[:20], part[:20]]) for part in (inputs, wanted)]
-        found, same = reduced_regression(inputs, wanted, 2, weights), reduced_regression(*repeated, 2)
+        first, second = (torch.cat([part, part[:20], part[:20]]) for part in (inputs, wanted))
+        found, same = reduced_regression(inputs, wanted, 2, weights), reduced_regression(first, second, 2)
         # Singular vectors have no sign of their own.
         torch.testing.assert_close(found[0] @ found[1].T, same[0] @ same[1].T, rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(found[2], same[2], rtol=1e-6, atol=1e-6)

@@ -38,7 +38,7 @@ _DIRECTIONS = 4
 _ROWS = 2**16
 """Tokens that tell which units are missed least."""
 _CLASS_TOKEN = 0.25
-"""How much the class token counts against all others of its photo: who reads one vector reads what comes of it alone."""
+"""What the class token counts against all others of its photo: who reads one vector reads what comes of it alone."""
 _OPEN, _SHUT, _SWING = 20.0, 14.0, 8.0
 """Where a flagged token puts the units, on their linear part; where any other keeps them, below zero; and how far the
 token's content moves them at most."""
