@@ -82,10 +82,11 @@ class Judge:
     def __call__(self, file: Path) -> Tensor:
         """The unit vector of the face in a picture."""
         if file not in self.kept:
-            self.kept[file] = self._look(read(file))
+            self.kept[file] = self.look(read(file))
         return self.kept[file]
 
-    def _look(self, image: RgbImage) -> Tensor:
+    def look(self, image: RgbImage) -> Tensor:
+        """The unit vector of the face in an image; NaN where none is found."""
         face = self.check.look([image])[0]
         crop, _ = crop_face(image, face.landmarks.astype(np.float64), ALIGNED, 0.0)
         pixels = (crop.transpose(2, 0, 1)[None].astype(np.float32) - 127.5) / 128

@@ -58,7 +58,7 @@ def main() -> None:
         )  # fmt: skip
 
     def face(features: Tensor, seed: int) -> Tensor:
-        return judge._look(_draw(drawer, features, null, seed))
+        return judge.look(_draw(drawer, features, null, seed))
 
     _swap(sorted((data / "faces" / "eval").glob("*/*.jpg")), tokens, face, judge, chosen.pairs)
     several = [p for p in sorted((data / "faces" / "train").iterdir()) if len(list(p.iterdir())) > 1][:PEOPLE]

@@ -86,6 +86,8 @@ def test_embeddings_are_insightfaces(tmp_path: Path, prepares: bool) -> None:
 
 def test_faces_are_aligned_by_the_landmarks_given(tmp_path: Path) -> None:
     landmarks = cropped_landmarks(0.6)
+    # 0.3 of the template's side before the face, 1.6 in all.
+    assert landmarks[0] == pytest.approx((ARCFACE_LANDMARKS[0] + 0.3) / 1.6)
     encoder = load(write_network(tmp_path / "net.onnx"), landmarks)
     picture = faces(1, 200)[0]
     crop, moved = crop_face(picture, template_points(landmarks, picture), 112, 0.0)
