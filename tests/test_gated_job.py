@@ -74,6 +74,22 @@ def test_the_same_request_twice_is_done_once_and_has_the_same_bytes(place: Path)
     assert (place / "one.safetensors").read_bytes() == (place / "two.safetensors").read_bytes()
 
 
+def test_noise_that_hides_a_photo_from_the_detectors_is_tried_and_not_judged(place: Path) -> None:
+    assert unlearn(place).code == 0
+    keys = ("suite=pgd,pgd-detector", "photos=8", "pgd_steps=60")
+    suite = [part for key in keys for part in ("--set", f"attacks.{key}")]
+    done = run_ireu("verify", "--delta", "delta.safetensors", *suite, "--set", "pictures.generators=none", cwd=place)
+    assert done.code == 0, done.err
+    report = json.loads((place / "report" / "report.json").read_text())
+    found = {(f["attack"], f["state"]): f["value"] for f in report["figures"] if f["name"] == "attack_success"}
+    assert {attack for attack, _ in found} == {"none", *(f"pgd{on}-{e}" for on in ("", "-detector") for e in (2, 4, 8))}
+    assert found["none", "edited"] == 0
+    # An open detector's response is level: only who looks behind it finds the way.
+    assert found["pgd-detector-4", "edited"] > found["pgd-4", "edited"]
+    assert not [c for c in report["criteria"] if c["name"] == "attacks" and c["found"] > 0.5]
+    assert "hides the photo" in report["definitions"]["pgd-detector-8"]["text"]
+
+
 @dataclass
 class Counting:
     """Stands in for the encoder's pass at an edit site: counts pictures, and is interrupted at the given call."""

@@ -16,7 +16,7 @@ Unit = Literal["cosine", "ratio", "share", "dB", "distance"]
 REPORT_SCHEMA_VERSION = 2
 NO_ATTACK = "none"
 """The photos as they are: what every attack is compared with."""
-WHITE_BOX = ("pgd-2", "pgd-4", "pgd-8", "relearn")
+WHITE_BOX = ("pgd-2", "pgd-4", "pgd-8", "pgd-detector-2", "pgd-detector-4", "pgd-detector-8", "relearn")
 """Beginnings of the names of attacks for which one has to hold the original encoder, or what it said of the person."""
 
 

@@ -55,10 +55,14 @@ def entering(model: Any, pixels: Tensor, block: int) -> Tensor:
 
 
 @contextmanager
-def watching(model: Any, site: MlpSite) -> Iterator[list[Tensor]]:
+def watching(model: Any, site: MlpSite, *, gradients: bool = False) -> Iterator[list[Tensor]]:
     """Within it, every forward pass leaves what enters the site's hidden layer, (n, tokens, d), in the list."""
     seen: list[Tensor] = []
-    handle = site.module(model).register_forward_pre_hook(lambda _module, given: seen.append(given[0].detach()))
+
+    def keep(_module: Any, given: tuple[Tensor, ...]) -> None:
+        seen.append(given[0] if gradients else given[0].detach())
+
+    handle = site.module(model).register_forward_pre_hook(keep)
     try:
         yield seen
     finally:

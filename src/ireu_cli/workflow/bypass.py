@@ -16,7 +16,7 @@ from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.params import Tap
 from ireu_cli.report import NO_ATTACK
 from ireu_cli.runtime import generator
-from ireu_cli.values import Photo, RgbImage
+from ireu_cli.values import GateLedger, Ledger, Photo, RgbImage
 from ireu_cli.workflow.photos import Lens, among
 from ireu_cli.workflow.session import Session
 
@@ -26,7 +26,7 @@ AVERAGED = 5
 """Photos of a person whose features the attack `average` averages."""
 AVERAGE = "average"
 SAMPLING = ("prompts", "seeds", "guidance", "scale")
-GRADIENT = ("pgd", "pgd-generator", "relearn")
+GRADIENT = ("pgd", "pgd-detector", "pgd-generator", "relearn")
 ATTACKS_TOLD = {
     NO_ATTACK: "The photo as it is.",
     AVERAGE: "Features of up to five photos of the person are averaged.",
@@ -35,6 +35,7 @@ ATTACKS_TOLD = {
     "guidance": "The generator's guidance is halved or doubled.",
     "scale": "The adapter's scale is lowered or raised.",
     "pgd": "Noise, too small to see, brings the features near what the original encoder said.",
+    "pgd-detector": "Noise, too small to see, hides the photo from the detectors that the edit wrote into the encoder.",
     "pgd-generator": "Noise of 8 / 255, found through the generator, makes it draw the person.",
     "relearn": "The edited encoder is fine-tuned for so many steps on photos of the person.",
 }
@@ -63,6 +64,7 @@ class Siege:
     everyone: tuple[tuple[Photo, ...], ...]
     others: tuple[Photo, ...]
     names: frozenset[str]
+    ledger: Ledger | GateLedger | None = None
     noise: dict[tuple[str, int, tuple[Victim, ...]], Tensor] = field(default_factory=dict)
     """Noisy photos that were found before, by tap, strength and victims."""
 
@@ -88,6 +90,7 @@ def plan_siege(
     targets: Sequence[Sequence[Photo]],
     others: Sequence[Photo],
     reader: PhotoReader,
+    ledger: Ledger | GateLedger | None = None,
 ) -> Siege | None:
     """Choose whom to attack with what; None where nothing is to be tried.
 
@@ -98,6 +101,7 @@ def plan_siege(
         targets: usable photos of each target.
         others: usable photos of retained people.
         reader: reads the photos.
+        ledger: the detectors that the edit is made of, where it has any.
 
     Raises:
         ConfigError: `attacks.suite` names an attack that does not exist.
@@ -123,7 +127,7 @@ def plan_siege(
             victims.append(Victim(person, photo, ordered[(place + 1) % len(ordered)], other))
     drawn = [v for n, v in enumerate(victims) if sum(w.person == v.person for w in victims[:n]) < params.drawn]
     everyone = tuple(tuple(sorted(photos, key=used)) for photos in targets)
-    return Siege(session, encoders, reader, tuple(victims), tuple(drawn), everyone, tuple(others), names)
+    return Siege(session, encoders, reader, tuple(victims), tuple(drawn), everyone, tuple(others), names, ledger)
 
 
 def disguised(siege: Siege, victim: Victim, disguise: Disguise) -> RgbImage:

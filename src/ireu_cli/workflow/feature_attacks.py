@@ -1,13 +1,16 @@
 """The bypass suite in features: whether the edited encoder gives the person away under attack."""
 
+from collections.abc import Iterator
+
 from torch import Tensor
 
 from ireu_cli.report import Figure, State
 from ireu_cli.steps.attack_figures import FeatureMatcher, Tried, attack_figures
 from ireu_cli.steps.pictures import STATES
+from ireu_cli.values import Ledger
 from ireu_cli.workflow.bypass import Siege, attacked_features, by_person, encode_disguised, photo_attacks
-from ireu_cli.workflow.gradient_attacks import noise_on_features, relearning
-from ireu_cli.workflow.photos import flatten_tokens
+from ireu_cli.workflow.gradient_attacks import noise_on_detectors, noise_on_features, relearning
+from ireu_cli.workflow.photos import Lens, flatten_tokens
 
 
 def besiege_features(siege: Siege, matcher: FeatureMatcher) -> tuple[Figure, ...]:
@@ -22,16 +25,21 @@ def besiege_features(siege: Siege, matcher: FeatureMatcher) -> tuple[Figure, ...
                 for v in siege.victims
             ]
             tried.append(_tried(name, state, matcher, by_person(siege.victims, hits)))
-    if "pgd" in siege.names:
-        for name, state, features in noise_on_features(siege, lenses, siege.victims):
-            hits = [
-                matcher.match(flatten_tokens(row[None]), v.person)
-                for row, v in zip(features, siege.victims, strict=True)
-            ]
-            tried.append(_tried(name, state, matcher, by_person(siege.victims, hits)))
+    for name, state, features in _noisy(siege, lenses):
+        hits = [
+            matcher.match(flatten_tokens(row[None]), v.person) for row, v in zip(features, siege.victims, strict=True)
+        ]
+        tried.append(_tried(name, state, matcher, by_person(siege.victims, hits)))
     if "relearn" in siege.names and siege.session.config.attacks.relearn_steps:
         tried += relearning(siege, lenses, matcher)
     return attack_figures(tried, siege.session.config.verify, siege.session.config.seed)
+
+
+def _noisy(siege: Siege, lenses: tuple[Lens, Lens]) -> Iterator[tuple[str, State, Tensor]]:
+    if "pgd" in siege.names:
+        yield from noise_on_features(siege, lenses, siege.victims)
+    if "pgd-detector" in siege.names and isinstance(siege.ledger, Ledger) and siege.ledger.slots:
+        yield from noise_on_detectors(siege, lenses, siege.victims, siege.ledger)
 
 
 def _tried(attack: str, state: State, matcher: FeatureMatcher, found: dict[int, Tensor]) -> Tried:

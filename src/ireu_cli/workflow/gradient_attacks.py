@@ -9,15 +9,16 @@ from torch import Tensor
 from ireu_cli.models.clip import read_tap
 from ireu_cli.models.encoders import ImageEncoder, forward, need_transformer, null_features
 from ireu_cli.models.generator import Generator
+from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.params import Tap
 from ireu_cli.report import State
 from ireu_cli.runtime import generator as random_generator
 from ireu_cli.steps.attack_figures import FeatureMatcher, Tried
-from ireu_cli.steps.perturb import epsilon_budget, perturb, towards_face, towards_features
+from ireu_cli.steps.perturb import PhotoLoss, epsilon_budget, perturb, towards_face, towards_features
 from ireu_cli.steps.pictures import STATES
 from ireu_cli.steps.relearn import relearn, report_steps
 from ireu_cli.steps.saliency import Likeness
-from ireu_cli.values import Photo, RgbImage
+from ireu_cli.values import Ledger, Photo, RgbImage
 from ireu_cli.workflow.bypass import Siege, Victim
 from ireu_cli.workflow.drawing import Show
 from ireu_cli.workflow.photos import Lens, flatten_tokens
@@ -41,6 +42,53 @@ def noise_on_features(
         pixels = noisy_pixels(siege, lenses, victims, epsilon)
         for lens, state in zip(lenses, STATES, strict=True):
             yield f"pgd-{epsilon}", state, features_of(lens.encoder, lens.tap, pixels)
+
+
+def noise_on_detectors(
+    siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim], ledger: Ledger
+) -> Iterator[tuple[str, State, Tensor]]:
+    """Noise that brings the scores of all detectors of an edit to their thresholds, and features to the original's.
+
+    The attacker knows which units of the edited encoder are detectors, which say where to go where features do not, as
+    an open detector's response is level. Where all are shut, the encoder is the original one.
+
+    Yields:
+        Name, state, and the features (n, …, d) that the encoder of that state gives of the noisy photos.
+    """
+    before, after = lenses
+    model, processor = _attacked(after.encoder)
+    weight = next(model.parameters())
+    site = MlpSite(ledger.block)
+    rows, biases = ledger.rows[:, 0].to(weight.device), ledger.biases[:, 0].to(weight.device)
+
+    session = siege.session
+    size, steps = session.config.run.batch_size, session.config.attacks.pgd_steps
+    for epsilon in EPSILONS:
+        budget, low, high = epsilon_budget(epsilon, processor.image_mean, processor.image_std)
+        found = []
+        label = f"noise of {epsilon}/255, detectors"
+        with session.timed("attack"), session.talk.progress(label, len(victims)) as advance:
+            for start in range(0, len(victims), size):
+                photos = [victim.photo for victim in victims[start : start + size]]
+                seen: list[Tensor] = []
+
+                def encode(pixels: Tensor, seen: list[Tensor] = seen) -> Tensor:
+                    with watching(model, site, gradients=True) as entering:
+                        features = read_tap(model, pixels.to(weight.dtype), after.tap)
+                    seen[:] = entering
+                    return features
+
+                near = towards_features(encode, before.features(photos).to(weight.device))
+
+                def loss(pixels: Tensor, seen: list[Tensor] = seen, near: PhotoLoss = near) -> Tensor:
+                    away = near(pixels)
+                    return away + (seen[0][:, 0].float() @ rows.T + biases).amax(1).clamp_min(0)
+
+                clean = before.pixels(photos).to(weight.device)
+                found.append(perturb(clean, loss, budget, low, high, steps).cpu())
+                advance(len(photos), "")
+        for lens, state in zip(lenses, STATES, strict=True):
+            yield f"pgd-detector-{epsilon}", state, features_of(lens.encoder, lens.tap, torch.cat(found))
 
 
 def noisy_pixels(siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim], epsilon: int) -> Tensor:

@@ -18,6 +18,7 @@ from ireu_cli.steps.pictures import GeneratorEvidence
 from ireu_cli.steps.verify import Beside, unusable, verify
 from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME, read_delta, write_manifest
 from ireu_cli.store.files import file_sha256, read_bytes, write_bytes, write_folder
+from ireu_cli.values import GateLedger, Ledger
 from ireu_cli.workflow.album import make_grids, write_images
 from ireu_cli.workflow.bypass import SAMPLING, Siege, photo_attacks, plan_siege
 from ireu_cli.workflow.drawing import Drawn, Photos, Show, draw_all, look_at_photos, open_show
@@ -76,7 +77,7 @@ def run_verify(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
         reader = photo_reader(session.config)
         gathered = gather(session, parent, original, edited, people, reader)
         labelled = _labelled(session, gathered)
-        seen = _look(session, show, parent, gathered, (original, edited), reader)
+        seen = _look(session, show, parent, gathered, (original, edited), reader, delta.ledger)
         with session.timed("verify"):
             beside = Beside(seen.calibrations, seen.figures, seen.attacked, labelled)
             verified = verify(gathered.evidence, session.config.verify, session.config.seed, seen.evidence, beside)
@@ -100,11 +101,12 @@ def _look(
     gathered: Gathered,
     encoders: tuple[ImageEncoder, ImageEncoder],
     reader: PhotoReader,
+    ledger: Ledger | GateLedger | None,
 ) -> _Seen:
     """Draw, judge and attack, where there is a generator, and where features allow a verdict at all."""
     if unusable(gathered.evidence) is not None:
         return _Seen()
-    siege = plan_siege(session, parent, encoders, gathered.targets.photos, gathered.retained.flat, reader)
+    siege = plan_siege(session, parent, encoders, gathered.targets.photos, gathered.retained.flat, reader, ledger)
     matcher = feature_matcher(gathered.evidence, session.config.verify.false_match_rate)
     attacks = () if siege is None else besiege_features(siege, matcher)
     attacked = _attacked(siege, show)
