@@ -115,6 +115,13 @@ class WeightDelta:
     ledger: Ledger | GateLedger | None = None
 
     @property
+    def changes(self) -> dict[str, Tensor]:
+        """The tensors that say how far something moves; of gates, thresholds and the like are none."""
+        if isinstance(self.ledger, GateLedger):
+            return {name: tensor for name, tensor in self.tensors.items() if name.endswith(".changes")}
+        return self.tensors
+
+    @property
     def class_token_only(self) -> bool:
         """Whether it moves the class token alone; see `reach_of`."""
         return isinstance(self.ledger, Ledger) and self.ledger.class_token_only

@@ -50,6 +50,22 @@ def face_matrix(points: Points, size: int, margin: float) -> Points:
     return similarity(points, np.asarray(cropped_landmarks(margin)).reshape(5, 2) * size)
 
 
+def aligned_like_insightface(image: RgbImage, points: Points, size: int) -> RgbImage:
+    """Align a face as insightface does for a recogniser of this input size: uint8 (size, size, 3).
+
+    insightface (2.1, `utils/face_align.py`): the template of 112 px is scaled; for sides that are multiples of 128 and
+    not of 112, that of 112 px inside 128. What lies outside the picture is black.
+
+    Raises:
+        BadPhotoError: the points do not span anything.
+    """
+    template = np.asarray(ARCFACE_LANDMARKS).reshape(5, 2) * 112
+    if size % 112:
+        template = template + np.array([8.0, 0.0])
+    matrix = similarity(points, template * (size / (128 if size % 112 else 112)))
+    return np.asarray(cv2.warpAffine(image, matrix, (size, size), borderValue=0), dtype=np.uint8)
+
+
 def crop_face(image: RgbImage, points: Points, size: int, margin: float) -> tuple[RgbImage, Points]:
     """Cut the face out upright: the ArcFace template with `margin` of its side as room, split evenly around it.
 

@@ -31,6 +31,12 @@ class PhotoReader:
         settings = f"{self._data.face_pack} {self._data.crop_size} {self._data.crop_margin}"
         return f"detect-{READING_VERSION}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}"
 
+    @property
+    def points_name(self) -> str:
+        """Names where landmarks come from; changed copies of a photo depend on it."""
+        given = None if self._find else self._data.landmarks or ARCFACE_LANDMARKS
+        return f"{self.name}-{hashlib.sha256(repr(given).encode()).hexdigest()[:12]}"
+
     def face(self, photo: Photo) -> Face:
         """Return picture and landmarks; the last few are remembered, as swapping asks for the same ones again.
 

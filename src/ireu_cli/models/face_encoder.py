@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ireu_cli.errors import ArtifactError, ModelError
-from ireu_cli.faces.align import crop_face, template_points
+from ireu_cli.errors import ArtifactError, ConfigError, ModelError
+from ireu_cli.faces.align import aligned_like_insightface, template_points
+from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.models.onnx_gates import GATE_TENSORS, Gates, append_gates, load_network
 from ireu_cli.models.onnx_session import open_session
 from ireu_cli.params import Tap
@@ -70,7 +71,8 @@ class FaceEncoder:
         """Align and scale: float32 (n, 3, size, size)."""
         if not images:
             return torch.empty(0, 3, self.size, self.size)
-        faces = [crop_face(image, template_points(self.landmarks, image), self.size, 0.0)[0] for image in images]
+        points = [template_points(self.landmarks, image) for image in images]
+        faces = [aligned_like_insightface(image, at, self.size) for image, at in zip(images, points, strict=True)]
         values = (np.stack(faces).astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
         return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
 
@@ -137,6 +139,10 @@ def with_gates(encoder: FaceEncoder, delta: WeightDelta) -> FaceEncoder:
 def _opened(file: str, network: Any, landmarks: tuple[float, ...], device: str) -> FaceEncoder:
     content = network.SerializeToString()
     try:
+        torch.device(device)
+    except RuntimeError:
+        raise ModelError(f"The device {device} does not exist", "Correct --device") from None
+    try:
         session = open_session(content, device)
     except ModelError:
         raise
@@ -158,8 +164,19 @@ def _side(session: Any, file: str) -> int:
     shape, width = inputs[0].shape, outputs[0].shape[-1] if outputs[0].shape else None
     if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or not isinstance(shape[2], int):
         raise ModelError(f"The network {file} takes an input of the shape {shape}", _REMEDY)
+    if shape[2] % 112 and shape[2] % 128:
+        raise ModelError(
+            f"The network {file} takes faces of {shape[2]} px", "insightface aligns to 112 or 128 px alone"
+        )
+    if isinstance(shape[0], int) and shape[0] != 1:
+        raise ModelError(
+            f"The network {file} takes {shape[0]} faces at once", "Export it with a free batch, or one of 1"
+        )
     if inputs[0].type != "tensor(float)" or outputs[0].type != "tensor(float)":
-        raise ModelError(f"The network {file} takes {inputs[0].type} and gives {outputs[0].type}", _REMEDY)
+        raise ModelError(
+            f"The network {file} takes {inputs[0].type} and gives {outputs[0].type}",
+            "Export it with an input and an output of single precision",
+        )
     if len(outputs[0].shape) != 2 or not isinstance(width, int):
         raise ModelError(f"The network {file} gives an output of the shape {outputs[0].shape}", _REMEDY)
     return int(shape[2])
@@ -167,7 +184,11 @@ def _side(session: Any, file: str) -> int:
 
 def _try(encoder: FaceEncoder) -> None:
     try:
-        found = encoder.embed(encoder.null_pixels(), "embedding")
+        pixels = encoder.null_pixels()
+    except BadPhotoError:
+        raise ConfigError("The landmarks of the photos lie on one point", "Correct data.landmarks") from None
+    try:
+        found = encoder.embed(pixels, "embedding")
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base of their own
         raise ModelError(f"The network {encoder.file} cannot be run ({type(error).__name__})", _REMEDY) from None
     if not bool(torch.isfinite(found).all()):
@@ -192,13 +213,21 @@ def network_fingerprint(path: Path) -> str:
 
 
 def fingerprint_of(network: Any) -> str:
-    """SHA-256 (hex) over operators, their attributes and connections, and all tensors; not over the file's layout."""
+    """SHA-256 (hex) over operators, their attributes and connections, and all tensors; not over the file's layout.
+
+    Raises:
+        ModelError: it is made of parts that this does not look into.
+    """
     from onnx import numpy_helper
 
+    if network.functions or network.graph.sparse_initializer:
+        raise ModelError("The network has functions or sparse tensors of its own", "Export it without them")
     digest = hashlib.sha256()
+    ends = [[part.name for part in side] for side in (network.graph.input, network.graph.output)]
+    digest.update(repr((ends, sorted((o.domain, o.version) for o in network.opset_import))).encode())
     for node in network.graph.node:
         attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
-        digest.update(repr((node.op_type, list(node.input), list(node.output), attributes)).encode())
+        digest.update(repr((node.domain, node.op_type, list(node.input), list(node.output), attributes)).encode())
     for tensor in sorted(network.graph.initializer, key=lambda each: str(each.name)):
         values = np.ascontiguousarray(numpy_helper.to_array(tensor))
         digest.update(f"{tensor.name}{values.dtype}{values.shape}".encode())

@@ -47,6 +47,13 @@ class MlpSite:
         return found
 
 
+def through_layer(layer: Any, states: Tensor) -> Tensor:
+    """A `CLIPEncoderLayer` by its parts, as its own forward has other arguments in other versions; (n, tokens, d)."""
+    attended: Tensor = states + layer.self_attn(layer.layer_norm1(states), attention_mask=None)[0]
+    found: Tensor = attended + layer.mlp(layer.layer_norm2(attended))
+    return found
+
+
 def entering(model: Any, pixels: Tensor, block: int) -> Tensor:
     """What enters a block: pixels (n, 3, side, side) to (n, tokens, d), on the model's device."""
     with torch.inference_mode():

@@ -3,7 +3,7 @@
 With e the network's output and u = e / |e|, person i's gate is r_i = relu(a_i) - relu(a_i - 1), a_i = (w_i·u - t_i) /
 rise. The new output is e + |e| Σ r_i δ_i, scaled to the length of e: readers of the raw embedding find the lengths that
 they know. Where every gate is shut, the sum is exactly zero and the scale exactly one, so that the output keeps every
-bit. Only operators whose meaning never changed between opsets are used.
+bit. Only operators are used whose meaning has not changed since opset 8.
 """
 
 from collections.abc import Mapping
@@ -19,6 +19,7 @@ from torch import Tensor
 from ireu_cli.errors import ArtifactError, ModelError
 
 _PREFIX = "ireu_gate_"
+_OPSET = 8
 GATE_TENSORS = ("gates.weights", "gates.thresholds", "gates.changes", "gates.rise")
 """What a delta of gates holds."""
 
@@ -64,7 +65,8 @@ def append_gates(network: Any, gates: Gates) -> Any:
         gates: the people.
 
     Raises:
-        ModelError: onnx is not installed, the network has several outputs or another kind of output, or it has gates.
+        ModelError: onnx is not installed, the network has several outputs, another kind of output or gates, is of an
+            early opset, or does not pass onnx's checker.
     """
     onnx = _onnx()
     edited = onnx.ModelProto()
@@ -72,8 +74,10 @@ def append_gates(network: Any, gates: Gates) -> Any:
     graph = edited.graph
     if len(graph.output) != 1:
         raise ModelError(f"The network has {len(graph.output)} outputs", "Name an embedding network, which has one")
-    if any(tensor.name.startswith(_PREFIX) for tensor in graph.initializer):
+    if any(node.name.startswith(_PREFIX) for node in graph.node):
         raise ModelError("The network has gates already", "Start from the original network")
+    if any(opset.domain in {"", "ai.onnx"} and opset.version < _OPSET for opset in edited.opset_import):
+        raise ModelError(f"The network is of an opset before {_OPSET}", "Convert it with onnx.version_converter")
     output = graph.output[0]
     kinds = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.FLOAT16: np.float16}
     if output.type.tensor_type.elem_type not in kinds:
@@ -82,10 +86,17 @@ def append_gates(network: Any, gates: Gates) -> Any:
     inner = f"{_PREFIX}embedding"
     _rename(graph, output.name, inner)
     for name, values in _constants(gates).items():
-        graph.initializer.append(onnx.numpy_helper.from_array(values.astype(dtype), _PREFIX + name))
-    for operator, inputs, result in _steps(inner, output.name):
-        graph.node.append(onnx.helper.make_node(operator, inputs, [result], name=f"{_PREFIX}{result}_node"))
-    onnx.checker.check_model(edited)
+        # No initializers: files of before 2018 would have to list them among their inputs.
+        value = onnx.numpy_helper.from_array(values.astype(dtype), _PREFIX + name)
+        graph.node.append(onnx.helper.make_node("Constant", [], [_PREFIX + name], name=f"{_PREFIX}{name}", value=value))
+    for number, (operator, inputs, result) in enumerate(_steps(inner, output.name)):
+        graph.node.append(onnx.helper.make_node(operator, inputs, [result], name=f"{_PREFIX}{operator}_{number}"))
+    try:
+        onnx.checker.check_model(edited)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(
+            f"The network with gates is not valid ({str(error).splitlines()[0]:.120})", "Check the network with onnx"
+        ) from None
     return edited
 
 

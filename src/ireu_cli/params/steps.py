@@ -138,7 +138,7 @@ class UnlearnParams(Params):
 
 
 class GatedParams(Params):
-    """How the method `gated` finds and changes people; it takes no gradient steps."""
+    """How the method `gated` finds and changes people; `block` reads its copies, gain and number of photos too."""
 
     people: int = Field(
         10, ge=1, description="people that are to be unlearned from this encoder in all; each gets an equal share"

@@ -4,7 +4,7 @@ The losses are the paper's. What differs: the aim is the average of people inste
 the photos are trained on too, some photos are held out to say when to stop, and a step costs one block.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ireu_cli.errors import ConfigError
 from ireu_cli.models.clip import Encoder
+from ireu_cli.models.mlp_site import through_layer
 from ireu_cli.params import Tap, UnlearnParams
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, unlearn
 from ireu_cli.values import Json, WeightDelta
@@ -48,8 +49,7 @@ class Tail(nn.Module):
         layers = vision.encoder.layers
         end = len(layers) - 1 if self._tap == "penultimate" else len(layers)
         for layer in layers[self._block : end]:
-            given = layer(states, None)
-            states = given[0] if isinstance(given, tuple) else given
+            states = through_layer(layer, states)
         if self._tap in {"penultimate", "last"}:
             return states
         pooled: Tensor = vision.post_layernorm(states[:, 0])
@@ -139,9 +139,12 @@ class _Watch:
         self._whole = float(torch.linalg.vector_norm(way.flatten(1), dim=1).mean())
 
     def __call__(self, state: TrainState) -> bool:
-        """Whether training has gone on long enough."""
-        if state.step % LOOK_EVERY:
-            return False
+        """Whether training has gone on long enough; looks where it is time and that was not done before."""
+        if state.step and state.step % LOOK_EVERY == 0 and state.step not in dict(state.looks):
+            state.looks.append((state.step, self._share_left(state)))
+        return is_level([share for _, share in state.looks])
+
+    def _share_left(self, state: TrainState) -> float:
         weights = {f"model.{name}": weight for name, weight in state.weights.items()}
 
         def through(states: Tensor) -> Tensor:
@@ -149,11 +152,14 @@ class _Watch:
             return found
 
         left = (_through(through, self._inputs, self._device) - self._aim).flatten(1)
-        state.looks.append((state.step, float(torch.linalg.vector_norm(left, dim=1).mean()) / self._whole))
-        shares = [share for _, share in state.looks]
-        if len(shares) <= PATIENCE:
-            return False
-        return min(shares[-PATIENCE:]) > PROGRESS * min(shares[:-PATIENCE])
+        return float(torch.linalg.vector_norm(left, dim=1).mean()) / self._whole
+
+
+def is_level(shares: Sequence[float]) -> bool:
+    """Whether the last looks brought no progress over all before them."""
+    if len(shares) <= PATIENCE:
+        return False
+    return min(shares[-PATIENCE:]) > PROGRESS * min(shares[:-PATIENCE])
 
 
 def _through(tail: Callable[[Tensor], Tensor], inputs: Tensor, device: torch.device) -> Tensor:

@@ -50,7 +50,7 @@ def erasure_record(
         attacks_tried: names of attacks.
         limits: what the record does not claim.
     """
-    tensors = {name: tensor.double() for name, tensor in delta.tensors.items()}
+    tensors = {name: tensor.double() for name, tensor in delta.changes.items()}
     norms = torch.tensor([float(torch.linalg.vector_norm(tensor)) for tensor in tensors.values()], dtype=torch.float64)
     return ErasureRecord(
         **params.model_dump(),

@@ -139,7 +139,7 @@ def unlearn(
         start: a checkpoint to go on from.
         on_step: called after each step with the live state; may copy it, show it, or raise to stop.
         network: what maps the sets' pixels to the tap, with the encoder's model as its `model`; None: the encoder.
-        enough: asked after each step whether to end early.
+        enough: asked before each step whether to end.
 
     Returns:
         The delta, and what is worth recording of the run.
@@ -167,7 +167,9 @@ def unlearn(
     optimiser = _adam(weights, state, rate)
     network = network or _Tap(encoder.model, tap)
     limits = torch.tensor([reach, float(mean_distance(retain.null_features, torch.zeros_like(retain.null_features)))])
-    while state.step < total:
+    state.weights = weights
+    # Asked before a step and not behind it: a run that resumes from any checkpoint then asks the same.
+    while state.step < total and not (enough and enough(state)):
         chosen = _forget_draw(len(forget.people), batch, seed, state.step)
         pixels, features = _retain_draw(retain, batch, params.null_share, seed, state.step)
         both = torch.cat([forget.pixels[chosen], pixels]).to(device)
@@ -183,8 +185,6 @@ def unlearn(
         state.weights = weights
         if on_step:
             on_step(state)
-        if enough and enough(state):
-            break
     original = encoder.model.state_dict()
     delta = {name: (weights[name].detach() - original[name]).cpu() for name in sorted(weights)}
     return WeightDelta(delta), _summary(state, delta, original, reach)

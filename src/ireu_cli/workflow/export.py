@@ -145,7 +145,10 @@ def _check_served(
         )
         _refuse_vanished(weights, session.config.export.min_edit_kept, dtype)
         return found | {"verified_again": None}
-    kept = _kept_in_features(session, parent, original, served, with_delta(original, delta))
+    # An ONNX network is written in the precision that it has, and read back as it was written.
+    kept = 1.0
+    if isinstance(original, Encoder):
+        kept = _kept_in_features(session, parent, original, served, with_delta(original, delta))
     _refuse_vanished(kept, session.config.export.min_edit_kept, dtype)
     gathered = gather(session, parent, original, served, load_people(session, parent), photo_reader(session.config))
     verified = verify(gathered.evidence, session.config.verify, session.config.seed)
@@ -162,8 +165,7 @@ def _kept_in_features(
 ) -> float:
     """`kept_share` of the change on target photos, between served and full precision, each against its own original."""
     reader = photo_reader(session.config)
-    is_face = isinstance(original, FaceEncoder)
-    rounded = original if is_face else with_delta(original, WeightDelta({}), session.config.export.dtype)
+    rounded = with_delta(original, WeightDelta({}), session.config.export.dtype)
     people = load_people(session, parent)[0]
     lenses = [Lens(session, encoder, reader) for encoder in (original, full, rounded, served)]
     for lens in lenses:

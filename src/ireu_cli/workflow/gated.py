@@ -31,11 +31,11 @@ from ireu_cli.steps.gated import (
 )
 from ireu_cli.steps.gates import compose_gates, join_gates, leave_gates
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, Photo, WeightDelta
-from ireu_cli.workflow.gates import FEWEST, changeable, people_found
+from ireu_cli.workflow.gates import changeable, people_found
 from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.site import SiteLens
-from ireu_cli.workflow.states import SAMPLED_AT_LEAST, room_for, sample_people, states_entering
+from ireu_cli.workflow.states import FEWEST, SAMPLED_AT_LEAST, room_for, sample_people, states_entering
 from ireu_cli.workflow.views import retained_views, views_of
 
 DIRECT = frozenset({"pooled", "image_embeds"})

@@ -8,6 +8,7 @@ from torch.nn.functional import normalize
 
 from ireu_cli.errors import ArtifactError, CapacityError
 from ireu_cli.features import Item
+from ireu_cli.models.face_encoder import FaceEncoder, with_gates
 from ireu_cli.params import GatedParams
 from ireu_cli.steps.gated import Found, rate_of
 from ireu_cli.steps.gates import (
@@ -22,10 +23,9 @@ from ireu_cli.steps.gates import (
 from ireu_cli.values import FeatureMask, GateLedger, Json, Photo, WeightDelta
 from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
+from ireu_cli.workflow.states import FEWEST
 from ireu_cli.workflow.views import retained_views, views_of
 
-FEWEST = 20
-"""Photos of other people that a threshold is set on, at least."""
 _PIECE = 1024
 """Photos whose embeddings are in memory at once."""
 
@@ -73,6 +73,9 @@ def unlearn_gates(
         changes = [change_of_embedding(own, statistics.average, may_change, params.gain) for _, own in wanted]
         ledger = onto or open_gates(places, len(mask.mask), params.rise)
         delta = compose_gates(enter_gates(ledger, [case] * len(wanted), found, changes))
+    # A network that cannot have gates is refused before a delta is written.
+    if isinstance(lens.encoder, FaceEncoder):
+        with_gates(lens.encoder, delta)
     return delta, _summary(delta, statistics, found, rate)
 
 
@@ -101,16 +104,17 @@ def _wanted(lens: Lens, person: Sequence[Photo], params: GatedParams) -> tuple[T
 
 
 def _check(statistics: EmbeddingStatistics, mask: FeatureMask, lens: Lens) -> None:
-    width, photos = len(statistics.average), statistics.people.photos
-    if width != len(mask.mask):
-        raise ArtifactError(
-            f"The mask has {len(mask.mask)} features, the tap {lens.tap} has {width}",
-            "Run `ireu locate` for this encoder and tap",
-        )
+    photos = statistics.people.photos
     if photos < FEWEST:
         raise CapacityError(
             f"{photos} photos of other people say too little of who else looks like a target",
             "Add people to the --retain folder, or lower data.retain_holdout",
+        )
+    width = len(statistics.average)
+    if width != len(mask.mask):
+        raise ArtifactError(
+            f"The mask has {len(mask.mask)} features, the tap {lens.tap} has {width}",
+            "Run `ireu locate` for this encoder and tap",
         )
 
 

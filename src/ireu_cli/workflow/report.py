@@ -158,7 +158,7 @@ def _not_measured(figures: Sequence[Figure], *, drawn: bool, gradients: bool) ->
         missing.append(_WITHOUT_ATTACKS)
     elif drawn and attacked == {None}:
         missing.append(_ATTACKS_UNDRAWN)
-    if attacked and not gradients:
+    if not gradients:
         missing.append(_WITHOUT_GRADIENTS)
     return (*missing, *([_PERCEPTUAL] if drawn else []), _SERVED)
 

@@ -28,7 +28,7 @@ def read_earlier(session: Session, encoder: ImageEncoder, path: Path) -> Earlier
 
     Raises:
         ConfigError: the method keeps no requests apart.
-        ArtifactError: it cannot be used, holds no requests, or is for another tap.
+        ArtifactError: it cannot be used, holds no requests, is for another tap, or was made with other settings.
         ModelError: it is for another encoder.
     """
     config = session.config
@@ -36,10 +36,15 @@ def read_earlier(session: Session, encoder: ImageEncoder, path: Path) -> Earlier
         raise ConfigError(
             f"The method {config.unlearn.method} cannot add to an earlier delta", "Use --method gated, or drop --onto"
         )
-    return _read(encoder, config.encoder.tap, path, "--onto")
+    return _read(session, encoder, path, "--onto")
 
 
-def _read(encoder: ImageEncoder, tap: str, path: Path, flag: str) -> Earlier:
+_BUDGET = ("false_alarms", "max_false_alarm", "rise", "sharpness")
+"""Settings that all requests of a delta share."""
+
+
+def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Earlier:
+    tap = session.config.encoder.tap
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist", f"Name a delta with {flag}")
     manifest = read_manifest(manifest_path(path))
@@ -52,7 +57,16 @@ def _read(encoder: ImageEncoder, tap: str, path: Path, flag: str) -> Earlier:
         raise ArtifactError(
             f"{path} is for the tap {manifest.encoder.tap}, and {tap} is edited", "Use deltas and masks of one tap"
         )
-    return Earlier(manifest, _ledger(path))
+    ledger = _ledger(path)
+    if manifest.key != session.run.key_name:
+        raise ArtifactError(
+            f"{path} was made in another run folder, whose photos cannot be told from those of this one",
+            "Name the run folder of that delta with --run-dir",
+        )
+    own, theirs = session.config.gated.model_dump(mode="json"), manifest.parameters["gated"]
+    if other := [f"gated.{name} = {theirs[name]}" for name in _BUDGET if own[name] != theirs[name]]:
+        raise ArtifactError(f"{path} was made with {', '.join(other)}", f"Use the same settings, or drop {flag}")
+    return Earlier(manifest, ledger)
 
 
 def requests_with(earlier: Earlier | None, case: str, people: Sequence[PersonRecord]) -> Json:
@@ -79,30 +93,35 @@ def run_merge(
     """
     session = open_session("unlearn", resolved, talk, force=force, parent=onto)
     parent = check_parent(session, "unlearn")
+    ledger = _ledger(onto)
     encoder = session.encoder(dtype="float32")
-    tap = session.config.encoder.tap
-    added = [_read(encoder, tap, path, "--merge") for path in others]
-    requests, people, retain = dict(parent.metrics["requests"]), parent.targets, parent.retain
+    added = [_read(session, encoder, path, "--merge") for path in others]
+    requests, people = dict(parent.metrics["requests"]), parent.targets
     for path, other in zip(others, added, strict=True):
-        if other.manifest.key != parent.key:
+        if _photos(other.manifest.retain) != _photos(parent.retain):
             raise ArtifactError(
-                f"{path} was made in another run folder, whose photos cannot be told from those of {onto}",
-                "Make requests that are to be merged with the same --run-dir",
+                f"{path} and {onto} were made from other retained photos",
+                "Make one of the requests again with --onto the other delta",
             )
         if twice := sorted(requests.keys() & other.manifest.metrics["requests"].keys()):
             raise ConfigError(f"Two deltas have a request called {twice[0]}", "Give each another record.case_id")
         requests |= other.manifest.metrics["requests"]
-        people, retain = union(people, other.manifest.targets), union(retain, other.manifest.retain)
+        people = union(people, other.manifest.targets)
     draft = session.draft(
-        encoder, targets=people, retain=retain, extra={"merged": [one.manifest.digest for one in added]}
+        encoder, targets=people, retain=parent.retain, extra={"merged": [one.manifest.digest for one in added]}
     )
     with session.run.lock(out):
         if (done := session.already_done(draft, manifest_path(out), out)) is not None:
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
-        delta = join_ledgers(encoder, [_ledger(onto), *(one.ledger for one in added)])
-        metrics = parent.metrics | {"requests": requests}
+        delta = join_ledgers(encoder, [ledger, *(one.ledger for one in added)])
+        kept = {name: value for name, value in parent.metrics.items() if name != "withdrawn"}
+        metrics = kept | {"requests": requests}
         return _finish(session, draft, delta, metrics, out)
+
+
+def _photos(people: Sequence[PersonRecord]) -> set[str]:
+    return {digest for person in people for digest in person.photos}
 
 
 def run_withdraw(
@@ -136,6 +155,8 @@ def run_withdraw(
 
 def _finish(session: Session, draft: Manifest, delta: WeightDelta, metrics: dict[str, Any], out: Path) -> StepResult:
     write_delta(out, delta)
+    # What unlearning found of people is told by the manifests of their own requests.
+    metrics.pop("people", None)
     if delta.ledger is not None:
         metrics["places"] = {"taken": len(delta.ledger.slots), "all": delta.ledger.capacity}
     finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ireu_cli.errors import PhotoError
+from ireu_cli.errors import CapacityError, PhotoError
 from ireu_cli.faces.folder import People
 from ireu_cli.features import Item, stream
 from ireu_cli.models.clip import Encoder
@@ -18,6 +18,8 @@ from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.views import views_of
 
+FEWEST = 20
+"""Photos of other people that anything is learnt from, at least."""
 SAMPLED_AT_LEAST = 100
 """Photos of retained people that a sample has at least."""
 _VALUES = 2**27
@@ -40,17 +42,20 @@ def sample_people(used: People, most: int, seed: int) -> list[Photo]:
 
 
 def states_entering(session: Session, encoder: Encoder, items: Sequence[Item], block: int, label: str) -> Tensor:
-    """What enters a block, for photos that were read before: float32 (n, tokens, d), on the CPU.
+    """What enters a block: float32 (n, tokens, d), on the CPU; at least one item.
 
     Raises:
-        PhotoError: a photo cannot be read any more.
+        PhotoError: a photo or a copy of it cannot be used.
     """
     weight = next(encoder.model.parameters())
     found = []
     with session.timed("encode"), session.talk.progress(label, len(items)) as advance:
         for keys, pixels, unusable in stream(encoder, items, session.config.run.batch_size):
             if unusable:
-                raise PhotoError("A photo changed during the run", "Run the step again")
+                raise PhotoError(
+                    f"A photo or a copy of one cannot be used ({next(iter(unusable.values()))})",
+                    "Replace the photo, and run the step again",
+                )
             found.append(entering(encoder.model, pixels.to(weight.device, weight.dtype), block).float().cpu())
             advance(len(keys), "")
     return torch.cat(found)
@@ -70,16 +75,27 @@ def gather_states(session: Session, lens: Lens, encoder: Encoder, cast: Cast, bl
     """Pass everybody's photos through the blocks before one; of a person with three or more the last is held out.
 
     Raises:
-        PhotoError: a photo cannot be used and `data.bad_photos` is `error`, or too few retained photos are left.
+        PhotoError: a photo cannot be used and `data.bad_photos` is `error`.
+        CapacityError: there are too few retained photos, or more target photos than fit into memory.
     """
     params = session.config.gated
     targets = lens.encode(cast.targets, "--targets", "target photos")
     used = lens.encode(cast.used, "--retain", "retained photos").flat
     order = torch.randperm(len(used), generator=generator(session.config.seed, "block", "sample")).tolist()
     photos = [used[i] for i in sorted(order[: min(params.erase_photos, room_for(encoder))])]
+    if len(photos) < FEWEST:
+        raise CapacityError(
+            f"{len(photos)} photos of other people say too little of what people are like on average",
+            "Add people to the --retain folder, or lower data.retain_holdout",
+        )
     held = [person[-1] for person in targets.photos if len(person) > 2]
     given = [photo for photo in targets.flat if photo not in held]
     views = [(item, photo.person) for photo in given for item in views_of(lens, photo, params.copies)]
+    if len(views) > room_for(encoder):
+        raise CapacityError(
+            f"{len(views)} target photos and copies are more than the {room_for(encoder)} that are held in memory",
+            "Use fewer with --max-photos, or set gated.copies to fewer",
+        )
 
     def states(items: Sequence[Item], label: str) -> Tensor:
         return states_entering(session, encoder, items, block, label)

@@ -148,16 +148,22 @@ def _train(
 def _train_block(
     session: Session, lens: Lens, identity: str, cast: Cast, mask: FeatureMask
 ) -> tuple[WeightDelta, dict[str, Json]]:
-    encoder, params = need_transformer(lens.encoder, "The method block"), session.config
+    encoder, config = need_transformer(lens.encoder, "The method block"), session.config
     block = block_for(encoder.blocks, lens.tap)
+    width = lens.null_features().shape[-1]
+    if width != len(mask.mask):
+        raise ArtifactError(
+            f"The mask has {len(mask.mask)} features, the tap {lens.tap} has {width}",
+            "Run `ireu locate` for this encoder and tap",
+        )
     gathered = gather_states(session, lens, encoder, cast, block)
     keep, start = _Keeper(session, identity), _resume(session, identity)
-    total = BLOCK_STEPS if params.unlearn.steps == "auto" else params.unlearn.steps
+    total = BLOCK_STEPS if config.unlearn.steps == "auto" else config.unlearn.steps
     with session.timed("train"), session.talk.progress("unlearning (block)", total) as advance:
         advance(start.step if start else 0, "")
         return unlearn_block(
             encoder, lens.tap, block, gathered.given, gathered.held, gathered.others, gathered.nulls, mask.mask,
-            params.gated.gain, params.unlearn, params.seed, start, keep.on_step(advance),
+            config.gated.gain, config.unlearn, config.seed, start, keep.on_step(advance),
         )  # fmt: skip
 
 

@@ -35,5 +35,5 @@ def _copy(lens: Lens, photo: Photo, change: Disguise) -> Item:
         face = lens.reader.face(photo)
         return change.apply(face.image, face.points, face.image, face.image)
 
-    key = digest_of(["copy", DISGUISE_VERSION, change.name, photo.sha256])
+    key = digest_of(["copy", DISGUISE_VERSION, change.name, lens.reader.points_name, photo.sha256])
     return Item(key, lens.item(photo).label, load)
