@@ -81,19 +81,22 @@ def test_training_ends_when_held_out_photos_come_no_nearer(tiny: Encoder) -> Non
     assert (whole["steps"], whole["held_out"]) == (200, [])
 
 
-def test_a_stopped_run_ends_with_the_same_bytes(tiny: Encoder) -> None:
+@pytest.mark.parametrize("at", [60, 50, -1])
+def test_a_stopped_run_ends_with_the_same_bytes(tiny: Encoder, at: int) -> None:
     whole, told = run(tiny, "pooled", steps=5000)
+    # Also where held-out photos are about to be looked at, and at the very end.
+    last = told["steps"] if at < 0 else at
     kept: list[tuple[int, dict[str, torch.Tensor]]] = []
 
     def stop(state: TrainState) -> None:
-        if state.step == 60:
-            kept.append((60, {name: tensor.detach().clone() for name, tensor in state.tensors().items()}))
+        if state.step == last:
+            kept.append((last, {name: tensor.detach().clone() for name, tensor in state.tensors().items()}))
             raise InterruptedRunError("stop", "go on")
 
     with pytest.raises(InterruptedRunError):
         run(tiny, "pooled", steps=5000, on_step=stop)
     rest, again = run(tiny, "pooled", steps=5000, start=TrainState.from_tensors(*kept[0]))
-    assert again["held_out"] == told["held_out"]
+    assert (again["held_out"], again["steps"]) == (told["held_out"], told["steps"])
     assert all(torch.equal(whole.tensors[name], rest.tensors[name]) for name in whole.tensors)
 
 

@@ -13,10 +13,10 @@ import torch
 from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from onnx import TensorProto, helper, numpy_helper
 
-from ireu_cli.errors import ArtifactError, ModelError
-from ireu_cli.faces.align import crop_face, cropped_landmarks, template_points
+from ireu_cli.errors import ArtifactError, ConfigError, ModelError
+from ireu_cli.faces.align import aligned_like_insightface, crop_face, cropped_landmarks, template_points
 from ireu_cli.models.encoders import null_features
-from ireu_cli.models.face_encoder import FaceEncoder, load_face_encoder, with_gates
+from ireu_cli.models.face_encoder import FaceEncoder, fingerprint_of, load_face_encoder, with_gates
 from ireu_cli.models.onnx_gates import Gates
 from ireu_cli.params import ARCFACE_LANDMARKS
 from ireu_cli.store.artifacts import read_delta, read_mask, write_delta
@@ -95,6 +95,70 @@ def test_faces_are_aligned_by_the_landmarks_given(tmp_path: Path) -> None:
     wanted = (torch.from_numpy(crop.astype(np.float32)).permute(2, 0, 1) - 127.5) / 127.5
     torch.testing.assert_close(encoder.pixels([picture])[0], wanted)
     assert encoder.preprocessing != load(write_network(tmp_path / "net.onnx")).preprocessing
+
+
+@pytest.mark.parametrize("side", [112, 128, 224, 256])
+def test_alignment_is_insightfaces(side: int) -> None:
+    from insightface.utils.face_align import norm_crop
+
+    picture = faces(1, 200)[0]
+    # In the middle, and where the template leaves the picture.
+    for shift in (40, -30):
+        points = np.asarray(ARCFACE_LANDMARKS).reshape(5, 2) * 112 + shift
+        wanted = norm_crop(picture, points, image_size=side)
+        found = aligned_like_insightface(picture, points, side)
+        # Landmarks of the template are kept to four digits here.
+        assert np.abs(wanted.astype(int) - found.astype(int)).mean() < 2
+        assert (found[0] == 0).all() == (wanted[0] == 0).all() == (shift < 0)
+
+
+def test_networks_of_other_forms_are_refused_by_what_they_lack(tmp_path: Path) -> None:
+    for shape, words in ((["n", 3, 96, 96], "faces of 96 px"), ([8, 3, 112, 112], "8 faces at once")):
+        nodes = [helper.make_node("GlobalAveragePool", ["x"], ["y"]), helper.make_node("Flatten", ["y"], ["z"])]
+        ends = [helper.make_tensor_value_info(*end) for end in (("x", 1, shape), ("z", 1, [shape[0], 3]))]
+        graph = helper.make_graph(nodes, "mean", ends[:1], ends[1:])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        onnx.save(model, tmp_path / "mean.onnx")
+        with pytest.raises(ModelError, match=words):
+            load(tmp_path / "mean.onnx")
+    with pytest.raises(ModelError, match="device nowhere"):
+        load_face_encoder(write_network(tmp_path / "net.onnx"), ARCFACE_LANDMARKS, "nowhere")
+    with pytest.raises(ConfigError, match="on one point"):
+        load(tmp_path / "net.onnx", (0.5,) * 10)
+    network = onnx.load(tmp_path / "net.onnx")
+    network.opset_import[0].version = 7
+    onnx.save(network, tmp_path / "old.onnx")
+    gates = Gates(torch.ones(1, 48), torch.ones(1), torch.ones(1, 48), 0.2)
+    with pytest.raises(ModelError, match="opset before 8"):
+        with_gates(load(tmp_path / "old.onnx"), WeightDelta(gates.tensors()))
+    edited = with_gates(load(tmp_path / "net.onnx"), WeightDelta(gates.tensors()))
+    with pytest.raises(ModelError, match="gates already"):
+        with_gates(edited, WeightDelta(gates.tensors()))
+
+
+def test_files_of_before_2018_can_have_gates(tmp_path: Path) -> None:
+    network = onnx.load(write_network(tmp_path / "net.onnx"))
+    network.ir_version = 3
+    network.opset_import[0].version = 8
+    for tensor in network.graph.initializer:
+        kind = helper.make_tensor_value_info(tensor.name, TensorProto.FLOAT, list(tensor.dims))
+        network.graph.input.append(kind)
+    onnx.save(network, tmp_path / "old.onnx")
+    encoder = load(tmp_path / "old.onnx")
+    unit = encoder.embed(encoder.pixels(faces(1)), "normed_embedding")
+    gates = Gates(unit, torch.tensor([0.5]), -2 * unit, 0.1)
+    after = with_gates(encoder, WeightDelta(gates.tensors()))
+    torch.testing.assert_close(after.embed(after.pixels(faces(1)), "normed_embedding"), -unit, rtol=1e-3, atol=1e-3)
+
+
+def test_the_same_nodes_cut_elsewhere_are_another_network(tmp_path: Path) -> None:
+    network = onnx.load(write_network(tmp_path / "net.onnx"))
+    first = fingerprint_of(network)
+    network.graph.output[0].name = "flat"
+    assert fingerprint_of(network) != first
+    network = onnx.load(tmp_path / "net.onnx")
+    network.opset_import[0].version = 14
+    assert fingerprint_of(network) != first
 
 
 def test_the_fingerprint_follows_weights_and_operators_not_the_file(tmp_path: Path) -> None:
@@ -250,6 +314,11 @@ def test_requests_add_up_and_are_withdrawn_bit_for_bit(place: Path) -> None:
     assert (place / "back.safetensors").read_bytes() == (place / "one.safetensors").read_bytes()
     last = ("--onto", "back.safetensors", "--withdraw", "A", "-o", "none.safetensors")
     assert unlearn(place, *last, mask=False).code == 0
+    # An edit of nobody is exported as the original is, and its record says that nothing moves.
+    exported = run_ireu("export", "--delta", "none.safetensors", "-o", "out", cwd=place)
+    assert exported.code == 0, exported.err
+    record = json.loads((place / "out" / "ireu.json").read_text())["metrics"]["record"]
+    assert (record["edited_tensors"], record["edit_norm"]) == ([], 0)
     encoder = load(place / "net.onnx")
     assert with_gates(encoder, both).fingerprint != original
     assert with_gates(encoder, read_delta(place / "none.safetensors")).fingerprint == original

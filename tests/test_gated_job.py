@@ -194,6 +194,23 @@ class TestRequests:
             assert (done.code, words in done.err) == (3, True), done.err
         assert not (two / "x.safetensors").exists()
 
+    def test_what_is_not_made_of_requests_is_not_merged(self, two: Path) -> None:
+        few = ("--mask", "mask.pt", "--method", "ireu", "--steps", "2", "-o", "ireu.safetensors")
+        assert run_ireu("unlearn", *few, "--set", "locate.method=all", cwd=two).code == 0
+        for onto, merge in (("ireu", "two"), ("two", "ireu")):
+            names = ("--onto", f"{onto}.safetensors", "--merge", f"{merge}.safetensors", "-o", "x.safetensors")
+            done = unlearn(two, *names, mask=False)
+            assert (done.code, "is not made of requests" in done.err) == (3, True), done.err
+
+    def test_requests_of_other_settings_or_run_folders_are_not_joined(self, two: Path) -> None:
+        more = ("--targets", "more", "--set", "record.case_id=C", "-o", "x.safetensors")
+        other = unlearn(two, *more, "--onto", "one.safetensors", "--set", "gated.false_alarms=0.2")
+        assert (other.code, "was made with gated.false_alarms = 0.05" in other.err) == (3, True), other.err
+        assert run_ireu("locate", "--method", "all", "--run-dir", "new", "-o", "new.pt", cwd=two).code == 0
+        strange = ("--mask", "new.pt", "--method", "gated", "--run-dir", "new", "--onto", "one.safetensors")
+        done = run_ireu("unlearn", *strange, *more, cwd=two)
+        assert (done.code, "another run folder" in done.err) == (3, True), done.err
+
     def test_withdrawing_the_last_leaves_the_first_bit_for_bit(self, two: Path) -> None:
         done = unlearn(two, "--onto", "two.safetensors", "--withdraw", "B", "-o", "back.safetensors", mask=False)
         assert done.code == 0, done.err
