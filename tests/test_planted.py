@@ -168,7 +168,7 @@ def test_a_gallery_of_three_people_is_inconclusive(town: Path, tmp_path: Path) -
     for person in sorted((town / "others").iterdir())[:6]:
         shutil.copytree(person, small / "others" / person.name)
     assert run_ireu("locate", "--method", "variance", "--set", "locate.interchange_pairs=0", cwd=small).code == 0
-    assert run_ireu("unlearn", "--mask", "mask.pt", "--steps", "1", cwd=small).code == 0
+    assert run_ireu("unlearn", "--mask", "mask.pt", *IREU, "--steps", "1", cwd=small).code == 0
     found, report = verify(small, "delta.safetensors")
     assert found.code == 5, found.err
     assert {"gallery_people", "gallery_faces"} <= unmet(report)

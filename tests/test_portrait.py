@@ -51,7 +51,16 @@ def done(samples: Path, portrait: Path, tmp_path_factory: pytest.TempPathFactory
         patch.setattr(bundle, "embedded_folder", lambda: portrait)
         where = ("--targets", "faces", "--retain", "others", "--max-photos", "5")
         assert run_ireu("locate", *where, "--set", "locate.interchange_pairs=0", cwd=folder).code == 0
-        fast = ("--steps", "5", "--set", "unlearn.learning_rate=0.02", "--set", "unlearn.divergence_factor=1e9")
+        fast = (
+            "--method",
+            "ireu",
+            "--steps",
+            "5",
+            "--set",
+            "unlearn.learning_rate=0.02",
+            "--set",
+            "unlearn.divergence_factor=1e9",
+        )
         assert run_ireu("unlearn", "--mask", "mask.pt", *fast, cwd=folder).code == 0
         found = verify(folder, "--keep-images", "--json")
         assert found.code == 5, found.err
