@@ -314,13 +314,16 @@ def test_somebodys_own_file_among_the_images_is_never_replaced(again: Path) -> N
     assert (again / "report" / "images" / "notes.txt").read_text() == "mine"
 
 
+PAPERS = ("--method", "ireu", "--steps", "2")
+
+
 def test_the_bundles_encoder_is_exported_with_its_preprocessing(again: Path, portrait: Path) -> None:
     shutil.copytree(portrait, again / "own")
     settings = '{"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}'
     (again / "own" / "image_encoder" / "preprocessor_config.json").write_text(settings)
     arguments = ("--encoder", "own", "--targets", "faces", "--retain", "others", "--max-photos", "3")
     assert run_ireu("locate", *arguments, "--set", "locate.interchange_pairs=0", "-o", "m.pt", cwd=again).code == 0
-    assert run_ireu("unlearn", "--mask", "m.pt", "--steps", "2", "-o", "d.safetensors", cwd=again).code == 0
+    assert run_ireu("unlearn", "--mask", "m.pt", *PAPERS, "-o", "d.safetensors", cwd=again).code == 0
     assert run_ireu("export", "--delta", "d.safetensors", "-o", "e", cwd=again).code == 0
     assert (again / "e" / "preprocessor_config.json").read_text() == settings
 
