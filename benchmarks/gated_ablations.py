@@ -62,7 +62,7 @@ SETTINGS = (
     *(replace(USUAL, name=f"{n} photos given", photos=n) for n in (1, 3, 10)),
     *(replace(USUAL, name=f"{n} retained photos", retained=n) for n in (100, 300, 1000, 3000)),
     *(replace(USUAL, name=f"false-alarm rate {rate:g}", rate=rate) for rate in (0.05, 0.003, 0.001)),
-    *(replace(USUAL, name=f"gain {gain:g}", gain=gain) for gain in (0.5, 1.0, 2.0, 3.0)),
+    *(replace(USUAL, name=f"gain {gain:g}", gain=gain) for gain in (0.5, 1.0, 1.5, 3.0)),
     *(replace(USUAL, name=f"mask of {top:g}", top=top) for top in (0.1, 0.2, 0.4, 0.7)),
     replace(USUAL, name="negation instead of the average", aim="negation"),
     replace(USUAL, name="a retained person instead of the average", aim="person"),

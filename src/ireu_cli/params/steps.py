@@ -156,7 +156,7 @@ class GatedParams(Params):
         description="change the features of the mask only: more of the target's picture stays, and more of the target",
     )
     gain: float = Field(
-        1.5,
+        2.0,
         gt=0,
         le=4,
         description="other taps: how far features are moved: 1 takes the person's mean to the average of people",
