@@ -200,18 +200,18 @@ def _figures(
             rows = own[_rows(look, role)]
             figures[f"ID^o target {words}"] = _mean(rows)
             figures[f"matches {words}"] = _mean((rows > threshold).double())
-        figures["ID^o other"] = _mean(own[_rows(look, "retained")])
+        figures["ID^o other"] = _mean(own[_rows(look, _others(look))])
         for words, roles in (("target", ("target-seen", "target-unseen")), ("retained", ("retained", "look-alike"))):
             found = torch.isfinite(look.vectors[_rows(look, *roles)]).all(1)
             figures[f"face found, {words}"] = _mean(found.double())
-    second["ID^g other"] = _mean(kept[_rows(after, "retained")])
+    second["ID^g other"] = _mean(kept[_rows(after, _others(after))])
     for words in ("seen", "unseen"):
         second[f"ID^g target {words}"] = _mean(kept[_rows(after, f"target-{words}")])
         second[f"delta ID {words}"] = second["ID^g other"] - second[f"ID^g target {words}"]
     told = json.loads((report / "report.json").read_text())["figures"]
     for figure in ("psnr", "ssim"):
         second[f"{figure.upper()} retained"] = next(
-            f["value"] for f in told if (f["name"], f["role"], f["generator"]) == (figure, "retained", name)
+            f["value"] for f in told if (f["name"], f["role"], f["generator"]) == (figure, _others(after), name)
         )
     for row, figure, role in (("refused unseen", "gate_caught", "target-unseen"),
                               ("others refused", "gate_false_refusal", "retained")):  # fmt: skip
@@ -326,6 +326,11 @@ def _framed(image: RgbImage, is_photo: bool) -> Tensor:
 
 def _rows(look: Look, *roles: str) -> list[int]:
     return [i for i, role in enumerate(look.role) if role in roles]
+
+
+def _others(look: Look) -> str:
+    """The role of people who are not targets; beside very many targets only look-alikes are left."""
+    return "retained" if "retained" in look.role else "look-alike"
 
 
 def _mean(values: Tensor) -> float:
