@@ -35,7 +35,7 @@ from ireu_cli.runtime import generator as random_generator
 from ireu_cli.steps.gated import Readout, SiteStatistics, Wanted, change_of, compose, enter, find, open_ledger
 from ireu_cli.steps.locate import locate_by_variance
 from ireu_cli.steps.site_sums import SiteSums, summarise
-from many_requests import Rows
+from many_requests import Rows, site_rows
 from portrait_table import Judge, read
 from target_draws import LANDMARKS
 
@@ -111,8 +111,9 @@ def _world(data: Path) -> World:
     encoder = load_encoder(EncoderParams(), "cpu")
     site, model = MlpSite(encoder.blocks - 1), encoder.model
     sums = SiteSums()
-    rest, _ = _rows(encoder, site, data / "faces" / "train", sums)
-    kept, files = _rows(encoder, site, data / "faces" / "eval", None)
+    rest = site_rows(encoder, site, _people(data / "faces" / "train"), sums)
+    people = _people(data / "faces" / "eval")
+    kept, files = site_rows(encoder, site, people, None), [file for person in people for file in person]
     with watching(model, site) as seen, torch.inference_mode():
         model.vision_model(encoder.null_pixels())
     readout = Readout(lambda states: read_out(model, states, "image_embeds"), readout_inverse(model, "image_embeds"))
@@ -121,20 +122,8 @@ def _world(data: Path) -> World:
     return World(encoder, site, readout, rest, sums, seen[0][:, 0], kept, files, drawer, Judge(data, check, "d"))
 
 
-def _rows(encoder: Encoder, site: MlpSite, folder: Path, sums: SiteSums | None) -> tuple[Rows, list[Path]]:
-    people = [sorted(path.iterdir()) for path in sorted(folder.iterdir())]
-    files = [file for person in people for file in person]
-    inputs, states = [], []
-    for start in range(0, len(files), 64):
-        with watching(encoder.model, site) as seen, torch.inference_mode():
-            output = encoder.model.vision_model(encoder.pixels([read(file) for file in files[start : start + 64]]))
-        inputs.append(seen[0][:, 0])
-        states.append(output.last_hidden_state[:, 0])
-        if sums is not None:
-            sums.add(encoder.model, site, seen[0])
-            sums.done += len(seen[0])
-    who = torch.tensor([number for number, person in enumerate(people) for _ in person])
-    return Rows(torch.cat(inputs), torch.cat(states), who), files
+def _people(folder: Path) -> list[list[Path]]:
+    return [sorted(path.iterdir()) for path in sorted(folder.iterdir())]
 
 
 def _statistics(world: World, most: int | None) -> tuple[SiteStatistics, Tensor]:

@@ -35,11 +35,11 @@ from ireu_cli.steps.gated import (
     compose,
     enter,
     find,
-    leave,
     open_ledger,
     rate_of,
 )
 from ireu_cli.steps.site_sums import SiteSums, summarise
+from ireu_cli.steps.slots import leave
 from ireu_cli.values import Ledger, RgbImage
 from portrait_table import read
 
@@ -68,10 +68,10 @@ def main() -> None:
     folders = sorted(path for path in (faces / "train").iterdir() if len(list(path.iterdir())) > GIVEN)
     asking = random.Random(0).sample(folders, chosen.people)
     others = [path for path in sorted((faces / "train").iterdir()) if path not in asking]
-    theirs = _rows(encoder, site, [sorted(path.iterdir()) for path in asking], None)
+    theirs = site_rows(encoder, site, [sorted(path.iterdir()) for path in asking], None)
     sums = SiteSums()
-    rest = _rows(encoder, site, [sorted(path.iterdir()) for path in others], sums)
-    kept = _rows(encoder, site, [sorted(path.iterdir()) for path in sorted((faces / "eval").iterdir())], None)
+    rest = site_rows(encoder, site, [sorted(path.iterdir()) for path in others], sums)
+    kept = site_rows(encoder, site, [sorted(path.iterdir()) for path in sorted((faces / "eval").iterdir())], None)
     readout = Readout(
         lambda states: read_out(encoder.model, states, "image_embeds"), readout_inverse(encoder.model, "image_embeds")
     )
@@ -125,7 +125,8 @@ def _equal(one: Ledger, other: Ledger, weights: dict[str, Tensor]) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-def _rows(encoder: Encoder, site: MlpSite, people: Sequence[Sequence[Path]], sums: SiteSums | None) -> Rows:
+def site_rows(encoder: Encoder, site: MlpSite, people: Sequence[Sequence[Path]], sums: SiteSums | None) -> Rows:
+    """Pass everybody's photos through the encoder; `sums` gets their tokens too."""
     inputs, states, who = [], [], [number for number, person in enumerate(people) for _ in person]
     files = [file for person in people for file in person]
     for start in range(0, len(files), 64):

@@ -57,6 +57,20 @@ def run_ireu(*arguments: object, cwd: Path | None = None) -> Run:
     return Run(code, out.getvalue(), err.getvalue())
 
 
+def copy_with_second_target(samples: Path, folder: Path) -> None:
+    """Copy a job; somebody of `others` becomes a target of their own, in `more`."""
+    shutil.copytree(samples, folder)
+    second = sorted((folder / "others").iterdir())[-1]
+    (folder / "more").mkdir()
+    second.rename(folder / "more" / second.name)
+
+
+def manifest(folder: Path, name: str) -> dict[str, Any]:
+    """What the manifest beside an artifact says."""
+    found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    return found
+
+
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a whole job on drawn people; tests must not change it."""

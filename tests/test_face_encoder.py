@@ -21,7 +21,7 @@ from ireu_cli.models.onnx_gates import Gates
 from ireu_cli.params import ARCFACE_LANDMARKS
 from ireu_cli.store.artifacts import read_delta, read_mask, write_delta
 from ireu_cli.values import GateLedger, RgbImage, WeightDelta
-from tests.conftest import Run, run_ireu
+from tests.conftest import Run, copy_with_second_target, manifest, run_ireu
 from tests.drawn.face_network import write_face_network
 from tests.tiny_portrait import write_face_encoder
 
@@ -236,10 +236,7 @@ def test_a_ledger_of_gates_comes_back_from_its_file(tmp_path: Path) -> None:
 def located(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn people with a second target folder, a network, and a mask of all features; tests must not change it."""
     folder = tmp_path_factory.mktemp("face") / "demo"
-    shutil.copytree(samples, folder)
-    second = sorted((folder / "others").iterdir())[-1]
-    (folder / "more").mkdir()
-    second.rename(folder / "more" / second.name)
+    copy_with_second_target(samples, folder)
     write_face_network(folder / "net.onnx")
     text = (folder / "ireu.toml").read_text()
     text = text.replace('source = "encoder"', 'source = "net.onnx"').replace('"pooled"', '"embedding"')
@@ -261,11 +258,6 @@ def unlearn(folder: Path, *more: str, mask: bool = True) -> Run:
     sets = [part for key in keys for part in ("--set", f"gated.{key}")]
     given = ("--mask", "mask.pt", "--method", "gated", *sets) if mask else ()
     return run_ireu("unlearn", *given, *more, cwd=folder)
-
-
-def manifest(folder: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-    return found
 
 
 def test_the_whole_job(place: Path) -> None:

@@ -25,10 +25,10 @@ from ireu_cli.steps.gated import (
     compose,
     enter,
     find,
-    leave,
     open_ledger,
     rate_of,
 )
+from ireu_cli.steps.slots import leave
 from ireu_cli.values import Ledger
 
 

@@ -13,7 +13,7 @@ import torch
 from ireu_cli.models.clip import read_tap
 from ireu_cli.store.artifacts import read_delta
 from ireu_cli.values import Ledger
-from tests.conftest import Run, run_ireu
+from tests.conftest import Run, copy_with_second_target, manifest, run_ireu
 
 FEATURES = ("--set", "attacks.suite=none", "--set", "pictures.generators=none")
 
@@ -22,10 +22,7 @@ FEATURES = ("--set", "attacks.suite=none", "--set", "pictures.generators=none")
 def located(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn people with a second target folder, and a mask of all features; tests must not change it."""
     folder = tmp_path_factory.mktemp("gated") / "demo"
-    shutil.copytree(samples, folder)
-    second = sorted((folder / "others").iterdir())[-1]
-    (folder / "more").mkdir()
-    second.rename(folder / "more" / second.name)
+    copy_with_second_target(samples, folder)
     assert run_ireu("locate", "--method", "all", cwd=folder).code == 0
     return folder
 
@@ -40,11 +37,6 @@ def place(located: Path, tmp_path: Path) -> Path:
 def unlearn(folder: Path, *more: str, mask: bool = True) -> Run:
     given = ("--mask", "mask.pt", "--method", "gated", "--set", "gated.people=3") if mask else ()
     return run_ireu("unlearn", *given, *more, cwd=folder)
-
-
-def manifest(folder: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-    return found
 
 
 def tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +66,8 @@ class Ledger:
     `flag` (d,) is what every entry writes then, and empty otherwise.
     """
 
+    ENTRY: ClassVar = ("rows", "biases", "columns")
+
     block: int
     room: Room
     cases: tuple[str, ...]
@@ -94,6 +96,8 @@ class GateLedger:
     An entry is its `case`, its slot, what finds the person (`weights` (entries, d), `thresholds` (entries,)) and what
     then moves (`changes` (entries, d)); all float32. `rise` is what a score takes from no change to the whole one.
     """
+
+    ENTRY: ClassVar = ("weights", "thresholds", "changes")
 
     capacity: int
     cases: tuple[str, ...]

@@ -59,10 +59,9 @@ def aligned_like_insightface(image: RgbImage, points: Points, size: int) -> RgbI
     Raises:
         BadPhotoError: the points do not span anything.
     """
-    template = np.asarray(ARCFACE_LANDMARKS).reshape(5, 2) * 112
-    if size % 112:
-        template = template + np.array([8.0, 0.0])
-    matrix = similarity(points, template * (size / (128 if size % 112 else 112)))
+    whole = 128 if size % 112 else 112
+    template = np.asarray(ARCFACE_LANDMARKS).reshape(5, 2) * 112 + ((whole - 112) / 2, 0)
+    matrix = similarity(points, template * (size / whole))
     return np.asarray(cv2.warpAffine(image, matrix, (size, size), borderValue=0), dtype=np.uint8)
 
 

@@ -34,7 +34,8 @@ _NAMED = 8
 class FaceEncoder:
     """A loaded face-embedding network: its file's name and content, a session that runs it, and what identifies it.
 
-    `landmarks` are ten fractions, where eyes, nose and mouth corners lie in the photos that it is given.
+    `landmarks` are ten fractions, where eyes, nose and mouth corners lie in the photos that it is given; `blocks`
+    counts layers with weights.
     """
 
     file: str
@@ -46,14 +47,9 @@ class FaceEncoder:
     landmarks: tuple[float, ...]
     fingerprint: str
     device: str
+    blocks: int
     # What both kinds of encoder say of themselves.
     dtype: str = "float32"
-
-    @property
-    def blocks(self) -> int:
-        """Number of layers with weights."""
-        nodes = load_network(self.content).graph.node
-        return sum(node.op_type in {"Conv", "Gemm", "MatMul"} for node in nodes)
 
     @property
     def architecture(self) -> str:
@@ -151,7 +147,8 @@ def _opened(file: str, network: Any, landmarks: tuple[float, ...], device: str) 
     size = _side(session, file)
     own = _prepares_itself(network)
     mean, std = (0.0, 1.0) if own else (127.5, 127.5)
-    encoder = FaceEncoder(file, content, session, size, mean, std, landmarks, fingerprint_of(network), device)
+    blocks = sum(node.op_type in {"Conv", "Gemm", "MatMul"} for node in network.graph.node)
+    encoder = FaceEncoder(file, content, session, size, mean, std, landmarks, fingerprint_of(network), device, blocks)
     _try(encoder)
     return encoder
 

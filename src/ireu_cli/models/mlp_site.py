@@ -47,9 +47,17 @@ class MlpSite:
         return found
 
 
-def through_layer(layer: Any, states: Tensor) -> Tensor:
-    """A `CLIPEncoderLayer` by its parts, as its own forward has other arguments in other versions; (n, tokens, d)."""
-    attended: Tensor = states + layer.self_attn(layer.layer_norm1(states), attention_mask=None)[0]
+def after_attention(layer: Any, states: Tensor) -> Tensor:
+    """States (n, tokens, d) behind the attention of a `CLIPEncoderLayer` and its residual connection."""
+    found: Tensor = states + layer.self_attn(layer.layer_norm1(states), attention_mask=None)[0]
+    return found
+
+
+def after_mlp(layer: Any, attended: Tensor) -> Tensor:
+    """What `after_attention` gives, (n, tokens, d), behind the layer's hidden layer and its residual connection.
+
+    By its parts, as the layer's own forward has other arguments in other versions of transformers.
+    """
     found: Tensor = attended + layer.mlp(layer.layer_norm2(attended))
     return found
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ireu_cli.errors import ConfigError
 from ireu_cli.models.clip import Encoder
-from ireu_cli.models.mlp_site import through_layer
+from ireu_cli.models.mlp_site import after_attention, after_mlp
+from ireu_cli.models.reach import select_weights
 from ireu_cli.params import Tap, UnlearnParams
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, unlearn
 from ireu_cli.values import Json, WeightDelta
@@ -49,7 +50,7 @@ class Tail(nn.Module):
         layers = vision.encoder.layers
         end = len(layers) - 1 if self._tap == "penultimate" else len(layers)
         for layer in layers[self._block : end]:
-            states = through_layer(layer, states)
+            states = after_mlp(layer, after_attention(layer, states))
         if self._tap in {"penultimate", "last"}:
             return states
         pooled: Tensor = vision.post_layernorm(states[:, 0])
@@ -116,7 +117,7 @@ def unlearn_block(
     retain = RetainSet(len(others), lambda places: (others[list(places)], kept[list(places)]), nulls, silent)
     # `away` adds the shift as it is.
     settings = _resolved(params).model_copy(update={"alpha": gain, "direction": "away", "mask_scope": "global"})
-    names = [name for name in encoder.model.state_dict() if f".layers.{block}." in name]
+    names = select_weights(encoder.model.state_dict(), f"block:{block}", encoder.blocks, tap)
     watch = None
     if held.people:
         way = torch.stack([average - means[person] for person in held.people]) * mask * gain

@@ -21,6 +21,7 @@ from ireu_cli.errors import CapacityError
 from ireu_cli.maths.erase import eraser, reduced_regression
 from ireu_cli.maths.room import activation_gram, folded, make_room
 from ireu_cli.maths.soft_step import SoftStep
+from ireu_cli.models.mlp_site import after_attention, after_mlp
 from ireu_cli.values import Room
 
 CARRYING = ("k_proj.weight", "k_proj.bias", "v_proj.weight", "v_proj.bias")
@@ -104,7 +105,7 @@ def _build(layer: Any, sample: Sample, mask: Tensor, rank: int, gain: float) -> 
         )
     states = sample.states
     middle = _after_attention(layer, states)
-    output = middle + layer.mlp(layer.layer_norm2(middle))
+    output = after_mlp(layer, middle)
     flag_axis, carried, heads = _axes(layer, states, middle)
     edited = copy.deepcopy(layer)
     _carry(edited, states, middle, flag_axis, carried, heads)
@@ -118,8 +119,7 @@ def _build(layer: Any, sample: Sample, mask: Tensor, rank: int, gain: float) -> 
     start, ramp, reached = _opening(edited, plain_middle, flagged_middle, seen)
     aim = _erased(output, sample.people, mask, rank, gain)
     _write(edited, room, seen, plain_middle, flagged_middle, aim, start, ramp)
-    finished = flagged_middle + edited.mlp(edited.layer_norm2(flagged_middle))
-    kept = plain_middle + edited.mlp(edited.layer_norm2(plain_middle))
+    finished, kept = after_mlp(edited, flagged_middle), after_mlp(edited, plain_middle)
     spread = (output - output.mean(0)).square().mean()
     told = {
         "tokens_reached": float(reached.mean()),
@@ -137,10 +137,7 @@ def _changes(layer: Any, edited: Any) -> dict[str, Tensor]:
 
 def _after_attention(layer: Any, states: Tensor) -> Tensor:
     """(n, tokens, d) to the same behind the attention's residual connection; in pieces, to bound memory."""
-    pieces = [
-        part + layer.self_attn(layer.layer_norm1(part), attention_mask=None)[0] for part in torch.split(states, 64)
-    ]
-    return torch.cat(pieces)
+    return torch.cat([after_attention(layer, part) for part in torch.split(states, 64)])
 
 
 def _normalised(states: Tensor, norm: Any) -> Tensor:

@@ -6,7 +6,7 @@ and one that is withdrawn leaves every other as it was and the rest of the weigh
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.maths.token_gate import TokenSums, contrast, gated
 from ireu_cli.models.mlp_site import MlpSite
 from ireu_cli.params import GatedParams
-from ireu_cli.values import GateLedger, Ledger, WeightDelta
+from ireu_cli.steps.slots import add_all, add_entries, by_slot
+from ireu_cli.values import Ledger, WeightDelta
 
 _PASSES = 8
 """Of the fixed-point iteration that makes up for the layer norm after the site; it gains a digit a pass."""
@@ -181,44 +182,16 @@ def enter(
     Raises:
         CapacityError: there are no slots left; says how many there are.
     """
-    free = free_slots(ledger, len(found))
     step = SoftStep(params.rise, params.sharpness)
     built = [step.rows(one.weight, one.threshold.value) for one in found]
-    return replace(
+    return add_entries(
         ledger,
-        cases=(*ledger.cases, *cases),
-        slots=(*ledger.slots, *free),
-        rows=torch.cat([ledger.rows, *(rows[None].float() for rows, _ in built)]),
-        biases=torch.cat([ledger.biases, *(biases[None].float() for _, biases in built)]),
-        columns=torch.cat([ledger.columns, *(step.columns(change)[None].float() for change in changes)]),
-    )
-
-
-def free_slots(ledger: Ledger | GateLedger, count: int) -> list[int]:
-    """The first so many free slots of a ledger.
-
-    Raises:
-        CapacityError: there are not so many; says how many there are.
-    """
-    free = [slot for slot in range(ledger.capacity) if slot not in ledger.slots]
-    if count > len(free):
-        raise CapacityError(
-            f"{count} people are to be unlearned, and {len(free)} of the {ledger.capacity} places are free",
-            "Withdraw requests, or begin a delta with a larger gated.people",
-        )
-    return free[:count]
-
-
-def leave(ledger: Ledger, cases: Sequence[str]) -> Ledger:
-    """Take the requests of some cases out of a ledger; their slots are free again."""
-    kept = [i for i, case in enumerate(ledger.cases) if case not in cases]
-    return replace(
-        ledger,
-        cases=tuple(ledger.cases[i] for i in kept),
-        slots=tuple(ledger.slots[i] for i in kept),
-        rows=ledger.rows[kept],
-        biases=ledger.biases[kept],
-        columns=ledger.columns[kept],
+        cases,
+        {
+            "rows": torch.stack([rows for rows, _ in built]),
+            "biases": torch.stack([biases for _, biases in built]),
+            "columns": torch.stack([step.columns(change) for change in changes]),
+        },
     )
 
 
@@ -239,15 +212,7 @@ def join(ledger: Ledger, other: Ledger) -> Ledger:
             "The deltas do not reserve the same places: they were made from other retained photos, parameters or masks",
             "Make one of the requests again with --onto the other delta",
         )
-    order = sorted(range(len(other.slots)), key=lambda i: other.slots[i])
-    return replace(
-        ledger,
-        cases=(*ledger.cases, *(other.cases[i] for i in order)),
-        slots=(*ledger.slots, *free_slots(ledger, len(order))),
-        rows=torch.cat([ledger.rows, other.rows[order]]),
-        biases=torch.cat([ledger.biases, other.biases[order]]),
-        columns=torch.cat([ledger.columns, other.columns[order]]),
-    )
+    return add_all(ledger, other)
 
 
 def compose(ledger: Ledger, weights: dict[str, Tensor]) -> WeightDelta:
@@ -263,7 +228,7 @@ def compose(ledger: Ledger, weights: dict[str, Tensor]) -> WeightDelta:
     site = MlpSite(ledger.block)
     out_weight = weights[site.name("fc2.weight")]
     new = {name: tensor.clone() for name, tensor in weights.items()}
-    for entry in sorted(range(len(ledger.slots)), key=lambda i: ledger.slots[i]):
+    for entry in by_slot(ledger):
         places = slice(2 * ledger.slots[entry], 2 * ledger.slots[entry] + 2)
         units, added = ledger.room.units[places], folded(out_weight, ledger.room, places)
         new[site.name("fc2.weight")][:, ledger.room.kept] += added[:, :-1]

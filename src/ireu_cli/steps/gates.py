@@ -5,7 +5,7 @@ embedding at length one, so that it is the same for both taps. Requests take slo
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,7 +13,8 @@ from torch import Tensor
 from ireu_cli.errors import ArtifactError
 from ireu_cli.maths.detector import PeopleSums, direction
 from ireu_cli.models.onnx_gates import Gates
-from ireu_cli.steps.gated import Found, Rows, free_slots, with_thresholds
+from ireu_cli.steps.gated import Found, Rows, with_thresholds
+from ireu_cli.steps.slots import add_all, add_entries, by_slot
 from ireu_cli.values import GateLedger, WeightDelta
 
 
@@ -88,27 +89,14 @@ def enter_gates(
     Raises:
         CapacityError: there are no slots left; says how many there are.
     """
-    free = free_slots(ledger, len(found))
-    return replace(
+    return add_entries(
         ledger,
-        cases=(*ledger.cases, *cases),
-        slots=(*ledger.slots, *free),
-        weights=torch.cat([ledger.weights, *(one.weight[None].float() for one in found)]),
-        thresholds=torch.cat([ledger.thresholds, torch.tensor([one.threshold.value for one in found])]),
-        changes=torch.cat([ledger.changes, *(change[None].float() for change in changes)]),
-    )
-
-
-def leave_gates(ledger: GateLedger, cases: Sequence[str]) -> GateLedger:
-    """Take the requests of some cases out of a ledger; their slots are free again."""
-    kept = [i for i, case in enumerate(ledger.cases) if case not in cases]
-    return replace(
-        ledger,
-        cases=tuple(ledger.cases[i] for i in kept),
-        slots=tuple(ledger.slots[i] for i in kept),
-        weights=ledger.weights[kept],
-        thresholds=ledger.thresholds[kept],
-        changes=ledger.changes[kept],
+        cases,
+        {
+            "weights": torch.stack([one.weight for one in found]),
+            "thresholds": torch.tensor([one.threshold.value for one in found]),
+            "changes": torch.stack(list(changes)),
+        },
     )
 
 
@@ -125,19 +113,11 @@ def join_gates(ledger: GateLedger, other: GateLedger) -> GateLedger:
             f"opening over {ledger.rise:g} and {other.rise:g}",
             "Make one of the requests again with --onto the other delta",
         )
-    order = sorted(range(len(other.slots)), key=lambda i: other.slots[i])
-    return replace(
-        ledger,
-        cases=(*ledger.cases, *(other.cases[i] for i in order)),
-        slots=(*ledger.slots, *free_slots(ledger, len(order))),
-        weights=torch.cat([ledger.weights, other.weights[order]]),
-        thresholds=torch.cat([ledger.thresholds, other.thresholds[order]]),
-        changes=torch.cat([ledger.changes, other.changes[order]]),
-    )
+    return add_all(ledger, other)
 
 
 def compose_gates(ledger: GateLedger) -> WeightDelta:
     """The gates that the ledger stands for, in the order of their slots, whatever the order of the requests was."""
-    order = sorted(range(len(ledger.slots)), key=lambda i: ledger.slots[i])
+    order = by_slot(ledger)
     gates = Gates(ledger.weights[order], ledger.thresholds[order], ledger.changes[order], ledger.rise)
     return WeightDelta(gates.tensors(), ledger)

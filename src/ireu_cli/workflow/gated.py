@@ -16,26 +16,24 @@ from ireu_cli.models.mlp_site import MlpSite
 from ireu_cli.params import Tap
 from ireu_cli.steps.carried import CARRYING, Apparatus, Sample, build
 from ireu_cli.steps.gated import (
-    Found,
     Readout,
-    SiteStatistics,
     Wanted,
     change_of,
     compose,
     enter,
     find,
     join,
-    leave,
     open_ledger,
     rate_of,
 )
-from ireu_cli.steps.gates import compose_gates, join_gates, leave_gates
+from ireu_cli.steps.gates import compose_gates, join_gates
+from ireu_cli.steps.slots import leave
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, Photo, WeightDelta
-from ireu_cli.workflow.gates import changeable, people_found
+from ireu_cli.workflow.detectors import changeable, check_statistics, summary_of
 from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.site import SiteLens
-from ireu_cli.workflow.states import FEWEST, SAMPLED_AT_LEAST, room_for, sample_people, states_entering
+from ireu_cli.workflow.states import SAMPLED_AT_LEAST, room_for, sample_people, states_entering
 from ireu_cli.workflow.views import retained_views, views_of
 
 DIRECT = frozenset({"pooled", "image_embeds"})
@@ -95,7 +93,7 @@ def unlearn_gated(
     site_lens = SiteLens(session, lens, site)
     views = retained_views(lens, cast.used, params.copies, session.config.seed)
     statistics, used = site_lens.statistics(cast.used, views, readout)
-    _check(statistics, mask, lens.tap)
+    check_statistics(statistics, mask, lens.tap)
     may_change = changeable(mask, params)
     if onto is not None and onto.block != site.block:
         raise ArtifactError(
@@ -104,7 +102,7 @@ def unlearn_gated(
         )
     made = None
     if lens.tap not in DIRECT and onto is None:
-        made = _apparatus(session, lens, used, may_change, site.block + 1)
+        made = _apparatus(session, lens, encoder, used, may_change, site.block + 1)
     photos = used.flat
     wanted = [_wanted(session, lens, site_lens, readout, person) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
@@ -119,9 +117,10 @@ def unlearn_gated(
             changes = [change_of(one, readout, statistics.average, may_change, params.gain) for one in wanted]
         else:
             changes = [ledger.flag] * len(wanted)
-        delta = compose(enter(ledger, [case] * len(wanted), found, changes, params), weights)
+        ledger = enter(ledger, [case] * len(wanted), found, changes, params)
+        delta = compose(ledger, weights)
     told = {} if made is None else {"carried": made.told}
-    return delta, _summary(delta, statistics, found, rate) | told
+    return delta, summary_of(delta, ledger, statistics, found, rate) | told
 
 
 def withdraw_cases(encoder: ImageEncoder, ledger: Ledger | GateLedger, cases: Sequence[str]) -> WeightDelta:
@@ -135,7 +134,7 @@ def withdraw_cases(encoder: ImageEncoder, ledger: Ledger | GateLedger, cases: Se
             f"No request is called {unknown[0]}", f"Name one of {', '.join(dict.fromkeys(ledger.cases)) or 'none'}"
         )
     if isinstance(ledger, GateLedger):
-        return compose_gates(leave_gates(ledger, cases))
+        return compose_gates(leave(ledger, cases))
     model = need_transformer(encoder, "An edit inside a block").model
     return compose(leave(ledger, cases), MlpSite(ledger.block).weights(model))
 
@@ -154,9 +153,11 @@ def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[Ledger | GateLedger]) 
     return compose(units, MlpSite(units.block).weights(model))
 
 
-def _apparatus(session: Session, lens: Lens, used: People, may_change: Tensor, block: int) -> Apparatus:
+def _apparatus(
+    session: Session, lens: Lens, encoder: Encoder, used: People, may_change: Tensor, block: int
+) -> Apparatus:
     """Make what all people of a token tap share, from a sample of retained people with several photos."""
-    params, encoder = session.config.gated, need_transformer(lens.encoder, "An edit inside a block")
+    params = session.config.gated
     photos = sample_people(used, min(params.erase_photos, room_for(encoder)), session.config.seed)
     if len(photos) < SAMPLED_AT_LEAST:
         raise CapacityError(
@@ -175,19 +176,6 @@ def _shared(apparatus: Apparatus, block: int) -> dict[str, Tensor]:
     return {f"vision_model.encoder.layers.{block}.{name}": change for name, change in apparatus.changes.items()}
 
 
-def _check(statistics: SiteStatistics, mask: FeatureMask, tap: str) -> None:
-    if len(statistics.average) != len(mask.mask):
-        raise ArtifactError(
-            f"The mask has {len(mask.mask)} features, the tap {tap} has {len(statistics.average)}",
-            "Run `ireu locate` for this encoder and tap",
-        )
-    if statistics.people.photos < FEWEST:
-        raise CapacityError(
-            f"{statistics.people.photos} photos of other people say too little of who else looks like a target",
-            "Add people to the --retain folder, or lower data.retain_holdout",
-        )
-
-
 def _wanted(session: Session, lens: Lens, site_lens: SiteLens, readout: Readout, person: Sequence[Photo]) -> Wanted:
     """Encode a person's photos and their changed copies."""
     views = [views_of(lens, photo, session.config.gated.copies) for photo in person]
@@ -197,16 +185,3 @@ def _wanted(session: Session, lens: Lens, site_lens: SiteLens, readout: Readout,
     changed = [item.key for item in copies if item.key not in bad]
     every = torch.cat([inputs, site_lens.rows(changed)[0]]) if changed else inputs
     return Wanted(every, states, readout.read(states))
-
-
-def _summary(delta: WeightDelta, statistics: SiteStatistics, found: Sequence[Found], rate: float) -> dict[str, Json]:
-    assert isinstance(delta.ledger, Ledger)  # noqa: S101 - `compose` keeps it
-    return {
-        "edit_site": f"block:{delta.ledger.block}",
-        "places": {"taken": len(delta.ledger.slots), "all": delta.ledger.capacity},
-        "false_alarm_rate_each": rate,
-        "retained_photos": statistics.people.photos,
-        "spread_within_people": statistics.people.labelled,
-        "people": people_found(found),
-        "tensors_changed": len(delta.tensors),
-    }

@@ -2,17 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ireu_cli.errors import ArtifactError, CapacityError
-from ireu_cli.features import Item
+from ireu_cli.errors import CapacityError
+from ireu_cli.features import Item, chunks
 from ireu_cli.models.face_encoder import FaceEncoder, with_gates
 from ireu_cli.params import GatedParams
-from ireu_cli.steps.gated import Found, rate_of
+from ireu_cli.steps.gated import rate_of
 from ireu_cli.steps.gates import (
-    EmbeddingStatistics,
     change_of_embedding,
     compose_gates,
     enter_gates,
@@ -21,9 +19,9 @@ from ireu_cli.steps.gates import (
     summarise_embeddings,
 )
 from ireu_cli.values import FeatureMask, GateLedger, Json, Photo, WeightDelta
+from ireu_cli.workflow.detectors import changeable, check_statistics, summary_of
 from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
-from ireu_cli.workflow.states import FEWEST
 from ireu_cli.workflow.views import retained_views, views_of
 
 _PIECE = 1024
@@ -31,13 +29,20 @@ _PIECE = 1024
 
 
 def unlearn_gates(
-    session: Session, lens: Lens, cast: Cast, mask: FeatureMask, case: str, onto: GateLedger | None
+    session: Session,
+    lens: Lens,
+    encoder: FaceEncoder,
+    cast: Cast,
+    mask: FeatureMask,
+    case: str,
+    onto: GateLedger | None,
 ) -> tuple[WeightDelta, dict[str, Json]]:
     """Find each target among the retained people and make the gates that remove it.
 
     Args:
         session: the run.
         lens: the network at one of its taps.
+        encoder: the network.
         cast: who takes part.
         mask: features that may change, where changes are confined.
         case: what the request is called.
@@ -51,37 +56,31 @@ def unlearn_gates(
     """
     params = session.config.gated
     used = lens.encode(cast.used, "--retain", "retained photos")
-    photos = used.flat
     views = _usable(lens, retained_views(lens, cast.used, params.copies, session.config.seed), "--retain")
     statistics = summarise_embeddings(
         (_unit(lens, [photo.sha256 for photo in person]) for person in used.photos),
         (_unit(lens, copies) for copies in views),
         normalize(lens.null_features(), dim=1),
     )
-    _check(statistics, mask, lens)
+    check_statistics(statistics, mask, lens.tap)
     may_change = changeable(mask, params)
     wanted = [_wanted(lens, person, params) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
     rate = rate_of(params, places)
 
     def rows() -> Iterator[Tensor]:
-        for start in range(0, len(photos), _PIECE):
-            yield _unit(lens, [photo.sha256 for photo in photos[start : start + _PIECE]])
+        for _, piece in chunks(lens.cache, [photo.sha256 for photo in used.flat], _PIECE):
+            yield normalize(piece, dim=1)
 
     with session.timed("solve"):
         found = find_embedded([every for every, _ in wanted], statistics, rows, params.shrinkage, rate)
         changes = [change_of_embedding(own, statistics.average, may_change, params.gain) for _, own in wanted]
         ledger = onto or open_gates(places, len(mask.mask), params.rise)
-        delta = compose_gates(enter_gates(ledger, [case] * len(wanted), found, changes))
+        ledger = enter_gates(ledger, [case] * len(wanted), found, changes)
+        delta = compose_gates(ledger)
     # A network that cannot have gates is refused before a delta is written.
-    if isinstance(lens.encoder, FaceEncoder):
-        with_gates(lens.encoder, delta)
-    return delta, _summary(delta, statistics, found, rate)
-
-
-def changeable(mask: FeatureMask, params: GatedParams) -> Tensor:
-    """Features that may change: bool (d,)."""
-    return mask.mask if params.confine else torch.ones_like(mask.mask)
+    with_gates(encoder, delta)
+    return delta, summary_of(delta, ledger, statistics, found, rate)
 
 
 def _unit(lens: Lens, keys: Sequence[str]) -> Tensor:
@@ -101,45 +100,3 @@ def _wanted(lens: Lens, person: Sequence[Photo], params: GatedParams) -> tuple[T
     if not views:
         raise CapacityError("A target has no photo that can be used", "Replace the unusable photos of that person")
     return _unit(lens, [key for photo in views for key in photo]), _unit(lens, [photo[0] for photo in views])
-
-
-def _check(statistics: EmbeddingStatistics, mask: FeatureMask, lens: Lens) -> None:
-    photos = statistics.people.photos
-    if photos < FEWEST:
-        raise CapacityError(
-            f"{photos} photos of other people say too little of who else looks like a target",
-            "Add people to the --retain folder, or lower data.retain_holdout",
-        )
-    width = len(statistics.average)
-    if width != len(mask.mask):
-        raise ArtifactError(
-            f"The mask has {len(mask.mask)} features, the tap {lens.tap} has {width}",
-            "Run `ireu locate` for this encoder and tap",
-        )
-
-
-def _summary(
-    delta: WeightDelta, statistics: EmbeddingStatistics, found: Sequence[Found], rate: float
-) -> dict[str, Json]:
-    assert delta.ledger is not None  # noqa: S101 - `compose_gates` keeps it
-    return {
-        "edit_site": "output",
-        "places": {"taken": len(delta.ledger.slots), "all": delta.ledger.capacity},
-        "false_alarm_rate_each": rate,
-        "retained_photos": statistics.people.photos,
-        "spread_within_people": statistics.people.labelled,
-        "people": people_found(found),
-        "tensors_changed": len(delta.tensors),
-    }
-
-
-def people_found(found: Sequence[Found]) -> Json:
-    """What the manifest says of each detector."""
-    return [
-        {
-            "threshold": one.threshold.value,
-            "extrapolated": one.threshold.extrapolated,
-            "given_found": one.given_found,
-        }
-        for one in found
-    ]

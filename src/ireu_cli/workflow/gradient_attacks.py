@@ -1,6 +1,6 @@
 """Attacks by somebody who holds the weights: noise on the photo, and fine-tuning of the encoder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -55,67 +55,72 @@ def noise_on_detectors(
     Yields:
         Name, state, and the features (n, …, d) that the encoder of that state gives of the noisy photos.
     """
-    before, after = lenses
-    model, processor = _attacked(after.encoder)
-    weight = next(model.parameters())
-    site = MlpSite(ledger.block)
+    after = lenses[1]
+    model, _ = _attacked(after.encoder)
+
+    def loss(wanted: Tensor) -> PhotoLoss:
+        return _towards_features_past(model, after.tap, ledger, wanted)
+
+    for epsilon in EPSILONS:
+        pixels = _search(siege, lenses, victims, epsilon, f"noise of {epsilon}/255, detectors", loss)
+        for lens, state in zip(lenses, STATES, strict=True):
+            yield f"pgd-detector-{epsilon}", state, features_of(lens.encoder, lens.tap, pixels)
+
+
+def _towards_features_past(model: Any, tap: Tap, ledger: Ledger, wanted: Tensor) -> PhotoLoss:
+    """`towards_features`, and how far the highest detector's score lies above its threshold."""
+    weight, site = next(model.parameters()), MlpSite(ledger.block)
     rows, biases = ledger.rows[:, 0].to(weight.device), ledger.biases[:, 0].to(weight.device)
 
-    session = siege.session
-    size, steps = session.config.run.batch_size, session.config.attacks.pgd_steps
-    for epsilon in EPSILONS:
-        budget, low, high = epsilon_budget(epsilon, processor.image_mean, processor.image_std)
-        found = []
-        label = f"noise of {epsilon}/255, detectors"
-        with session.timed("attack"), session.talk.progress(label, len(victims)) as advance:
-            for start in range(0, len(victims), size):
-                photos = [victim.photo for victim in victims[start : start + size]]
-                seen: list[Tensor] = []
+    near = towards_features(lambda pixels: read_tap(model, pixels.to(weight.dtype), tap), wanted)
 
-                def encode(pixels: Tensor, seen: list[Tensor] = seen) -> Tensor:
-                    with watching(model, site, gradients=True) as entering:
-                        features = read_tap(model, pixels.to(weight.dtype), after.tap)
-                    seen[:] = entering
-                    return features
+    def of(pixels: Tensor) -> Tensor:
+        with watching(model, site, gradients=True) as seen:
+            away = near(pixels)
+        return away + (seen[0][:, 0].float() @ rows.T + biases).amax(1).clamp_min(0)
 
-                near = towards_features(encode, before.features(photos).to(weight.device))
-
-                def loss(pixels: Tensor, seen: list[Tensor] = seen, near: PhotoLoss = near) -> Tensor:
-                    away = near(pixels)
-                    return away + (seen[0][:, 0].float() @ rows.T + biases).amax(1).clamp_min(0)
-
-                clean = before.pixels(photos).to(weight.device)
-                found.append(perturb(clean, loss, budget, low, high, steps).cpu())
-                advance(len(photos), "")
-        for lens, state in zip(lenses, STATES, strict=True):
-            yield f"pgd-detector-{epsilon}", state, features_of(lens.encoder, lens.tap, torch.cat(found))
+    return of
 
 
 def noisy_pixels(siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim], epsilon: int) -> Tensor:
     """The victims' photos with noise of at most epsilon / 255, as the encoder is given them: (n, 3, side, side)."""
     known = (lenses[0].tap, epsilon, tuple(victims))
     if known not in siege.noise:
-        siege.noise[known] = _noisy_pixels(siege, lenses, victims, epsilon)
+        after = lenses[1]
+        model, _ = _attacked(after.encoder)
+        weight = next(model.parameters())
+
+        def loss(wanted: Tensor) -> PhotoLoss:
+            return towards_features(lambda pixels: read_tap(model, pixels.to(weight.dtype), after.tap), wanted)
+
+        siege.noise[known] = _search(siege, lenses, victims, epsilon, f"noise of {epsilon}/255", loss)
     return siege.noise[known]
 
 
-def _noisy_pixels(siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim], epsilon: int) -> Tensor:
+def _search(
+    siege: Siege,
+    lenses: tuple[Lens, Lens],
+    victims: Sequence[Victim],
+    epsilon: int,
+    label: str,
+    loss: Callable[[Tensor], PhotoLoss],
+) -> Tensor:
+    """The victims' photos with noise of at most epsilon / 255: (n, 3, side, side).
+
+    `loss` makes what the attacker minimises of the original encoder's features (n, …, d) of some photos.
+    """
     before, after = lenses
     model, processor = _attacked(after.encoder)
     weight = next(model.parameters())
     budget, low, high = epsilon_budget(epsilon, processor.image_mean, processor.image_std)
     size, found = siege.session.config.run.batch_size, []
     steps = siege.session.config.attacks.pgd_steps
-    label = f"noise of {epsilon}/255"
     with siege.session.timed("attack"), siege.session.talk.progress(label, len(victims)) as advance:
         for start in range(0, len(victims), size):
             photos = [victim.photo for victim in victims[start : start + size]]
-            loss = towards_features(
-                lambda pixels: read_tap(model, pixels.to(weight.dtype), after.tap),
-                before.features(photos).to(weight.device),
-            )
+            of = loss(before.features(photos).to(weight.device))
             clean = before.pixels(photos).to(weight.device)
-            found.append(perturb(clean, loss, budget, low, high, steps).cpu())
+            found.append(perturb(clean, of, budget, low, high, steps).cpu())
             advance(len(photos), "")
     return torch.cat(found)
 
@@ -128,7 +133,7 @@ def _attacked(encoder: ImageEncoder) -> tuple[Any, Any]:
 
 def features_of(encoder: ImageEncoder, tap: Tap, pixels: Tensor) -> Tensor:
     """Features float32 (n, …, d), on the CPU, of pixels (n, 3, side, side), in small pieces."""
-    return torch.cat([forward(encoder, tap, part) for part in torch.split(pixels, 16)]).clone()
+    return torch.cat([forward(encoder, tap, part) for part in torch.split(pixels, 16)])
 
 
 def picture_of(encoder: ImageEncoder, pixels: Tensor) -> RgbImage:

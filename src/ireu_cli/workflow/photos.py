@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ireu_cli.errors import ConfigError, PhotoError
+from ireu_cli.errors import ArtifactError, ConfigError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People, choose_photos, scan_people, split_people
 from ireu_cli.faces.read import PhotoReader
@@ -15,7 +15,7 @@ from ireu_cli.models.encoders import ImageEncoder, forward
 from ireu_cli.params import Config, Tap
 from ireu_cli.runtime import generator
 from ireu_cli.store.features import FeatureCache
-from ireu_cli.values import Photo
+from ireu_cli.values import FeatureMask, Photo
 from ireu_cli.workflow.session import Session
 
 
@@ -147,6 +147,19 @@ class Lens:
     def item(self, photo: Photo) -> Item:
         """A photo as something to encode."""
         return Item(photo.sha256, self._session.name_of(photo), lambda: self.reader.image(photo))
+
+
+def refuse_other_mask(mask: FeatureMask, width: int, tap: str) -> None:
+    """Refuse a mask that is not for the tap, which has `width` features.
+
+    Raises:
+        ArtifactError: the mask has another number of features.
+    """
+    if width != len(mask.mask):
+        raise ArtifactError(
+            f"The mask has {len(mask.mask)} features, the tap {tap} has {width}",
+            "Run `ireu locate` for this encoder and tap",
+        )
 
 
 def among(session: Session, people: Sequence[PersonRecord]) -> Callable[[Photo], bool]:

@@ -14,6 +14,9 @@ from ireu_cli.values import GateLedger, Json, Ledger, WeightDelta
 from ireu_cli.workflow.gated import join_ledgers, withdraw_cases
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 
+_BUDGET = ("false_alarms", "max_false_alarm", "rise", "sharpness")
+"""Settings that all requests of a delta share."""
+
 
 @dataclass(frozen=True)
 class Earlier:
@@ -37,10 +40,6 @@ def read_earlier(session: Session, encoder: ImageEncoder, path: Path) -> Earlier
             f"The method {config.unlearn.method} cannot add to an earlier delta", "Use --method gated, or drop --onto"
         )
     return _read(session, encoder, path, "--onto")
-
-
-_BUDGET = ("false_alarms", "max_false_alarm", "rise", "sharpness")
-"""Settings that all requests of a delta share."""
 
 
 def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Earlier:

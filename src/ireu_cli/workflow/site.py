@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.faces.folder import People
-from ireu_cli.features import Item, refuse_bad, stream
+from ireu_cli.features import Item, chunks, refuse_bad, stream
 from ireu_cli.manifest import digest_of
 from ireu_cli.models.clip import read_tap
 from ireu_cli.models.encoders import need_transformer
@@ -56,8 +56,8 @@ class SiteLens:
 
     def pieces(self, photos: Sequence[Photo]) -> Iterator[Tensor]:
         """What enters the site at the class token of photos, in pieces (n, d)."""
-        for start in range(0, len(photos), _PIECE):
-            yield self.rows([photo.sha256 for photo in photos[start : start + _PIECE]])[0]
+        for _, found in chunks(self._cache, [photo.sha256 for photo in photos], _PIECE):
+            yield found[:, : found.shape[1] // 2]
 
     def statistics(
         self, people: People, views: Sequence[Sequence[Item]], readout: Readout

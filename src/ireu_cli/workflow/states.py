@@ -14,12 +14,11 @@ from ireu_cli.models.mlp_site import entering
 from ireu_cli.runtime import generator
 from ireu_cli.steps.block import States
 from ireu_cli.values import Photo
+from ireu_cli.workflow.detectors import FEWEST
 from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.views import views_of
 
-FEWEST = 20
-"""Photos of other people that anything is learnt from, at least."""
 SAMPLED_AT_LEAST = 100
 """Photos of retained people that a sample has at least."""
 _VALUES = 2**27

@@ -5,7 +5,7 @@ from pathlib import Path
 from time import monotonic
 
 from ireu_cli.config import Resolved
-from ireu_cli.errors import ArtifactError, InterruptedRunError
+from ireu_cli.errors import InterruptedRunError
 from ireu_cli.models.encoders import ImageEncoder, need_transformer, reach_in
 from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.onnx_gates import GATE_TENSORS
@@ -17,7 +17,7 @@ from ireu_cli.store.artifacts import manifest_path, read_mask, write_delta, writ
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
 from ireu_cli.workflow.gated import DIRECT, edited_names, unlearn_gated
 from ireu_cli.workflow.gates import unlearn_gates
-from ireu_cli.workflow.photos import Cast, Lens, batch_of, load_cast, photo_reader
+from ireu_cli.workflow.photos import Cast, Lens, batch_of, load_cast, photo_reader, refuse_other_mask
 from ireu_cli.workflow.requests import read_earlier, requests_with, union
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 from ireu_cli.workflow.states import gather_states
@@ -84,8 +84,9 @@ def _gate(
     session: Session, lens: Lens, cast: Cast, mask: FeatureMask, case: str, onto: Ledger | GateLedger | None
 ) -> tuple[WeightDelta, dict[str, Json]]:
     # A ledger of the other kind is one of another encoder, which was refused.
-    if isinstance(lens.encoder, FaceEncoder):
-        return unlearn_gates(session, lens, cast, mask, case, onto if isinstance(onto, GateLedger) else None)
+    encoder = lens.encoder
+    if isinstance(encoder, FaceEncoder):
+        return unlearn_gates(session, lens, encoder, cast, mask, case, onto if isinstance(onto, GateLedger) else None)
     return unlearn_gated(session, lens, cast, mask, case, onto if isinstance(onto, Ledger) else None)
 
 
@@ -94,11 +95,7 @@ def _sets(session: Session, lens: Lens, cast: Cast, mask: FeatureMask) -> tuple[
     used = lens.encode(cast.used, "--retain", "retained photos").flat
     plan = plan_swaps(session, lens, targets, cast.used).encode(lens)
     features = lens.features(plan.photos)
-    if features.shape[-1] != len(mask.mask):
-        raise ArtifactError(
-            f"The mask has {len(mask.mask)} features, the tap {session.config.encoder.tap} has {features.shape[-1]}",
-            "Run `ireu locate` for this encoder and tap",
-        )
+    refuse_other_mask(mask, features.shape[-1], lens.tap)
     forget = ForgetSet(
         pixels=lens.pixels(plan.photos),
         features=features,
@@ -150,12 +147,7 @@ def _train_block(
 ) -> tuple[WeightDelta, dict[str, Json]]:
     encoder, config = need_transformer(lens.encoder, "The method block"), session.config
     block = block_for(encoder.blocks, lens.tap)
-    width = lens.null_features().shape[-1]
-    if width != len(mask.mask):
-        raise ArtifactError(
-            f"The mask has {len(mask.mask)} features, the tap {lens.tap} has {width}",
-            "Run `ireu locate` for this encoder and tap",
-        )
+    refuse_other_mask(mask, lens.null_features().shape[-1], lens.tap)
     gathered = gather_states(session, lens, encoder, cast, block)
     keep, start = _Keeper(session, identity), _resume(session, identity)
     total = BLOCK_STEPS if config.unlearn.steps == "auto" else config.unlearn.steps

@@ -1,0 +1,63 @@
+"""Requests in the slots of a ledger: they are added, taken out and joined alike, whatever an entry is made of."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import CapacityError
+from ireu_cli.values import GateLedger, Ledger
+
+Kept = TypeVar("Kept", Ledger, GateLedger)
+
+
+def add_entries(ledger: Kept, cases: Sequence[str], entries: Mapping[str, Tensor]) -> Kept:
+    """Add requests, each into the first free slot.
+
+    Args:
+        ledger: where they are added.
+        cases: what each is called.
+        entries: the fields that `ENTRY` of the ledger names, one row a request.
+
+    Raises:
+        CapacityError: there are not so many slots left; says how many there are.
+    """
+    free: list[int] = [slot for slot in range(ledger.capacity) if slot not in ledger.slots]
+    if len(cases) > len(free):
+        raise CapacityError(
+            f"{len(cases)} people are to be unlearned, and {len(free)} of the {ledger.capacity} places are free",
+            "Withdraw requests, or begin a delta with a larger gated.people",
+        )
+    rows: dict[str, Any] = {name: torch.cat([getattr(ledger, name), entries[name].float()]) for name in ledger.ENTRY}
+    return replace(ledger, cases=(*ledger.cases, *cases), slots=(*ledger.slots, *free[: len(cases)]), **rows)
+
+
+def leave(ledger: Kept, cases: Sequence[str]) -> Kept:
+    """Take the requests of some cases out of a ledger; their slots are free again."""
+    kept = [i for i, case in enumerate(ledger.cases) if case not in cases]
+    rows: dict[str, Any] = {name: getattr(ledger, name)[kept] for name in ledger.ENTRY}
+    return replace(
+        ledger,
+        cases=tuple(ledger.cases[i] for i in kept),
+        slots=tuple(ledger.slots[i] for i in kept),
+        **rows,
+    )
+
+
+def add_all(ledger: Kept, other: Kept) -> Kept:
+    """Add the requests of another ledger, in the order of its slots.
+
+    Raises:
+        CapacityError: there are not enough slots left.
+    """
+    order = by_slot(other)
+    return add_entries(
+        ledger, [other.cases[i] for i in order], {name: getattr(other, name)[order] for name in other.ENTRY}
+    )
+
+
+def by_slot(ledger: Ledger | GateLedger) -> list[int]:
+    """The positions of the entries in the order of their slots, whatever the order of the requests was."""
+    return sorted(range(len(ledger.slots)), key=lambda i: ledger.slots[i])

@@ -1,0 +1,61 @@
+"""What the method `gated` does alike in a transformer block and behind a face-embedding network."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import CapacityError
+from ireu_cli.params import GatedParams
+from ireu_cli.steps.gated import Found, SiteStatistics
+from ireu_cli.steps.gates import EmbeddingStatistics
+from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
+from ireu_cli.workflow.photos import refuse_other_mask
+
+FEWEST = 20
+"""Photos of other people that thresholds are set on, at least."""
+
+Statistics = SiteStatistics | EmbeddingStatistics
+
+
+def changeable(mask: FeatureMask, params: GatedParams) -> Tensor:
+    """Features that may change: bool (d,)."""
+    return mask.mask if params.confine else torch.ones_like(mask.mask)
+
+
+def check_statistics(statistics: Statistics, mask: FeatureMask, tap: str) -> None:
+    """Refuse what no detector can be made of.
+
+    Raises:
+        CapacityError: there are too few retained photos.
+        ArtifactError: the mask is for another tap.
+    """
+    photos = statistics.people.photos
+    if photos < FEWEST:
+        raise CapacityError(
+            f"{photos} photos of other people say too little of who else looks like a target",
+            "Add people to the --retain folder, or lower data.retain_holdout",
+        )
+    refuse_other_mask(mask, len(statistics.average), tap)
+
+
+def summary_of(
+    delta: WeightDelta, ledger: Ledger | GateLedger, statistics: Statistics, found: Sequence[Found], rate: float
+) -> dict[str, Json]:
+    """What the manifest says of a request."""
+    return {
+        "edit_site": "output" if isinstance(ledger, GateLedger) else f"block:{ledger.block}",
+        "places": {"taken": len(ledger.slots), "all": ledger.capacity},
+        "false_alarm_rate_each": rate,
+        "retained_photos": statistics.people.photos,
+        "spread_within_people": statistics.people.labelled,
+        "people": [
+            {
+                "threshold": one.threshold.value,
+                "extrapolated": one.threshold.extrapolated,
+                "given_found": one.given_found,
+            }
+            for one in found
+        ],
+        "tensors_changed": len(delta.tensors),
+    }
