@@ -3,8 +3,8 @@
     python benchmarks/arcface_table.py [--photos 5] [--rate 1e-3] [--every 2]
 
 The face encoder of portrait-mini, and two published recognisers (d, e of IREU_DATA/models) treated as encoders. The
-55 people of `eval` are removed one by one, in detectors of a few photos each; whitening comes from three quarters of
-the people of `train`, thresholds from the others. TAR: share of a person's other photos that are found. Others
+55 people of `eval` are removed one by one, by detectors of a few photos each; whitening and thresholds come from
+`train`. TAR: share of a person's other photos that are found. Others
 found: share of other `eval` people's photos. Moved: cosine of the edited and the original embedding of photos found.
 Needs IREU_DATA.
 """
@@ -22,16 +22,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from detector_table import quarter_held
+from detector_table import Strangers
 from ireu_cli.faces.align import crop_face, template_points
-from ireu_cli.maths.detector import direction, threshold_at
 from ireu_cli.models.onnx_gates import Gates, append_gates
 from ireu_cli.models.onnx_session import open_session
 from ireu_cli.models.portrait import embedded_folder
 from ireu_cli.params import GatedParams
+from ireu_cli.steps.gates import change_of_embedding
 from portrait_table import read
 from target_draws import LANDMARKS
 
+RISE = GatedParams().rise
 PREPARED = {"face encoder": (127.5, 127.5), "d": (127.5, 128.0), "e": (0.0, 1.0)}
 """What is taken from pixels 0 to 255, and what they are divided by; all in RGB."""
 
@@ -61,38 +62,37 @@ def _row(
 ) -> str:
     train, who = _embed(name, file, people)
     test, whose = _embed(name, file, eval_people)
-    sums, held = quarter_held(train, who)
-    whitener, rng = sums.whitener(GatedParams().shrinkage), random.Random(0)
-    hits, alarms, weights, thresholds, changes = [], [], [], [], []
-    for person in range(len(eval_people)):
-        mine: list[int] = (whose == person).nonzero().flatten().tolist()
+    strangers, rng = Strangers(train, who), random.Random(0)
+    numbers = [(whose == person).nonzero().flatten().tolist() for person in range(len(eval_people))]
+    for mine in numbers:
         rng.shuffle(mine)
-        given = test[mine[: chosen.photos]].double().mean(0)
-        weight = direction(given, sums.mean(), whitener, held[:0])
-        threshold = threshold_at(held @ weight, chosen.rate).value
-        scores = test.double() @ weight
-        hits.append(float((scores[mine[chosen.photos :]] > threshold).double().mean()))
-        alarms.append(float((scores[whose != person] > threshold).double().mean()))
-        weights.append(weight)
-        thresholds.append(threshold)
-        changes.append(GatedParams().gain * (sums.mean() - given))
+    given = [test[mine[: chosen.photos]] for mine in numbers]
+    detectors = strangers.find(given, [chosen.rate])[0]
+    hits, alarms, changes = [], [], []
+    for person, one in enumerate(detectors):
+        taken = test.double() @ one.weight > one.threshold.value
+        hits.append(float(taken[numbers[person][chosen.photos :]].double().mean()))
+        alarms.append(float(taken[whose != person].double().mean()))
+        average = strangers.people.every.mean()
+        changes.append(change_of_embedding(given[person], average, torch.ones_like(average), GatedParams().gain))
     network = onnx.load(file)
     picked = random.Random(1).sample(range(len(test)), chosen.compared)
     photos = [path for person in eval_people for path in person]
     moved, same, below = [], 0, 0
     for person in range(0, len(eval_people), 11):
-        gates = Gates(weights[person][None], torch.tensor([thresholds[person]]), changes[person][None], 0.25)
+        weight, threshold = detectors[person].weight, detectors[person].threshold.value
+        gates = Gates(weight[None], torch.tensor([threshold]), changes[person][None], RISE)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "edited.onnx"
             onnx.save(append_gates(network, gates), path)
             mine = (whose == person).nonzero().flatten().tolist()[:30]
             before = _raw(name, file, [photos[i] for i in picked + mine])
             after = _raw(name, path, [photos[i] for i in picked + mine])
-        scores = functional.normalize(before).double() @ weights[person]
-        shut = scores < thresholds[person] - 1e-4
+        scores = functional.normalize(before).double() @ weight
+        shut = scores < threshold - 1e-4
         same += sum(bool(torch.equal(a, b)) for a, b in zip(before[shut], after[shut], strict=True))
         below += int(shut.sum())
-        found = scores > thresholds[person] + 0.25
+        found = scores > threshold + RISE
         moved.append(functional.cosine_similarity(before[found], after[found]).mean())
     share = f"{same} of {below}"
     return f"{np.mean(hits):.3f} | {np.mean(alarms):.5f} | {float(torch.stack(moved).mean()):.2f} | {share}"

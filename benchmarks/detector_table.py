@@ -2,10 +2,9 @@
 
     python benchmarks/detector_table.py [--encoder portrait-mini] [--photos 1 3 5 10] [--draws 2]
 
-Directions and covariances come from three quarters of the people of `train`, thresholds from the others, so that
-false alarms are those of people who played no part: the share of other `eval` people's photos that are found is
-printed beside each rate. TAR: share of the photos of a person that the detector never saw and finds, mean over people
-and draws. Needs IREU_DATA, a folder with `faces/eval` and `faces/train`.
+Directions, covariances and thresholds come from `train`, as in the product; the share of other `eval` people's photos,
+who played no part, that are found is printed beside each rate. TAR: share of the photos of a person that the detector
+never saw and finds, mean over people and draws. Needs IREU_DATA, a folder with `faces/eval` and `faces/train`.
 """
 
 import argparse
@@ -21,10 +20,11 @@ from torch import Tensor
 
 from ireu_cli.faces.align import template_points
 from ireu_cli.faces.disguise import disguise
-from ireu_cli.maths.detector import PeopleSums, direction, threshold_at
+from ireu_cli.maths.detector import FOLDS, PeopleInFolds, sum_people
 from ireu_cli.models.clip import Encoder, load_encoder
 from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.params import EncoderParams, GatedParams
+from ireu_cli.steps.gated import Found, Rows, directions, with_thresholds
 from ireu_cli.values import RgbImage
 from portrait_table import read
 from target_draws import LANDMARKS
@@ -92,34 +92,44 @@ def _row(place: str, count: int, draws: int, train: Tensor, people: Tensor, test
     return f"| {place} | {count} | " + " | ".join(f"{tar:.3f} | {others:.4f}" for tar, others in best) + " |"
 
 
-def quarter_held(train: Tensor, people: Tensor) -> tuple[PeopleSums, Tensor]:
-    """Sums over three quarters of the people, and the other people's photos."""
-    held = people % 4 == 0
-    sums = PeopleSums()
-    for rows in torch.split(train[~held], torch.unique_consecutive(people[~held], return_counts=True)[1].tolist()):
-        sums.add_person(rows)
-    return sums, train[held].double()
+def rows_by_fold(photos: Tensor, who: Tensor) -> Rows:
+    """What thresholds are set on; people are numbered from 0 in the order in which they were summed."""
+    return lambda fold: [photos[who % FOLDS == fold]]
+
+
+class Strangers:
+    """People whom detectors tell a person from: photos as a detector sees them (n, d), person by person."""
+
+    def __init__(self, photos: Tensor, who: Tensor, views: Sequence[Tensor] = ()) -> None:
+        counts = torch.unique_consecutive(who, return_counts=True)[1].tolist()
+        self.people: PeopleInFolds = sum_people(torch.split(photos, counts), views)
+        self.rows = rows_by_fold(photos, who)
+
+    def find(self, given: Sequence[Tensor], rates: Sequence[float]) -> list[list[Found]]:
+        """The detectors of some people at some false-alarm rates; null images play no part."""
+        none = self.people.every.mean()[None][:0]
+        found = directions(given, self.people, none, GatedParams().shrinkage)
+        return [with_thresholds(found, given, self.people, self.rows, rate) for rate in rates]
 
 
 def _tar(count: int, draws: int, train: Tensor, people: Tensor, test: Tensor, who: Tensor) -> list[tuple[float, float]]:
-    sums, held = quarter_held(train, people)
-    whitener, rng = sums.whitener(GatedParams().shrinkage), random.Random(0)
-    hits: dict[float, list[float]] = {rate: [] for rate in RATES}
-    alarms: dict[float, list[float]] = {rate: [] for rate in RATES}
+    strangers, rng = Strangers(train, people), random.Random(0)
+    mine = []
     for person in range(int(who.max()) + 1):
         rows = (who == person).nonzero().flatten().tolist()
         for _ in range(draws):
             rng.shuffle(rows)
-            if len(rows) <= count:
-                continue
-            given = test[rows[:count]].double().mean(0)
-            weight = direction(given, sums.mean(), whitener, held[:0])
-            scores, others = test[rows[count:]].double() @ weight, test[who != person].double() @ weight
-            for rate in RATES:
-                threshold = threshold_at(held @ weight, rate).value
-                hits[rate].append(float((scores > threshold).double().mean()))
-                alarms[rate].append(float((others > threshold).double().mean()))
-    return [(float(np.mean(hits[rate])), float(np.mean(alarms[rate]))) for rate in RATES]
+            if len(rows) > count:
+                mine.append((person, rows[:count], rows[count:]))
+    told = []
+    for detectors in strangers.find([test[given] for _, given, _ in mine], RATES):
+        hits, alarms = [], []
+        for (person, _, unseen), one in zip(mine, detectors, strict=True):
+            found = test.double() @ one.weight > one.threshold.value
+            hits.append(float(found[unseen].double().mean()))
+            alarms.append(float(found[who != person].double().mean()))
+        told.append((float(np.mean(hits)), float(np.mean(alarms))))
+    return told
 
 
 def _disguised(encoder: Encoder, files: Sequence[Path], who: Tensor, train: dict[str, Tensor], people: Tensor) -> None:
@@ -144,18 +154,20 @@ def _disguised(encoder: Encoder, files: Sequence[Path], who: Tensor, train: dict
     heads = " | ".join(name or "as it is" for name in ("", *ATTACKS))
     print(f"\n| class token | copies | of | {heads} |\n|---|---|---|---|" + "---|" * len(ATTACKS))
     for site in sites:
-        sums, held = quarter_held(train[f"class token, block {site}"], people)
         for copies in (False, True):
-            for photo in zip(*(viewed[name, site] for name in names), strict=True) if copies else ():
-                sums.add_views(torch.stack(photo))
-            whitener = sums.whitener(GatedParams().shrinkage)
+            changed = zip(*(viewed[name, site] for name in names), strict=True) if copies else ()
+            views = [torch.stack(photo) for photo in changed]
+            strangers = Strangers(train[f"class token, block {site}"], people, views)
+            mine = [
+                torch.cat([rows for (name, place), rows in looks.items() if place == site and (copies or not name)])
+                for looks in given
+            ]
             found: dict[tuple[str, str], list[float]] = {}
-            for person, looks in enumerate(given):
-                views = [rows for (name, place), rows in looks.items() if place == site and (copies or not name)]
-                weight = direction(torch.cat(views).mean(0), sums.mean(), whitener, held[:0])
-                threshold = threshold_at(held @ weight, RATES[0]).value
+            for person, one in enumerate(strangers.find(mine, RATES[:1])[0]):
                 for name in ("", *ATTACKS):
-                    hits = [float((look[name, site] @ weight > threshold).double().mean()) for look in tried]
+                    hits = [
+                        float((look[name, site] @ one.weight > one.threshold.value).double().mean()) for look in tried
+                    ]
                     found.setdefault(("the person", name), []).append(hits[person])
                     found.setdefault(("others", name), []).append(float(np.mean(hits[:person] + hits[person + 1 :])))
             for of in ("the person", "others"):

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from detector_table import rows_by_fold
 from ireu_cli.faces.align import template_points
 from ireu_cli.faces.swap import Face, blend
 from ireu_cli.maths.stats import estimate
@@ -32,10 +33,10 @@ from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.models.portrait import embedded_folder
 from ireu_cli.params import EncoderParams, GatedParams
 from ireu_cli.runtime import generator as random_generator
-from ireu_cli.steps.gated import Readout, SiteStatistics, Wanted, change_of, compose, enter, find, open_ledger
+from ireu_cli.steps.gated import Readout, Rows, SiteStatistics, Wanted, change_of, compose, enter, find, open_ledger
 from ireu_cli.steps.locate import locate_by_variance
 from ireu_cli.steps.site_sums import SiteSums, summarise
-from many_requests import Rows, site_rows
+from many_requests import SiteRows, site_rows
 from portrait_table import Judge, read
 from target_draws import LANDMARKS
 
@@ -77,10 +78,10 @@ class World:
     encoder: Encoder
     site: MlpSite
     readout: Readout
-    rest: Rows
+    rest: SiteRows
     sums: SiteSums
     nulls: Tensor
-    kept: Rows
+    kept: SiteRows
     files: list[Path]
     drawer: Generator
     judge: Judge
@@ -126,12 +127,12 @@ def _people(folder: Path) -> list[list[Path]]:
     return [sorted(path.iterdir()) for path in sorted(folder.iterdir())]
 
 
-def _statistics(world: World, most: int | None) -> tuple[SiteStatistics, Tensor]:
+def _statistics(world: World, most: int | None) -> tuple[SiteStatistics, Rows]:
     """Of so many retained photos, person by person; sums over tokens stay those of all."""
     inputs, states = world.rest.inputs[:most], world.rest.states[:most]
     split = torch.unique_consecutive(world.rest.who[:most], return_counts=True)[1].tolist()
     people = zip(torch.split(inputs, split), torch.split(states, split), strict=True)
-    return summarise(world.sums, people, [], world.nulls, world.readout), inputs
+    return summarise(world.sums, people, [], world.nulls, world.readout), rows_by_fold(inputs, world.rest.who[:most])
 
 
 def _mask(world: World, top: float) -> Tensor:
@@ -141,13 +142,13 @@ def _mask(world: World, top: float) -> Tensor:
 
 
 def _draw(
-    world: World, setting: Setting, statistics: SiteStatistics, rows: Tensor, mask: Tensor, person: int
+    world: World, setting: Setting, statistics: SiteStatistics, rows: Rows, mask: Tensor, person: int
 ) -> dict[str, float]:
     mine = (world.kept.who == person).nonzero().flatten()
     given, unseen = mine[: setting.photos], mine[setting.photos :]
     states = world.kept.states[given]
     wanted = Wanted(world.kept.inputs[given], states, world.readout.read(states))
-    found = find([wanted], statistics, lambda: [rows], GatedParams().shrinkage, setting.rate)[0]
+    found = find([wanted], statistics, rows, GatedParams().shrinkage, setting.rate)[0]
     change = _change(world, setting, statistics, wanted, mask, given)
     weights = world.site.weights(world.encoder.model)
     empty = open_ledger(statistics, world.site, weights, 5)

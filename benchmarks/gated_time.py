@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from detector_table import rows_by_fold
 from ireu_cli.models.clip import load_encoder, read_out, readout_inverse
 from ireu_cli.models.encoders import forward
 from ireu_cli.models.mlp_site import MlpSite, watching
@@ -60,13 +61,14 @@ def main() -> None:
     nulls, _ = see([torch.zeros(160, 160, 3, dtype=torch.uint8).numpy()] * 2, None)
     people = zip(torch.split(inputs, 4), torch.split(states, 4), strict=True)
     statistics = summarise(sums, people, [], nulls, readout)
+    set_on = rows_by_fold(inputs, torch.arange(len(inputs)) // 4)
     weights = site.weights(model)
     empty = open_ledger(statistics, site, weights, params.people)
 
     def request(images: list) -> None:  # type: ignore[type-arg]
         found_inputs, found_states = see(images, None)
         wanted = Wanted(found_inputs, found_states[:5], readout.read(found_states[:5]))
-        found = find([wanted], statistics, lambda: [inputs], params.shrinkage, rate_of(params, params.people))
+        found = find([wanted], statistics, set_on, params.shrinkage, rate_of(params, params.people))
         mask = torch.ones(len(statistics.average), dtype=torch.bool)
         change = change_of(wanted, readout, statistics.average, mask, params.gain)
         compose(enter(empty, ["one"], found, [change], params), weights)

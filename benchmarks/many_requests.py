@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from detector_table import rows_by_fold
 from ireu_cli.maths.pictures import psnr
 from ireu_cli.models.clip import Encoder, load_encoder, read_out, readout_inverse, with_delta
 from ireu_cli.models.encoders import null_features
@@ -47,7 +48,7 @@ GIVEN = 5
 
 
 @dataclass(frozen=True)
-class Rows:
+class SiteRows:
     """Photos as the site sees them: inputs and last states at the class token (n, d), and whose they are."""
 
     inputs: Tensor
@@ -90,9 +91,10 @@ def main() -> None:
         everybody.append(Wanted(theirs.inputs[mine], states, readout.read(states)))
         mask = torch.ones(len(statistics.average), dtype=torch.bool)
         changes.append(change_of(everybody[-1], readout, statistics.average, mask, params.gain))
-    found = find(everybody, statistics, lambda: [rest.inputs], params.shrinkage, rate_of(params, chosen.people))
+    rate, set_on = rate_of(params, chosen.people), rows_by_fold(rest.inputs, rest.who)
+    found = find(everybody, statistics, set_on, params.shrinkage, rate)
     photos = [read(sorted(path.iterdir())[0]) for path in sorted((faces / "eval").iterdir())[: chosen.retained]]
-    print(f"rate each {rate_of(params, chosen.people):g}, {len(rest.inputs)} photos set the thresholds\n")
+    print(f"rate each {rate:g}, {len(rest.inputs)} photos set the thresholds\n")
     print("| people | unseen photos found | retained photos taken for somebody | retained change | PSNR A |")
     print("|---|---|---|---|---|")
     ledger, drawer = empty, _Drawer(encoder, photos)
@@ -125,7 +127,7 @@ def _equal(one: Ledger, other: Ledger, weights: dict[str, Tensor]) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-def site_rows(encoder: Encoder, site: MlpSite, people: Sequence[Sequence[Path]], sums: SiteSums | None) -> Rows:
+def site_rows(encoder: Encoder, site: MlpSite, people: Sequence[Sequence[Path]], sums: SiteSums | None) -> SiteRows:
     """Pass everybody's photos through the encoder; `sums` gets their tokens too."""
     inputs, states, who = [], [], [number for number, person in enumerate(people) for _ in person]
     files = [file for person in people for file in person]
@@ -137,7 +139,7 @@ def site_rows(encoder: Encoder, site: MlpSite, people: Sequence[Sequence[Path]],
         if sums is not None:
             sums.add(encoder.model, site, seen[0])
             sums.done += len(seen[0])
-    return Rows(torch.cat(inputs), torch.cat(states), torch.tensor(who))
+    return SiteRows(torch.cat(inputs), torch.cat(states), torch.tensor(who))
 
 
 class _Drawer:
@@ -160,8 +162,8 @@ def _mark(
     count: int,
     ledger: Ledger,
     found: Sequence[Found],
-    theirs: Rows,
-    kept: Rows,
+    theirs: SiteRows,
+    kept: SiteRows,
     encoder: Encoder,
     weights: dict[str, Tensor],
     drawer: _Drawer,

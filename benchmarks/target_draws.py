@@ -16,7 +16,6 @@ from ireu_cli.params import FACE_TAPS
 
 LANDMARKS = "0.375,0.431,0.6375,0.425,0.5125,0.594,0.394,0.719,0.625,0.7125"
 """Where eyes, nose and mouth corners lie in the photos of IREU_DATA, as fractions of the picture."""
-RETAIN_PEOPLE = 400
 PHOTOS = "5"
 STRONGER = {"unlearn.method": "ireu", "unlearn.learning_rate": "1e-4"}
 TOWARD = STRONGER | {"unlearn.direction": "toward"}
@@ -60,13 +59,14 @@ USUAL = ("global", "ireu", "global-toward", "ireu-toward")
 
 @dataclass(frozen=True)
 class Draws:
-    """What all draws of a table share: data, working folder, encoder and tap, how long to unlearn, kind of report."""
+    """What all draws of a table share: data, working folder, encoder and tap, how long to unlearn, people to retain."""
 
     data: Path
     work: Path
     encoder: str
     tap: str
     steps: str
+    retained: int
     kind: str = "report"
 
     @property
@@ -89,7 +89,7 @@ class Draws:
     def link_retained(self) -> None:
         """Lay out the people for locating and unlearning: the first of `train` with three photos or more."""
         people = sorted(path for path in (self.data / "faces" / "train").iterdir() if path.is_dir())
-        names = [path.name for path in people if len(list(path.iterdir())) >= 3][:RETAIN_PEOPLE]
+        names = [path.name for path in people if len(list(path.iterdir())) >= 3][: self.retained]
         _link_people(self.work / "retain", self.data / "faces" / "train", names)
 
     def link_people(self, count: int, draw: int) -> None:
@@ -136,6 +136,7 @@ def options(description: str | None) -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(USUAL))
     parser.add_argument("--steps", default="auto")
+    parser.add_argument("--retained", type=int, default=1000, help="people of train, at most; 838 have three photos")
     parser.add_argument("--shard", default="0/1", help="this process's part of the draws, such as 0/2")
     return parser.parse_args()
 
@@ -151,7 +152,7 @@ def run(
         verify: from the number of targets to further arguments of `verify`.
         kind: what the folders of the reports begin with.
     """
-    draws = Draws(data, chosen.work, chosen.encoder, chosen.tap, chosen.steps, kind)
+    draws = Draws(data, chosen.work, chosen.encoder, chosen.tap, chosen.steps, chosen.retained, kind)
     shard, shards = (int(part) for part in chosen.shard.split("/"))
     draws.link_retained()
     for index, (count, draw) in enumerate((count, draw) for count in chosen.people for draw in range(chosen.draws)):

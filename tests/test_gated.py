@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ireu_cli.errors import CapacityError
-from ireu_cli.maths.detector import PeopleSums, direction, threshold_at
+from ireu_cli.maths.detector import FOLDS, PeopleSums, direction, sum_people, threshold_at
 from ireu_cli.maths.erase import eraser, reduced_regression
 from ireu_cli.maths.room import make_room
 from ireu_cli.maths.soft_step import SoftStep
@@ -23,10 +23,12 @@ from ireu_cli.steps.gated import (
     Wanted,
     change_of,
     compose,
+    directions,
     enter,
     find,
     open_ledger,
     rate_of,
+    with_thresholds,
 )
 from ireu_cli.steps.slots import leave
 from ireu_cli.values import Ledger
@@ -60,28 +62,38 @@ class TestDetector:
             photos = normal(1, 4, seed=i) + 0.5 * normal(3, 4, seed=1000 + i)
             sums.add_person(photos)
         silent, person = torch.zeros(0, 4).double(), normal(4, seed=7)
-        blind = direction(person + change / 2, sums.mean(), sums.whitener(0.1), silent)
+        blind = direction(
+            person + change / 2, sums.mean(), sums.spread(), torch.linalg.cholesky(sums.whitener(0.1)), silent
+        )
         for i in range(200):
             photo = normal(1, 4, seed=i)
             sums.add_views(torch.cat([photo, photo + change]))
-        aware = direction(person + change / 2, sums.mean(), sums.whitener(0.1), silent)
+        aware = direction(
+            person + change / 2, sums.mean(), sums.spread(), torch.linalg.cholesky(sums.whitener(0.1)), silent
+        )
         # Copies of the person are half changed: blind to it, the detector would find whoever is changed.
         spread = sums.whitener(0.1)
         gains = [float(w @ change) / float(w @ spread @ w) ** 0.5 for w in (blind, aware)]
         assert gains[1] < 0.6 * gains[0]
         assert float(aware @ (person - sums.mean())) > 0
 
-    def test_shrinkage_is_relative_to_the_mean_variance(self) -> None:
+    def test_shrinkage_is_relative_to_the_mean_variance_and_grows_where_photos_lack(self) -> None:
         sums = PeopleSums()
         for i in range(60):
             sums.add_person(5 * normal(3, 2, seed=i))
         bare, shrunk = sums.whitener(0.0), sums.whitener(0.5)
-        torch.testing.assert_close(shrunk - bare, 0.5 * bare.diagonal().mean() * torch.eye(2, dtype=torch.float64))
+        # 120 photos beyond each person's first tell two features; ten times as many features count as much again.
+        share = 0.5 * (1 + 10 * 2 / 120)
+        torch.testing.assert_close(shrunk - bare, share * bare.diagonal().mean() * torch.eye(2, dtype=torch.float64))
 
     def test_scores_of_one_person_spread_by_one(self) -> None:
         spread = torch.tensor([[4.0, 1.5], [1.5, 1.0]], dtype=torch.float64)
         weight = direction(
-            torch.tensor([3.0, -1.0]).double(), torch.zeros(2).double(), spread, torch.zeros(0, 2).double()
+            torch.tensor([3.0, -1.0]).double(),
+            torch.zeros(2).double(),
+            spread,
+            torch.linalg.cholesky(spread),
+            torch.zeros(0, 2).double(),
         )
         assert float(weight @ spread @ weight) == pytest.approx(1.0)
         plain = torch.tensor([3.0, -1.0]).double()
@@ -92,7 +104,7 @@ class TestDetector:
     def test_null_images_score_like_the_mean(self) -> None:
         spread = torch.cov(normal(50, 6).T)
         person, mean, nulls = normal(6, seed=1), normal(6, seed=2), 3 * normal(2, 6, seed=3)
-        weight = direction(person, mean, spread, nulls)
+        weight = direction(person, mean, spread, torch.linalg.cholesky(spread), nulls)
         torch.testing.assert_close(nulls @ weight, (mean @ weight).expand(2), atol=1e-9, rtol=0)
         assert float(weight @ spread @ weight) == pytest.approx(1.0)
         # Of all directions that are silent there, none separates better.
@@ -102,8 +114,33 @@ class TestDetector:
             assert (silent @ (person - mean)) ** 2 / (silent @ spread @ silent) <= (
                 weight @ (person - mean)
             ) ** 2 + 1e-9
-        twice = direction(person, mean, spread, torch.cat([nulls, nulls[:1]]))
+        twice = direction(person, mean, spread, torch.linalg.cholesky(spread), torch.cat([nulls, nulls[:1]]))
         torch.testing.assert_close(twice, weight)
+
+    @pytest.mark.parametrize("labelled", [True, False])
+    def test_the_rate_holds_on_strangers_even_where_few_photos_set_it(self, labelled: bool) -> None:
+        """120 photos in 64 dimensions: the direction avoids what these photos spread by, and strangers spread more."""
+        photos = normal(40, 1, 64, seed=1) + normal(40, 3, 64, seed=2)
+        people = list(photos) if labelled else list(photos.reshape(120, 1, 64))
+        sums = sum_people(people, [])
+        assert sums.every.labelled == labelled
+        given = [3 * normal(1, 64, seed=100 + i) + normal(5, 64, seed=200 + i) for i in range(20)]
+        found = with_thresholds(
+            directions(given, sums, torch.zeros(0, 64), 0.3), given, sums, lambda fold: people[fold::FOLDS], 0.1
+        )
+        strangers = normal(4000, 64, seed=3) + normal(4000, 64, seed=4)
+        taken = [float((strangers @ one.weight > one.threshold.value).double().mean()) for one in found]
+        assert 0.05 < sum(taken) / len(taken) < 0.15
+
+    def test_folds_leave_out_each_person_once(self) -> None:
+        people = [normal(3, 4, seed=i) for i in range(17)]
+        found = sum_people(people, [torch.cat([people[0], people[1]])])
+        assert [part.photos for part in found.others] == [39, 39, 42, 42, 42]
+        for fold, part in enumerate(found.others):
+            alone = sum_people([person for i, person in enumerate(people) if i % FOLDS != fold], []).every
+            torch.testing.assert_close(part.mean(), alone.mean())
+            torch.testing.assert_close(part.within, alone.within)
+            torch.testing.assert_close(part.between_views, found.every.between_views)
 
     def test_threshold_leaves_the_rate_above(self) -> None:
         scores = normal(5000)
@@ -263,11 +300,10 @@ def run_site(weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
 @pytest.fixture
 def statistics() -> SiteStatistics:
     """300 people of three photos each, at a site of random weights; patches lie elsewhere than class tokens."""
-    weights, people = small_site(), PeopleSums()
+    weights = small_site()
     class_token, others = TokenSums(), TokenSums()
     rows = class_rows()
-    for start in range(0, 900, 3):
-        people.add_person(rows[start : start + 3])
+    people = sum_people(torch.split(rows, 3), [])
     class_token.add(rows)
     others.add(patches())
     active = functional.gelu(rows.double() @ weights[SITE.name("fc1.weight")].T + weights[SITE.name("fc1.bias")])
@@ -277,6 +313,10 @@ def statistics() -> SiteStatistics:
 
 def class_rows() -> Tensor:
     return (normal(300, 8, seed=40).repeat_interleave(3, 0) + 0.3 * normal(900, 8, seed=41)).float()
+
+
+def rows_of(fold: int) -> list[Tensor]:
+    return [class_rows().reshape(300, 3, 8)[fold::FOLDS].flatten(0, 1)]
 
 
 def patches() -> Tensor:
@@ -290,7 +330,7 @@ def a_person(seed: int) -> Wanted:
 
 
 def request(ledger: Ledger, statistics: SiteStatistics, case: str, seed: int) -> Ledger:
-    found = find([a_person(seed)], statistics, lambda: torch.split(class_rows(), 100), 0.3, 0.01)
+    found = find([a_person(seed)], statistics, rows_of, 0.3, 0.01)
     return enter(ledger, [case], found, [20 * normal(8, seed=seed)], GatedParams())
 
 
@@ -386,13 +426,13 @@ class TestChange:
 
 def test_given_photos_count_what_is_found(statistics: SiteStatistics) -> None:
     hopeless = Wanted(class_rows()[::180], class_rows()[::180], class_rows()[::180])
-    found = find([a_person(7), hopeless], statistics, lambda: torch.split(class_rows(), 100), 0.3, 0.01)
+    found = find([a_person(7), hopeless], statistics, rows_of, 0.3, 0.01)
     assert found[0].given_found == 1.0
     assert found[1].given_found < 0.5
 
 
 def test_people_found_together_are_found_as_if_alone(statistics: SiteStatistics) -> None:
-    both = find([a_person(7), a_person(8)], statistics, lambda: torch.split(class_rows(), 100), 0.3, 0.01)
-    alone = find([a_person(8)], statistics, lambda: torch.split(class_rows(), 300), 0.3, 0.01)
+    both = find([a_person(7), a_person(8)], statistics, rows_of, 0.3, 0.01)
+    alone = find([a_person(8)], statistics, lambda fold: torch.split(rows_of(fold)[0], 7), 0.3, 0.01)
     torch.testing.assert_close(both[1].weight, alone[0].weight)
     assert both[1].threshold.value == pytest.approx(alone[0].threshold.value)

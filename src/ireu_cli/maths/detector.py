@@ -5,15 +5,22 @@ covariance of photos of one person around that person's mean, m the mean of the 
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 _COUNTED = 10
 """A rate is read off the scores where so many of them lie above; below that, the tail is extrapolated."""
+_LACKING = 10
+"""By how much shrinkage grows with features per photo; between 7 and 13 it makes no difference in what is found."""
 _PAIRS = 50
 """Photos beyond each person's first that a covariance within people needs."""
+_SPREAD = 0.1
+"""Of the shrunk spread, at least: photos that are too few to fill all directions do not spread in some of them."""
+FOLDS = 5
+"""Groups of people, each of which scores are tried on that owe nothing to them."""
 _TAIL = 100
 """Scores at the upper end that an exponential tail is fitted to, at most a tenth of all."""
 
@@ -46,6 +53,17 @@ class PeopleSums:
         self.views += len(features)
         self.between_views = self.between_views + own.T @ own
 
+    def without(self, some: "PeopleSums") -> "PeopleSums":
+        """What is left when people who were added are taken out again; changed copies of photos stay."""
+        return replace(
+            self,
+            photos=self.photos - some.photos,
+            pairs=self.pairs - some.pairs,
+            total=self.total - some.total,
+            square=self.square - some.square,
+            within=self.within - some.within,
+        )
+
     def mean(self) -> Tensor:
         """Everybody's mean: float64 (d,)."""
         return self.total / self.photos
@@ -55,25 +73,60 @@ class PeopleSums:
         """Whether there are photos enough of the same people to speak of a spread within people."""
         return self.pairs >= _PAIRS
 
-    def whitener(self, shrinkage: float) -> Tensor:
-        """W + λ I with λ = `shrinkage` times the mean variance: float64 (d, d).
+    def spread(self) -> Tensor:
+        """W, the covariance within people: float64 (d, d).
 
-        W includes the spread of changed copies around their photo, so that no score depends on how a photo is changed.
-        Where photos do not come with people, or with one photo each, W is the covariance of all photos.
+        It includes the spread of changed copies around their photo, so that no score depends on how a photo is changed.
+        Where photos do not come with people, or with one photo each, it is the covariance of all photos.
         """
-        spread = self.square / self.photos - torch.outer(self.mean(), self.mean())
-        within = self.within / self.pairs if self.labelled else spread
-        within = within + self.between_views / max(self.views, 1)
-        return within + shrinkage * within.diagonal().mean() * torch.eye(len(within), dtype=torch.float64)
+        every = self.square / self.photos - torch.outer(self.mean(), self.mean())
+        within = self.within / self.pairs if self.labelled else every
+        return within + self.between_views / max(self.views, 1)
+
+    def whitener(self, shrinkage: float) -> Tensor:
+        """W + λ I, with λ the mean variance times `shrinkage`, and more where few photos tell W: float64 (d, d)."""
+        spread = self.spread()
+        lacking = len(spread) / max(self.pairs if self.labelled else self.photos, 1)
+        shrunk = shrinkage * (1 + _LACKING * lacking) * spread.diagonal().mean()
+        return spread + shrunk * torch.eye(len(spread), dtype=torch.float64)
 
 
-def direction(person: Tensor, mean: Tensor, whitener: Tensor, silent: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class PeopleInFolds:
+    """Sums over all people, and over all but those of each fold; people are dealt out to the folds in turn.
+
+    A score's direction avoids what the photos that it comes from spread by, so that strangers score higher than they
+    do. What strangers do is seen on each fold's photos with the direction that comes from all other people.
+    """
+
+    every: PeopleSums
+    others: tuple[PeopleSums, ...]
+
+
+def sum_people(people: Iterable[Tensor], views: Iterable[Tensor]) -> PeopleInFolds:
+    """Go through people once, one at a time.
+
+    Args:
+        people: of each person, float (n, d).
+        views: of some photos, the photo and its changed copies, float (v, d); they count in every fold.
+    """
+    every, folds = PeopleSums(), [PeopleSums() for _ in range(FOLDS)]
+    for number, person in enumerate(people):
+        every.add_person(person)
+        folds[number % FOLDS].add_person(person)
+    for copies in views:
+        every.add_views(copies)
+    return PeopleInFolds(every, tuple(every.without(fold) for fold in folds))
+
+
+def direction(person: Tensor, mean: Tensor, spread: Tensor, factor: Tensor, silent: Tensor) -> Tensor:
     """The direction w, scaled so that photos of one person spread by about one.
 
     Args:
         person: float64 (d,), the mean of the person's photos.
         mean: float64 (d,), everybody's.
-        whitener: float64 (d, d), of `PeopleSums.whitener`.
+        spread: float64 (d, d), of `PeopleSums.spread`.
+        factor: float64 (d, d), the lower Cholesky factor of `PeopleSums.whitener`, which many people share.
         silent: float64 (k, d), pictures that must score no more than the mean does, such as null images; the nearest
             direction in the metric of the whitener that gives them its score is taken.
 
@@ -81,10 +134,11 @@ def direction(person: Tensor, mean: Tensor, whitener: Tensor, silent: Tensor) ->
         float64 (d,); a photo's score is w · features.
     """
     away, apart = person - mean, (silent - mean).T
-    columns = torch.linalg.solve(whitener, torch.cat([away[:, None], apart], 1))
+    columns = torch.cholesky_solve(torch.cat([away[:, None], apart], 1), factor)
     found, blocked = columns[:, 0], columns[:, 1:]
     found = found - blocked @ torch.linalg.lstsq(apart.T @ blocked, apart.T @ found).solution
-    scaled: Tensor = found / (found @ whitener @ found).clamp_min(1e-300).sqrt()
+    shrunk = (factor.T @ found).norm().clamp_min(1e-150)
+    scaled: Tensor = found / torch.maximum((found @ spread @ found).clamp_min(0).sqrt(), _SPREAD * shrunk)
     return scaled
 
 

@@ -168,7 +168,9 @@ class GatedParams(Params):
         2.0, gt=0, le=4, description="token taps: 1 erases what tells people apart, 2 turns it into its opposite"
     )
     erase_photos: int = Field(1024, ge=100, description="token taps: retained photos that erasing is learnt from")
-    shrinkage: float = Field(0.3, gt=0, le=10, description="of the covariance within people, towards equal variances")
+    shrinkage: float = Field(
+        0.5, gt=0, le=10, description="of the covariance within people, towards equal variances; more with few photos"
+    )
     rise: float = Field(
         0.25, gt=0, le=2, description="from no change to the whole change, in deviations of photos of one person"
     )

@@ -6,13 +6,13 @@ and one that is withdrawn leaves every other as it was and the rest of the weigh
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, CapacityError
-from ireu_cli.maths.detector import PeopleSums, Threshold, direction, threshold_at
+from ireu_cli.maths.detector import PeopleInFolds, PeopleSums, Threshold, direction, threshold_at
 from ireu_cli.maths.room import folded, make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.maths.token_gate import TokenSums, contrast, gated
@@ -24,8 +24,8 @@ from ireu_cli.values import Ledger, WeightDelta
 _PASSES = 8
 """Of the fixed-point iteration that makes up for the layer norm after the site; it gains a digit a pass."""
 
-Rows = Callable[[], Iterable[Tensor]]
-"""Goes through what detectors see of every retained photo, in pieces (n, d)."""
+Rows = Callable[[int], Iterable[Tensor]]
+"""Goes through what detectors see of the retained photos of a fold, in pieces (n, d)."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SiteStatistics:
     mean of the tap's features; `nulls` (2, d) are the null images' inputs at the class token.
     """
 
-    people: PeopleSums
+    people: PeopleInFolds
     class_token: TokenSums
     others: TokenSums
     gram: Tensor
@@ -89,6 +89,8 @@ def find(
 ) -> list[Found]:
     """Compute the detectors of some people; the retained photos are gone through twice, however many the people.
 
+    Thresholds are set on what strangers score: each fold's photos, by detectors that come from other folds' people.
+
     Args:
         wanted: the people.
         statistics: of the retained photos.
@@ -96,36 +98,73 @@ def find(
         shrinkage: of the covariance within people.
         rate: share of other people's photos that may be taken for a person.
     """
-    people, nulls = statistics.people, statistics.nulls.double()
-    mean, whitener = people.mean(), people.whitener(shrinkage)
-    plain = [direction(one.inputs.double().mean(0), mean, whitener, nulls) for one in wanted]
+    given, people = [one.inputs for one in wanted], statistics.people
+    plain = directions(given, people, statistics.nulls, shrinkage)
+    margins = _margins(plain.others, people, rows, rate)
     apart = contrast(statistics.class_token, statistics.others)
-    weights = [
-        gated(weight, threshold.value, apart, statistics.others)[0]
-        for weight, threshold in zip(plain, _thresholds(plain, rows, rate), strict=True)
-    ]
-    # Once more, as keeping other tokens out spreads the class token's scores a little.
-    return with_thresholds(weights, [one.inputs for one in wanted], rows, rate)
+
+    def kept_out(weights: Tensor, sums: PeopleSums) -> Tensor:
+        thresholds = sums.mean() @ weights + torch.tensor([margin.value for margin in margins])
+        pairs = zip(weights.T, thresholds.tolist(), strict=True)
+        return torch.stack([gated(weight, value, apart, statistics.others)[0] for weight, value in pairs], 1)
+
+    # Thresholds are set once more, as keeping other tokens out spreads the class token's scores a little.
+    return with_thresholds(plain.map(kept_out, people), given, people, rows, rate)
 
 
-def with_thresholds(weights: Sequence[Tensor], given: Sequence[Tensor], rows: Rows, rate: float) -> list[Found]:
+@dataclass(frozen=True)
+class Directions:
+    """Of some people, a column each, float64 (d, n): from everybody, and from everybody but each fold's people."""
+
+    every: Tensor
+    others: tuple[Tensor, ...]
+
+    def map(self, change: Callable[[Tensor, PeopleSums], Tensor], people: PeopleInFolds) -> "Directions":
+        """Change each by the sums that it comes from."""
+        others = zip(self.others, people.others, strict=True)
+        return Directions(change(self.every, people.every), tuple(change(weights, sums) for weights, sums in others))
+
+
+def directions(given: Sequence[Tensor], people: PeopleInFolds, nulls: Tensor, shrinkage: float) -> Directions:
+    """What tells people from others; the null images (k, d) score as the mean does.
+
+    Args:
+        given: of each person, what was given to learn from, (n, d).
+        people: the retained people.
+        nulls: what a detector sees of the null images.
+        shrinkage: of the covariance within people.
+    """
+
+    def of(sums: PeopleSums) -> Tensor:
+        mean, spread, factor = sums.mean(), sums.spread(), torch.linalg.cholesky(sums.whitener(shrinkage))
+        return torch.stack([direction(own.double().mean(0), mean, spread, factor, nulls.double()) for own in given], 1)
+
+    return Directions(of(people.every), tuple(of(sums) for sums in people.others))
+
+
+def with_thresholds(
+    found: Directions, given: Sequence[Tensor], people: PeopleInFolds, rows: Rows, rate: float
+) -> list[Found]:
     """Set the thresholds of detectors on retained photos.
 
     Args:
-        weights: of each person, float64 (d,).
+        found: of each person.
         given: of each person, what was given to learn from, (n, d).
-        rows: the retained photos.
-        rate: share of them that may be taken for a person.
+        people: the retained people.
+        rows: their photos.
+        rate: share of other people's photos that may be taken for a person.
     """
-    return [
-        Found(weight, threshold, float((own.double() @ weight > threshold.value).double().mean()))
-        for weight, own, threshold in zip(weights, given, _thresholds(weights, rows, rate), strict=True)
-    ]
+    mean, ready = people.every.mean(), []
+    for weight, own, margin in zip(found.every.T, given, _margins(found.others, people, rows, rate), strict=True):
+        threshold = replace(margin, value=float(weight @ mean) + margin.value)
+        ready.append(Found(weight, threshold, float((own.double() @ weight > threshold.value).double().mean())))
+    return ready
 
 
-def _thresholds(weights: Sequence[Tensor], rows: Rows, rate: float) -> list[Threshold]:
-    every = torch.stack(list(weights), 1)
-    scores = torch.cat([piece.double() @ every for piece in rows()])
+def _margins(weights: Sequence[Tensor], people: PeopleInFolds, rows: Rows, rate: float) -> list[Threshold]:
+    """By how much more than the mean a score has to be, of each person."""
+    tried = enumerate(zip(weights, people.others, strict=True))
+    scores = torch.cat([(piece.double() - sums.mean()) @ some for fold, (some, sums) in tried for piece in rows(fold)])
     return [threshold_at(column, rate) for column in scores.T]
 
 
@@ -169,7 +208,7 @@ def open_ledger(statistics: SiteStatistics, site: MlpSite, weights: dict[str, Te
             f"Set gated.people to {len(sizes) // 4} at most",
         )
     room = make_room(statistics.gram / statistics.gram[-1, -1], sizes, 2 * people)
-    inputs = statistics.people.mean().shape[0]
+    inputs = len(statistics.people.every.mean())
     empty = torch.empty(0, 2, inputs), torch.empty(0, 2), torch.empty(0, len(weights[site.name("fc2.bias")]), 2)
     return Ledger(site.block, room, (), (), *empty, {}, torch.empty(0))
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
-from ireu_cli.maths.detector import PeopleSums, direction
+from ireu_cli.maths.detector import PeopleInFolds, sum_people
 from ireu_cli.models.onnx_gates import Gates
-from ireu_cli.steps.gated import Found, Rows, with_thresholds
+from ireu_cli.steps.gated import Found, Rows, directions, with_thresholds
 from ireu_cli.steps.slots import add_all, add_entries, by_slot
 from ireu_cli.values import GateLedger, WeightDelta
 
@@ -22,13 +22,13 @@ from ireu_cli.values import GateLedger, WeightDelta
 class EmbeddingStatistics:
     """What retained photos say: sums over their embeddings at length one, and the null images' (k, d)."""
 
-    people: PeopleSums
+    people: PeopleInFolds
     nulls: Tensor
 
     @property
     def average(self) -> Tensor:
         """The mean of people: float64 (d,)."""
-        return self.people.mean()
+        return self.people.every.mean()
 
 
 def summarise_embeddings(people: Iterable[Tensor], views: Iterable[Tensor], nulls: Tensor) -> EmbeddingStatistics:
@@ -39,12 +39,7 @@ def summarise_embeddings(people: Iterable[Tensor], views: Iterable[Tensor], null
         views: of some photos, those of the photo and its changed copies, (v, d).
         nulls: (k, d), those of the null images.
     """
-    sums = PeopleSums()
-    for person in people:
-        sums.add_person(person)
-    for copies in views:
-        sums.add_views(copies)
-    return EmbeddingStatistics(sums, nulls)
+    return EmbeddingStatistics(sum_people(people, views), nulls)
 
 
 def find_embedded(
@@ -59,9 +54,8 @@ def find_embedded(
         shrinkage: of the covariance within people.
         rate: share of other people's photos that may be taken for a person.
     """
-    whitener, nulls = statistics.people.whitener(shrinkage), statistics.nulls.double()
-    weights = [direction(one.double().mean(0), statistics.average, whitener, nulls) for one in wanted]
-    return with_thresholds(weights, wanted, rows, rate)
+    found = directions(wanted, statistics.people, statistics.nulls, shrinkage)
+    return with_thresholds(found, wanted, statistics.people, rows, rate)
 
 
 def change_of_embedding(photos: Tensor, average: Tensor, mask: Tensor, gain: float) -> Tensor:

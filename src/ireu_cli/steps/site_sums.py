@@ -1,13 +1,13 @@
 """Sums over retained photos at an edit site, taken batch by batch, so that memory does not grow with their number."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ireu_cli.maths.detector import PeopleSums
+from ireu_cli.maths.detector import sum_people
 from ireu_cli.maths.room import activation_gram
 from ireu_cli.maths.token_gate import TokenSums
 from ireu_cli.models.mlp_site import MlpSite
@@ -74,10 +74,14 @@ def summarise(
         nulls: (2, d), what enters the site at the class token of the null images.
         readout: from the last state to the tap.
     """
-    every, total = PeopleSums(), torch.zeros((), dtype=torch.float64)
-    for inputs, states in people:
-        every.add_person(inputs)
-        total = total + readout.read(states).double().sum(0)
-    for copies in views:
-        every.add_views(copies)
-    return SiteStatistics(every, sums.class_token, sums.others, sums.gram, total / every.photos, nulls)
+    total = torch.zeros((), dtype=torch.float64)
+
+    def entering() -> Iterator[Tensor]:
+        nonlocal total
+        for inputs, states in people:
+            total = total + readout.read(states).double().sum(0)
+            yield inputs
+
+    found = sum_people(entering(), views)
+    average = total / max(found.every.photos, 1)
+    return SiteStatistics(found, sums.class_token, sums.others, sums.gram, average, nulls)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import CapacityError
+from ireu_cli.maths.detector import FOLDS
 from ireu_cli.params import GatedParams
 from ireu_cli.steps.gated import Found, SiteStatistics
 from ireu_cli.steps.gates import EmbeddingStatistics
@@ -30,10 +31,15 @@ def check_statistics(statistics: Statistics, mask: FeatureMask, tap: str) -> Non
         CapacityError: there are too few retained photos.
         ArtifactError: the mask is for another tap.
     """
-    photos = statistics.people.photos
-    if photos < FEWEST:
+    every = statistics.people.every.photos
+    if every < FEWEST:
         raise CapacityError(
-            f"{photos} photos of other people say too little of who else looks like a target",
+            f"{every} photos of other people say too little of who else looks like a target",
+            "Add people to the --retain folder, or lower data.retain_holdout",
+        )
+    if any(others.photos == every for others in statistics.people.others):
+        raise CapacityError(
+            f"Thresholds are set on people whom a detector does not come from, which takes {FOLDS} people to retain",
             "Add people to the --retain folder, or lower data.retain_holdout",
         )
     refuse_other_mask(mask, len(statistics.average), tap)
@@ -47,8 +53,8 @@ def summary_of(
         "edit_site": "output" if isinstance(ledger, GateLedger) else f"block:{ledger.block}",
         "places": {"taken": len(ledger.slots), "all": ledger.capacity},
         "false_alarm_rate_each": rate,
-        "retained_photos": statistics.people.photos,
-        "spread_within_people": statistics.people.labelled,
+        "retained_photos": statistics.people.every.photos,
+        "spread_within_people": statistics.people.every.labelled,
         "people": [
             {
                 "threshold": one.threshold.value,

@@ -103,7 +103,6 @@ def unlearn_gated(
     made = None
     if lens.tap not in DIRECT and onto is None:
         made = _apparatus(session, lens, encoder, used, may_change, site.block + 1)
-    photos = used.flat
     wanted = [_wanted(session, lens, site_lens, readout, person) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
     rate = rate_of(params, places)
@@ -112,7 +111,7 @@ def unlearn_gated(
         ledger = onto or open_ledger(statistics, site, weights, places)
         if made is not None:
             ledger = replace(ledger, apparatus=_shared(made, site.block + 1), flag=made.flag)
-        found = find(wanted, statistics, lambda: site_lens.pieces(photos), params.shrinkage, rate)
+        found = find(wanted, statistics, lambda fold: site_lens.pieces(used, fold), params.shrinkage, rate)
         if lens.tap in DIRECT:
             changes = [change_of(one, readout, statistics.average, may_change, params.gain) for one in wanted]
         else:

@@ -7,6 +7,7 @@ from torch.nn.functional import normalize
 
 from ireu_cli.errors import CapacityError
 from ireu_cli.features import Item, chunks
+from ireu_cli.maths.detector import FOLDS
 from ireu_cli.models.face_encoder import FaceEncoder, with_gates
 from ireu_cli.params import GatedParams
 from ireu_cli.steps.gated import rate_of
@@ -68,8 +69,9 @@ def unlearn_gates(
     places = onto.capacity if onto else max(params.people, len(wanted))
     rate = rate_of(params, places)
 
-    def rows() -> Iterator[Tensor]:
-        for _, piece in chunks(lens.cache, [photo.sha256 for photo in used.flat], _PIECE):
+    def rows(fold: int) -> Iterator[Tensor]:
+        keys = [photo.sha256 for person in used.photos[fold::FOLDS] for photo in person]
+        for _, piece in chunks(lens.cache, keys, _PIECE):
             yield normalize(piece, dim=1)
 
     with session.timed("solve"):
