@@ -1,10 +1,14 @@
 """Randomness by name, and where the work runs."""
 
+import contextlib
 import hashlib
 import platform
 from importlib import metadata
 
 import torch
+
+_PACKAGES = ("torch", "transformers", "diffusers", "torchmetrics", "numpy", "safetensors", "pillow")
+_OPTIONAL = ("onnx", "onnxruntime", "onnxruntime-gpu", "insightface")
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
@@ -15,8 +19,8 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
 
 def environment(device: str) -> dict[str, str]:
     """What the run ran on; recorded, and kept out of every digest."""
-    packages = {
-        name: metadata.version(name)
-        for name in ("torch", "transformers", "diffusers", "torchmetrics", "numpy", "safetensors", "pillow")
-    }
+    packages = {name: metadata.version(name) for name in _PACKAGES}
+    for name in _OPTIONAL:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            packages[name] = metadata.version(name)
     return {"python": platform.python_version(), "platform": platform.platform(), "device": device, **packages}

@@ -134,6 +134,10 @@ def run_withdraw(
     session = open_session("unlearn", resolved, talk, force=force, parent=onto)
     parent = check_parent(session, "unlearn")
     ledger = _ledger(onto)
+    if unknown := [case for case in cases if case not in ledger.cases]:
+        raise ArtifactError(
+            f"No request is called {unknown[0]}", f"Name one of {', '.join(dict.fromkeys(ledger.cases)) or 'none'}"
+        )
     encoder = session.encoder(dtype="float32")
     requests = {case: photos for case, photos in parent.metrics["requests"].items() if case not in cases}
     left = {digest for photos in requests.values() for digest in photos}

@@ -23,6 +23,10 @@ from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, o
 from ireu_cli.workflow.states import gather_states
 from ireu_cli.workflow.swaps import plan_swaps
 
+_NOT_BLOCKS = frozenset(f"unlearn.{key}" for key in ("alpha", "layers", "direction", "mask_scope", "average_partners"))
+_BLOCKS = frozenset(f"gated.{key}" for key in ("copies", "gain", "erase_photos"))
+"""What `block` reads of `gated`'s settings."""
+
 
 def run_unlearn(
     resolved: Resolved, talk: Talk, mask_path: Path, out: Path, *, force: bool, onto: Path | None = None
@@ -51,6 +55,8 @@ def run_unlearn(
     is_gated = session.config.unlearn.method == "gated"
     reach = reach_in(encoder, names, class_token_only=is_gated and session.config.encoder.tap in DIRECT)
     talk.note(reach.sentence())
+    if unused := _unused(resolved):
+        talk.note(f"The method {resolved.config.unlearn.method} takes no notice of {', '.join(unused)}")
     lens = Lens(session, encoder, photo_reader(session.config))
     used, theirs = session.records(cast.used.photos), session.records(cast.targets.photos)
     case = session.config.record.case_id
@@ -104,6 +110,17 @@ def _sets(session: Session, lens: Lens, cast: Cast, mask: FeatureMask) -> tuple[
     )
     nulls = lens.encoder.null_pixels()
     return forget, RetainSet(len(used), lambda positions: batch_of(lens, used, positions), nulls, lens.null_features())
+
+
+def _unused(resolved: Resolved) -> list[str]:
+    """What a flag set and the method does not read."""
+    method = resolved.config.unlearn.method
+    given = sorted(key for key, source in resolved.sources.items() if source == "flag" and key != "unlearn.method")
+    if method == "gated":
+        return [key for key in given if key.startswith("unlearn.")]
+    read = _BLOCKS if method == "block" else frozenset()
+    passed_over = _NOT_BLOCKS if method == "block" else frozenset()
+    return [key for key in given if key in passed_over or (key.startswith("gated.") and key not in read)]
 
 
 def _names(session: Session, found: ImageEncoder) -> list[str]:
