@@ -8,7 +8,7 @@ from ireu_cli.cli.app import main as ireu
 from ireu_cli.config import example_toml
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("locate", "unlearn", "verify", "export", "samples")
+COMMANDS = ("inspect", "locate", "unlearn", "verify", "export", "samples")
 
 
 def commands_page() -> str:

@@ -24,7 +24,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _command in (commands.locate, commands.unlearn, commands.verify, commands.export, commands.samples):
+for _command in (
+    commands.inspect,
+    commands.locate,
+    commands.unlearn,
+    commands.verify,
+    commands.export,
+    commands.samples,
+):
     app.command()(_command)
 
 

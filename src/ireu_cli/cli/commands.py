@@ -22,6 +22,25 @@ def samples(
     Terminal(quiet=False, verbose=False).path(folder)
 
 
+def inspect(
+    source: Annotated[str | None, typer.Argument(help="A file or folder of an encoder, or a pack.")] = None,
+    systems: Annotated[bool, typer.Option("--systems", help="List the generators, and what each reads.")] = False,
+    as_json: o.Json = False,
+) -> None:
+    """Say which encoder a file holds, who reads it and which edits reach whom, or list the systems."""
+    from ireu_cli.cli.output import Terminal
+    from ireu_cli.errors import UsageError
+    from ireu_cli.workflow.inspect import inspect_encoder, list_systems
+
+    if systems == (source is not None):
+        raise UsageError("Either an encoder or --systems is to be shown", "Name a file or folder, or give --systems")
+    terminal = Terminal(quiet=False, verbose=False)
+    if source is None:
+        terminal.systems(list_systems(), as_json=as_json)
+    else:
+        terminal.card(inspect_encoder(source), as_json=as_json)
+
+
 def locate(
     config: o.Config = None,
     set_: o.Set = None,

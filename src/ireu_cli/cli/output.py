@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +82,36 @@ class Terminal:
         for text in report.not_measured:
             self.note(f"  not measured: {text}")
 
+    def card(self, card: Mapping[str, Any], *, as_json: bool) -> None:
+        """Print what an encoder is."""
+        if as_json:
+            print(json.dumps(card, sort_keys=True))
+            return
+        for name, value in card.items():
+            lines = [f"{key}: {_words(part)}" for key, part in value.items()] if isinstance(value, dict) else [value]
+            for number, line in enumerate(lines or ["none known"]):
+                print(f"{'' if number else name.replace('_', ' '):<13} {line}")
+
+    def systems(self, systems: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
+        """Print every system and what it reads."""
+        if as_json:
+            print(json.dumps(systems, sort_keys=True))
+            return
+        width = max(len(entry["system"]) for entry in systems)
+        for entry in systems:
+            reads = " + ".join(channel["what"] for channel in entry["reads"]) or "no identity encoder"
+            print(f"{entry['system']:<{width}}  {entry['within_reach']:<7}  {entry['title']}: {reads}")
+
     def error(self, text: str, *, as_json: bool, code: int) -> None:
         """Say what went wrong; under `--json`, stdout still gets one object."""
         print(f"ireu: {text}", file=sys.stderr)
         if as_json:
             print(json.dumps({"error": text, "exit_code": code}, sort_keys=True))
+
+
+def _words(value: Any) -> str:
+    """A list in words."""
+    return (", ".join(value) or "nothing known") if isinstance(value, list) else str(value)
 
 
 def _nothing(_count: int, _words: str) -> None:

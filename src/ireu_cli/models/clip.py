@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.models.checkpoint import PATCHES, Checkpoint, open_checkpoint
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.values import RgbImage, WeightDelta
@@ -79,14 +79,14 @@ class Encoder:
 
 
 def load_encoder(params: EncoderParams, device: str) -> Encoder:
-    """Load an encoder from a folder, a single `.safetensors` file, a portrait bundle or the hub.
+    """Load an encoder from a folder, a file in any layout of `models.checkpoint`, a portrait bundle or the hub.
 
     Raises:
         ModelError: not there, not a CLIP vision transformer, or with weights missing from the file.
     """
     source = encoder_place(params.source)
     if Path(source).is_file():
-        model, processor = _from_single_file(Path(source))
+        model, processor = _from_checkpoint(Path(source))
     else:
         model, processor = _from_pretrained(source, params.revision, local=Path(source).is_dir())
     model = model.to(torch.float32).eval().requires_grad_(False)
@@ -96,6 +96,21 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
             f"The encoder {params.source} holds values that are not finite numbers", "Use an undamaged copy"
         )
     return Encoder(_placed(model, device, params.dtype), processor, fingerprint)
+
+
+def checkpoint_of(params: EncoderParams) -> Checkpoint:
+    """Where the weights of an encoder lie; those of a hub model in the hub's own cache.
+
+    Raises:
+        ModelError: nowhere.
+    """
+    place = Path(encoder_place(params.source))
+    if not place.exists():
+        from transformers.utils import cached_file
+
+        found = cached_file(params.source, "config.json", revision=params.revision)
+        place = Path(str(found)).parent
+    return open_checkpoint(place)
 
 
 def encoder_place(source: str) -> str:
@@ -233,45 +248,52 @@ def _from_pretrained(source: str, revision: str | None, *, local: bool) -> tuple
     return model, _processor(source, revision, model.config.image_size, local=local)
 
 
-def _from_single_file(path: Path) -> tuple[Any, Any]:
-    from safetensors.torch import load_file
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+def config_of(checkpoint: Checkpoint) -> Any:
+    """The `CLIPVisionConfig` that lies beside a checkpoint, or that its tensors tell.
+
+    Raises:
+        ModelError: neither.
+    """
+    from transformers import CLIPVisionConfig
 
     try:
-        state = load_file(path)
-    except (safetensors.SafetensorError, OSError):
-        raise ModelError(
-            f"The encoder {path} is not a safetensors file", "Name a .safetensors file or a folder"
-        ) from None
-    wanted = {
-        name: tensor for name, tensor in state.items() if name.startswith(("vision_model.", "visual_projection."))
-    }
-    settings = path.with_name("config.json")
-    try:
-        config = CLIPVisionConfig.from_json_file(settings) if settings.exists() else CLIPVisionConfig(**_infer(wanted))
+        if checkpoint.config.exists():
+            # Also out of the config of a whole CLIP model.
+            return CLIPVisionConfig.from_pretrained(str(checkpoint.config.parent), local_files_only=True)
+        return CLIPVisionConfig(**_infer(checkpoint))
     except (KeyError, ValueError, TypeError, OSError):
         raise ModelError(
-            f"The sizes of the encoder {path} cannot be told from its tensors", "Put its config.json beside it"
+            f"The sizes of the encoder {checkpoint.source} cannot be told from its tensors",
+            "Put its config.json beside it",
         ) from None
-    model = CLIPVisionModelWithProjection(config)
-    names = set(model.state_dict())
+
+
+def _from_checkpoint(source: Path) -> tuple[Any, Any]:
+    from transformers import CLIPVisionModelWithProjection
+
+    checkpoint = open_checkpoint(source)
+    config = config_of(checkpoint)
+    with torch.device("meta"):
+        model = CLIPVisionModelWithProjection(config)
+    names = sorted(model.state_dict())
+    if missing := [name for name in names if name not in checkpoint]:
+        raise ModelError(
+            f"The encoder {source} lacks {len(missing)} weights, first {missing[0]}", "Name a complete encoder"
+        )
     try:
-        missing = model.load_state_dict(
-            {name: tensor for name, tensor in wanted.items() if name in names}, strict=False
-        ).missing_keys
+        model.load_state_dict({name: checkpoint[name].to(torch.float32) for name in names}, assign=True)
     except RuntimeError:
         raise ModelError(
-            f"The tensors of {path} do not have the shapes of its config.json", "Put the right config.json beside it"
+            f"The tensors of {source} do not have the shapes of its config.json", "Put the right config.json beside it"
         ) from None
-    if missing:
-        raise ModelError(
-            f"The encoder {path} lacks {len(missing)} weights, first {missing[0]}", "Name a complete encoder"
-        )
-    return model, _processor(str(path.parent), None, config.image_size, local=True)
+    # The one buffer, which no file holds.
+    embeddings = model.vision_model.embeddings
+    embeddings.position_ids = torch.arange(embeddings.num_positions).expand((1, -1))
+    return model, _processor(str(checkpoint.config.parent), None, config.image_size, local=True)
 
 
 def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    hidden, _, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
+    hidden, _, patch, _ = state[PATCHES].shape
     tokens = state["vision_model.embeddings.position_embedding.weight"].shape[0]
     blocks = {int(match[1]) for name in state if (match := re.match(r"vision_model\.encoder\.layers\.(\d+)\.", name))}
     heads, activation, _ = _KNOWN[hidden]

@@ -10,6 +10,7 @@ from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.models import clip
 from ireu_cli.models.clip import Encoder
 from ireu_cli.models.face_encoder import FaceEncoder, load_face_encoder, with_gates
+from ireu_cli.models.face_pack import is_pack, recogniser_in
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.reach import Reach, reach_of
 from ireu_cli.params import FACE_TAPS, EncoderParams, Tap
@@ -51,11 +52,17 @@ def load_encoder(params: EncoderParams, landmarks: tuple[float, ...], device: st
 
 
 def face_network(source: str) -> Path | None:
-    """Where the face-embedding network of a source lies: the .onnx file itself, or the one in a bundle."""
+    """Where the face-embedding network of a source lies: the .onnx file itself, or the one in a bundle or a pack.
+
+    Raises:
+        ModelError: the pack has none.
+    """
     if source.endswith(".onnx"):
         return Path(source)
     bundle = find_bundle(source)
-    return None if bundle is None or bundle.face_encoder is None else bundle.folder / bundle.face_encoder
+    if bundle is None:
+        return recogniser_in(Path(source)) if is_pack(Path(source)) else None
+    return None if bundle.face_encoder is None else bundle.folder / bundle.face_encoder
 
 
 def with_delta(encoder: ImageEncoder, delta: WeightDelta, dtype: str = "float32") -> ImageEncoder:

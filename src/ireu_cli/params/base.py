@@ -12,7 +12,9 @@ UnlearnMethod = Literal["ireu", "global", "gated", "block"]
 Swapper = Literal["blend", "insightface", "pairs"]
 Scope = Literal["global", "person", "photo"]
 Dtype = Literal["float32", "float16", "bfloat16"]
-ExportFormat = Literal["auto", "clip-folder", "onnx"]
+ExportFormat = Literal[
+    "auto", "clip-folder", "ip-adapter", "single-file", "photomaker", "fastcomposer", "onnx", "insightface-pack"
+]
 
 FACE_TAPS: tuple[Tap, ...] = ("embedding", "normed_embedding")
 """Of face-embedding networks in ONNX; the others are of CLIP vision transformers."""

@@ -181,7 +181,11 @@ class ExportParams(Params):
     """What the drop-in encoder looks like."""
 
     format: ExportFormat = Field(
-        "auto", description="layout of the exported encoder: clip-folder, onnx, or auto for the one that it has"
+        "auto",
+        description="layout of the exported encoder: clip-folder, ip-adapter, single-file, photomaker, fastcomposer, "
+        "onnx, insightface-pack, or auto for the one that it has",
     )
-    dtype: Dtype = Field("float32", description="dtype of the exported weights, and in which it is verified again")
+    dtype: Dtype | Literal["auto"] = Field(
+        "auto", description="dtype of the exported weights, and in which it is verified again; auto: that of the file"
+    )
     min_edit_kept: float = Field(0.5, gt=0, le=1, description="share of the edit that must survive rounding")

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import CapacityError
-from ireu_cli.maths.detector import FOLDS
+from ireu_cli.faces.folder import People
 from ireu_cli.params import GatedParams
-from ireu_cli.steps.gated import Found, SiteStatistics
+from ireu_cli.steps.gated import PEOPLE_FOLDS, Found, SiteStatistics
 from ireu_cli.steps.gates import EmbeddingStatistics
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
 from ireu_cli.workflow.photos import refuse_other_mask
@@ -37,12 +37,18 @@ def check_statistics(statistics: Statistics, mask: FeatureMask, tap: str) -> Non
             f"{every} photos of other people say too little of who else looks like a target",
             "Add people to the --retain folder, or lower data.retain_holdout",
         )
-    if any(others.photos == every for others in statistics.people.others):
+    folds = statistics.people.others
+    if any(others.photos == every for others in folds):
         raise CapacityError(
-            f"Thresholds are set on people whom a detector does not come from, which takes {FOLDS} people to retain",
+            f"Thresholds are set on people whom a detector does not come from, which takes {len(folds)} people to retain",
             "Add people to the --retain folder, or lower data.retain_holdout",
         )
     refuse_other_mask(mask, len(statistics.average), tap)
+
+
+def keys_in_fold(people: People, fold: int) -> list[str]:
+    """The photos of the people of a fold, as statistics deal people out."""
+    return [photo.sha256 for person in people.photos[fold::PEOPLE_FOLDS] for photo in person]
 
 
 def summary_of(

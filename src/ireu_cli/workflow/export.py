@@ -1,30 +1,30 @@
 """`ireu export`: a delta to a drop-in encoder, checked in the dtype it is served in before it takes its place."""
 
-import json
-import shutil
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-import torch
 
 from ireu_cli import __version__
 from ireu_cli.config import Resolved
 from ireu_cli.errors import ConfigError, ModelError, VanishedEditError
 from ireu_cli.manifest import Manifest
-from ireu_cli.models.clip import Encoder, encoder_place
+from ireu_cli.models.card import groups_of
+from ireu_cli.models.checkpoint import Checkpoint
+from ireu_cli.models.clip import Encoder, checkpoint_of
 from ireu_cli.models.encoders import ImageEncoder, load_encoder, reach_in, with_delta
 from ireu_cli.models.face_encoder import FaceEncoder
-from ireu_cli.params import EncoderParams, ExportParams
+from ireu_cli.params import Dtype, EncoderParams, ExportParams
 from ireu_cli.steps.export import kept_in_weights, kept_share
 from ireu_cli.steps.verify import verify
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta, write_manifest
 from ireu_cli.store.files import write_bytes, write_folder
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.evidence import gather, load_people
+from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_edit
 from ireu_cli.workflow.photos import Lens, photo_reader
 from ireu_cli.workflow.report import make_record
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, landmarks_in, open_session
+
+NETWORKS = ("onnx", "insightface-pack")
+"""Layouts of face-embedding networks."""
 
 
 def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, force: bool) -> StepResult:
@@ -38,21 +38,25 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
     parent = check_parent(session, "unlearn")
     delta = read_delta(delta_path)
     original = session.encoder(dtype="float32")
-    _check_layout(original, session.config.export)
+    _check_network(original, session.config.export)
+    source = None if isinstance(original, FaceEncoder) else checkpoint_of(session.config.encoder)
+    if source is not None:
+        layout_for(session.config.export.format, source)
     draft = session.draft(original)
     with session.run.lock(out):
         if (done := session.already_done(draft, out / EXPORT_MANIFEST_NAME, out)) is not None:
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
-        manifest = _write(session, draft, parent, original, delta, out)
+        manifest = _write(session, draft, parent, original, source, delta, out)
     return StepResult(out, manifest, reused=False)
 
 
-def _check_layout(encoder: ImageEncoder, params: ExportParams) -> None:
-    own = "onnx" if isinstance(encoder, FaceEncoder) else "clip-folder"
-    if params.format not in {"auto", own}:
+def _check_network(encoder: ImageEncoder, params: ExportParams) -> None:
+    is_network = isinstance(encoder, FaceEncoder)
+    if is_network != (params.format in NETWORKS) and params.format != "auto":
+        own = " or ".join(NETWORKS) if is_network else "a layout of transformers"
         raise ConfigError(f"This encoder cannot be exported as {params.format}", f"Use --format {own}, or leave it out")
-    if isinstance(encoder, FaceEncoder) and params.dtype != "float32":
+    if is_network and params.dtype not in {"auto", "float32"}:
         raise ConfigError(
             f"An ONNX network is exported in the precision that it was saved in, not in {params.dtype}",
             "Leave out the dtype",
@@ -60,14 +64,20 @@ def _check_layout(encoder: ImageEncoder, params: ExportParams) -> None:
 
 
 def _write(
-    session: Session, draft: Manifest, parent: Manifest, original: ImageEncoder, delta: WeightDelta, out: Path
+    session: Session,
+    draft: Manifest,
+    parent: Manifest,
+    original: ImageEncoder,
+    source: Checkpoint | None,
+    delta: WeightDelta,
+    out: Path,
 ) -> Manifest:
     written: list[Manifest] = []
-    dtype = session.config.export.dtype
+    dtype = "float32" if source is None else served_dtype(session.config.export.dtype, source)
     edited = with_delta(original, delta, dtype)
 
     def fill(folder: Path) -> None:
-        place = _write_encoder(session, parent, original, edited, folder)
+        place = _write_encoder(session, parent, original, edited, source, delta, folder)
         config = session.config
         params = EncoderParams(source=str(place), tap=config.encoder.tap, dtype=dtype)
         served = load_encoder(params, landmarks_in(config.data), config.run.device)
@@ -75,13 +85,13 @@ def _write(
             raise ModelError(
                 "The exported encoder, read back, is not the one that was written", "Report this as a bug of ireu"
             )
-        metrics = _check_served(session, parent, original, served, delta)
+        metrics = _check_served(session, parent, original, served, delta, dtype)
         reach = reach_in(original, delta.tensors, class_token_only=delta.class_token_only)
         # Without attacks: those are tried by `ireu verify`, whose report has a record of its own.
         metrics["record"] = make_record(session, parent, delta, original, (), None).model_dump(mode="json")
         metrics |= {"edited_encoder": edited.fingerprint, "taps_reached": reach.taps, "taps_missed": reach.missed}
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
         written.append(write_manifest(folder / EXPORT_MANIFEST_NAME, finished, files))
 
     write_folder(out, fill)
@@ -89,51 +99,36 @@ def _write(
 
 
 def _write_encoder(
-    session: Session, parent: Manifest, original: ImageEncoder, edited: ImageEncoder, folder: Path
+    session: Session,
+    parent: Manifest,
+    original: ImageEncoder,
+    edited: ImageEncoder,
+    source: Checkpoint | None,
+    delta: WeightDelta,
+    folder: Path,
 ) -> Path:
     """Write the encoder; returns what is to be named to load it."""
     if isinstance(edited, FaceEncoder):
         write_bytes(folder / edited.file, edited.content)
         return folder / edited.file
-    _write_transformer(session, parent, original, edited, folder)
-    return folder
-
-
-def _write_transformer(
-    session: Session, parent: Manifest, original: ImageEncoder, edited: Encoder, folder: Path
-) -> None:
-    state = {name: tensor.cpu().contiguous() for name, tensor in sorted(edited.model.state_dict().items())}
-    write_bytes(folder / "model.safetensors", safetensors.torch.save(state, metadata={"format": "pt"}))
-    settings: dict[str, Any] = edited.model.config.to_dict()
-    settings |= {
-        "architectures": ["CLIPVisionModelWithProjection"],
-        "dtype": session.config.export.dtype,
-        # Survives a later save_pretrained, unlike the metadata of a safetensors file.
-        "ireu": {
-            "tool_version": __version__,
-            "original_encoder": original.fingerprint,
-            "edited_encoder": edited.fingerprint,
-            "delta_manifest": parent.digest,
-            "record": EXPORT_MANIFEST_NAME,
-        },
+    if source is None:
+        raise RuntimeError("a transformer lies in a checkpoint")
+    params = session.config.export
+    told: dict[str, Json] = {
+        "tool_version": __version__,
+        "original_encoder": original.fingerprint,
+        "edited_encoder": edited.fingerprint,
+        "delta_manifest": parent.digest,
+        "record": EXPORT_MANIFEST_NAME,
     }
-    settings.pop("_name_or_path", None)
-    write_bytes(folder / "config.json", _json(settings))
-    own = Path(encoder_place(session.config.encoder.source)) / "preprocessor_config.json"
-    if own.is_file():
-        shutil.copyfile(own, folder / own.name)
-    else:
-        # The class with the Pillow backend writes its own name, which other versions do not know.
-        write_bytes(
-            folder / own.name, _json(edited.processor.to_dict() | {"image_processor_type": "CLIPImageProcessor"})
-        )
+    layout = layout_for(params.format, source)
+    return write_edit(Edit(source, delta, layout, params.dtype, groups_of(source), told), edited, folder)
 
 
 def _check_served(
-    session: Session, parent: Manifest, original: ImageEncoder, served: ImageEncoder, delta: WeightDelta
+    session: Session, parent: Manifest, original: ImageEncoder, served: ImageEncoder, delta: WeightDelta, dtype: Dtype
 ) -> dict[str, Json]:
     """Compare the served encoder with the one in memory, and verify it again where the photos are at hand."""
-    dtype = session.config.export.dtype
     # Gates are written as they are.
     weights, touched = 1.0, 1.0
     if isinstance(original, Encoder):
@@ -148,7 +143,7 @@ def _check_served(
     # An ONNX network is written in the precision that it has, and read back as it was written.
     kept = 1.0
     if isinstance(original, Encoder):
-        kept = _kept_in_features(session, parent, original, served, with_delta(original, delta))
+        kept = _kept_in_features(session, parent, original, served, with_delta(original, delta), dtype)
     _refuse_vanished(kept, session.config.export.min_edit_kept, dtype)
     gathered = gather(session, parent, original, served, load_people(session, parent), photo_reader(session.config))
     verified = verify(gathered.evidence, session.config.verify, session.config.seed)
@@ -161,11 +156,11 @@ def _check_served(
 
 
 def _kept_in_features(
-    session: Session, parent: Manifest, original: ImageEncoder, served: ImageEncoder, full: ImageEncoder
+    session: Session, parent: Manifest, original: ImageEncoder, served: ImageEncoder, full: ImageEncoder, dtype: Dtype
 ) -> float:
     """`kept_share` of the change on target photos, between served and full precision, each against its own original."""
     reader = photo_reader(session.config)
-    rounded = with_delta(original, WeightDelta({}), session.config.export.dtype)
+    rounded = with_delta(original, WeightDelta({}), dtype)
     people = load_people(session, parent)[0]
     lenses = [Lens(session, encoder, reader) for encoder in (original, full, rounded, served)]
     for lens in lenses:
@@ -180,11 +175,3 @@ def _refuse_vanished(kept: float, needed: float, dtype: str) -> None:
             f"In {dtype} only {kept:.0%} of the edit is left, {needed:.0%} is needed",
             "Export in float32, or make a stronger edit",
         )
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True, default=_dtype_name) + "\n").encode()
-
-
-def _dtype_name(value: object) -> str:
-    return str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else str(value)

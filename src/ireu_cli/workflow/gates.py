@@ -7,7 +7,6 @@ from torch.nn.functional import normalize
 
 from ireu_cli.errors import CapacityError
 from ireu_cli.features import Item, chunks
-from ireu_cli.maths.detector import FOLDS
 from ireu_cli.models.face_encoder import FaceEncoder, with_gates
 from ireu_cli.params import GatedParams
 from ireu_cli.steps.gated import rate_of
@@ -20,7 +19,7 @@ from ireu_cli.steps.gates import (
     summarise_embeddings,
 )
 from ireu_cli.values import FeatureMask, GateLedger, Json, Photo, WeightDelta
-from ireu_cli.workflow.detectors import changeable, check_statistics, summary_of
+from ireu_cli.workflow.detectors import changeable, check_statistics, keys_in_fold, summary_of
 from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.views import retained_views, views_of
@@ -70,8 +69,7 @@ def unlearn_gates(
     rate = rate_of(params, places)
 
     def rows(fold: int) -> Iterator[Tensor]:
-        keys = [photo.sha256 for person in used.photos[fold::FOLDS] for photo in person]
-        for _, piece in chunks(lens.cache, keys, _PIECE):
+        for _, piece in chunks(lens.cache, keys_in_fold(used, fold), _PIECE):
             yield normalize(piece, dim=1)
 
     with session.timed("solve"):

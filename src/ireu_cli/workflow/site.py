@@ -10,13 +10,13 @@ from torch import Tensor
 from ireu_cli.faces.folder import People
 from ireu_cli.features import Item, chunks, refuse_bad, stream
 from ireu_cli.manifest import digest_of
-from ireu_cli.maths.detector import FOLDS
 from ireu_cli.models.clip import read_tap
 from ireu_cli.models.encoders import need_transformer
 from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.steps.gated import Readout, SiteStatistics
 from ireu_cli.steps.site_sums import SiteSums, summarise
 from ireu_cli.store.features import FeatureCache, read_tensors, write_tensors
+from ireu_cli.workflow.detectors import keys_in_fold
 from ireu_cli.workflow.photos import Lens
 from ireu_cli.workflow.session import Session
 
@@ -56,8 +56,7 @@ class SiteLens:
 
     def pieces(self, people: People, fold: int) -> Iterator[Tensor]:
         """What enters the site at the class token of the photos of a fold's people, in pieces (n, d)."""
-        keys = [photo.sha256 for person in people.photos[fold::FOLDS] for photo in person]
-        for _, found in chunks(self._cache, keys, _PIECE):
+        for _, found in chunks(self._cache, keys_in_fold(people, fold), _PIECE):
             yield found[:, : found.shape[1] // 2]
 
     def statistics(

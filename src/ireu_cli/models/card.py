@@ -1,0 +1,155 @@
+"""What an encoder in a file is, told from its tensors: its sizes, its groups, and which edits reach which tap."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ireu_cli.errors import ModelError
+from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
+from ireu_cli.models.clip import config_of, fingerprint_of
+from ireu_cli.models.encoders import face_network
+from ireu_cli.models.face_encoder import network_fingerprint
+from ireu_cli.models.onnx_gates import load_network
+from ireu_cli.models.portrait import find_bundle
+from ireu_cli.models.reach import TAPS, reach_of
+from ireu_cli.params import FACE_TAPS, Tap
+
+_SIZES = {
+    (1280, 32, 14, 224): "H",
+    (1664, 48, 14, 224): "G",
+    (1024, 24, 14, 224): "L",
+    (1024, 24, 14, 336): "336",
+}
+"""Hidden size, blocks, patch and image of the encoders that are published alone."""
+_CONVOLUTIONS = {53: ("R50",), 103: ("R100", "A2F")}
+"""Convolutions of ArcFace's r50 and r100; from sizes alone Arc2Face's own network is an r100 as any other."""
+_QFORMER = "id_encoder.qformer_perceiver."
+"""Tensors that PhotoMaker v2 has and v1 has not."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """An encoder as it lies in a file."""
+
+    kind: str
+    layout: str
+    architecture: str
+    dtype: str
+    parameters: int
+    fingerprint: str
+    groups: tuple[str, ...]
+    taps: tuple[Tap, ...]
+    sites: Mapping[str, tuple[Tap, ...]]
+    """Of each part whose weights an edit may change, the taps that change with it."""
+
+
+def card_of(source: str) -> Card:
+    """Say what an encoder is; a transformer's tensors are read one after another and never held together.
+
+    Args:
+        source: a file, a folder, a pack, or a bundle with generators.
+
+    Raises:
+        ModelError: not there, or no encoder of a known kind.
+    """
+    bundle = find_bundle(source)
+    place = Path(source) if bundle is None else bundle.encoder_folder
+    network = face_network(source) if bundle is None else None
+    if network is not None:
+        return _face_card(network, "insightface-pack" if place.is_dir() else "onnx")
+    if not place.exists():
+        raise ModelError(
+            f"{source} does not exist", "Name a file or a folder; a hub model is fetched by its owner's tools"
+        )
+    return _transformer_card(open_checkpoint(place))
+
+
+def groups_of_transformer(checkpoint_layout: str, config: Any, *, second_version: bool = False) -> tuple[str, ...]:
+    """The groups that a transformer of these sizes in this layout can belong to.
+
+    Args:
+        checkpoint_layout: of `Checkpoint`.
+        config: a `CLIPVisionConfig`.
+        second_version: the checkpoint is a PhotoMaker v2.
+    """
+    sizes = (config.hidden_size, config.num_hidden_layers, config.patch_size, config.image_size)
+    known = _SIZES.get(sizes)
+    if known is None:
+        return ()
+    own = {"photomaker": "P2" if second_version else "P1", "fastcomposer": "FC"}.get(checkpoint_layout)
+    return (own or known,)
+
+
+def groups_of(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The groups that the encoder in a checkpoint can belong to."""
+    second = any(name.startswith(_QFORMER) for file in checkpoint.files for name in file)
+    return groups_of_transformer(checkpoint.layout, config_of(checkpoint), second_version=second)
+
+
+def groups_of_network(convolutions: int) -> tuple[str, ...]:
+    """The groups that a face-embedding network with so many convolutions can belong to."""
+    return _CONVOLUTIONS.get(convolutions, ())
+
+
+def _transformer_card(checkpoint: Checkpoint) -> Card:
+    from transformers import CLIPVisionModelWithProjection
+
+    config = config_of(checkpoint)
+    with torch.device("meta"):
+        names = set(CLIPVisionModelWithProjection(config).state_dict())
+    if missing := sorted(names - set(checkpoint)):
+        raise ModelError(
+            f"The encoder {checkpoint.source} lacks {len(missing)} weights, first {missing[0]}",
+            "Name a complete encoder",
+        )
+    blocks = config.num_hidden_layers
+    parts = {
+        f"blocks 0 to {blocks - 2}": "vision_model.encoder.layers.0.",
+        f"block {blocks - 1}": f"vision_model.encoder.layers.{blocks - 1}.",
+        "post_layernorm": "vision_model.post_layernorm.",
+        "projection": "visual_projection.",
+    }
+    return Card(
+        kind="CLIP vision transformer",
+        layout=checkpoint.layout,
+        architecture=f"{config.hidden_size} wide, {blocks} blocks, patches of {config.patch_size}, "
+        f"{config.image_size} px, projection to {config.projection_dim}, {config.hidden_act}",
+        dtype=str(checkpoint["visual_projection.weight"].dtype).removeprefix("torch."),
+        parameters=sum(checkpoint[name].numel() for name in names),
+        fingerprint=fingerprint_of({name: checkpoint[name] for name in names}),
+        groups=groups_of(checkpoint),
+        taps=TAPS,
+        sites={part: reach_of([start + "x"], blocks).taps for part, start in parts.items()},
+    )
+
+
+def _face_card(path: Path, layout: str) -> Card:
+    network = load_network(path)
+    convolutions = sum(node.op_type == "Conv" for node in network.graph.node)
+    shapes = [
+        "x".join(str(dimension.dim_value or "any") for dimension in entry.type.tensor_type.shape.dim)
+        for entry in (network.graph.input[0], network.graph.output[0])
+    ]
+    sizes = [_count(tensor.dims) for tensor in network.graph.initializer]
+    return Card(
+        kind="face-embedding network",
+        layout=layout,
+        architecture=f"{convolutions} convolutions, {shapes[0]} to {shapes[1]}, opset "
+        f"{max(entry.version for entry in network.opset_import)}",
+        dtype="float32",
+        parameters=sum(sizes),
+        fingerprint=network_fingerprint(path),
+        groups=groups_of_network(convolutions),
+        taps=FACE_TAPS,
+        sites={"output": FACE_TAPS},
+    )
+
+
+def _count(dimensions: Any) -> int:
+    count = 1
+    for dimension in dimensions:
+        count *= dimension
+    return count

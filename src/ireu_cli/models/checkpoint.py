@@ -1,0 +1,86 @@
+"""Where the encoder lies in the files that people ship it in: alone, in a folder, or inside a generator's checkpoint.
+
+| layout | file | the encoder's tensors begin with |
+|---|---|---|
+| `clip-folder` | `config.json` and weights, in one piece or in shards | nothing |
+| `single-file` | ComfyUI's `clip_vision/*.safetensors`, sd-webui's `clip_h.pth`, a whole CLIP model | nothing |
+| `photomaker` | `photomaker-v1.bin`, `photomaker-v2.bin`, or the same as safetensors | `id_encoder.` |
+| `fastcomposer` | `pytorch_model.bin` of a whole FastComposer | `image_encoder.` |
+
+A layout is told from the tensors, never from the name of the file.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from ireu_cli.errors import ModelError
+from ireu_cli.models.tensor_file import TensorFile, files_of, open_file
+
+Layout = Literal["clip-folder", "single-file", "photomaker", "fastcomposer"]
+
+PREFIXES: dict[Layout, str] = {"single-file": "", "photomaker": "id_encoder.", "fastcomposer": "image_encoder."}
+PATCHES = "vision_model.embeddings.patch_embedding.weight"
+"""A tensor that every CLIP vision transformer of transformers has."""
+_PARTS = ("vision_model.", "visual_projection.")
+
+
+@dataclass(frozen=True)
+class Checkpoint(Mapping[str, Tensor]):
+    """An encoder's weights in files.
+
+    `places` says of each tensor, under the name that `CLIPVisionModelWithProjection` gives it, in which file it lies
+    and under which name there.
+    """
+
+    layout: Layout
+    source: Path
+    places: Mapping[str, tuple[TensorFile, str]]
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Map one tensor, in the dtype of its file."""
+        file, key = self.places[name]
+        return file[key]
+
+    def __iter__(self) -> Iterator[str]:
+        """Names as `CLIPVisionModelWithProjection` has them."""
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        """How many tensors there are."""
+        return len(self.places)
+
+    @property
+    def files(self) -> list[TensorFile]:
+        """The files, each once, in the order of their names."""
+        return sorted({file.path: file for file, _ in self.places.values()}.values(), key=lambda file: file.path)
+
+    @property
+    def config(self) -> Path:
+        """Where a config.json would lie."""
+        return (self.source if self.source.is_dir() else self.source.parent) / "config.json"
+
+
+def open_checkpoint(source: Path) -> Checkpoint:
+    """Find the encoder in a file or a folder.
+
+    Raises:
+        ModelError: not there, damaged, or without a CLIP vision transformer.
+    """
+    files = [open_file(path) for path in files_of(source)]
+    names = {name: file for file in files for name in file}
+    for layout, prefix in PREFIXES.items():
+        if f"{prefix}{PATCHES}" in names:
+            starts = tuple(f"{prefix}{part}" for part in _PARTS)
+            places = {
+                name.removeprefix(prefix): (file, name) for name, file in names.items() if name.startswith(starts)
+            }
+            folder = layout == "single-file" and source.is_dir()
+            return Checkpoint("clip-folder" if folder else layout, source, places)
+    raise ModelError(
+        f"{source} holds no CLIP vision transformer: no tensor is called {PATCHES}, with or without a known prefix",
+        "Name an encoder in the layout of transformers, or a PhotoMaker or FastComposer checkpoint",
+    )

@@ -1,0 +1,70 @@
+"""Which network of an insightface pack recognises faces, by insightface's own rules.
+
+The rules are those of 2.1, `model_zoo/model_zoo.py` and `app/face_analysis.py`. A pack is a folder of `.onnx` files.
+Without a manifest of version 2 insightface opens them in sorted order, tells each
+one's task from the shapes of its inputs and outputs, and keeps the first of each task: a copy left under a name that
+sorts earlier takes the place of the file that was meant.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ireu_cli.errors import ModelError
+from ireu_cli.models.onnx_gates import load_network
+
+MANIFEST = "manifest.json"
+
+
+def recogniser_in(folder: Path) -> Path:
+    """The file that insightface takes for recognition.
+
+    Raises:
+        ModelError: the folder has no network of that task, or the networks lie in a folder of their own inside.
+    """
+    if (named := _named(folder)) is not None:
+        return named
+    files = sorted(folder.glob("*.onnx"))
+    for path in files:
+        if _recognises(load_network(path)):
+            return path
+    nested = next(folder.glob("*/*.onnx"), None)
+    if not files and nested is not None:
+        raise ModelError(
+            f"The networks of the pack {folder} lie one folder deeper, in {nested.parent.name}",
+            "insightface does not find them there: move them up, or name the inner folder",
+        )
+    raise ModelError(
+        f"The pack {folder} has no network that maps an aligned face to one embedding", "Name a pack with a recogniser"
+    )
+
+
+def is_pack(source: Path) -> bool:
+    """Whether a folder is to be read as a pack."""
+    return source.is_dir() and not (source / "config.json").exists() and any(source.rglob("*.onnx"))
+
+
+def _named(folder: Path) -> Path | None:
+    """What a manifest of version 2 names for recognition."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        told = json.loads(path.read_text())
+        if told.get("manifest_version") != 2:
+            return None
+        name = told["tasks"]["recognition"]["file"]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        raise ModelError(f"{path} cannot be read as a manifest of insightface", "Repair or remove it") from None
+    if not (folder / name).is_file():
+        raise ModelError(f"{path} names {name}, which is not there", "Fetch the file, or repair the manifest")
+    return folder / str(name)
+
+
+def _recognises(network: Any) -> bool:
+    initialised = {tensor.name for tensor in network.graph.initializer}
+    inputs = [entry for entry in network.graph.input if entry.name not in initialised]
+    if len(inputs) != 1 or len(network.graph.output) != 1:
+        return False
+    sides = [dimension.dim_value for dimension in inputs[0].type.tensor_type.shape.dim]
+    return len(sides) == 4 and sides[2] == sides[3] and sides[2] >= 112 and sides[2] % 16 == 0 and sides[2] != 192

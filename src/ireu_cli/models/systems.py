@@ -1,0 +1,252 @@
+"""Which generators read which encoder at which tap: data, from their code and model cards.
+
+A system is covered by an edit only when every identity channel it reads is reached. Which weights a file holds cannot
+be told from sizes alone: a group is named by what its encoder is built like, and whether a file is that very encoder is
+for its owner to say.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ireu_cli.errors import ConfigError
+from ireu_cli.params import Tap
+
+Status = Literal["covered", "half covered", "not covered", "out of reach"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Generators that mount one file: what it is, where it comes from, whether `ireu` edits its kind."""
+
+    title: str
+    file: str
+    edited: bool = True
+
+
+GROUPS: dict[str, Group] = {
+    "H": Group("OpenCLIP ViT-H/14", "h94/IP-Adapter models/image_encoder, laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
+    "G": Group("OpenCLIP ViT-bigG/14", "h94/IP-Adapter sdxl_models/image_encoder"),
+    "L": Group("CLIP ViT-L/14", "openai/clip-vit-large-patch14"),
+    "336": Group("CLIP ViT-L/14, 336 px", "clip-vit-large-patch14-336 of the Kolors repositories"),
+    "P1": Group("PhotoMaker v1's own ViT-L/14", "photomaker-v1.bin"),
+    "P2": Group("PhotoMaker v2's own ViT-L/14", "photomaker-v2.bin"),
+    "FC": Group("FastComposer's own ViT-L/14", "pytorch_model.bin of FastComposer"),
+    "R50": Group("ArcFace r50", "w600k_r50.onnx of insightface's buffalo_l"),
+    "R100": Group("ArcFace r100", "glintr100.onnx of insightface's antelopev2"),
+    "A2F": Group("Arc2Face's own ArcFace r100", "arcface.onnx of Arc2Face"),
+    "S": Group("SigLIP so400m", "google/siglip-so400m-patch14-384", edited=False),
+    "E": Group("EVA02-CLIP-L-14-336", "EVA02_CLIP_L_336_psz14_s6B.pt", edited=False),
+    "R101": Group("UniPortrait's own CurricularFace r101", "its feature maps are read, not its output", edited=False),
+    "IR50": Group("facexlib's ArcFace ir_se50", "recognition_arcface_ir_se50.pth", edited=False),
+}
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One way by which identity enters a generator: an encoder of a group, read at all of these taps.
+
+    `words` says what is read where no tap of ours is.
+    """
+
+    group: str
+    taps: tuple[Tap, ...] = ()
+    words: str = ""
+
+    def sentence(self) -> str:
+        """What is read, in words."""
+        return f"{self.words or ' and '.join(self.taps)} of {GROUPS[self.group].title}"
+
+
+@dataclass(frozen=True)
+class System:
+    """A customised portrait generator, and what it reads of a face."""
+
+    title: str
+    channels: tuple[Channel, ...]
+    remark: str = ""
+
+
+SYSTEMS: dict[str, System] = {
+    "ip-adapter": System(
+        "IP-Adapter base: sd15, sd15_light, sdxl_vit-h",
+        (Channel("H", ("image_embeds",)),),
+    ),
+    "ip-adapter-vit-g": System(
+        "IP-Adapter base: sdxl, sd15_vit-G",
+        (Channel("G", ("image_embeds",)),),
+    ),
+    "ip-adapter-plus": System(
+        "IP-Adapter plus and plus-face, SD1.5 and SDXL",
+        (Channel("H", ("penultimate",)),),
+        "the SDXL variants mount the encoder of models/, not of sdxl_models/",
+    ),
+    "ip-adapter-full-face": System(
+        "IP-Adapter full-face, SD1.5",
+        (Channel("H", ("penultimate",)),),
+    ),
+    "ip-adapter-faceid": System(
+        "IP-Adapter FaceID and portrait, SD1.5 and SDXL",
+        (Channel("R50", ("normed_embedding",)),),
+    ),
+    "ip-adapter-faceid-unnorm": System(
+        "IP-Adapter FaceID portrait_sdxl_unnorm",
+        (Channel("R50", ("embedding",)),),
+    ),
+    "ip-adapter-faceid-plus": System(
+        "IP-Adapter FaceID-Plus and PlusV2, SD1.5 and SDXL",
+        (Channel("R50", ("normed_embedding",)), Channel("H", ("penultimate",))),
+    ),
+    "photomaker-v1": System(
+        "PhotoMaker v1, SDXL",
+        (Channel("P1", ("pooled",)),),
+        "two projections of it",
+    ),
+    "photomaker-v2": System(
+        "PhotoMaker v2, SDXL",
+        (Channel("P2", ("last",)), Channel("R50", ("embedding",))),
+        "no post_layernorm and no projection",
+    ),
+    "fastcomposer": System(
+        "FastComposer, SD1.5",
+        (Channel("FC", ("image_embeds",)),),
+    ),
+    "instantid": System(
+        "InstantID, SDXL",
+        (Channel("R100", ("embedding",)),),
+    ),
+    "pulid": System(
+        "PuLID v1, v1.1 (SDXL) and v0.9 (FLUX)",
+        (Channel("E", words="the inputs of blocks 4, 8, 12, 16, 20 and the head"), Channel("R100", ("embedding",))),
+    ),
+    "consisid": System(
+        "ConsisID, video",
+        (Channel("E", words="the inputs of blocks 4, 8, 12, 16, 20 and the head"), Channel("R100", ("embedding",))),
+    ),
+    "consistentid": System(
+        "ConsistentID, SD1.5 and SDXL",
+        (Channel("H", ("penultimate",)), Channel("R50", ("normed_embedding",))),
+        "of the face and of crops of its parts",
+    ),
+    "uniportrait": System(
+        "UniPortrait, SD1.5",
+        (Channel("H", ("image_embeds", "penultimate")), Channel("R101", words="feature maps")),
+    ),
+    "hyperlora": System(
+        "HyperLoRA, SDXL",
+        (Channel("L", ("penultimate",)), Channel("R100", ("normed_embedding",))),
+    ),
+    "flux-ip-adapter": System(
+        "XLabs FLUX IP-Adapter; Flux, Flux-Kontext and Chroma of diffusers",
+        (Channel("L", ("image_embeds",)),),
+    ),
+    "instantx-flux-ip-adapter": System(
+        "InstantX FLUX IP-Adapter",
+        (Channel("S", words="pooled"),),
+    ),
+    "sd3-ip-adapter": System(
+        "SD3 and SD3.5 IP-Adapter",
+        (Channel("S", words="penultimate"),),
+    ),
+    "flux-redux": System(
+        "FLUX Redux, FramePack",
+        (Channel("S", words="last"),),
+        "Redux ships its own copy",
+    ),
+    "kolors-ip-adapter-plus": System(
+        "Kolors IP-Adapter-Plus",
+        (Channel("336", ("penultimate",)),),
+    ),
+    "kolors-faceid-plus": System(
+        "Kolors FaceID-Plus",
+        (Channel("336", ("penultimate",)), Channel("R100", ("embedding",))),
+    ),
+    "arc2face": System(
+        "Arc2Face, SD1.5",
+        (Channel("A2F", ("normed_embedding",)),),
+        "glintr100.onnx is removed from its folder",
+    ),
+    "infiniteyou": System(
+        "InfiniteYou, FLUX",
+        (Channel("IR50", words="the embedding"),),
+        "antelopev2 finds the face alone",
+    ),
+    "token-editors": System(
+        "FLUX Kontext, Qwen-Image-Edit, OmniGen, DreamO, UNO: pictures enter through a VAE or a language model",
+        (),
+    ),
+    "tuned-weights": System(
+        "DreamBooth and LoRA of one person: identity is in the generator's own weights",
+        (),
+    ),
+}
+"""By the name that `--for` takes."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What an edit does to a system, and why."""
+
+    system: str
+    status: Status
+    why: str
+
+    def sentence(self) -> str:
+        """Say it in words."""
+        return f"{SYSTEMS[self.system].title}: {self.status}{f': {self.why}' if self.why else ''}"
+
+
+def coverage_of(name: str, reached: Mapping[str, Iterable[Tap]]) -> Coverage:
+    """What edits of some encoders do to a system.
+
+    Args:
+        name: a key of `SYSTEMS`.
+        reached: of each edited group, the taps that change.
+
+    Returns:
+        Covered only where every channel is reached at every tap it is read at.
+    """
+    system = SYSTEMS[name]
+    if not system.channels:
+        return Coverage(name, "out of reach", "it has no identity encoder")
+    closed = [channel for channel in system.channels if _is_closed(channel, reached)]
+    left = [channel for channel in system.channels if channel not in closed]
+    if not left:
+        return Coverage(name, "covered", "")
+    reads = " and ".join(channel.sentence() for channel in left)
+    if closed:
+        return Coverage(name, "half covered", f"also reads {reads}")
+    # A system that no kind of edit could close is another matter than one that this edit does not.
+    if not any(GROUPS[channel.group].edited for channel in system.channels):
+        return Coverage(name, "out of reach", f"reads {reads}, whose kind is not edited")
+    return Coverage(name, "not covered", f"reads {reads}")
+
+
+def systems_of(groups: Iterable[str]) -> list[str]:
+    """The systems that read an encoder of some groups, in the order of the table."""
+    wanted = set(groups)
+    return [name for name, system in SYSTEMS.items() if wanted & {channel.group for channel in system.channels}]
+
+
+def needed_taps(names: Iterable[str], groups: Iterable[str]) -> tuple[Tap, ...]:
+    """The taps at which some systems read an encoder of some groups.
+
+    Raises:
+        ConfigError: a system is not known, or reads no encoder of these groups.
+    """
+    wanted, taps = set(groups), []
+    for name in names:
+        if name not in SYSTEMS:
+            raise ConfigError(f"No system is called {name}", f"Use some of {', '.join(SYSTEMS)}")
+        found = [tap for channel in SYSTEMS[name].channels if channel.group in wanted for tap in channel.taps]
+        if not found:
+            raise ConfigError(
+                f"{SYSTEMS[name].title} does not read an encoder of group {' or '.join(sorted(wanted)) or 'unknown'}",
+                "See `ireu inspect --systems`, and name systems that mount the encoder",
+            )
+        taps += found
+    return tuple(dict.fromkeys(taps))
+
+
+def _is_closed(channel: Channel, reached: Mapping[str, Iterable[Tap]]) -> bool:
+    return bool(channel.taps) and set(channel.taps) <= set(reached.get(channel.group, ()))

@@ -1,0 +1,148 @@
+"""Weights in files: safetensors, torch's archives of plain tensors, and folders of either in one piece or in shards.
+
+Tensors are mapped, not read: a checkpoint of many gigabytes costs what is asked of it. Nothing is unpickled but what
+`torch.load(weights_only=True)` admits, tensors in plain dictionaries.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import ModelError
+
+ARCHIVES = frozenset({".bin", ".pt", ".pth", ".ckpt"})
+"""Endings of what `torch.save` writes."""
+WHOLE = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+"""What transformers looks for in a folder, in this order; the index files name the shards."""
+
+
+@dataclass(frozen=True)
+class TensorFile(Mapping[str, Tensor]):
+    """The tensors of one file by name, read when they are asked for.
+
+    In an archive of nested dictionaries, as PhotoMaker's, names are joined by dots: `id_encoder.vision_model…`.
+    """
+
+    path: Path
+    keys_to: Mapping[str, tuple[str, ...]] = field(repr=False)
+    """Of each name, the keys that lead to the tensor."""
+    tree: Mapping[str, Any] | None = field(default=None, repr=False)
+    """An archive's dictionaries; None for safetensors."""
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Map one tensor, in the dtype of the file."""
+        keys = self.keys_to[name]
+        if self.tree is not None:
+            leaf: Any = self.tree
+            for key in keys:
+                leaf = leaf[key]
+            return leaf  # type: ignore[no-any-return]
+        with safetensors.safe_open(self.path, framework="pt") as file:
+            found: Tensor = file.get_tensor(name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        """Names in the order of the file."""
+        return iter(self.keys_to)
+
+    def __len__(self) -> int:
+        """How many tensors there are."""
+        return len(self.keys_to)
+
+
+def open_file(path: Path) -> TensorFile:
+    """Open a file of weights.
+
+    Raises:
+        ModelError: not there, damaged, or of another kind.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist", "Name a file of weights")
+    if path.suffix == ".safetensors":
+        return TensorFile(path, {name: (name,) for name in _names_in_safetensors(path)})
+    if path.suffix in ARCHIVES:
+        tree = _read_archive(path)
+        return TensorFile(path, _leaves(tree, ""), tree)
+    raise ModelError(
+        f"The kind of {path} is not known by its ending",
+        f"Name a .safetensors file, or one of {', '.join(sorted(ARCHIVES))}",
+    )
+
+
+def files_of(source: Path) -> list[Path]:
+    """The files of weights that a file or a folder stands for; of a folder in shards, all that its index names.
+
+    Raises:
+        ModelError: the folder has none, or its index cannot be read or names files that are not there.
+    """
+    if source.is_file():
+        return [source]
+    for name in WHOLE:
+        if (source / name).is_file():
+            return _shards(source / name) if name.endswith(".json") else [source / name]
+    raise ModelError(f"{source} holds no weights", f"It needs one of {', '.join(WHOLE)}")
+
+
+def _names_in_safetensors(path: Path) -> tuple[str, ...]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return tuple(file.keys())
+    except (safetensors.SafetensorError, OSError) as error:
+        raise ModelError(
+            f"The encoder {path} is not a safetensors file ({type(error).__name__})", "Name an undamaged copy"
+        ) from None
+
+
+def _read_archive(path: Path) -> Mapping[str, Any]:
+    try:
+        tree = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except RuntimeError:
+        # Archives of torch before 1.6 cannot be mapped.
+        tree = _read_old_archive(path)
+    except Exception as error:  # noqa: BLE001 - unpickler, zip reader and torch each raise their own kinds
+        raise _unusable(path, type(error).__name__) from None
+    if not isinstance(tree, Mapping):
+        raise _unusable(path, type(tree).__name__)
+    return tree
+
+
+def _read_old_archive(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - see above
+        raise _unusable(path, type(error).__name__) from None
+
+
+def _unusable(path: Path, why: str) -> ModelError:
+    return ModelError(
+        f"{path} is not an archive of plain tensors ({why})", "Name an undamaged copy, or convert it to safetensors"
+    )
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str) -> dict[str, tuple[str, ...]]:
+    """Joined names of all tensors with the keys that lead to each."""
+    found: dict[str, tuple[str, ...]] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Tensor):
+            found[name] = (key,)
+        elif isinstance(value, Mapping):
+            found |= {inner: (key, *keys) for inner, keys in _leaves(value, f"{name}.").items()}
+    return found
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        files = [index.parent / str(name) for name in names]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"The index {index} cannot be read ({type(error).__name__})", "Repair it") from None
+    if missing := [file.name for file in files if not file.is_file() or file.parent != index.parent]:
+        raise ModelError(f"{index} names {missing[0]}, which is not beside it", "Fetch all shards")
+    return files

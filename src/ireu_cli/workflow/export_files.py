@@ -1,0 +1,188 @@
+"""The files of an export: the source's own files with the edit in them, or the encoder alone in another layout."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import ConfigError
+from ireu_cli.models.checkpoint import Checkpoint
+from ireu_cli.models.clip import DTYPES, Encoder
+from ireu_cli.models.tensor_file import TensorFile
+from ireu_cli.params import Dtype
+from ireu_cli.store.files import write_bytes
+from ireu_cli.store.weights import copy_tree_with, copy_with, write_tensors_one_by_one
+from ireu_cli.values import Json, WeightDelta
+
+ALONE = frozenset({"clip-folder", "ip-adapter", "single-file"})
+"""Layouts that hold the encoder and nothing else, so that any encoder can be written in them."""
+_INSIDE = {"ip-adapter": Path("models/image_encoder")}
+_FILE_NAMES = {
+    "H": "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
+    "G": "CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors",
+    "L": "clip-vit-large-patch14.safetensors",
+    "336": "clip-vit-large-patch14-336.safetensors",
+}
+"""The names by which ComfyUI's loaders tell encoders."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is written: the source, the change, the layout and dtype to write it in, and what config.json says of it."""
+
+    source: Checkpoint
+    delta: WeightDelta
+    layout: str
+    dtype: Dtype | Literal["auto"]
+    """`auto` keeps the dtype of each tensor."""
+    groups: tuple[str, ...]
+    told: Mapping[str, Json]
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor of the edited encoder, as it is written."""
+        own = self.source[name]
+        kind = DTYPES.get(self.dtype, own.dtype) if own.is_floating_point() else own.dtype
+        change = self.delta.tensors.get(name)
+        if change is None or not bool(change.any()):
+            return own.to(kind)
+        return (own.to(torch.float32) + change).to(kind)
+
+    @property
+    def touched(self) -> list[str]:
+        """Names of the tensors that are written otherwise than they are in the source."""
+        if self.dtype != "auto":
+            return [name for name in self.source if self.source[name].dtype != DTYPES[self.dtype] or self._edited(name)]
+        return [name for name in self.source if self._edited(name)]
+
+    def _edited(self, name: str) -> bool:
+        change = self.delta.tensors.get(name)
+        return change is not None and bool(change.any())
+
+
+def layout_for(wanted: str, source: Checkpoint) -> str:
+    """The layout to write a transformer in.
+
+    Args:
+        wanted: `export.format`.
+        source: where the encoder lies.
+
+    Raises:
+        ConfigError: the source lacks what that layout holds beside the encoder.
+    """
+    if wanted in {"auto", source.layout}:
+        return source.layout
+    if wanted not in ALONE:
+        raise ConfigError(
+            f"This encoder lies in a {source.layout}, which cannot be exported as {wanted}",
+            f"Use --format {', '.join(sorted({source.layout, *ALONE}))}, or leave it out",
+        )
+    return wanted
+
+
+def write_edit(edit: Edit, encoder: Encoder, folder: Path) -> Path:
+    """Write the edited encoder into an empty folder; returns what is to be named to load it.
+
+    Files of the source's own layout are copied, and only edited tensors are written into the copy.
+    """
+    place = folder / _INSIDE.get(edit.layout, Path())
+    place.mkdir(parents=True, exist_ok=True)
+    in_a_folder = edit.layout in {"clip-folder", "ip-adapter"}
+    if in_a_folder:
+        _write_settings(edit, encoder, place)
+        _copy_adapters(edit, folder)
+    elif edit.source.config.exists():
+        shutil.copyfile(edit.source.config, place / "config.json")
+    files = edit.source.files
+    mapped = all(file.tree is None for file in files)
+    if edit.layout == edit.source.layout and (mapped or not in_a_folder):
+        for file in files:
+            _write_file(edit, file, place / file.path.name)
+        index = edit.source.source / "model.safetensors.index.json"
+        if len(files) > 1 and index.is_file():
+            shutil.copyfile(index, place / index.name)
+        return place if in_a_folder else place / files[0].path.name
+    # An encoder that is alone in a folder keeps its own name there.
+    name = "model.safetensors"
+    if not in_a_folder:
+        name = next((_FILE_NAMES[group] for group in edit.groups if group in _FILE_NAMES), name)
+        _write_settings(edit, encoder, place)
+    names = [name for name in encoder.model.state_dict() if name in edit.source]
+    like = {name: _like(edit, edit.source[name]) for name in names}
+    write_tensors_one_by_one(place / name, {name: _reader(edit, name) for name in names}, like)
+    return place if in_a_folder else place / name
+
+
+def _write_file(edit: Edit, file: TensorFile, out: Path) -> None:
+    names = {key: name for name, (own, key) in edit.source.places.items() if own.path == file.path}
+    touched = set(edit.touched)
+    changed = {key: edit.tensor(name) for key, name in names.items() if name in touched}
+    if file.tree is not None:
+        copy_tree_with(file.tree, file.keys_to, out, changed)
+    elif all(changed[key].dtype == file[key].dtype for key in changed):
+        copy_with(file.path, out, changed)
+    else:
+        like = {key: _like(edit, file[key]) if key in names else file[key].to("meta") for key in file}
+        readers = {key: _reader(edit, names[key]) if key in names else _getter(file, key) for key in file}
+        write_tensors_one_by_one(out, readers, like)
+
+
+def _like(edit: Edit, tensor: Tensor) -> Tensor:
+    kind = DTYPES.get(edit.dtype, tensor.dtype) if tensor.is_floating_point() else tensor.dtype
+    return torch.empty(tensor.shape, dtype=kind, device="meta")
+
+
+def _reader(edit: Edit, name: str) -> Callable[[], Tensor]:
+    return lambda: edit.tensor(name)
+
+
+def _getter(file: TensorFile, key: str) -> Callable[[], Tensor]:
+    return lambda: file[key]
+
+
+def _write_settings(edit: Edit, encoder: Encoder, place: Path) -> None:
+    settings: dict[str, Any] = encoder.model.config.to_dict()
+    settings |= {
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "dtype": served_dtype(edit.dtype, edit.source),
+        "ireu": dict(edit.told),
+    }
+    settings.pop("_name_or_path", None)
+    write_bytes(place / "config.json", _json(settings))
+    own = edit.source.config.with_name("preprocessor_config.json")
+    if own.is_file():
+        shutil.copyfile(own, place / own.name)
+    else:
+        # The class with the Pillow backend writes its own name, which other versions do not know.
+        written = encoder.processor.to_dict() | {"image_processor_type": "CLIPImageProcessor"}
+        write_bytes(place / own.name, _json(written))
+
+
+def _copy_adapters(edit: Edit, folder: Path) -> None:
+    """What `load_ip_adapter` reads beside the encoder, where the source lies beside it too."""
+    beside = edit.source.source.parent
+    if edit.layout == "ip-adapter" and edit.source.source.name == "image_encoder":
+        for path in sorted(beside.glob("ip-adapter*")):
+            if path.is_file():
+                shutil.copyfile(path, folder / "models" / path.name)
+
+
+def served_dtype(wanted: Dtype | Literal["auto"], source: Checkpoint) -> Dtype:
+    """The dtype that the encoder is loaded in: the wanted one, or that of its projection in the file."""
+    if wanted != "auto":
+        return wanted
+    own = source["visual_projection.weight"].dtype
+    names: tuple[Dtype, ...] = get_args(Dtype)
+    return next((name for name in names if DTYPES[name] == own), "float32")
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, default=_dtype_name) + "\n").encode()
+
+
+def _dtype_name(value: object) -> str:
+    return str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else str(value)

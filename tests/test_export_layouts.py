@@ -1,0 +1,150 @@
+"""Exports in every layout: the edit is in them, everything else keeps every bit, and their consumers load them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import CLIPVisionModelWithProjection
+
+from ireu_cli.errors import ConfigError
+from ireu_cli.models.checkpoint import open_checkpoint
+from ireu_cli.models.clip import load_encoder, with_delta
+from ireu_cli.models.tensor_file import open_file
+from ireu_cli.params import Dtype, EncoderParams
+from ireu_cli.store.weights import write_tensors_one_by_one
+from ireu_cli.values import WeightDelta
+from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_edit
+from tests.tiny_layouts import KINDS, LAYOUTS, write_layout
+
+EDITED = "vision_model.encoder.layers.1.mlp.fc2.weight"
+UNTOUCHED = "vision_model.encoder.layers.0.mlp.fc1.bias"
+
+
+def a_delta() -> WeightDelta:
+    change = torch.randn(16, 32, generator=torch.Generator().manual_seed(3))
+    return WeightDelta({EDITED: change, UNTOUCHED: torch.zeros(32)})
+
+
+def export(source: Path, out: Path, wanted: str = "auto", dtype: Any = "auto") -> Path:
+    checkpoint = open_checkpoint(source)
+    encoder = load_encoder(EncoderParams(source=str(source)), "cpu")
+    edit = Edit(checkpoint, a_delta(), layout_for(wanted, checkpoint), dtype, (), {"edited": "yes"})
+    out.mkdir()
+    return write_edit(edit, encoder, out)
+
+
+def tensors_in(source: Path) -> dict[str, Tensor]:
+    """Every tensor of the files of a source, under the names of the files."""
+    return {name: file[name] for file in open_checkpoint(source).files for name in file}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_edit_is_there_and_everything_else_keeps_every_bit(name: str, tiny_folder: Path, tmp_path: Path) -> None:
+    source = write_layout(name, tiny_folder, tmp_path / "place")
+    place = export(source, tmp_path / "out")
+    before, after = tensors_in(source), tensors_in(place)
+    if name != "folder of an archive":
+        assert [*after] == [*before]
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert len(changed) == 1
+    assert next(iter(changed)).endswith(EDITED)
+    assert all(after[key].dtype == before[key].dtype for key in before)
+    encoder = load_encoder(EncoderParams(source=str(source)), "cpu")
+    expected = with_delta(encoder, a_delta())
+    assert load_encoder(EncoderParams(source=str(place)), "cpu").fingerprint == expected.fingerprint
+    assert open_checkpoint(place).layout == KINDS[name]
+
+
+@pytest.mark.parametrize("name", ["folder", "file", "photomaker safetensors"])
+def test_a_mapped_file_is_copied_but_for_the_edit(name: str, tiny_folder: Path, tmp_path: Path) -> None:
+    source = write_layout(name, tiny_folder, tmp_path / "place")
+    place = export(source, tmp_path / "out")
+    first, second = (open_checkpoint(path).files[0].path.read_bytes() for path in (source, place))
+    different = [i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b]
+    assert 0 < len(different) <= 4 * 16 * 32
+    assert different[-1] - different[0] < 4 * 16 * 32
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["folder", "photomaker v1", "photomaker safetensors", "file of a whole CLIP"])
+def test_the_encoder_alone_changes_its_dtype(name: str, dtype: Dtype, tiny_folder: Path, tmp_path: Path) -> None:
+    source = write_layout(name, tiny_folder, tmp_path / "place")
+    place = export(source, tmp_path / "out", dtype=dtype)
+    before, after = tensors_in(source), tensors_in(place)
+    assert set(before) == set(after)
+    own = {key for _, key in open_checkpoint(place).places.values()}
+    for key, tensor in after.items():
+        assert tensor.dtype == (getattr(torch, dtype) if key in own else before[key].dtype)
+        assert key in own or torch.equal(tensor, before[key])
+    encoder = load_encoder(EncoderParams(source=str(source)), "cpu")
+    expected = with_delta(encoder, a_delta(), dtype)
+    assert load_encoder(EncoderParams(source=str(place), dtype=dtype), "cpu").fingerprint == expected.fingerprint
+    assert served_dtype("auto", open_checkpoint(place)) == dtype
+
+
+def test_photomaker_keeps_its_two_keys_in_their_order(tiny_folder: Path, tmp_path: Path) -> None:
+    """What diffusers' `load_photomaker_adapter` asks for, with `torch.load` as it calls it."""
+    source = write_layout("photomaker v2", tiny_folder, tmp_path / "place")
+    found = torch.load(export(source, tmp_path / "out"), weights_only=True)
+    before = torch.load(source, weights_only=True)
+    assert [*found] == ["id_encoder", "lora_weights"]
+    assert [*found["id_encoder"]] == [*before["id_encoder"]]
+    assert source.name == "photomaker-v2.bin"
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.suffix == ".bin"] == [source.name]
+
+
+def test_ip_adapter_takes_the_adapters_along(tiny_folder: Path, tmp_path: Path) -> None:
+    models = tmp_path / "repo" / "models"
+    write_layout("folder", tiny_folder, models.parent)
+    models.mkdir()
+    (models.parent / "model.safetensors").unlink()
+    source = write_layout("folder", tiny_folder, models / "image_encoder")
+    (models / "ip-adapter-plus_sd15.safetensors").write_bytes(b"adapter")
+    place = export(source, tmp_path / "out", "ip-adapter")
+    assert place == tmp_path / "out" / "models" / "image_encoder"
+    assert (tmp_path / "out" / "models" / "ip-adapter-plus_sd15.safetensors").read_bytes() == b"adapter"
+    model, info = CLIPVisionModelWithProjection.from_pretrained(place, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    assert torch.equal(model.state_dict()[UNTOUCHED], tensors_in(source)[UNTOUCHED])
+
+
+@pytest.mark.parametrize("name", ["photomaker v1", "fastcomposer", "archive", "folder in shards"])
+def test_any_encoder_can_be_exported_alone(name: str, tiny_folder: Path, tmp_path: Path) -> None:
+    source = write_layout(name, tiny_folder, tmp_path / "place")
+    folder = export(source, tmp_path / "folder", "clip-folder")
+    file = export(source, tmp_path / "file", "single-file")
+    _, info = CLIPVisionModelWithProjection.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"]
+    assert json.loads((folder / "config.json").read_text())["ireu"] == {"edited": "yes"}
+    prints = {load_encoder(EncoderParams(source=str(place)), "cpu").fingerprint for place in (folder, file)}
+    assert prints == {with_delta(load_encoder(EncoderParams(source=str(source)), "cpu"), a_delta()).fingerprint}
+
+
+def test_a_layout_that_holds_more_needs_a_source_of_its_own(tiny_folder: Path, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(write_layout("folder", tiny_folder, tmp_path / "place"))
+    with pytest.raises(ConfigError, match="lies in a clip-folder, which cannot be exported as photomaker"):
+        layout_for("photomaker", checkpoint)
+
+
+def test_tensors_written_one_by_one_are_read_by_the_format_itself(tmp_path: Path) -> None:
+    tensors = {
+        "odd": torch.arange(3, dtype=torch.uint8),
+        "half": torch.randn(5).half(),
+        "scalar": torch.tensor(2.5),
+        "none": torch.empty(0, 4),
+        "turned": torch.randn(3, 4).T,
+        "flag": torch.tensor([True, False]),
+    }
+    write_tensors_one_by_one(tmp_path / "x.safetensors", {n: t.clone for n, t in tensors.items()}, tensors)
+    found = load_file(tmp_path / "x.safetensors")
+    assert set(found) == set(tensors)
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+    with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}
+    assert open_file(tmp_path / "x.safetensors")["half"].dtype == torch.float16
