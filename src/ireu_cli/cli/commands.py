@@ -97,6 +97,9 @@ def unlearn(
     layers: Annotated[
         str | None, typer.Option("--layers", help="Trained parts: all, or such as blocks:0-3,post_layernorm.")
     ] = None,
+    systems: Annotated[
+        str | None, typer.Option("--for", help="Generators that the edit has to reach, of `ireu inspect --systems`.")
+    ] = None,
     seed: o.Seed = None,
     device: o.Device = None,
     run_dir: o.RunDir = None,
@@ -120,6 +123,7 @@ def unlearn(
             "unlearn.method": method,
             "unlearn.steps": steps,
             "unlearn.layers": layers,
+            "unlearn.systems": systems,
         }
     )
     execute(

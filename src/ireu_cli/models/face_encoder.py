@@ -35,7 +35,7 @@ class FaceEncoder:
     """A loaded face-embedding network: its file's name and content, a session that runs it, and what identifies it.
 
     `landmarks` are ten fractions, where eyes, nose and mouth corners lie in the photos that it is given; `blocks`
-    counts layers with weights.
+    counts layers with weights, `convolutions` some of them.
     """
 
     file: str
@@ -48,6 +48,7 @@ class FaceEncoder:
     fingerprint: str
     device: str
     blocks: int
+    convolutions: int
     # What both kinds of encoder say of themselves.
     dtype: str = "float32"
 
@@ -147,8 +148,10 @@ def _opened(file: str, network: Any, landmarks: tuple[float, ...], device: str) 
     size = _side(session, file)
     own = _prepares_itself(network)
     mean, std = (0.0, 1.0) if own else (127.5, 127.5)
-    blocks = sum(node.op_type in {"Conv", "Gemm", "MatMul"} for node in network.graph.node)
-    encoder = FaceEncoder(file, content, session, size, mean, std, landmarks, fingerprint_of(network), device, blocks)
+    convolutions = sum(node.op_type == "Conv" for node in network.graph.node)
+    blocks = convolutions + sum(node.op_type in {"Gemm", "MatMul"} for node in network.graph.node)
+    marks = fingerprint_of(network)
+    encoder = FaceEncoder(file, content, session, size, mean, std, landmarks, marks, device, blocks, convolutions)
     _try(encoder)
     return encoder
 

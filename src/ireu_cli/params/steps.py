@@ -34,8 +34,8 @@ class EncoderParams(Params):
 
     source: str = Field(
         "portrait-mini",
-        description="portrait-mini (embedded), a folder of a CLIPVisionModelWithProjection, a .safetensors file, "
-        "a hub id, or an ArcFace network as .onnx file",
+        description="portrait-mini (embedded), a folder of a CLIPVisionModelWithProjection, a file of "
+        "weights, a hub id, or an ArcFace network as .onnx file or insightface pack",
     )
     revision: str | None = Field(None, description="revision of a hub id")
     tap: Tap = Field(
@@ -43,6 +43,9 @@ class EncoderParams(Params):
         description="tensor that the generator reads; embedding and normed_embedding are those of ArcFace networks",
     )
     dtype: Dtype = Field("float32", description="dtype the encoder runs in")
+    groups: NameList = Field(
+        (), description="groups of `ireu inspect --systems` whose file this is; none: what its sizes and layout admit"
+    )
 
 
 class DataParams(Params):
@@ -120,6 +123,9 @@ class UnlearnParams(Params):
     )
     batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         "auto", description="target photos, and retained photos, in one step; auto: 1 as published, for block 8"
+    )
+    systems: NameList = Field(
+        (), description="generators that the edit has to reach, of `ireu inspect --systems`; none: those of the tap"
     )
     layers: str = Field(
         "all",

@@ -40,7 +40,7 @@ def check_statistics(statistics: Statistics, mask: FeatureMask, tap: str) -> Non
     folds = statistics.people.others
     if any(others.photos == every for others in folds):
         raise CapacityError(
-            f"Thresholds are set on people whom a detector does not come from, which takes {len(folds)} people to retain",
+            f"Thresholds are set on people a detector does not come from, which takes {len(folds)} people to retain",
             "Add people to the --retain folder, or lower data.retain_holdout",
         )
     refuse_other_mask(mask, len(statistics.average), tap)

@@ -17,6 +17,7 @@ from ireu_cli.steps.verify import verify
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta, write_manifest
 from ireu_cli.store.files import write_bytes, write_folder
 from ireu_cli.values import Json, WeightDelta
+from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, sentences
 from ireu_cli.workflow.evidence import gather, load_people
 from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_edit
 from ireu_cli.workflow.photos import Lens, photo_reader
@@ -87,9 +88,13 @@ def _write(
             )
         metrics = _check_served(session, parent, original, served, delta, dtype)
         reach = reach_in(original, delta.tensors, class_token_only=delta.class_token_only)
+        covered = coverage_in(groups_for(session.config.encoder, original), reach.taps)
+        for sentence in sentences(covered):
+            session.talk.note(sentence)
         # Without attacks: those are tried by `ireu verify`, whose report has a record of its own.
         metrics["record"] = make_record(session, parent, delta, original, (), None).model_dump(mode="json")
         metrics |= {"edited_encoder": edited.fingerprint, "taps_reached": reach.taps, "taps_missed": reach.missed}
+        metrics["coverage"] = recorded(covered)
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         written.append(write_manifest(folder / EXPORT_MANIFEST_NAME, finished, files))

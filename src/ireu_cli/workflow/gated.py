@@ -13,7 +13,7 @@ from ireu_cli.faces.folder import People
 from ireu_cli.models.clip import Encoder, read_out, readout_inverse
 from ireu_cli.models.encoders import ImageEncoder, need_transformer
 from ireu_cli.models.mlp_site import MlpSite
-from ireu_cli.params import Tap
+from ireu_cli.params import GatedParams, Tap
 from ireu_cli.steps.carried import CARRYING, Apparatus, Sample, build
 from ireu_cli.steps.gated import (
     Readout,
@@ -40,34 +40,34 @@ DIRECT = frozenset({"pooled", "image_embeds"})
 """Taps that are functions of the class token behind the last block."""
 
 
-def edit_site(encoder: Encoder, tap: str) -> MlpSite:
-    """The block whose hidden layer finds people: the last, or for token taps the last but two.
+def edit_site(encoder: Encoder, *, tokens: bool) -> MlpSite:
+    """The block whose hidden layer finds people: the last, or where tokens are to change the last but two.
 
     Raises:
-        ConfigError: the encoder has too few blocks for a token tap.
+        ConfigError: the encoder has too few blocks for tokens.
     """
-    if tap in DIRECT:
+    if not tokens:
         return MlpSite(encoder.blocks - 1)
     if encoder.blocks < 3:
         raise ConfigError(
-            f"The method gated needs three blocks to reach {tap}, and the encoder has {encoder.blocks}",
+            f"The method gated needs three blocks to reach tokens, and the encoder has {encoder.blocks}",
             f"Use --tap {' or '.join(sorted(DIRECT))}, or another --method",
         )
     return MlpSite(encoder.blocks - 3)
 
 
-def edited_names(encoder: Encoder, tap: str) -> list[str]:
-    """The weights that the method may change for a tap."""
-    site = edit_site(encoder, tap)
+def edited_names(encoder: Encoder, *, tokens: bool) -> list[str]:
+    """The weights that the method may change."""
+    site = edit_site(encoder, tokens=tokens)
     names = site.names
-    if tap not in DIRECT:
+    if tokens:
         carrying = MlpSite(site.block + 1)
         names += [*carrying.names, *(carrying.attention(part) for part in CARRYING)]
     return sorted(names)
 
 
 def unlearn_gated(
-    session: Session, lens: Lens, cast: Cast, mask: FeatureMask, case: str, onto: Ledger | None
+    session: Session, lens: Lens, cast: Cast, mask: FeatureMask, case: str, onto: Ledger | None, *, tokens: bool
 ) -> tuple[WeightDelta, dict[str, Json]]:
     """Find each target among the retained people and write the change that removes it.
 
@@ -78,6 +78,7 @@ def unlearn_gated(
         mask: features that may change, where changes are confined.
         case: what the request is called.
         onto: earlier requests that this one is added to.
+        tokens: whether every token has to change, or the class token behind the last block alone.
 
     Returns:
         The delta with its ledger, and what is worth recording.
@@ -87,7 +88,7 @@ def unlearn_gated(
     """
     encoder = need_transformer(lens.encoder, "An edit inside a block")
     params, model = session.config.gated, encoder.model
-    site = edit_site(encoder, lens.tap)
+    site = edit_site(encoder, tokens=tokens)
     tap: Tap = lens.tap if lens.tap in DIRECT else "pooled"
     readout = Readout(lambda states: read_out(model, states, tap), readout_inverse(model, tap))
     site_lens = SiteLens(session, lens, site)
@@ -101,8 +102,8 @@ def unlearn_gated(
             "Use the tap that they were made for",
         )
     made = None
-    if lens.tap not in DIRECT and onto is None:
-        made = _apparatus(session, lens, encoder, used, may_change, site.block + 1)
+    if tokens and onto is None:
+        made = _apparatus(session, lens, encoder, used, _of_tokens(encoder, may_change, params), site.block + 1)
     wanted = [_wanted(session, lens, site_lens, readout, person) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
     rate = rate_of(params, places)
@@ -112,7 +113,7 @@ def unlearn_gated(
         if made is not None:
             ledger = replace(ledger, apparatus=_shared(made, site.block + 1), flag=made.flag)
         found = find(wanted, statistics, lambda fold: site_lens.pieces(used, fold), params.shrinkage, rate)
-        if lens.tap in DIRECT:
+        if not tokens:
             changes = [change_of(one, readout, statistics.average, may_change, params.gain) for one in wanted]
         else:
             changes = [ledger.flag] * len(wanted)
@@ -120,6 +121,23 @@ def unlearn_gated(
         delta = compose(ledger, weights)
     told = {} if made is None else {"carried": made.told}
     return delta, summary_of(delta, ledger, statistics, found, rate) | told
+
+
+def _of_tokens(encoder: Encoder, may_change: Tensor, params: GatedParams) -> Tensor:
+    """Channels of tokens that may change: bool (d,).
+
+    Raises:
+        ConfigError: the change is confined to a mask of features that are no channels of tokens.
+    """
+    width = int(encoder.model.config.hidden_size)
+    if not params.confine:
+        return torch.ones(width, dtype=torch.bool)
+    if len(may_change) != width:
+        raise ConfigError(
+            f"The mask is of {len(may_change)} projected features, and tokens have {width} channels",
+            "Locate at --tap penultimate or pooled, or leave out gated.confine",
+        )
+    return may_change
 
 
 def withdraw_cases(encoder: ImageEncoder, ledger: Ledger | GateLedger, cases: Sequence[str]) -> WeightDelta:

@@ -31,6 +31,7 @@ from ireu_cli.steps.record import LIMITS, erasure_record
 from ireu_cli.steps.verify import Verified
 from ireu_cli.values import WeightDelta
 from ireu_cli.workflow.bypass import ATTACKS_TOLD
+from ireu_cli.workflow.coverage import coverage_in, groups_for
 from ireu_cli.workflow.drawing import Show
 from ireu_cli.workflow.evidence import Gathered
 from ireu_cli.workflow.session import Session
@@ -116,6 +117,7 @@ def make_record(
     taps = reach_in(original, delta.tensors, class_token_only=delta.class_token_only).taps
     bundle = find_bundle(session.config.encoder.source)
     systems = [] if bundle is None else [(f"generator {e.name} ({e.tap})", e.tap) for e in bundle.generators]
+    known = coverage_in(groups_for(session.config.encoder, original), taps)
     tried = dict.fromkeys(f.attack for f in figures if f.attack not in {None, NO_ATTACK})
     used = sum(len(person.photos) for person in parent.targets)
     return erasure_record(
@@ -125,8 +127,14 @@ def make_record(
         photos_supplied=used if gathered is None else len(gathered.targets.flat),
         photos_used=used,
         delta=delta,
-        systems_covered=[name for name, tap in systems if tap in taps],
-        systems_missed=[name for name, tap in systems if tap not in taps],
+        systems_covered=[
+            *(name for name, tap in systems if tap in taps),
+            *(one.sentence() for one in known if one.status == "covered"),
+        ],
+        systems_missed=[
+            *(name for name, tap in systems if tap not in taps),
+            *(one.sentence() for one in known if one.status != "covered"),
+        ],
         attacks_tried=[name for name in tried if name],
         limits=LIMITS,
     )

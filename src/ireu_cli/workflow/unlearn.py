@@ -15,6 +15,7 @@ from ireu_cli.steps.block import block_for, unlearn_block
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, planned_steps, unlearn
 from ireu_cli.store.artifacts import manifest_path, read_mask, write_delta, write_manifest
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
+from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, refuse_missed, sentences, wanted_taps
 from ireu_cli.workflow.gated import DIRECT, edited_names, unlearn_gated
 from ireu_cli.workflow.gates import unlearn_gates
 from ireu_cli.workflow.photos import Cast, Lens, batch_of, load_cast, photo_reader, refuse_other_mask
@@ -23,6 +24,8 @@ from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, o
 from ireu_cli.workflow.states import gather_states
 from ireu_cli.workflow.swaps import plan_swaps
 
+_ALWAYS = frozenset({"unlearn.method", "unlearn.systems"})
+"""What every method reads."""
 _NOT_BLOCKS = frozenset(f"unlearn.{key}" for key in ("alpha", "layers", "direction", "mask_scope", "average_partners"))
 _BLOCKS = frozenset(f"gated.{key}" for key in ("copies", "gain", "erase_photos"))
 """What `block` reads of `gated`'s settings."""
@@ -51,10 +54,18 @@ def run_unlearn(
     cast = load_cast(session)
     encoder = session.encoder(dtype="float32")
     earlier = None if onto is None else read_earlier(session, encoder, onto)
-    names = _names(session, encoder)
     is_gated = session.config.unlearn.method == "gated"
-    reach = reach_in(encoder, names, class_token_only=is_gated and session.config.encoder.tap in DIRECT)
+    groups = groups_for(session.config.encoder, encoder)
+    wanted = wanted_taps(session.config.unlearn.systems, groups)
+    tokens = not {session.config.encoder.tap, *wanted} <= DIRECT
+    names = _names(session, encoder, tokens=tokens)
+    reach = reach_in(encoder, names, class_token_only=is_gated and not tokens)
     talk.note(reach.sentence())
+    systems = session.config.unlearn.systems
+    refuse_missed(systems, wanted, reach.taps)
+    covered = coverage_in(groups, reach.taps, systems)
+    for sentence in sentences(covered):
+        talk.note(f"  {sentence}")
     if unused := _unused(resolved):
         talk.note(f"The method {resolved.config.unlearn.method} takes no notice of {', '.join(unused)}")
     lens = Lens(session, encoder, photo_reader(session.config))
@@ -73,27 +84,38 @@ def run_unlearn(
         if is_gated:
             name = case or draft.identity[:12]
             requests = requests_with(earlier, name, theirs)
-            delta, summary = _gate(session, lens, cast, mask, name, earlier.ledger if earlier else None)
+            delta, summary = _gate(session, lens, cast, mask, name, earlier.ledger if earlier else None, tokens=tokens)
             summary["requests"] = requests
         elif session.config.unlearn.method == "block":
             delta, summary = _train_block(session, lens, draft.identity, cast, mask)
         else:
             delta, summary = _train(session, lens, draft.identity, names, *_sets(session, lens, cast, mask), mask)
         write_delta(out, delta)
-        metrics = {"reach": {"taps": reach.taps, "missed": reach.missed}, **summary}
+        metrics = {
+            "reach": {"taps": reach.taps, "missed": reach.missed},
+            "coverage": recorded(covered),
+            **summary,
+        }
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
         manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
     return StepResult(out, manifest, reused=False)
 
 
 def _gate(
-    session: Session, lens: Lens, cast: Cast, mask: FeatureMask, case: str, onto: Ledger | GateLedger | None
+    session: Session,
+    lens: Lens,
+    cast: Cast,
+    mask: FeatureMask,
+    case: str,
+    onto: Ledger | GateLedger | None,
+    *,
+    tokens: bool,
 ) -> tuple[WeightDelta, dict[str, Json]]:
     # A ledger of the other kind is one of another encoder, which was refused.
     encoder = lens.encoder
     if isinstance(encoder, FaceEncoder):
         return unlearn_gates(session, lens, encoder, cast, mask, case, onto if isinstance(onto, GateLedger) else None)
-    return unlearn_gated(session, lens, cast, mask, case, onto if isinstance(onto, Ledger) else None)
+    return unlearn_gated(session, lens, cast, mask, case, onto if isinstance(onto, Ledger) else None, tokens=tokens)
 
 
 def _sets(session: Session, lens: Lens, cast: Cast, mask: FeatureMask) -> tuple[ForgetSet, RetainSet]:
@@ -115,7 +137,7 @@ def _sets(session: Session, lens: Lens, cast: Cast, mask: FeatureMask) -> tuple[
 def _unused(resolved: Resolved) -> list[str]:
     """What a flag set and the method does not read."""
     method = resolved.config.unlearn.method
-    given = sorted(key for key, source in resolved.sources.items() if source == "flag" and key != "unlearn.method")
+    given = sorted(key for key, source in resolved.sources.items() if source == "flag" and key not in _ALWAYS)
     if method == "gated":
         return [key for key in given if key.startswith("unlearn.")]
     read = _BLOCKS if method == "block" else frozenset()
@@ -123,14 +145,14 @@ def _unused(resolved: Resolved) -> list[str]:
     return [key for key in given if key in passed_over or (key.startswith("gated.") and key not in read)]
 
 
-def _names(session: Session, found: ImageEncoder) -> list[str]:
+def _names(session: Session, found: ImageEncoder, *, tokens: bool) -> list[str]:
     """The weights that may change."""
     tap, method = session.config.encoder.tap, session.config.unlearn.method
     if method == "gated" and isinstance(found, FaceEncoder):
         return list(GATE_TENSORS)
     encoder = need_transformer(found, f"The method {method}")
     if method == "gated":
-        return edited_names(encoder, tap)
+        return edited_names(encoder, tokens=tokens)
     if method == "block":
         return select_weights(
             encoder.model.state_dict(), f"block:{block_for(encoder.blocks, tap)}", encoder.blocks, tap

@@ -1,0 +1,119 @@
+"""Which systems an edit covers: two channels are two channels, and what is asked for is reached or refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ireu_cli.errors import ConfigError
+from ireu_cli.models.systems import GROUPS, SYSTEMS, Status, coverage_of, needed_taps, systems_of
+from ireu_cli.params import FACE_TAPS, Tap
+from tests.conftest import manifest, run_ireu
+
+EVERY: tuple[Tap, ...] = ("penultimate", "last", "pooled", "image_embeds")
+LAST_BLOCK: tuple[Tap, ...] = ("pooled", "image_embeds")
+
+
+@pytest.mark.parametrize(
+    ("system", "reached", "status"),
+    [
+        ("ip-adapter", {"H": LAST_BLOCK}, "covered"),
+        ("ip-adapter-plus", {"H": LAST_BLOCK}, "not covered"),
+        ("ip-adapter-plus", {"H": EVERY}, "covered"),
+        ("ip-adapter-full-face", {"H": LAST_BLOCK}, "not covered"),
+        ("ip-adapter-plus", {"G": EVERY}, "not covered"),
+        ("ip-adapter-faceid-plus", {"H": EVERY}, "half covered"),
+        ("ip-adapter-faceid-plus", {"R50": FACE_TAPS}, "half covered"),
+        ("ip-adapter-faceid-plus", {"R50": FACE_TAPS, "H": LAST_BLOCK}, "half covered"),
+        ("ip-adapter-faceid-plus", {"R50": FACE_TAPS, "H": EVERY}, "covered"),
+        ("consistentid", {"H": LAST_BLOCK}, "not covered"),
+        ("hyperlora", {"L": LAST_BLOCK, "R100": FACE_TAPS}, "half covered"),
+        ("kolors-ip-adapter-plus", {"336": LAST_BLOCK}, "not covered"),
+        ("photomaker-v2", {"P2": LAST_BLOCK, "R50": FACE_TAPS}, "half covered"),
+        ("photomaker-v2", {"P2": EVERY, "R50": FACE_TAPS}, "covered"),
+        ("photomaker-v1", {"L": EVERY}, "not covered"),
+        ("pulid", {"R100": FACE_TAPS}, "half covered"),
+        ("pulid", {}, "not covered"),
+        ("uniportrait", {"H": EVERY}, "half covered"),
+        ("infiniteyou", {"R100": FACE_TAPS}, "out of reach"),
+        ("sd3-ip-adapter", {"L": EVERY}, "out of reach"),
+        ("token-editors", {"H": EVERY}, "out of reach"),
+        ("arc2face", {"R100": FACE_TAPS}, "not covered"),
+    ],
+)
+def test_a_system_is_covered_when_every_channel_is_reached(
+    system: str, reached: dict[str, tuple[Tap, ...]], status: Status
+) -> None:
+    assert coverage_of(system, reached).status == status
+
+
+def test_half_covered_says_what_else_is_read() -> None:
+    sentence = coverage_of("photomaker-v2", {"P2": EVERY}).sentence()
+    assert sentence == "PhotoMaker v2, SDXL: half covered: also reads embedding of ArcFace r50"
+
+
+def test_every_channel_is_of_a_group_that_there_is() -> None:
+    for system in SYSTEMS.values():
+        for channel in system.channels:
+            assert channel.group in GROUPS
+            assert bool(channel.taps) == GROUPS[channel.group].edited
+            assert channel.taps or channel.words
+    assert set(systems_of(GROUPS)) == {name for name, system in SYSTEMS.items() if system.channels}
+
+
+def test_needed_taps() -> None:
+    assert needed_taps(["ip-adapter", "ip-adapter-plus", "consistentid"], ["H"]) == ("image_embeds", "penultimate")
+    with pytest.raises(ConfigError, match="No system is called midjourney"):
+        needed_taps(["midjourney"], ["H"])
+    with pytest.raises(ConfigError, match="InstantID, SDXL does not read an encoder of group H"):
+        needed_taps(["instantid"], ["H"])
+
+
+class TestCommands:
+    @pytest.fixture(scope="class")
+    def located(self, samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        folder = tmp_path_factory.mktemp("coverage") / "demo"
+        shutil.copytree(samples, folder)
+        text = (folder / "ireu.toml").read_text()
+        (folder / "ireu.toml").write_text(text.replace("[encoder]", '[encoder]\ngroups = ["H"]'))
+        assert run_ireu("locate", "--method", "all", cwd=folder).code == 0
+        return folder
+
+    def unlearn(self, folder: Path, *flags: str) -> tuple[int, str]:
+        done = run_ireu("unlearn", "--mask", "mask.pt", *flags, "--force", cwd=folder)
+        return done.code, done.err
+
+    def test_the_edit_goes_where_the_named_systems_read(self, located: Path) -> None:
+        """The mask is of the pooled vector; tokens need room that this small encoder does not have."""
+        code, words = self.unlearn(located, "--method", "gated", "--for", "ip-adapter-plus")
+        assert code == 3
+        assert "gated.rank" in words
+        code, words = self.unlearn(located, "--method", "gated", "--set", "gated.people=2", "--for", "ip-adapter")
+        assert code == 0, words
+        assert "IP-Adapter base: sd15, sd15_light, sdxl_vit-h: covered" in words
+        told = manifest(located, "delta.safetensors")["metrics"]["coverage"]
+        assert told == {"ip-adapter": {"status": "covered", "why": ""}}
+
+    def test_layers_that_do_not_reach_them_are_refused(self, located: Path) -> None:
+        flags = ("--method", "ireu", "--steps", "2", "--layers", "block:3,post_layernorm")
+        code, words = self.unlearn(located, *flags, "--for", "ip-adapter-plus")
+        assert code == 3
+        assert "does not reach penultimate, which ip-adapter-plus read" in words
+        code, words = self.unlearn(located, *flags)
+        assert code == 0, words
+        assert "IP-Adapter plus and plus-face, SD1.5 and SDXL: not covered: reads penultimate" in words
+
+    def test_exports_say_which_systems_are_covered(self, located: Path) -> None:
+        assert self.unlearn(located, "--method", "ireu", "--steps", "2", "--layers", "blocks:0-1")[0] == 0
+        done = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", "--force", cwd=located)
+        assert done.code == 0, done.err
+        assert "IP-Adapter FaceID-Plus and PlusV2, SD1.5 and SDXL: half covered" in done.err
+        told = json.loads((located / "out" / "ireu.json").read_text())["metrics"]
+        assert told["coverage"]["ip-adapter-plus"]["status"] == "covered"
+        assert told["coverage"]["consistentid"]["status"] == "half covered"
+        assert any("half covered" in line for line in told["record"]["systems_missed"])
+
+    def test_unknown_groups_are_named(self, located: Path) -> None:
+        code, words = self.unlearn(located, "--method", "ireu", "--steps", "2", "--set", "encoder.groups=Q")
+        assert (code, "No group is called Q" in words) == (3, True)
