@@ -36,6 +36,7 @@ LAST_BLOCK: tuple[Tap, ...] = ("pooled", "image_embeds")
         ("pulid", {"R100": FACE_TAPS}, "half covered"),
         ("pulid", {}, "not covered"),
         ("uniportrait", {"H": EVERY}, "half covered"),
+        ("uniportrait", {"H": LAST_BLOCK}, "not covered"),
         ("infiniteyou", {"R100": FACE_TAPS}, "out of reach"),
         ("sd3-ip-adapter", {"L": EVERY}, "out of reach"),
         ("token-editors", {"H": EVERY}, "out of reach"),

@@ -126,6 +126,18 @@ def test_any_encoder_can_be_exported_alone(name: str, tiny_folder: Path, tmp_pat
     assert prints == {with_delta(load_encoder(EncoderParams(source=str(source)), "cpu"), a_delta()).fingerprint}
 
 
+def test_an_encoder_in_half_precision_is_exported_as_it_is(tiny_folder: Path, tmp_path: Path) -> None:
+    half = {name: tensor.half() for name, tensor in load_file(tiny_folder / "model.safetensors").items()}
+    torch.save(half, tiny_folder / "clip_h.pth")
+    place = export(tiny_folder / "clip_h.pth", tmp_path / "out", "single-file")
+    found = tensors_in(place)
+    assert {tensor.dtype for tensor in found.values()} == {torch.float16}
+    assert torch.equal(found[EDITED], (half[EDITED].float() + a_delta().tensors[EDITED]).half())
+    assert torch.equal(found[UNTOUCHED], half[UNTOUCHED])
+    file = export(tiny_folder / "clip_h.pth", tmp_path / "folder", "clip-folder") / "model.safetensors"
+    assert {tensor.dtype for tensor in load_file(file).values()} == {torch.float16}
+
+
 def test_a_layout_that_holds_more_needs_a_source_of_its_own(tiny_folder: Path, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(write_layout("folder", tiny_folder, tmp_path / "place"))
     with pytest.raises(ConfigError, match="lies in a clip-folder, which cannot be exported as photomaker"):
