@@ -24,12 +24,10 @@ def recogniser_in(folder: Path) -> Path:
     """
     if (named := _named(folder)) is not None:
         return named
-    files = sorted(folder.glob("*.onnx"))
-    for path in files:
-        if _recognises(load_network(path)):
-            return path
+    if found := recognisers_in(folder):
+        return found[0]
     nested = next(folder.glob("*/*.onnx"), None)
-    if not files and nested is not None:
+    if nested is not None and not any(folder.glob("*.onnx")):
         raise ModelError(
             f"The networks of the pack {folder} lie one folder deeper, in {nested.parent.name}",
             "insightface does not find them there: move them up, or name the inner folder",
@@ -37,6 +35,11 @@ def recogniser_in(folder: Path) -> Path:
     raise ModelError(
         f"The pack {folder} has no network that maps an aligned face to one embedding", "Name a pack with a recogniser"
     )
+
+
+def recognisers_in(folder: Path) -> list[Path]:
+    """All networks of the task, in the order in which insightface opens them."""
+    return [path for path in sorted(folder.glob("*.onnx")) if _recognises(load_network(path))]
 
 
 def is_pack(source: Path) -> bool:

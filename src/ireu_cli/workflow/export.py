@@ -9,8 +9,9 @@ from ireu_cli.manifest import Manifest
 from ireu_cli.models.card import groups_of
 from ireu_cli.models.checkpoint import Checkpoint
 from ireu_cli.models.clip import Encoder, checkpoint_of
-from ireu_cli.models.encoders import ImageEncoder, load_encoder, reach_in, with_delta
+from ireu_cli.models.encoders import ImageEncoder, face_network, load_encoder, reach_in, with_delta
 from ireu_cli.models.face_encoder import FaceEncoder
+from ireu_cli.models.face_pack import is_pack
 from ireu_cli.params import Dtype, EncoderParams, ExportParams
 from ireu_cli.steps.export import kept_in_weights, kept_share
 from ireu_cli.steps.verify import verify
@@ -20,6 +21,7 @@ from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, sentences
 from ireu_cli.workflow.evidence import gather, load_people
 from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_edit
+from ireu_cli.workflow.pack_files import pack_of, write_pack
 from ireu_cli.workflow.photos import Lens, photo_reader
 from ireu_cli.workflow.report import make_record
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, landmarks_in, open_session
@@ -114,8 +116,7 @@ def _write_encoder(
 ) -> Path:
     """Write the encoder; returns what is to be named to load it."""
     if isinstance(edited, FaceEncoder):
-        write_bytes(folder / edited.file, edited.content)
-        return folder / edited.file
+        return _write_network(session, edited, folder)
     if source is None:
         raise RuntimeError("a transformer lies in a checkpoint")
     params = session.config.export
@@ -128,6 +129,21 @@ def _write_encoder(
     }
     layout = layout_for(params.format, source)
     return write_edit(Edit(source, delta, layout, params.dtype, groups_of(source), told), edited, folder)
+
+
+def _write_network(session: Session, edited: FaceEncoder, folder: Path) -> Path:
+    config = session.config
+    wanted = config.export.format
+    if wanted == "insightface-pack" or (wanted == "auto" and is_pack(Path(config.encoder.source))):
+        network = face_network(config.encoder.source)
+        if network is None:
+            raise RuntimeError("a face-embedding network lies in a file")
+        left_out = write_pack(pack_of(network), edited, folder)
+        for name in left_out:
+            session.talk.note(f"left out of the pack: {name}, a recogniser that insightface would fall back to")
+        return folder
+    write_bytes(folder / edited.file, edited.content)
+    return folder / edited.file
 
 
 def _check_served(

@@ -1,0 +1,155 @@
+"""insightface packs: exported flat, taken by insightface as edited, found out when somebody puts the original back."""
+
+import contextlib
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from insightface.app import FaceAnalysis
+from PIL import Image
+
+from ireu_cli.errors import ConfigError
+from ireu_cli.models.face_encoder import FaceEncoder, load_face_encoder, with_gates
+from ireu_cli.models.face_pack import recogniser_in
+from ireu_cli.models.onnx_gates import Gates
+from ireu_cli.params import ARCFACE_LANDMARKS
+from ireu_cli.store.files import file_sha256
+from ireu_cli.values import WeightDelta
+from ireu_cli.workflow.pack_files import pack_of, write_pack
+from tests.conftest import run_ireu
+from tests.drawn.face_network import write_face_network
+
+
+def gated(network: Path, weight: torch.Tensor, threshold: float) -> FaceEncoder:
+    """The network with a gate that opens where the embedding at length one exceeds a threshold along a direction."""
+    gates = Gates(weight[None], torch.tensor([threshold]), -2 * weight[None], 0.05)
+    return with_gates(load_face_encoder(network, ARCFACE_LANDMARKS, "cpu"), WeightDelta(gates.tensors()))
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    """A pack of one recogniser, a network of another task, and a licence."""
+    folder = tmp_path / "models" / "antelopev2"
+    folder.mkdir(parents=True)
+    write_face_network(folder / "glintr100.onnx")
+    (folder / "LICENSE").write_text("non-commercial")
+    return folder
+
+
+def edited(pack: Path) -> FaceEncoder:
+    return gated(pack / "glintr100.onnx", torch.nn.functional.normalize(torch.ones(48), dim=0), 0.5)
+
+
+def test_other_recognisers_are_left_out(pack: Path, tmp_path: Path) -> None:
+    shutil.copyfile(pack / "glintr100.onnx", pack / "glintr100_original.onnx")
+    out = tmp_path / "out"
+    out.mkdir()
+    assert write_pack(pack, edited(pack), out) == ["glintr100_original.onnx"]
+    assert sorted(path.name for path in out.iterdir()) == ["LICENSE", "glintr100.onnx"]
+    assert (out / "LICENSE").read_bytes() == (pack / "LICENSE").read_bytes()
+    assert recogniser_in(out).read_bytes() != (pack / "glintr100.onnx").read_bytes()
+
+
+def test_a_copy_that_sorts_earlier_is_found_out(pack: Path) -> None:
+    assert pack_of(pack / "glintr100.onnx") == pack
+    shutil.copyfile(pack / "glintr100.onnx", pack / "glintr100.bak.onnx")
+    with pytest.raises(ConfigError, match=r"takes glintr100\.bak\.onnx of this pack for recognition"):
+        pack_of(pack / "glintr100.onnx")
+
+
+def test_a_manifest_states_the_new_digest(pack: Path, tmp_path: Path) -> None:
+    tasks = {"recognition": {"file": "glintr100.onnx", "sha256": file_sha256(pack / "glintr100.onnx")}}
+    told = {"manifest_version": 2, "model_id": "antelopev2", "tasks": tasks}
+    (pack / "manifest.json").write_text(json.dumps(told))
+    out = tmp_path / "out"
+    out.mkdir()
+    write_pack(pack, edited(pack), out)
+    found = json.loads((out / "manifest.json").read_text())
+    assert found["tasks"]["recognition"]["sha256"] == file_sha256(out / "glintr100.onnx")
+    assert found["model_id"] == "antelopev2"
+
+
+def test_a_pack_goes_through_all_commands(samples: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    shutil.copytree(samples, folder)
+    (folder / "pack").mkdir()
+    write_face_network(folder / "pack" / "w600k_r50.onnx")
+    (folder / "pack" / "LICENSE").write_text("non-commercial")
+    text = (folder / "ireu.toml").read_text()
+    (folder / "ireu.toml").write_text(
+        text.replace('source = "encoder"', 'source = "pack"\ngroups = ["R50"]').replace(
+            '"pooled"', '"normed_embedding"'
+        )
+    )
+    assert run_ireu("locate", "--method", "all", cwd=folder).code == 0
+    rates = ("--set", "gated.max_false_alarm=0.1", "--set", "gated.false_alarms=0.4", "--set", "gated.people=2")
+    done = run_ireu("unlearn", "--mask", "mask.pt", "--method", "gated", *rates, cwd=folder)
+    assert done.code == 0, done.err
+    assert "IP-Adapter FaceID and portrait, SD1.5 and SDXL: covered" in done.err
+    assert "PhotoMaker v2, SDXL: half covered" in done.err
+    exported = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", cwd=folder)
+    assert exported.code == 0, exported.err
+    names = sorted(path.name for path in (folder / "out").iterdir())
+    assert names == ["LICENSE", "ireu.json", "w600k_r50.onnx"]
+    card = json.loads(run_ireu("inspect", "out", "--json", cwd=folder).out)
+    told = json.loads((folder / "out" / "ireu.json").read_text())["metrics"]
+    assert (card["layout"], card["fingerprint"]) == ("insightface-pack", told["edited_encoder"])
+
+
+class TestWithInsightface:
+    """A real pack and real photos."""
+
+    @pytest.fixture
+    def root(self, data: Path, tmp_path: Path) -> Path:
+        shutil.copytree(data / "models" / "insightface" / "models" / "mini", tmp_path / "models" / "mini")
+        return tmp_path
+
+    def analysis(self, root: Path) -> Any:
+        with contextlib.redirect_stdout(io.StringIO()):
+            found = FaceAnalysis(name="mini", root=str(root), providers=["CPUExecutionProvider"])
+            found.prepare(ctx_id=-1, det_size=(320, 320))
+        return found
+
+    def look(self, root: Path, photos: list[Path]) -> list[np.ndarray[Any, Any]]:
+        analysis = self.analysis(root)
+        pictures = [np.array(Image.open(photo).convert("RGB"))[:, :, ::-1] for photo in photos]
+        return [analysis.get(np.ascontiguousarray(picture))[0].embedding for picture in pictures]
+
+    def test_the_person_changes_and_nobody_else(self, data: Path, root: Path) -> None:
+        people = sorted((data / "faces" / "eval").iterdir())[:8]
+        photos = [sorted(person.iterdir())[0] for person in people]
+        before = self.look(root, photos)
+        pack = root / "models" / "mini"
+        own = torch.nn.functional.normalize(torch.from_numpy(before[0]), dim=0)
+        edit = gated(pack / "recogniser.onnx", own, 0.8)
+        out = root / "edited" / "models" / "mini"
+        out.mkdir(parents=True)
+        write_pack(pack, edit, out)
+        after = self.look(root / "edited", photos)
+        cosines = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(before, after, strict=True)]
+        assert cosines[0] < 0
+        assert all(np.array_equal(a, b) for a, b in zip(before[1:], after[1:], strict=True))
+        assert (out / "det_2.5g.onnx").read_bytes() == (pack / "det_2.5g.onnx").read_bytes()
+
+    def test_a_rolled_back_file_does_not_load(self, root: Path) -> None:
+        pack = root / "models" / "mini"
+        tasks = {
+            "detection": {"file": "det_2.5g.onnx"},
+            "recognition": {"file": "recogniser.onnx", "sha256": file_sha256(pack / "recogniser.onnx")},
+        }
+        told = {"manifest_version": 2, "model_id": "mini", "license": "MODEL.LICENSE", "tasks": tasks}
+        (pack / "manifest.json").write_text(json.dumps(told))
+        width = load_face_encoder(pack / "recogniser.onnx", ARCFACE_LANDMARKS, "cpu").session.get_outputs()[0].shape[-1]
+        out = root / "edited" / "models" / "mini"
+        out.mkdir(parents=True)
+        edit = gated(pack / "recogniser.onnx", torch.nn.functional.normalize(torch.ones(width), dim=0), 0.5)
+        write_pack(pack, edit, out)
+        self.analysis(root / "edited")
+        shutil.copyfile(pack / "recogniser.onnx", out / "recogniser.onnx")
+        with pytest.raises(RuntimeError, match="SHA-256"):
+            self.analysis(root / "edited")
