@@ -106,6 +106,8 @@ class TestCommands:
         assert "IP-Adapter plus and plus-face, SD1.5 and SDXL: not covered: reads penultimate" in words
 
     def test_exports_say_which_systems_are_covered(self, located: Path) -> None:
+        (located / "encoder" / "README.md").write_text("---\nlicense: apache-2.0\n---\n# x\n")
+        (located / "encoder" / "LICENSE").write_text("terms")
         assert self.unlearn(located, "--method", "ireu", "--steps", "2", "--layers", "blocks:0-1")[0] == 0
         done = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", "--force", cwd=located)
         assert done.code == 0, done.err
@@ -113,6 +115,10 @@ class TestCommands:
         told = json.loads((located / "out" / "ireu.json").read_text())["metrics"]
         assert told["coverage"]["ip-adapter-plus"]["status"] == "covered"
         assert told["coverage"]["consistentid"]["status"] == "half covered"
+        card = (located / "out" / "README.md").read_text()
+        assert "| IP-Adapter plus and plus-face, SD1.5 and SDXL | covered |" in card
+        assert "license: apache-2.0" in card
+        assert (located / "out" / "LICENSE").read_text() == "terms"
         assert any("half covered" in line for line in told["record"]["systems_missed"])
 
     def test_unknown_groups_are_named(self, located: Path) -> None:

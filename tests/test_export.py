@@ -137,7 +137,7 @@ def test_a_tampered_export_is_noticed(fresh: Path) -> None:
 
 def test_exports_hold_full_weights_and_no_delta(job: Path) -> None:
     names = sorted(path.name for path in (job / "encoder-unlearned").iterdir())
-    assert names == ["config.json", "ireu.json", "model.safetensors", "preprocessor_config.json"]
+    assert names == ["README.md", "config.json", "ireu.json", "model.safetensors", "preprocessor_config.json"]
 
 
 _TRANSFORMERS_4 = """

@@ -277,7 +277,7 @@ def test_the_whole_job(place: Path) -> None:
     assert any("gives no gradients" in line for line in report["not_measured"])
     exported = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", cwd=place)
     assert exported.code == 0, exported.err
-    assert sorted(path.name for path in (place / "out").iterdir()) == ["ireu.json", "net.onnx"]
+    assert sorted(path.name for path in (place / "out").iterdir()) == ["README.md", "ireu.json", "net.onnx"]
     metrics = json.loads((place / "out" / "ireu.json").read_text())["metrics"]
     assert metrics["edited_encoder"] == load(place / "out" / "net.onnx").fingerprint
     assert metrics["verified_again"]["criteria"]["match_unseen"] == found["match_unseen"]["found"]

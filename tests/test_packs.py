@@ -95,7 +95,8 @@ def test_a_pack_goes_through_all_commands(samples: Path, tmp_path: Path) -> None
     exported = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", cwd=folder)
     assert exported.code == 0, exported.err
     names = sorted(path.name for path in (folder / "out").iterdir())
-    assert names == ["LICENSE", "ireu.json", "w600k_r50.onnx"]
+    assert names == ["LICENSE", "README.md", "ireu.json", "w600k_r50.onnx"]
+    assert "PhotoMaker v2, SDXL | half covered: also reads last" in (folder / "out" / "README.md").read_text()
     card = json.loads(run_ireu("inspect", "out", "--json", cwd=folder).out)
     told = json.loads((folder / "out" / "ireu.json").read_text())["metrics"]
     assert (card["layout"], card["fingerprint"]) == ("insightface-pack", told["edited_encoder"])

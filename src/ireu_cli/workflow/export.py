@@ -12,6 +12,8 @@ from ireu_cli.models.clip import Encoder, checkpoint_of
 from ireu_cli.models.encoders import ImageEncoder, face_network, load_encoder, reach_in, with_delta
 from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.face_pack import is_pack
+from ireu_cli.models.portrait import find_bundle
+from ireu_cli.models.systems import Coverage
 from ireu_cli.params import Dtype, EncoderParams, ExportParams
 from ireu_cli.steps.export import kept_in_weights, kept_share
 from ireu_cli.steps.verify import verify
@@ -21,6 +23,7 @@ from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, sentences
 from ireu_cli.workflow.evidence import gather, load_people
 from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_edit
+from ireu_cli.workflow.model_card import write_card
 from ireu_cli.workflow.pack_files import pack_of, write_pack
 from ireu_cli.workflow.photos import Lens, photo_reader
 from ireu_cli.workflow.report import make_record
@@ -97,6 +100,7 @@ def _write(
         metrics["record"] = make_record(session, parent, delta, original, (), None).model_dump(mode="json")
         metrics |= {"edited_encoder": edited.fingerprint, "taps_reached": reach.taps, "taps_missed": reach.missed}
         metrics["coverage"] = recorded(covered)
+        _write_card(session, source, covered, folder)
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         written.append(write_manifest(folder / EXPORT_MANIFEST_NAME, finished, files))
@@ -129,6 +133,15 @@ def _write_encoder(
     }
     layout = layout_for(params.format, source)
     return write_edit(Edit(source, delta, layout, params.dtype, groups_of(source), told), edited, folder)
+
+
+def _write_card(session: Session, source: Checkpoint | None, covered: list[Coverage], folder: Path) -> None:
+    params = session.config.encoder
+    network = face_network(params.source)
+    place = source.config.parent if source is not None else network.parent if network is not None else folder
+    is_local = Path(params.source).exists() or find_bundle(params.source) is not None
+    library = "transformers" if source is not None else "onnx"
+    write_card(folder, place, library, None if is_local else params.source, params.revision, covered)
 
 
 def _write_network(session: Session, edited: FaceEncoder, folder: Path) -> Path:
