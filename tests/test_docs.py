@@ -69,12 +69,13 @@ def test_the_shell_script_of_the_docs_runs(fresh: Path) -> None:
     assert "Thresholds were missed" in done.stdout
 
 
-def test_generated_pages_are_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["commands", "systems"])
+def test_generated_pages_are_up_to_date(name: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from update_docs import commands_page; print(commands_page(), end='')"],
+        [sys.executable, "-c", f"import update_docs; print(update_docs.{name}_page(), end='')"],
         cwd=ROOT / "scripts", capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert (ROOT / "docs" / "commands.md").read_text() == done.stdout, "run: python scripts/update_docs.py"
+    assert (ROOT / "docs" / f"{name}.md").read_text() == done.stdout, "run: python scripts/update_docs.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -83,11 +84,13 @@ def test_links_flags_and_keys_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
-    help_ = "".join(run_ireu(command, "--help").out for command in ("locate", "unlearn", "verify", "export", "samples"))
+    help_ = "".join(
+        run_ireu(command, "--help").out for command in ("inspect", "locate", "unlearn", "verify", "export", "samples")
+    )
     for line in re.findall(r"`(ireu [^`]*)`", text) + [
         line for block in blocks(page, "bash") for line in block.splitlines()
     ]:
-        ours = re.search(r"\bireu (locate|unlearn|verify|export|samples)\b", line)
+        ours = re.search(r"\bireu (inspect|locate|unlearn|verify|export|samples)\b", line)
         for flag in re.findall(r"(?<![\w-])--[a-z][a-z-]*", line if ours else ""):
             assert flag in help_ or flag in {"--version", "--help"}, f"{flag} in {page.name}"
     keys = set(schema_keys())

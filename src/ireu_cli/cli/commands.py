@@ -182,7 +182,9 @@ def export(
     targets: o.Targets = None,
     retain: o.Retain = None,
     bad_photos: o.BadPhotos = None,
-    format_: Annotated[str | None, typer.Option("--format", help="clip-folder, onnx or auto.")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Layout, such as clip-folder, photomaker or onnx; auto keeps it.")
+    ] = None,
     dtype: o.Dtype = None,
     device: o.Device = None,
     run_dir: o.RunDir = None,
