@@ -47,9 +47,9 @@ def main() -> None:
     chosen = parser.parse_args()
     faces = Path(os.environ["IREU_DATA"]) / "faces"
     encoder = load_encoder(EncoderParams(source=chosen.encoder), "cpu")
-    train, people = _encode(encoder, sorted((faces / "train").glob("*/*.jpg"))[:: chosen.every])
+    train, people = encode_all(encoder, sorted((faces / "train").glob("*/*.jpg"))[:: chosen.every])
     files = sorted((faces / "eval").glob("*/*.jpg"))
-    test, who = _encode(encoder, files)
+    test, who = encode_all(encoder, files)
     print("| looks at | photos given | " + " | ".join(f"TAR at {rate:g} | others found" for rate in RATES) + " |")
     print("|---|---|" + "---|" * (2 * len(RATES)))
     for place in train:
@@ -58,7 +58,7 @@ def main() -> None:
     _disguised(encoder, files, who, train, people)
 
 
-def _encode(encoder: Encoder, files: Sequence[Path]) -> tuple[dict[str, Tensor], Tensor]:
+def encode_all(encoder: Encoder, files: Sequence[Path]) -> tuple[dict[str, Tensor], Tensor]:
     """What enters each block's hidden layer: the class token, one patch, and the mean of all patches."""
     found: dict[str, list[Tensor]] = {}
     for start in range(0, len(files), 64):
