@@ -140,7 +140,7 @@ def _bad_device(tmp_path: Path) -> None:
 
 
 def test_sizes_of_published_encoders_are_told_from_tensors() -> None:
-    from ireu_cli.models.clip import _infer
+    from ireu_cli.models.clip_files import sizes_in
 
     shapes = {
         "vision_model.embeddings.patch_embedding.weight": (1280, 3, 14, 14),
@@ -149,7 +149,7 @@ def test_sizes_of_published_encoders_are_told_from_tensors() -> None:
         "vision_model.encoder.layers.31.mlp.fc1.weight": (5120, 1280),
         "visual_projection.weight": (1024, 1280),
     }
-    found = _infer({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
+    found = sizes_in({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
     assert found == {
         "hidden_size": 1280,
         "patch_size": 14,

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ireu_cli.errors import ModelError
 from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
-from ireu_cli.models.clip import config_of, fingerprint_of
+from ireu_cli.models.clip import fingerprint_by
+from ireu_cli.models.clip_files import config_of, outline_of
 from ireu_cli.models.encoders import face_network
 from ireu_cli.models.face_encoder import network_fingerprint
 from ireu_cli.models.onnx_gates import load_network
@@ -95,16 +94,8 @@ def groups_of_network(convolutions: int) -> tuple[str, ...]:
 
 
 def _transformer_card(checkpoint: Checkpoint) -> Card:
-    from transformers import CLIPVisionModelWithProjection
-
-    config = config_of(checkpoint)
-    with torch.device("meta"):
-        names = set(CLIPVisionModelWithProjection(config).state_dict())
-    if missing := sorted(names - set(checkpoint)):
-        raise ModelError(
-            f"The encoder {checkpoint.source} lacks {len(missing)} weights, first {missing[0]}",
-            "Name a complete encoder",
-        )
+    model = outline_of(checkpoint)
+    config, names = model.config, list(model.state_dict())
     blocks = config.num_hidden_layers
     parts = {
         f"blocks 0 to {blocks - 2}": "vision_model.encoder.layers.0.",
@@ -119,7 +110,7 @@ def _transformer_card(checkpoint: Checkpoint) -> Card:
         f"{config.image_size} px, projection to {config.projection_dim}, {config.hidden_act}",
         dtype=str(checkpoint["visual_projection.weight"].dtype).removeprefix("torch."),
         parameters=sum(checkpoint[name].numel() for name in names),
-        fingerprint=fingerprint_of({name: checkpoint[name] for name in names}),
+        fingerprint=fingerprint_by(names, checkpoint.__getitem__),
         groups=groups_of(checkpoint),
         taps=TAPS,
         sites={part: reach_of([start + "x"], blocks).taps for part, start in parts.items()},

@@ -1,11 +1,8 @@
 """The adapter of CLIP vision transformers (`CLIPVisionModelWithProjection` of transformers 4.57 and 5)."""
 
-import contextlib
 import hashlib
 import json
-import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +12,18 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, ModelError
-from ireu_cli.models.checkpoint import PATCHES, Checkpoint, open_checkpoint
-from ireu_cli.models.portrait import find_bundle
+from ireu_cli.models.clip_files import (
+    checkpoint_of,
+    encoder_place,
+    from_checkpoint,
+    from_pretrained,
+    outline_of,
+    processor_of,
+)
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.values import RgbImage, WeightDelta
 
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-# hidden size -> (heads, activation, published name); ecosystem sizes that tensors alone do not settle.
-_KNOWN = {1280: (16, "gelu", "ViT-H/14"), 1664: (16, "gelu", "ViT-bigG/14"), 1024: (16, "quick_gelu", "ViT-L/14")}
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
     """
     source = encoder_place(params.source)
     if Path(source).is_file():
-        model, processor = _from_checkpoint(Path(source))
+        model, processor = from_checkpoint(Path(source))
     else:
-        model, processor = _from_pretrained(source, params.revision, local=Path(source).is_dir())
+        model, processor = from_pretrained(source, params.revision, local=Path(source).is_dir())
     model = model.to(torch.float32).eval().requires_grad_(False)
     fingerprint = fingerprint_of(model.state_dict())
     if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
@@ -98,25 +98,22 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
     return Encoder(_placed(model, device, params.dtype), processor, fingerprint)
 
 
-def checkpoint_of(params: EncoderParams) -> Checkpoint:
-    """Where the weights of an encoder lie; those of a hub model in the hub's own cache.
+def outline_encoder(params: EncoderParams) -> Encoder:
+    """An encoder of which everything is known but the weights, which stay in their file: its model is on no device.
 
     Raises:
-        ModelError: nowhere.
+        ModelError: not there, or not a complete CLIP vision transformer of finite numbers.
     """
-    place = Path(encoder_place(params.source))
-    if not place.exists():
-        from transformers.utils import cached_file
-
-        found = cached_file(params.source, "config.json", revision=params.revision)
-        place = Path(str(found)).parent
-    return open_checkpoint(place)
-
-
-def encoder_place(source: str) -> str:
-    """Where the encoder itself lies: inside its bundle, or at the source."""
-    bundle = find_bundle(source)
-    return source if bundle is None else str(bundle.encoder_folder)
+    checkpoint = checkpoint_of(params)
+    model = outline_of(checkpoint)
+    names = sorted(model.state_dict())
+    fingerprint = fingerprint_by(names, checkpoint.__getitem__)
+    if not all(bool(torch.isfinite(checkpoint[name]).all()) for name in names):
+        raise ModelError(
+            f"The encoder {params.source} holds values that are not finite numbers", "Use an undamaged copy"
+        )
+    processor = processor_of(str(checkpoint.config.parent), None, model.config.image_size, local=True)
+    return Encoder(model, processor, fingerprint)
 
 
 def fingerprint_of(state: Mapping[str, Tensor]) -> str:
@@ -125,9 +122,14 @@ def fingerprint_of(state: Mapping[str, Tensor]) -> str:
     Independent of the file layout: the same weights in one file or in many, in half or in single precision, are the
     same encoder; buffers that old files carry are dropped on loading.
     """
+    return fingerprint_by(state, state.__getitem__)
+
+
+def fingerprint_by(names: Iterable[str], read: Callable[[str], Tensor]) -> str:
+    """The same of tensors that are read one after another, so that one of them is held at a time."""
     digest = hashlib.sha256()
-    for name in sorted(state):
-        values = state[name].detach().to("cpu", torch.float32).contiguous()
+    for name in sorted(names):
+        values = read(name).detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{name}{tuple(values.shape)}".encode())
         digest.update(values.numpy().data)
     return digest.hexdigest()
@@ -180,13 +182,9 @@ def with_delta(encoder: Encoder, delta: WeightDelta, dtype: str = "float32") -> 
     Raises:
         ArtifactError: the delta names tensors that the encoder does not have, or of another shape.
     """
+    refuse_foreign(delta, encoder.model.state_dict())
     state = {name: tensor.detach().float() for name, tensor in encoder.model.state_dict().items()}
     for name, change in delta.tensors.items():
-        if name not in state or state[name].shape != change.shape:
-            raise ArtifactError(
-                f"The delta changes {name}, which this encoder does not have in that shape",
-                "Name the encoder that the delta was made for",
-            )
         state[name] = state[name] + change.to(state[name].device)
     model = type(encoder.model)(encoder.model.config)
     model.load_state_dict(state)
@@ -195,20 +193,18 @@ def with_delta(encoder: Encoder, delta: WeightDelta, dtype: str = "float32") -> 
     return Encoder(edited, encoder.processor, fingerprint_of(edited.state_dict()))
 
 
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' progress bars and advice off the user's terminal, and restore its settings."""
-    from transformers.utils import logging
+def refuse_foreign(delta: WeightDelta, state: Mapping[str, Tensor]) -> None:
+    """Refuse a delta that some tensors cannot take.
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
+    Raises:
+        ArtifactError: it names tensors that there are not, or of another shape.
+    """
+    for name, change in delta.tensors.items():
+        if name not in state or state[name].shape != change.shape:
+            raise ArtifactError(
+                f"The delta changes {name}, which this encoder does not have in that shape",
+                "Name the encoder that the delta was made for",
+            )
 
 
 def _tensor(value: Tensor) -> Tensor:
@@ -224,109 +220,3 @@ def _placed(model: Any, device: str, dtype: str) -> Any:
         raise ModelError(
             f"The device {device} cannot be used ({str(error).splitlines()[0]:.80})", "Correct --device"
         ) from None
-
-
-def _from_pretrained(source: str, revision: str | None, *, local: bool) -> tuple[Any, Any]:
-    from transformers import CLIPVisionModelWithProjection
-
-    with quiet_transformers():
-        try:
-            model, info = CLIPVisionModelWithProjection.from_pretrained(
-                source, revision=revision, output_loading_info=True, local_files_only=local
-            )
-        except Exception as error:  # noqa: BLE001 - the hub, the parser and the reader each raise their own kinds
-            kind = "folder" if local else "local file or folder, nor a model the hub gives out"
-            raise ModelError(
-                f"The encoder {source} is not a usable {kind} ({type(error).__name__})",
-                "Name a folder with config.json and model.safetensors of a CLIPVisionModelWithProjection",
-            ) from None
-    if missing := sorted(info["missing_keys"]):
-        raise ModelError(
-            f"The encoder {source} lacks {len(missing)} weights, first {missing[0]}",
-            "Name a complete CLIPVisionModelWithProjection; a bare CLIPVisionModel of transformers 5 has other names",
-        )
-    return model, _processor(source, revision, model.config.image_size, local=local)
-
-
-def config_of(checkpoint: Checkpoint) -> Any:
-    """The `CLIPVisionConfig` that lies beside a checkpoint, or that its tensors tell.
-
-    Raises:
-        ModelError: neither.
-    """
-    from transformers import CLIPVisionConfig
-
-    try:
-        if checkpoint.config.exists():
-            # Also out of the config of a whole CLIP model.
-            return CLIPVisionConfig.from_pretrained(str(checkpoint.config.parent), local_files_only=True)
-        return CLIPVisionConfig(**_infer(checkpoint))
-    except (KeyError, ValueError, TypeError, OSError):
-        raise ModelError(
-            f"The sizes of the encoder {checkpoint.source} cannot be told from its tensors",
-            "Put its config.json beside it",
-        ) from None
-
-
-def _from_checkpoint(source: Path) -> tuple[Any, Any]:
-    from transformers import CLIPVisionModelWithProjection
-
-    checkpoint = open_checkpoint(source)
-    config = config_of(checkpoint)
-    with torch.device("meta"):
-        model = CLIPVisionModelWithProjection(config)
-    names = sorted(model.state_dict())
-    if missing := [name for name in names if name not in checkpoint]:
-        raise ModelError(
-            f"The encoder {source} lacks {len(missing)} weights, first {missing[0]}", "Name a complete encoder"
-        )
-    try:
-        model.load_state_dict({name: checkpoint[name].to(torch.float32) for name in names}, assign=True)
-    except RuntimeError:
-        raise ModelError(
-            f"The tensors of {source} do not have the shapes of its config.json", "Put the right config.json beside it"
-        ) from None
-    # The one buffer, which no file holds.
-    embeddings = model.vision_model.embeddings
-    embeddings.position_ids = torch.arange(embeddings.num_positions).expand((1, -1))
-    return model, _processor(str(checkpoint.config.parent), None, config.image_size, local=True)
-
-
-def _infer(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    hidden, _, patch, _ = state[PATCHES].shape
-    tokens = state["vision_model.embeddings.position_embedding.weight"].shape[0]
-    blocks = {int(match[1]) for name in state if (match := re.match(r"vision_model\.encoder\.layers\.(\d+)\.", name))}
-    heads, activation, _ = _KNOWN[hidden]
-    return {
-        "hidden_size": hidden,
-        "patch_size": patch,
-        "image_size": round((tokens - 1) ** 0.5) * patch,
-        "num_hidden_layers": max(blocks) + 1,
-        "intermediate_size": state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        "projection_dim": state["visual_projection.weight"].shape[0],
-        "num_attention_heads": heads,
-        "hidden_act": activation,
-    }
-
-
-def _processor(source: str, revision: str | None, side: int, *, local: bool) -> Any:
-    kind = _processor_class()
-    if local and not (Path(source) / "preprocessor_config.json").exists():
-        # What diffusers' `load_ip_adapter` does when a repository has none.
-        return kind(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-    with quiet_transformers():
-        try:
-            return kind.from_pretrained(source, revision=revision, local_files_only=local)
-        except (OSError, ValueError, TypeError) as error:
-            raise ModelError(
-                f"The preprocessor_config.json of {source} cannot be read ({type(error).__name__})",
-                "Repair or remove it",
-            ) from None
-
-
-def _processor_class() -> Any:
-    """The Pillow processor under either name: its results do not depend on torchvision being installed."""
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    import transformers
-
-    return getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor

@@ -1,5 +1,6 @@
 """Masks, deltas, manifests and exported encoders on disk."""
 
+import contextlib
 import io
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ REPORT_MANIFEST_NAME = "manifest.json"
 EXPORT_MANIFEST_NAME = "ireu.json"
 FOLDER_FILES = frozenset(
     {REPORT_NAME, "report.html", REPORT_MANIFEST_NAME, EXPORT_MANIFEST_NAME}
-    | {"config.json", "model.safetensors", "preprocessor_config.json"}
+    | {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
 )
 """The files that ireu writes into an output folder."""
 GRIDS, IMAGES = "pictures", "images"
@@ -32,25 +33,28 @@ def foreign_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     ours = {folder / name for name in FOLDER_FILES} | _exported(folder)
-    pictures = [folder / name for name in (GRIDS, IMAGES) if (folder / name).is_dir()]
-    inside = [path for place in pictures for path in place.iterdir()]
-    foreign = [path for path in folder.iterdir() if path not in ours and path not in pictures]
-    return foreign + [path for path in inside if path.suffix != ".png" and path.name != "index.csv"]
+    pictures = {folder / name for name in (GRIDS, IMAGES)}
+    return [
+        path for path in folder.rglob("*") if not path.is_dir() and path not in ours and not _is_picture(path, pictures)
+    ]
+
+
+def _is_picture(path: Path, folders: set[Path]) -> bool:
+    return path.parent in folders and (path.suffix == ".png" or path.name == "index.csv")
 
 
 def _exported(folder: Path) -> set[Path]:
-    """Networks that the record of an export lists; they have the names that they came with."""
+    """Files that the record of an export lists and that are as it says; they have the names that they came with."""
     record = folder / EXPORT_MANIFEST_NAME
     if not record.is_file():
         return set()
-    try:
-        manifest = parse_manifest(record.read_bytes(), record.name)
-        networks = [output for output in manifest.outputs if output.name.endswith(".onnx")]
-        for output in networks:
-            check_record(output, folder)
-    except (ArtifactError, OSError):
-        return set()
-    return {folder / output.name for output in networks}
+    found = set()
+    with contextlib.suppress(ArtifactError, OSError):
+        for output in parse_manifest(record.read_bytes(), record.name).outputs:
+            with contextlib.suppress(ArtifactError, OSError):
+                check_record(output, folder)
+                found.add(folder / output.name)
+    return found
 
 
 def manifest_path(artifact: Path) -> Path:

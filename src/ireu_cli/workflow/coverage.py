@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from ireu_cli.errors import ConfigError
 from ireu_cli.models.card import groups_of, groups_of_network
-from ireu_cli.models.clip import checkpoint_of
+from ireu_cli.models.clip_files import checkpoint_of
 from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.portrait import find_bundle

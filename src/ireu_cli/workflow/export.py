@@ -1,5 +1,6 @@
 """`ireu export`: a delta to a drop-in encoder, checked in the dtype it is served in before it takes its place."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from ireu_cli import __version__
@@ -7,14 +8,15 @@ from ireu_cli.config import Resolved
 from ireu_cli.errors import ConfigError, ModelError, VanishedEditError
 from ireu_cli.manifest import Manifest
 from ireu_cli.models.card import groups_of
-from ireu_cli.models.checkpoint import Checkpoint
-from ireu_cli.models.clip import Encoder, checkpoint_of
+from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
+from ireu_cli.models.clip import Encoder, fingerprint_by, refuse_foreign
+from ireu_cli.models.clip_files import checkpoint_of
 from ireu_cli.models.encoders import ImageEncoder, face_network, load_encoder, reach_in, with_delta
-from ireu_cli.models.face_encoder import FaceEncoder
+from ireu_cli.models.face_encoder import FaceEncoder, with_gates
 from ireu_cli.models.face_pack import is_pack
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.systems import Coverage
-from ireu_cli.params import Dtype, EncoderParams, ExportParams
+from ireu_cli.params import FACE_TAPS, Dtype, EncoderParams, ExportParams
 from ireu_cli.steps.export import kept_in_weights, kept_share
 from ireu_cli.steps.verify import verify
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta, write_manifest
@@ -43,7 +45,9 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
     session = open_session("export", resolved, talk, force=force, parent=delta_path)
     parent = check_parent(session, "unlearn")
     delta = read_delta(delta_path)
-    original = session.encoder(dtype="float32")
+    # Without photos there is nothing to encode, and the weights stay in their file.
+    lean = session.config.encoder.tap not in FACE_TAPS and not _at_hand(session)
+    original: ImageEncoder = session.outline() if lean else session.encoder(dtype="float32")
     _check_network(original, session.config.export)
     source = None if isinstance(original, FaceEncoder) else checkpoint_of(session.config.encoder)
     if source is not None:
@@ -69,6 +73,11 @@ def _check_network(encoder: ImageEncoder, params: ExportParams) -> None:
         )
 
 
+def _at_hand(session: Session) -> bool:
+    """Whether there are photos to verify the export with."""
+    return session.config.data.targets is not None and session.config.data.retain is not None
+
+
 def _write(
     session: Session,
     draft: Manifest,
@@ -80,25 +89,30 @@ def _write(
 ) -> Manifest:
     written: list[Manifest] = []
     dtype = "float32" if source is None else served_dtype(session.config.export.dtype, source)
-    edited = with_delta(original, delta, dtype)
+    if isinstance(original, FaceEncoder):
+        network = with_gates(original, delta)
+        fingerprint = network.fingerprint
+    elif source is not None:
+        edit = _edit(session, parent, original, source, delta)
+        fingerprint = str(edit.told["edited_encoder"])
 
     def fill(folder: Path) -> None:
-        place = _write_encoder(session, parent, original, edited, source, delta, folder)
-        config = session.config
-        params = EncoderParams(source=str(place), tap=config.encoder.tap, dtype=dtype)
-        served = load_encoder(params, landmarks_in(config.data), config.run.device)
-        if served.fingerprint != edited.fingerprint:
+        if isinstance(original, FaceEncoder):
+            place = _write_network(session, network, folder)
+        else:
+            place = write_edit(edit, original, folder)
+        if _read_back(session, original, place) != fingerprint:
             raise ModelError(
                 "The exported encoder, read back, is not the one that was written", "Report this as a bug of ireu"
             )
-        metrics = _check_served(session, parent, original, served, delta, dtype)
+        metrics = _check_served(session, parent, original, place, source, delta, dtype)
         reach = reach_in(original, delta.tensors, class_token_only=delta.class_token_only)
         covered = coverage_in(groups_for(session.config.encoder, original), reach.taps)
         for sentence in sentences(covered):
             session.talk.note(sentence)
         # Without attacks: those are tried by `ireu verify`, whose report has a record of its own.
         metrics["record"] = make_record(session, parent, delta, original, (), None).model_dump(mode="json")
-        metrics |= {"edited_encoder": edited.fingerprint, "taps_reached": reach.taps, "taps_missed": reach.missed}
+        metrics |= {"edited_encoder": fingerprint, "taps_reached": reach.taps, "taps_missed": reach.missed}
         metrics["coverage"] = recorded(covered)
         _write_card(session, source, covered, folder)
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
@@ -109,30 +123,27 @@ def _write(
     return session.close(written[0])
 
 
-def _write_encoder(
-    session: Session,
-    parent: Manifest,
-    original: ImageEncoder,
-    edited: ImageEncoder,
-    source: Checkpoint | None,
-    delta: WeightDelta,
-    folder: Path,
-) -> Path:
-    """Write the encoder; returns what is to be named to load it."""
-    if isinstance(edited, FaceEncoder):
-        return _write_network(session, edited, folder)
-    if source is None:
-        raise RuntimeError("a transformer lies in a checkpoint")
+def _edit(session: Session, parent: Manifest, original: Encoder, source: Checkpoint, delta: WeightDelta) -> Edit:
+    """What is to be written of a transformer, and what its config.json is to say."""
     params = session.config.export
+    refuse_foreign(delta, original.model.state_dict())
+    plain = Edit(source, delta, layout_for(params.format, source), params.dtype, groups_of(source), {})
     told: dict[str, Json] = {
         "tool_version": __version__,
         "original_encoder": original.fingerprint,
-        "edited_encoder": edited.fingerprint,
+        "edited_encoder": fingerprint_by(original.model.state_dict(), plain.tensor),
         "delta_manifest": parent.digest,
         "record": EXPORT_MANIFEST_NAME,
     }
-    layout = layout_for(params.format, source)
-    return write_edit(Edit(source, delta, layout, params.dtype, groups_of(source), told), edited, folder)
+    return replace(plain, told=told)
+
+
+def _read_back(session: Session, original: ImageEncoder, place: Path) -> str:
+    """The fingerprint of what was written."""
+    if isinstance(original, FaceEncoder):
+        params = session.config.encoder.model_copy(update={"source": str(place)})
+        return load_encoder(params, landmarks_in(session.config.data), session.config.run.device).fingerprint
+    return fingerprint_by(original.model.state_dict(), open_checkpoint(place).__getitem__)
 
 
 def _write_card(session: Session, source: Checkpoint | None, covered: list[Coverage], folder: Path) -> None:
@@ -160,20 +171,28 @@ def _write_network(session: Session, edited: FaceEncoder, folder: Path) -> Path:
 
 
 def _check_served(
-    session: Session, parent: Manifest, original: ImageEncoder, served: ImageEncoder, delta: WeightDelta, dtype: Dtype
+    session: Session,
+    parent: Manifest,
+    original: ImageEncoder,
+    place: Path,
+    source: Checkpoint | None,
+    delta: WeightDelta,
+    dtype: Dtype,
 ) -> dict[str, Json]:
-    """Compare the served encoder with the one in memory, and verify it again where the photos are at hand."""
+    """Compare the written encoder with the one that was meant, and verify it where the photos are at hand."""
     # Gates are written as they are.
     weights, touched = 1.0, 1.0
-    if isinstance(original, Encoder):
-        weights, touched = kept_in_weights(original.model.state_dict(), delta.tensors, dtype)
+    if source is not None:
+        weights, touched = kept_in_weights({name: source[name] for name in delta.tensors}, delta.tensors, dtype)
     found: dict[str, Json] = {"dtype": dtype, "edit_kept_in_weights": weights, "edited_weights_that_change": touched}
-    if session.config.data.targets is None or session.config.data.retain is None:
+    if not _at_hand(session):
         session.talk.note(
             "photos not at hand: the edit is checked in the weights alone; --targets and --retain verify it again"
         )
         _refuse_vanished(weights, session.config.export.min_edit_kept, dtype)
         return found | {"verified_again": None}
+    params = EncoderParams(source=str(place), tap=session.config.encoder.tap, dtype=dtype)
+    served = load_encoder(params, landmarks_in(session.config.data), session.config.run.device)
     # An ONNX network is written in the precision that it has, and read back as it was written.
     kept = 1.0
     if isinstance(original, Encoder):

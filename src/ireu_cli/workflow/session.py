@@ -5,13 +5,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ireu_cli import __version__
 from ireu_cli.config import Resolved, inherit
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.faces.align import cropped_landmarks
 from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, digest_of
+from ireu_cli.models.clip import Encoder, outline_encoder
 from ireu_cli.models.encoders import ImageEncoder, load_encoder
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.params import ARCFACE_LANDMARKS, Config, DataParams
@@ -21,6 +22,8 @@ from ireu_cli.store.artifacts import foreign_files, manifest_path, read_manifest
 from ireu_cli.store.files import recover_folder
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.values import Json, Photo
+
+Kind = TypeVar("Kind", bound=ImageEncoder)
 
 # Where inputs lie, and how a run behaves: known to this machine, no part of the record.
 _PATHS = (
@@ -96,6 +99,19 @@ class Session:
         params = self.config.encoder if dtype is None else self.config.encoder.model_copy(update={"dtype": dtype})
         with self.timed("load_encoder"):
             encoder = load_encoder(params, landmarks_in(self.config.data), self.config.run.device)
+        return self._checked(encoder)
+
+    def outline(self) -> Encoder:
+        """The encoder without its weights, which stay in their file, and refuse one that is not the parent's.
+
+        Raises:
+            ModelError: it cannot be read, or its fingerprint differs from the parent's; both are named.
+        """
+        with self.timed("load_encoder"):
+            encoder = outline_encoder(self.config.encoder)
+        return self._checked(encoder)
+
+    def _checked(self, encoder: Kind) -> Kind:
         if self.parent and encoder.fingerprint != self.parent.encoder.fingerprint:
             raise ModelError(
                 f"The encoder has fingerprint {encoder.fingerprint}, "

@@ -1,6 +1,7 @@
 """`ireu unlearn`: a mask to a delta."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
@@ -9,7 +10,8 @@ from ireu_cli.errors import InterruptedRunError
 from ireu_cli.models.encoders import ImageEncoder, need_transformer, reach_in
 from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.onnx_gates import GATE_TENSORS
-from ireu_cli.models.reach import select_weights
+from ireu_cli.models.reach import Reach, select_weights
+from ireu_cli.models.systems import Coverage
 from ireu_cli.steps.block import STEPS as BLOCK_STEPS
 from ireu_cli.steps.block import block_for, unlearn_block
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, planned_steps, unlearn
@@ -55,17 +57,9 @@ def run_unlearn(
     encoder = session.encoder(dtype="float32")
     earlier = None if onto is None else read_earlier(session, encoder, onto)
     is_gated = session.config.unlearn.method == "gated"
-    groups = groups_for(session.config.encoder, encoder)
-    wanted = wanted_taps(session.config.unlearn.systems, groups)
-    tokens = not {session.config.encoder.tap, *wanted} <= DIRECT
-    names = _names(session, encoder, tokens=tokens)
-    reach = reach_in(encoder, names, class_token_only=is_gated and not tokens)
-    talk.note(reach.sentence())
-    systems = session.config.unlearn.systems
-    refuse_missed(systems, wanted, reach.taps)
-    covered = coverage_in(groups, reach.taps, systems)
-    for sentence in sentences(covered):
-        talk.note(f"  {sentence}")
+    plan = _plan(session, encoder)
+    for sentence in (plan.reach.sentence(), *sentences(plan.covered)):
+        talk.note(sentence)
     if unused := _unused(resolved):
         talk.note(f"The method {resolved.config.unlearn.method} takes no notice of {', '.join(unused)}")
     lens = Lens(session, encoder, photo_reader(session.config))
@@ -84,21 +78,45 @@ def run_unlearn(
         if is_gated:
             name = case or draft.identity[:12]
             requests = requests_with(earlier, name, theirs)
-            delta, summary = _gate(session, lens, cast, mask, name, earlier.ledger if earlier else None, tokens=tokens)
+            delta, summary = _gate(
+                session, lens, cast, mask, name, earlier.ledger if earlier else None, tokens=plan.tokens
+            )
             summary["requests"] = requests
         elif session.config.unlearn.method == "block":
             delta, summary = _train_block(session, lens, draft.identity, cast, mask)
         else:
-            delta, summary = _train(session, lens, draft.identity, names, *_sets(session, lens, cast, mask), mask)
+            delta, summary = _train(session, lens, draft.identity, plan.names, *_sets(session, lens, cast, mask), mask)
         write_delta(out, delta)
         metrics = {
-            "reach": {"taps": reach.taps, "missed": reach.missed},
-            "coverage": recorded(covered),
+            "reach": {"taps": plan.reach.taps, "missed": plan.reach.missed},
+            "coverage": recorded(plan.covered),
             **summary,
         }
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
         manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
     return StepResult(out, manifest, reused=False)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The weights that may change, what that reaches, and whether every token has to change."""
+
+    names: list[str]
+    reach: Reach
+    covered: list[Coverage]
+    tokens: bool
+
+
+def _plan(session: Session, encoder: ImageEncoder) -> _Plan:
+    """Choose the weights to change, and refuse what does not reach the systems that the user names."""
+    config = session.config
+    groups, systems = groups_for(config.encoder, encoder), config.unlearn.systems
+    wanted = wanted_taps(systems, groups)
+    tokens = not {config.encoder.tap, *wanted} <= DIRECT
+    names = _names(session, encoder, tokens=tokens)
+    reach = reach_in(encoder, names, class_token_only=config.unlearn.method == "gated" and not tokens)
+    refuse_missed(systems, wanted, reach.taps)
+    return _Plan(names, reach, coverage_in(groups, reach.taps, systems), tokens)
 
 
 def _gate(

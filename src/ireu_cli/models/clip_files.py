@@ -1,0 +1,192 @@
+"""CLIP vision transformers out of their files: weights, sizes and preprocessing, for transformers 4.57 and 5."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import ModelError
+from ireu_cli.models.checkpoint import PATCHES, Checkpoint, open_checkpoint
+from ireu_cli.models.portrait import find_bundle
+from ireu_cli.params import EncoderParams
+
+# hidden size -> (heads, activation, published name); ecosystem sizes that tensors alone do not settle.
+_KNOWN = {1280: (16, "gelu", "ViT-H/14"), 1664: (16, "gelu", "ViT-bigG/14"), 1024: (16, "quick_gelu", "ViT-L/14")}
+
+
+def encoder_place(source: str) -> str:
+    """Where the encoder itself lies: inside its bundle, or at the source."""
+    bundle = find_bundle(source)
+    return source if bundle is None else str(bundle.encoder_folder)
+
+
+def checkpoint_of(params: EncoderParams) -> Checkpoint:
+    """Where the weights of an encoder lie; those of a hub model in the hub's own cache.
+
+    Raises:
+        ModelError: nowhere.
+    """
+    place = Path(encoder_place(params.source))
+    if not place.exists():
+        from transformers.utils import cached_file
+
+        found = cached_file(params.source, "config.json", revision=params.revision)
+        place = Path(str(found)).parent
+    return open_checkpoint(place)
+
+
+def config_of(checkpoint: Checkpoint) -> Any:
+    """The `CLIPVisionConfig` that lies beside a checkpoint, or that its tensors tell.
+
+    Raises:
+        ModelError: neither.
+    """
+    from transformers import CLIPVisionConfig
+
+    try:
+        if checkpoint.config.exists():
+            # Also out of the config of a whole CLIP model.
+            return CLIPVisionConfig.from_pretrained(str(checkpoint.config.parent), local_files_only=True)
+        return CLIPVisionConfig(**sizes_in(checkpoint))
+    except (KeyError, ValueError, TypeError, OSError):
+        raise ModelError(
+            f"The sizes of the encoder {checkpoint.source} cannot be told from its tensors",
+            "Put its config.json beside it",
+        ) from None
+
+
+def outline_of(checkpoint: Checkpoint) -> Any:
+    """The model without its weights, all of which the checkpoint has.
+
+    Raises:
+        ModelError: it has not.
+    """
+    from transformers import CLIPVisionModelWithProjection
+
+    with torch.device("meta"):
+        model = CLIPVisionModelWithProjection(config_of(checkpoint))
+    if missing := sorted(name for name in model.state_dict() if name not in checkpoint):
+        raise ModelError(
+            f"The encoder {checkpoint.source} lacks {len(missing)} weights, first {missing[0]}",
+            "Name a complete encoder",
+        )
+    return model
+
+
+def from_checkpoint(source: Path) -> tuple[Any, Any]:
+    """Model and processor out of a file; weights in single precision stay mapped.
+
+    Raises:
+        ModelError: it cannot be read, or lacks weights.
+    """
+    checkpoint = open_checkpoint(source)
+    model = outline_of(checkpoint)
+    config, names = model.config, sorted(model.state_dict())
+    try:
+        model.load_state_dict({name: checkpoint[name].to(torch.float32) for name in names}, assign=True)
+    except RuntimeError:
+        raise ModelError(
+            f"The tensors of {source} do not have the shapes of its config.json", "Put the right config.json beside it"
+        ) from None
+    # The one buffer, which no file holds.
+    embeddings = model.vision_model.embeddings
+    embeddings.position_ids = torch.arange(embeddings.num_positions).expand((1, -1))
+    return model, processor_of(str(checkpoint.config.parent), None, config.image_size, local=True)
+
+
+def from_pretrained(source: str, revision: str | None, *, local: bool) -> tuple[Any, Any]:
+    """Model and processor out of a folder or from the hub, as transformers loads them.
+
+    Raises:
+        ModelError: they cannot be loaded, or weights are missing.
+    """
+    from transformers import CLIPVisionModelWithProjection
+
+    with quiet_transformers():
+        try:
+            model, info = CLIPVisionModelWithProjection.from_pretrained(
+                source, revision=revision, output_loading_info=True, local_files_only=local
+            )
+        except Exception as error:  # noqa: BLE001 - the hub, the parser and the reader each raise their own kinds
+            kind = "folder" if local else "local file or folder, nor a model the hub gives out"
+            raise ModelError(
+                f"The encoder {source} is not a usable {kind} ({type(error).__name__})",
+                "Name a folder with config.json and model.safetensors of a CLIPVisionModelWithProjection",
+            ) from None
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"The encoder {source} lacks {len(missing)} weights, first {missing[0]}",
+            "Name a complete CLIPVisionModelWithProjection; a bare CLIPVisionModel of transformers 5 has other names",
+        )
+    return model, processor_of(source, revision, model.config.image_size, local=local)
+
+
+def processor_of(source: str, revision: str | None, side: int, *, local: bool) -> Any:
+    """What prepares pixels: the encoder's own settings, or those that diffusers takes where there are none.
+
+    Raises:
+        ModelError: the settings cannot be read.
+    """
+    kind = _processor_class()
+    if local and not (Path(source) / "preprocessor_config.json").exists():
+        # What diffusers' `load_ip_adapter` does when a repository has none.
+        return kind(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+    with quiet_transformers():
+        try:
+            return kind.from_pretrained(source, revision=revision, local_files_only=local)
+        except (OSError, ValueError, TypeError) as error:
+            raise ModelError(
+                f"The preprocessor_config.json of {source} cannot be read ({type(error).__name__})",
+                "Repair or remove it",
+            ) from None
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars and advice off the user's terminal, and restore its settings."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def sizes_in(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The settings of a `CLIPVisionConfig` that tensors tell, and the heads and the activation of published encoders.
+
+    Raises:
+        KeyError: tensors are missing, or no published encoder is so wide.
+    """
+    hidden, _, patch, _ = state[PATCHES].shape
+    tokens = state["vision_model.embeddings.position_embedding.weight"].shape[0]
+    blocks = {int(match[1]) for name in state if (match := re.match(r"vision_model\.encoder\.layers\.(\d+)\.", name))}
+    heads, activation, _ = _KNOWN[hidden]
+    return {
+        "hidden_size": hidden,
+        "patch_size": patch,
+        "image_size": round((tokens - 1) ** 0.5) * patch,
+        "num_hidden_layers": max(blocks) + 1,
+        "intermediate_size": state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
+        "projection_dim": state["visual_projection.weight"].shape[0],
+        "num_attention_heads": heads,
+        "hidden_act": activation,
+    }
+
+
+def _processor_class() -> Any:
+    """The Pillow processor under either name: its results do not depend on torchvision being installed."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import transformers
+
+    return getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
