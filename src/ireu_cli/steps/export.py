@@ -1,5 +1,7 @@
 """What is left of an edit after rounding to the dtype it is served in."""
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -18,25 +20,34 @@ def kept_share(full: Tensor, rounded: Tensor) -> float:
         near 0 when rounding noise drowns it. Rounding is right on average, so a plain projection would hide that noise.
     """
     a, b = full.double().flatten(), rounded.double().flatten()
-    size = float(a.norm())
-    largest = max(size, float(b.norm()))
-    return float(a @ b) / (size * largest) if size > 0 else 0.0
+    return _share(float(a @ b), float(a @ a), float(b @ b))
 
 
-def kept_in_weights(original: dict[str, Tensor], delta: dict[str, Tensor], dtype: str) -> tuple[float, float]:
+def kept_in_weights(
+    original: Mapping[str, Callable[[], Tensor]], delta: Mapping[str, Tensor], dtype: str
+) -> tuple[float, float]:
     """Return (`kept_share` over all edited weights, share of edited weights whose rounded value changes at all).
 
     Args:
-        original: float32 weights.
+        original: of each edited weight, what reads it; one is held at a time.
         delta: float32 changes.
         dtype: the served dtype.
     """
     served = DTYPES[dtype]
-    full, rounded = [], []
-    for name in sorted(delta):
-        base = original[name].float().cpu()
-        full.append(delta[name].flatten())
-        rounded.append(((base + delta[name]).to(served).float() - base.to(served).float()).flatten())
-    whole, left = torch.cat(full), torch.cat(rounded)
-    touched = whole != 0
-    return kept_share(whole, left), float((left[touched] != 0).float().mean()) if bool(touched.any()) else 0.0
+    sums, touched, changed = torch.zeros(3, dtype=torch.float64), 0, 0
+    for name, read in sorted(original.items()):
+        base, whole = read().float().cpu(), delta[name]
+        left = (base + whole).to(served).float() - base.to(served).float()
+        sums += torch.stack([(one * other).sum(dtype=torch.float64) for one, other in _pairs(whole, left)])
+        touched += int((whole != 0).sum())
+        changed += int(((whole != 0) & (left != 0)).sum())
+    return _share(*sums.tolist()), changed / max(touched, 1)
+
+
+def _pairs(full: Tensor, rounded: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+    return (full, rounded), (full, full), (rounded, rounded)
+
+
+def _share(product: float, full: float, rounded: float) -> float:
+    """`kept_share` from ⟨full, rounded⟩, ‖full‖² and ‖rounded‖²."""
+    return product / (full**0.5 * max(full, rounded) ** 0.5) if full > 0 else 0.0

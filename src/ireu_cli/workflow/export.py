@@ -1,6 +1,7 @@
 """`ireu export`: a delta to a drop-in encoder, checked in the dtype it is served in before it takes its place."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ireu_cli import __version__
@@ -183,7 +184,8 @@ def _check_served(
     # Gates are written as they are.
     weights, touched = 1.0, 1.0
     if source is not None:
-        weights, touched = kept_in_weights({name: source[name] for name in delta.tensors}, delta.tensors, dtype)
+        own = {name: partial(source.__getitem__, name) for name in delta.tensors}
+        weights, touched = kept_in_weights(own, delta.tensors, dtype)
     found: dict[str, Json] = {"dtype": dtype, "edit_kept_in_weights": weights, "edited_weights_that_change": touched}
     if not _at_hand(session):
         session.talk.note(
