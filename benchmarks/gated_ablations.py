@@ -91,6 +91,7 @@ def main() -> None:
     """Encode once, then a row a setting."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--only", default="", help="print the rows whose name has these words, and no others")
     chosen = parser.parse_args()
     world = _world(Path(os.environ["IREU_DATA"]))
     masks = {s.top: _mask(world, s.top) for s in SETTINGS}
@@ -102,7 +103,7 @@ def main() -> None:
     enough = [person for person, count in enumerate(counts.tolist()) if count >= MOST_GIVEN + SHOWN]
     people = random.Random(0).sample(enough, chosen.draws)
     print(_line("original", [_portraits(world, person, None) for person in people], heads), flush=True)
-    for setting in SETTINGS:
+    for setting in (setting for setting in SETTINGS if chosen.only in setting.name):
         statistics, rows = _statistics(world, setting.retained)
         told = [_draw(world, setting, statistics, rows, masks[setting.top], person) for person in people]
         print(_line(setting.name, told, heads), flush=True)

@@ -30,8 +30,10 @@ from ireu_cli.steps.gated import (
     rate_of,
     with_thresholds,
 )
+from ireu_cli.steps.gates import EmbeddingStatistics, summarise_embeddings
 from ireu_cli.steps.slots import leave
-from ireu_cli.values import Ledger
+from ireu_cli.values import FeatureMask, Ledger
+from ireu_cli.workflow.detectors import check_statistics
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -422,6 +424,18 @@ class TestChange:
         assert float(change.mean()) == pytest.approx(0, abs=1e-12)
         nothing = change_of(wanted, readout, features.double().mean(0), mask, 1.0)
         assert float(nothing.norm()) < 1e-3
+
+
+def test_few_retained_people_are_refused() -> None:
+    def statistics_of(count: int) -> EmbeddingStatistics:
+        return summarise_embeddings([normal(10, 8, seed=i) for i in range(count)], [], torch.zeros(2, 8))
+
+    mask = FeatureMask(torch.ones(8, dtype=torch.bool), torch.ones(8))
+    check_statistics(statistics_of(5), mask, "embedding")
+    with pytest.raises(CapacityError, match="which takes 5 people to retain"):
+        check_statistics(statistics_of(4), mask, "embedding")
+    with pytest.raises(CapacityError, match="10 photos of other people say too little"):
+        check_statistics(statistics_of(1), mask, "embedding")
 
 
 def test_given_photos_count_what_is_found(statistics: SiteStatistics) -> None:
