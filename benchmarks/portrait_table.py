@@ -9,8 +9,7 @@ second run goes on where the first stopped. Needs IREU_DATA, a folder with `face
 Found: share of the targets' photos that a detector of the delta finds, for methods that have detectors. Refused: by a
 face-match gate in front of the generator, which is what `verify` sets beside the edit.
 ID^o: similarity of a picture and the photo it was drawn from. ID^g: of the pictures drawn before and after.
-Delta ID: ID^g of others less that of the targets; of reachable: as a share of what it is where targets' pictures
-become as unlike the earlier ones as pictures of different people are, and nobody else's change. Matches: share of
+Delta ID: ID^g of others less that of the targets; `reachable.py` says what it could be at most. Matches: share of
 pictures nearer to their photo than a hundredth of other people's photos are. KID: between the retained people's
 pictures and their photos, on MobileNetV2's ImageNet features (IREU_DATA/models), after less before.
 """
@@ -54,8 +53,7 @@ KID_SUBSET = 50
 PLAIN = ("pictures.seeds=1", "pictures.edits_per_photo=0", "attacks.suite=none")
 ROWS = ("ID^o target seen", "ID^o target unseen", "matches seen", "matches unseen", "found seen", "found unseen",
         "matches unseen, found", "matches unseen, missed", "refused unseen", "others refused", "ID^g target seen",
-        "ID^g target unseen", "ID^o other", "ID^g other", "delta ID seen", "delta ID unseen",
-        "delta ID unseen, of reachable", "PSNR retained",
+        "ID^g target unseen", "ID^o other", "ID^g other", "delta ID seen", "delta ID unseen", "PSNR retained",
         "SSIM retained", "KID retained, after less before", "face found, target", "face found, retained")  # fmt: skip
 
 
@@ -181,7 +179,7 @@ def _table(
         f"| figure | {' | '.join(heads)} |",
         "|---|" + "---|" * len(heads),
     ]
-    for row in (*ROWS, "ID^o impostor", "ID^g impostor"):
+    for row in (*ROWS, "ID^o impostor"):
         cells = [_cell([figures[row] for figures in columns.get(head, ()) if row in figures], row) for head in heads]
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -194,8 +192,7 @@ def _figures(
     before, after = (_look(draws, count, draw, report, name, judge, state) for state in ("original", "edited"))
     kept = (before.vectors * after.vectors).sum(1)
     threshold, impostor = _impostors(before)
-    strangers = _strangers(before)
-    first: dict[str, float] = {"ID^o impostor": impostor, "ID^g impostor": strangers}
+    first: dict[str, float] = {"ID^o impostor": impostor}
     second: dict[str, float] = {}
     for look, figures in ((before, first), (after, second)):
         own = (look.vectors * look.own).sum(1)
@@ -211,7 +208,6 @@ def _figures(
     for words in ("seen", "unseen"):
         second[f"ID^g target {words}"] = _mean(kept[_rows(after, f"target-{words}")])
         second[f"delta ID {words}"] = second["ID^g other"] - second[f"ID^g target {words}"]
-    second["delta ID unseen, of reachable"] = second["delta ID unseen"] / (1 - strangers)
     told = json.loads((report / "report.json").read_text())["figures"]
     for figure in ("psnr", "ssim"):
         second[f"{figure.upper()} retained"] = next(
@@ -251,13 +247,6 @@ def _impostors(before: Look) -> tuple[float, float]:
     if not len(others):
         return float("nan"), float("nan")
     return float(others.quantile(1 - FALSE_MATCHES)), float(others.mean())
-
-
-def _strangers(before: Look) -> float:
-    """Mean similarity of pictures of different people."""
-    people = [(role.startswith("target"), photo.parent) for role, photo in zip(before.role, before.photos, strict=True)]
-    apart = torch.tensor([[one != other for other in people] for one in people])
-    return _mean((before.vectors @ before.vectors.T)[apart])
 
 
 def _explained(draws: Draws, count: int, draw: int, report: Path, after: Look, threshold: float) -> dict[str, float]:
