@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ireu_cli.faces.align import template_points
 from ireu_cli.faces.disguise import disguise
-from ireu_cli.maths.detector import FOLDS, PeopleInFolds, sum_people
+from ireu_cli.maths.detector import FOLDS, Deal, PeopleInFolds, sum_people
 from ireu_cli.models.clip import Encoder, load_encoder
 from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.params import EncoderParams, GatedParams
@@ -102,7 +102,7 @@ class Strangers:
 
     def __init__(self, photos: Tensor, who: Tensor, views: Sequence[Tensor] = ()) -> None:
         counts = torch.unique_consecutive(who, return_counts=True)[1].tolist()
-        self.people: PeopleInFolds = sum_people(torch.split(photos, counts), views)
+        self.people: PeopleInFolds = sum_people(torch.split(photos, counts), views, Deal(tuple(counts)))
         self.rows = rows_by_fold(photos, who)
 
     def find(self, given: Sequence[Tensor], rates: Sequence[float]) -> list[list[Found]]:

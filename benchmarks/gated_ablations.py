@@ -133,7 +133,9 @@ def _statistics(world: World, most: int | None) -> tuple[SiteStatistics, Rows]:
     inputs, states = world.rest.inputs[:most], world.rest.states[:most]
     split = torch.unique_consecutive(world.rest.who[:most], return_counts=True)[1].tolist()
     people = zip(torch.split(inputs, split), torch.split(states, split), strict=True)
-    return summarise(world.sums, people, [], world.nulls, world.readout), rows_by_fold(inputs, world.rest.who[:most])
+    return summarise(world.sums, people, [], world.nulls, world.readout, split), rows_by_fold(
+        inputs, world.rest.who[:most]
+    )
 
 
 def _mask(world: World, top: float) -> Tensor:

@@ -60,7 +60,7 @@ def main() -> None:
     inputs, states = see(rest, sums)
     nulls, _ = see([torch.zeros(160, 160, 3, dtype=torch.uint8).numpy()] * 2, None)
     people = zip(torch.split(inputs, 4), torch.split(states, 4), strict=True)
-    statistics = summarise(sums, people, [], nulls, readout)
+    statistics = summarise(sums, people, [], nulls, readout, [len(part) for part in torch.split(inputs, 4)])
     set_on = rows_by_fold(inputs, torch.arange(len(inputs)) // 4)
     weights = site.weights(model)
     empty = open_ledger(statistics, site, weights, params.people)

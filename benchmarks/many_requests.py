@@ -105,7 +105,7 @@ def main() -> None:
     people = zip(torch.split(rest.inputs, split), torch.split(rest.states, split), strict=True)
     with watching(encoder.model, site) as seen, torch.inference_mode():
         encoder.model.vision_model(encoder.null_pixels())
-    statistics = summarise(sums, people, [], seen[0][:, 0], readout)
+    statistics = summarise(sums, people, [], seen[0][:, 0], readout, split)
     params = GatedParams(people=chosen.people, false_alarms=chosen.false_alarms)
     weights = site.weights(encoder.model)
     empty = open_ledger(statistics, site, weights, chosen.people)

@@ -20,7 +20,9 @@ _PAIRS = 50
 _SPREAD = 0.1
 """Of the shrunk spread, at least: photos that are too few to fill all directions do not spread in some of them."""
 FOLDS = 5
-"""Groups of people, each of which scores are tried on that owe nothing to them."""
+"""Groups of people, each of which scores are tried on that owe them nothing but the spread of changed copies."""
+_FEW, _SHARE = 20, 20
+"""Of one person so many photos count, or a twentieth of all photos where that is more."""
 _TAIL = 100
 """Scores at the upper end that an exponential tail is fitted to, at most a tenth of all."""
 
@@ -36,6 +38,8 @@ class PeopleSums:
     within: Tensor = field(default_factory=lambda: torch.zeros(()))
     views: int = 0
     between_views: Tensor = field(default_factory=lambda: torch.zeros(()))
+    by_person: bool | None = None
+    """Whether people tell the spread; None: where there are photos enough of the same people."""
 
     def add_person(self, features: Tensor) -> None:
         """Add all photos of one person: float (n, d). A single photo counts for the mean alone."""
@@ -70,8 +74,8 @@ class PeopleSums:
 
     @property
     def labelled(self) -> bool:
-        """Whether there are photos enough of the same people to speak of a spread within people."""
-        return self.pairs >= _PAIRS
+        """Whether the spread is that within people."""
+        return self.pairs >= _PAIRS if self.by_person is None else self.by_person
 
     def spread(self) -> Tensor:
         """W, the covariance within people: float64 (d, d).
@@ -92,8 +96,28 @@ class PeopleSums:
 
 
 @dataclass(frozen=True)
+class Deal:
+    """How people go into folds: `sizes` are the photos of each person, in order.
+
+    People are dealt out in turn. Where every photo is its own person, whose it is is not known: neighbours may show
+    the same person, and go into one fold.
+    """
+
+    sizes: tuple[int, ...]
+
+    @property
+    def most(self) -> int:
+        """Photos of one person that count, so that no single person says what strangers are like."""
+        return max(_FEW, sum(self.sizes) // _SHARE)
+
+    def fold(self, number: int) -> int:
+        """The fold of a person."""
+        return number * FOLDS // len(self.sizes) if max(self.sizes) == 1 else number % FOLDS
+
+
+@dataclass(frozen=True)
 class PeopleInFolds:
-    """Sums over all people, and over all but those of each fold; people are dealt out to the folds in turn.
+    """Sums over all people, and over all but those of each fold.
 
     A score's direction avoids what the photos that it comes from spread by, so that strangers score higher than they
     do. What strangers do is seen on each fold's photos with the direction that comes from all other people.
@@ -103,20 +127,26 @@ class PeopleInFolds:
     others: tuple[PeopleSums, ...]
 
 
-def sum_people(people: Iterable[Tensor], views: Iterable[Tensor]) -> PeopleInFolds:
+def sum_people(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) -> PeopleInFolds:
     """Go through people once, one at a time.
 
     Args:
         people: of each person, float (n, d).
         views: of some photos, the photo and its changed copies, float (v, d); they count in every fold.
+        deal: how people go into folds.
     """
     every, folds = PeopleSums(), [PeopleSums() for _ in range(FOLDS)]
     for number, person in enumerate(people):
-        every.add_person(person)
-        folds[number % FOLDS].add_person(person)
+        every.add_person(person[: deal.most])
+        folds[deal.fold(number)].add_person(person[: deal.most])
     for copies in views:
         every.add_views(copies)
-    return PeopleInFolds(every, tuple(every.without(fold) for fold in folds))
+    others = [every.without(fold) for fold in folds]
+    # One kind of spread for all: scores of one kind say nothing of thresholds for the other.
+    by_person = all(part.labelled for part in others)
+    return PeopleInFolds(
+        replace(every, by_person=by_person), tuple(replace(part, by_person=by_person) for part in others)
+    )
 
 
 def direction(person: Tensor, mean: Tensor, spread: Tensor, factor: Tensor, silent: Tensor) -> Tensor:

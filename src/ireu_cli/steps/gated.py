@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, CapacityError
-from ireu_cli.maths.detector import FOLDS, PeopleInFolds, PeopleSums, Threshold, direction, threshold_at
+from ireu_cli.maths.detector import Deal as Deal
+from ireu_cli.maths.detector import PeopleInFolds, PeopleSums, Threshold, direction, threshold_at
 from ireu_cli.maths.room import folded, make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.maths.token_gate import TokenSums, contrast, gated
@@ -24,8 +25,6 @@ from ireu_cli.values import Ledger, WeightDelta
 _PASSES = 8
 """Of the fixed-point iteration that makes up for the layer norm after the site; it gains a digit a pass."""
 
-PEOPLE_FOLDS = FOLDS
-"""Person number n of the retained is in the fold n modulo this."""
 Rows = Callable[[int], Iterable[Tensor]]
 """Goes through what detectors see of the retained photos of a fold, in pieces (n, d)."""
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
-from ireu_cli.maths.detector import PeopleInFolds, sum_people
+from ireu_cli.maths.detector import Deal, PeopleInFolds, sum_people
 from ireu_cli.models.onnx_gates import Gates
 from ireu_cli.steps.gated import Found, Rows, directions, with_thresholds
 from ireu_cli.steps.slots import add_all, add_entries, by_slot
@@ -31,15 +31,18 @@ class EmbeddingStatistics:
         return self.people.every.mean()
 
 
-def summarise_embeddings(people: Iterable[Tensor], views: Iterable[Tensor], nulls: Tensor) -> EmbeddingStatistics:
+def summarise_embeddings(
+    people: Iterable[Tensor], views: Iterable[Tensor], nulls: Tensor, sizes: Sequence[int]
+) -> EmbeddingStatistics:
     """Put together what requests need, one person at a time.
 
     Args:
         people: of each person, embeddings at length one, float (n, d).
         views: of some photos, those of the photo and its changed copies, (v, d).
         nulls: (k, d), those of the null images.
+        sizes: photos of each person.
     """
-    return EmbeddingStatistics(sum_people(people, views), nulls)
+    return EmbeddingStatistics(sum_people(people, views, Deal(tuple(sizes))), nulls)
 
 
 def find_embedded(

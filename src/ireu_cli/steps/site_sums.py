@@ -1,13 +1,13 @@
 """Sums over retained photos at an edit site, taken batch by batch, so that memory does not grow with their number."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ireu_cli.maths.detector import sum_people
+from ireu_cli.maths.detector import Deal, sum_people
 from ireu_cli.maths.room import activation_gram
 from ireu_cli.maths.token_gate import TokenSums
 from ireu_cli.models.mlp_site import MlpSite
@@ -64,6 +64,7 @@ def summarise(
     views: Iterable[Tensor],
     nulls: Tensor,
     readout: Readout,
+    sizes: Sequence[int],
 ) -> SiteStatistics:
     """Put together what requests need.
 
@@ -73,6 +74,7 @@ def summarise(
         views: of some photos, what enters the site for the photo and its changed copies, float32 (v, d) each.
         nulls: (2, d), what enters the site at the class token of the null images.
         readout: from the last state to the tap.
+        sizes: photos of each person.
     """
     total = torch.zeros((), dtype=torch.float64)
 
@@ -82,6 +84,6 @@ def summarise(
             total = total + readout.read(states).double().sum(0)
             yield inputs
 
-    found = sum_people(entering(), views)
-    average = total / max(found.every.photos, 1)
+    found = sum_people(entering(), views, Deal(tuple(sizes)))
+    average = total / max(sum(sizes), 1)
     return SiteStatistics(found, sums.class_token, sums.others, sums.gram, average, nulls)

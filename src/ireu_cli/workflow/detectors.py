@@ -8,7 +8,7 @@ from torch import Tensor
 from ireu_cli.errors import CapacityError
 from ireu_cli.faces.folder import People
 from ireu_cli.params import GatedParams
-from ireu_cli.steps.gated import PEOPLE_FOLDS, Found, SiteStatistics
+from ireu_cli.steps.gated import Deal, Found, SiteStatistics
 from ireu_cli.steps.gates import EmbeddingStatistics
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
 from ireu_cli.workflow.photos import refuse_other_mask
@@ -47,8 +47,15 @@ def check_statistics(statistics: Statistics, mask: FeatureMask, tap: str) -> Non
 
 
 def keys_in_fold(people: People, fold: int) -> list[str]:
-    """The photos of the people of a fold, as statistics deal people out."""
-    return [photo.sha256 for person in people.photos[fold::PEOPLE_FOLDS] for photo in person]
+    """The photos of the people of a fold that count, as statistics deal people out."""
+    deal = Deal(tuple(sizes_of(people)))
+    mine = (person for number, person in enumerate(people.photos) if deal.fold(number) == fold)
+    return [photo.sha256 for person in mine for photo in person[: deal.most]]
+
+
+def sizes_of(people: People) -> list[int]:
+    """How many photos there are of each person."""
+    return [len(person) for person in people.photos]
 
 
 def summary_of(

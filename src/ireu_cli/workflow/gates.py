@@ -19,7 +19,7 @@ from ireu_cli.steps.gates import (
     summarise_embeddings,
 )
 from ireu_cli.values import FeatureMask, GateLedger, Json, Photo, WeightDelta
-from ireu_cli.workflow.detectors import changeable, check_statistics, keys_in_fold, summary_of
+from ireu_cli.workflow.detectors import changeable, check_statistics, keys_in_fold, sizes_of, summary_of
 from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.views import retained_views, views_of
@@ -61,6 +61,7 @@ def unlearn_gates(
         (_unit(lens, [photo.sha256 for photo in person]) for person in used.photos),
         (_unit(lens, copies) for copies in views),
         normalize(lens.null_features(), dim=1),
+        sizes_of(used),
     )
     check_statistics(statistics, mask, lens.tap)
     may_change = changeable(mask, params)

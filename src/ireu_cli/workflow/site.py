@@ -16,7 +16,7 @@ from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.steps.gated import Readout, SiteStatistics
 from ireu_cli.steps.site_sums import SiteSums, summarise
 from ireu_cli.store.features import FeatureCache, read_tensors, write_tensors
-from ireu_cli.workflow.detectors import keys_in_fold
+from ireu_cli.workflow.detectors import keys_in_fold, sizes_of
 from ireu_cli.workflow.photos import Lens
 from ireu_cli.workflow.session import Session
 
@@ -78,7 +78,7 @@ class SiteLens:
         bad = self.encode([item for photo in views for item in photo], "--retain", "copies of retained photos")
         whole = (photo for photo in views if not any(item.key in bad for item in photo))
         seen = (self.rows([item.key for item in photo])[0] for photo in whole)
-        return summarise(sums, rows, seen, self._nulls(), readout), usable
+        return summarise(sums, rows, seen, self._nulls(), readout, sizes_of(usable)), usable
 
     def _nulls(self) -> Tensor:
         """What enters the site at the class token of the null images: (2, d)."""
