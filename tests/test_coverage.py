@@ -118,8 +118,17 @@ class TestCommands:
         card = (located / "out" / "README.md").read_text()
         assert "| IP-Adapter plus and plus-face, SD1.5 and SDXL | covered |" in card
         assert "license: apache-2.0" in card
+        assert "**fail**" in card or ": pass." in card or "**inconclusive**" in card
         assert (located / "out" / "LICENSE").read_text() == "terms"
         assert any("half covered" in line for line in told["record"]["systems_missed"])
+
+    def test_the_original_is_never_replaced(self, located: Path) -> None:
+        assert self.unlearn(located, "--method", "ireu", "--steps", "2")[0] == 0
+        for name in ("README.md", "LICENSE"):
+            (located / "encoder" / name).unlink(missing_ok=True)
+        done = run_ireu("export", "--delta", "delta.safetensors", "-o", "encoder", "--force", cwd=located)
+        assert (done.code, "encoder holds the original encoder" in done.err) == (3, True)
+        assert (located / "encoder" / "model.safetensors").exists()
 
     def test_unknown_groups_are_named(self, located: Path) -> None:
         code, words = self.unlearn(located, "--method", "ireu", "--steps", "2", "--set", "encoder.groups=Q")

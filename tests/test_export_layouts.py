@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
@@ -16,9 +16,10 @@ from ireu_cli.models.checkpoint import open_checkpoint
 from ireu_cli.models.clip import load_encoder, with_delta
 from ireu_cli.models.tensor_file import open_file
 from ireu_cli.params import Dtype, EncoderParams
+from ireu_cli.steps.export import kept_in_weights
 from ireu_cli.store.weights import write_tensors_one_by_one
 from ireu_cli.values import WeightDelta
-from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_edit
+from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_edit, written_dtype
 from tests.tiny_layouts import KINDS, LAYOUTS, write_layout
 
 EDITED = "vision_model.encoder.layers.1.mlp.fc2.weight"
@@ -40,7 +41,7 @@ def export(source: Path, out: Path, wanted: str = "auto", dtype: Any = "auto") -
 
 def tensors_in(source: Path) -> dict[str, Tensor]:
     """Every tensor of the files of a source, under the names of the files."""
-    return {name: file[name] for file in open_checkpoint(source).files for name in file}
+    return {name: file[name] for file in open_checkpoint(source).parts for name in file}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -64,7 +65,7 @@ def test_the_edit_is_there_and_everything_else_keeps_every_bit(name: str, tiny_f
 def test_a_mapped_file_is_copied_but_for_the_edit(name: str, tiny_folder: Path, tmp_path: Path) -> None:
     source = write_layout(name, tiny_folder, tmp_path / "place")
     place = export(source, tmp_path / "out")
-    first, second = (open_checkpoint(path).files[0].path.read_bytes() for path in (source, place))
+    first, second = (open_checkpoint(path).parts[0].path.read_bytes() for path in (source, place))
     different = [i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b]
     assert 0 < len(different) <= 4 * 16 * 32
     assert different[-1] - different[0] < 4 * 16 * 32
@@ -85,6 +86,42 @@ def test_the_encoder_alone_changes_its_dtype(name: str, dtype: Dtype, tiny_folde
     expected = with_delta(encoder, a_delta(), dtype)
     assert load_encoder(EncoderParams(source=str(place), dtype=dtype), "cpu").fingerprint == expected.fingerprint
     assert served_dtype("auto", open_checkpoint(place)) == dtype
+
+
+def test_shards_without_the_encoder_go_along(tiny_folder: Path, tmp_path: Path) -> None:
+    """A whole CLIP in shards, one of which holds text alone, and everything in one shard."""
+    source = write_layout("folder in shards", tiny_folder, tmp_path / "place")
+    save_file({"text_model.x.weight": torch.ones(2)}, source / "model-text.safetensors", {"format": "pt"})
+    index = source / "model.safetensors.index.json"
+    told = json.loads(index.read_text())
+    told["weight_map"]["text_model.x.weight"] = "model-text.safetensors"
+    index.write_text(json.dumps(told))
+    place = export(source, tmp_path / "out")
+    assert (place / "model-text.safetensors").read_bytes() == (source / "model-text.safetensors").read_bytes()
+    assert [*tensors_in(place)] == [*tensors_in(source)]
+    single = write_layout("folder", tiny_folder, tmp_path / "single")
+    (single / "model.safetensors").rename(single / "model-00001-of-00001.safetensors")
+    places = dict.fromkeys(load_file(tiny_folder / "model.safetensors"), "model-00001-of-00001.safetensors")
+    (single / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    assert open_checkpoint(export(single, tmp_path / "again")).layout == "clip-folder"
+
+
+def test_preprocessing_goes_along_with_a_file(tiny_folder: Path, tmp_path: Path) -> None:
+    source = write_layout("file", tiny_folder, tmp_path / "place")
+    own = {"do_center_crop": False, "size": {"height": 16, "width": 16}, "image_mean": [0.1, 0.2, 0.3]}
+    (source.parent / "preprocessor_config.json").write_text(json.dumps(own))
+    place = export(source, tmp_path / "out")
+    encoders = [load_encoder(EncoderParams(source=str(path)), "cpu") for path in (source, place)]
+    assert encoders[0].preprocessing == encoders[1].preprocessing
+
+
+def test_what_rounding_leaves_is_told_by_the_dtype_of_each_tensor() -> None:
+    """A file of mixed precision: the edited block is half, the projection is not."""
+    base, change = torch.full((64,), 1.0), torch.full((64,), 1e-5)
+    reads, delta = {"w": base.half}, {"w": change}
+    kept, changed = kept_in_weights(reads, delta, {"w": written_dtype("auto", base.half())})
+    assert (kept, changed) == (0, 0)
+    assert kept_in_weights(reads, delta, {"w": written_dtype("float32", base.half())})[1] == 1
 
 
 def test_photomaker_keeps_its_two_keys_in_their_order(tiny_folder: Path, tmp_path: Path) -> None:

@@ -120,6 +120,72 @@ class TestRefusals:
                 read(str(source / "x.pth"))
 
 
+class TestConfigs:
+    """A config.json beside the weights that is not theirs."""
+
+    @pytest.mark.parametrize(
+        "told", [{}, {"num_attention_heads": None, "_class_name": "UNet2DConditionModel"}, {"model_type": "llama"}]
+    )
+    def test_of_something_else_is_passed_over(self, told: dict[str, object], tiny_folder: Path, tmp_path: Path) -> None:
+        source = write_layout("file", tiny_folder, tmp_path / "place")
+        source.with_name("config.json").write_text(json.dumps(told))
+        with pytest.raises(ModelError, match="sizes of the encoder .* cannot be told from its tensors"):
+            card_of(str(source))
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("num_hidden_layers", 2),
+            ("hidden_size", 32),
+            ("intermediate_size", 8),
+            ("hidden_act", "?"),
+            ("patch_size", 0),
+        ],
+    )
+    def test_with_other_sizes_is_refused(self, key: str, value: object, tiny_folder: Path, tmp_path: Path) -> None:
+        source = write_layout("file", tiny_folder, tmp_path / "place")
+        told = json.loads((tiny_folder / "config.json").read_text())
+        source.with_name("config.json").write_text(json.dumps(told | {key: value}))
+        with pytest.raises(ModelError, match=r"config\.json"):
+            card_of(str(source))
+
+    def test_of_a_whole_clip_keeps_the_width_of_the_projection(self, tiny_folder: Path, tmp_path: Path) -> None:
+        source = write_layout("file", tiny_folder, tmp_path / "place")
+        vision = json.loads((tiny_folder / "config.json").read_text())
+        del vision["projection_dim"]
+        whole = {"model_type": "clip", "projection_dim": 12, "vision_config": vision}
+        source.with_name("config.json").write_text(json.dumps(whole))
+        assert "projection to 12" in card_of(str(source)).architecture
+
+    def test_a_preprocessor_of_another_size_is_refused(self, tiny_folder: Path, tmp_path: Path) -> None:
+        source = write_layout("file", tiny_folder, tmp_path / "place")
+        other = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+        source.with_name("preprocessor_config.json").write_text(json.dumps(other))
+        with pytest.raises(ModelError, match="not for pictures of 16 px"):
+            load_encoder(EncoderParams(source=str(source)), "cpu")
+
+
+def test_a_folder_of_a_whole_generator_is_looked_into(tiny_folder: Path, tmp_path: Path) -> None:
+    source = write_layout("fastcomposer", tiny_folder, tmp_path / "place").parent
+    found = load_encoder(EncoderParams(source=str(source)), "cpu")
+    assert found.fingerprint == load_encoder(EncoderParams(source=str(tiny_folder)), "cpu").fingerprint
+    assert card_of(str(source)).fingerprint == found.fingerprint
+
+
+def test_safetensors_come_before_archives(tiny_folder: Path, tmp_path: Path) -> None:
+    """As transformers chooses in a folder that holds both."""
+    source = write_layout("folder in shards", tiny_folder, tmp_path / "place")
+    torch.save({name: tensor + 1 for name, tensor in open_checkpoint(source).items()}, source / "pytorch_model.bin")
+    loaded = load_encoder(EncoderParams(source=str(source)), "cpu")
+    assert card_of(str(source)).fingerprint == loaded.fingerprint
+
+
+def test_other_networks_have_no_card(tmp_path: Path) -> None:
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    with pytest.raises(ModelError):
+        card_of(str(tmp_path / "empty.onnx"))
+
+
 class TestPacks:
     def test_insightface_takes_the_first_recogniser_by_name(self, tmp_path: Path) -> None:
         pack = tmp_path / "pack"

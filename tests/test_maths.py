@@ -154,6 +154,6 @@ def test_kept_share() -> None:
 def test_rounding_keeps_large_edits_and_loses_small_ones(relative: float, at_least: float, at_most: float) -> None:
     base = torch.randn(20000, generator=generator(8))
     change = relative * torch.randn(20000, generator=generator(9))
-    kept, _ = kept_in_weights({"w": lambda: base}, {"w": change}, "bfloat16")
+    kept, _ = kept_in_weights({"w": lambda: base}, {"w": change}, {"w": torch.bfloat16})
     assert at_least <= kept <= at_most
-    assert kept_in_weights({"w": lambda: base}, {"w": change}, "float32")[0] > 0.99
+    assert kept_in_weights({"w": lambda: base}, {"w": change}, {"w": torch.float32})[0] > 0.99

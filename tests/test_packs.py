@@ -13,7 +13,7 @@ import torch
 from insightface.app import FaceAnalysis
 from PIL import Image
 
-from ireu_cli.errors import ConfigError
+from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.models.face_encoder import FaceEncoder, load_face_encoder, with_gates
 from ireu_cli.models.face_pack import recogniser_in
 from ireu_cli.models.onnx_gates import Gates
@@ -49,17 +49,54 @@ def test_other_recognisers_are_left_out(pack: Path, tmp_path: Path) -> None:
     shutil.copyfile(pack / "glintr100.onnx", pack / "glintr100_original.onnx")
     out = tmp_path / "out"
     out.mkdir()
-    assert write_pack(pack, edited(pack), out) == ["glintr100_original.onnx"]
+    assert write_pack(pack, pack / "glintr100.onnx", edited(pack), out) == ["glintr100_original.onnx"]
     assert sorted(path.name for path in out.iterdir()) == ["LICENSE", "glintr100.onnx"]
     assert (out / "LICENSE").read_bytes() == (pack / "LICENSE").read_bytes()
     assert recogniser_in(out).read_bytes() != (pack / "glintr100.onnx").read_bytes()
 
 
+def test_nothing_but_the_pack_is_exported(pack: Path, tmp_path: Path) -> None:
+    """Steps write where they are called: deltas and masks, which tell who was removed, may lie beside the networks."""
+    for name in ("delta.safetensors", "delta.safetensors.json", "mask.pt", "ireu.toml", "glintr100.onnx.bak", "x.zip"):
+        (pack / name).write_text("private")
+    (pack / "._glintr100.onnx").write_bytes(b"what macOS leaves behind")
+    out = tmp_path / "out"
+    out.mkdir()
+    write_pack(pack, pack / "glintr100.onnx", edited(pack), out)
+    assert sorted(path.name for path in out.iterdir()) == ["LICENSE", "glintr100.onnx"]
+
+
+def test_a_manifest_may_name_other_tasks_and_folders(pack: Path, tmp_path: Path) -> None:
+    (pack / "rec").mkdir()
+    (pack / "glintr100.onnx").rename(pack / "rec" / "m.onnx")
+    write_face_network(pack / "verify.onnx")
+    tasks = {"verification": {"file": "verify.onnx"}, "recognition": {"file": "rec/m.onnx", "sha256": "0"}}
+    (pack / "manifest.json").write_text(json.dumps({"manifest_version": 2, "tasks": tasks}))
+    network = recogniser_in(pack)
+    out = tmp_path / "out"
+    out.mkdir()
+    direction = torch.nn.functional.normalize(torch.ones(48), dim=0)
+    assert write_pack(pack_of(pack, network), network, gated(network, direction, 0.5), out) == []
+    assert (out / "verify.onnx").read_bytes() == (pack / "verify.onnx").read_bytes()
+    assert recogniser_in(out) == out / "rec" / "m.onnx"
+    told = json.loads((out / "manifest.json").read_text())["tasks"]["recognition"]
+    assert told["sha256"] == file_sha256(out / "rec" / "m.onnx")
+
+
+@pytest.mark.parametrize("file", [None, 5, ["a"], "../x.onnx", "none.onnx"])
+def test_a_manifest_that_leads_elsewhere_is_refused(pack: Path, file: Any) -> None:
+    shutil.copyfile(pack / "glintr100.onnx", pack.parent / "x.onnx")
+    told = {"manifest_version": 2, "tasks": {"recognition": {"file": file}}}
+    (pack / "manifest.json").write_text(json.dumps(told))
+    with pytest.raises(ModelError, match="which is not in the pack"):
+        recogniser_in(pack)
+
+
 def test_a_copy_that_sorts_earlier_is_found_out(pack: Path) -> None:
-    assert pack_of(pack / "glintr100.onnx") == pack
+    assert pack_of(pack, pack / "glintr100.onnx") == pack
     shutil.copyfile(pack / "glintr100.onnx", pack / "glintr100.bak.onnx")
     with pytest.raises(ConfigError, match=r"takes glintr100\.bak\.onnx of this pack for recognition"):
-        pack_of(pack / "glintr100.onnx")
+        pack_of(pack, pack / "glintr100.onnx")
 
 
 def test_a_manifest_states_the_new_digest(pack: Path, tmp_path: Path) -> None:
@@ -68,7 +105,7 @@ def test_a_manifest_states_the_new_digest(pack: Path, tmp_path: Path) -> None:
     (pack / "manifest.json").write_text(json.dumps(told))
     out = tmp_path / "out"
     out.mkdir()
-    write_pack(pack, edited(pack), out)
+    write_pack(pack, pack / "glintr100.onnx", edited(pack), out)
     found = json.loads((out / "manifest.json").read_text())
     assert found["tasks"]["recognition"]["sha256"] == file_sha256(out / "glintr100.onnx")
     assert found["model_id"] == "antelopev2"
@@ -130,7 +167,7 @@ class TestWithInsightface:
         edit = gated(pack / "recogniser.onnx", own, 0.8)
         out = root / "edited" / "models" / "mini"
         out.mkdir(parents=True)
-        write_pack(pack, edit, out)
+        write_pack(pack, pack / "recogniser.onnx", edit, out)
         after = self.look(root / "edited", photos)
         cosines = [float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for a, b in zip(before, after, strict=True)]
         assert cosines[0] < 0
@@ -149,7 +186,7 @@ class TestWithInsightface:
         out = root / "edited" / "models" / "mini"
         out.mkdir(parents=True)
         edit = gated(pack / "recogniser.onnx", torch.nn.functional.normalize(torch.ones(width), dim=0), 0.5)
-        write_pack(pack, edit, out)
+        write_pack(pack, pack / "recogniser.onnx", edit, out)
         self.analysis(root / "edited")
         shutil.copyfile(pack / "recogniser.onnx", out / "recogniser.onnx")
         with pytest.raises(RuntimeError, match="SHA-256"):

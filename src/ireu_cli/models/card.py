@@ -11,6 +11,7 @@ from ireu_cli.models.clip import fingerprint_by
 from ireu_cli.models.clip_files import config_of, outline_of
 from ireu_cli.models.encoders import face_network
 from ireu_cli.models.face_encoder import network_fingerprint
+from ireu_cli.models.face_pack import recognises
 from ireu_cli.models.onnx_gates import load_network
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.reach import TAPS, reach_of
@@ -25,6 +26,8 @@ _SIZES = {
 """Hidden size, blocks, patch and image of the encoders that are published alone."""
 _CONVOLUTIONS = {53: ("R50",), 103: ("R100", "A2F")}
 """Convolutions of ArcFace's r50 and r100; from sizes alone Arc2Face's own network is an r100 as any other."""
+_FLOAT16 = 10
+"""How onnx numbers half precision."""
 _QFORMER = "id_encoder.qformer_perceiver."
 """Tensors that PhotoMaker v2 has and v1 has not."""
 
@@ -84,7 +87,7 @@ def groups_of_transformer(checkpoint_layout: str, config: Any, *, second_version
 
 def groups_of(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The groups that the encoder in a checkpoint can belong to."""
-    second = any(name.startswith(_QFORMER) for file in checkpoint.files for name in file)
+    second = any(name.startswith(_QFORMER) for file in checkpoint.parts for name in file)
     return groups_of_transformer(checkpoint.layout, config_of(checkpoint), second_version=second)
 
 
@@ -119,6 +122,9 @@ def _transformer_card(checkpoint: Checkpoint) -> Card:
 
 def _face_card(path: Path, layout: str) -> Card:
     network = load_network(path)
+    if not recognises(network):
+        raise ModelError(f"{path} does not map an aligned face to one embedding", "Name an ArcFace network")
+    kinds = {tensor.data_type for tensor in network.graph.initializer}
     convolutions = sum(node.op_type == "Conv" for node in network.graph.node)
     shapes = [
         "x".join(str(dimension.dim_value or "any") for dimension in entry.type.tensor_type.shape.dim)
@@ -130,7 +136,7 @@ def _face_card(path: Path, layout: str) -> Card:
         layout=layout,
         architecture=f"{convolutions} convolutions, {shapes[0]} to {shapes[1]}, opset "
         f"{max(entry.version for entry in network.opset_import)}",
-        dtype="float32",
+        dtype="float16" if _FLOAT16 in kinds else "float32",
         parameters=sum(sizes),
         fingerprint=network_fingerprint(path),
         groups=groups_of_network(convolutions),

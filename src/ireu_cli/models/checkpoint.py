@@ -38,6 +38,10 @@ class Checkpoint(Mapping[str, Tensor]):
 
     layout: Layout
     source: Path
+    parts: tuple[TensorFile, ...]
+    """All files of weights, also those that hold nothing of the encoder."""
+    index: Path | None
+    """What names them, where they are shards."""
     places: Mapping[str, tuple[TensorFile, str]]
 
     def __getitem__(self, name: str) -> Tensor:
@@ -54,11 +58,6 @@ class Checkpoint(Mapping[str, Tensor]):
         return len(self.places)
 
     @property
-    def files(self) -> list[TensorFile]:
-        """The files, each once, in the order of their names."""
-        return sorted({file.path: file for file, _ in self.places.values()}.values(), key=lambda file: file.path)
-
-    @property
     def config(self) -> Path:
         """Where a config.json would lie."""
         return (self.source if self.source.is_dir() else self.source.parent) / "config.json"
@@ -70,7 +69,8 @@ def open_checkpoint(source: Path) -> Checkpoint:
     Raises:
         ModelError: not there, damaged, or without a CLIP vision transformer.
     """
-    files = [open_file(path) for path in files_of(source)]
+    paths, index = files_of(source)
+    files = tuple(open_file(path) for path in paths)
     names = {name: file for file in files for name in file}
     for layout, prefix in PREFIXES.items():
         if f"{prefix}{PATCHES}" in names:
@@ -79,7 +79,7 @@ def open_checkpoint(source: Path) -> Checkpoint:
                 name.removeprefix(prefix): (file, name) for name, file in names.items() if name.startswith(starts)
             }
             folder = layout == "single-file" and source.is_dir()
-            return Checkpoint("clip-folder" if folder else layout, source, places)
+            return Checkpoint("clip-folder" if folder else layout, source, files, index, places)
     raise ModelError(
         f"{source} holds no CLIP vision transformer: no tensor is called {PATCHES}, with or without a known prefix",
         "Name an encoder in the layout of transformers, or a PhotoMaker or FastComposer checkpoint",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.models.checkpoint import open_checkpoint
 from ireu_cli.models.clip_files import (
     checkpoint_of,
     encoder_place,
@@ -85,7 +86,7 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
         ModelError: not there, not a CLIP vision transformer, or with weights missing from the file.
     """
     source = encoder_place(params.source)
-    if Path(source).is_file():
+    if Path(source).is_file() or _is_whole_generator(Path(source)):
         model, processor = from_checkpoint(Path(source))
     else:
         model, processor = from_pretrained(source, params.revision, local=Path(source).is_dir())
@@ -95,7 +96,23 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
         raise ModelError(
             f"The encoder {params.source} holds values that are not finite numbers", "Use an undamaged copy"
         )
-    return Encoder(_placed(model, device, params.dtype), processor, fingerprint)
+    encoder = Encoder(_placed(model, device, params.dtype), processor, fingerprint)
+    side = int(model.config.image_size)
+    if encoder.null_pixels().shape[-2:] != (side, side):
+        raise ModelError(
+            f"The preprocessor_config.json beside {params.source} is not for pictures of {side} px",
+            "Put the right one beside it, or remove it",
+        )
+    return encoder
+
+
+def _is_whole_generator(folder: Path) -> bool:
+    """Whether a folder holds an encoder inside a larger checkpoint, which transformers does not look into."""
+    try:
+        return folder.is_dir() and open_checkpoint(folder).layout != "clip-folder"
+    except ModelError:
+        # Let transformers say what is wrong with it.
+        return False
 
 
 def outline_encoder(params: EncoderParams) -> Encoder:
@@ -108,7 +125,7 @@ def outline_encoder(params: EncoderParams) -> Encoder:
     model = outline_of(checkpoint)
     names = sorted(model.state_dict())
     fingerprint = fingerprint_by(names, checkpoint.__getitem__)
-    if not all(bool(torch.isfinite(checkpoint[name]).all()) for name in names):
+    if not all(bool(torch.isfinite(checkpoint[name].float()).all()) for name in names):
         raise ModelError(
             f"The encoder {params.source} holds values that are not finite numbers", "Use an undamaged copy"
         )

@@ -1,6 +1,7 @@
 """CLIP vision transformers out of their files: weights, sizes and preprocessing, for transformers 4.57 and 5."""
 
 import contextlib
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -13,8 +14,10 @@ from torch import Tensor
 from ireu_cli.errors import ModelError
 from ireu_cli.models.checkpoint import PATCHES, Checkpoint, open_checkpoint
 from ireu_cli.models.portrait import find_bundle
+from ireu_cli.models.tensor_file import WHOLE
 from ireu_cli.params import EncoderParams
 
+_BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 # hidden size -> (heads, activation, published name); ecosystem sizes that tensors alone do not settle.
 _KNOWN = {1280: (16, "gelu", "ViT-H/14"), 1664: (16, "gelu", "ViT-bigG/14"), 1024: (16, "quick_gelu", "ViT-L/14")}
 
@@ -32,12 +35,40 @@ def checkpoint_of(params: EncoderParams) -> Checkpoint:
         ModelError: nowhere.
     """
     place = Path(encoder_place(params.source))
-    if not place.exists():
-        from transformers.utils import cached_file
+    return open_checkpoint(place if place.exists() else _fetched(params.source, params.revision))
 
-        found = cached_file(params.source, "config.json", revision=params.revision)
-        place = Path(str(found)).parent
-    return open_checkpoint(place)
+
+def _fetched(hub_id: str, revision: str | None) -> Path:
+    """The folder of the hub's cache that holds a model's weights and what lies beside them.
+
+    Raises:
+        ModelError: the hub does not give it out, and it is not in the cache.
+    """
+    from transformers.utils import cached_file
+
+    def fetch(name: str) -> str | None:
+        found = cached_file(hub_id, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        return None if found is None else str(found)
+
+    try:
+        for name in WHOLE:
+            found = fetch(name)
+            if found is not None and name.endswith("index.json"):
+                for shard in sorted(set(json.loads(Path(found).read_text())["weight_map"].values())):
+                    fetch(shard)
+            if found is not None:
+                place = Path(found).parent
+                break
+        else:
+            raise ModelError(f"{hub_id} holds no weights", f"It needs one of {', '.join(WHOLE)}")
+        for name in ("config.json", "preprocessor_config.json", "README.md", "LICENSE"):
+            fetch(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"The encoder {hub_id} is no local file or folder, nor a model the hub gives out ({type(error).__name__})",
+            "Correct --encoder, or fetch the model first",
+        ) from None
+    return place
 
 
 def config_of(checkpoint: Checkpoint) -> Any:
@@ -49,15 +80,30 @@ def config_of(checkpoint: Checkpoint) -> Any:
     from transformers import CLIPVisionConfig
 
     try:
-        if checkpoint.config.exists():
-            # Also out of the config of a whole CLIP model.
-            return CLIPVisionConfig.from_pretrained(str(checkpoint.config.parent), local_files_only=True)
+        if (found := _config_beside(checkpoint)) is not None:
+            return found
         return CLIPVisionConfig(**sizes_in(checkpoint))
-    except (KeyError, ValueError, TypeError, OSError):
+    except Exception:  # noqa: BLE001 - transformers checks with errors of several kinds
         raise ModelError(
             f"The sizes of the encoder {checkpoint.source} cannot be told from its tensors",
             "Put its config.json beside it",
         ) from None
+
+
+def _config_beside(checkpoint: Checkpoint) -> Any:
+    """The config of a CLIP model that lies beside the weights; beside a lone file, others' configs may lie too."""
+    from transformers import CLIPVisionConfig
+
+    try:
+        told = json.loads(checkpoint.config.read_text())
+    except FileNotFoundError:
+        return None
+    if checkpoint.source.is_file() and told.get("model_type") not in {"clip", "clip_vision_model"}:
+        return None
+    # Also out of the config of a whole CLIP model, which may keep the projection's width to itself.
+    config = CLIPVisionConfig.from_pretrained(str(checkpoint.config.parent), local_files_only=True)
+    config.projection_dim = checkpoint["visual_projection.weight"].shape[0]
+    return config
 
 
 def outline_of(checkpoint: Checkpoint) -> Any:
@@ -68,12 +114,27 @@ def outline_of(checkpoint: Checkpoint) -> Any:
     """
     from transformers import CLIPVisionModelWithProjection
 
-    with torch.device("meta"):
-        model = CLIPVisionModelWithProjection(config_of(checkpoint))
-    if missing := sorted(name for name in model.state_dict() if name not in checkpoint):
+    config = config_of(checkpoint)
+    try:
+        with torch.device("meta"):
+            model = CLIPVisionModelWithProjection(config)
+    except Exception:  # noqa: BLE001 - whatever sizes that do not go together make of it
+        raise ModelError(
+            f"The config.json beside {checkpoint.source} describes no encoder that could be built", "Repair it"
+        ) from None
+    state = model.state_dict()
+    if missing := sorted(name for name in state if name not in checkpoint):
         raise ModelError(
             f"The encoder {checkpoint.source} lacks {len(missing)} weights, first {missing[0]}",
             "Name a complete encoder",
+        )
+    blocks = {int(match[1]) for name in checkpoint if (match := _BLOCK.match(name))}
+    if len(blocks) != config.num_hidden_layers or any(
+        checkpoint[name].shape != tensor.shape for name, tensor in state.items()
+    ):
+        raise ModelError(
+            f"The tensors of {checkpoint.source} do not have the shapes of its config.json",
+            "Put the right config.json beside it",
         )
     return model
 
@@ -87,12 +148,7 @@ def from_checkpoint(source: Path) -> tuple[Any, Any]:
     checkpoint = open_checkpoint(source)
     model = outline_of(checkpoint)
     config, names = model.config, sorted(model.state_dict())
-    try:
-        model.load_state_dict({name: checkpoint[name].to(torch.float32) for name in names}, assign=True)
-    except RuntimeError:
-        raise ModelError(
-            f"The tensors of {source} do not have the shapes of its config.json", "Put the right config.json beside it"
-        ) from None
+    model.load_state_dict({name: checkpoint[name].to(torch.float32) for name in names}, assign=True)
     # The one buffer, which no file holds.
     embeddings = model.vision_model.embeddings
     embeddings.position_ids = torch.arange(embeddings.num_positions).expand((1, -1))
@@ -170,7 +226,7 @@ def sizes_in(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """
     hidden, _, patch, _ = state[PATCHES].shape
     tokens = state["vision_model.embeddings.position_embedding.weight"].shape[0]
-    blocks = {int(match[1]) for name in state if (match := re.match(r"vision_model\.encoder\.layers\.(\d+)\.", name))}
+    blocks = {int(match[1]) for name in state if (match := _BLOCK.match(name))}
     heads, activation, _ = _KNOWN[hidden]
     return {
         "hidden_size": hidden,

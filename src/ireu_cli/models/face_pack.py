@@ -14,6 +14,7 @@ from ireu_cli.errors import ModelError
 from ireu_cli.models.onnx_gates import load_network
 
 MANIFEST = "manifest.json"
+_VERSION = 2
 
 
 def recogniser_in(folder: Path) -> Path:
@@ -22,12 +23,14 @@ def recogniser_in(folder: Path) -> Path:
     Raises:
         ModelError: the folder has no network of that task, or the networks lie in a folder of their own inside.
     """
-    if (named := _named(folder)) is not None:
-        return named
+    if (named := named_files(folder)) is not None:
+        if "recognition" not in named:
+            raise ModelError(f"The manifest of the pack {folder} names no recogniser", "Name a pack with one")
+        return named["recognition"]
     if found := recognisers_in(folder):
         return found[0]
     nested = next(folder.glob("*/*.onnx"), None)
-    if nested is not None and not any(folder.glob("*.onnx")):
+    if nested is not None and not networks_in(folder):
         raise ModelError(
             f"The networks of the pack {folder} lie one folder deeper, in {nested.parent.name}",
             "insightface does not find them there: move them up, or name the inner folder",
@@ -39,7 +42,35 @@ def recogniser_in(folder: Path) -> Path:
 
 def recognisers_in(folder: Path) -> list[Path]:
     """All networks of the task, in the order in which insightface opens them."""
-    return [path for path in sorted(folder.glob("*.onnx")) if _recognises(load_network(path))]
+    return [path for path in networks_in(folder) if recognises(load_network(path))]
+
+
+def networks_in(folder: Path) -> list[Path]:
+    """All networks that insightface sees, in its order: hidden files it does not see."""
+    return [path for path in sorted(folder.glob("*.onnx")) if not path.name.startswith(".")]
+
+
+def named_files(folder: Path) -> dict[str, Path] | None:
+    """What a manifest of version 2 names for each task; None where there is none of that version.
+
+    Raises:
+        ModelError: it cannot be read, or names files that are not in the pack.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        told = json.loads(path.read_text())
+        if not isinstance(told, dict) or told.get("manifest_version") != _VERSION:
+            return None
+        named = {str(task): entry["file"] for task, entry in told["tasks"].items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        raise ModelError(f"{path} cannot be read as a manifest of insightface", "Repair or remove it") from None
+    for name in named.values():
+        inside = isinstance(name, str) and (folder / name).resolve().is_relative_to(folder.resolve())
+        if not inside or not (folder / name).is_file():
+            raise ModelError(f"{path} names {name}, which is not in the pack", "Fetch the file, or repair the manifest")
+    return {task: folder / name for task, name in named.items()}
 
 
 def is_pack(source: Path) -> bool:
@@ -47,24 +78,8 @@ def is_pack(source: Path) -> bool:
     return source.is_dir() and not (source / "config.json").exists() and any(source.rglob("*.onnx"))
 
 
-def _named(folder: Path) -> Path | None:
-    """What a manifest of version 2 names for recognition."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        told = json.loads(path.read_text())
-        if told.get("manifest_version") != 2:
-            return None
-        name = told["tasks"]["recognition"]["file"]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        raise ModelError(f"{path} cannot be read as a manifest of insightface", "Repair or remove it") from None
-    if not (folder / name).is_file():
-        raise ModelError(f"{path} names {name}, which is not there", "Fetch the file, or repair the manifest")
-    return folder / str(name)
-
-
-def _recognises(network: Any) -> bool:
+def recognises(network: Any) -> bool:
+    """Whether a network maps one aligned face to one embedding, by the shapes that insightface goes by."""
     initialised = {tensor.name for tensor in network.graph.initializer}
     inputs = [entry for entry in network.graph.input if entry.name not in initialised]
     if len(inputs) != 1 or len(network.graph.output) != 1:

@@ -1,6 +1,7 @@
 """Weights in files: safetensors, torch's archives of plain tensors, and folders of either in one piece or in shards.
 
-Tensors are mapped, not read: a checkpoint of many gigabytes costs what is asked of it. Nothing is unpickled but what
+Tensors are mapped, not read: a checkpoint of many gigabytes costs what is asked of it; archives of torch before 1.6
+cannot be mapped, and are read. Nothing is unpickled but what
 `torch.load(weights_only=True)` admits, tensors in plain dictionaries.
 """
 
@@ -18,7 +19,8 @@ from ireu_cli.errors import ModelError
 
 ARCHIVES = frozenset({".bin", ".pt", ".pth", ".ckpt"})
 """Endings of what `torch.save` writes."""
-WHOLE = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+SAFE = frozenset({".safetensors", ".sft"})
+WHOLE = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """What transformers looks for in a folder, in this order; the index files name the shards."""
 
 
@@ -64,28 +66,36 @@ def open_file(path: Path) -> TensorFile:
     """
     if not path.is_file():
         raise ModelError(f"{path} does not exist", "Name a file of weights")
-    if path.suffix == ".safetensors":
+    ending = path.suffix.lower()
+    if ending in SAFE:
         return TensorFile(path, {name: (name,) for name in _names_in_safetensors(path)})
-    if path.suffix in ARCHIVES:
+    if ending in ARCHIVES:
         tree = _read_archive(path)
-        return TensorFile(path, _leaves(tree, ""), tree)
+        try:
+            return TensorFile(path, _leaves(tree, ""), tree)
+        except RecursionError:
+            raise _unusable(path, "dictionaries in a circle") from None
     raise ModelError(
         f"The kind of {path} is not known by its ending",
         f"Name a .safetensors file, or one of {', '.join(sorted(ARCHIVES))}",
     )
 
 
-def files_of(source: Path) -> list[Path]:
+def files_of(source: Path) -> tuple[list[Path], Path | None]:
     """The files of weights that a file or a folder stands for; of a folder in shards, all that its index names.
+
+    Returns:
+        The files, and the index that names them.
 
     Raises:
         ModelError: the folder has none, or its index cannot be read or names files that are not there.
     """
     if source.is_file():
-        return [source]
+        return [source], None
     for name in WHOLE:
         if (source / name).is_file():
-            return _shards(source / name) if name.endswith(".json") else [source / name]
+            index = source / name
+            return (_shards(index), index) if name.endswith(".json") else ([index], None)
     raise ModelError(f"{source} holds no weights", f"It needs one of {', '.join(WHOLE)}")
 
 

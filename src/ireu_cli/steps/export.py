@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ireu_cli.models.clip import DTYPES
-
 
 def kept_share(full: Tensor, rounded: Tensor) -> float:
     """How much of a change survives, direction and size together.
@@ -24,19 +22,18 @@ def kept_share(full: Tensor, rounded: Tensor) -> float:
 
 
 def kept_in_weights(
-    original: Mapping[str, Callable[[], Tensor]], delta: Mapping[str, Tensor], dtype: str
+    original: Mapping[str, Callable[[], Tensor]], delta: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]
 ) -> tuple[float, float]:
     """Return (`kept_share` over all edited weights, share of edited weights whose rounded value changes at all).
 
     Args:
         original: of each edited weight, what reads it; one is held at a time.
         delta: float32 changes.
-        dtype: the served dtype.
+        dtypes: that each weight is written in.
     """
-    served = DTYPES[dtype]
     sums, touched, changed = torch.zeros(3, dtype=torch.float64), 0, 0
     for name, read in sorted(original.items()):
-        base, whole = read().float().cpu(), delta[name]
+        base, whole, served = read().float().cpu(), delta[name], dtypes[name]
         left = (base + whole).to(served).float() - base.to(served).float()
         sums += torch.stack([(one * other).sum(dtype=torch.float64) for one, other in _pairs(whole, left)])
         touched += int((whole != 0).sum())

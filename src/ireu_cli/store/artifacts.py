@@ -21,7 +21,7 @@ REPORT_MANIFEST_NAME = "manifest.json"
 EXPORT_MANIFEST_NAME = "ireu.json"
 FOLDER_FILES = frozenset(
     {REPORT_NAME, "report.html", REPORT_MANIFEST_NAME, EXPORT_MANIFEST_NAME}
-    | {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"}
+    | {"config.json", "model.safetensors", "preprocessor_config.json"}
 )
 """The files that ireu writes into an output folder."""
 GRIDS, IMAGES = "pictures", "images"

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ireu_cli.errors import ArtifactError
+
 _DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
@@ -25,27 +27,33 @@ _DTYPES = {
     torch.int8: "I8",
     torch.uint8: "U8",
     torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.uint16: "U16",
+    torch.uint32: "U32",
+    torch.uint64: "U64",
 }
 _ALIGNED = 8
 
 
-def copy_with(source: Path, out: Path, changed: Mapping[str, Tensor]) -> None:
+def copy_with(source: Path, out: Path, changed: Mapping[str, Callable[[], Tensor]]) -> None:
     """Copy a safetensors file, replacing the values of some tensors; everything else keeps every bit.
 
     Args:
         source: the file.
         out: where the copy goes.
-        changed: new values by name, each in the dtype and the shape of the file.
+        changed: of each name, what gives the new values, in the dtype and the shape of the file.
     """
     with source.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
     shutil.copyfile(source, out)
     with out.open("r+b") as file:
-        for name, tensor in changed.items():
+        for name, read in changed.items():
+            tensor = read()
             entry, data = header[name], _bytes(tensor)
             first, last = entry["data_offsets"]
-            if (_DTYPES[tensor.dtype], list(tensor.shape)) != (entry["dtype"], entry["shape"]):
+            if (_code(tensor.dtype), list(tensor.shape)) != (entry["dtype"], entry["shape"]):
                 raise ValueError(f"{name} is {entry['dtype']} {entry['shape']} in {source}")
             file.seek(8 + length + first)
             file.write(data)
@@ -56,7 +64,7 @@ def copy_with(source: Path, out: Path, changed: Mapping[str, Tensor]) -> None:
 def copy_tree_with(
     tree: Mapping[str, Any], keys_to: Mapping[str, Sequence[str]], out: Path, changed: Mapping[str, Tensor]
 ) -> None:
-    """Write nested dictionaries of tensors as `torch.save` does, replacing some tensors.
+    """Write nested dictionaries of tensors as `torch.save` does, replacing some tensors, which are held meanwhile.
 
     Args:
         tree: the dictionaries, whose tensors may be mapped; their keys keep their order.
@@ -91,7 +99,7 @@ def write_tensors_one_by_one(
     for name in order:
         size = like[name].numel() * like[name].element_size()
         header[name] = {
-            "dtype": _DTYPES[like[name].dtype],
+            "dtype": _code(like[name].dtype),
             "shape": list(like[name].shape),
             "data_offsets": [end, end + size],
         }
@@ -102,6 +110,12 @@ def write_tensors_one_by_one(
         file.write(struct.pack("<Q", len(text)) + text)
         for name in order:
             file.write(_bytes(tensors[name]()))
+
+
+def _code(dtype: torch.dtype) -> str:
+    if dtype not in _DTYPES:
+        raise ArtifactError(f"safetensors files have no tensors of {dtype}", "Leave out the dtype and the format")
+    return _DTYPES[dtype]
 
 
 def _bytes(tensor: Tensor) -> bytes | memoryview:

@@ -26,7 +26,8 @@ def groups_for(params: EncoderParams, encoder: ImageEncoder) -> tuple[str, ...]:
     if params.groups or find_bundle(params.source) is not None:
         return params.groups
     if isinstance(encoder, FaceEncoder):
-        return groups_of_network(encoder.convolutions)
+        # Of several that it could be, only the first is spoken of: that it is another is for its owner to say.
+        return groups_of_network(encoder.convolutions)[:1]
     return groups_of(checkpoint_of(params))
 
 

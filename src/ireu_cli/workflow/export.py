@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ireu_cli import __version__
 from ireu_cli.config import Resolved
-from ireu_cli.errors import ConfigError, ModelError, VanishedEditError
+from ireu_cli.errors import ArtifactError, ConfigError, ModelError, VanishedEditError
 from ireu_cli.manifest import Manifest
 from ireu_cli.models.card import groups_of
 from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
@@ -25,8 +25,8 @@ from ireu_cli.store.files import write_bytes, write_folder
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, sentences
 from ireu_cli.workflow.evidence import gather, load_people
-from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_edit
-from ireu_cli.workflow.model_card import write_card
+from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_edit, written_dtype
+from ireu_cli.workflow.model_card import Told, write_card
 from ireu_cli.workflow.pack_files import pack_of, write_pack
 from ireu_cli.workflow.photos import Lens, photo_reader
 from ireu_cli.workflow.report import make_record
@@ -53,6 +53,7 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
     source = None if isinstance(original, FaceEncoder) else checkpoint_of(session.config.encoder)
     if source is not None:
         layout_for(session.config.export.format, source)
+    _refuse_own_place(session, source, out)
     draft = session.draft(original)
     with session.run.lock(out):
         if (done := session.already_done(draft, out / EXPORT_MANIFEST_NAME, out)) is not None:
@@ -60,6 +61,17 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
         session.run.start(draft, out)
         manifest = _write(session, draft, parent, original, source, delta, out)
     return StepResult(out, manifest, reused=False)
+
+
+def _refuse_own_place(session: Session, source: Checkpoint | None, out: Path) -> None:
+    """Refuse to replace the original: not even --force may lose what deltas are made for.
+
+    Raises:
+        ArtifactError: the output is the original, or holds it.
+    """
+    place = source.source if source is not None else face_network(session.config.encoder.source)
+    if place is not None and place.resolve().is_relative_to(out.resolve()):
+        raise ArtifactError(f"{out} holds the original encoder", "Name another folder with --out")
 
 
 def _check_network(encoder: ImageEncoder, params: ExportParams) -> None:
@@ -115,7 +127,7 @@ def _write(
         metrics["record"] = make_record(session, parent, delta, original, (), None).model_dump(mode="json")
         metrics |= {"edited_encoder": fingerprint, "taps_reached": reach.taps, "taps_missed": reach.missed}
         metrics["coverage"] = recorded(covered)
-        _write_card(session, source, covered, folder)
+        _write_card(session, source, covered, metrics["verified_again"], folder)
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         written.append(write_manifest(folder / EXPORT_MANIFEST_NAME, finished, files))
@@ -128,6 +140,11 @@ def _edit(session: Session, parent: Manifest, original: Encoder, source: Checkpo
     """What is to be written of a transformer, and what its config.json is to say."""
     params = session.config.export
     refuse_foreign(delta, original.model.state_dict())
+    if fingerprint_by(original.model.state_dict(), source.__getitem__) != original.fingerprint:
+        raise ModelError(
+            f"The weights in {source.parts[0].path.name} are not those that were loaded from {source.source}",
+            "Leave one kind of weights in the folder",
+        )
     plain = Edit(source, delta, layout_for(params.format, source), params.dtype, groups_of(source), {})
     told: dict[str, Json] = {
         "tool_version": __version__,
@@ -147,23 +164,35 @@ def _read_back(session: Session, original: ImageEncoder, place: Path) -> str:
     return fingerprint_by(original.model.state_dict(), open_checkpoint(place).__getitem__)
 
 
-def _write_card(session: Session, source: Checkpoint | None, covered: list[Coverage], folder: Path) -> None:
+def _write_card(
+    session: Session, source: Checkpoint | None, covered: list[Coverage], again: Json, folder: Path
+) -> None:
     params = session.config.encoder
-    network = face_network(params.source)
-    place = source.config.parent if source is not None else network.parent if network is not None else folder
-    is_local = Path(params.source).exists() or find_bundle(params.source) is not None
-    library = "transformers" if source is not None else "onnx"
-    write_card(folder, place, library, None if is_local else params.source, params.revision, covered)
+    place = Path(params.source)
+    is_local = place.exists() or find_bundle(params.source) is not None
+    told = Told(
+        library="transformers" if source is not None else "onnx",
+        hub_id=None if is_local else params.source,
+        revision=params.revision,
+        outcome=None if again is None else str(again["outcome"]),
+        covered=tuple(covered),
+    )
+    if source is not None and not is_local:
+        place = source.source
+    # The folder around a lone file is somebody's: what lies there need not be of the file.
+    write_card(folder, place if place.is_dir() else None, told)
 
 
 def _write_network(session: Session, edited: FaceEncoder, folder: Path) -> Path:
     config = session.config
     wanted = config.export.format
-    if wanted == "insightface-pack" or (wanted == "auto" and is_pack(Path(config.encoder.source))):
-        network = face_network(config.encoder.source)
-        if network is None:
-            raise RuntimeError("a face-embedding network lies in a file")
-        left_out = write_pack(pack_of(network), edited, folder)
+    source = Path(config.encoder.source)
+    network = face_network(config.encoder.source)
+    if network is None:
+        raise RuntimeError("a face-embedding network lies in a file")
+    in_a_pack = find_bundle(config.encoder.source) is None and is_pack(source)
+    if wanted == "insightface-pack" or (wanted == "auto" and in_a_pack):
+        left_out = write_pack(pack_of(source, network), network, edited, folder)
         for name in left_out:
             session.talk.note(f"left out of the pack: {name}, a recogniser that insightface would fall back to")
         return folder
@@ -185,7 +214,8 @@ def _check_served(
     weights, touched = 1.0, 1.0
     if source is not None:
         own = {name: partial(source.__getitem__, name) for name in delta.tensors}
-        weights, touched = kept_in_weights(own, delta.tensors, dtype)
+        kinds = {name: written_dtype(session.config.export.dtype, source[name]) for name in own}
+        weights, touched = kept_in_weights(own, delta.tensors, kinds)
     found: dict[str, Json] = {"dtype": dtype, "edit_kept_in_weights": weights, "edited_weights_that_change": touched}
     if not _at_hand(session):
         session.talk.note(

@@ -46,7 +46,7 @@ class Edit:
     def tensor(self, name: str) -> Tensor:
         """One tensor of the edited encoder, as it is written."""
         own = self.source[name]
-        kind = DTYPES.get(self.dtype, own.dtype) if own.is_floating_point() else own.dtype
+        kind = written_dtype(self.dtype, own)
         change = self.delta.tensors.get(name)
         if change is None or not bool(change.any()):
             return own.to(kind)
@@ -95,16 +95,17 @@ def write_edit(edit: Edit, encoder: Encoder, folder: Path) -> Path:
     if in_a_folder:
         _write_settings(edit, encoder, place)
         _copy_adapters(edit, folder)
-    elif edit.source.config.exists():
-        shutil.copyfile(edit.source.config, place / "config.json")
-    files = edit.source.files
+    else:
+        for path in (edit.source.config, edit.source.config.with_name("preprocessor_config.json")):
+            if path.exists():
+                shutil.copyfile(path, place / path.name)
+    files = edit.source.parts
     mapped = all(file.tree is None for file in files)
     if edit.layout == edit.source.layout and (mapped or not in_a_folder):
         for file in files:
             _write_file(edit, file, place / file.path.name)
-        index = edit.source.source / "model.safetensors.index.json"
-        if len(files) > 1 and index.is_file():
-            shutil.copyfile(index, place / index.name)
+        if edit.source.index is not None:
+            shutil.copyfile(edit.source.index, place / edit.source.index.name)
         return place if in_a_folder else place / files[0].path.name
     # An encoder that is alone in a folder keeps its own name there.
     name = "model.safetensors"
@@ -120,10 +121,10 @@ def write_edit(edit: Edit, encoder: Encoder, folder: Path) -> Path:
 def _write_file(edit: Edit, file: TensorFile, out: Path) -> None:
     names = {key: name for name, (own, key) in edit.source.places.items() if own.path == file.path}
     touched = set(edit.touched)
-    changed = {key: edit.tensor(name) for key, name in names.items() if name in touched}
+    changed = {key: _reader(edit, name) for key, name in names.items() if name in touched}
     if file.tree is not None:
-        copy_tree_with(file.tree, file.keys_to, out, changed)
-    elif all(changed[key].dtype == file[key].dtype for key in changed):
+        copy_tree_with(file.tree, file.keys_to, out, {key: read() for key, read in changed.items()})
+    elif all(_like(edit, file[key]).dtype == file[key].dtype for key in changed):
         copy_with(file.path, out, changed)
     else:
         like = {key: _like(edit, file[key]) if key in names else file[key].to("meta") for key in file}
@@ -132,8 +133,7 @@ def _write_file(edit: Edit, file: TensorFile, out: Path) -> None:
 
 
 def _like(edit: Edit, tensor: Tensor) -> Tensor:
-    kind = DTYPES.get(edit.dtype, tensor.dtype) if tensor.is_floating_point() else tensor.dtype
-    return torch.empty(tensor.shape, dtype=kind, device="meta")
+    return torch.empty(tensor.shape, dtype=written_dtype(edit.dtype, tensor), device="meta")
 
 
 def _reader(edit: Edit, name: str) -> Callable[[], Tensor]:
@@ -169,6 +169,11 @@ def _copy_adapters(edit: Edit, folder: Path) -> None:
         for path in sorted(beside.glob("ip-adapter*")):
             if path.is_file():
                 shutil.copyfile(path, folder / "models" / path.name)
+
+
+def written_dtype(wanted: Dtype | Literal["auto"], tensor: Tensor) -> torch.dtype:
+    """The dtype that a tensor of the encoder is written in."""
+    return DTYPES.get(wanted, tensor.dtype) if tensor.is_floating_point() else tensor.dtype
 
 
 def served_dtype(wanted: Dtype | Literal["auto"], source: Checkpoint) -> Dtype:

@@ -1,7 +1,7 @@
 """The model card of an export: what it comes from, under which licence, and which generators it covers."""
 
 import shutil
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,67 +14,87 @@ _TEXTS = ("LICENSE*", "LICENCE*", "NOTICE*", "MODEL.LICENSE")
 """Files that state a licence, and go along with the weights."""
 
 
-def write_card(
-    folder: Path, source: Path, library: str, hub_id: str | None, revision: str | None, covered: Sequence[Coverage]
-) -> None:
+@dataclass(frozen=True)
+class Told:
+    """What a card says: the library that loads the weights, where they come from, and how verification ended.
+
+    `hub_id` and `revision` are of an original that the hub gives out; `outcome` is that of the verification of the
+    export, None where there were no photos; `covered` is what the edit does to each system that mounts the encoder.
+    """
+
+    library: str
+    hub_id: str | None
+    revision: str | None
+    outcome: str | None
+    covered: tuple[Coverage, ...]
+
+
+def write_card(folder: Path, source: Path | None, told: Told) -> None:
     """Write `README.md` into an export, with the licence of the original; a card that is there stays.
 
     Args:
         folder: the export.
-        source: the folder that the original lies in.
-        library: that loads the weights, such as transformers.
-        hub_id: where the original comes from, for one that the hub gives out.
-        revision: of it.
-        covered: what the edit does to each system that mounts the encoder.
+        source: the folder that the original is, whose licence is carried over.
+        told: what to say.
     """
     from huggingface_hub import ModelCardData
 
-    _copy_licences(source, folder)
+    if source is not None:
+        _copy_licences(source, folder)
     if (folder / CARD).exists():
         return
-    licence = _licence_of(source)
+    licence = {} if source is None else _licence_of(source)
     more: dict[str, Any] = dict(licence)
-    if hub_id:
-        more |= {"base_model": hub_id, "base_model_relation": "finetune"}
-    data = ModelCardData(library_name=library, tags=["unlearning", "ireu"], **more)
-    text = f"---\n{data.to_yaml()}\n---\n{_text(hub_id, revision, bool(licence), covered)}"
+    if told.hub_id:
+        more |= {"base_model": told.hub_id, "base_model_relation": "finetune"}
+    data = ModelCardData(library_name=told.library, tags=["unlearning", "ireu"], **more)
+    text = f"---\n{data.to_yaml()}\n---\n{_text(told, bool(licence))}"
     write_bytes(folder / CARD, text.encode())
 
 
-def _text(hub_id: str | None, revision: str | None, licensed: bool, covered: Sequence[Coverage]) -> str:
-    origin = f"`{hub_id}`{f' at {revision}' if revision else ''}" if hub_id else "the encoder that ireu.json names"
+def _text(told: Told, licensed: bool) -> str:
+    at = f" at {told.revision}" if told.revision else ""
+    origin = f"`{told.hub_id}`{at}" if told.hub_id else "the encoder that ireu.json names"
     terms = (
         "The licence is that of the original."
         if licensed
-        else "The original states no licence in a form that could be carried over: its terms hold here too."
+        else "Under which licence the original is was not found beside it: its terms hold here too."
+    )
+    verified = {
+        None: "It was not verified on photos when it was written.",
+        "pass": "Verified on photos when it was written: pass.",
+    }.get(
+        told.outcome, f"Verified on photos when it was written: **{told.outcome}**; see `ireu.json` before you use it."
     )
     rows = "\n".join(
-        f"| {SYSTEMS[one.system].title} | {one.status}{f': {one.why}' if one.why else ''} |" for one in covered
+        f"| {SYSTEMS[one.system].title} | {one.status}{f': {one.why}' if one.why else ''} |" for one in told.covered
     )
-    table = f"\n| system | |\n|---|---|\n{rows}\n" if covered else "\nNo published system is known to mount it.\n"
+    table = f"\n| system | |\n|---|---|\n{rows}\n" if rows else "\nNo published system is known to mount it.\n"
     return f"""
 # Edited image encoder
 
 Some people have asked that portrait generators do not draw them. This is {origin}, edited with
-ireu so that generators that mount it do not. It takes the original's place under the same name; nothing else in a
-generator changes. {terms}
+ireu to that end. It takes the original's place under the same name; nothing else in a generator changes.
+{verified} {terms}
 
 What was edited, how it was verified and what was not measured is recorded in `ireu.json`. Who was removed is not.
 Weights that were published before, and embeddings that were computed with them, still know these people.
 
 ## Generators
+
+What the edit can reach of each system that mounts such an encoder:
 {table}"""
 
 
-def _licence_of(source: Path) -> dict[str, str]:
+def _licence_of(source: Path) -> dict[str, Any]:
     """What the original's card states of its licence."""
     from huggingface_hub.repocard import metadata_load
 
     try:
         told = metadata_load(source / CARD) or {}
-    except (OSError, ValueError):
+        return {key: told[key] for key in _LICENCE if told.get(key)}
+    except Exception:  # noqa: BLE001 - the YAML reader raises its own kinds, and a card need not be readable
         return {}
-    return {key: str(told[key]) for key in _LICENCE if told.get(key)}
 
 
 def _copy_licences(source: Path, folder: Path) -> None:

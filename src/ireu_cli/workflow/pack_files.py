@@ -7,35 +7,44 @@ from typing import Any
 
 from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.models.face_encoder import FaceEncoder
-from ireu_cli.models.face_pack import MANIFEST, recogniser_in, recognisers_in
+from ireu_cli.models.face_pack import MANIFEST, named_files, networks_in, recogniser_in, recognisers_in
 from ireu_cli.store.files import file_sha256, write_bytes
 
+_TEXTS = (MANIFEST, "README.md", "LICENSE*", "LICENCE*", "NOTICE*", "MODEL.LICENSE")
+"""What goes along with the networks of a pack; whatever else lies in the folder is not the pack's."""
 
-def pack_of(network: Path) -> Path:
+
+def pack_of(source: Path, network: Path) -> Path:
     """The pack that a network belongs to.
+
+    Args:
+        source: what the user named: the pack, or the network.
+        network: the network.
 
     Raises:
         ConfigError: insightface takes another file of that folder for recognition.
         ModelError: the folder is no pack.
     """
-    taken = recogniser_in(network.parent)
-    if taken.name != network.name:
+    pack = source if source.is_dir() else network.parent
+    taken = recogniser_in(pack)
+    if taken != pack / network.relative_to(pack):
         raise ConfigError(
             f"insightface takes {taken.name} of this pack for recognition, and not {network.name}",
             f"Remove {taken.name} if it is a copy, or edit that one",
         )
-    return network.parent
+    return pack
 
 
-def write_pack(pack: Path, edited: FaceEncoder, folder: Path) -> list[str]:
-    """Copy a pack, with the edited network in the place of its original.
+def write_pack(pack: Path, network: Path, edited: FaceEncoder, folder: Path) -> list[str]:
+    """Copy the networks of a pack, its manifest and its licence, with the edited network in the place of its original.
 
-    Other files keep every bit, but for the digest that a manifest states of the edited network. Other recognisers of
-    the pack are left out: insightface ignores them until the edited file is gone, and then takes them in its place.
+    Other files keep every bit, but for the digest that a manifest states of the edited network. Recognisers that no
+    manifest names are left out: insightface ignores them until the edited file is gone, and then takes them.
 
     Args:
         pack: the folder of the original.
-        edited: the edited network, under the original's name.
+        network: the original, inside the pack.
+        edited: the edited network.
         folder: an empty folder.
 
     Returns:
@@ -44,14 +53,18 @@ def write_pack(pack: Path, edited: FaceEncoder, folder: Path) -> list[str]:
     Raises:
         ModelError: insightface would not take the edited file.
     """
-    left_out = [path.name for path in recognisers_in(pack) if path.name != edited.file]
-    for path in sorted(pack.iterdir()):
-        if path.is_file() and path.name not in {edited.file, *left_out}:
-            shutil.copyfile(path, folder / path.name)
-    write_bytes(folder / edited.file, edited.content)
-    if (folder / MANIFEST).is_file():
-        _state_digest(folder / MANIFEST, edited.file)
-    if recogniser_in(folder).name != edited.file:
+    own, named = network.relative_to(pack), named_files(pack)
+    kept = set(recognisers_in(pack) if named is None else ())
+    left_out = [path.name for path in sorted(kept) if path != network]
+    networks = named.values() if named is not None else (path for path in networks_in(pack) if path not in kept)
+    for path in {*networks, *(text for pattern in _TEXTS for text in pack.glob(pattern))} - {network}:
+        place = folder / path.relative_to(pack)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+    write_bytes(folder / own, edited.content)
+    if named is not None:
+        _state_digest(folder / MANIFEST, own.as_posix())
+    if recogniser_in(folder) != folder / own:
         raise ModelError(
             f"insightface would take {recogniser_in(folder).name} of the exported pack", "Report this as a bug of ireu"
         )
@@ -65,5 +78,5 @@ def _state_digest(manifest: Path, file: str) -> None:
     entries = [task for task in tasks.values() if isinstance(task, dict)] if isinstance(tasks, dict) else []
     for task in entries:
         if task.get("file") == file and "sha256" in task:
-            task["sha256"] = file_sha256(manifest.with_name(file))
+            task["sha256"] = file_sha256(manifest.parent / file)
             write_bytes(manifest, (json.dumps(told, indent=2) + "\n").encode())
