@@ -129,7 +129,7 @@ class TestConfigs:
     def test_of_something_else_is_passed_over(self, told: dict[str, object], tiny_folder: Path, tmp_path: Path) -> None:
         source = write_layout("file", tiny_folder, tmp_path / "place")
         source.with_name("config.json").write_text(json.dumps(told))
-        with pytest.raises(ModelError, match="sizes of the encoder .* cannot be told from its tensors"):
+        with pytest.raises(ModelError, match=r"sizes of the encoder .* cannot be told from its tensors"):
             card_of(str(source))
 
     @pytest.mark.parametrize(
