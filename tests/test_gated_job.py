@@ -292,9 +292,4 @@ def test_sample_people_are_removed_from_every_tap(tmp_path: Path) -> None:
     assert told["carried"]["retained_change"] < 0.06
     assert told["carried"]["erased_off_aim"] < 0.9
     verified = run_ireu("verify", "--delta", "delta.safetensors", *FEATURES, cwd=folder)
-    # Few retained photos set the threshold far from the person's: one photo of five is missed.
-    assert verified.code in {0, 4}, verified.err
-    report = json.loads((folder / "report" / "report.json").read_text())
-    missed = {c["name"]: c["found"] for c in report["criteria"] if c["outcome"] != "pass"}
-    assert missed.pop("match_unseen", 0) <= 0.2
-    assert not missed
+    assert verified.code == 0, verified.err

@@ -31,6 +31,11 @@ steps = 500
 batch = 4
 null_share = 0.4
 
+[gated]
+# The threshold is set on two hundred photos of others, which tell little: the one person may take more of them.
+people = 1
+max_false_alarm = 0.03
+
 [pictures]
 # Enough to look at, drawn in a minute. Without this section there are ten times as many.
 target_photos = 4
