@@ -125,6 +125,27 @@ class PeopleInFolds:
 
     every: PeopleSums
     others: tuple[PeopleSums, ...]
+    _prepared: dict[float, tuple["Whitened", ...]] = field(default_factory=dict, repr=False, compare=False)
+
+    def whitened(self, shrinkage: float) -> tuple["Whitened", ...]:
+        """What directions are made of, of everybody first and then of each fold's others; kept for later requests."""
+        if shrinkage not in self._prepared:
+            self._prepared[shrinkage] = tuple(Whitened.of(sums, shrinkage) for sums in (self.every, *self.others))
+        return self._prepared[shrinkage]
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """Everybody's mean (d,), the covariance within people, and the lower Cholesky factor of the whitener (d, d)."""
+
+    mean: Tensor
+    spread: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, sums: PeopleSums, shrinkage: float) -> "Whitened":
+        """Prepare some sums."""
+        return cls(sums.mean(), sums.spread(), torch.linalg.cholesky(sums.whitener(shrinkage)))
 
 
 def sum_people(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) -> PeopleInFolds:

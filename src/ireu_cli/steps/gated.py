@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, CapacityError
 from ireu_cli.maths.detector import Deal as Deal
-from ireu_cli.maths.detector import PeopleInFolds, PeopleSums, Threshold, direction, threshold_at
+from ireu_cli.maths.detector import PeopleInFolds, PeopleSums, Threshold, Whitened, direction, threshold_at
 from ireu_cli.maths.room import folded, make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.maths.token_gate import TokenSums, contrast, gated
@@ -136,11 +136,12 @@ def directions(given: Sequence[Tensor], people: PeopleInFolds, nulls: Tensor, sh
         shrinkage: of the covariance within people.
     """
 
-    def of(sums: PeopleSums) -> Tensor:
-        mean, spread, factor = sums.mean(), sums.spread(), torch.linalg.cholesky(sums.whitener(shrinkage))
-        return torch.stack([direction(own.double().mean(0), mean, spread, factor, nulls.double()) for own in given], 1)
+    def of(one: Whitened) -> Tensor:
+        parts = one.mean, one.spread, one.factor, nulls.double()
+        return torch.stack([direction(own.double().mean(0), *parts) for own in given], 1)
 
-    return Directions(of(people.every), tuple(of(sums) for sums in people.others))
+    every, *others = (of(one) for one in people.whitened(shrinkage))
+    return Directions(every, tuple(others))
 
 
 def with_thresholds(
