@@ -1,6 +1,9 @@
 """Encoders in the files that people ship them in: what is told of each, and that all layouts hold the same encoder."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -178,6 +181,31 @@ def test_safetensors_come_before_archives(tiny_folder: Path, tmp_path: Path) -> 
     torch.save({name: tensor + 1 for name, tensor in open_checkpoint(source).items()}, source / "pytorch_model.bin")
     loaded = load_encoder(EncoderParams(source=str(source)), "cpu")
     assert card_of(str(source)).fingerprint == loaded.fingerprint
+
+
+_HUB = """
+import sys
+from ireu_cli.models.clip import load_encoder, outline_encoder
+from ireu_cli.models.clip_files import checkpoint_of
+from ireu_cli.params import EncoderParams
+params = EncoderParams(source="org/name")
+assert checkpoint_of(params).layout == "clip-folder"
+assert load_encoder(params, "cpu").fingerprint == outline_encoder(params).fingerprint == sys.argv[1]
+"""
+
+
+@pytest.mark.parametrize("name", ["folder", "folder in shards"])
+def test_a_model_of_the_hub_is_read_from_its_cache(name: str, tiny_folder: Path, tmp_path: Path) -> None:
+    model = tmp_path / "hub" / "models--org--name"
+    (model / "refs").mkdir(parents=True)
+    (model / "snapshots").mkdir()
+    (model / "refs" / "main").write_text("abc")
+    write_layout(name, tiny_folder, model / "snapshots" / "abc")
+    fingerprint = load_encoder(EncoderParams(source=str(tiny_folder)), "cpu").fingerprint
+    where = os.environ | {"HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", _HUB, fingerprint]
+    done = subprocess.run(command, env=where, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_other_networks_have_no_card(tmp_path: Path) -> None:

@@ -60,7 +60,10 @@ def _fetched(hub_id: str, revision: str | None) -> Path:
                 place = Path(found).parent
                 break
         else:
-            raise ModelError(f"{hub_id} holds no weights", f"It needs one of {', '.join(WHOLE)}")
+            raise ModelError(
+                f"{hub_id} is no local file or folder, and the hub gives out no weights of it",
+                f"Correct --encoder; a model needs one of {', '.join(WHOLE)}",
+            )
         for name in ("config.json", "preprocessor_config.json", "README.md", "LICENSE"):
             fetch(name)
     except (OSError, ValueError, KeyError) as error:
@@ -190,12 +193,14 @@ def processor_of(source: str, revision: str | None, side: int, *, local: bool) -
     """
     kind = _processor_class()
     if local and not (Path(source) / "preprocessor_config.json").exists():
-        # What diffusers' `load_ip_adapter` does when a repository has none.
-        return kind(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+        return _usual(kind, side)
     with quiet_transformers():
         try:
             return kind.from_pretrained(source, revision=revision, local_files_only=local)
         except (OSError, ValueError, TypeError) as error:
+            if isinstance(error, OSError) and not local:
+                # The hub has none.
+                return _usual(kind, side)
             raise ModelError(
                 f"The preprocessor_config.json of {source} cannot be read ({type(error).__name__})",
                 "Repair or remove it",
@@ -238,6 +243,11 @@ def sizes_in(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_attention_heads": heads,
         "hidden_act": activation,
     }
+
+
+def _usual(kind: Any, side: int) -> Any:
+    """What diffusers' `load_ip_adapter` does when a repository has no settings."""
+    return kind(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
 def _processor_class() -> Any:
