@@ -46,7 +46,7 @@ from ireu_cli.steps.gated import (
 from ireu_cli.steps.site_sums import SiteSums, summarise
 from ireu_cli.steps.slots import leave
 from ireu_cli.values import Ledger, RgbImage
-from portrait_table import Judge, read
+from portrait_table import Judge, finite_mean, read
 
 GIVEN, SHOWN = 5, 40
 """Photos of each person that are given, and people whose next photo is drawn."""
@@ -221,21 +221,17 @@ class _Drawer:
     def compare(self, edited: Encoder, count: int) -> tuple[float, float, float]:
         """Delta ID of unseen photos of the first people, their ID^g, and PSNR of retained portraits."""
         after = self.draw(edited, self.retained)
-        others = _mean_of((self.looks * self._look(after)).sum(1))
+        others = finite_mean((self.looks * self._look(after)).sum(1))
         quality = float(psnr(_pixels(self.before), _pixels(after)).mean())
         if not count:
             return float("nan"), float("nan"), quality
         photos = self.targets[: count : max(1, count // SHOWN)]
         first, second = (self._look(self.draw(one, photos)) for one in (self.encoder, edited))
-        own = _mean_of((first * second).sum(1))
+        own = finite_mean((first * second).sum(1))
         return others - own, own, quality
 
     def _look(self, pictures: Sequence[RgbImage]) -> Tensor:
         return torch.stack([self.judge.look(picture) for picture in pictures])
-
-
-def _mean_of(values: Tensor) -> float:
-    return float(values[torch.isfinite(values)].mean())
 
 
 def _mark(world: World, ledger: Ledger, found: Sequence[Found]) -> list[float]:

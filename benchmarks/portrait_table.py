@@ -198,15 +198,15 @@ def _figures(
         own = (look.vectors * look.own).sum(1)
         for role, words in (("target-seen", "seen"), ("target-unseen", "unseen")):
             rows = own[_rows(look, role)]
-            figures[f"ID^o target {words}"] = _mean(rows)
-            figures[f"matches {words}"] = _mean((rows > threshold).double())
-        figures["ID^o other"] = _mean(own[_rows(look, _others(look))])
+            figures[f"ID^o target {words}"] = finite_mean(rows)
+            figures[f"matches {words}"] = finite_mean((rows > threshold).double())
+        figures["ID^o other"] = finite_mean(own[_rows(look, _others(look))])
         for words, roles in (("target", ("target-seen", "target-unseen")), ("retained", ("retained", "look-alike"))):
             found = torch.isfinite(look.vectors[_rows(look, *roles)]).all(1)
-            figures[f"face found, {words}"] = _mean(found.double())
-    second["ID^g other"] = _mean(kept[_rows(after, _others(after))])
+            figures[f"face found, {words}"] = finite_mean(found.double())
+    second["ID^g other"] = finite_mean(kept[_rows(after, _others(after))])
     for words in ("seen", "unseen"):
-        second[f"ID^g target {words}"] = _mean(kept[_rows(after, f"target-{words}")])
+        second[f"ID^g target {words}"] = finite_mean(kept[_rows(after, f"target-{words}")])
         second[f"delta ID {words}"] = second["ID^g other"] - second[f"ID^g target {words}"]
     told = json.loads((report / "report.json").read_text())["figures"]
     for figure in ("psnr", "ssim"):
@@ -261,11 +261,11 @@ def _explained(draws: Draws, count: int, draw: int, report: Path, after: Look, t
         rows = _rows(after, f"target-{words}")
         found = found_by(ledger, draws.encoder, [after.photos[i] for i in rows])
         matched = (own[rows] > threshold).double()
-        figures[f"found {words}"] = _mean(found.double())
+        figures[f"found {words}"] = finite_mean(found.double())
         if words == "unseen":
             figures |= {
-                "matches unseen, found": _mean(matched[found]),
-                "matches unseen, missed": _mean(matched[~found]),
+                "matches unseen, found": finite_mean(matched[found]),
+                "matches unseen, missed": finite_mean(matched[~found]),
             }
     return figures
 
@@ -333,7 +333,8 @@ def _others(look: Look) -> str:
     return "retained" if "retained" in look.role else "look-alike"
 
 
-def _mean(values: Tensor) -> float:
+def finite_mean(values: Tensor) -> float:
+    """The mean of what is finite; NaN of nothing."""
     finite = values[torch.isfinite(values)]
     return float(finite.mean()) if len(finite) else float("nan")
 

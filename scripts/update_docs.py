@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ireu_cli.cli.app import main as ireu
 from ireu_cli.config import example_toml
-from ireu_cli.models.systems import GROUPS, SYSTEMS
+from ireu_cli.models.systems import GROUPS
+from ireu_cli.workflow.inspect import list_systems
 
 SYSTEMS_PAGE = """# Which generators read what
 
@@ -43,17 +44,15 @@ def commands_page() -> str:
 def systems_page() -> str:
     """The coverage table: every system, what it reads, and what covers it."""
     rows = []
-    for name, system in SYSTEMS.items():
-        reads = [
-            f"{channel.sentence()}{'' if GROUPS[channel.group].edited else ' (not edited by ireu)'}"
-            for channel in system.channels
-        ]
-        edited = [GROUPS[channel.group].edited for channel in system.channels]
-        covered = "nothing: no identity encoder" if not edited else "no" if not any(edited) else "one channel alone"
-        if edited and all(edited):
-            covered = "an edit of it" if len(edited) == 1 else "edits of both"
-        remark = f"; {system.remark}" if system.remark else ""
-        rows.append(f"| `{name}` | {system.title}{remark} | {'<br>'.join(reads) or '–'} | {covered} |")
+    for entry in list_systems():
+        reads = [f"{read['what']}{'' if read['edited'] else ' (not edited by ireu)'}" for read in entry["reads"]]
+        covered = {
+            "yes": "an edit of it" if len(reads) == 1 else "edits of both",
+            "in part": "one channel alone",
+            "no": "no" if reads else "nothing: no identity encoder",
+        }[entry["within_reach"]]
+        remark = f"; {entry['remark']}" if entry["remark"] else ""
+        rows.append(f"| `{entry['system']}` | {entry['title']}{remark} | {'<br>'.join(reads) or '–'} | {covered} |")
     groups = [
         f"| {name} | {group.title} | {group.file} | {'yes' if group.edited else 'no'} |"
         for name, group in GROUPS.items()

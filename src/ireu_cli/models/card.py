@@ -1,5 +1,6 @@
 """What an encoder in a file is, told from its tensors: its sizes, its groups, and which edits reach which tap."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.models.clip import fingerprint_by
 from ireu_cli.models.clip_files import config_of, outline_of
 from ireu_cli.models.encoders import face_network
-from ireu_cli.models.face_encoder import network_fingerprint
+from ireu_cli.models.face_encoder import convolutions_in, fingerprint_of
 from ireu_cli.models.face_pack import recognises
 from ireu_cli.models.onnx_gates import load_network
 from ireu_cli.models.portrait import find_bundle
@@ -125,28 +126,20 @@ def _face_card(path: Path, layout: str) -> Card:
     if not recognises(network):
         raise ModelError(f"{path} does not map an aligned face to one embedding", "Name an ArcFace network")
     kinds = {tensor.data_type for tensor in network.graph.initializer}
-    convolutions = sum(node.op_type == "Conv" for node in network.graph.node)
+    convolutions = convolutions_in(network)
     shapes = [
         "x".join(str(dimension.dim_value or "any") for dimension in entry.type.tensor_type.shape.dim)
         for entry in (network.graph.input[0], network.graph.output[0])
     ]
-    sizes = [_count(tensor.dims) for tensor in network.graph.initializer]
     return Card(
         kind="face-embedding network",
         layout=layout,
         architecture=f"{convolutions} convolutions, {shapes[0]} to {shapes[1]}, opset "
         f"{max(entry.version for entry in network.opset_import)}",
         dtype="float16" if _FLOAT16 in kinds else "float32",
-        parameters=sum(sizes),
-        fingerprint=network_fingerprint(path),
+        parameters=sum(math.prod(tensor.dims) for tensor in network.graph.initializer),
+        fingerprint=fingerprint_of(network),
         groups=groups_of_network(convolutions),
         taps=FACE_TAPS,
         sites={"output": FACE_TAPS},
     )
-
-
-def _count(dimensions: Any) -> int:
-    count = 1
-    for dimension in dimensions:
-        count *= dimension
-    return count

@@ -91,11 +91,8 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
     else:
         model, processor = from_pretrained(source, params.revision, local=Path(source).is_dir())
     model = model.to(torch.float32).eval().requires_grad_(False)
-    fingerprint = fingerprint_of(model.state_dict())
-    if not all(bool(torch.isfinite(tensor).all()) for tensor in model.state_dict().values()):
-        raise ModelError(
-            f"The encoder {params.source} holds values that are not finite numbers", "Use an undamaged copy"
-        )
+    state = model.state_dict()
+    fingerprint = _finite_fingerprint(params.source, state, state.__getitem__)
     encoder = Encoder(_placed(model, device, params.dtype), processor, fingerprint)
     side = int(model.config.image_size)
     if encoder.null_pixels().shape[-2:] != (side, side):
@@ -123,14 +120,20 @@ def outline_encoder(params: EncoderParams) -> Encoder:
     """
     checkpoint = checkpoint_of(params)
     model = outline_of(checkpoint)
-    names = sorted(model.state_dict())
-    fingerprint = fingerprint_by(names, checkpoint.__getitem__)
-    if not all(bool(torch.isfinite(checkpoint[name].float()).all()) for name in names):
-        raise ModelError(
-            f"The encoder {params.source} holds values that are not finite numbers", "Use an undamaged copy"
-        )
+    fingerprint = _finite_fingerprint(params.source, model.state_dict(), checkpoint.__getitem__)
     processor = processor_of(str(checkpoint.config.parent), None, model.config.image_size, local=True)
     return Encoder(model, processor, fingerprint)
+
+
+def _finite_fingerprint(source: str, names: Iterable[str], read: Callable[[str], Tensor]) -> str:
+    """`fingerprint_by`, of finite numbers alone.
+
+    Raises:
+        ModelError: there are others.
+    """
+    if not all(bool(torch.isfinite(read(name).float()).all()) for name in names):
+        raise ModelError(f"The encoder {source} holds values that are not finite numbers", "Use an undamaged copy")
+    return fingerprint_by(names, read)
 
 
 def fingerprint_of(state: Mapping[str, Tensor]) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +131,7 @@ def outline_of(checkpoint: Checkpoint) -> Any:
             f"The encoder {checkpoint.source} lacks {len(missing)} weights, first {missing[0]}",
             "Name a complete encoder",
         )
-    blocks = {int(match[1]) for name in checkpoint if (match := _BLOCK.match(name))}
-    if len(blocks) != config.num_hidden_layers or any(
+    if len(_blocks_in(checkpoint)) != config.num_hidden_layers or any(
         checkpoint[name].shape != tensor.shape for name, tensor in state.items()
     ):
         raise ModelError(
@@ -231,18 +230,22 @@ def sizes_in(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """
     hidden, _, patch, _ = state[PATCHES].shape
     tokens = state["vision_model.embeddings.position_embedding.weight"].shape[0]
-    blocks = {int(match[1]) for name in state if (match := _BLOCK.match(name))}
     heads, activation, _ = _KNOWN[hidden]
     return {
         "hidden_size": hidden,
         "patch_size": patch,
         "image_size": round((tokens - 1) ** 0.5) * patch,
-        "num_hidden_layers": max(blocks) + 1,
+        "num_hidden_layers": max(_blocks_in(state)) + 1,
         "intermediate_size": state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
         "projection_dim": state["visual_projection.weight"].shape[0],
         "num_attention_heads": heads,
         "hidden_act": activation,
     }
+
+
+def _blocks_in(names: Iterable[str]) -> set[int]:
+    """The numbers of the blocks that tensors are of."""
+    return {int(match[1]) for name in names if (match := _BLOCK.match(name))}
 
 
 def _usual(kind: Any, side: int) -> Any:

@@ -148,7 +148,7 @@ def _opened(file: str, network: Any, landmarks: tuple[float, ...], device: str) 
     size = _side(session, file)
     own = _prepares_itself(network)
     mean, std = (0.0, 1.0) if own else (127.5, 127.5)
-    convolutions = sum(node.op_type == "Conv" for node in network.graph.node)
+    convolutions = convolutions_in(network)
     blocks = convolutions + sum(node.op_type in {"Gemm", "MatMul"} for node in network.graph.node)
     marks = fingerprint_of(network)
     encoder = FaceEncoder(file, content, session, size, mean, std, landmarks, marks, device, blocks, convolutions)
@@ -201,6 +201,11 @@ def _prepares_itself(network: Any) -> bool:
     names = [node.name for node in network.graph.node[:_NAMED]]
     subtracts = any(name.startswith(("Sub", "_minus")) for name in names)
     return subtracts and any(name.startswith(("Mul", "_mul")) for name in names)
+
+
+def convolutions_in(network: Any) -> int:
+    """How many convolutions a network has."""
+    return sum(node.op_type == "Conv" for node in network.graph.node)
 
 
 def network_fingerprint(path: Path) -> str:

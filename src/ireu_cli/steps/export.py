@@ -35,14 +35,11 @@ def kept_in_weights(
     for name, read in sorted(original.items()):
         base, whole, served = read().float().cpu(), delta[name], dtypes[name]
         left = (base + whole).to(served).float() - base.to(served).float()
-        sums += torch.stack([(one * other).sum(dtype=torch.float64) for one, other in _pairs(whole, left)])
+        pairs = (whole, left), (whole, whole), (left, left)
+        sums += torch.stack([(one * other).sum(dtype=torch.float64) for one, other in pairs])
         touched += int((whole != 0).sum())
         changed += int(((whole != 0) & (left != 0)).sum())
     return _share(*sums.tolist()), changed / max(touched, 1)
-
-
-def _pairs(full: Tensor, rounded: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
-    return (full, rounded), (full, full), (rounded, rounded)
 
 
 def _share(product: float, full: float, rounded: float) -> float:

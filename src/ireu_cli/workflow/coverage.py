@@ -8,7 +8,7 @@ from ireu_cli.models.clip_files import checkpoint_of
 from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.portrait import find_bundle
-from ireu_cli.models.systems import GROUPS, Coverage, Status, coverage_of, needed_taps, systems_of
+from ireu_cli.models.systems import GROUPS, Coverage, Status, coverage_of, systems_of
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.values import Json
 
@@ -41,15 +41,6 @@ def coverage_in(groups: Iterable[str], taps: Sequence[Tap], systems: Sequence[st
     """
     reached = {group: tuple(taps) for group in groups}
     return [coverage_of(name, reached) for name in systems or systems_of(reached)]
-
-
-def wanted_taps(systems: Sequence[str], groups: Sequence[str]) -> tuple[Tap, ...]:
-    """The taps of the encoder that the named systems read.
-
-    Raises:
-        ConfigError: a system is not known, or does not read this encoder.
-    """
-    return needed_taps(systems, groups) if systems else ()
 
 
 def refuse_missed(systems: Sequence[str], wanted: Sequence[Tap], reached: Sequence[Tap]) -> None:

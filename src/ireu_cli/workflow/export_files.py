@@ -2,8 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -47,17 +48,12 @@ class Edit:
         """One tensor of the edited encoder, as it is written."""
         own = self.source[name]
         kind = written_dtype(self.dtype, own)
-        change = self.delta.tensors.get(name)
-        if change is None or not bool(change.any()):
-            return own.to(kind)
-        return (own.to(torch.float32) + change).to(kind)
+        return (own.to(torch.float32) + self.delta.tensors[name]).to(kind) if self._edited(name) else own.to(kind)
 
-    @property
-    def touched(self) -> list[str]:
-        """Names of the tensors that are written otherwise than they are in the source."""
-        if self.dtype != "auto":
-            return [name for name in self.source if self.source[name].dtype != DTYPES[self.dtype] or self._edited(name)]
-        return [name for name in self.source if self._edited(name)]
+    def touches(self, name: str) -> bool:
+        """Whether a tensor is written otherwise than it is in the source."""
+        own = self.source[name]
+        return written_dtype(self.dtype, own) != own.dtype or self._edited(name)
 
     def _edited(self, name: str) -> bool:
         change = self.delta.tensors.get(name)
@@ -114,34 +110,27 @@ def write_edit(edit: Edit, encoder: Encoder, folder: Path) -> Path:
         _write_settings(edit, encoder, place)
     names = [name for name in encoder.model.state_dict() if name in edit.source]
     like = {name: _like(edit, edit.source[name]) for name in names}
-    write_tensors_one_by_one(place / name, {name: _reader(edit, name) for name in names}, like)
+    write_tensors_one_by_one(place / name, {name: partial(edit.tensor, name) for name in names}, like)
     return place if in_a_folder else place / name
 
 
 def _write_file(edit: Edit, file: TensorFile, out: Path) -> None:
     names = {key: name for name, (own, key) in edit.source.places.items() if own.path == file.path}
-    touched = set(edit.touched)
-    changed = {key: _reader(edit, name) for key, name in names.items() if name in touched}
+    changed = {key: partial(edit.tensor, name) for key, name in names.items() if edit.touches(name)}
     if file.tree is not None:
         copy_tree_with(file.tree, file.keys_to, out, {key: read() for key, read in changed.items()})
-    elif all(_like(edit, file[key]).dtype == file[key].dtype for key in changed):
+    elif all(written_dtype(edit.dtype, file[key]) == file[key].dtype for key in changed):
         copy_with(file.path, out, changed)
     else:
         like = {key: _like(edit, file[key]) if key in names else file[key].to("meta") for key in file}
-        readers = {key: _reader(edit, names[key]) if key in names else _getter(file, key) for key in file}
+        readers = {
+            key: partial(edit.tensor, names[key]) if key in names else partial(file.__getitem__, key) for key in file
+        }
         write_tensors_one_by_one(out, readers, like)
 
 
 def _like(edit: Edit, tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=written_dtype(edit.dtype, tensor), device="meta")
-
-
-def _reader(edit: Edit, name: str) -> Callable[[], Tensor]:
-    return lambda: edit.tensor(name)
-
-
-def _getter(file: TensorFile, key: str) -> Callable[[], Tensor]:
-    return lambda: file[key]
 
 
 def _write_settings(edit: Edit, encoder: Encoder, place: Path) -> None:

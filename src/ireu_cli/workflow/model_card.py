@@ -10,7 +10,7 @@ from ireu_cli.store.files import write_bytes
 
 CARD = "README.md"
 _LICENCE = ("license", "license_name", "license_link")
-_TEXTS = ("LICENSE*", "LICENCE*", "NOTICE*", "MODEL.LICENSE")
+LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "MODEL.LICENSE")
 """Files that state a licence, and go along with the weights."""
 
 
@@ -98,7 +98,7 @@ def _licence_of(source: Path) -> dict[str, Any]:
 
 
 def _copy_licences(source: Path, folder: Path) -> None:
-    for pattern in _TEXTS:
+    for pattern in LICENCES:
         for path in sorted(source.glob(pattern)):
             if path.is_file() and not (folder / path.name).exists():
                 shutil.copyfile(path, folder / path.name)

@@ -9,8 +9,9 @@ from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.face_pack import MANIFEST, named_files, networks_in, recogniser_in, recognisers_in
 from ireu_cli.store.files import file_sha256, write_bytes
+from ireu_cli.workflow.model_card import CARD, LICENCES
 
-_TEXTS = (MANIFEST, "README.md", "LICENSE*", "LICENCE*", "NOTICE*", "MODEL.LICENSE")
+_TEXTS = (MANIFEST, CARD, *LICENCES)
 """What goes along with the networks of a pack; whatever else lies in the folder is not the pack's."""
 
 
@@ -54,9 +55,9 @@ def write_pack(pack: Path, network: Path, edited: FaceEncoder, folder: Path) -> 
         ModelError: insightface would not take the edited file.
     """
     own, named = network.relative_to(pack), named_files(pack)
-    kept = set(recognisers_in(pack) if named is None else ())
-    left_out = [path.name for path in sorted(kept) if path != network]
-    networks = named.values() if named is not None else (path for path in networks_in(pack) if path not in kept)
+    recognisers = recognisers_in(pack) if named is None else []
+    left_out = [path.name for path in recognisers if path != network]
+    networks = named.values() if named is not None else (path for path in networks_in(pack) if path not in recognisers)
     for path in {*networks, *(text for pattern in _TEXTS for text in pack.glob(pattern))} - {network}:
         place = folder / path.relative_to(pack)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -74,9 +75,8 @@ def write_pack(pack: Path, network: Path, edited: FaceEncoder, folder: Path) -> 
 def _state_digest(manifest: Path, file: str) -> None:
     """Insightface 2 refuses a network whose digest is not the one that its manifest states."""
     told: dict[str, Any] = json.loads(manifest.read_text())
-    tasks = told.get("tasks")
-    entries = [task for task in tasks.values() if isinstance(task, dict)] if isinstance(tasks, dict) else []
-    for task in entries:
-        if task.get("file") == file and "sha256" in task:
-            task["sha256"] = file_sha256(manifest.parent / file)
-            write_bytes(manifest, (json.dumps(told, indent=2) + "\n").encode())
+    stated = [task for task in told["tasks"].values() if task["file"] == file and "sha256" in task]
+    for task in stated:
+        task["sha256"] = file_sha256(manifest.parent / file)
+    if stated:
+        write_bytes(manifest, (json.dumps(told, indent=2) + "\n").encode())

@@ -11,13 +11,13 @@ from ireu_cli.models.encoders import ImageEncoder, need_transformer, reach_in
 from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.onnx_gates import GATE_TENSORS
 from ireu_cli.models.reach import Reach, select_weights
-from ireu_cli.models.systems import Coverage
+from ireu_cli.models.systems import Coverage, needed_taps
 from ireu_cli.steps.block import STEPS as BLOCK_STEPS
 from ireu_cli.steps.block import block_for, unlearn_block
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, planned_steps, unlearn
 from ireu_cli.store.artifacts import manifest_path, read_mask, write_delta, write_manifest
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
-from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, refuse_missed, sentences, wanted_taps
+from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, refuse_missed, sentences
 from ireu_cli.workflow.gated import DIRECT, edited_names, unlearn_gated
 from ireu_cli.workflow.gates import unlearn_gates
 from ireu_cli.workflow.photos import Cast, Lens, batch_of, load_cast, photo_reader, refuse_other_mask
@@ -111,7 +111,7 @@ def _plan(session: Session, encoder: ImageEncoder) -> _Plan:
     """Choose the weights to change, and refuse what does not reach the systems that the user names."""
     config = session.config
     groups, systems = groups_for(config.encoder, encoder), config.unlearn.systems
-    wanted = wanted_taps(systems, groups)
+    wanted = needed_taps(systems, groups)
     tokens = not {config.encoder.tap, *wanted} <= DIRECT
     names = _names(session, encoder, tokens=tokens)
     reach = reach_in(encoder, names, class_token_only=config.unlearn.method == "gated" and not tokens)
