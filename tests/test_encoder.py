@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
-from ireu_cli.models.clip import Encoder, fingerprint_of, load_encoder, read_tap, with_delta
+from ireu_cli.models.clip import Encoder, load_encoder, read_tap, with_delta
+from ireu_cli.models.fingerprint import fingerprint_of
 from ireu_cli.models.reach import TAPS, reach_of, select_weights
 from ireu_cli.params import EncoderParams
 from ireu_cli.values import WeightDelta

@@ -19,7 +19,7 @@ from ireu_cli.params import Dtype, EncoderParams
 from ireu_cli.steps.export import kept_in_weights
 from ireu_cli.store.weights import write_tensors_one_by_one
 from ireu_cli.values import WeightDelta
-from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_edit, written_dtype
+from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_beside, write_weights, written_dtype
 from tests.tiny_layouts import KINDS, LAYOUTS, write_layout
 
 EDITED = "vision_model.encoder.layers.1.mlp.fc2.weight"
@@ -34,9 +34,11 @@ def a_delta() -> WeightDelta:
 def export(source: Path, out: Path, wanted: str = "auto", dtype: Any = "auto") -> Path:
     checkpoint = open_checkpoint(source)
     encoder = load_encoder(EncoderParams(source=str(source)), "cpu")
-    edit = Edit(checkpoint, a_delta(), layout_for(wanted, checkpoint), dtype, (), {"edited": "yes"})
+    edit = Edit(checkpoint, a_delta(), layout_for(wanted, checkpoint), dtype, ())
     out.mkdir()
-    return write_edit(edit, encoder, out)
+    written = write_weights(edit, encoder, out)
+    write_beside(edit, encoder, out, {"edited": "yes"})
+    return written.place
 
 
 def tensors_in(source: Path) -> dict[str, Tensor]:

@@ -185,12 +185,15 @@ def test_safetensors_come_before_archives(tiny_folder: Path, tmp_path: Path) -> 
 
 _HUB = """
 import sys
-from ireu_cli.models.clip import load_encoder, outline_encoder
-from ireu_cli.models.clip_files import checkpoint_of
+from ireu_cli.models.clip import load_encoder
+from ireu_cli.models.clip_files import checkpoint_of, outline_of
+from ireu_cli.models.fingerprint import fingerprint_by
 from ireu_cli.params import EncoderParams
 params = EncoderParams(source="org/name")
-assert checkpoint_of(params).layout == "clip-folder"
-assert load_encoder(params, "cpu").fingerprint == outline_encoder(params).fingerprint == sys.argv[1]
+checkpoint = checkpoint_of(params)
+assert checkpoint.layout == "clip-folder"
+names = outline_of(checkpoint).state_dict()
+assert load_encoder(params, "cpu").fingerprint == fingerprint_by(names, checkpoint.__getitem__) == sys.argv[1]
 """
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from ireu_cli.errors import ModelError
 from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
-from ireu_cli.models.clip import fingerprint_by
 from ireu_cli.models.clip_files import config_of, outline_of
 from ireu_cli.models.encoders import face_network
 from ireu_cli.models.face_encoder import convolutions_in, fingerprint_of
 from ireu_cli.models.face_pack import recognises
+from ireu_cli.models.fingerprint import fingerprint_by
 from ireu_cli.models.onnx_gates import load_network
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.reach import TAPS, reach_of

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, ModelError
-from ireu_cli.models.checkpoint import open_checkpoint
+from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.models.clip_files import (
-    checkpoint_of,
     encoder_place,
+    fill,
     from_checkpoint,
     from_pretrained,
     outline_of,
     processor_of,
 )
+from ireu_cli.models.fingerprint import Print, fingerprint_from, fingerprint_of, prints_by
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.values import RgbImage, WeightDelta
 
@@ -92,7 +93,7 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
         model, processor = from_pretrained(source, params.revision, local=Path(source).is_dir())
     model = model.to(torch.float32).eval().requires_grad_(False)
     state = model.state_dict()
-    fingerprint = _finite_fingerprint(params.source, state, state.__getitem__)
+    fingerprint = finite_fingerprint(params.source, prints_by(state, state.__getitem__))
     encoder = Encoder(_placed(model, device, params.dtype), processor, fingerprint)
     side = int(model.config.image_size)
     if encoder.null_pixels().shape[-2:] != (side, side):
@@ -112,47 +113,30 @@ def _is_whole_generator(folder: Path) -> bool:
         return False
 
 
-def outline_encoder(params: EncoderParams) -> Encoder:
+def outline_encoder(checkpoint: Checkpoint, fingerprint: str) -> Encoder:
     """An encoder of which everything is known but the weights, which stay in their file: its model is on no device.
 
+    Args:
+        checkpoint: its weights.
+        fingerprint: what they should have, which is to be confirmed: reading them all takes its time.
+
     Raises:
-        ModelError: not there, or not a complete CLIP vision transformer of finite numbers.
+        ModelError: not a complete CLIP vision transformer.
     """
-    checkpoint = checkpoint_of(params)
     model = outline_of(checkpoint)
-    fingerprint = _finite_fingerprint(params.source, model.state_dict(), checkpoint.__getitem__)
     processor = processor_of(str(checkpoint.config.parent), None, model.config.image_size, local=True)
     return Encoder(model, processor, fingerprint)
 
 
-def _finite_fingerprint(source: str, names: Iterable[str], read: Callable[[str], Tensor]) -> str:
-    """`fingerprint_by`, of finite numbers alone.
+def finite_fingerprint(source: str, prints: Mapping[str, Print]) -> str:
+    """`fingerprint_from`, of finite numbers alone.
 
     Raises:
         ModelError: there are others.
     """
-    if not all(bool(torch.isfinite(read(name).float()).all()) for name in names):
+    if not all(one.is_finite for one in prints.values()):
         raise ModelError(f"The encoder {source} holds values that are not finite numbers", "Use an undamaged copy")
-    return fingerprint_by(names, read)
-
-
-def fingerprint_of(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over names, shapes and float32 values, sorted by name.
-
-    Independent of the file layout: the same weights in one file or in many, in half or in single precision, are the
-    same encoder; buffers that old files carry are dropped on loading.
-    """
-    return fingerprint_by(state, state.__getitem__)
-
-
-def fingerprint_by(names: Iterable[str], read: Callable[[str], Tensor]) -> str:
-    """The same of tensors that are read one after another, so that one of them is held at a time."""
-    digest = hashlib.sha256()
-    for name in sorted(names):
-        values = read(name).detach().to("cpu", torch.float32).contiguous()
-        digest.update(f"{name}{tuple(values.shape)}".encode())
-        digest.update(values.numpy().data)
-    return digest.hexdigest()
+    return fingerprint_from(prints)
 
 
 def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
@@ -197,7 +181,9 @@ def read_out(model: Any, states: Tensor, tap: Tap) -> Tensor:
 
 
 def with_delta(encoder: Encoder, delta: WeightDelta, dtype: str = "float32") -> Encoder:
-    """Return an edited copy; the encoder handed in keeps every bit.
+    """Return an edited encoder; the one handed in keeps every bit.
+
+    Weights that no change touches are those of the one handed in, and neither may be trained in place.
 
     Raises:
         ArtifactError: the delta names tensors that the encoder does not have, or of another shape.
@@ -206,8 +192,9 @@ def with_delta(encoder: Encoder, delta: WeightDelta, dtype: str = "float32") -> 
     state = {name: tensor.detach().float() for name, tensor in encoder.model.state_dict().items()}
     for name, change in delta.tensors.items():
         state[name] = state[name] + change.to(state[name].device)
-    model = type(encoder.model)(encoder.model.config)
-    model.load_state_dict(state)
+    with torch.device("meta"):
+        model = type(encoder.model)(encoder.model.config)
+    fill(model, state)
     device = str(next(encoder.model.parameters()).device)
     edited = _placed(model.eval().requires_grad_(False), device, dtype)
     return Encoder(edited, encoder.processor, fingerprint_of(edited.state_dict()))

@@ -150,11 +150,16 @@ def from_checkpoint(source: Path) -> tuple[Any, Any]:
     checkpoint = open_checkpoint(source)
     model = outline_of(checkpoint)
     config, names = model.config, sorted(model.state_dict())
-    model.load_state_dict({name: checkpoint[name].to(torch.float32) for name in names}, assign=True)
+    fill(model, {name: checkpoint[name].to(torch.float32) for name in names})
+    return model, processor_of(str(checkpoint.config.parent), None, config.image_size, local=True)
+
+
+def fill(model: Any, state: Mapping[str, Tensor]) -> None:
+    """Give tensors to a model without weights."""
+    model.load_state_dict(state, assign=True)
     # The one buffer, which no file holds.
     embeddings = model.vision_model.embeddings
-    embeddings.position_ids = torch.arange(embeddings.num_positions).expand((1, -1))
-    return model, processor_of(str(checkpoint.config.parent), None, config.image_size, local=True)
+    embeddings.position_ids = torch.arange(embeddings.num_positions, device=next(iter(state.values())).device)[None]
 
 
 def from_pretrained(source: str, revision: str | None, *, local: bool) -> tuple[Any, Any]:

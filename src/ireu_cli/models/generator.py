@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ModelError
-from ireu_cli.models.clip import fingerprint_of
 from ireu_cli.models.clip_files import quiet_transformers
+from ireu_cli.models.fingerprint import fingerprint_of
 from ireu_cli.models.portrait import Bundle, GeneratorEntry, find_bundle
 from ireu_cli.params import FACE_TAPS, Tap
 from ireu_cli.values import RgbImage

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ModelError
-from ireu_cli.models.clip import fingerprint_of
+from ireu_cli.models.fingerprint import fingerprint_of
 from ireu_cli.models.recogniser import ALIGNED, Recogniser
 from ireu_cli.values import RgbImage
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import safetensors
@@ -75,9 +77,18 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def write_manifest(path: Path, manifest: Manifest, outputs: list[Path]) -> Manifest:
-    """Seal and write the manifest, last of all, after the files that it describes."""
-    records = tuple(file_record(output, path.parent) for output in outputs)
+def write_manifest(
+    path: Path, manifest: Manifest, outputs: list[Path], known: Mapping[Path, str] = MappingProxyType({})
+) -> Manifest:
+    """Seal and write the manifest, last of all, after the files that it describes.
+
+    Args:
+        path: the file to write.
+        manifest: what it says, but for its files.
+        outputs: the files.
+        known: SHA-256 of files that were read already.
+    """
+    records = tuple(file_record(output, path.parent, known.get(output)) for output in outputs)
     sealed = manifest.model_copy(update={"state": "complete", "outputs": records}).sealed()
     write_bytes(path, sealed.text().encode())
     return sealed

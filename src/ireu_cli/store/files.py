@@ -90,9 +90,10 @@ def read_bytes(path: Path, what: str, remedy: str) -> bytes:
         raise ArtifactError(f"{what} {path} cannot be read ({type(error).__name__})", remedy) from None
 
 
-def file_record(path: Path, base: Path) -> FileRecord:
-    """Describe a file by its bytes, its name relative to `base`."""
-    return FileRecord(name=path.relative_to(base).as_posix(), sha256=file_sha256(path), size=path.stat().st_size)
+def file_record(path: Path, base: Path, sha256: str | None = None) -> FileRecord:
+    """Describe a file by its bytes, its name relative to `base`; without its digest, the file is read."""
+    digest = sha256 or file_sha256(path)
+    return FileRecord(name=path.relative_to(base).as_posix(), sha256=digest, size=path.stat().st_size)
 
 
 def file_sha256(path: Path) -> str:

@@ -4,12 +4,15 @@ The safetensors format (huggingface/safetensors, README): eight bytes with the l
 header, a JSON object that gives of each tensor its dtype, its shape and where it begins and ends; then the values.
 """
 
+import hashlib
 import json
-import shutil
+import os
+import queue
 import struct
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Self
 
 import torch
 from torch import Tensor
@@ -34,31 +37,114 @@ _DTYPES = {
     torch.uint64: "U64",
 }
 _ALIGNED = 8
+_PIECE = 1 << 23
+"""Bytes that are read at once."""
+_AHEAD = 4
+"""Pieces that the writer may be ahead of who reads them again."""
 
 
-def copy_with(source: Path, out: Path, changed: Mapping[str, Callable[[], Tensor]]) -> None:
+def copy_with(source: Path, out: Path, changed: Mapping[str, Callable[[], Tensor]]) -> str:
     """Copy a safetensors file, replacing the values of some tensors; everything else keeps every bit.
+
+    What was written is read again while the rest is being written, and compared.
 
     Args:
         source: the file.
         out: where the copy goes.
         changed: of each name, what gives the new values, in the dtype and the shape of the file.
+
+    Returns:
+        SHA-256 (hex) of the copy.
+
+    Raises:
+        ArtifactError: the disk does not give back what was written.
     """
     with source.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
-    shutil.copyfile(source, out)
-    with out.open("r+b") as file:
-        for name, read in changed.items():
-            tensor = read()
-            entry, data = header[name], _bytes(tensor)
-            first, last = entry["data_offsets"]
-            if (_code(tensor.dtype), list(tensor.shape)) != (entry["dtype"], entry["shape"]):
-                raise ValueError(f"{name} is {entry['dtype']} {entry['shape']} in {source}")
-            file.seek(8 + length + first)
-            file.write(data)
-            if len(data) != last - first:
-                raise ValueError(f"{name} does not fit its place in {source}")
+        file.seek(0)
+        with out.open("wb") as copy, out.open("rb", buffering=0) as again, _Checker(again) as checker:
+            for data in _pieces(file, header, 8 + length, changed):
+                copy.write(data)
+                copy.flush()
+                checker.put(data)
+            os.fsync(copy.fileno())
+    return checker.digest
+
+
+def _pieces(
+    file: BinaryIO, header: Mapping[str, Any], start: int, changed: Mapping[str, Callable[[], Tensor]]
+) -> Iterator[bytes | memoryview]:
+    """The bytes of a file, from its beginning, with some tensors replaced; one of those is held at a time."""
+    for name in sorted(changed, key=lambda key: int(header[key]["data_offsets"][0])):
+        first, last = (start + offset for offset in header[name]["data_offsets"])
+        tensor = changed[name]()
+        if (_code(tensor.dtype), list(tensor.shape)) != (header[name]["dtype"], header[name]["shape"]):
+            raise ValueError(f"{name} is {header[name]['dtype']} {header[name]['shape']} in its file")
+        yield from _read(file, first - file.tell())
+        data = _bytes(tensor)
+        if len(data) != last - first:
+            raise ValueError(f"{name} does not fit its place")
+        yield data
+        file.seek(last)
+    yield from _read(file, None)
+
+
+def _read(file: BinaryIO, length: int | None) -> Iterator[bytes]:
+    """So many bytes of a file, or all that are left, in pieces."""
+    left = length
+    while left != 0:
+        data = file.read(_PIECE if left is None else min(_PIECE, left))
+        if not data:
+            return
+        yield data
+        left = None if left is None else left - len(data)
+
+
+class _Checker:
+    """Reads a file behind its writer, compares, and takes the digest."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self._ahead: queue.Queue[bytes | memoryview | None] = queue.Queue(_AHEAD)
+        self._thread = threading.Thread(target=self._run)
+        self._differs = False
+
+    @property
+    def digest(self) -> str:
+        """Of everything that was written; complete once the context is left."""
+        return self._hash.hexdigest()
+
+    def put(self, data: bytes | memoryview) -> None:
+        """What was written next."""
+        self._ahead.put(data)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._ahead.put(None)
+        self._thread.join()
+        if self._differs and kind is None:
+            raise ArtifactError("The disk does not give back what was written", "Write to another disk")
+
+    def _run(self) -> None:
+        while (data := self._ahead.get()) is not None:
+            found = self._read(len(data))
+            self._differs |= found != data
+            self._hash.update(found)
+
+    def _read(self, length: int) -> bytes:
+        """So many bytes; fewer where the disk gives no more."""
+        found = b""
+        try:
+            while len(found) < length and (more := self._file.read(length - len(found))):
+                found = found + more if found else more
+        except OSError:
+            return b""
+        return found
 
 
 def copy_tree_with(

@@ -1,6 +1,7 @@
 """`ireu export`: a delta to a drop-in encoder, checked in the dtype it is served in before it takes its place."""
 
-from dataclasses import replace
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -9,12 +10,13 @@ from ireu_cli.config import Resolved
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError, VanishedEditError
 from ireu_cli.manifest import Manifest
 from ireu_cli.models.card import groups_of
-from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
-from ireu_cli.models.clip import Encoder, fingerprint_by, refuse_foreign
+from ireu_cli.models.checkpoint import Checkpoint
+from ireu_cli.models.clip import Encoder, finite_fingerprint, refuse_foreign
 from ireu_cli.models.clip_files import checkpoint_of
 from ireu_cli.models.encoders import ImageEncoder, face_network, load_encoder, reach_in, with_delta
 from ireu_cli.models.face_encoder import FaceEncoder, with_gates
 from ireu_cli.models.face_pack import is_pack
+from ireu_cli.models.fingerprint import Print, fingerprint_from, prints_by
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.systems import Coverage
 from ireu_cli.params import FACE_TAPS, Dtype, EncoderParams, ExportParams
@@ -25,7 +27,14 @@ from ireu_cli.store.files import write_bytes, write_folder
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, sentences
 from ireu_cli.workflow.evidence import gather, load_people
-from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_edit, written_dtype
+from ireu_cli.workflow.export_files import (
+    Edit,
+    layout_for,
+    served_dtype,
+    write_beside,
+    write_weights,
+    written_dtype,
+)
 from ireu_cli.workflow.model_card import Told, write_card
 from ireu_cli.workflow.pack_files import pack_of, write_pack
 from ireu_cli.workflow.photos import Lens, photo_reader
@@ -46,21 +55,55 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
     session = open_session("export", resolved, talk, force=force, parent=delta_path)
     parent = check_parent(session, "unlearn")
     delta = read_delta(delta_path)
-    # Without photos there is nothing to encode, and the weights stay in their file.
     lean = session.config.encoder.tap not in FACE_TAPS and not _at_hand(session)
-    original: ImageEncoder = session.outline() if lean else session.encoder(dtype="float32")
+    # Without photos there is nothing to encode, and the weights stay in their file.
+    original, source = _outlined(session) if lean else _loaded(session)
     _check_network(original, session.config.export)
-    source = None if isinstance(original, FaceEncoder) else checkpoint_of(session.config.encoder)
     if source is not None:
         layout_for(session.config.export.format, source)
     _refuse_own_place(session, source, out)
     draft = session.draft(original)
-    with session.run.lock(out):
+    with session.run.lock(out), ThreadPoolExecutor(1) as aside:
+        # Reading all weights takes as long as copying them.
+        prints = None if source is None else aside.submit(_prints, session, original, source)
         if (done := session.already_done(draft, out / EXPORT_MANIFEST_NAME, out)) is not None:
+            if prints is not None:
+                prints.result()
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
-        manifest = _write(session, draft, parent, original, source, delta, out)
+        manifest = _write(session, draft, parent, original, source, prints, delta, out)
     return StepResult(out, manifest, reused=False)
+
+
+def _outlined(session: Session) -> tuple[Encoder, Checkpoint]:
+    source = checkpoint_of(session.config.encoder)
+    return session.outline(source), source
+
+
+def _loaded(session: Session) -> tuple[ImageEncoder, Checkpoint | None]:
+    original = session.encoder(dtype="float32")
+    return original, None if isinstance(original, FaceEncoder) else checkpoint_of(session.config.encoder)
+
+
+def _prints(session: Session, original: ImageEncoder, source: Checkpoint) -> dict[str, Print]:
+    """The prints of the weights that are copied, which are to be those of the encoder.
+
+    Raises:
+        ModelError: they are not.
+    """
+    if not isinstance(original, Encoder):
+        raise RuntimeError("only transformers lie in checkpoints")
+    prints = prints_by(original.model.state_dict(), source.__getitem__)
+    fingerprint = finite_fingerprint(session.config.encoder.source, prints)
+    # Those of an outline were read nowhere else; beside loaded ones, transformers chooses files by itself.
+    if next(original.model.parameters()).is_meta:
+        session.refuse_other(fingerprint)
+    elif fingerprint != original.fingerprint:
+        raise ModelError(
+            f"The weights in {source.parts[0].path.name} are not those that were loaded from {source.source}",
+            "Leave one kind of weights in the folder",
+        )
+    return prints
 
 
 def _refuse_own_place(session: Session, source: Checkpoint | None, out: Path) -> None:
@@ -97,27 +140,19 @@ def _write(
     parent: Manifest,
     original: ImageEncoder,
     source: Checkpoint | None,
+    prints: Future[dict[str, Print]] | None,
     delta: WeightDelta,
     out: Path,
 ) -> Manifest:
-    written: list[Manifest] = []
+    manifests: list[Manifest] = []
     dtype = "float32" if source is None else served_dtype(session.config.export.dtype, source)
-    if isinstance(original, FaceEncoder):
-        network = with_gates(original, delta)
-        fingerprint = network.fingerprint
-    elif source is not None:
-        edit = _edit(session, parent, original, source, delta)
-        fingerprint = str(edit.told["edited_encoder"])
 
     def fill(folder: Path) -> None:
+        known: Mapping[Path, str] = {}
         if isinstance(original, FaceEncoder):
-            place = _write_network(session, network, folder)
-        else:
-            place = write_edit(edit, original, folder)
-        if _read_back(session, original, place) != fingerprint:
-            raise ModelError(
-                "The exported encoder, read back, is not the one that was written", "Report this as a bug of ireu"
-            )
+            place, fingerprint = _write_network(session, original, delta, folder)
+        elif source is not None and prints is not None:
+            place, fingerprint, known = _write_transformer(session, parent, original, source, prints, delta, folder)
         metrics = _check_served(session, parent, original, place, source, delta, dtype)
         reach = reach_in(original, delta.tensors, class_token_only=delta.class_token_only)
         covered = coverage_in(groups_for(session.config.encoder, original), reach.taps)
@@ -130,40 +165,54 @@ def _write(
         _write_card(session, source, covered, metrics["verified_again"], folder)
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        written.append(write_manifest(folder / EXPORT_MANIFEST_NAME, finished, files))
+        manifests.append(write_manifest(folder / EXPORT_MANIFEST_NAME, finished, files, known))
 
     write_folder(out, fill)
-    return session.close(written[0])
+    return session.close(manifests[0])
 
 
-def _edit(session: Session, parent: Manifest, original: Encoder, source: Checkpoint, delta: WeightDelta) -> Edit:
-    """What is to be written of a transformer, and what its config.json is to say."""
+def _write_transformer(
+    session: Session,
+    parent: Manifest,
+    original: ImageEncoder,
+    source: Checkpoint,
+    prints: Future[dict[str, Print]],
+    delta: WeightDelta,
+    folder: Path,
+) -> tuple[Path, str, Mapping[Path, str]]:
+    """Write a transformer and read it back; returns its place, its fingerprint and the SHA-256 of files already read.
+
+    Raises:
+        ModelError: the source is not the encoder, or what was written cannot be read back.
+    """
+    if not isinstance(original, Encoder):
+        raise RuntimeError("only transformers lie in checkpoints")
     params = session.config.export
     refuse_foreign(delta, original.model.state_dict())
-    # An outline was read from these very files; transformers chooses files by itself.
-    loaded = not next(original.model.parameters()).is_meta
-    if loaded and fingerprint_by(original.model.state_dict(), source.__getitem__) != original.fingerprint:
-        raise ModelError(
-            f"The weights in {source.parts[0].path.name} are not those that were loaded from {source.source}",
-            "Leave one kind of weights in the folder",
-        )
-    plain = Edit(source, delta, layout_for(params.format, source), params.dtype, groups_of(source), {})
+    edit = Edit(source, delta, layout_for(params.format, source), params.dtype, groups_of(source))
+    with session.timed("write"):
+        written = write_weights(edit, original, folder)
+        own = prints.result()
+        new = {name for name in own if edit.touches(name)}
+        edited = own | prints_by(new, edit.tensor)
+        _refuse_unlike(written.holds(edited, new))
+    fingerprint = fingerprint_from(edited)
     told: dict[str, Json] = {
         "tool_version": __version__,
         "original_encoder": original.fingerprint,
-        "edited_encoder": fingerprint_by(original.model.state_dict(), plain.tensor),
+        "edited_encoder": fingerprint,
         "delta_manifest": parent.digest,
         "record": EXPORT_MANIFEST_NAME,
     }
-    return replace(plain, told=told)
+    write_beside(edit, original, folder, told)
+    return written.place, fingerprint, written.checked
 
 
-def _read_back(session: Session, original: ImageEncoder, place: Path) -> str:
-    """The fingerprint of what was written."""
-    if isinstance(original, FaceEncoder):
-        params = session.config.encoder.model_copy(update={"source": str(place)})
-        return load_encoder(params, landmarks_in(session.config.data), session.config.run.device).fingerprint
-    return fingerprint_by(original.model.state_dict(), open_checkpoint(place).__getitem__)
+def _refuse_unlike(alike: bool) -> None:
+    if not alike:
+        raise ModelError(
+            "The exported encoder, read back, is not the one that was written", "Report this as a bug of ireu"
+        )
 
 
 def _write_card(
@@ -185,21 +234,28 @@ def _write_card(
     write_card(folder, place if place.is_dir() else None, told)
 
 
-def _write_network(session: Session, edited: FaceEncoder, folder: Path) -> Path:
+def _write_network(session: Session, original: FaceEncoder, delta: WeightDelta, folder: Path) -> tuple[Path, str]:
+    """Write a face-embedding network and read it back; returns its place and its fingerprint."""
     config = session.config
+    edited = with_gates(original, delta)
     wanted = config.export.format
     source = Path(config.encoder.source)
     network = face_network(config.encoder.source)
     if network is None:
         raise RuntimeError("a face-embedding network lies in a file")
     in_a_pack = find_bundle(config.encoder.source) is None and is_pack(source)
+    place = folder
     if wanted == "insightface-pack" or (wanted == "auto" and in_a_pack):
         left_out = write_pack(pack_of(source, network), network, edited, folder)
         for name in left_out:
             session.talk.note(f"left out of the pack: {name}, a recogniser that insightface would fall back to")
-        return folder
-    write_bytes(folder / edited.file, edited.content)
-    return folder / edited.file
+    else:
+        place = folder / edited.file
+        write_bytes(place, edited.content)
+    params = config.encoder.model_copy(update={"source": str(place)})
+    found = load_encoder(params, landmarks_in(config.data), config.run.device)
+    _refuse_unlike(found.fingerprint == edited.fingerprint)
+    return place, edited.fingerprint
 
 
 def _check_served(

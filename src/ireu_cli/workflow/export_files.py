@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ConfigError
-from ireu_cli.models.checkpoint import Checkpoint
+from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.models.clip import DTYPES, Encoder
+from ireu_cli.models.fingerprint import Print, prints_by
 from ireu_cli.models.tensor_file import TensorFile
 from ireu_cli.params import Dtype
 from ireu_cli.store.files import write_bytes
@@ -23,6 +24,7 @@ from ireu_cli.values import Json, WeightDelta
 ALONE = frozenset({"clip-folder", "ip-adapter", "single-file"})
 """Layouts that hold the encoder and nothing else, so that any encoder can be written in them."""
 _INSIDE = {"ip-adapter": Path("models/image_encoder")}
+_FOLDERS = frozenset({"clip-folder", "ip-adapter"})
 _FILE_NAMES = {
     "H": "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
     "G": "CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors",
@@ -34,7 +36,7 @@ _FILE_NAMES = {
 
 @dataclass(frozen=True)
 class Edit:
-    """What is written: the source, the change, the layout and dtype to write it in, and what config.json says of it."""
+    """What is written: the source, the change, and the layout and dtype to write it in."""
 
     source: Checkpoint
     delta: WeightDelta
@@ -42,7 +44,6 @@ class Edit:
     dtype: Dtype | Literal["auto"]
     """`auto` keeps the dtype of each tensor."""
     groups: tuple[str, ...]
-    told: Mapping[str, Json]
 
     def tensor(self, name: str) -> Tensor:
         """One tensor of the edited encoder, as it is written."""
@@ -80,65 +81,99 @@ def layout_for(wanted: str, source: Checkpoint) -> str:
     return wanted
 
 
-def write_edit(edit: Edit, encoder: Encoder, folder: Path) -> Path:
-    """Write the edited encoder into an empty folder; returns what is to be named to load it.
+@dataclass(frozen=True)
+class Written:
+    """What is to be named to load an export, and the SHA-256 of files that were compared as they were written."""
+
+    place: Path
+    checked: Mapping[Path, str]
+
+    def holds(self, edited: Mapping[str, Print], new: Collection[str]) -> bool:
+        """Whether the export, read back, has some prints; those that are new are taken in any case.
+
+        Raises:
+            ModelError: it cannot be read.
+        """
+        found = open_checkpoint(self.place)
+        compared = all(part.path in self.checked for part in found.parts)
+        names = [name for name in edited if name in new] if compared else list(edited)
+        return set(edited) <= set(found) and all(
+            one == edited[name] for name, one in prints_by(names, found.__getitem__).items()
+        )
+
+
+def write_weights(edit: Edit, encoder: Encoder, folder: Path) -> Written:
+    """Write the edited encoder's weights into an empty folder.
 
     Files of the source's own layout are copied, and only edited tensors are written into the copy.
     """
-    place = folder / _INSIDE.get(edit.layout, Path())
+    place = _place_in(edit, folder)
     place.mkdir(parents=True, exist_ok=True)
-    in_a_folder = edit.layout in {"clip-folder", "ip-adapter"}
-    if in_a_folder:
-        _write_settings(edit, encoder, place)
-        _copy_adapters(edit, folder)
+    files = edit.source.parts
+    if _keeps_files(edit):
+        checked = {out: digest for file in files if (digest := _write_file(edit, file, out := place / file.path.name))}
+        if edit.source.index is not None:
+            shutil.copyfile(edit.source.index, place / edit.source.index.name)
+        return Written(place if edit.layout in _FOLDERS else place / files[0].path.name, checked)
+    # An encoder that is alone in a folder keeps its own name there.
+    name = "model.safetensors"
+    if edit.layout not in _FOLDERS:
+        name = next((_FILE_NAMES[group] for group in edit.groups if group in _FILE_NAMES), name)
+    names = [name for name in encoder.model.state_dict() if name in edit.source]
+    like = {name: _like(edit, edit.source[name]) for name in names}
+    write_tensors_one_by_one(place / name, {name: partial(edit.tensor, name) for name in names}, like)
+    return Written(place if edit.layout in _FOLDERS else place / name, {})
+
+
+def write_beside(edit: Edit, encoder: Encoder, folder: Path, told: Mapping[str, Json]) -> None:
+    """Write what lies beside the weights: settings, which say in words what was done, and adapters."""
+    place = _place_in(edit, folder)
+    if edit.layout in _FOLDERS or not _keeps_files(edit):
+        _write_settings(edit, encoder, place, told)
     else:
         for path in (edit.source.config, edit.source.config.with_name("preprocessor_config.json")):
             if path.exists():
                 shutil.copyfile(path, place / path.name)
-    files = edit.source.parts
-    mapped = all(file.tree is None for file in files)
-    if edit.layout == edit.source.layout and (mapped or not in_a_folder):
-        for file in files:
-            _write_file(edit, file, place / file.path.name)
-        if edit.source.index is not None:
-            shutil.copyfile(edit.source.index, place / edit.source.index.name)
-        return place if in_a_folder else place / files[0].path.name
-    # An encoder that is alone in a folder keeps its own name there.
-    name = "model.safetensors"
-    if not in_a_folder:
-        name = next((_FILE_NAMES[group] for group in edit.groups if group in _FILE_NAMES), name)
-        _write_settings(edit, encoder, place)
-    names = [name for name in encoder.model.state_dict() if name in edit.source]
-    like = {name: _like(edit, edit.source[name]) for name in names}
-    write_tensors_one_by_one(place / name, {name: partial(edit.tensor, name) for name in names}, like)
-    return place if in_a_folder else place / name
+    _copy_adapters(edit, folder)
 
 
-def _write_file(edit: Edit, file: TensorFile, out: Path) -> None:
+def _place_in(edit: Edit, folder: Path) -> Path:
+    return folder / _INSIDE.get(edit.layout, Path())
+
+
+def _keeps_files(edit: Edit) -> bool:
+    """Whether the source's files are copied; archives in a folder are not, as transformers prefers safetensors."""
+    mapped = all(file.tree is None for file in edit.source.parts)
+    return edit.layout == edit.source.layout and (mapped or edit.layout not in _FOLDERS)
+
+
+def _write_file(edit: Edit, file: TensorFile, out: Path) -> str | None:
+    """Write one file of the source's layout; returns its SHA-256 where it was compared as it was written."""
     names = {key: name for name, (own, key) in edit.source.places.items() if own.path == file.path}
     changed = {key: partial(edit.tensor, name) for key, name in names.items() if edit.touches(name)}
     if file.tree is not None:
         copy_tree_with(file.tree, file.keys_to, out, {key: read() for key, read in changed.items()})
     elif all(written_dtype(edit.dtype, file[key]) == file[key].dtype for key in changed):
-        copy_with(file.path, out, changed)
+        return copy_with(file.path, out, changed)
     else:
         like = {key: _like(edit, file[key]) if key in names else file[key].to("meta") for key in file}
         readers = {
             key: partial(edit.tensor, names[key]) if key in names else partial(file.__getitem__, key) for key in file
         }
         write_tensors_one_by_one(out, readers, like)
+    return None
 
 
 def _like(edit: Edit, tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=written_dtype(edit.dtype, tensor), device="meta")
 
 
-def _write_settings(edit: Edit, encoder: Encoder, place: Path) -> None:
+def _write_settings(edit: Edit, encoder: Encoder, place: Path, told: Mapping[str, Json]) -> None:
     settings: dict[str, Any] = encoder.model.config.to_dict()
     settings |= {
         "architectures": ["CLIPVisionModelWithProjection"],
         "dtype": served_dtype(edit.dtype, edit.source),
-        "ireu": dict(edit.told),
+        "ireu": dict(told),
     }
     settings.pop("_name_or_path", None)
     write_bytes(place / "config.json", _json(settings))

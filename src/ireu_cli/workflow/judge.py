@@ -10,8 +10,8 @@ from ireu_cli.errors import ModelError
 from ireu_cli.faces.align import Points, crop_face
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.manifest import digest_of
-from ireu_cli.models.clip import fingerprint_of
 from ireu_cli.models.face_check import FaceCheck, load_face_check
+from ireu_cli.models.fingerprint import fingerprint_of
 from ireu_cli.models.portrait import Bundle
 from ireu_cli.models.recogniser import ALIGNED, Recogniser, load_recogniser
 from ireu_cli.values import RgbImage

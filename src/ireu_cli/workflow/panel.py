@@ -13,9 +13,9 @@ from ireu_cli.faces.align import Points, crop_face
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.insight import pack_recogniser
 from ireu_cli.manifest import Manifest, digest_of
-from ireu_cli.models.clip import fingerprint_of
 from ireu_cli.models.face_check import FaceCheck
 from ireu_cli.models.face_encoder import network_fingerprint
+from ireu_cli.models.fingerprint import fingerprint_of
 from ireu_cli.models.judging import JudgingNet, from_embedded
 from ireu_cli.models.onnx_recogniser import from_insight, load_onnx
 from ireu_cli.models.portrait import Bundle

@@ -12,6 +12,7 @@ from ireu_cli.config import Resolved, inherit
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.faces.align import cropped_landmarks
 from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, digest_of
+from ireu_cli.models.checkpoint import Checkpoint
 from ireu_cli.models.clip import Encoder, outline_encoder
 from ireu_cli.models.encoders import ImageEncoder, load_encoder
 from ireu_cli.models.portrait import find_bundle
@@ -101,23 +102,33 @@ class Session:
             encoder = load_encoder(params, landmarks_in(self.config.data), self.config.run.device)
         return self._checked(encoder)
 
-    def outline(self) -> Encoder:
-        """The encoder without its weights, which stay in their file, and refuse one that is not the parent's.
+    def outline(self, checkpoint: Checkpoint) -> Encoder:
+        """The encoder without its weights, taken to be the parent's; that is still to be confirmed.
 
         Raises:
-            ModelError: it cannot be read, or its fingerprint differs from the parent's; both are named.
+            ModelError: it cannot be read.
         """
+        if self.parent is None:
+            raise RuntimeError("only a parent says what the encoder should be")
         with self.timed("load_encoder"):
-            encoder = outline_encoder(self.config.encoder)
+            encoder = outline_encoder(checkpoint, self.parent.encoder.fingerprint)
         return self._checked(encoder)
 
-    def _checked(self, encoder: Kind) -> Kind:
-        if self.parent and encoder.fingerprint != self.parent.encoder.fingerprint:
+    def refuse_other(self, fingerprint: str) -> None:
+        """Refuse an encoder that is not the parent's.
+
+        Raises:
+            ModelError: its fingerprint differs; both are named.
+        """
+        if self.parent and fingerprint != self.parent.encoder.fingerprint:
             raise ModelError(
-                f"The encoder has fingerprint {encoder.fingerprint}, "
+                f"The encoder has fingerprint {fingerprint}, "
                 f"but {self.parent.step} used {self.parent.encoder.fingerprint}",
                 "Name the encoder that was used, with --encoder, or run the steps again for this one",
             )
+
+    def _checked(self, encoder: Kind) -> Kind:
+        self.refuse_other(encoder.fingerprint)
         if self.parent and self.config.encoder.tap != self.parent.encoder.tap:
             raise ArtifactError(
                 f"The tap is {self.config.encoder.tap}, but {self.parent.step} used {self.parent.encoder.tap}",

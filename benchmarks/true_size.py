@@ -1,0 +1,287 @@
+"""Encoders at the size that people deploy, random weights: located, unlearned and exported by the four commands.
+
+    python benchmarks/true_size.py --work DIR --size vit-h-14 [--parts request export locate]
+
+request: `locate` and `unlearn` for one person with five photos, twice: the second request finds the statistics ready,
+    and its time is split as its manifest says.
+export: memory that the process allocates (RssAnon; mapped pages of files are not counted, as they can be dropped), less
+    what it holds before the step begins, beside the edited weights; and its time beside a plain copy of the file,
+    flushed to the disk, in turn, medians. Once without photos, as an export runs on a machine that has none.
+locate: photos encoded in a second, as a share of what the bare forward pass does over pixels in memory, in turn.
+
+Needs IREU_DATA, a folder with `faces/eval` and `faces/train`. Weights are float32 but for ViT-bigG, which its
+publishers ship in float16. Without a size's file it is made first.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import torch
+from safetensors.torch import save_file
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from ireu_cli.faces.folder import scan_people
+from ireu_cli.faces.read import PhotoReader
+from ireu_cli.models.clip import load_encoder
+from ireu_cli.models.encoders import forward
+from ireu_cli.params import DataParams, EncoderParams
+
+LANDMARKS = "0.375,0.431,0.6375,0.425,0.5125,0.594,0.394,0.719,0.625,0.7125"
+
+
+@dataclass(frozen=True)
+class Size:
+    """A published encoder."""
+
+    hidden: int
+    inner: int
+    blocks: int
+    projection: int
+    activation: str = "gelu"
+    side: int = 224
+    dtype: torch.dtype = torch.float32
+    tap: str = "penultimate"
+    """What generators that mount it read."""
+
+
+SIZES = {
+    "tiny": Size(64, 128, 4, 32, side=56),
+    "vit-l-14": Size(1024, 4096, 24, 768, "quick_gelu"),
+    "vit-l-14-336": Size(1024, 4096, 24, 768, "quick_gelu", side=336),
+    "vit-h-14": Size(1280, 5120, 32, 1024),
+    "vit-bigg-14": Size(1664, 8192, 48, 1280, dtype=torch.float16, tap="image_embeds"),
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    options = _options()
+    options.work.mkdir(parents=True, exist_ok=True)
+    place = options.work / options.size
+    if not (place / "model.safetensors").exists():
+        _make(SIZES[options.size], place)
+    people = _people(options)
+    run = ["--run-dir", str(options.work / f".ireu-{options.size}"), "--quiet"]
+    delta = options.work / f"{options.size}-second.safetensors"
+    if "request" in options.parts or not delta.exists():
+        _request(options, place, people, run)
+    if "export" in options.parts:
+        _export(options, place, delta)
+    if "locate" in options.parts:
+        _locate(options, place, people)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--size", choices=list(SIZES), required=True)
+    parser.add_argument("--parts", nargs="+", choices=["request", "export", "locate"], default=["export"])
+    parser.add_argument("--retained", type=int, default=50, help="retained people, two photos each")
+    parser.add_argument("--photos", type=int, default=5, help="photos of each of the two people to unlearn")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tap", help="another than the generators of this encoder read")
+    options = parser.parse_args()
+    options.tap = options.tap or SIZES[options.size].tap
+    return options
+
+
+def _make(size: Size, place: Path) -> None:
+    """An encoder whose weights are drawn as those of a network before training are."""
+    config = CLIPVisionConfig(
+        hidden_size=size.hidden, intermediate_size=size.inner, num_hidden_layers=size.blocks, num_attention_heads=16,
+        patch_size=14, image_size=size.side, projection_dim=size.projection, hidden_act=size.activation,
+    )  # fmt: skip
+    config.architectures = ["CLIPVisionModelWithProjection"]
+    with torch.device("meta"):
+        outline = CLIPVisionModelWithProjection(config).state_dict()
+    draw = torch.Generator().manual_seed(0)
+    state = {}
+    for name, tensor in outline.items():
+        if "norm" in name or "layrnorm" in name or name.endswith("bias"):
+            state[name] = torch.full(tensor.shape, float("weight" in name), dtype=size.dtype)
+        else:
+            # Fan-in scaling keeps the variance of activations from block to block.
+            fan_in = 1 if "embedding" in name and tensor.ndim <= 2 else tensor[0].numel()
+            state[name] = (torch.randn(tensor.shape, generator=draw) * fan_in**-0.5).to(size.dtype)
+    place.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(place)
+    save_file(state, place / "model.safetensors", {"format": "pt"})
+
+
+def _people(options: argparse.Namespace) -> dict[str, Path]:
+    """Two people to unlearn, one after the other, and some to retain, linked from IREU_DATA."""
+    faces = Path(os.environ["IREU_DATA"]) / "faces"
+    targets = [path for path in sorted((faces / "eval").iterdir()) if len(list(path.iterdir())) >= options.photos]
+    retained = [path for path in sorted((faces / "train").iterdir()) if len(list(path.iterdir())) >= 3]
+    folders = {
+        "first": [(targets[0], options.photos)],
+        "second": [(targets[1], options.photos)],
+        f"retain-{options.retained}": [(path, 2) for path in retained[: options.retained]],
+    }
+    for name, people in folders.items():
+        for path, count in people:
+            place = options.work / name / path.name
+            place.mkdir(parents=True, exist_ok=True)
+            for photo in sorted(path.iterdir())[:count]:
+                if not (place / photo.name).exists():
+                    (place / photo.name).symlink_to(photo)
+    return {name.split("-")[0]: options.work / name for name in folders}
+
+
+def _request(options: argparse.Namespace, place: Path, people: dict[str, Path], run: list[str]) -> None:
+    """Both people, one after the other; the second with everything prepared."""
+    for name in ("first", "second"):
+        mask, delta = (options.work / f"{options.size}-{name}{ending}" for ending in (".pt", ".safetensors"))
+        sets = ["--set", f"data.landmarks={LANDMARKS}", "--set", "data.retain_holdout=0", "--set", "run.batch_size=8"]
+        folders = ["--targets", str(people[name]), "--retain", str(people["retain"])]
+        encoder = ["--encoder", str(place), "--tap", options.tap, "--method", "all"]
+        _ireu("locate", *run, *folders, *encoder, *sets, "--force", "-o", str(mask))
+        gated = ["--set", "gated.max_false_alarm=0.4", "--set", "gated.people=2", "--set", "gated.copies="]
+        gated += ["--set", "gated.rank=8"]
+        start = time.perf_counter()
+        _ireu("unlearn", *run, "--mask", str(mask), *gated, "--force", "-o", str(delta))
+        whole = time.perf_counter() - start
+        split = json.loads(delta.with_name(f"{delta.name}.json").read_text())["timings"]
+        words = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in split.items())
+        print(f"{options.size}: {name} request, {options.photos} photos: {whole:.1f} s, of which {words}", flush=True)
+
+
+def _export(options: argparse.Namespace, place: Path, delta: Path) -> None:
+    """Time and memory of exports without photos, in turn with copies."""
+    source, copies, exports, peaks = place / "model.safetensors", [], [], []
+    for _ in range(options.rounds + 1):
+        copies.append(_timed(lambda: _copy(source, options.work / "copy.safetensors")))
+        out = options.work / "exported"
+        shutil.rmtree(out, ignore_errors=True)
+        told = _measured(place, delta, out, options.work / "alone")
+        exports.append(told["seconds"])
+        peaks.append(told["peak"] - told["before"])
+    shutil.rmtree(out, ignore_errors=True)
+    (options.work / "copy.safetensors").unlink()
+    edited = sum(shape for shape in _edited_bytes(delta))
+    ratio = statistics.median(exports[1:]) / statistics.median(copies[1:])
+    print(f"{options.size}: file {source.stat().st_size / 1e6:.0f} MB, edited weights {edited / 1e6:.0f} MB")
+    print(
+        f"copy {statistics.median(copies[1:]):.2f} s, export {statistics.median(exports[1:]):.2f} s, ratio {ratio:.2f}"
+    )
+    allowed = 1.15 * edited + 300e6
+    print(f"peak beyond the start {max(peaks) / 1e6:.0f} MB, of {allowed / 1e6:.0f} MB allowed", flush=True)
+
+
+def _edited_bytes(delta: Path) -> Iterator[int]:
+    from ireu_cli.store.artifacts import read_delta
+
+    for tensor in read_delta(delta).tensors.values():
+        yield tensor.numel() * tensor.element_size()
+
+
+def _measured(place: Path, delta: Path, out: Path, run: Path) -> dict[str, float]:
+    """Export in a process of its own, whose memory is watched by a thread of it."""
+    code = "import sys; sys.path[:0] = sys.argv[1:2]; import true_size; true_size.exported(*sys.argv[2:])"
+    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(place), str(delta), str(out), str(run)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: dict[str, float] = json.loads(told.splitlines()[-1])
+    return found
+
+
+def exported(place: str, delta: str, out: str, run: str) -> None:
+    """Export without photos, and print seconds and bytes; everything that the step imports is imported before."""
+    import transformers.models.clip.modeling_clip  # noqa: F401
+
+    from ireu_cli.config import load_config
+    from ireu_cli.workflow.export import run_export
+    from locate_overhead import Silent
+
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
+    flags = {"encoder.source": place, "run.run_dir": run}
+    resolved = load_config(None, {}, flags, cwd=Path(out).parent)
+    with watched() as seen:
+        seconds = _timed(lambda: run_export(resolved, Silent(), Path(delta), Path(out), force=True))
+    print(json.dumps({"seconds": seconds, **seen}))
+
+
+class watched:  # noqa: N801 - used as a function is
+    """Memory that this process allocated for itself: before, and at its peak."""
+
+    def __enter__(self) -> dict[str, float]:
+        """Begin to look every five milliseconds."""
+        self.seen: dict[str, float] = {"before": _allocated(), "peak": 0.0}
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._look)
+        self.thread.start()
+        return self.seen
+
+    def __exit__(self, *_: object) -> None:
+        """Stop."""
+        self.over.set()
+        self.thread.join()
+
+    def _look(self) -> None:
+        while not self.over.wait(0.005):
+            self.seen["peak"] = max(self.seen["peak"], _allocated())
+
+
+def _allocated() -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return float(line.split()[1]) * 1024
+    raise RuntimeError("this system does not say how much memory a process has")
+
+
+def _copy(source: Path, out: Path) -> None:
+    shutil.copyfile(source, out)
+    with out.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _locate(options: argparse.Namespace, place: Path, people: dict[str, Path]) -> None:
+    """Rounds in turn; the first of each is not counted."""
+    from ireu_cli.config import load_config
+    from ireu_cli.workflow import session
+    from ireu_cli.workflow.locate import run_locate
+    from locate_overhead import Silent
+
+    encoder = load_encoder(EncoderParams(source=str(place)), "cpu")
+    folders = [people["first"], people["retain"]]
+    photos = [photo for folder in folders for photo in scan_people(folder, "--targets", "one person").flat]
+    reader = PhotoReader(DataParams(), None)
+    pixels = encoder.pixels([reader.image(photo) for photo in photos])
+    flags = {"encoder.source": place, "data.targets": folders[0], "data.retain": folders[1], "data.retain_holdout": 0.0,
+             "locate.method": "variance", "encoder.tap": options.tap, "run.batch_size": 4}  # fmt: skip
+    bare, whole = [], []
+    for number in range(options.rounds + 1):
+        bare.append(_timed(lambda: [forward(encoder, options.tap, part) for part in torch.split(pixels, 4)]))
+        run = options.work / f".locate-{number}"
+        shutil.rmtree(run, ignore_errors=True)
+        resolved = load_config(None, {}, {**flags, "run.run_dir": run}, cwd=options.work)
+        with mock.patch.object(session, "load_encoder", return_value=encoder):
+            whole.append(_timed(lambda: run_locate(resolved, Silent(), run / "mask.pt", force=True)))  # noqa: B023
+        shutil.rmtree(run)
+    each = [len(photos) / statistics.median(times[1:]) for times in (bare, whole)]
+    print(f"{options.size}: {len(photos)} photos; bare forward {each[0]:.3f} photos/s, locate {each[1]:.3f} photos/s")
+    print(f"share {each[1] / each[0]:.3f}", flush=True)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _ireu(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "ireu_cli", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    main()
