@@ -202,7 +202,7 @@ def face_pipeline() -> Any:
         vae=AutoencoderTiny.from_pretrained(bundle.folder / "vae").float(),
         text_encoder=CLIPTextModel.from_pretrained(bundle.folder / "text_encoder", dtype=torch.float32),
         tokenizer=CLIPTokenizer.from_pretrained(bundle.folder / "tokenizer"),
-        unet=UNet2DConditionModel.from_pretrained(bundle.folder / entry.unet).float(),
+        unet=UNet2DConditionModel.from_pretrained(bundle.folder / str(entry.unet)).float(),
         scheduler=DDIMScheduler.from_pretrained(bundle.folder / "scheduler"),
         safety_checker=None,
         feature_extractor=None,

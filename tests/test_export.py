@@ -1,5 +1,6 @@
 """Exports: loaded by the real consumers, edit present, everything else bit-identical, checked in the served dtype."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -204,3 +205,32 @@ def test_a_generator_takes_the_export_in_place_of_the_original(job: Path, tmp_pa
         str(tmp_path), subfolder="", weight_name="adapter.safetensors", image_encoder_folder="encoder"
     )
     assert np.array_equal(pictures(original, photo), before)
+
+
+@pytest.mark.parametrize(("spoil", "words"), [(1e-3, "has fingerprint"), (float("nan"), "not finite numbers")])
+def test_another_encoder_is_found_while_it_is_copied(fresh: Path, spoil: float, words: str) -> None:
+    """Without photos the weights stay in their file, and are read beside the copy; nothing takes its place then."""
+    other = fresh / "other"
+    (other).mkdir()
+    for path in (fresh / "encoder").iterdir():
+        (other / path.name).write_bytes(path.read_bytes())
+    state = load_file(other / "model.safetensors")
+    state["visual_projection.weight"][0, 0] += spoil
+    save_file(state, other / "model.safetensors", {"format": "pt"})
+    given = ("export", "--delta", "delta.safetensors", "--encoder", "other", "--run-dir", "elsewhere", "-o", "out")
+    (fresh / "ireu.toml").unlink()
+    found = run_ireu(*given, cwd=fresh)
+    assert found.code == 3
+    assert words in found.err
+    assert not (fresh / "out").exists()
+    assert not list(fresh.glob(".out*"))
+
+
+def test_the_manifest_tells_the_digest_of_a_copy(fresh: Path) -> None:
+    (fresh / "ireu.toml").unlink()
+    given = ("export", "--delta", "delta.safetensors", "--encoder", "encoder", "--run-dir", "elsewhere", "-o", "out")
+    assert run_ireu(*given, cwd=fresh).code == 0
+    told = {record.name: record.sha256 for record in read_manifest(fresh / "out" / "ireu.json").outputs}
+    for name, sha256 in told.items():
+        assert hashlib.sha256((fresh / "out" / name).read_bytes()).hexdigest() == sha256
+    assert "model.safetensors" in told

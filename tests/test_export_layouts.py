@@ -14,6 +14,7 @@ from transformers import CLIPVisionModelWithProjection
 from ireu_cli.errors import ConfigError
 from ireu_cli.models.checkpoint import open_checkpoint
 from ireu_cli.models.clip import load_encoder, with_delta
+from ireu_cli.models.fingerprint import prints_by
 from ireu_cli.models.tensor_file import open_file
 from ireu_cli.params import Dtype, EncoderParams
 from ireu_cli.steps.export import kept_in_weights
@@ -39,6 +40,41 @@ def export(source: Path, out: Path, wanted: str = "auto", dtype: Any = "auto") -
     written = write_weights(edit, encoder, out)
     write_beside(edit, encoder, out, {"edited": "yes"})
     return written.place
+
+
+@pytest.mark.parametrize(("name", "dtype", "spoiled"), [
+    ("folder", "auto", EDITED), ("file", "auto", EDITED), ("folder", "float16", UNTOUCHED),
+    ("archive", "auto", UNTOUCHED),
+])  # fmt: skip
+def test_what_is_read_back_has_to_be_what_was_written(
+    name: str, dtype: Any, spoiled: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    source = write_layout(name, tiny_folder, tmp_path / "place")
+    checkpoint = open_checkpoint(source)
+    encoder = load_encoder(EncoderParams(source=str(source)), "cpu")
+    edit = Edit(checkpoint, a_delta(), layout_for("auto", checkpoint), dtype, ())
+    (tmp_path / "out").mkdir()
+    written = write_weights(edit, encoder, tmp_path / "out")
+    names = [*encoder.model.state_dict()]
+    expected = prints_by(names, edit.tensor)
+    new = {key for key in names if edit.touches(key)}
+    assert written.holds(expected, new)
+    path = open_checkpoint(written.place).parts[0].path
+    state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    state = {key: tensor.clone() for key, tensor in state.items()}
+    state[spoiled].view(-1)[0] += 1
+    if path.suffix == ".safetensors":
+        save_file(state, path, {"format": "pt"})
+    else:
+        torch.save(state, path)
+    assert not written.holds(expected, new)
+    del state[spoiled]
+    path.unlink()
+    if path.suffix == ".safetensors":
+        save_file(state, path, {"format": "pt"})
+    else:
+        torch.save(state, path)
+    assert not written.holds(expected, new)
 
 
 def tensors_in(source: Path) -> dict[str, Tensor]:

@@ -20,8 +20,11 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ModelError
+from ireu_cli.models.clip import DTYPES
 from ireu_cli.models.clip_files import quiet_transformers
+from ireu_cli.models.encoders import ImageEncoder, forward, null_features
 from ireu_cli.models.fingerprint import fingerprint_of
+from ireu_cli.models.pipelines import digest_of_files, embeds_for, is_flux, open_pipeline, side_of
 from ireu_cli.models.portrait import Bundle, GeneratorEntry, find_bundle
 from ireu_cli.params import FACE_TAPS, Tap
 from ireu_cli.values import RgbImage
@@ -55,6 +58,12 @@ class Generator:
             scale=self.scale if scale is None else scale,
         )
 
+    def null_of(self, encoder: ImageEncoder) -> Tensor:
+        """What the pipeline sends as the null image under guidance: float32 (d,) or (tokens, d), on the CPU."""
+        if is_flux(self.pipeline):
+            return forward(encoder, self.tap, encoder.null_pixels()[1:])[0].clone()
+        return null_features(encoder, self.tap)
+
     def draw(self, features: Tensor, null: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[RgbImage]:
         """Draw pictures through the stock pipeline.
 
@@ -63,7 +72,7 @@ class Generator:
 
         Args:
             features: float (n, d) or (n, tokens, d), at `tap`.
-            null: float (d,) or (tokens, d), what the pipeline sends under guidance (`encoders.null_features`).
+            null: float (d,) or (tokens, d), what the pipeline sends under guidance (`null_of`).
             prompts: one for each picture.
             seeds: one for each picture.
         """
@@ -96,16 +105,13 @@ class Generator:
 
     def _call(self, call: Any, feature: Tensor, null: Tensor, prompt: str, seed: int, steps: int, kind: str) -> Any:
         """One picture; the pipeline wants features as (null and photo, one photo, ...)."""
-        device = self.pipeline.device
         # The pipeline keeps it, and may serve another setting of the same generator next.
         self.pipeline.set_ip_adapter_scale(self.scale)
-        sent = [null, feature] if self.guidance > 1 else [feature]
         return call(
             prompt=prompt,
-            ip_adapter_image_embeds=[torch.stack([part.to(device).float() for part in sent]).unsqueeze(1)],
+            **embeds_for(self.pipeline, feature, null, self.guidance),
             generator=torch.Generator().manual_seed(seed),
             num_inference_steps=steps,
-            guidance_scale=self.guidance,
             height=self.side,
             width=self.side,
             output_type=kind,
@@ -135,7 +141,7 @@ def load_generators(
         return ()
     with _quiet():
         try:
-            shared = _load_shared(bundle.folder)
+            shared = _load_shared(bundle.folder) if any(entry.unet for entry, _ in entries) else {}
             return tuple(_load(bundle, entry, tap, shared, device) for entry, tap in entries)
         except (OSError, KeyError, ValueError, RuntimeError, AttributeError, safetensors.SafetensorError) as error:
             raise ModelError(
@@ -178,12 +184,28 @@ def _model(kind: Any, folder: Path) -> Any:
 
 
 def _load(bundle: Bundle, entry: GeneratorEntry, tap: Tap, shared: dict[str, Any], device: str) -> Generator:
+    if entry.pipeline is not None:
+        folder, adapter = bundle.folder / entry.pipeline, bundle.folder / entry.adapter
+        pipeline = open_pipeline(folder, adapter, DTYPES[entry.dtype], device)
+        fingerprint = digest_of_files(folder, adapter)
+    else:
+        pipeline, fingerprint = _assembled(bundle, entry, str(entry.unet), shared, device)
+    # What a picture depends on beside weights; settings that came later count where they are used.
+    later = [setting for setting in (entry.side, entry.dtype) if setting not in {None, "float32"}]
+    settings = repr((entry.tap, entry.steps, entry.guidance, entry.scale, *later))
+    whole = hashlib.sha256(f"{fingerprint} {settings}".encode()).hexdigest()
+    side = entry.side or side_of(pipeline)
+    return Generator(entry.name, tap, whole, side, entry.steps, entry.guidance, entry.scale, pipeline)
+
+
+def _assembled(bundle: Bundle, entry: GeneratorEntry, own: str, shared: dict[str, Any], device: str) -> tuple[Any, str]:
+    """A pipeline of the bundle's shared parts, and the digest of all that decides a picture but settings."""
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-    unet = _model(UNet2DConditionModel, bundle.folder / entry.unet)
+    unet = _model(UNet2DConditionModel, bundle.folder / own)
     weights = safetensors.torch.load_file(bundle.folder / entry.adapter)
     adapter = {name: tensor.float() for name, tensor in weights.items()}
-    fingerprint = _fingerprint(bundle, entry, unet, adapter, shared)
+    fingerprint = _fingerprint(bundle, own, unet, adapter, shared)
     pipeline = StableDiffusionPipeline(
         **shared,
         unet=unet,
@@ -200,23 +222,21 @@ def _load(bundle: Bundle, entry: GeneratorEntry, tap: Tap, shared: dict[str, Any
     pipeline.set_progress_bar_config(disable=True)
     pipeline = pipeline.to(torch.device(device))
     unet.requires_grad_(False)
-    side = int(unet.config.sample_size) * int(pipeline.vae_scale_factor)
-    return Generator(entry.name, tap, fingerprint, side, entry.steps, entry.guidance, entry.scale, pipeline)
+    return pipeline, fingerprint
 
 
-def _fingerprint(bundle: Bundle, entry: GeneratorEntry, unet: Any, adapter: Any, shared: dict[str, Any]) -> str:
+def _fingerprint(bundle: Bundle, own: str, unet: Any, adapter: Any, shared: dict[str, Any]) -> str:
     states = {"unet": unet.state_dict(), "adapter": adapter}
     states |= {name: shared[name].state_dict() for name in ("vae", "text_encoder")}
     tensors = {f"{part}.{name}": tensor for part, state in states.items() for name, tensor in state.items()}
     digest = hashlib.sha256(fingerprint_of(tensors).encode())
-    for part in (entry.unet, "vae", "text_encoder", "scheduler"):
+    for part in (own, "vae", "text_encoder", "scheduler"):
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
         settings = json.loads((bundle.folder / part / name).read_text(encoding="utf-8"))
         decisive = {key: value for key, value in settings.items() if key not in _INDECISIVE}
         digest.update(json.dumps(decisive, sort_keys=True).encode())
     for path in sorted((bundle.folder / "tokenizer").iterdir()):
         digest.update(path.read_bytes())
-    digest.update(repr((entry.tap, entry.steps, entry.guidance, entry.scale)).encode())
     return digest.hexdigest()
 
 

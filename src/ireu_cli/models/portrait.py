@@ -5,12 +5,12 @@
 
 from importlib import resources
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ireu_cli.errors import ModelError
-from ireu_cli.params import FACE_TAPS, Landmarks, Tap
+from ireu_cli.params import FACE_TAPS, Dtype, Landmarks, Tap
 
 EMBEDDED = "portrait-mini"
 """What `encoder.source` calls the bundle of the package."""
@@ -23,15 +23,28 @@ class _Part(BaseModel):
 
 
 class GeneratorEntry(_Part):
-    """One generator: the tap it reads, where its weights lie in the bundle, and the settings it draws with."""
+    """One generator: the tap it reads, where its weights lie in the bundle, and the settings it draws with.
+
+    `unet` is a U-Net of its own beside the parts that the bundle's generators share; `pipeline` is a folder that
+    diffusers saved a whole pipeline in. `side` is in pixels, by default the pipeline's own.
+    """
 
     name: str
     tap: str
-    unet: str
+    unet: str | None = None
+    pipeline: str | None = None
     adapter: str
     steps: int
     guidance: float
     scale: float
+    side: int | None = Field(None, ge=8)
+    dtype: Dtype = "float32"
+
+    @model_validator(mode="after")
+    def _one_body(self) -> Self:
+        if (self.unet is None) == (self.pipeline is None):
+            raise ValueError("a generator has a unet or a pipeline")
+        return self
 
 
 class Bundle(_Part):

@@ -141,10 +141,12 @@ def read_delta(path: Path) -> WeightDelta:
         ArtifactError: not a safetensors file, not a delta, no tensors, a value that is not finite, a damaged ledger.
     """
     remedy = "Name a delta that `ireu unlearn` wrote"
-    data = read_bytes(path, "The delta", remedy)
     try:
-        tensors = safetensors.torch.load(data)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        # Mapped, as it may be large; whoever replaces the file leaves this one as it is.
+        tensors = safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise ArtifactError(f"The delta {path} does not exist", remedy) from None
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:
         raise ArtifactError(f"The delta {path} is not a safetensors file ({type(error).__name__})", remedy) from None
     entries = {name: tensors.pop(name) for name in sorted(tensors) if name.startswith(LEDGER)}
     if not tensors:

@@ -10,7 +10,7 @@ from ireu_cli.errors import ConfigError
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest, digest_of
-from ireu_cli.models.encoders import ImageEncoder, null_features
+from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.models.generator import Generator, load_generators
 from ireu_cli.models.portrait import Bundle, find_bundle
 from ireu_cli.steps.compare import adherence, likeness
@@ -212,7 +212,7 @@ def _prepare(
     ]
     caches = (PictureCache(session.run.pictures / names[0]), PictureCache(session.run.pictures / names[1]))
     drawn = Drawn(generator.name, shots, prompts, (keys[0], keys[1]), caches)
-    nulls = (null_features(encoders[0], generator.tap), null_features(encoders[1], generator.tap))
+    nulls = (generator.null_of(encoders[0]), generator.null_of(encoders[1]))
     return _Plan(drawn, generator, lenses, nulls)
 
 

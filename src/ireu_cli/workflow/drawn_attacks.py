@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ireu_cli.faces.disguise import Disguise
 from ireu_cli.manifest import digest_of
-from ireu_cli.models.encoders import null_features
 from ireu_cli.models.generator import Generator
 from ireu_cli.report import NO_ATTACK, Figure
 from ireu_cli.runtime import generator as random_generator
@@ -114,7 +113,7 @@ def _attempts(siege: Siege, show: Show, generator: Generator) -> Iterator[_Attem
     lenses = siege.lenses(generator.tap)
     for lens, word in zip(lenses, STATES, strict=True):
         encode_disguised(siege, lens, siege.drawn, f"attacked photos for generator {generator.name}, {word}")
-    easel = _Easel(siege, show.bundle.prompt, lenses, [null_features(lens.encoder, generator.tap) for lens in lenses])
+    easel = _Easel(siege, show.bundle.prompt, lenses, [generator.null_of(lens.encoder) for lens in lenses])
     for victim in siege.drawn:
         plain = _Way(NO_ATTACK, None, _seed(siege, victim, 0), generator)
         for name, attack in photo_attacks(siege):

@@ -180,7 +180,7 @@ def _write_transformer(
     delta: WeightDelta,
     folder: Path,
 ) -> tuple[Path, str, Mapping[Path, str]]:
-    """Write a transformer and read it back; returns its place, its fingerprint and the SHA-256 of files already read.
+    """Write a transformer and read it back; returns its place, its fingerprint, and the SHA-256 of copied files.
 
     Raises:
         ModelError: the source is not the encoder, or what was written cannot be read back.
@@ -205,7 +205,7 @@ def _write_transformer(
         "record": EXPORT_MANIFEST_NAME,
     }
     write_beside(edit, original, folder, told)
-    return written.place, fingerprint, written.checked
+    return written.place, fingerprint, written.copies
 
 
 def _refuse_unlike(alike: bool) -> None:

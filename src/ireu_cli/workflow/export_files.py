@@ -53,8 +53,10 @@ class Edit:
 
     def touches(self, name: str) -> bool:
         """Whether a tensor is written otherwise than it is in the source."""
+        if self.dtype == "auto" or self._edited(name):
+            return self._edited(name)
         own = self.source[name]
-        return written_dtype(self.dtype, own) != own.dtype or self._edited(name)
+        return written_dtype(self.dtype, own) != own.dtype
 
     def _edited(self, name: str) -> bool:
         change = self.delta.tensors.get(name)
@@ -83,20 +85,20 @@ def layout_for(wanted: str, source: Checkpoint) -> str:
 
 @dataclass(frozen=True)
 class Written:
-    """What is to be named to load an export, and the SHA-256 of files that were compared as they were written."""
+    """What is to be named to load an export, and the SHA-256 of files that are copies but for the edit."""
 
     place: Path
-    checked: Mapping[Path, str]
+    copies: Mapping[Path, str]
 
     def holds(self, edited: Mapping[str, Print], new: Collection[str]) -> bool:
-        """Whether the export, read back, has some prints; those that are new are taken in any case.
+        """Whether the export, read back, has some prints; of copies, those that are new are taken.
 
         Raises:
             ModelError: it cannot be read.
         """
         found = open_checkpoint(self.place)
-        compared = all(part.path in self.checked for part in found.parts)
-        names = [name for name in edited if name in new] if compared else list(edited)
+        copied = all(part.path in self.copies for part in found.parts)
+        names = [name for name in edited if name in new] if copied else list(edited)
         return set(edited) <= set(found) and all(
             one == edited[name] for name, one in prints_by(names, found.__getitem__).items()
         )
@@ -111,10 +113,10 @@ def write_weights(edit: Edit, encoder: Encoder, folder: Path) -> Written:
     place.mkdir(parents=True, exist_ok=True)
     files = edit.source.parts
     if _keeps_files(edit):
-        checked = {out: digest for file in files if (digest := _write_file(edit, file, out := place / file.path.name))}
+        copies = {out: digest for file in files if (digest := _write_file(edit, file, out := place / file.path.name))}
         if edit.source.index is not None:
             shutil.copyfile(edit.source.index, place / edit.source.index.name)
-        return Written(place if edit.layout in _FOLDERS else place / files[0].path.name, checked)
+        return Written(place if edit.layout in _FOLDERS else place / files[0].path.name, copies)
     # An encoder that is alone in a folder keeps its own name there.
     name = "model.safetensors"
     if edit.layout not in _FOLDERS:
@@ -148,12 +150,12 @@ def _keeps_files(edit: Edit) -> bool:
 
 
 def _write_file(edit: Edit, file: TensorFile, out: Path) -> str | None:
-    """Write one file of the source's layout; returns its SHA-256 where it was compared as it was written."""
+    """Write one file of the source's layout; returns its SHA-256 where it is a copy but for the edit."""
     names = {key: name for name, (own, key) in edit.source.places.items() if own.path == file.path}
     changed = {key: partial(edit.tensor, name) for key, name in names.items() if edit.touches(name)}
     if file.tree is not None:
         copy_tree_with(file.tree, file.keys_to, out, {key: read() for key, read in changed.items()})
-    elif all(written_dtype(edit.dtype, file[key]) == file[key].dtype for key in changed):
+    elif edit.dtype == "auto" or all(written_dtype(edit.dtype, file[key]) == file[key].dtype for key in changed):
         return copy_with(file.path, out, changed)
     else:
         like = {key: _like(edit, file[key]) if key in names else file[key].to("meta") for key in file}

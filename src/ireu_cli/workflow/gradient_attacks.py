@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.models.clip import read_tap
-from ireu_cli.models.encoders import ImageEncoder, forward, need_transformer, null_features
+from ireu_cli.models.encoders import ImageEncoder, forward, need_transformer
 from ireu_cli.models.generator import Generator
 from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.params import Tap
@@ -153,7 +153,7 @@ def noise_through_generator(siege: Siege, show: Show, generator: Generator, lens
     before, after = lenses
     model, processor = _attacked(after.encoder)
     weight = next(model.parameters())
-    studio = Studio(generator, show.judge, show.bundle.prompt, null_features(after.encoder, after.tap))
+    studio = Studio(generator, show.judge, show.bundle.prompt, generator.null_of(after.encoder))
     budget, low, high = epsilon_budget(EPSILONS[-1], processor.image_mean, processor.image_std)
     steps, found = siege.session.config.attacks.generator_steps, []
     with siege.session.timed("attack"), siege.session.talk.progress("noise through", len(siege.drawn)) as advance:

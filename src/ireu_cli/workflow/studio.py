@@ -11,7 +11,7 @@ from ireu_cli.errors import ConfigError
 from ireu_cli.faces.align import crop_face, face_matrix
 from ireu_cli.faces.swap import Face
 from ireu_cli.manifest import digest_of
-from ireu_cli.models.encoders import ImageEncoder, null_features
+from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.models.generator import Generator, load_generators
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.recogniser import ALIGNED
@@ -85,7 +85,7 @@ def open_studio(session: Session, encoder: ImageEncoder) -> Studio | None:
     with session.timed("load_generator"):
         generator = load_generators(source, [tap], device)[0]
         judge = open_judge(bundle, device)
-    return Studio(generator, judge, bundle.prompt, null_features(encoder, tap))
+    return Studio(generator, judge, bundle.prompt, generator.null_of(encoder))
 
 
 def need_studio(session: Session, encoder: ImageEncoder) -> Studio:

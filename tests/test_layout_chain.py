@@ -1,0 +1,250 @@
+"""Every layout through all commands, and into its real consumer; the table of docs/encoders.md is what is seen here."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from insightface.model_zoo import get_model
+from onnx import numpy_helper
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import CLIPVisionModelWithProjection
+
+from ireu_cli.models.face_encoder import load_face_encoder
+from ireu_cli.params import ARCFACE_LANDMARKS
+from ireu_cli.store.artifacts import read_delta
+from tests.conftest import run_ireu
+from tests.drawn.face_network import write_face_network
+from tests.tiny_generator import adapter_weights, draw, tiny_pipeline
+from tests.tiny_layouts import LAYOUTS, write_layout
+
+PAGE = Path(__file__).parent.parent / "docs" / "encoders.md"
+START, END = "<!-- layouts: written by the tests -->", "<!-- end of layouts -->"
+GRANTED = ("--set", "gated.max_false_alarm=0.2")
+"""Few and coarsely drawn people allow no rate that they cannot show."""
+ROWS: dict[str, str] = {}
+"""What was seen of each layout, as rows of the table."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a consumer computes of the same pixels before and after, and every tensor of the files before and after."""
+
+    consumer: str
+    before: Tensor
+    after: Tensor
+    tensors: tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
+    others: int = 0
+    """Files beside the weights that were compared."""
+
+
+def chain(samples: Path, work: Path, source: Path, tap: str, *more: str) -> tuple[dict[str, Any], Path, set[str]]:
+    """Inspect, locate, unlearn, export; returns the card, the export, and the names of the edited weights."""
+    shutil.copytree(samples, work)
+    card = run_ireu("inspect", source, "--json", cwd=work)
+    assert card.code == 0, card.err
+    for command in (
+        ("locate", "--encoder", source, "--tap", tap, "--method", "all"),
+        ("unlearn", "--mask", "mask.pt", "--method", "gated", "--set", "gated.people=1", *GRANTED),
+        ("export", "--delta", "delta.safetensors", "-o", "out", *more),
+    ):
+        done = run_ireu(*command, cwd=work)
+        assert done.code == 0, done.err
+    edited = {name for name, change in read_delta(work / "delta.safetensors").tensors.items() if bool(change.any())}
+    return card.json, work / "out", edited
+
+
+def features(state: Mapping[str, Tensor], folder: Path) -> Tensor:
+    """What a transformer computes that a consumer built from these tensors; all of them have to be there."""
+    model = CLIPVisionModelWithProjection(CLIPVisionModelWithProjection.config_class.from_pretrained(folder))
+    missing = model.load_state_dict(state, strict=False).missing_keys
+    assert [name for name in missing if "position_ids" not in name] == []
+    side = model.config.image_size
+    pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found: Tensor = model.eval()(pixels).image_embeds
+    return found
+
+
+def from_folder(place: Path, _config: Path) -> tuple[Tensor, dict[str, Tensor]]:
+    model, info = CLIPVisionModelWithProjection.from_pretrained(place, output_loading_info=True)
+    assert not info["missing_keys"]
+    state = model.state_dict()
+    return features(state, place), state
+
+
+def from_file(place: Path, config: Path) -> tuple[Tensor, dict[str, Tensor]]:
+    """As ComfyUI and sd-webui do."""
+    path = next(path for path in files_in(place) if path.suffix in {".safetensors", ".pth", ".bin"})
+    state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    return features(state, config), state
+
+
+def from_photomaker(place: Path, config: Path) -> tuple[Tensor, dict[str, Tensor]]:
+    """As `load_photomaker_adapter` does, which asks for these keys in this order."""
+    path = next(path for path in files_in(place) if path.suffix in {".safetensors", ".bin"})
+    if path.suffix == ".safetensors":
+        flat = load_file(path)
+        parts = ("id_encoder", "lora_weights")
+        tree = {part: {k.removeprefix(f"{part}."): t for k, t in flat.items() if k.startswith(part)} for part in parts}
+        assert sum(len(part) for part in tree.values()) == len(flat)
+    else:
+        tree = torch.load(path, weights_only=True)
+    assert [*tree] == ["id_encoder", "lora_weights"]
+    named = {f"{part}.{name}": tensor for part, tensors in tree.items() for name, tensor in tensors.items()}
+    return features(tree["id_encoder"], config), named
+
+
+def from_fastcomposer(place: Path, config: Path) -> tuple[Tensor, dict[str, Tensor]]:
+    path = next(path for path in files_in(place) if path.suffix == ".bin")
+    state = torch.load(path, weights_only=True)
+    own = {k.removeprefix("image_encoder."): t for k, t in state.items() if k.startswith("image_encoder.")}
+    return features(own, config), state
+
+
+def files_in(place: Path) -> list[Path]:
+    return [place] if place.is_file() else sorted(place.iterdir())
+
+
+CONSUMERS: dict[str, tuple[str, Callable[[Path, Path], tuple[Tensor, dict[str, Tensor]]]]] = {
+    "folder": ("transformers, `from_pretrained`", from_folder),
+    "file": ("as ComfyUI and sd-webui do: `load_state_dict`, no key missing", from_file),
+    "archive": ("as ComfyUI and sd-webui do: `load_state_dict`, no key missing", from_file),
+    "photomaker": ("as PhotoMaker does: its two keys in their order, nothing unpickled", from_photomaker),
+    "fastcomposer": ("as FastComposer does: its prefix taken off, nothing unpickled", from_fastcomposer),
+}
+
+
+def through_its_layout(name: str, samples: Path, tmp_path: Path) -> str:
+    """A transformer goes through."""
+    source = write_layout(name, samples / "encoder", tmp_path / "place")
+    card, out, edited = chain(samples, tmp_path / "job", source, "pooled")
+    consumer, read = CONSUMERS[name.split()[0]]
+    (before, old), (after, new) = read(source, samples / "encoder"), read(out, samples / "encoder")
+    return row(name, card["layout"], Seen(consumer, before, after, (old, new)), edited)
+
+
+def through_a_repository(name: str, samples: Path, tmp_path: Path) -> str:
+    """The pipeline of diffusers loads encoder and adapter by itself, and draws another picture."""
+    models = tmp_path / "repo" / "models"
+    models.mkdir(parents=True)
+    source = write_layout("folder", samples / "encoder", models / "image_encoder")
+    pipeline = tiny_pipeline()
+    sizes = json.loads((source / "config.json").read_text())
+    weights = adapter_weights(
+        pipeline.unet, "base", hidden=sizes["hidden_size"], projection=sizes["projection_dim"]
+    )  # fmt: skip
+    save_file(weights, models / "ip-adapter_sd15.safetensors")
+    card, out, edited = chain(samples, tmp_path / "job", source, "image_embeds", "--format", "ip-adapter")
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    pictures: list[Tensor] = []
+    for repository in (models.parent, out):
+        drawn = tiny_pipeline()
+        drawn.load_ip_adapter(str(repository), subfolder="models", weight_name="ip-adapter_sd15.safetensors",
+                              low_cpu_mem_usage=False)  # fmt: skip
+        drawn.set_ip_adapter_scale(1.0)
+        pictures.append(torch.from_numpy(draw(drawn, photo)))
+    states = tuple(
+        load_file(place / "models" / "image_encoder" / "model.safetensors") for place in (models.parent, out)
+    )
+    adapter = (out / "models" / "ip-adapter_sd15.safetensors").read_bytes()
+    assert adapter == (models / "ip-adapter_sd15.safetensors").read_bytes()
+    seen = Seen("diffusers, `load_ip_adapter`, and a picture", pictures[0], pictures[1], (states[0], states[1]), 1)
+    return row(name, card["layout"], seen, edited)
+
+
+def through_as_a_network(name: str, samples: Path, tmp_path: Path) -> str:
+    """An embedding network goes through, alone or in a pack."""
+    pack = tmp_path / "models" / "antelopev2"
+    pack.mkdir(parents=True)
+    network = write_face_network(pack / "glintr100.onnx")
+    (pack / "LICENSE").write_text("non-commercial")
+    source = network if name == "network" else pack
+    card, out, _ = chain(samples, tmp_path / "job", source, "embedding")
+    place = out / "glintr100.onnx"
+    onnx.checker.check_model(place)
+    pixels = np.random.default_rng(1).standard_normal((2, 3, 112, 112)).astype(np.float32)
+    found = []
+    for path in (network, place):
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        entry, exit_ = session.get_inputs()[0], session.get_outputs()[0]
+        found.append((entry.name, entry.shape, exit_.name, exit_.shape))
+        assert get_model(str(path), providers=["CPUExecutionProvider"]).taskname == "recognition"
+    assert found[0] == found[1]
+    graphs = [onnx.load(path).graph for path in (network, place)]
+    own, later = ({tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer} for graph in graphs)
+    assert all(np.array_equal(array, later[key]) for key, array in own.items())
+    assert [node.op_type for node in graphs[1].node][: len(graphs[0].node)] == [n.op_type for n in graphs[0].node]
+    before, after = (run(path, aligned(samples, path)) for path in (network, place))
+    assert not torch.equal(before, after)
+    # Noise is nobody's face: behind gates it keeps every bit.
+    assert torch.equal(*(run(path, pixels) for path in (network, place)))
+    added = len(graphs[1].node) - len(graphs[0].node)
+    return (
+        f"| {name} | `{card['layout']}` | insightface, `get_model`, and onnxruntime | {added} nodes appended | "
+        f"{len(own)} of {len(own)} tensors |"
+    )
+
+
+def aligned(samples: Path, network: Path) -> Any:
+    """The targets' photos as the network is given them."""
+    encoder = load_face_encoder(network, ARCFACE_LANDMARKS, "cpu")
+    photos = [np.array(Image.open(path).convert("RGB")) for path in sorted((samples / "faces").rglob("*.png"))]
+    return encoder.pixels(photos).numpy()
+
+
+def run(path: Path, pixels: Any) -> Tensor:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: pixels})[0])
+
+
+def row(name: str, layout: str, seen: Seen, edited: set[str]) -> str:
+    """Compare, and say what was seen."""
+    before, after = seen.tensors
+    assert set(before) == set(after)
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    # The files call them as the encoder does, behind a prefix.
+    assert {key[key.find("vision_model.") :] for key in changed} == edited
+    assert not torch.equal(seen.before, seen.after)
+    rest = f"{len(before) - len(changed)} of {len(before) - len(changed)} tensors"
+    more = f", {seen.others} file" if seen.others else ""
+    return f"| {name} | `{layout}` | {seen.consumer} | {len(changed)} tensors | {rest}{more} |"
+
+
+THROUGH: dict[str, Callable[[str, Path, Path], str]] = {
+    **{name: through_its_layout for name in LAYOUTS if name != "archive before zip"},
+    "ip-adapter repository": through_a_repository,
+    "network": through_as_a_network,
+    "insightface pack": through_as_a_network,
+}
+
+
+@pytest.mark.parametrize("name", THROUGH)
+def test_a_layout_goes_through(name: str, samples: Path, tmp_path: Path) -> None:
+    # The test of the table may have come first.
+    ROWS[name] = ROWS.get(name) or THROUGH[name](name, samples, tmp_path)
+
+
+def test_the_table_in_the_docs_is_what_was_seen(samples: Path, tmp_path: Path) -> None:
+    for number, (name, through) in enumerate(THROUGH.items()):
+        if name not in ROWS:
+            (tmp_path / str(number)).mkdir()
+            ROWS[name] = through(name, samples, tmp_path / str(number))
+    head = ("| what | layout | loaded by | edited | the same, bit for bit |", "|---|---|---|---|---|")
+    table = "\n".join([*head, *(ROWS[name] for name in THROUGH)])
+    before, rest = PAGE.read_text(encoding="utf-8").split(START)
+    found, after = rest.split(END)
+    if os.environ.get("TEST_WRITE_DOCS"):
+        PAGE.write_text(f"{before}{START}\n\n{table}\n\n{END}{after}", encoding="utf-8")
+    else:
+        assert found.strip() == table
