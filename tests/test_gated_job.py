@@ -291,5 +291,25 @@ def test_sample_people_are_removed_from_every_tap(tmp_path: Path) -> None:
     assert told["carried"]["class_tokens_reached"] == 1
     assert told["carried"]["retained_change"] < 0.06
     assert told["carried"]["erased_off_aim"] < 0.9
+    _again(folder, manifest(folder, "delta.safetensors"))
     verified = run_ireu("verify", "--delta", "delta.safetensors", *FEATURES, cwd=folder)
     assert verified.code == 0, verified.err
+
+
+def _again(folder: Path, first: dict[str, Any]) -> None:
+    """What the people share is made once: another request finds it, unless it is damaged."""
+    given = ("unlearn", "--mask", "mask.pt", "--method", "gated", "-o", "again.safetensors", "--force")
+    (kept,) = folder.glob(".ireu/features/*/apparatus/*.safetensors")
+    written, before = kept.stat().st_mtime_ns, kept.read_bytes()
+    assert run_ireu(*given, cwd=folder).code == 0
+    assert (folder / "again.safetensors").read_bytes() == (folder / "delta.safetensors").read_bytes()
+    told = manifest(folder, "again.safetensors")
+    assert "carry" in first["timings"]
+    assert "carry" not in told["timings"]
+    assert kept.stat().st_mtime_ns == written
+    kept.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    assert run_ireu(*given, cwd=folder).code == 0
+    assert kept.read_bytes() == before
+    assert (folder / "again.safetensors").read_bytes() == (folder / "delta.safetensors").read_bytes()
+    assert run_ireu(*given, "--set", "gated.rank=64", cwd=folder).code == 0
+    assert len([*folder.glob(".ireu/features/*/apparatus/*.safetensors")]) == 2

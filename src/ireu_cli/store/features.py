@@ -5,6 +5,7 @@ half-written file is a miss, never an error.
 """
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor
 
 from ireu_cli.store.files import write_bytes
+
+_DIGEST = "sha256"
 
 
 class FeatureCache:
@@ -67,13 +70,24 @@ class FeatureCache:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Keep tensors that could be computed again."""
-    write_bytes(path, safetensors.torch.save(tensors), durable=False)
+    """Keep tensors that could be computed again, with a digest of them."""
+    write_bytes(path, safetensors.torch.save(tensors, {_DIGEST: _digest(tensors)}), durable=False)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:
     """What `write_tensors` wrote; None where it is not there, or damaged."""
     try:
-        return dict(safetensors.torch.load(path.read_bytes()))
-    except (OSError, safetensors.SafetensorError):
+        data = path.read_bytes()
+        tensors = dict(safetensors.torch.load(data))
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (OSError, ValueError, safetensors.SafetensorError):
         return None
+    return tensors if header.get("__metadata__", {}).get(_DIGEST) == _digest(tensors) else None
+
+
+def _digest(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()

@@ -1,6 +1,5 @@
 """`ireu unlearn --method gated`: from photos to a delta in closed form."""
 
-import copy
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,13 +7,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ireu_cli.errors import ArtifactError, CapacityError, ConfigError
-from ireu_cli.faces.folder import People
+from ireu_cli.errors import ArtifactError, ConfigError
 from ireu_cli.models.clip import Encoder, read_out, readout_inverse
 from ireu_cli.models.encoders import ImageEncoder, need_transformer
 from ireu_cli.models.mlp_site import MlpSite
 from ireu_cli.params import GatedParams, Tap
-from ireu_cli.steps.carried import CARRYING, Apparatus, Sample, build
+from ireu_cli.steps.carried import CARRYING, Apparatus
 from ireu_cli.steps.gated import (
     Readout,
     Wanted,
@@ -29,11 +27,11 @@ from ireu_cli.steps.gated import (
 from ireu_cli.steps.gates import compose_gates, join_gates
 from ireu_cli.steps.slots import leave
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, Photo, WeightDelta
+from ireu_cli.workflow.apparatus import shared_apparatus
 from ireu_cli.workflow.detectors import changeable, check_statistics, summary_of
 from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.site import SiteLens
-from ireu_cli.workflow.states import SAMPLED_AT_LEAST, room_for, sample_people, states_entering
 from ireu_cli.workflow.views import retained_views, views_of
 
 DIRECT = frozenset({"pooled", "image_embeds"})
@@ -103,7 +101,8 @@ def unlearn_gated(
         )
     made = None
     if tokens and onto is None:
-        made = _apparatus(session, lens, encoder, used, _of_tokens(encoder, may_change, params), site.block + 1)
+        may = _of_tokens(encoder, may_change, params)
+        made = shared_apparatus(session, lens, encoder, used, may, site.block + 1)
     wanted = [_wanted(session, lens, site_lens, readout, person) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
     rate = rate_of(params, places)
@@ -160,25 +159,6 @@ def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[Ledger | GateLedger]) 
     units = functools.reduce(join, [ledger for ledger in ledgers if isinstance(ledger, Ledger)])
     model = need_transformer(encoder, "An edit inside a block").model
     return compose(units, MlpSite(units.block).weights(model))
-
-
-def _apparatus(
-    session: Session, lens: Lens, encoder: Encoder, used: People, may_change: Tensor, block: int
-) -> Apparatus:
-    """Make what all people of a token tap share, from a sample of retained people with several photos."""
-    params = session.config.gated
-    photos = sample_people(used, min(params.erase_photos, room_for(encoder)), session.config.seed)
-    if len(photos) < SAMPLED_AT_LEAST:
-        raise CapacityError(
-            f"{len(photos)} photos of retained people with two or more say too little of what tells people apart",
-            "Add people with several photos each to the --retain folder",
-        )
-    items = [lens.item(photo) for photo in photos]
-    states = states_entering(session, encoder, items, block, "retained photos, carrying block")
-    sample = Sample(states, torch.tensor([photo.person for photo in photos]))
-    layer = copy.deepcopy(encoder.model.vision_model.encoder.layers[block]).cpu().float()
-    with session.timed("carry"):
-        return build(layer, sample, may_change, params.rank, params.erase_gain)
 
 
 def _shared(apparatus: Apparatus, block: int) -> dict[str, Tensor]:
