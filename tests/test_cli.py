@@ -1,5 +1,6 @@
 """The commands as scripts use them: codes, stdout, stderr, repetition, refusal."""
 
+import io
 import json
 import shutil
 import signal
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from ireu_cli.cli.exit_codes import ExitCode, code_of
-from ireu_cli.cli.output import Terminal
+from ireu_cli.cli.output import Terminal, speed_of
 from ireu_cli.config import load_config
 from ireu_cli.errors import (
     ArtifactError,
@@ -483,3 +484,35 @@ def test_odd_arguments_end_in_one_sentence(fresh: Path, arguments: list[str]) ->
 def test_short_help_is_help() -> None:
     assert run_ireu("verify", "-h").out == run_ireu("verify", "--help").out
     assert run_ireu("-h").code == 0
+
+
+class _Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("speed", "label", "expected"),
+    [
+        (None, "target photos", ""),
+        (3.14, "target photos", "3.1 photos/s"),
+        (0.05, "drawing pictures", "3.0 pictures/min"),
+        (12.0, "unlearning (block)", "12.0 steps/s"),
+    ],
+)
+def test_speed_is_told_in_words(speed: float | None, label: str, expected: str) -> None:
+    assert speed_of(speed, label) == expected
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_terminal_sees_a_bar_with_speed(monkeypatch: pytest.MonkeyPatch, quiet: bool) -> None:
+    screen = _Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with Terminal(quiet=quiet, verbose=False).progress("target photos", 30) as advance:
+        for _ in range(3):
+            advance(10, "so far")
+            time.sleep(0.02)
+    shown = screen.getvalue()
+    assert ("30/30" in shown and "photos/s" in shown and "so far" in shown) == (not quiet)
+    assert not (quiet and shown)

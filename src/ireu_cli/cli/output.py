@@ -29,7 +29,7 @@ class Terminal:
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        """A bar with speed and remaining time; on anything but a terminal, nothing."""
+        """A bar with remaining time and speed; on anything but a terminal, nothing."""
         if self.quiet or not sys.stderr.isatty() or total == 0:
             yield _nothing
             return
@@ -41,11 +41,17 @@ class Terminal:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[speed]}"),
             TextColumn("{task.fields[words]}"),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=total, words="")
-            yield lambda count, words: bar.update(task, advance=count, words=words)
+            task = bar.add_task(label, total=total, words="", speed="")
+
+            def advance(count: int, words: str) -> None:
+                bar.update(task, advance=count, words=words)
+                bar.update(task, speed=speed_of(bar.tasks[0].speed, label))
+
+            yield advance
 
     def sources(self, resolved: "Resolved") -> None:
         """Under `-v`, every value with its source."""
@@ -132,3 +138,11 @@ def _summary(result: "StepResult") -> Mapping[str, Any]:
         "outputs": [record.model_dump() for record in manifest.outputs],
         **({"report": result.report.model_dump(mode="json")} if result.report else {}),
     }
+
+
+def speed_of(speed: float | None, label: str) -> str:
+    """How much is done in a second, such as `3.1 photos/s`; slow work in minutes."""
+    if not speed:
+        return ""
+    unit = next((unit for unit in ("photos", "pictures") if unit in label), "steps")
+    return f"{speed:.1f} {unit}/s" if speed >= 1 else f"{60 * speed:.1f} {unit}/min"
