@@ -1,5 +1,7 @@
 """What somebody does to a photo of a removed person to get it past the edit: moved, recoloured, worn down, covered.
 
+Front-ends do it without meaning to: they prepare the same photo for the same encoder in different ways.
+
 Every disguise is a pure function: one photo gives the same picture each time, in the photo's own shape. Lengths follow
 the picture or the face. Noise counts as a kind of blur: both take detail away.
 """
@@ -17,15 +19,18 @@ import numpy.typing as npt
 from PIL import Image, ImageEnhance
 
 from ireu_cli.errors import ConfigError
-from ireu_cli.faces.align import Points
+from ireu_cli.faces.align import Points, aligned_like_insightface
+from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.values import RgbImage
 
-Family = Literal["geometry", "colour", "compression", "blur", "occlusion", "mix"]
+Family = Literal["front-end", "geometry", "colour", "compression", "blur", "occlusion", "mix"]
 Apply = Callable[[RgbImage, Points, RgbImage, RgbImage], RgbImage]
 """(photo, its landmarks, another photo of the same person, a photo of somebody else) to a picture of the photo's shape:
 uint8, C-contiguous, its own memory. Landmarks are finite; photos may differ in size, not in where the face lies."""
 
 _BORDER = cv2.BORDER_REFLECT_101
+_ENCODED = 224
+"""The side, in pixels, of what most encoders take."""
 _GRAIN = 224
 """Noise is drawn on at most so many pixels of the shorter side, or an encoder's own scaling would average it away."""
 
@@ -187,6 +192,40 @@ def _nose_square(photo: RgbImage, points: Points) -> RgbImage:
     return _covered(photo, [points[2] + corners], (127, 127, 127))
 
 
+def _in_the_middle(photo: RgbImage, square: RgbImage) -> RgbImage:
+    """The photo with its middle replaced, which is what an encoder's own scaling and cropping leaves of it."""
+    height, width = photo.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    picture = np.array(photo, order="C")
+    picture[top : top + side, left : left + side] = square
+    return picture
+
+
+def _squash(photo: RgbImage, _points: Points) -> RgbImage:
+    side = min(photo.shape[:2])
+    return _in_the_middle(photo, _resized(photo, side, side))
+
+
+def _aligned(photo: RgbImage, points: Points) -> RgbImage:
+    try:
+        return _in_the_middle(photo, aligned_like_insightface(photo, points, min(photo.shape[:2])))
+    except BadPhotoError:
+        # Where no face is found, such front-ends refuse the photo.
+        return np.array(photo, order="C")
+
+
+def _unsmoothed(photo: RgbImage, _points: Points) -> RgbImage:
+    """Values are taken between pixels, and what lies between those is passed over: fine detail turns into coarse."""
+    height, width = photo.shape[:2]
+    scale = _ENCODED / min(height, width)
+    if scale >= 1:
+        return np.array(photo, order="C")
+    small = cv2.resize(photo, (round(scale * width), round(scale * height)), interpolation=cv2.INTER_LINEAR)
+    # Repeated pixels are averaged away again by whatever smooths.
+    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST))
+
+
 def _flip(photo: RgbImage, _points: Points) -> RgbImage:
     return np.array(photo[:, ::-1], order="C")
 
@@ -207,6 +246,9 @@ def _one(name: str, family: Family, meaning: str, change: Callable[[RgbImage, Po
 
 
 DISGUISES: tuple[Disguise, ...] = (
+    _one("squash", "front-end", "The whole photo is squashed to a square, as sd-webui does.", _squash),
+    _one("aligned", "front-end", "The face is aligned before the encoder, as FaceID-Plus does.", _aligned),
+    _one("unsmoothed", "front-end", "The photo is shrunk without smoothing, as sd-webui does.", _unsmoothed),
     _one("flip", "geometry", "The photo is mirrored left to right.", _flip),
     _one("crop-0.9", "geometry", "The photo is cut to 90% of its sides around the face.", partial(_crop, scale=0.9)),
     _one("crop-0.8", "geometry", "The photo is cut to 80% of its sides around the face.", partial(_crop, scale=0.8)),
