@@ -31,11 +31,11 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from arcface_net import BLOCKS, write_arcface
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.read import PhotoReader
-from ireu_cli.models.clip import load_encoder
-from ireu_cli.models.encoders import forward
-from ireu_cli.params import DataParams, EncoderParams
+from ireu_cli.models.encoders import forward, load_encoder
+from ireu_cli.params import ARCFACE_LANDMARKS, DataParams, EncoderParams
 
 LANDMARKS = "0.375,0.431,0.6375,0.425,0.5125,0.594,0.394,0.719,0.625,0.7125"
 
@@ -68,9 +68,7 @@ def main() -> None:
     """Measure and print."""
     options = _options()
     options.work.mkdir(parents=True, exist_ok=True)
-    place = options.work / options.size
-    if not (place / "model.safetensors").exists():
-        _make(SIZES[options.size], place)
+    place = _place(options)
     people = _people(options)
     run = ["--run-dir", str(options.work / f".ireu-{options.size}"), "--quiet"]
     delta = options.work / f"{options.size}-second.safetensors"
@@ -82,17 +80,28 @@ def main() -> None:
         _locate(options, place, people)
 
 
+def _place(options: argparse.Namespace) -> Path:
+    """The encoder, made where it is not there."""
+    if options.size in BLOCKS:
+        path: Path = options.work / f"{options.size}.onnx"
+        return path if path.exists() else write_arcface(path, options.size)
+    place: Path = options.work / options.size
+    if not (place / "model.safetensors").exists():
+        _make(SIZES[options.size], place)
+    return place
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--size", choices=list(SIZES), required=True)
+    parser.add_argument("--size", choices=[*SIZES, *BLOCKS], required=True)
     parser.add_argument("--parts", nargs="+", choices=["request", "export", "locate"], default=["export"])
     parser.add_argument("--retained", type=int, default=50, help="retained people, two photos each")
     parser.add_argument("--photos", type=int, default=5, help="photos of each of the two people to unlearn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tap", help="another than the generators of this encoder read")
     options = parser.parse_args()
-    options.tap = options.tap or SIZES[options.size].tap
+    options.tap = options.tap or (SIZES[options.size].tap if options.size in SIZES else "embedding")
     return options
 
 
@@ -159,7 +168,8 @@ def _request(options: argparse.Namespace, place: Path, people: dict[str, Path], 
 
 def _export(options: argparse.Namespace, place: Path, delta: Path) -> None:
     """Time and memory of exports without photos, in turn with copies."""
-    source, copies, exports, peaks = place / "model.safetensors", [], [], []
+    source = place if place.is_file() else place / "model.safetensors"
+    copies, exports, peaks = [], [], []
     for _ in range(options.rounds + 1):
         copies.append(_timed(lambda: _copy(source, options.work / "copy.safetensors")))
         out = options.work / "exported"
@@ -204,7 +214,7 @@ def exported(place: str, delta: str, out: str, run: str) -> None:
     from locate_overhead import Silent
 
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
-    flags = {"encoder.source": place, "run.run_dir": run}
+    flags: dict[str, object] = {"encoder.source": place, "run.run_dir": run}
     resolved = load_config(None, {}, flags, cwd=Path(out).parent)
     with watched() as seen:
         seconds = _timed(lambda: run_export(resolved, Silent(), Path(delta), Path(out), force=True))
@@ -252,7 +262,7 @@ def _locate(options: argparse.Namespace, place: Path, people: dict[str, Path]) -
     from ireu_cli.workflow.locate import run_locate
     from locate_overhead import Silent
 
-    encoder = load_encoder(EncoderParams(source=str(place)), "cpu")
+    encoder = load_encoder(EncoderParams(source=str(place), tap=options.tap), ARCFACE_LANDMARKS, "cpu")
     folders = [people["first"], people["retain"]]
     photos = [photo for folder in folders for photo in scan_people(folder, "--targets", "one person").flat]
     reader = PhotoReader(DataParams(), None)

@@ -138,3 +138,28 @@ def test_the_embedded_face_encoder_still_is_one_to_insightface(tmp_path: Path) -
     assert edited.output_names == original.output_names
     assert after[1:].tobytes() == before[1:].tobytes()
     np.testing.assert_allclose(after[0], -before[0], rtol=1e-3, atol=1e-3)
+
+
+def test_tensors_that_several_nodes_share_stay_shared_and_as_they_are() -> None:
+    """Exporters join equal tensors, and reach them through Identity: a change of one would be a change of all."""
+    network = small_network(13)
+    graph = network.graph
+    graph.initializer.append(numpy_helper.from_array(np.ones(6, np.float32), "ones"))
+    graph.node[-1].output[0] = "first"
+    for operator, read, written in (
+        ("Identity", ["ones"], "scale"),
+        ("Mul", ["first", "scale"], "scaled"),
+        ("Identity", ["scaled"], "passed"),
+        ("Add", ["passed", "ones"], "out"),
+    ):
+        graph.node.append(helper.make_node(operator, read, [written], name=f"{operator}_{len(graph.node)}"))
+    vectors = run(network, inputs(50))
+    edited = append_gates(network, gates_for(vectors, threshold=0.95))
+    assert [tensor.SerializeToString() for tensor in edited.graph.initializer] == [
+        tensor.SerializeToString() for tensor in graph.initializer
+    ]
+    after = run(edited, inputs(50))
+    moved = (vectors != after).any(1)
+    assert moved[0]
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_array_equal(moved, unit @ unit[0] > 0.95)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.faces.align import aligned_like_insightface, template_points
 from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.models.onnx_gates import GATE_TENSORS, Gates, append_gates, load_network
+from ireu_cli.models.onnx_gates import GATE_TENSORS, Gates, add_gates, load_network
 from ireu_cli.models.onnx_session import open_session
 from ireu_cli.params import Tap
 from ireu_cli.values import RgbImage, WeightDelta
@@ -129,7 +129,8 @@ def with_gates(encoder: FaceEncoder, delta: WeightDelta) -> FaceEncoder:
         )
     if not len(gates.weights):
         return replace(encoder)
-    network = append_gates(load_network(encoder.content), gates)
+    network = load_network(encoder.content)
+    add_gates(network, gates)
     return _opened(encoder.file, network, encoder.landmarks, encoder.device)
 
 

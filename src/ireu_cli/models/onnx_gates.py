@@ -68,15 +68,25 @@ def append_gates(network: Any, gates: Gates) -> Any:
         ModelError: onnx is not installed, the network has several outputs, another kind of output or gates, is of an
             early opset, or does not pass onnx's checker.
     """
-    onnx = _onnx()
-    edited = onnx.ModelProto()
+    edited = _onnx().ModelProto()
     edited.CopyFrom(network)
-    graph = edited.graph
+    add_gates(edited, gates)
+    return edited
+
+
+def add_gates(network: Any, gates: Gates) -> None:
+    """The same in the network itself, which is of no use after an error.
+
+    Raises:
+        ModelError: see `append_gates`.
+    """
+    onnx = _onnx()
+    graph = network.graph
     if len(graph.output) != 1:
         raise ModelError(f"The network has {len(graph.output)} outputs", "Name an embedding network, which has one")
     if any(node.name.startswith(_PREFIX) for node in graph.node):
         raise ModelError("The network has gates already", "Start from the original network")
-    if any(opset.domain in {"", "ai.onnx"} and opset.version < _OPSET for opset in edited.opset_import):
+    if any(opset.domain in {"", "ai.onnx"} and opset.version < _OPSET for opset in network.opset_import):
         raise ModelError(f"The network is of an opset before {_OPSET}", "Convert it with onnx.version_converter")
     output = graph.output[0]
     kinds = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.FLOAT16: np.float16}
@@ -92,12 +102,11 @@ def append_gates(network: Any, gates: Gates) -> Any:
     for number, (operator, inputs, result) in enumerate(_steps(inner, output.name)):
         graph.node.append(onnx.helper.make_node(operator, inputs, [result], name=f"{_PREFIX}{operator}_{number}"))
     try:
-        onnx.checker.check_model(edited)
+        onnx.checker.check_model(network)
     except onnx.checker.ValidationError as error:
         raise ModelError(
             f"The network with gates is not valid ({str(error).splitlines()[0]:.120})", "Check the network with onnx"
         ) from None
-    return edited
 
 
 def load_network(source: Path | bytes) -> Any:

@@ -1,5 +1,6 @@
 """`ireu export`: a delta to a drop-in encoder, checked in the dtype it is served in before it takes its place."""
 
+import hashlib
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -15,7 +16,7 @@ from ireu_cli.models.clip import Encoder, finite_fingerprint, refuse_foreign
 from ireu_cli.models.clip_files import checkpoint_of
 from ireu_cli.models.encoders import ImageEncoder, face_network, load_encoder, reach_in, with_delta
 from ireu_cli.models.face_encoder import FaceEncoder, with_gates
-from ireu_cli.models.face_pack import is_pack
+from ireu_cli.models.face_pack import is_pack, recogniser_in
 from ireu_cli.models.fingerprint import Print, fingerprint_from, prints_by
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.systems import Coverage
@@ -23,7 +24,7 @@ from ireu_cli.params import FACE_TAPS, Dtype, EncoderParams, ExportParams
 from ireu_cli.steps.export import kept_in_weights, kept_share
 from ireu_cli.steps.verify import verify
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta, write_manifest
-from ireu_cli.store.files import write_bytes, write_folder
+from ireu_cli.store.files import file_sha256, write_bytes, write_folder
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, sentences
 from ireu_cli.workflow.evidence import gather, load_people
@@ -244,17 +245,16 @@ def _write_network(session: Session, original: FaceEncoder, delta: WeightDelta, 
     if network is None:
         raise RuntimeError("a face-embedding network lies in a file")
     in_a_pack = find_bundle(config.encoder.source) is None and is_pack(source)
-    place = folder
     if wanted == "insightface-pack" or (wanted == "auto" and in_a_pack):
         left_out = write_pack(pack_of(source, network), network, edited, folder)
         for name in left_out:
             session.talk.note(f"left out of the pack: {name}, a recogniser that insightface would fall back to")
+        place, written = folder, recogniser_in(folder)
     else:
-        place = folder / edited.file
-        write_bytes(place, edited.content)
-    params = config.encoder.model_copy(update={"source": str(place)})
-    found = load_encoder(params, landmarks_in(config.data), config.run.device)
-    _refuse_unlike(found.fingerprint == edited.fingerprint)
+        place = written = folder / edited.file
+        write_bytes(written, edited.content)
+    # These very bytes were opened and run; a pack is looked up by insightface's rules.
+    _refuse_unlike(file_sha256(written) == hashlib.sha256(edited.content).hexdigest())
     return place, edited.fingerprint
 
 
