@@ -9,13 +9,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from ireu_cli.errors import ModelError
 from ireu_cli.models.card import card_of, groups_of_network, groups_of_transformer
 from ireu_cli.models.checkpoint import open_checkpoint
 from ireu_cli.models.clip import load_encoder
 from ireu_cli.models.face_pack import recogniser_in
+from ireu_cli.models.foreign import foreign_sizes
+from ireu_cli.models.systems import systems_of
 from ireu_cli.models.tensor_file import open_file
 from ireu_cli.params import EncoderParams
 from tests.conftest import run_ireu
@@ -260,3 +263,80 @@ def test_inspect_prints_a_card_and_the_systems(tiny_folder: Path, tmp_path: Path
     assert (reach["instantid"], reach["pulid"], reach["token-editors"]) == ("yes", "in part", "no")
     assert run_ireu("inspect", cwd=tmp_path).code == 2
     assert run_ireu("inspect", "nowhere", cwd=tmp_path).code == 3
+
+
+class TestEncodersThatAreNotEdited:
+    """They are told by their tensors, and who reads them is said."""
+
+    @staticmethod
+    def siglip(folder: Path, prefix: str = "") -> Path:
+        torch.manual_seed(0)
+        config = SiglipVisionConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=16,
+            patch_size=8,
+        )  # fmt: skip
+        state = SiglipVisionModel(config).state_dict()
+        folder.mkdir()
+        config.save_pretrained(folder)
+        named = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+        if prefix:
+            named["text_model.head.weight"] = torch.ones(2)
+        save_file(named, folder / "model.safetensors", {"format": "pt"})
+        return folder
+
+    @staticmethod
+    def eva(path: Path) -> Path:
+        shapes = {
+            "cls_token": (1, 1, 8),
+            "patch_embed.proj.weight": (8, 3, 14, 14),
+            "blocks.0.attn.q_proj.weight": (8, 8),
+            "blocks.0.mlp.w1.weight": (20, 8),
+            "blocks.0.mlp.ffn_ln.weight": (20,),
+            "blocks.1.mlp.w1.weight": (20, 8),
+            "head.weight": (6, 8),
+        }
+        torch.save({f"visual.{name}": torch.ones(shape) for name, shape in shapes.items()}, path)
+        return path
+
+    def test_siglip(self, tmp_path: Path) -> None:
+        plain, inside = self.siglip(tmp_path / "plain"), self.siglip(tmp_path / "inside", "vision_model.")
+        cards = [run_ireu("inspect", place, "--json").json for place in (plain, inside)]
+        assert cards[0]["kind"] == "SigLIP vision transformer, not edited by ireu"
+        assert cards[0]["architecture"] == "16 wide, 2 blocks, patches of 8"
+        assert cards[0]["fingerprint"] == cards[1]["fingerprint"]
+        assert cards[0]["parameters"] == cards[1]["parameters"]
+        assert cards[0]["groups"] == {}
+        assert cards[0]["read_by"] == {}
+
+    def test_eva(self, tmp_path: Path) -> None:
+        card = run_ireu("inspect", self.eva(tmp_path / "EVA02.pt"), "--json").json
+        assert card["kind"] == "EVA-CLIP vision transformer, not edited by ireu"
+        assert card["architecture"] == "8 wide, 2 blocks, patches of 14"
+        assert card["taps"] == {}
+
+    @pytest.mark.parametrize(
+        ("prefix", "marks", "patches", "sizes", "group", "reader"),
+        [
+            ("vision_model.", ("head.probe", "embeddings.patch_embedding.bias"), "embeddings.patch_embedding.weight",
+             (1152, 27, "encoder.layers"), "S", "sd3-ip-adapter"),
+            ("visual.", ("blocks.0.mlp.w1.weight", "blocks.0.mlp.ffn_ln.weight"), "patch_embed.proj.weight",
+             (1024, 24, "blocks"), "E", "pulid"),
+        ],
+    )  # fmt: skip
+    def test_published_sizes_are_a_group(
+        self, prefix: str, marks: tuple[str, ...], patches: str, sizes: tuple[int, int, str], group: str, reader: str
+    ) -> None:
+        hidden, blocks, stem = sizes
+        shapes = dict.fromkeys(marks, (1,)) | {f"{stem}.{n}.x": (1,) for n in range(blocks)}
+        named = {f"{prefix}{name}": torch.empty(shape, device="meta") for name, shape in shapes.items()}
+        named[f"{prefix}{patches}"] = torch.empty(hidden, 3, 14, 14, device="meta")
+        found = foreign_sizes(named)
+        assert found is not None
+        assert found.groups == (group,)
+        assert reader in systems_of(found.groups)
+
+    def test_they_cannot_be_edited(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match="of a kind that is not edited: SigLIP"):
+            load_encoder(EncoderParams(source=str(self.siglip(tmp_path / "place", "vision_model."))), "cpu")
+        with pytest.raises(ModelError, match="of a kind that is not edited: EVA-CLIP"):
+            open_checkpoint(self.eva(tmp_path / "EVA02.pt"))

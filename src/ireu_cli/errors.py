@@ -43,6 +43,10 @@ class ModelError(UserError):
     """An encoder or a face model cannot be loaded or does not fit."""
 
 
+class ForeignEncoderError(ModelError):
+    """An encoder is of a kind that is known and not edited."""
+
+
 class DivergedError(UserError):
     """The optimisation left the range in which its result could be used."""
 

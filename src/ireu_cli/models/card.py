@@ -13,9 +13,11 @@ from ireu_cli.models.encoders import face_network
 from ireu_cli.models.face_encoder import convolutions_in, fingerprint_of
 from ireu_cli.models.face_pack import recognises
 from ireu_cli.models.fingerprint import fingerprint_by
+from ireu_cli.models.foreign import foreign_sizes
 from ireu_cli.models.onnx_gates import load_network
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.reach import TAPS, reach_of
+from ireu_cli.models.tensor_file import files_of, joined, open_file
 from ireu_cli.params import FACE_TAPS, Tap
 
 _SIZES = {
@@ -67,7 +69,7 @@ def card_of(source: str) -> Card:
         raise ModelError(
             f"{source} does not exist", "Name a file or a folder; a hub model is fetched by its owner's tools"
         )
-    return _transformer_card(open_checkpoint(place))
+    return _foreign_card(place) or _transformer_card(open_checkpoint(place))
 
 
 def groups_of_transformer(checkpoint_layout: str, config: Any, *, second_version: bool = False) -> tuple[str, ...]:
@@ -95,6 +97,27 @@ def groups_of(checkpoint: Checkpoint) -> tuple[str, ...]:
 def groups_of_network(convolutions: int) -> tuple[str, ...]:
     """The groups that a face-embedding network with so many convolutions can belong to."""
     return _CONVOLUTIONS.get(convolutions, ())
+
+
+def _foreign_card(place: Path) -> Card | None:
+    """Of an encoder that is not edited, whoever reads it; None where it is one that is."""
+    paths, _ = files_of(place)
+    tensors = joined(map(open_file, paths))
+    found = foreign_sizes(tensors)
+    if found is None:
+        return None
+    own = {name: f"{found.prefix}{name}" for name in found.names}
+    return Card(
+        kind=f"{found.kind}, not edited by ireu",
+        layout="clip-folder" if place.is_dir() else "single-file",
+        architecture=f"{found.hidden} wide, {found.blocks} blocks, patches of {found.patch}",
+        dtype=str(tensors[own[found.names[0]]].dtype).removeprefix("torch."),
+        parameters=sum(tensors[name].numel() for name in own.values()),
+        fingerprint=fingerprint_by(own, lambda name: tensors[own[name]]),
+        groups=found.groups,
+        taps=(),
+        sites={},
+    )
 
 
 def _transformer_card(checkpoint: Checkpoint) -> Card:

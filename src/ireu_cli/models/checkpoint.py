@@ -17,7 +17,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from ireu_cli.errors import ModelError
+from ireu_cli.errors import ForeignEncoderError, ModelError
+from ireu_cli.models.foreign import foreign_kind
 from ireu_cli.models.tensor_file import TensorFile, files_of, open_file
 
 Layout = Literal["clip-folder", "single-file", "photomaker", "fastcomposer"]
@@ -68,10 +69,16 @@ def open_checkpoint(source: Path) -> Checkpoint:
 
     Raises:
         ModelError: not there, damaged, or without a CLIP vision transformer.
+        ForeignEncoderError: with an encoder of another kind.
     """
     paths, index = files_of(source)
     files = tuple(open_file(path) for path in paths)
     names = {name: file for file in files for name in file}
+    if (foreign := foreign_kind(names)) is not None:
+        raise ForeignEncoderError(
+            f"The encoder in {source} is of a kind that is not edited: {foreign[0].kind}",
+            "`ireu inspect` says which generators read it",
+        )
     for layout, prefix in PREFIXES.items():
         if f"{prefix}{PATCHES}" in names:
             starts = tuple(f"{prefix}{part}" for part in _PARTS)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.errors import ArtifactError, ForeignEncoderError, ModelError
 from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.models.clip_files import (
     encoder_place,
@@ -108,6 +108,8 @@ def _is_whole_generator(folder: Path) -> bool:
     """Whether a folder holds an encoder inside a larger checkpoint, which transformers does not look into."""
     try:
         return folder.is_dir() and open_checkpoint(folder).layout != "clip-folder"
+    except ForeignEncoderError:
+        raise
     except ModelError:
         # Let transformers say what is wrong with it.
         return False

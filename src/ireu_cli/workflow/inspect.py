@@ -22,6 +22,7 @@ def inspect_encoder(source: str) -> dict[str, Json]:
         "groups": {name: f"{GROUPS[name].title}: {GROUPS[name].file}" for name in card.groups},
         "taps": {tap: _readers(card, tap) for tap in card.taps},
         "edit_sites": {part: list(taps) for part, taps in card.sites.items()},
+        "read_by": {} if card.taps else _read_by(card),
     }
 
 
@@ -49,6 +50,16 @@ def _readers(card: Card, tap: str) -> list[Json]:
         for name in systems_of(card.groups)
         if any(channel.group in card.groups and tap in channel.taps for channel in SYSTEMS[name].channels)
     ]
+
+
+def _read_by(card: Card) -> dict[str, Json]:
+    """The systems that read an encoder without taps of ours, and what they read."""
+    return {
+        name: channel.sentence()
+        for name in systems_of(card.groups)
+        for channel in SYSTEMS[name].channels
+        if channel.group in card.groups
+    }
 
 
 def _within_reach(name: str) -> str:
