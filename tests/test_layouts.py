@@ -335,6 +335,10 @@ class TestEncodersThatAreNotEdited:
         assert found.groups == (group,)
         assert reader in systems_of(found.groups)
 
+    @pytest.mark.parametrize("name", ["blocks.0.mlp.w1.weight", "visual.blocks.0.mlp.w1.weight", "head.probe", "x"])
+    def test_one_mark_is_not_enough(self, name: str) -> None:
+        assert foreign_sizes({name: torch.ones(2), "patch_embed.proj.weight": torch.ones(8, 3, 14, 14)}) is None
+
     def test_they_cannot_be_edited(self, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match="of a kind that is not edited: SigLIP"):
             load_encoder(EncoderParams(source=str(self.siglip(tmp_path / "place", "vision_model."))), "cpu")

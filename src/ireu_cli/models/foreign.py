@@ -42,7 +42,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class ForeignSizes:
-    """One of those encoders as it lies in files: its kind, sizes and groups; `names` are its tensors behind `prefix`."""
+    """One of those encoders in files: its kind, sizes and groups; `names` are its tensors behind `prefix`."""
 
     kind: str
     hidden: int
