@@ -1,11 +1,15 @@
 """What each attack hands to the encoder, and who is attacked."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 
-from ireu_cli.params import Config
+from ireu_cli.faces.align import template_points
+from ireu_cli.params import ARCFACE_LANDMARKS, Config
 from ireu_cli.steps.judgement import others_stay
 from ireu_cli.values import Photo
 from ireu_cli.workflow.bypass import AVERAGE, Siege, Victim, attacked_features, by_person, plan_siege
@@ -22,6 +26,29 @@ class Rows:
         return torch.tensor([[float(10 * photo.person + photo.index)] for photo in photos])
 
 
+class Reader:
+    """Gives every photo as a picture of one shape."""
+
+    def __init__(self, height: int = 300, width: int = 240) -> None:
+        self.picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+    def image(self, _photo: Photo) -> Any:
+        return self.picture
+
+    def face(self, _photo: Photo) -> Any:
+        return SimpleNamespace(image=self.picture, points=template_points(ARCFACE_LANDMARKS, self.picture))
+
+
+class Told:
+    """A terminal that remembers."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 class Key:
     """A run folder whose keyed digest is the digest."""
 
@@ -31,14 +58,16 @@ class Key:
 
 def session(**attacks: Any) -> Any:
     config = Config().model_copy(update={"attacks": Config().attacks.model_copy(update=attacks)})
-    return type("Fake", (Session,), {"__init__": lambda self: None, "config": config, "run": Key()})()
+    fields = {"__init__": lambda self: None, "config": config, "run": Key(), "talk": Told()}
+    return type("Fake", (Session,), fields)()
 
 
-def plan(**attacks: Any) -> Siege:
+def plan(reader: Reader | None = None, **attacks: Any) -> Siege:
     class Delta:
         targets = tuple(type("P", (), {"photos": tuple(f"{p}-{n}" for n in (0, 1, 2))}) for p in range(3))
 
-    found = plan_siege(session(**attacks), Delta(), (None, None), PEOPLE, OTHERS, None)  # type: ignore[arg-type]
+    run = session(**attacks)
+    found = plan_siege(run, Delta(), (None, None), PEOPLE, OTHERS, reader or Reader())  # type: ignore[arg-type]
     assert found is not None
     return found
 
@@ -57,6 +86,20 @@ def test_nothing_is_planned_without_attacks_or_others() -> None:
     wanted = session(suite=("none",))
     assert plan_siege(wanted, None, (None, None), PEOPLE, OTHERS, None) is None  # type: ignore[arg-type]
     assert plan_siege(session(), None, (None, None), PEOPLE, [], None) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "idle"),
+    [(300, 240, set()), (240, 240, {"squash"}), (160, 160, {"squash", "unsmoothed"}), (150, 160, {"unsmoothed"})],
+)
+def test_front_ends_that_change_nothing_are_not_tried(height: int, width: int, idle: set[str]) -> None:
+    """An attack that is the photo as it is would be one that always fails."""
+    siege = plan(Reader(height, width), people=1, photos=2)
+    fronts = {"squash", "aligned", "unsmoothed"}
+    assert siege.names & fronts == fronts - idle
+    notes = [note for note in siege.session.talk.notes if "not tried" in note]  # type: ignore[attr-defined]
+    assert len(notes) == bool(idle)
+    assert all(name in note for note in notes for name in idle)
 
 
 def test_features_are_averaged_over_the_person() -> None:

@@ -3,8 +3,11 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
+from ireu_cli.models import fingerprint
 from ireu_cli.models.clip import load_encoder, read_tap, with_delta
 from ireu_cli.params import EncoderParams
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta, write_manifest
 from ireu_cli.values import WeightDelta
+from ireu_cli.workflow import export, export_files
 from tests.conftest import run_ireu
 from tests.tiny_generator import adapter_weights, draw, tiny_pipeline
 
@@ -115,6 +120,87 @@ def test_an_edit_that_vanishes_in_the_served_dtype_is_an_error(fresh: Path, with
     assert "of the edit is left" in found.err
     assert not (fresh / "e").exists()
     assert not list(fresh.glob(".e.*"))
+
+
+@pytest.mark.parametrize("with_photos", [False, True])
+def test_an_edit_beyond_the_largest_number_of_the_dtype_is_an_error(fresh: Path, with_photos: bool) -> None:
+    """Infinite weights leave nothing to compare: what is no number must not pass for enough."""
+    large = {name: tensor.clone() for name, tensor in read_delta(fresh / "delta.safetensors").tensors.items()}
+    next(iter(large.values())).view(-1)[0] = 1e6
+    plant(fresh, large)
+    (fresh / "ireu.toml").write_text('[encoder]\nsource = "encoder"\n')
+    where = ["--targets", "faces", "--retain", "others"] if with_photos else []
+    found = run_ireu("export", "--delta", "delta.safetensors", "--dtype", "float16", "-o", "e", *where, cwd=fresh)
+    assert found.code == 3
+    assert "beyond the largest number" in found.err
+    assert not (fresh / "e").exists()
+
+
+def test_weights_that_change_while_they_are_copied_are_found_out(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody puts another file in place after the fingerprint was taken: the copy would be of that one."""
+    (fresh / "ireu.toml").unlink()
+    state = load_file(fresh / "encoder" / "model.safetensors")
+    state["visual_projection.weight"][0, 0] += 1
+    own = export_files.write_weights
+
+    def late(*given: Any) -> Any:
+        save_file(state, fresh / "encoder" / "model.safetensors", {"format": "pt"})
+        return own(*given)
+
+    wait = fingerprint.prints_by
+    done = threading.Event()
+
+    def first(*given: Any) -> Any:
+        found = wait(*given)
+        done.set()
+        return found
+
+    def after(*given: Any) -> Any:
+        assert done.wait(60)
+        return late(*given)
+
+    monkeypatch.setattr(export, "prints_by", first)
+    monkeypatch.setattr(export, "write_weights", after)
+    given = ("export", "--delta", "delta.safetensors", "--encoder", "encoder", "--run-dir", "elsewhere", "-o", "out")
+    found = run_ireu(*given, cwd=fresh)
+    assert found.code == 3
+    assert "changed while they were copied" in found.err
+    assert not (fresh / "out").exists()
+
+
+def test_an_interrupted_export_does_not_read_on(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fresh / "ireu.toml").unlink()
+    read: list[str] = []
+    own = fingerprint.print_of
+
+    def slow(tensor: torch.Tensor) -> Any:
+        read.append("")
+        time.sleep(0.05)
+        return own(tensor)
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fingerprint, "print_of", slow)
+    monkeypatch.setattr(export, "write_weights", interrupted)
+    given = ("export", "--delta", "delta.safetensors", "--encoder", "encoder", "--run-dir", "elsewhere", "-o", "out")
+    assert run_ireu(*given, cwd=fresh).code == 130
+    assert len(read) < len(load_file(fresh / "encoder" / "model.safetensors")) / 2
+    assert not (fresh / "out").exists()
+
+
+def test_another_encoder_is_not_noted_for_an_export_that_is_there(fresh: Path) -> None:
+    (fresh / "ireu.toml").unlink()
+    given = ("export", "--delta", "delta.safetensors", "--run-dir", "elsewhere", "-o", "out", "--encoder")
+    assert run_ireu(*given, "encoder", cwd=fresh).code == 0
+    other = fresh / "other"
+    shutil.copytree(fresh / "encoder", other)
+    state = load_file(other / "model.safetensors")
+    state["visual_projection.weight"][0, 0] += 1
+    save_file(state, other / "model.safetensors", {"format": "pt"})
+    places = [path.read_bytes() for path in sorted((fresh / "elsewhere").rglob("*.json"))]
+    assert run_ireu(*given, "other", cwd=fresh).code == 3
+    assert [path.read_bytes() for path in sorted((fresh / "elsewhere").rglob("*.json"))] == places
 
 
 def test_without_photos_the_record_says_what_was_not_checked(fresh: Path) -> None:

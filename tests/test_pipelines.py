@@ -1,7 +1,9 @@
 """Whole pipelines as generators: their pictures are those of the stock pipeline, before an edit and after."""
 
+import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from ireu_cli.errors import ModelError
 from ireu_cli.models.clip import Encoder, load_encoder, with_delta
@@ -137,9 +140,46 @@ def test_flux_sends_a_black_picture_and_the_others_a_grey_one(
     assert torch.allclose(generators["sdxl plus"].null_of(encoder), grey)
 
 
-@pytest.mark.parametrize("kind", ["sd plus", "sdxl base", "flux"])
-def test_sketches_let_gradients_pass(generators: dict[str, Generator], encoder: Encoder, kind: str) -> None:
-    generator = generators[kind]
+def of_dtype(bundle: Path, work: Path, dtype: str) -> dict[str, Generator]:
+    """The generators of a copy of the bundle, in another dtype."""
+    shutil.copytree(bundle, work)
+    index = json.loads((work / "portrait.json").read_text())
+    index["generators"] = [entry | {"dtype": dtype} for entry in index["generators"]]
+    (work / "portrait.json").write_text(json.dumps(index))
+    return {generator.name: generator for generator in load_generators(str(work), None, "cpu")}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_sketches_let_gradients_pass(bundle: Path, encoder: Encoder, tmp_path: Path, dtype: str) -> None:
+    """Also through the decoder of SDXL, which a pipeline in half precision raises to single and lowers again."""
+    every = of_dtype(bundle, tmp_path / "other", dtype)
+    for kind in ("sd plus", "sdxl base", "flux"):
+        _sketches(every[kind], encoder)
+
+
+def test_a_decoder_that_stays_in_single_precision_draws_the_same_but_for_last_bits(
+    bundle: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    generator = of_dtype(bundle, tmp_path / "other", "float16")["sdxl base"]
+    features = forward(encoder, generator.tap, encoder.pixels([photo()]))
+    drawn = generator.draw(features, generator.null_of(encoder), ["a face"], [5])[0]
+    half = replace(encoder, model=copy.deepcopy(encoder.model).half())
+    place = bundle / "sdxl-base"
+    pipeline: Any = DiffusionPipeline.from_pretrained(place, torch_dtype=torch.float16)
+    pipeline.load_ip_adapter(str(bundle), subfolder="", weight_name="sdxl-base-adapter.safetensors",
+                             image_encoder_folder=None, low_cpu_mem_usage=False)  # fmt: skip
+    pipeline = pipeline.to(torch.float16)
+    pipeline.set_ip_adapter_scale(0.7)
+    assert pipeline.vae.config.force_upcast
+    both = [torch.stack([generator.null_of(half), features[0]]).half()[:, None]]
+    stock = pipeline(prompt="a face", ip_adapter_image_embeds=both, num_inference_steps=2, guidance_scale=3.0,
+                     height=SIDE, width=SIDE, generator=torch.Generator().manual_seed(5)).images[0]  # fmt: skip
+    assert np.abs(drawn.astype(int) - np.asarray(stock).astype(int)).max() <= 1
+    other = generator.draw(features, generator.null_of(encoder), ["a face"], [6])[0]
+    assert np.abs(drawn.astype(int) - other.astype(int)).max() > 10
+
+
+def _sketches(generator: Generator, encoder: Encoder) -> None:
     features = forward(encoder, generator.tap, encoder.pixels([photo()])).clone().requires_grad_()
     sketch = generator.sketch(features, generator.null_of(encoder), ["a face"], [1], 2)
     sketch.sum().backward()  # type: ignore[no-untyped-call]
@@ -163,12 +203,7 @@ def test_the_fingerprint_covers_settings(bundle: Path, tmp_path: Path, change: d
 
 
 def test_pipelines_draw_in_the_dtype_that_is_asked_for(bundle: Path, encoder: Encoder, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(bundle, other)
-    index = json.loads((other / "portrait.json").read_text())
-    index["generators"] = [entry | {"dtype": "bfloat16"} for entry in index["generators"]]
-    (other / "portrait.json").write_text(json.dumps(index))
-    for generator in load_generators(str(other), None, "cpu"):
+    for generator in of_dtype(bundle, tmp_path / "other", "bfloat16").values():
         parts = [part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)]
         assert {weight.dtype for part in parts for weight in part.parameters()} == {torch.bfloat16}
         assert not any(weight.requires_grad for part in parts for weight in part.parameters())
@@ -176,23 +211,69 @@ def test_pipelines_draw_in_the_dtype_that_is_asked_for(bundle: Path, encoder: En
         assert generator.draw(features, generator.null_of(encoder), ["a face"], [5])[0].shape == (SIDE, SIDE, 3)
 
 
-@pytest.mark.parametrize("part", ["unet/config.json", "scheduler/scheduler_config.json", "tokenizer/vocab.json"])
+@pytest.mark.parametrize("part", ["unet/config.json", "scheduler/scheduler_config.json", "tokenizer/merges.txt"])
 def test_the_fingerprint_covers_files(bundle: Path, tmp_path: Path, part: str) -> None:
     from ireu_cli.models.pipelines import digest_of_files
 
-    place, adapter = bundle / "sd-base", bundle / "sd-base-adapter.safetensors"
+    place, adapter = tmp_path / "sd-base", bundle / "sd-base-adapter.safetensors"
+    shutil.copytree(bundle / "sd-base", place)
+    (place / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
     before = digest_of_files(place, adapter)
     other = tmp_path / "moved"
     shutil.copytree(place, other)
     assert digest_of_files(other, adapter) == before
     (other / "README.md").write_text("words")
+    (other / ".gitattributes").write_text("words")
+    (other / ".cache").mkdir()
+    (other / ".cache" / "x.metadata").write_text("fetched today")
+    (other / "unet" / ".unfinished").write_text("words")
     (other / "image_encoder").mkdir()
     (other / "image_encoder" / "config.json").write_text("{}")
     assert digest_of_files(other, adapter) == before
     assert digest_of_files(other, bundle / "sd-plus-adapter.safetensors") != before
+    assert (other / part).exists()
     with (other / part).open("a") as file:
         file.write(" ")
     assert digest_of_files(other, adapter) != before
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [("unet", "conv_in.weight"), ("text_encoder", None), ("vae", "decoder.conv_in.weight")],
+)
+def test_a_pipeline_that_lacks_weights_is_refused(bundle: Path, tmp_path: Path, part: str, name: str | None) -> None:
+    """Diffusers would draw random ones in their place, others with every start."""
+    other = tmp_path / "other"
+    shutil.copytree(bundle, other)
+    (path,) = (other / "sd-base" / part).glob("*.safetensors")
+    state = load_file(path)
+    del state[name or next(key for key in sorted(state) if key.endswith("fc1.weight"))]
+    save_file(state, path, {"format": "pt"})
+    with pytest.raises(ModelError, match=f"The {part} of the pipeline .* lacks weights"):
+        load_generators(str(other), None, "cpu", names=["sd base"])
+
+
+def test_loading_says_nothing(bundle: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load_generators(str(bundle), None, "cpu")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_only_what_is_asked_for_is_loaded(bundle: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(bundle, other)
+    shutil.rmtree(other / "flux")
+    assert [g.name for g in load_generators(str(other), None, "cpu", names=["sdxl plus"])] == ["sdxl plus"]
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_generators(str(other), None, "cpu", names=["flux"])
+
+
+@pytest.mark.parametrize("change", [{"side": 20}, {"pipeline": None, "unet": "a/unet", "dtype": "float16"}])
+def test_settings_that_no_pipeline_takes_are_refused(bundle: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    index = json.loads((bundle / "portrait.json").read_text())
+    index["generators"][0] |= change
+    (tmp_path / "portrait.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=r"portrait\.json"):
+        load_generators(str(tmp_path), None, "cpu")
 
 
 def test_what_cannot_be_driven_is_refused_in_words(bundle: Path, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from ireu_cli.models.tensor_file import TensorFile, files_of, open_file
 
 Layout = Literal["clip-folder", "single-file", "photomaker", "fastcomposer"]
 
+Stamp = tuple[tuple[int, int, int], ...]
+"""What changes when somebody writes to files, or puts others in their place."""
 PREFIXES: dict[Layout, str] = {"single-file": "", "photomaker": "id_encoder.", "fastcomposer": "image_encoder."}
 PATCHES = "vision_model.embeddings.patch_embedding.weight"
 """A tensor that every CLIP vision transformer of transformers has."""
@@ -57,6 +59,11 @@ class Checkpoint(Mapping[str, Tensor]):
     def __len__(self) -> int:
         """How many tensors there are."""
         return len(self.places)
+
+    def stamp(self) -> Stamp:
+        """Of the files of weights as they are now."""
+        seen = (part.path.stat() for part in self.parts)
+        return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in seen)
 
     @property
     def config(self) -> Path:

@@ -1,15 +1,24 @@
 """What identifies weights: a digest of names, shapes and values, whichever files and dtypes hold them."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+_READERS = 4
+"""Tensors that are read at the same time, at most: each may be held in memory."""
+_PIECE = 1 << 20
+"""Values that are looked at together; the first piece is a short one, which tells of most tensors."""
 _PROBE = 4096
-"""Values that are looked at before all of them are."""
+_EXPONENT = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}
+"""Bits that are all set in infinities and in what is no number (IEEE 754, and bfloat16 as its upper half)."""
+
+Bits = npt.NDArray[Any]
 
 
 class Print(NamedTuple):
@@ -42,11 +51,28 @@ def fingerprint_from(prints: Mapping[str, Print]) -> str:
     return digest.hexdigest()
 
 
-def prints_by(names: Iterable[str], read: Callable[[str], Tensor]) -> dict[str, Print]:
-    """The prints of tensors, as many at a time as torch uses threads."""
+def prints_by(
+    names: Iterable[str], read: Callable[[str], Tensor], is_stopped: Callable[[], bool] = lambda: False
+) -> dict[str, Print]:
+    """The prints of tensors, a few at a time.
+
+    Args:
+        names: of the tensors.
+        read: gives a tensor by its name.
+        is_stopped: asked before each of them.
+
+    Raises:
+        CancelledError: it was stopped.
+    """
+
+    def one(name: str) -> Print:
+        if is_stopped():
+            raise CancelledError
+        return print_of(read(name))
+
     names = list(names)
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-        return dict(zip(names, threads.map(lambda name: print_of(read(name)), names), strict=True))
+    with ThreadPoolExecutor(min(_READERS, torch.get_num_threads())) as threads:
+        return dict(zip(names, threads.map(one, names), strict=True))
 
 
 def print_of(tensor: Tensor) -> Print:
@@ -55,22 +81,35 @@ def print_of(tensor: Tensor) -> Print:
     That is float16, bfloat16 or float32, whichever dtype they come in; what none of them holds is rounded to float32.
     """
     values = tensor.detach().cpu()
-    if not values.is_floating_point() or values.dtype.itemsize > torch.float32.itemsize:
+    if values.dtype not in _EXPONENT:
         values = values.float()
-    short = next((kind for kind in (torch.float16, torch.bfloat16) if _holds(kind, values)), torch.float32)
-    shortened = values.to(short).contiguous()
+    flat = values.contiguous().flatten()
+    short = next((kind for kind in (torch.float16, torch.bfloat16) if _holds(kind, flat)), torch.float32)
     digest = hashlib.sha256(f"{tuple(values.shape)} {short}".encode())
-    if shortened.numel():
-        # Views of no dimensions cannot be taken apart into bytes.
-        digest.update(shortened.flatten().view(torch.uint8).numpy().data)
-    # A sum is several times as fast, and finite only if all of them are.
-    is_finite = bool(values.sum(dtype=torch.float32).isfinite()) or bool(values.isfinite().all())
-    return Print(digest.hexdigest(), is_finite)
+    for piece in _pieces(flat):
+        digest.update(_bits(piece.to(short)).data)
+    return Print(digest.hexdigest(), _is_finite(flat))
 
 
-def _holds(kind: torch.dtype, values: Tensor) -> bool:
+def _holds(kind: torch.dtype, flat: Tensor) -> bool:
     """Whether a dtype holds all values as they are."""
-    if values.dtype == kind:
-        return True
-    flat = values.flatten()
-    return all(bool((part.to(kind).to(values.dtype) == part).all()) for part in (flat[:_PROBE], flat))
+    return flat.dtype == kind or all(bool((part.to(kind).to(flat.dtype) == part).all()) for part in _pieces(flat))
+
+
+def _is_finite(flat: Tensor) -> bool:
+    # In numpy, which starts no threads of its own: several tensors are looked at side by side.
+    mask = _EXPONENT[flat.dtype]
+    return not any(bool(((bits & mask) == mask).any()) for bits in map(_bits, _pieces(flat)))
+
+
+def _pieces(flat: Tensor) -> Iterator[Tensor]:
+    if len(flat):
+        yield flat[:_PROBE]
+    for start in range(_PROBE, len(flat), _PIECE):
+        yield flat[start : start + _PIECE]
+
+
+def _bits(piece: Tensor) -> Bits:
+    """Values as unsigned whole numbers of their size."""
+    signed: Bits = piece.view(torch.int16 if piece.dtype.itemsize == 2 else torch.int32).numpy()
+    return signed.view(np.uint16 if piece.dtype.itemsize == 2 else np.uint32)

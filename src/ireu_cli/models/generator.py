@@ -119,7 +119,11 @@ class Generator:
 
 
 def load_generators(
-    encoder_source: str, taps: Collection[Tap] | None, device: str, embedded: Path | None = None
+    encoder_source: str,
+    taps: Collection[Tap] | None,
+    device: str,
+    embedded: Path | None = None,
+    names: Collection[str] | None = None,
 ) -> tuple[Generator, ...]:
     """Load the generators that share the encoder, in the order of the bundle.
 
@@ -128,6 +132,7 @@ def load_generators(
         taps: only generators that read one of these; None for all that read the CLIP encoder.
         device: torch device; weights are float32 on any.
         embedded: stands in for the package's own bundle.
+        names: only generators that are called so; None for all.
 
     Raises:
         ModelError: a part of the bundle is missing or does not fit.
@@ -137,6 +142,7 @@ def load_generators(
         return ()
     every = [*bundle.entries(), *bundle.entries(FACE_TAPS[0])]
     entries = [(entry, tap) for entry, tap in every if tap in taps] if taps is not None else list(bundle.entries())
+    entries = [(entry, tap) for entry, tap in entries if names is None or entry.name in names]
     if not entries:
         return ()
     with _quiet():
@@ -245,8 +251,9 @@ def _quiet() -> Iterator[None]:
     """Keep the libraries' advice on loading off the user's terminal."""
     from diffusers.utils import logging
 
-    level = logging.get_verbosity()
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         with quiet_transformers(), warnings.catch_warnings():
             # Advice on scheduler settings, which are the bundle's own and which nobody can follow here.
@@ -254,3 +261,5 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,6 +1,7 @@
 """Whole diffusers pipelines in folders, with an IP-Adapter mounted and without an encoder: SD, SDXL, FLUX."""
 
 import hashlib
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,28 +13,29 @@ from ireu_cli.errors import ModelError
 
 _LEFT_OUT = ("image_encoder", "feature_extractor", "safety_checker")
 """Parts that are not loaded: features are handed in, and every picture is wanted."""
-_PASSED_OVER = frozenset({".md", ".txt", ".png", ".jpg", ".gitattributes"})
+_INDEX = "model_index.json"
 
 
 def open_pipeline(folder: Path, adapter: Path, dtype: torch.dtype, device: str) -> Any:
     """Load a pipeline as its users do, and mount the adapter.
 
     Args:
-        folder: what `save_pretrained` wrote; weights are safetensors, nothing is unpickled.
-        adapter: a file that `load_ip_adapter` takes.
+        folder: what `save_pretrained` wrote, with weights in safetensors.
+        adapter: a file that `load_ip_adapter` takes: safetensors, or an archive of plain tensors.
         dtype: of the weights.
         device: torch device.
 
     Raises:
-        ModelError: the pipeline takes no IP-Adapter, or the adapter reads two encoders.
+        ModelError: the pipeline takes no IP-Adapter, a part of it lacks weights, or the adapter reads two encoders.
         OSError, ValueError, KeyError, RuntimeError, AttributeError: diffusers cannot load it.
     """
     from diffusers import DiffusionPipeline
 
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    absent = {part: None for part in _LEFT_OUT if part in index}
+    index = _parts_of(folder)
+    given: dict[str, Any] = {part: None for part in _LEFT_OUT if part in index}
+    given |= {part: _model(folder / part, *names) for part, names in index.items() if part not in _LEFT_OUT}
     pipeline: Any = DiffusionPipeline.from_pretrained(
-        folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, **absent
+        folder, local_files_only=True, **{part: model for part, model in given.items() if model is not _NO_MODEL}
     )
     if not hasattr(pipeline, "load_ip_adapter"):
         raise ModelError(
@@ -49,7 +51,9 @@ def open_pipeline(folder: Path, adapter: Path, dtype: torch.dtype, device: str) 
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)
     # Layers of the adapter come in single precision.
-    return pipeline.to(torch.device(device), dtype)
+    pipeline = pipeline.to(torch.device(device), dtype)
+    _keep_upcast(pipeline)
+    return pipeline
 
 
 def is_flux(pipeline: Any) -> bool:
@@ -92,16 +96,54 @@ def embeds_for(pipeline: Any, feature: Tensor, null: Tensor, guidance: float) ->
 def digest_of_files(folder: Path, adapter: Path) -> str:
     """SHA-256 (hex) over everything that decides a picture of a pipeline in a folder."""
     digest = hashlib.sha256()
-    inside = {path.relative_to(folder): path for path in folder.rglob("*") if path.is_file()}
-    decisive = {
-        name.as_posix(): path
-        for name, path in inside.items()
-        if name.parts[0] not in _LEFT_OUT and path.suffix not in _PASSED_OVER
-    }
-    for name, path in [*sorted(decisive.items()), ("adapter", adapter)]:
-        with path.open("rb") as file:
-            digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    places = [folder / part for part in _parts_of(folder) if part not in _LEFT_OUT]
+    inside = {path.relative_to(folder).as_posix(): path for place in places for path in place.rglob("*")}
+    for name, path in [(_INDEX, folder / _INDEX), *sorted(inside.items()), ("adapter", adapter)]:
+        if path.is_file() and not path.name.startswith("."):
+            with path.open("rb") as file:
+                digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return digest.hexdigest()
+
+
+_NO_MODEL = object()
+
+
+def _parts_of(folder: Path) -> dict[str, tuple[str, str]]:
+    """The parts that a pipeline's index names, each with the library and the class of it."""
+    index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    return {part: (value[0], value[1]) for part, value in index.items() if isinstance(value, list) and value[0]}
+
+
+def _model(folder: Path, library: str, name: str) -> Any:
+    """A part with weights, all of which its files have: what they lack would be random numbers.
+
+    Raises:
+        ModelError: they have not.
+    """
+    if library not in {"diffusers", "transformers"}:
+        return _NO_MODEL
+    kind = getattr(importlib.import_module(library), name, None)
+    if not (isinstance(kind, type) and issubclass(kind, torch.nn.Module)):
+        return _NO_MODEL
+    loader: Any = kind
+    model, info = loader.from_pretrained(folder, output_loading_info=True, local_files_only=True, use_safetensors=True)
+    if info["missing_keys"]:
+        raise ModelError(f"The {folder.name} of the pipeline {folder.parent} lacks weights", "Use an undamaged copy")
+    return model
+
+
+def _keep_upcast(pipeline: Any) -> None:
+    """Leave a decoder in single precision that the pipeline would take there and back with every picture.
+
+    Gradients could not find their way back through weights that have changed since. Latents are scaled in half
+    precision then, so that the last bits of a picture may differ.
+    """
+    vae = pipeline.vae
+    if vae.dtype != torch.float16 or not getattr(vae.config, "force_upcast", False):
+        return
+    vae.float()
+    decode = vae.decode
+    vae.decode = lambda latents, *rest, **named: decode(latents.to(vae.dtype), *rest, **named)
 
 
 def _refuse_two_encoders(pipeline: Any) -> None:

@@ -37,13 +37,15 @@ class GeneratorEntry(_Part):
     steps: int
     guidance: float
     scale: float
-    side: int | None = Field(None, ge=8)
+    side: int | None = Field(None, ge=8, multiple_of=8)
     dtype: Dtype = "float32"
 
     @model_validator(mode="after")
     def _one_body(self) -> Self:
         if (self.unet is None) == (self.pipeline is None):
             raise ValueError("a generator has a unet or a pipeline")
+        if self.pipeline is None and self.dtype != "float32":
+            raise ValueError("a unet runs in float32")
         return self
 
 

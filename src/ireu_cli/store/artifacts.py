@@ -141,6 +141,8 @@ def read_delta(path: Path) -> WeightDelta:
         ArtifactError: not a safetensors file, not a delta, no tensors, a value that is not finite, a damaged ledger.
     """
     remedy = "Name a delta that `ireu unlearn` wrote"
+    if path.is_dir():
+        raise ArtifactError(f"The delta {path} is a folder", remedy)
     try:
         # Mapped, as it may be large; whoever replaces the file leaves this one as it is.
         tensors = safetensors.torch.load_file(path)

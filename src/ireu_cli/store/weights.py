@@ -87,6 +87,8 @@ def _pieces(
 
 def _read(file: BinaryIO, length: int | None) -> Iterator[bytes]:
     """So many bytes of a file, or all that are left, in pieces."""
+    if length is not None and length < 0:
+        raise ValueError("the places of tensors overlap")
     left = length
     while left != 0:
         data = file.read(_PIECE if left is None else min(_PIECE, left))

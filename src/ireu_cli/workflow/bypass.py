@@ -1,8 +1,9 @@
 """The bypass suite: what somebody would try who wants a removed person back, and how often it works."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,13 +128,23 @@ def plan_siege(
             victims.append(Victim(person, photo, ordered[(place + 1) % len(ordered)], other))
     drawn = [v for n, v in enumerate(victims) if sum(w.person == v.person for w in victims[:n]) < params.drawn]
     everyone = tuple(tuple(sorted(photos, key=used)) for photos in targets)
-    return Siege(session, encoders, reader, tuple(victims), tuple(drawn), everyone, tuple(others), names, ledger)
+    siege = Siege(session, encoders, reader, tuple(victims), tuple(drawn), everyone, tuple(others), names, ledger)
+    if idle := sorted(disguise.name for disguise in siege.disguises() if _is_idle(siege, disguise)):
+        session.talk.note(f"not tried, as it leaves these photos as they are: {', '.join(idle)}")
+    return replace(siege, names=names - set(idle))
 
 
 def disguised(siege: Siege, victim: Victim, disguise: Disguise) -> RgbImage:
     """The victim's photo under a disguise."""
     face = siege.reader.face(victim.photo)
     return disguise.apply(face.image, face.points, siege.reader.image(victim.same), siege.reader.image(victim.other))
+
+
+def _is_idle(siege: Siege, disguise: Disguise) -> bool:
+    """Whether a front-end prepares every victim's photo as the encoder's own does: a square one is not squashed."""
+    return disguise.family == "front-end" and all(
+        np.array_equal(disguised(siege, victim, disguise), siege.reader.image(victim.photo)) for victim in siege.victims
+    )
 
 
 def disguise_key(siege: Siege, victim: Victim, disguise: Disguise) -> str:

@@ -74,10 +74,10 @@ def open_show(session: Session, delta: Manifest) -> Show | None:
         if unknown := sorted(set(asked) - set(known)):
             raise ConfigError(f"pictures.{key} names {unknown[0]}, which does not exist", f"Use {', '.join(known)}")
     with session.timed("load_generators"):
-        every = load_generators(session.config.encoder.source, {tap for _, tap in entries}, device)
+        chosen = None if "all" in params.generators else params.generators
+        wanted = load_generators(session.config.encoder.source, {tap for _, tap in entries}, device, names=chosen)
         judge = open_judge(bundle, device)
         panel = open_panel(session, bundle, judge, delta)
-    wanted = tuple(g for g in every if "all" in params.generators or g.name in params.generators)
     return Show(bundle, wanted, judge, panel)
 
 

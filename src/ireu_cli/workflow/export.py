@@ -1,17 +1,21 @@
 """`ireu export`: a delta to a drop-in encoder, checked in the dtype it is served in before it takes its place."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event
+from typing import TypeVar
 
 from ireu_cli import __version__
 from ireu_cli.config import Resolved
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError, VanishedEditError
 from ireu_cli.manifest import Manifest
 from ireu_cli.models.card import groups_of
-from ireu_cli.models.checkpoint import Checkpoint
+from ireu_cli.models.checkpoint import Checkpoint, Stamp
 from ireu_cli.models.clip import Encoder, finite_fingerprint, refuse_foreign
 from ireu_cli.models.clip_files import checkpoint_of
 from ireu_cli.models.encoders import ImageEncoder, face_network, load_encoder, reach_in, with_delta
@@ -42,6 +46,7 @@ from ireu_cli.workflow.photos import Lens, photo_reader
 from ireu_cli.workflow.report import make_record
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, landmarks_in, open_session
 
+Result = TypeVar("Result")
 NETWORKS = ("onnx", "insightface-pack")
 """Layouts of face-embedding networks."""
 
@@ -64,16 +69,29 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
         layout_for(session.config.export.format, source)
     _refuse_own_place(session, source, out)
     draft = session.draft(original)
-    with session.run.lock(out), ThreadPoolExecutor(1) as aside:
-        # Reading all weights takes as long as copying them.
-        prints = None if source is None else aside.submit(_prints, session, original, source)
-        if (done := session.already_done(draft, out / EXPORT_MANIFEST_NAME, out)) is not None:
-            if prints is not None:
-                prints.result()
+    # Reading all weights takes as long as copying them.
+    reading = nullcontext() if source is None else _beside(partial(_prints, session, original, source, source.stamp()))
+    with session.run.lock(out), reading as prints:
+        record = out / EXPORT_MANIFEST_NAME
+        if prints is not None and record.exists():
+            # Of what is there already nothing is noted for another encoder.
+            prints.result()
+        if (done := session.already_done(draft, record, out)) is not None:
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
         manifest = _write(session, draft, parent, original, source, prints, delta, out)
     return StepResult(out, manifest, reused=False)
+
+
+@contextmanager
+def _beside(work: Callable[[Callable[[], bool]], Result]) -> Iterator[Future[Result]]:
+    """Do work in a thread of its own, which can ask whether it is still wanted."""
+    over = Event()
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            yield threads.submit(work, over.is_set)
+        finally:
+            over.set()
 
 
 def _outlined(session: Session) -> tuple[Encoder, Checkpoint]:
@@ -86,7 +104,17 @@ def _loaded(session: Session) -> tuple[ImageEncoder, Checkpoint | None]:
     return original, None if isinstance(original, FaceEncoder) else checkpoint_of(session.config.encoder)
 
 
-def _prints(session: Session, original: ImageEncoder, source: Checkpoint) -> dict[str, Print]:
+@dataclass(frozen=True)
+class _Source:
+    """The prints of the weights that are copied, and what their files were like before."""
+
+    prints: dict[str, Print]
+    stamp: Stamp
+
+
+def _prints(
+    session: Session, original: ImageEncoder, source: Checkpoint, stamp: Stamp, is_over: Callable[[], bool]
+) -> _Source:
     """The prints of the weights that are copied, which are to be those of the encoder.
 
     Raises:
@@ -94,7 +122,7 @@ def _prints(session: Session, original: ImageEncoder, source: Checkpoint) -> dic
     """
     if not isinstance(original, Encoder):
         raise RuntimeError("only transformers lie in checkpoints")
-    prints = prints_by(original.model.state_dict(), source.__getitem__)
+    prints = prints_by(original.model.state_dict(), source.__getitem__, is_over)
     fingerprint = finite_fingerprint(session.config.encoder.source, prints)
     # Those of an outline were read nowhere else; beside loaded ones, transformers chooses files by itself.
     if next(original.model.parameters()).is_meta:
@@ -104,7 +132,7 @@ def _prints(session: Session, original: ImageEncoder, source: Checkpoint) -> dic
             f"The weights in {source.parts[0].path.name} are not those that were loaded from {source.source}",
             "Leave one kind of weights in the folder",
         )
-    return prints
+    return _Source(prints, stamp)
 
 
 def _refuse_own_place(session: Session, source: Checkpoint | None, out: Path) -> None:
@@ -141,7 +169,7 @@ def _write(
     parent: Manifest,
     original: ImageEncoder,
     source: Checkpoint | None,
-    prints: Future[dict[str, Print]] | None,
+    prints: Future[_Source] | None,
     delta: WeightDelta,
     out: Path,
 ) -> Manifest:
@@ -177,7 +205,7 @@ def _write_transformer(
     parent: Manifest,
     original: ImageEncoder,
     source: Checkpoint,
-    prints: Future[dict[str, Print]],
+    prints: Future[_Source],
     delta: WeightDelta,
     folder: Path,
 ) -> tuple[Path, str, Mapping[Path, str]]:
@@ -193,10 +221,17 @@ def _write_transformer(
     edit = Edit(source, delta, layout_for(params.format, source), params.dtype, groups_of(source))
     with session.timed("write"):
         written = write_weights(edit, original, folder)
-        own = prints.result()
-        new = {name for name in own if edit.touches(name)}
-        edited = own | prints_by(new, edit.tensor)
+        read = prints.result()
+        new = {name for name in read.prints if edit.touches(name)}
+        edited = read.prints | prints_by(new, edit.tensor)
         _refuse_unlike(written.holds(edited, new))
+    if source.stamp() != read.stamp:
+        raise ModelError(f"The weights in {source.source} changed while they were copied", "Export again")
+    if infinite := sorted(name for name in new if not edited[name].is_finite):
+        raise VanishedEditError(
+            f"In {served_dtype(params.dtype, source)} the edit of {infinite[0]} is beyond the largest number",
+            "Export in float32",
+        )
     fingerprint = fingerprint_from(edited)
     told: dict[str, Json] = {
         "tool_version": __version__,
@@ -313,7 +348,8 @@ def _kept_in_features(
 
 
 def _refuse_vanished(kept: float, needed: float, dtype: str) -> None:
-    if kept < needed:
+    # What is no number is not enough either.
+    if not kept >= needed:
         raise VanishedEditError(
             f"In {dtype} only {kept:.0%} of the edit is left, {needed:.0%} is needed",
             "Export in float32, or make a stronger edit",

@@ -83,7 +83,8 @@ def open_studio(session: Session, encoder: ImageEncoder) -> Studio | None:
     if bundle is None or tap not in {known for _, known in bundle.entries(tap)}:
         return None
     with session.timed("load_generator"):
-        generator = load_generators(source, [tap], device)[0]
+        first = next(entry.name for entry, read in bundle.entries(tap) if read == tap)
+        generator = load_generators(source, [tap], device, names=[first])[0]
         judge = open_judge(bundle, device)
     return Studio(generator, judge, bundle.prompt, generator.null_of(encoder))
 
