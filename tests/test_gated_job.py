@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
+from ireu_cli.maths import room
 from ireu_cli.models.clip import read_tap
 from ireu_cli.store.artifacts import read_delta
 from ireu_cli.values import Ledger
+from ireu_cli.workflow import rooms
 from tests.conftest import Run, copy_with_second_target, manifest, run_ireu
 
 FEATURES = ("--set", "attacks.suite=none", "--set", "pictures.generators=none")
@@ -66,6 +68,29 @@ def test_the_same_request_twice_is_done_once_and_has_the_same_bytes(place: Path)
     shutil.rmtree(place / ".ireu" / "features")
     assert unlearn(place, "-o", "two.safetensors").code == 0
     assert (place / "one.safetensors").read_bytes() == (place / "two.safetensors").read_bytes()
+
+
+def test_room_is_made_once_for_a_site_and_a_number_of_people(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    own = room.make_room
+
+    def counted(gram: torch.Tensor, sizes: torch.Tensor, count: int) -> Any:
+        made.append(count)
+        return own(gram, sizes, count)
+
+    monkeypatch.setattr(rooms, "make_room", counted)
+    assert unlearn(place, "-o", "one.safetensors").code == 0
+    assert unlearn(place, "--targets", "more", "-o", "two.safetensors").code == 0
+    assert made == [6]
+    (kept,) = place.glob(".ireu/features/*/rooms/*.safetensors")
+    before = kept.read_bytes()
+    kept.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    assert unlearn(place, "-o", "again.safetensors").code == 0
+    assert made == [6, 6]
+    assert kept.read_bytes() == before
+    assert (place / "again.safetensors").read_bytes() == (place / "one.safetensors").read_bytes()
+    assert unlearn(place, "--set", "gated.people=4", "-o", "four.safetensors").code == 0
+    assert made == [6, 6, 8]
 
 
 def test_noise_that_hides_a_photo_from_the_detectors_is_tried_and_not_judged(place: Path) -> None:

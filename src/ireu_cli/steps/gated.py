@@ -20,7 +20,7 @@ from ireu_cli.maths.token_gate import TokenSums, contrast, gated
 from ireu_cli.models.mlp_site import MlpSite
 from ireu_cli.params import GatedParams
 from ireu_cli.steps.slots import add_all, add_entries, by_slot
-from ireu_cli.values import Ledger, WeightDelta
+from ireu_cli.values import Ledger, Room, WeightDelta
 
 _PASSES = 8
 """Of the fixed-point iteration that makes up for the layer norm after the site; it gains a digit a pass."""
@@ -191,7 +191,13 @@ def change_of(wanted: Wanted, readout: Readout, average: Tensor, mask: Tensor, g
     return change
 
 
-def open_ledger(statistics: SiteStatistics, site: MlpSite, weights: dict[str, Tensor], people: int) -> Ledger:
+def open_ledger(
+    statistics: SiteStatistics,
+    site: MlpSite,
+    weights: dict[str, Tensor],
+    people: int,
+    room_for: Callable[[Tensor, Tensor, int], Room] = make_room,
+) -> Ledger:
     """A ledger without requests, with room for so many people.
 
     Args:
@@ -199,6 +205,7 @@ def open_ledger(statistics: SiteStatistics, site: MlpSite, weights: dict[str, Te
         site: where people are found.
         weights: the site's original tensors.
         people: how many there will be.
+        room_for: `make_room`, or what knows what it gives.
 
     Raises:
         CapacityError: they would take more than half of the site's hidden units.
@@ -209,7 +216,7 @@ def open_ledger(statistics: SiteStatistics, site: MlpSite, weights: dict[str, Te
             f"{people} people need {2 * people} hidden units, and half of the block's is {len(sizes) // 2}",
             f"Set gated.people to {len(sizes) // 4} at most",
         )
-    room = make_room(statistics.gram / statistics.gram[-1, -1], sizes, 2 * people)
+    room = room_for(statistics.gram / statistics.gram[-1, -1], sizes, 2 * people)
     inputs = len(statistics.people.every.mean())
     empty = torch.empty(0, 2, inputs), torch.empty(0, 2), torch.empty(0, len(weights[site.name("fc2.bias")]), 2)
     return Ledger(site.block, room, (), (), *empty, {}, torch.empty(0))

@@ -30,6 +30,7 @@ from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, Photo, Weight
 from ireu_cli.workflow.apparatus import shared_apparatus
 from ireu_cli.workflow.detectors import changeable, check_statistics, summary_of
 from ireu_cli.workflow.photos import Cast, Lens
+from ireu_cli.workflow.rooms import kept_room
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.site import SiteLens
 from ireu_cli.workflow.views import retained_views, views_of
@@ -108,7 +109,8 @@ def unlearn_gated(
     rate = rate_of(params, places)
     with session.timed("solve"):
         weights = site.weights(model)
-        ledger = onto or open_ledger(statistics, site, weights, places)
+        room_for = functools.partial(kept_room, site_lens.folder)
+        ledger = onto or open_ledger(statistics, site, weights, places, room_for)
         if made is not None:
             ledger = replace(ledger, apparatus=_shared(made, site.block + 1), flag=made.flag)
         found = find(wanted, statistics, lambda fold: site_lens.pieces(used, fold), params.shrinkage, rate)

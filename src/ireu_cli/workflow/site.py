@@ -37,8 +37,9 @@ class SiteLens:
         self._session = session
         self._lens = lens
         # The tap plays no part in it.
-        self._folder = session.run.features / lens.name.replace(f"-{lens.tap}-", f"-mlp{site.block}-")
-        self._cache = FeatureCache(self._folder)
+        self.folder = session.run.features / lens.name.replace(f"-{lens.tap}-", f"-mlp{site.block}-")
+        """Where what is known about the site is kept."""
+        self._cache = FeatureCache(self.folder)
 
     def encode(self, items: Sequence[Item], flag: str, label: str) -> dict[str, str]:
         """Make sure that the rows of all items are there; returns the unusable ones and why.
@@ -92,7 +93,7 @@ class SiteLens:
         """Sums over tokens; photos whose rows are there still have to pass once more when the sums are not."""
         photos = people.flat
         name = digest_of([self.site.block, sorted(photo.sha256 for photo in photos)])[:32]
-        path = self._folder / "sums" / f"{name}.safetensors"
+        path = self.folder / "sums" / f"{name}.safetensors"
         sums = SiteSums.from_tensors(read_tensors(path))
         items = [self._lens.item(photo) for photo in photos]
         missing = self._cache.missing([item.key for item in items[: sums.done]])
