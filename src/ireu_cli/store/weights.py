@@ -7,12 +7,12 @@ header, a JSON object that gives of each tensor its dtype, its shape and where i
 import hashlib
 import json
 import os
-import queue
+import shutil
 import struct
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -37,10 +37,8 @@ _DTYPES = {
     torch.uint64: "U64",
 }
 _ALIGNED = 8
-_PIECE = 1 << 23
+_PIECE = 1 << 20
 """Bytes that are read at once."""
-_AHEAD = 4
-"""Pieces that the writer may be ahead of the digest."""
 
 
 def copy_with(source: Path, out: Path, changed: Mapping[str, Callable[[], Tensor]]) -> str:
@@ -57,14 +55,36 @@ def copy_with(source: Path, out: Path, changed: Mapping[str, Callable[[], Tensor
     with source.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
-        file.seek(0)
-        with out.open("wb") as copy, _Digest() as digest:
-            for data in _pieces(file, header, 8 + length, changed):
-                digest.put(data)
-                copy.write(data)
+    start = 8 + length
+    with ThreadPoolExecutor(1) as aside:
+        # The system copies faster than we do, and leaves the processor to the digest.
+        digest = aside.submit(_digest, source, header, start, changed)
+        shutil.copyfile(source, out)
+        with out.open("r+b") as copy:
+            for name, read in changed.items():
+                copy.seek(start + header[name]["data_offsets"][0])
+                copy.write(_fitting(name, read(), header))
             copy.flush()
             os.fsync(copy.fileno())
-    return digest.hex()
+        return digest.result()
+
+
+def _digest(source: Path, header: Mapping[str, Any], start: int, changed: Mapping[str, Callable[[], Tensor]]) -> str:
+    """SHA-256 (hex) of a file with some tensors replaced."""
+    digest = hashlib.sha256()
+    with source.open("rb") as file:
+        for data in _pieces(file, header, start, changed):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _fitting(name: str, tensor: Tensor, header: Mapping[str, Any]) -> bytes | memoryview:
+    """The bytes of a tensor that takes the place of one in a file."""
+    entry, data = header[name], _bytes(tensor)
+    first, last = entry["data_offsets"]
+    if (_code(tensor.dtype), list(tensor.shape)) != (entry["dtype"], entry["shape"]) or len(data) != last - first:
+        raise ValueError(f"{name} is {entry['dtype']} {entry['shape']} in its file")
+    return data
 
 
 def _pieces(
@@ -73,58 +93,23 @@ def _pieces(
     """The bytes of a file, from its beginning, with some tensors replaced; one of those is held at a time."""
     for name in sorted(changed, key=lambda key: int(header[key]["data_offsets"][0])):
         first, last = (start + offset for offset in header[name]["data_offsets"])
-        tensor = changed[name]()
-        if (_code(tensor.dtype), list(tensor.shape)) != (header[name]["dtype"], header[name]["shape"]):
-            raise ValueError(f"{name} is {header[name]['dtype']} {header[name]['shape']} in its file")
         yield from _read(file, first - file.tell())
-        data = _bytes(tensor)
-        if len(data) != last - first:
-            raise ValueError(f"{name} does not fit its place")
-        yield data
+        yield _fitting(name, changed[name](), header)
         file.seek(last)
     yield from _read(file, None)
 
 
-def _read(file: BinaryIO, length: int | None) -> Iterator[bytes]:
-    """So many bytes of a file, or all that are left, in pieces."""
+def _read(file: BinaryIO, length: int | None) -> Iterator[memoryview]:
+    """So many bytes of a file, or all that are left, in pieces, each of which is gone with the next."""
     if length is not None and length < 0:
         raise ValueError("the places of tensors overlap")
-    left = length
+    left, room = length, memoryview(bytearray(_PIECE))
     while left != 0:
-        data = file.read(_PIECE if left is None else min(_PIECE, left))
-        if not data:
+        count = file.readinto(room if left is None else room[:left])  # type: ignore[attr-defined]
+        if not count:
             return
-        yield data
-        left = None if left is None else left - len(data)
-
-
-class _Digest:
-    """SHA-256 taken beside the work, in a thread of its own."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-        self._ahead: queue.Queue[bytes | memoryview | None] = queue.Queue(_AHEAD)
-        self._thread = threading.Thread(target=self._run)
-
-    def hex(self) -> str:
-        """Of everything that was put; complete once the context is left."""
-        return self._hash.hexdigest()
-
-    def put(self, data: bytes | memoryview) -> None:
-        """What comes next; it must not change any more."""
-        self._ahead.put(data)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ahead.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (data := self._ahead.get()) is not None:
-            self._hash.update(data)
+        yield room[:count]
+        left = None if left is None else left - count
 
 
 def copy_tree_with(
