@@ -23,7 +23,7 @@ from ireu_cli.models.clip import load_encoder, read_tap, with_delta
 from ireu_cli.params import EncoderParams
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta, write_manifest
 from ireu_cli.values import WeightDelta
-from ireu_cli.workflow import export, export_files
+from ireu_cli.workflow import export_files, export_transformer
 from tests.conftest import run_ireu
 from tests.tiny_generator import adapter_weights, draw, tiny_pipeline
 
@@ -159,8 +159,8 @@ def test_weights_that_change_while_they_are_copied_are_found_out(fresh: Path, mo
         assert done.wait(60)
         return late(*given)
 
-    monkeypatch.setattr(export, "prints_by", first)
-    monkeypatch.setattr(export, "write_weights", after)
+    monkeypatch.setattr(export_transformer, "prints_by", first)
+    monkeypatch.setattr(export_transformer, "write_weights", after)
     given = ("export", "--delta", "delta.safetensors", "--encoder", "encoder", "--run-dir", "elsewhere", "-o", "out")
     found = run_ireu(*given, cwd=fresh)
     assert found.code == 3
@@ -182,7 +182,7 @@ def test_an_interrupted_export_does_not_read_on(fresh: Path, monkeypatch: pytest
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fingerprint, "print_of", slow)
-    monkeypatch.setattr(export, "write_weights", interrupted)
+    monkeypatch.setattr(export_transformer, "write_weights", interrupted)
     given = ("export", "--delta", "delta.safetensors", "--encoder", "encoder", "--run-dir", "elsewhere", "-o", "out")
     assert run_ireu(*given, cwd=fresh).code == 130
     assert len(read) < len(load_file(fresh / "encoder" / "model.safetensors")) / 2

@@ -12,9 +12,9 @@ import torch
 
 from ireu_cli.maths import room
 from ireu_cli.models.clip import read_tap
+from ireu_cli.steps import gated
 from ireu_cli.store.artifacts import read_delta
 from ireu_cli.values import Ledger
-from ireu_cli.workflow import rooms
 from tests.conftest import Run, copy_with_second_target, manifest, run_ireu
 
 FEATURES = ("--set", "attacks.suite=none", "--set", "pictures.generators=none")
@@ -78,7 +78,7 @@ def test_room_is_made_once_for_a_site_and_a_number_of_people(place: Path, monkey
         made.append(count)
         return own(gram, sizes, count)
 
-    monkeypatch.setattr(rooms, "make_room", counted)
+    monkeypatch.setattr(gated, "make_room", counted)
     assert unlearn(place, "-o", "one.safetensors").code == 0
     assert unlearn(place, "--targets", "more", "-o", "two.safetensors").code == 0
     assert made == [6]

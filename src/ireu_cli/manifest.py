@@ -148,3 +148,21 @@ def _seals(plain: dict[str, Any]) -> dict[str, str]:
 
 def _file_text(plain: dict[str, Any]) -> str:
     return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def difference(existing: Manifest, wanted: Manifest) -> str:
+    """Say in words how the record of what is there differs from what is wanted."""
+    parts = []
+    for section, values in wanted.parameters.items():
+        old = existing.parameters.get(section)
+        if isinstance(values, dict) and isinstance(old, dict):
+            parts += [f"{section}.{key} = {old.get(key)}" for key, value in values.items() if old.get(key) != value]
+        elif old != values:
+            parts.append(f"{section} = {old}")
+    if existing.encoder != wanted.encoder:
+        parts.append("another encoder or tap")
+    if existing.parent != wanted.parent:
+        parts.append("another input artifact")
+    if (existing.targets, existing.retain) != (wanted.targets, wanted.retain):
+        parts.append("other photos")
+    return ", ".join(parts) or f"another step ({existing.step})"

@@ -25,6 +25,8 @@ from ireu_cli.values import Ledger, Room, WeightDelta
 _PASSES = 8
 """Of the fixed-point iteration that makes up for the layer norm after the site; it gains a digit a pass."""
 
+MakeRoom = Callable[[Tensor, Tensor, int], Room]
+"""`maths.room.make_room`."""
 Rows = Callable[[int], Iterable[Tensor]]
 """Goes through what detectors see of the retained photos of a fold, in pieces (n, d)."""
 
@@ -196,7 +198,7 @@ def open_ledger(
     site: MlpSite,
     weights: dict[str, Tensor],
     people: int,
-    room_for: Callable[[Tensor, Tensor, int], Room] = make_room,
+    room_by: Callable[[MakeRoom, Tensor, Tensor, int], Room] = lambda make, *given: make(*given),
 ) -> Ledger:
     """A ledger without requests, with room for so many people.
 
@@ -205,7 +207,7 @@ def open_ledger(
         site: where people are found.
         weights: the site's original tensors.
         people: how many there will be.
-        room_for: `make_room`, or what knows what it gives.
+        room_by: calls what makes room, or knows what it gave for the same.
 
     Raises:
         CapacityError: they would take more than half of the site's hidden units.
@@ -216,7 +218,7 @@ def open_ledger(
             f"{people} people need {2 * people} hidden units, and half of the block's is {len(sizes) // 2}",
             f"Set gated.people to {len(sizes) // 4} at most",
         )
-    room = room_for(statistics.gram / statistics.gram[-1, -1], sizes, 2 * people)
+    room = room_by(make_room, statistics.gram / statistics.gram[-1, -1], sizes, 2 * people)
     inputs = len(statistics.people.every.mean())
     empty = torch.empty(0, 2, inputs), torch.empty(0, 2), torch.empty(0, len(weights[site.name("fc2.bias")]), 2)
     return Ledger(site.block, room, (), (), *empty, {}, torch.empty(0))

@@ -1,27 +1,21 @@
 """`ireu export`: a delta to a drop-in encoder, checked in the dtype it is served in before it takes its place."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from threading import Event
-from typing import TypeVar
 
-from ireu_cli import __version__
 from ireu_cli.config import Resolved
-from ireu_cli.errors import ArtifactError, ConfigError, ModelError, VanishedEditError
+from ireu_cli.errors import ArtifactError, ConfigError, VanishedEditError
 from ireu_cli.manifest import Manifest
-from ireu_cli.models.card import groups_of
-from ireu_cli.models.checkpoint import Checkpoint, Stamp
-from ireu_cli.models.clip import Encoder, finite_fingerprint, refuse_foreign
+from ireu_cli.models.checkpoint import Checkpoint
+from ireu_cli.models.clip import Encoder
 from ireu_cli.models.clip_files import checkpoint_of
 from ireu_cli.models.encoders import ImageEncoder, face_network, load_encoder, reach_in, with_delta
 from ireu_cli.models.face_encoder import FaceEncoder, with_gates
 from ireu_cli.models.face_pack import is_pack, recogniser_in
-from ireu_cli.models.fingerprint import Print, fingerprint_from, prints_by
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.systems import Coverage
 from ireu_cli.params import FACE_TAPS, Dtype, EncoderParams, ExportParams
@@ -33,20 +27,17 @@ from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, sentences
 from ireu_cli.workflow.evidence import gather, load_people
 from ireu_cli.workflow.export_files import (
-    Edit,
     layout_for,
     served_dtype,
-    write_beside,
-    write_weights,
     written_dtype,
 )
+from ireu_cli.workflow.export_transformer import Source, beside, prints_of, refuse_unlike, write_transformer
 from ireu_cli.workflow.model_card import Told, write_card
 from ireu_cli.workflow.pack_files import pack_of, write_pack
 from ireu_cli.workflow.photos import Lens, photo_reader
 from ireu_cli.workflow.report import make_record
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, landmarks_in, open_session
 
-Result = TypeVar("Result")
 NETWORKS = ("onnx", "insightface-pack")
 """Layouts of face-embedding networks."""
 
@@ -70,7 +61,7 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
     _refuse_own_place(session, source, out)
     draft = session.draft(original)
     # Reading all weights takes as long as copying them.
-    reading = nullcontext() if source is None else _beside(partial(_prints, session, original, source, source.stamp()))
+    reading = nullcontext() if source is None else beside(partial(prints_of, session, original, source, source.stamp()))
     with session.run.lock(out), reading as prints:
         record = out / EXPORT_MANIFEST_NAME
         if prints is not None and record.exists():
@@ -83,17 +74,6 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
     return StepResult(out, manifest, reused=False)
 
 
-@contextmanager
-def _beside(work: Callable[[Callable[[], bool]], Result]) -> Iterator[Future[Result]]:
-    """Do work in a thread of its own, which can ask whether it is still wanted."""
-    over = Event()
-    with ThreadPoolExecutor(1) as threads:
-        try:
-            yield threads.submit(work, over.is_set)
-        finally:
-            over.set()
-
-
 def _outlined(session: Session) -> tuple[Encoder, Checkpoint]:
     source = checkpoint_of(session.config.encoder)
     return session.outline(source), source
@@ -102,37 +82,6 @@ def _outlined(session: Session) -> tuple[Encoder, Checkpoint]:
 def _loaded(session: Session) -> tuple[ImageEncoder, Checkpoint | None]:
     original = session.encoder(dtype="float32")
     return original, None if isinstance(original, FaceEncoder) else checkpoint_of(session.config.encoder)
-
-
-@dataclass(frozen=True)
-class _Source:
-    """The prints of the weights that are copied, and what their files were like before."""
-
-    prints: dict[str, Print]
-    stamp: Stamp
-
-
-def _prints(
-    session: Session, original: ImageEncoder, source: Checkpoint, stamp: Stamp, is_over: Callable[[], bool]
-) -> _Source:
-    """The prints of the weights that are copied, which are to be those of the encoder.
-
-    Raises:
-        ModelError: they are not.
-    """
-    if not isinstance(original, Encoder):
-        raise RuntimeError("only transformers lie in checkpoints")
-    prints = prints_by(original.model.state_dict(), source.__getitem__, is_over)
-    fingerprint = finite_fingerprint(session.config.encoder.source, prints)
-    # Those of an outline were read nowhere else; beside loaded ones, transformers chooses files by itself.
-    if next(original.model.parameters()).is_meta:
-        session.refuse_other(fingerprint)
-    elif fingerprint != original.fingerprint:
-        raise ModelError(
-            f"The weights in {source.parts[0].path.name} are not those that were loaded from {source.source}",
-            "Leave one kind of weights in the folder",
-        )
-    return _Source(prints, stamp)
 
 
 def _refuse_own_place(session: Session, source: Checkpoint | None, out: Path) -> None:
@@ -169,7 +118,7 @@ def _write(
     parent: Manifest,
     original: ImageEncoder,
     source: Checkpoint | None,
-    prints: Future[_Source] | None,
+    prints: Future[Source] | None,
     delta: WeightDelta,
     out: Path,
 ) -> Manifest:
@@ -181,7 +130,7 @@ def _write(
         if isinstance(original, FaceEncoder):
             place, fingerprint = _write_network(session, original, delta, folder)
         elif source is not None and prints is not None:
-            place, fingerprint, known = _write_transformer(session, parent, original, source, prints, delta, folder)
+            place, fingerprint, known = write_transformer(session, parent, original, source, prints, delta, folder)
         metrics = _check_served(session, parent, original, place, source, delta, dtype)
         reach = reach_in(original, delta.tensors, class_token_only=delta.class_token_only)
         covered = coverage_in(groups_for(session.config.encoder, original), reach.taps)
@@ -198,57 +147,6 @@ def _write(
 
     write_folder(out, fill)
     return session.close(manifests[0])
-
-
-def _write_transformer(
-    session: Session,
-    parent: Manifest,
-    original: ImageEncoder,
-    source: Checkpoint,
-    prints: Future[_Source],
-    delta: WeightDelta,
-    folder: Path,
-) -> tuple[Path, str, Mapping[Path, str]]:
-    """Write a transformer and read it back; returns its place, its fingerprint, and the SHA-256 of copied files.
-
-    Raises:
-        ModelError: the source is not the encoder, or what was written cannot be read back.
-    """
-    if not isinstance(original, Encoder):
-        raise RuntimeError("only transformers lie in checkpoints")
-    params = session.config.export
-    refuse_foreign(delta, original.model.state_dict())
-    edit = Edit(source, delta, layout_for(params.format, source), params.dtype, groups_of(source))
-    with session.timed("write"):
-        written = write_weights(edit, original, folder)
-        read = prints.result()
-        new = {name for name in read.prints if edit.touches(name)}
-        edited = read.prints | prints_by(new, edit.tensor)
-        _refuse_unlike(written.holds(edited, new))
-    if source.stamp() != read.stamp:
-        raise ModelError(f"The weights in {source.source} changed while they were copied", "Export again")
-    if infinite := sorted(name for name in new if not edited[name].is_finite):
-        raise VanishedEditError(
-            f"In {served_dtype(params.dtype, source)} the edit of {infinite[0]} is beyond the largest number",
-            "Export in float32",
-        )
-    fingerprint = fingerprint_from(edited)
-    told: dict[str, Json] = {
-        "tool_version": __version__,
-        "original_encoder": original.fingerprint,
-        "edited_encoder": fingerprint,
-        "delta_manifest": parent.digest,
-        "record": EXPORT_MANIFEST_NAME,
-    }
-    write_beside(edit, original, folder, told)
-    return written.place, fingerprint, written.copies
-
-
-def _refuse_unlike(alike: bool) -> None:
-    if not alike:
-        raise ModelError(
-            "The exported encoder, read back, is not the one that was written", "Report this as a bug of ireu"
-        )
 
 
 def _write_card(
@@ -289,7 +187,7 @@ def _write_network(session: Session, original: FaceEncoder, delta: WeightDelta, 
         place = written = folder / edited.file
         write_bytes(written, edited.content)
     # These very bytes were opened and run; a pack is looked up by insightface's rules.
-    _refuse_unlike(file_sha256(written) == hashlib.sha256(edited.content).hexdigest())
+    refuse_unlike(file_sha256(written) == hashlib.sha256(edited.content).hexdigest())
     return place, edited.fingerprint
 
 

@@ -109,8 +109,8 @@ def unlearn_gated(
     rate = rate_of(params, places)
     with session.timed("solve"):
         weights = site.weights(model)
-        room_for = functools.partial(kept_room, site_lens.folder)
-        ledger = onto or open_ledger(statistics, site, weights, places, room_for)
+        room_by = functools.partial(kept_room, site_lens.folder)
+        ledger = onto or open_ledger(statistics, site, weights, places, room_by)
         if made is not None:
             ledger = replace(ledger, apparatus=_shared(made, site.block + 1), flag=made.flag)
         found = find(wanted, statistics, lambda fold: site_lens.pieces(used, fold), params.shrinkage, rate)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ireu_cli.maths.room import make_room
+from ireu_cli.steps.gated import MakeRoom
 from ireu_cli.store.features import read_tensors, write_tensors
 from ireu_cli.values import Room
 
@@ -13,11 +13,12 @@ _VERSION = 1
 """Rises when `make_room` chooses otherwise."""
 
 
-def kept_room(folder: Path, gram: Tensor, sizes: Tensor, count: int) -> Room:
-    """`make_room`, or what it gave before for the same.
+def kept_room(folder: Path, make: MakeRoom, gram: Tensor, sizes: Tensor, count: int) -> Room:
+    """Make room, or find what was made before of the same.
 
     Args:
         folder: what is kept about the edit site.
+        make: makes room.
         gram: float64, see `make_room`.
         sizes: float32, see `make_room`.
         count: number of units to reserve.
@@ -28,6 +29,6 @@ def kept_room(folder: Path, gram: Tensor, sizes: Tensor, count: int) -> Room:
     path = folder / "rooms" / f"{digest.hexdigest()[:32]}.safetensors"
     if (found := read_tensors(path)) is not None:
         return Room(found["units"], found["kept"], found["stand_in"])
-    room = make_room(gram, sizes, count)
+    room = make(gram, sizes, count)
     write_tensors(path, {"units": room.units, "kept": room.kept, "stand_in": room.stand_in.contiguous()})
     return room

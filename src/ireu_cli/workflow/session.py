@@ -11,7 +11,7 @@ from ireu_cli import __version__
 from ireu_cli.config import Resolved, inherit
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.faces.align import cropped_landmarks
-from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, digest_of
+from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, difference, digest_of
 from ireu_cli.models.checkpoint import Checkpoint
 from ireu_cli.models.clip import Encoder, outline_encoder
 from ireu_cli.models.encoders import ImageEncoder, load_encoder
@@ -219,7 +219,7 @@ class Session:
         existing = read_manifest(record)
         if existing.identity != manifest.identity:
             raise ArtifactError(
-                f"{output} was made with {_difference(existing, manifest)}",
+                f"{output} was made with {difference(existing, manifest)}",
                 "Choose another --out, or overwrite it with --force",
             )
         return self.close(existing)
@@ -341,20 +341,3 @@ def _refuse_foreign(record: Path, output: Path) -> None:
 def _still_there(key: str, place: str) -> bool:
     """A hub id is always there; a path that moved since is not, and environment or file may know better."""
     return Path(place).exists() or (key == "encoder.source" and not Path(place).is_absolute())
-
-
-def _difference(existing: Manifest, wanted: Manifest) -> str:
-    parts = []
-    for section, values in wanted.parameters.items():
-        old = existing.parameters.get(section)
-        if isinstance(values, dict) and isinstance(old, dict):
-            parts += [f"{section}.{key} = {old.get(key)}" for key, value in values.items() if old.get(key) != value]
-        elif old != values:
-            parts.append(f"{section} = {old}")
-    if existing.encoder != wanted.encoder:
-        parts.append("another encoder or tap")
-    if existing.parent != wanted.parent:
-        parts.append("another input artifact")
-    if (existing.targets, existing.retain) != (wanted.targets, wanted.retain):
-        parts.append("other photos")
-    return ", ".join(parts) or f"another step ({existing.step})"
