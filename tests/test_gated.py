@@ -185,14 +185,14 @@ class TestRoom:
         active = normal(500, 6).abs()
         active[:, 4] = 0.7 * active[:, 1] + 0.2 * active[:, 2] + 0.1
         rows = torch.cat([active, torch.ones(500, 1)], 1)
-        room = make_room(rows.T @ rows / 500, torch.ones(6), 1)
+        room = make_room(rows.T @ rows, torch.ones(6), 1)
         assert room.units.tolist() in ([1], [2], [4])
         predicted = rows[:, [*room.kept.tolist(), 6]] @ room.stand_in[:, 0]
         torch.testing.assert_close(predicted, active[:, room.units[0]], rtol=1e-3, atol=1e-3)
 
     def test_small_columns_are_taken_before_large_ones(self) -> None:
         rows = torch.cat([normal(500, 5), torch.ones(500, 1)], 1)
-        room = make_room(rows.T @ rows / 500, torch.tensor([5.0, 0.01, 3.0, 0.02, 4.0]), 2)
+        room = make_room(rows.T @ rows, torch.tensor([5.0, 0.01, 3.0, 0.02, 4.0]), 2)
         assert room.units.tolist() == [1, 3]
         assert sorted(room.units.tolist() + room.kept.tolist()) == list(range(5))
 
@@ -201,9 +201,26 @@ class TestRoom:
         active[:, 1] = active[:, 0]
         rows = torch.cat([active, torch.ones(800, 1)], 1)
         # Either copy is free; then the other one carries both, and the small unit 3 is the next best.
-        room = make_room(rows.T @ rows / 800, torch.tensor([1.0, 1.0, 1.0, 0.1]), 2)
+        room = make_room(rows.T @ rows, torch.tensor([1.0, 1.0, 1.0, 0.1]), 2)
         assert int(room.units[0]) in {0, 1}
         assert room.units[1] == 3
+
+    @pytest.mark.parametrize("rows", [200, 380, 420, 1000])
+    def test_few_photos_say_little_of_many_units(self, rows: int) -> None:
+        """What stands in for a unit stays small, and helps on photos that it does not come from."""
+        draw = torch.Generator().manual_seed(0)
+        mix = torch.randn(30, 400, generator=draw)
+
+        def active(count: int) -> Tensor:
+            seen = functional.gelu(torch.randn(count, 30, generator=draw) @ mix / 3)
+            return torch.cat([seen + 0.1 * torch.randn(count, 400, generator=draw), torch.ones(count, 1)], 1)
+
+        given, others = active(rows), active(2000)
+        room = make_room((given.T @ given).double(), torch.ones(400), 8)
+        assert float(room.stand_in.abs().max()) < 3
+        predicted = others[:, [*room.kept.tolist(), 400]].double() @ room.stand_in
+        missed = (predicted - others[:, room.units].double()).square().mean()
+        assert float(missed) < 0.5 * float(others[:, room.units].double().var(0).mean())
 
 
 def quick_gelu(x: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ from ireu_cli.values import Room
 
 _RIDGE = 1e-6
 """Of the mean square activation: keeps units that are nearly copies of each other from cancelling in large numbers."""
+_SPARSE = 1e-2
+"""The same where there are as many units as rows, by the square of their ratio: what few rows say of many units is
+chance, and rounding in single precision turns what they leave open into anything."""
 
 
 def activation_gram(active: Tensor) -> Tensor:
@@ -40,13 +43,15 @@ def make_room(gram: Tensor, sizes: Tensor, count: int) -> Room:
     |c_u|² / (G⁻¹)_uu, and taking a unit away is a rank-one step for G⁻¹.
 
     Args:
-        gram: float64 (n + 1, n + 1), mean of products of activations; the last row and column belong to a constant 1.
+        gram: float64 (n + 1, n + 1), sum of products of activations over rows; the last row and column belong to a
+            constant 1, so that their number stands in the corner.
         sizes: (n,), squared norms |c_u|² of the units' columns.
         count: number of units to reserve, below n.
     """
-    units = len(sizes)
+    units, rows = len(sizes), float(gram[-1, -1])
+    gram = gram / gram[-1, -1]
     steady = gram.clone()
-    steady.diagonal()[:units] += _RIDGE * gram.diagonal()[:units].mean()
+    steady.diagonal()[:units] += max(_RIDGE, _SPARSE * (units / rows) ** 2) * gram.diagonal()[:units].mean()
     inverse, taken = torch.linalg.inv(steady), []
     free = torch.ones(units, dtype=torch.bool)
     for _ in range(count):

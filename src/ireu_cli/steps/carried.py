@@ -207,7 +207,7 @@ def _make_room(layer: Any, middle: Tensor, count: int) -> Room:
     gram = torch.zeros(layer.mlp.fc1.out_features + 1, layer.mlp.fc1.out_features + 1, dtype=torch.float64)
     for part in torch.split(inputs, 8192):
         gram += activation_gram(layer.mlp.activation_fn(layer.mlp.fc1(part)))
-    return make_room(gram / gram[-1, -1], layer.mlp.fc2.weight.double().square().sum(0), count)
+    return make_room(gram, layer.mlp.fc2.weight.double().square().sum(0), count)
 
 
 def _fold(layer: Any, room: Room) -> None:

@@ -218,7 +218,7 @@ def open_ledger(
             f"{people} people need {2 * people} hidden units, and half of the block's is {len(sizes) // 2}",
             f"Set gated.people to {len(sizes) // 4} at most",
         )
-    room = room_by(make_room, statistics.gram / statistics.gram[-1, -1], sizes, 2 * people)
+    room = room_by(make_room, statistics.gram, sizes, 2 * people)
     inputs = len(statistics.people.every.mean())
     empty = torch.empty(0, 2, inputs), torch.empty(0, 2), torch.empty(0, len(weights[site.name("fc2.bias")]), 2)
     return Ledger(site.block, room, (), (), *empty, {}, torch.empty(0))

@@ -9,7 +9,7 @@ from ireu_cli.steps.gated import MakeRoom
 from ireu_cli.store.features import read_tensors, write_tensors
 from ireu_cli.values import Room
 
-_VERSION = 1
+_VERSION = 2
 """Rises when `make_room` chooses otherwise."""
 
 
