@@ -267,8 +267,8 @@ def _locate(options: argparse.Namespace, place: Path, people: dict[str, Path]) -
     photos = [photo for folder in folders for photo in scan_people(folder, "--targets", "one person").flat]
     reader = PhotoReader(DataParams(), None)
     pixels = encoder.pixels([reader.image(photo) for photo in photos])
-    flags = {"encoder.source": str(place), "data.targets": folders[0], "data.retain": folders[1], "data.retain_holdout": 0.0,
-             "locate.method": "variance", "encoder.tap": options.tap, "run.batch_size": 4}  # fmt: skip
+    flags = {"encoder.source": str(place), "data.targets": folders[0], "data.retain": folders[1],
+             "data.retain_holdout": 0.0, "locate.method": "variance", "encoder.tap": options.tap, "run.batch_size": 4}  # fmt: skip
     bare, whole = [], []
     for number in range(options.rounds + 1):
         bare.append(_timed(lambda: [forward(encoder, options.tap, part) for part in torch.split(pixels, 4)]))
