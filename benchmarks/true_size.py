@@ -157,7 +157,7 @@ def _request(options: argparse.Namespace, place: Path, people: dict[str, Path], 
         encoder = ["--encoder", str(place), "--tap", options.tap, "--method", "all"]
         _ireu("locate", *run, *folders, *encoder, *sets, "--force", "-o", str(mask))
         gated = ["--set", "gated.max_false_alarm=0.4", "--set", "gated.people=2", "--set", "gated.copies="]
-        gated += ["--set", "gated.rank=8"]
+        gated += ["--set", "gated.rank=8", "--set", f"record.case_id={time.time_ns()}"]
         start = time.perf_counter()
         _ireu("unlearn", *run, "--mask", str(mask), *gated, "--force", "-o", str(delta))
         whole = time.perf_counter() - start
@@ -267,8 +267,15 @@ def _locate(options: argparse.Namespace, place: Path, people: dict[str, Path]) -
     photos = [photo for folder in folders for photo in scan_people(folder, "--targets", "one person").flat]
     reader = PhotoReader(DataParams(), None)
     pixels = encoder.pixels([reader.image(photo) for photo in photos])
-    flags = {"encoder.source": str(place), "data.targets": folders[0], "data.retain": folders[1],
-             "data.retain_holdout": 0.0, "locate.method": "variance", "encoder.tap": options.tap, "run.batch_size": 4}  # fmt: skip
+    flags = {
+        "encoder.source": str(place),
+        "encoder.tap": options.tap,
+        "data.targets": folders[0],
+        "data.retain": folders[1],
+        "data.retain_holdout": 0.0,
+        "locate.method": "variance",
+        "run.batch_size": 4,
+    }
     bare, whole = [], []
     for number in range(options.rounds + 1):
         bare.append(_timed(lambda: [forward(encoder, options.tap, part) for part in torch.split(pixels, 4)]))
