@@ -98,6 +98,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=["request", "export", "locate"], default=["export"])
     parser.add_argument("--retained", type=int, default=50, help="retained people, two photos each")
     parser.add_argument("--photos", type=int, default=5, help="photos of each of the two people to unlearn")
+    parser.add_argument("--person", type=int, default=0, help="of eval, the first of the two to unlearn")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tap", help="another than the generators of this encoder read")
     options = parser.parse_args()
@@ -134,8 +135,8 @@ def _people(options: argparse.Namespace) -> dict[str, Path]:
     targets = [path for path in sorted((faces / "eval").iterdir()) if len(list(path.iterdir())) >= options.photos]
     retained = [path for path in sorted((faces / "train").iterdir()) if len(list(path.iterdir())) >= 3]
     folders = {
-        "first": [(targets[0], options.photos)],
-        "second": [(targets[1], options.photos)],
+        f"first-{options.person}": [(targets[options.person], options.photos)],
+        f"second-{options.person}": [(targets[options.person + 1], options.photos)],
         f"retain-{options.retained}": [(path, 2) for path in retained[: options.retained]],
     }
     for name, people in folders.items():
