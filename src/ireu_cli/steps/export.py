@@ -5,6 +5,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+_PIECE = 1 << 20
+"""Weights that are looked at together: each takes several numbers of its own meanwhile."""
+
 
 def kept_share(full: Tensor, rounded: Tensor) -> float:
     """How much of a change survives, direction and size together.
@@ -33,12 +36,13 @@ def kept_in_weights(
     """
     sums, touched, changed = torch.zeros(3, dtype=torch.float64), 0, 0
     for name, read in sorted(original.items()):
-        base, whole, served = read().float().cpu(), delta[name], dtypes[name]
-        left = (base + whole).to(served).float() - base.to(served).float()
-        pairs = (whole, left), (whole, whole), (left, left)
-        sums += torch.stack([(one * other).sum(dtype=torch.float64) for one, other in pairs])
-        touched += int((whole != 0).sum())
-        changed += int(((whole != 0) & (left != 0)).sum())
+        parts = zip(*(torch.split(each.flatten(), _PIECE) for each in (read(), delta[name])), strict=True)
+        for base, whole in ((first.float().cpu(), second) for first, second in parts):
+            left = (base + whole).to(dtypes[name]).float() - base.to(dtypes[name]).float()
+            pairs = (whole, left), (whole, whole), (left, left)
+            sums += torch.stack([(one * other).sum(dtype=torch.float64) for one, other in pairs])
+            touched += int((whole != 0).sum())
+            changed += int(((whole != 0) & (left != 0)).sum())
     return _share(*sums.tolist()), changed / max(touched, 1)
 
 
