@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from target_draws import LANDMARKS, Draws, ireu
+from target_draws import LANDMARKS, Draws, ireu, link_photos
 
 RATE = 0.01
 
@@ -91,10 +91,8 @@ def _request(draws: Draws, pack: Path, count: int, draw: int) -> tuple[list[str]
     everybody = sorted(path.name for path in (draws.data / "faces" / "eval").iterdir())
     targets = random.Random(draw).sample(everybody, count)
     for target in targets:
-        (folder / "targets" / target).mkdir(parents=True, exist_ok=True)
-        for photo in random.Random(draw).sample(sorted((draws.data / "faces" / "eval" / target).iterdir()), 5):
-            if not (folder / "targets" / target / photo.name).exists():
-                (folder / "targets" / target / photo.name).symlink_to(photo)
+        photos = sorted((draws.data / "faces" / "eval" / target).iterdir())
+        link_photos(folder / "targets" / target, random.Random(draw).sample(photos, 5))
     given = {_key(photo) for photo in (folder / "targets").rglob("*.jpg")}
     people = ["--targets", str(folder / "targets"), "--retain", str(draws.work / "retain")]
     encoder = ["--encoder", str(pack), "--tap", "embedding", "--method", "all", "--seed", str(draw)]

@@ -173,6 +173,14 @@ def ireu(*arguments: str, ok: tuple[int, ...] = (0,)) -> None:
         raise SystemExit(f"ireu {' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
 
 
+def link_photos(folder: Path, photos: Sequence[Path]) -> None:
+    """Lay some photos of a person out as a folder of that person."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for photo in photos:
+        with contextlib.suppress(FileExistsError):
+            (folder / photo.name).symlink_to(photo)
+
+
 def _link_people(folder: Path, source: Path, names: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:

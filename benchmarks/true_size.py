@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -36,8 +37,7 @@ from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.models.encoders import forward, load_encoder
 from ireu_cli.params import ARCFACE_LANDMARKS, DataParams, EncoderParams
-
-LANDMARKS = "0.375,0.431,0.6375,0.425,0.5125,0.594,0.394,0.719,0.625,0.7125"
+from target_draws import LANDMARKS, ireu, link_photos
 
 
 @dataclass(frozen=True)
@@ -141,11 +141,7 @@ def _people(options: argparse.Namespace) -> dict[str, Path]:
     }
     for name, people in folders.items():
         for path, count in people:
-            place = options.work / name / path.name
-            place.mkdir(parents=True, exist_ok=True)
-            for photo in sorted(path.iterdir())[:count]:
-                if not (place / photo.name).exists():
-                    (place / photo.name).symlink_to(photo)
+            link_photos(options.work / name / path.name, sorted(path.iterdir())[:count])
     return {name.split("-")[0]: options.work / name for name in folders}
 
 
@@ -156,11 +152,11 @@ def _request(options: argparse.Namespace, place: Path, people: dict[str, Path], 
         sets = ["--set", f"data.landmarks={LANDMARKS}", "--set", "data.retain_holdout=0", "--set", "run.batch_size=8"]
         folders = ["--targets", str(people[name]), "--retain", str(people["retain"])]
         encoder = ["--encoder", str(place), "--tap", options.tap, "--method", "all"]
-        _ireu("locate", *run, *folders, *encoder, *sets, "--force", "-o", str(mask))
+        ireu("locate", *run, *folders, *encoder, *sets, "--force", "-o", str(mask))
         gated = ["--set", "gated.max_false_alarm=0.4", "--set", "gated.people=2", "--set", "gated.copies="]
         gated += ["--set", "gated.rank=8", "--set", f"record.case_id={time.time_ns()}"]
         start = time.perf_counter()
-        _ireu("unlearn", *run, "--mask", str(mask), *gated, "--force", "-o", str(delta))
+        ireu("unlearn", *run, "--mask", str(mask), *gated, "--force", "-o", str(delta))
         whole = time.perf_counter() - start
         split = json.loads(delta.with_name(f"{delta.name}.json").read_text())["timings"]
         words = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in split.items())
@@ -180,7 +176,7 @@ def _export(options: argparse.Namespace, place: Path, delta: Path) -> None:
         peaks.append(told["peak"] - told["before"])
     shutil.rmtree(out, ignore_errors=True)
     (options.work / "copy.safetensors").unlink()
-    edited = sum(shape for shape in _edited_bytes(delta))
+    edited = _edited_bytes(delta)
     ratio = statistics.median(exports[1:]) / statistics.median(copies[1:])
     print(f"{options.size}: file {source.stat().st_size / 1e6:.0f} MB, edited weights {edited / 1e6:.0f} MB")
     print(
@@ -190,11 +186,10 @@ def _export(options: argparse.Namespace, place: Path, delta: Path) -> None:
     print(f"peak beyond the start {max(peaks) / 1e6:.0f} MB, of {allowed / 1e6:.0f} MB allowed", flush=True)
 
 
-def _edited_bytes(delta: Path) -> Iterator[int]:
+def _edited_bytes(delta: Path) -> int:
     from ireu_cli.store.artifacts import read_delta
 
-    for tensor in read_delta(delta).tensors.values():
-        yield tensor.numel() * tensor.element_size()
+    return sum(tensor.numel() * tensor.element_size() for tensor in read_delta(delta).tensors.values())
 
 
 def _measured(place: Path, delta: Path, out: Path, run: Path) -> dict[str, float]:
@@ -222,25 +217,23 @@ def exported(place: str, delta: str, out: str, run: str) -> None:
     print(json.dumps({"seconds": seconds, **seen}))
 
 
-class watched:  # noqa: N801 - used as a function is
-    """Memory that this process allocated for itself: before, and at its peak."""
+@contextmanager
+def watched() -> Iterator[dict[str, float]]:
+    """Memory that this process allocated for itself: before, and at its peak, looked at every five milliseconds."""
+    seen = {"before": _allocated(), "peak": 0.0}
+    over = threading.Event()
 
-    def __enter__(self) -> dict[str, float]:
-        """Begin to look every five milliseconds."""
-        self.seen: dict[str, float] = {"before": _allocated(), "peak": 0.0}
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._look)
-        self.thread.start()
-        return self.seen
+    def look() -> None:
+        while not over.wait(0.005):
+            seen["peak"] = max(seen["peak"], _allocated())
 
-    def __exit__(self, *_: object) -> None:
-        """Stop."""
-        self.over.set()
-        self.thread.join()
-
-    def _look(self) -> None:
-        while not self.over.wait(0.005):
-            self.seen["peak"] = max(self.seen["peak"], _allocated())
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
 
 
 def _allocated() -> float:
@@ -295,10 +288,6 @@ def _timed(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def _ireu(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "ireu_cli", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
 if __name__ == "__main__":

@@ -109,17 +109,22 @@ def plant(folder: Path, delta: dict[str, torch.Tensor]) -> None:
     write_manifest(manifest_path(path), record, [path])
 
 
+def refused(folder: Path, delta: dict[str, torch.Tensor], dtype: str, *, with_photos: bool) -> str:
+    """What an export of another delta says that ends in an error and leaves nothing."""
+    plant(folder, delta)
+    (folder / "ireu.toml").write_text('[encoder]\nsource = "encoder"\n')
+    where = ["--targets", "faces", "--retain", "others"] if with_photos else []
+    found = run_ireu("export", "--delta", "delta.safetensors", "--dtype", dtype, "-o", "e", *where, cwd=folder)
+    assert found.code == 3
+    assert not (folder / "e").exists()
+    assert not list(folder.glob(".e.*"))
+    return found.err
+
+
 @pytest.mark.parametrize("with_photos", [True, False])
 def test_an_edit_that_vanishes_in_the_served_dtype_is_an_error(fresh: Path, with_photos: bool) -> None:
     tiny = {name: 1e-7 * tensor.sign() for name, tensor in read_delta(fresh / "delta.safetensors").tensors.items()}
-    plant(fresh, tiny)
-    (fresh / "ireu.toml").write_text('[encoder]\nsource = "encoder"\n')
-    where = ["--targets", "faces", "--retain", "others"] if with_photos else []
-    found = run_ireu("export", "--delta", "delta.safetensors", "--dtype", "bfloat16", "-o", "e", *where, cwd=fresh)
-    assert found.code == 3
-    assert "of the edit is left" in found.err
-    assert not (fresh / "e").exists()
-    assert not list(fresh.glob(".e.*"))
+    assert "of the edit is left" in refused(fresh, tiny, "bfloat16", with_photos=with_photos)
 
 
 @pytest.mark.parametrize("with_photos", [False, True])
@@ -127,13 +132,7 @@ def test_an_edit_beyond_the_largest_number_of_the_dtype_is_an_error(fresh: Path,
     """Infinite weights leave nothing to compare: what is no number must not pass for enough."""
     large = {name: tensor.clone() for name, tensor in read_delta(fresh / "delta.safetensors").tensors.items()}
     next(iter(large.values())).view(-1)[0] = 1e6
-    plant(fresh, large)
-    (fresh / "ireu.toml").write_text('[encoder]\nsource = "encoder"\n')
-    where = ["--targets", "faces", "--retain", "others"] if with_photos else []
-    found = run_ireu("export", "--delta", "delta.safetensors", "--dtype", "float16", "-o", "e", *where, cwd=fresh)
-    assert found.code == 3
-    assert "beyond the largest number" in found.err
-    assert not (fresh / "e").exists()
+    assert "beyond the largest number" in refused(fresh, large, "float16", with_photos=with_photos)
 
 
 def test_weights_that_change_while_they_are_copied_are_found_out(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

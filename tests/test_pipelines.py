@@ -140,13 +140,19 @@ def test_flux_sends_a_black_picture_and_the_others_a_grey_one(
     assert torch.allclose(generators["sdxl plus"].null_of(encoder), grey)
 
 
-def of_dtype(bundle: Path, work: Path, dtype: str) -> dict[str, Generator]:
-    """The generators of a copy of the bundle, in another dtype."""
+def changed(bundle: Path, work: Path, entries: slice, **settings: Any) -> Path:
+    """A copy of the bundle with some of its generators, all of which get other settings."""
     shutil.copytree(bundle, work)
     index = json.loads((work / "portrait.json").read_text())
-    index["generators"] = [entry | {"dtype": dtype} for entry in index["generators"]]
+    index["generators"] = [entry | settings for entry in index["generators"][entries]]
     (work / "portrait.json").write_text(json.dumps(index))
-    return {generator.name: generator for generator in load_generators(str(work), None, "cpu")}
+    return work
+
+
+def of_dtype(bundle: Path, work: Path, dtype: str) -> dict[str, Generator]:
+    """The generators of a copy of the bundle, in another dtype."""
+    other = changed(bundle, work, slice(None), dtype=dtype)
+    return {generator.name: generator for generator in load_generators(str(other), None, "cpu")}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -193,11 +199,7 @@ def _sketches(generator: Generator, encoder: Encoder) -> None:
 )
 def test_the_fingerprint_covers_settings(bundle: Path, tmp_path: Path, change: dict[str, Any], is_other: bool) -> None:
     before = load_generators(str(bundle), None, "cpu")[0]
-    other = tmp_path / "other"
-    shutil.copytree(bundle, other)
-    index = json.loads((other / "portrait.json").read_text())
-    index["generators"] = [index["generators"][0] | change]
-    (other / "portrait.json").write_text(json.dumps(index))
+    other = changed(bundle, tmp_path / "other", slice(1), **change)
     after = load_generators(str(other), None, "cpu")[0]
     assert (after.fingerprint != before.fingerprint) == is_other
 

@@ -31,7 +31,7 @@ uint8, C-contiguous, its own memory. Landmarks are finite; photos may differ in 
 _BORDER = cv2.BORDER_REFLECT_101
 _ENCODED = 224
 """The side, in pixels, of what most encoders take."""
-_GRAIN = 224
+_GRAIN = _ENCODED
 """Noise is drawn on at most so many pixels of the shorter side, or an encoder's own scaling would average it away."""
 
 

@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from ireu_cli.errors import ModelError
-from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
+from ireu_cli.models.checkpoint import Checkpoint, encoder_in, open_whole
 from ireu_cli.models.clip_files import config_of, outline_of
 from ireu_cli.models.encoders import face_network
 from ireu_cli.models.face_encoder import convolutions_in, fingerprint_of
 from ireu_cli.models.face_pack import recognises
 from ireu_cli.models.fingerprint import fingerprint_by
-from ireu_cli.models.foreign import foreign_sizes
+from ireu_cli.models.foreign import ForeignSizes, foreign_sizes
 from ireu_cli.models.onnx_gates import load_network
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.reach import TAPS, reach_of
-from ireu_cli.models.tensor_file import files_of, joined, open_file
 from ireu_cli.params import FACE_TAPS, Tap
 
 _SIZES = {
@@ -69,7 +68,9 @@ def card_of(source: str) -> Card:
         raise ModelError(
             f"{source} does not exist", "Name a file or a folder; a hub model is fetched by its owner's tools"
         )
-    return _foreign_card(place) or _transformer_card(open_checkpoint(place))
+    whole = open_whole(place)
+    foreign = foreign_sizes(whole)
+    return _transformer_card(encoder_in(whole)) if foreign is None else _foreign_card(whole, foreign)
 
 
 def groups_of_transformer(checkpoint_layout: str, config: Any, *, second_version: bool = False) -> tuple[str, ...]:
@@ -99,21 +100,16 @@ def groups_of_network(convolutions: int) -> tuple[str, ...]:
     return _CONVOLUTIONS.get(convolutions, ())
 
 
-def _foreign_card(place: Path) -> Card | None:
-    """Of an encoder that is not edited, whoever reads it; None where it is one that is."""
-    paths, _ = files_of(place)
-    tensors = joined(map(open_file, paths))
-    found = foreign_sizes(tensors)
-    if found is None:
-        return None
+def _foreign_card(whole: Checkpoint, found: ForeignSizes) -> Card:
+    """Of an encoder that is not edited."""
     own = {name: f"{found.prefix}{name}" for name in found.names}
     return Card(
         kind=f"{found.kind}, not edited by ireu",
-        layout="clip-folder" if place.is_dir() else "single-file",
+        layout=whole.layout,
         architecture=f"{found.hidden} wide, {found.blocks} blocks, patches of {found.patch}",
-        dtype=str(tensors[own[found.names[0]]].dtype).removeprefix("torch."),
-        parameters=sum(tensors[name].numel() for name in own.values()),
-        fingerprint=fingerprint_by(own, lambda name: tensors[own[name]]),
+        dtype=str(whole[own[found.names[0]]].dtype).removeprefix("torch."),
+        parameters=sum(whole[name].numel() for name in own.values()),
+        fingerprint=fingerprint_by(own, lambda name: whole[own[name]]),
         groups=found.groups,
         taps=(),
         sites={},

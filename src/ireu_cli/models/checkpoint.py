@@ -10,8 +10,8 @@
 A layout is told from the tensors, never from the name of the file.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -23,8 +23,6 @@ from ireu_cli.models.tensor_file import TensorFile, files_of, open_file
 
 Layout = Literal["clip-folder", "single-file", "photomaker", "fastcomposer"]
 
-Stamp = tuple[tuple[int, int, int], ...]
-"""What changes when somebody writes to files, or puts others in their place."""
 PREFIXES: dict[Layout, str] = {"single-file": "", "photomaker": "id_encoder.", "fastcomposer": "image_encoder."}
 PATCHES = "vision_model.embeddings.patch_embedding.weight"
 """A tensor that every CLIP vision transformer of transformers has."""
@@ -36,7 +34,7 @@ class Checkpoint(Mapping[str, Tensor]):
     """An encoder's weights in files.
 
     `places` says of each tensor, under the name that `CLIPVisionModelWithProjection` gives it, in which file it lies
-    and under which name there.
+    and under which name there. `stamp` is what the files were like when they were opened.
     """
 
     layout: Layout
@@ -46,6 +44,7 @@ class Checkpoint(Mapping[str, Tensor]):
     index: Path | None
     """What names them, where they are shards."""
     places: Mapping[str, tuple[TensorFile, str]]
+    stamp: tuple[tuple[int, int, int], ...]
 
     def __getitem__(self, name: str) -> Tensor:
         """Map one tensor, in the dtype of its file."""
@@ -60,10 +59,9 @@ class Checkpoint(Mapping[str, Tensor]):
         """How many tensors there are."""
         return len(self.places)
 
-    def stamp(self) -> Stamp:
-        """Of the files of weights as they are now."""
-        seen = (part.path.stat() for part in self.parts)
-        return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in seen)
+    def has_changed(self) -> bool:
+        """Whether somebody wrote to a file of weights since, or put another in its place."""
+        return _stamp(self.parts) != self.stamp
 
     @property
     def config(self) -> Path:
@@ -78,23 +76,50 @@ def open_checkpoint(source: Path) -> Checkpoint:
         ModelError: not there, damaged, or without a CLIP vision transformer.
         ForeignEncoderError: with an encoder of another kind.
     """
+    return encoder_in(open_whole(source))
+
+
+def open_whole(source: Path) -> Checkpoint:
+    """All tensors of a file or a folder, whatever they are of, under the names that they have there.
+
+    Raises:
+        ModelError: not there, or damaged.
+    """
     paths, index = files_of(source)
     files = tuple(open_file(path) for path in paths)
-    names = {name: file for file in files for name in file}
-    if (foreign := foreign_kind(names)) is not None:
+    layout: Layout = "clip-folder" if source.is_dir() else "single-file"
+    return Checkpoint(
+        layout, source, files, index, {name: (file, name) for file in files for name in file}, _stamp(files)
+    )
+
+
+def encoder_in(whole: Checkpoint) -> Checkpoint:
+    """Find the encoder among all tensors.
+
+    Raises:
+        ModelError: there is no CLIP vision transformer.
+        ForeignEncoderError: there is an encoder of another kind.
+    """
+    if (foreign := foreign_kind(whole.places)) is not None:
         raise ForeignEncoderError(
-            f"The encoder in {source} is of a kind that is not edited: {foreign[0].kind}",
+            f"The encoder in {whole.source} is of a kind that is not edited: {foreign[0].kind}",
             "`ireu inspect` says which generators read it",
         )
     for layout, prefix in PREFIXES.items():
-        if f"{prefix}{PATCHES}" in names:
+        if f"{prefix}{PATCHES}" in whole.places:
             starts = tuple(f"{prefix}{part}" for part in _PARTS)
             places = {
-                name.removeprefix(prefix): (file, name) for name, file in names.items() if name.startswith(starts)
+                name.removeprefix(prefix): place for name, place in whole.places.items() if name.startswith(starts)
             }
-            folder = layout == "single-file" and source.is_dir()
-            return Checkpoint("clip-folder" if folder else layout, source, files, index, places)
+            return replace(whole, layout=layout if prefix else whole.layout, places=places)
     raise ModelError(
-        f"{source} holds no CLIP vision transformer: no tensor is called {PATCHES}, with or without a known prefix",
+        f"{whole.source} holds no CLIP vision transformer: no tensor is called {PATCHES}, "
+        "with or without a known prefix",
         "Name an encoder in the layout of transformers, or a PhotoMaker or FastComposer checkpoint",
     )
+
+
+def _stamp(files: Iterable[TensorFile]) -> tuple[tuple[int, int, int], ...]:
+    """What changes when somebody writes to files, or puts others in their place."""
+    seen = (file.path.stat() for file in files)
+    return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in seen)

@@ -6,7 +6,7 @@ cannot be mapped, and are read. Nothing is unpickled but what
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,30 +79,6 @@ def open_file(path: Path) -> TensorFile:
         f"The kind of {path} is not known by its ending",
         f"Name a .safetensors file, or one of {', '.join(sorted(ARCHIVES))}",
     )
-
-
-@dataclass(frozen=True)
-class Joined(Mapping[str, Tensor]):
-    """The tensors of several files by name, read when they are asked for."""
-
-    files: Mapping[str, TensorFile]
-
-    def __getitem__(self, name: str) -> Tensor:
-        """Map one tensor, in the dtype of its file."""
-        return self.files[name][name]
-
-    def __iter__(self) -> Iterator[str]:
-        """Names in the order of the files."""
-        return iter(self.files)
-
-    def __len__(self) -> int:
-        """How many tensors there are."""
-        return len(self.files)
-
-
-def joined(files: Iterable[TensorFile]) -> Joined:
-    """Files as one; of tensors with the same name the last counts."""
-    return Joined({name: file for file in files for name in file})
 
 
 def files_of(source: Path) -> tuple[list[Path], Path | None]:

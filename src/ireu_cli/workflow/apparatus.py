@@ -39,9 +39,8 @@ def shared_apparatus(
             f"{len(photos)} photos of retained people with two or more say too little of what tells people apart",
             "Add people with several photos each to the --retain folder",
         )
-    # The tap plays no part in it.
-    place = session.run.features / lens.name.replace(f"-{lens.tap}-", f"-mlp{block}-") / "apparatus"
-    path = place / f"{_name(photos, may_change, params.rank, params.erase_gain)}.safetensors"
+    name = _name(photos, may_change, params.rank, params.erase_gain)
+    path = lens.block_folder(block) / "apparatus" / f"{name}.safetensors"
     if (kept := _read(path)) is not None:
         return kept
     items = [lens.item(photo) for photo in photos]

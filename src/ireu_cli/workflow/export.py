@@ -16,6 +16,7 @@ from ireu_cli.models.clip_files import checkpoint_of
 from ireu_cli.models.encoders import ImageEncoder, face_network, load_encoder, reach_in, with_delta
 from ireu_cli.models.face_encoder import FaceEncoder, with_gates
 from ireu_cli.models.face_pack import is_pack, recogniser_in
+from ireu_cli.models.fingerprint import Print
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.systems import Coverage
 from ireu_cli.params import FACE_TAPS, Dtype, EncoderParams, ExportParams
@@ -31,7 +32,7 @@ from ireu_cli.workflow.export_files import (
     served_dtype,
     written_dtype,
 )
-from ireu_cli.workflow.export_transformer import Source, beside, prints_of, refuse_unlike, write_transformer
+from ireu_cli.workflow.export_transformer import beside, prints_of, refuse_unlike, write_transformer
 from ireu_cli.workflow.model_card import Told, write_card
 from ireu_cli.workflow.pack_files import pack_of, write_pack
 from ireu_cli.workflow.photos import Lens, photo_reader
@@ -61,7 +62,7 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
     _refuse_own_place(session, source, out)
     draft = session.draft(original)
     # Reading all weights takes as long as copying them.
-    reading = nullcontext() if source is None else beside(partial(prints_of, session, original, source, source.stamp()))
+    reading = nullcontext() if source is None else beside(partial(prints_of, session, original, source))
     with session.run.lock(out), reading as prints:
         record = out / EXPORT_MANIFEST_NAME
         if prints is not None and record.exists():
@@ -118,7 +119,7 @@ def _write(
     parent: Manifest,
     original: ImageEncoder,
     source: Checkpoint | None,
-    prints: Future[Source] | None,
+    prints: Future[dict[str, Print]] | None,
     delta: WeightDelta,
     out: Path,
 ) -> Manifest:

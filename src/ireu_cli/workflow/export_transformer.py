@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
@@ -12,7 +11,7 @@ from ireu_cli import __version__
 from ireu_cli.errors import ModelError, VanishedEditError
 from ireu_cli.manifest import Manifest
 from ireu_cli.models.card import groups_of
-from ireu_cli.models.checkpoint import Checkpoint, Stamp
+from ireu_cli.models.checkpoint import Checkpoint
 from ireu_cli.models.clip import Encoder, finite_fingerprint, refuse_foreign
 from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.models.fingerprint import Print, fingerprint_from, prints_by
@@ -35,17 +34,9 @@ def beside(work: Callable[[Callable[[], bool]], Result]) -> Iterator[Future[Resu
             over.set()
 
 
-@dataclass(frozen=True)
-class Source:
-    """The prints of the weights that are copied, and what their files were like before."""
-
-    prints: dict[str, Print]
-    stamp: Stamp
-
-
 def prints_of(
-    session: Session, original: ImageEncoder, source: Checkpoint, stamp: Stamp, is_over: Callable[[], bool]
-) -> Source:
+    session: Session, original: ImageEncoder, source: Checkpoint, is_over: Callable[[], bool]
+) -> dict[str, Print]:
     """The prints of the weights that are copied, which are to be those of the encoder.
 
     Raises:
@@ -63,7 +54,7 @@ def prints_of(
             f"The weights in {source.parts[0].path.name} are not those that were loaded from {source.source}",
             "Leave one kind of weights in the folder",
         )
-    return Source(prints, stamp)
+    return prints
 
 
 def write_transformer(
@@ -71,7 +62,7 @@ def write_transformer(
     parent: Manifest,
     original: ImageEncoder,
     source: Checkpoint,
-    prints: Future[Source],
+    prints: Future[dict[str, Print]],
     delta: WeightDelta,
     folder: Path,
 ) -> tuple[Path, str, Mapping[Path, str]]:
@@ -87,11 +78,11 @@ def write_transformer(
     edit = Edit(source, delta, layout_for(params.format, source), params.dtype, groups_of(source))
     with session.timed("write"):
         written = write_weights(edit, original, folder)
-        read = prints.result()
-        new = {name for name in read.prints if edit.touches(name)}
-        edited = read.prints | prints_by(new, edit.tensor)
+        own = prints.result()
+        new = {name for name in own if edit.touches(name)}
+        edited = own | prints_by(new, edit.tensor)
         refuse_unlike(written.holds(edited, new))
-    if source.stamp() != read.stamp:
+    if source.has_changed():
         raise ModelError(f"The weights in {source.source} changed while they were copied", "Export again")
     if infinite := sorted(name for name in new if not edited[name].is_finite):
         raise VanishedEditError(

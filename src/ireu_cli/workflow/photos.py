@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
@@ -139,6 +140,10 @@ class Lens:
                     f"{self._session.name_of(photo)} {error}", "Run the step again with photos that stay as they are"
                 ) from None
         return self.encoder.pixels(images)
+
+    def block_folder(self, block: int) -> Path:
+        """Where what is known about a block of the encoder is kept; the tap plays no part in it."""
+        return self._session.run.features / self.name.replace(f"-{self.tap}-", f"-mlp{block}-")
 
     def null_features(self) -> Tensor:
         """Features of the two null images: float32 (2, …, d)."""

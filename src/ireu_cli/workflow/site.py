@@ -36,8 +36,7 @@ class SiteLens:
         self._encoder = need_transformer(lens.encoder, "An edit inside a block")
         self._session = session
         self._lens = lens
-        # The tap plays no part in it.
-        self.folder = session.run.features / lens.name.replace(f"-{lens.tap}-", f"-mlp{site.block}-")
+        self.folder = lens.block_folder(site.block)
         """Where what is known about the site is kept."""
         self._cache = FeatureCache(self.folder)
 
