@@ -15,8 +15,9 @@ _READERS = 4
 _PIECE = 1 << 20
 """Values that are looked at together; the first piece is a short one, which tells of most tensors."""
 _PROBE = 4096
-_EXPONENT = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}
-"""Bits that are all set in infinities and in what is no number (IEEE 754, and bfloat16 as its upper half)."""
+_INFINITY = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}
+"""As whole numbers, the bits of infinity, below which all finite ones are and above which is what is no number (IEEE
+754, and bfloat16 as its upper half)."""
 
 Bits = npt.NDArray[Any]
 
@@ -81,7 +82,7 @@ def print_of(tensor: Tensor) -> Print:
     That is float16, bfloat16 or float32, whichever dtype they come in; what none of them holds is rounded to float32.
     """
     values = tensor.detach().cpu()
-    if values.dtype not in _EXPONENT:
+    if values.dtype not in _INFINITY:
         values = values.float()
     flat = values.contiguous().flatten()
     short = next((kind for kind in (torch.float16, torch.bfloat16) if _holds(kind, flat)), torch.float32)
@@ -98,8 +99,15 @@ def _holds(kind: torch.dtype, flat: Tensor) -> bool:
 
 def _is_finite(flat: Tensor) -> bool:
     # In numpy, which starts no threads of its own: several tensors are looked at side by side.
-    mask = _EXPONENT[flat.dtype]
-    return not any(bool(((bits & mask) == mask).any()) for bits in map(_bits, _pieces(flat)))
+    infinity = _INFINITY[flat.dtype]
+    return all(_largest(bits) < infinity for bits in map(_bits, _pieces(flat)))
+
+
+def _largest(bits: Bits) -> int:
+    """The bits of the value that is farthest from zero; two readings without a copy are faster than taking signs off."""
+    sign = 1 << (8 * bits.itemsize - 1)
+    negative, positive = int(bits.max()), int(bits.view(np.int16 if bits.itemsize == 2 else np.int32).max())
+    return max(positive, negative - sign)
 
 
 def _pieces(flat: Tensor) -> Iterator[Tensor]:
