@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.models.clip import Encoder, load_encoder, read_tap, with_delta
 from ireu_cli.models.fingerprint import fingerprint_of
-from ireu_cli.models.reach import TAPS, reach_of, select_weights
+from ireu_cli.models.reach import TRANSFORMER, reach_of, select_weights
 from ireu_cli.params import EncoderParams
 from ireu_cli.values import WeightDelta
 from tests.conftest import tiny_model
+
+TAPS = TRANSFORMER.taps
 
 
 def load(source: Path) -> Encoder:

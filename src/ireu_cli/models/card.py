@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ireu_cli.errors import ModelError
-from ireu_cli.models.checkpoint import Checkpoint, encoder_in, open_whole
+from ireu_cli.models.checkpoint import PATCHES, Checkpoint, encoder_in, open_whole
 from ireu_cli.models.clip_files import config_of, outline_of
 from ireu_cli.models.encoders import face_network
 from ireu_cli.models.face_encoder import convolutions_in, fingerprint_of
@@ -16,7 +16,7 @@ from ireu_cli.models.fingerprint import fingerprint_by
 from ireu_cli.models.foreign import ForeignSizes, foreign_sizes
 from ireu_cli.models.onnx_gates import load_network
 from ireu_cli.models.portrait import find_bundle
-from ireu_cli.models.reach import TAPS, reach_of
+from ireu_cli.models.reach import SIGLIP, TRANSFORMER, reach_of
 from ireu_cli.params import FACE_TAPS, Tap
 
 _SIZES = {
@@ -24,8 +24,9 @@ _SIZES = {
     (1664, 48, 14, 224): "G",
     (1024, 24, 14, 224): "L",
     (1024, 24, 14, 336): "336",
+    (1152, 27, 14, 384): "S",
 }
-"""Hidden size, blocks, patch and image of the encoders that are published alone."""
+"""Hidden size, blocks, patch and image of the encoders that are published alone; no CLIP is as SigLIP so400m."""
 _CONVOLUTIONS = {53: ("R50",), 103: ("R100", "A2F")}
 """Convolutions of ArcFace's r50 and r100; from sizes alone Arc2Face's own network is an r100 as any other."""
 _FLOAT16 = 10
@@ -78,7 +79,7 @@ def groups_of_transformer(checkpoint_layout: str, config: Any, *, second_version
 
     Args:
         checkpoint_layout: of `Checkpoint`.
-        config: a `CLIPVisionConfig`.
+        config: a `CLIPVisionConfig` or a `SiglipVisionConfig`.
         second_version: the checkpoint is a PhotoMaker v2.
     """
     sizes = (config.hidden_size, config.num_hidden_layers, config.patch_size, config.image_size)
@@ -119,24 +120,25 @@ def _foreign_card(whole: Checkpoint, found: ForeignSizes) -> Card:
 def _transformer_card(checkpoint: Checkpoint) -> Card:
     model = outline_of(checkpoint)
     config, names = model.config, list(model.state_dict())
-    blocks = config.num_hidden_layers
+    blocks, anatomy = config.num_hidden_layers, SIGLIP if checkpoint.is_siglip else TRANSFORMER
     parts = {
         f"blocks 0 to {blocks - 2}": "vision_model.encoder.layers.0.",
         f"block {blocks - 1}": f"vision_model.encoder.layers.{blocks - 1}.",
-        "post_layernorm": "vision_model.post_layernorm.",
-        "projection": "visual_projection.",
+        # What comes before the blocks changes what they do.
+        **{part: start for part, start in anatomy.parts.items() if anatomy.first_tap[part]},
     }
+    end = "" if checkpoint.is_siglip else f"projection to {config.projection_dim}, "
     return Card(
-        kind="CLIP vision transformer",
+        kind=anatomy.kind,
         layout=checkpoint.layout,
         architecture=f"{config.hidden_size} wide, {blocks} blocks, patches of {config.patch_size}, "
-        f"{config.image_size} px, projection to {config.projection_dim}, {config.hidden_act}",
-        dtype=str(checkpoint["visual_projection.weight"].dtype).removeprefix("torch."),
+        f"{config.image_size} px, {end}{config.hidden_act}",
+        dtype=str(checkpoint[PATCHES].dtype).removeprefix("torch."),
         parameters=sum(checkpoint[name].numel() for name in names),
         fingerprint=fingerprint_by(names, checkpoint.__getitem__),
         groups=groups_of(checkpoint),
-        taps=TAPS,
-        sites={part: reach_of([start + "x"], blocks).taps for part, start in parts.items()},
+        taps=anatomy.taps,
+        sites={part: reach_of([start + "x"], blocks, anatomy).taps for part, start in parts.items()},
     )
 
 

@@ -6,6 +6,8 @@
 | `single-file` | ComfyUI's `clip_vision/*.safetensors`, sd-webui's `clip_h.pth`, a whole CLIP model | nothing |
 | `photomaker` | `photomaker-v1.bin`, `photomaker-v2.bin`, or the same as safetensors | `id_encoder.` |
 | `fastcomposer` | `pytorch_model.bin` of a whole FastComposer | `image_encoder.` |
+| `siglip-folder` | the same of SigLIP, alone or with a text encoder | `vision_model.`, or nothing |
+| `single-file` | ComfyUI's `clip_vision/sigclip_*.safetensors` | `vision_model.`, or nothing |
 
 A layout is told from the tensors, never from the name of the file.
 """
@@ -18,14 +20,15 @@ from typing import Literal
 from torch import Tensor
 
 from ireu_cli.errors import ForeignEncoderError, ModelError
+from ireu_cli.models import siglip
 from ireu_cli.models.foreign import foreign_kind
 from ireu_cli.models.tensor_file import TensorFile, files_of, open_file
 
-Layout = Literal["clip-folder", "single-file", "photomaker", "fastcomposer"]
+Layout = Literal["clip-folder", "siglip-folder", "single-file", "photomaker", "fastcomposer"]
 
 PREFIXES: dict[Layout, str] = {"single-file": "", "photomaker": "id_encoder.", "fastcomposer": "image_encoder."}
 PATCHES = "vision_model.embeddings.patch_embedding.weight"
-"""A tensor that every CLIP vision transformer of transformers has."""
+"""A tensor that every vision transformer of transformers has, CLIP's and SigLIP's; its dtype is told as theirs."""
 _PARTS = ("vision_model.", "visual_projection.")
 
 
@@ -33,8 +36,8 @@ _PARTS = ("vision_model.", "visual_projection.")
 class Checkpoint(Mapping[str, Tensor]):
     """An encoder's weights in files.
 
-    `places` says of each tensor, under the name that `CLIPVisionModelWithProjection` gives it, in which file it lies
-    and under which name there. `stamp` is what the files were like when they were opened.
+    `places` says of each tensor, under the name that `CLIPVisionModelWithProjection` or `SiglipTower` gives it, in
+    which file it lies and under which name there. `stamp` is what the files were like when they were opened.
     """
 
     layout: Layout
@@ -52,7 +55,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return file[key]
 
     def __iter__(self) -> Iterator[str]:
-        """Names as `CLIPVisionModelWithProjection` has them."""
+        """Names as the encoder has them."""
         return iter(self.places)
 
     def __len__(self) -> int:
@@ -64,6 +67,11 @@ class Checkpoint(Mapping[str, Tensor]):
         return _stamp(self.parts) != self.stamp
 
     @property
+    def is_siglip(self) -> bool:
+        """Whether it is SigLIP's kind of vision transformer, and not CLIP's."""
+        return f"vision_model.{siglip.MARKS[0]}" in self.places
+
+    @property
     def config(self) -> Path:
         """Where a config.json would lie."""
         return (self.source if self.source.is_dir() else self.source.parent) / "config.json"
@@ -73,8 +81,8 @@ def open_checkpoint(source: Path) -> Checkpoint:
     """Find the encoder in a file or a folder.
 
     Raises:
-        ModelError: not there, damaged, or without a CLIP vision transformer.
-        ForeignEncoderError: with an encoder of another kind.
+        ModelError: not there, damaged, or without a vision transformer.
+        ForeignEncoderError: with an encoder of a kind that is not edited.
     """
     return encoder_in(open_whole(source))
 
@@ -97,14 +105,16 @@ def encoder_in(whole: Checkpoint) -> Checkpoint:
     """Find the encoder among all tensors.
 
     Raises:
-        ModelError: there is no CLIP vision transformer.
-        ForeignEncoderError: there is an encoder of another kind.
+        ModelError: there is no vision transformer of CLIP or SigLIP.
+        ForeignEncoderError: there is an encoder of a kind that is not edited.
     """
     if (foreign := foreign_kind(whole.places)) is not None:
         raise ForeignEncoderError(
             f"The encoder in {whole.source} is of a kind that is not edited: {foreign[0].kind}",
             "`ireu inspect` says which generators read it",
         )
+    if (prefix := siglip.prefix_in(whole.places)) is not None:
+        return _siglip_in(whole, prefix)
     for layout, prefix in PREFIXES.items():
         if f"{prefix}{PATCHES}" in whole.places:
             starts = tuple(f"{prefix}{part}" for part in _PARTS)
@@ -113,10 +123,21 @@ def encoder_in(whole: Checkpoint) -> Checkpoint:
             }
             return replace(whole, layout=layout if prefix else whole.layout, places=places)
     raise ModelError(
-        f"{whole.source} holds no CLIP vision transformer: no tensor is called {PATCHES}, "
+        f"{whole.source} holds no vision transformer of CLIP or SigLIP: no tensor is called {PATCHES}, "
         "with or without a known prefix",
         "Name an encoder in the layout of transformers, or a PhotoMaker or FastComposer checkpoint",
     )
+
+
+def _siglip_in(whole: Checkpoint, prefix: str) -> Checkpoint:
+    starts = tuple(f"{prefix}{part}" for part in siglip.PARTS)
+    places = {
+        f"vision_model.{name.removeprefix(prefix)}": place
+        for name, place in whole.places.items()
+        if name.startswith(starts)
+    }
+    layout: Layout = "siglip-folder" if whole.source.is_dir() else whole.layout
+    return replace(whole, layout=layout, places=places)
 
 
 def _stamp(files: Iterable[TensorFile]) -> tuple[tuple[int, int, int], ...]:

@@ -1,4 +1,4 @@
-"""The adapter of CLIP vision transformers (`CLIPVisionModelWithProjection` of transformers 4.57 and 5)."""
+"""The adapter of vision transformers: `CLIPVisionModelWithProjection` of transformers 4.57 and 5, and SigLIP's."""
 
 import hashlib
 import json
@@ -12,16 +12,21 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, ForeignEncoderError, ModelError
+from ireu_cli.models import siglip
 from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.models.clip_files import (
+    checkpoint_of,
     encoder_place,
     fill,
     from_checkpoint,
     from_pretrained,
+    is_siglip_model,
     outline_of,
-    processor_of,
+    processor_beside,
 )
 from ireu_cli.models.fingerprint import Print, fingerprint_from, fingerprint_of, prints_by
+from ireu_cli.models.reach import SIGLIP, TRANSFORMER, Anatomy
+from ireu_cli.models.siglip import SiglipTower
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.values import RgbImage, WeightDelta
 
@@ -42,11 +47,16 @@ class Encoder:
         return int(self.model.config.num_hidden_layers)
 
     @property
+    def anatomy(self) -> Anatomy:
+        """Which kind of vision transformer it is."""
+        return SIGLIP if isinstance(self.model, SiglipTower) else TRANSFORMER
+
+    @property
     def architecture(self) -> str:
         """Say in short which transformer it is, from its sizes."""
         c = self.model.config
         size = f"{c.hidden_size}x{c.num_hidden_layers} patch {c.patch_size} image {c.image_size}"
-        return f"clip-vit {size} proj {c.projection_dim}"
+        return f"siglip-vit {size}" if self.anatomy is SIGLIP else f"clip-vit {size} proj {c.projection_dim}"
 
     @property
     def dtype(self) -> str:
@@ -84,11 +94,13 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
     """Load an encoder from a folder, a file in any layout of `models.checkpoint`, a portrait bundle or the hub.
 
     Raises:
-        ModelError: not there, not a CLIP vision transformer, or with weights missing from the file.
+        ModelError: not there, not a vision transformer of CLIP or SigLIP, or with weights missing from the file.
     """
     source = encoder_place(params.source)
-    if Path(source).is_file() or _is_whole_generator(Path(source)):
-        model, processor = from_checkpoint(Path(source))
+    if Path(source).is_file() or _is_other_folder(Path(source)):
+        model, processor = from_checkpoint(open_checkpoint(Path(source)))
+    elif not Path(source).exists() and is_siglip_model(source, params.revision):
+        model, processor = from_checkpoint(checkpoint_of(params))
     else:
         model, processor = from_pretrained(source, params.revision, local=Path(source).is_dir())
     model = model.to(torch.float32).eval().requires_grad_(False)
@@ -104,8 +116,8 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
     return encoder
 
 
-def _is_whole_generator(folder: Path) -> bool:
-    """Whether a folder holds an encoder inside a larger checkpoint, which transformers does not look into."""
+def _is_other_folder(folder: Path) -> bool:
+    """Whether a folder holds SigLIP, or an encoder inside a larger checkpoint, where transformers finds none."""
     try:
         return folder.is_dir() and open_checkpoint(folder).layout != "clip-folder"
     except ForeignEncoderError:
@@ -123,11 +135,10 @@ def outline_encoder(checkpoint: Checkpoint, fingerprint: str) -> Encoder:
         fingerprint: what they should have, which is to be confirmed: reading them all takes its time.
 
     Raises:
-        ModelError: not a complete CLIP vision transformer.
+        ModelError: not a complete vision transformer.
     """
     model = outline_of(checkpoint)
-    processor = processor_of(str(checkpoint.config.parent), None, model.config.image_size, local=True)
-    return Encoder(model, processor, fingerprint)
+    return Encoder(model, processor_beside(checkpoint, model.config.image_size), fingerprint)
 
 
 def finite_fingerprint(source: str, prints: Mapping[str, Print]) -> str:
@@ -145,13 +156,15 @@ def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
     """Run the encoder and return the tensor a generator reads.
 
     Args:
-        model: a `CLIPVisionModelWithProjection`.
+        model: a `CLIPVisionModelWithProjection` or a `SiglipTower`.
         pixels: (n, 3, side, side), normalised.
-        tap: which tensor.
+        tap: which tensor, one that the encoder has.
 
     Returns:
         (n, hidden) for pooled, (n, projection) for image_embeds, (n, tokens, hidden) for penultimate and last.
     """
+    if isinstance(model, SiglipTower):
+        return siglip.read_tap(model, pixels, tap)
     output = model.vision_model(pixels, output_hidden_states=tap == "penultimate")
     if tap == "penultimate":
         return _tensor(output.hidden_states[-2])
@@ -160,11 +173,24 @@ def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
     return _tensor(output.pooler_output if tap == "pooled" else model.visual_projection(output.pooler_output))
 
 
+def last_state(model: Any, pixels: Tensor) -> Tensor:
+    """What `pooled` and `image_embeds` are functions of: (n, hidden), the class token behind the last block.
+
+    Of SigLIP it is what its pooling head gives, which is `pooled` itself.
+    """
+    if isinstance(model, SiglipTower):
+        return siglip.read_tap(model, pixels, "pooled")
+    return read_tap(model, pixels, "last")[:, 0]
+
+
 def readout_inverse(model: Any, tap: Tap) -> Tensor:
     """Undo what follows the last layer norm's normalisation: float64 (d, k), for `pooled` and `image_embeds`.
 
-    A change of the tap, times this and the deviation of the class token's channels, is a change of that token.
+    A change of the tap, times this and the deviation of the class token's channels, is a change of that token. Of
+    SigLIP nothing follows, and no layer norm comes before.
     """
+    if isinstance(model, SiglipTower):
+        return torch.eye(model.config.hidden_size, dtype=torch.float64)
     scale = model.vision_model.post_layernorm.weight.detach().cpu().double()
     if tap == "pooled":
         return torch.diag(1 / scale)
@@ -174,7 +200,9 @@ def readout_inverse(model: Any, tap: Tap) -> Tensor:
 
 
 def read_out(model: Any, states: Tensor, tap: Tap) -> Tensor:
-    """From the class token behind the last block, (n, d) on the CPU, to `pooled` or `image_embeds`: (n, k) there."""
+    """From `last_state`, (n, d) on the CPU, to `pooled` or `image_embeds`: (n, k) there."""
+    if isinstance(model, SiglipTower):
+        return states.float()
     weight = model.visual_projection.weight
     with torch.inference_mode():
         pooled = model.vision_model.post_layernorm(states.to(weight.device, weight.dtype))

@@ -1,4 +1,4 @@
-"""CLIP vision transformers out of their files: weights, sizes and preprocessing, for transformers 4.57 and 5."""
+"""Vision transformers out of their files: weights, sizes and preprocessing, for transformers 4.57 and 5."""
 
 import contextlib
 import json
@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ModelError
+from ireu_cli.models import siglip
 from ireu_cli.models.checkpoint import PATCHES, Checkpoint, open_checkpoint
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.tensor_file import WHOLE
 from ireu_cli.params import EncoderParams
 
+_SIGLIP_TYPES = {"siglip", "siglip_vision_model"}
 _BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 # hidden size -> (heads, activation, published name); ecosystem sizes that tensors alone do not settle.
 _KNOWN = {1280: (16, "gelu", "ViT-H/14"), 1664: (16, "gelu", "ViT-bigG/14"), 1024: (16, "quick_gelu", "ViT-L/14")}
@@ -75,16 +77,18 @@ def _fetched(hub_id: str, revision: str | None) -> Path:
 
 
 def config_of(checkpoint: Checkpoint) -> Any:
-    """The `CLIPVisionConfig` that lies beside a checkpoint, or that its tensors tell.
+    """The `CLIPVisionConfig` or `SiglipVisionConfig` that lies beside a checkpoint, or that its tensors tell.
 
     Raises:
         ModelError: neither.
     """
-    from transformers import CLIPVisionConfig
+    from transformers import CLIPVisionConfig, SiglipVisionConfig
 
     try:
         if (found := _config_beside(checkpoint)) is not None:
             return found
+        if checkpoint.is_siglip:
+            return SiglipVisionConfig(**siglip.sizes_in(checkpoint, max(_blocks_in(checkpoint)) + 1))
         return CLIPVisionConfig(**sizes_in(checkpoint))
     except Exception:  # noqa: BLE001 - transformers checks with errors of several kinds
         raise ModelError(
@@ -94,15 +98,18 @@ def config_of(checkpoint: Checkpoint) -> Any:
 
 
 def _config_beside(checkpoint: Checkpoint) -> Any:
-    """The config of a CLIP model that lies beside the weights; beside a lone file, others' configs may lie too."""
+    """The config of a model of the kind that lies beside the weights; beside a lone file, others' configs may lie."""
     from transformers import CLIPVisionConfig
 
     try:
         told = json.loads(checkpoint.config.read_text())
     except FileNotFoundError:
         return None
-    if checkpoint.source.is_file() and told.get("model_type") not in {"clip", "clip_vision_model"}:
+    own = _SIGLIP_TYPES if checkpoint.is_siglip else {"clip", "clip_vision_model"}
+    if checkpoint.source.is_file() and told.get("model_type") not in own:
         return None
+    if checkpoint.is_siglip:
+        return siglip.config_from(told)
     # Also out of the config of a whole CLIP model, which may keep the projection's width to itself.
     config = CLIPVisionConfig.from_pretrained(str(checkpoint.config.parent), local_files_only=True)
     config.projection_dim = checkpoint["visual_projection.weight"].shape[0]
@@ -118,9 +125,10 @@ def outline_of(checkpoint: Checkpoint) -> Any:
     from transformers import CLIPVisionModelWithProjection
 
     config = config_of(checkpoint)
+    kind: Any = siglip.SiglipTower if checkpoint.is_siglip else CLIPVisionModelWithProjection
     try:
         with torch.device("meta"):
-            model = CLIPVisionModelWithProjection(config)
+            model = kind(config)
     except Exception:  # noqa: BLE001 - whatever sizes that do not go together make of it
         raise ModelError(
             f"The config.json beside {checkpoint.source} describes no encoder that could be built", "Repair it"
@@ -141,17 +149,21 @@ def outline_of(checkpoint: Checkpoint) -> Any:
     return model
 
 
-def from_checkpoint(source: Path) -> tuple[Any, Any]:
-    """Model and processor out of a file; weights in single precision stay mapped.
+def from_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """Model and processor out of files; weights in single precision stay mapped.
 
     Raises:
-        ModelError: it cannot be read, or lacks weights.
+        ModelError: they cannot be read, or lack weights.
     """
-    checkpoint = open_checkpoint(source)
     model = outline_of(checkpoint)
-    config, names = model.config, sorted(model.state_dict())
-    fill(model, {name: checkpoint[name].to(torch.float32) for name in names})
-    return model, processor_of(str(checkpoint.config.parent), None, config.image_size, local=True)
+    fill(model, {name: checkpoint[name].to(torch.float32) for name in sorted(model.state_dict())})
+    return model, processor_beside(checkpoint, model.config.image_size)
+
+
+def processor_beside(checkpoint: Checkpoint, side: int) -> Any:
+    """What prepares pixels for the encoder in files; see `processor_of`."""
+    place = str(checkpoint.config.parent)
+    return processor_of(place, None, side, local=True, is_siglip=checkpoint.is_siglip)
 
 
 def fill(model: Any, state: Mapping[str, Tensor]) -> None:
@@ -189,22 +201,33 @@ def from_pretrained(source: str, revision: str | None, *, local: bool) -> tuple[
     return model, processor_of(source, revision, model.config.image_size, local=local)
 
 
-def processor_of(source: str, revision: str | None, side: int, *, local: bool) -> Any:
+def is_siglip_model(hub_id: str, revision: str | None) -> bool:
+    """Whether a model of the hub is SigLIP, as its settings say; where there are none, whoever loads it says so."""
+    from transformers import PretrainedConfig
+
+    try:
+        settings, _ = PretrainedConfig.get_config_dict(hub_id, revision=revision)
+    except Exception:  # noqa: BLE001 - the hub and the parser each raise their own kinds
+        return False
+    return settings.get("model_type") in _SIGLIP_TYPES
+
+
+def processor_of(source: str, revision: str | None, side: int, *, local: bool, is_siglip: bool = False) -> Any:
     """What prepares pixels: the encoder's own settings, or those that diffusers takes where there are none.
 
     Raises:
         ModelError: the settings cannot be read.
     """
-    kind = _processor_class()
+    kind, usual = (siglip.processor_class(), siglip.usual_processor) if is_siglip else (_processor_class(), _usual)
     if local and not (Path(source) / "preprocessor_config.json").exists():
-        return _usual(kind, side)
+        return usual(kind, side)
     with quiet_transformers():
         try:
             return kind.from_pretrained(source, revision=revision, local_files_only=local)
         except (OSError, ValueError, TypeError) as error:
             if isinstance(error, OSError) and not local:
                 # The hub has none.
-                return _usual(kind, side)
+                return usual(kind, side)
             raise ModelError(
                 f"The preprocessor_config.json of {source} cannot be read ({type(error).__name__})",
                 "Repair or remove it",

@@ -12,12 +12,12 @@ from ireu_cli.models.clip import Encoder
 from ireu_cli.models.face_encoder import FaceEncoder, load_face_encoder, with_gates
 from ireu_cli.models.face_pack import is_pack, recogniser_in
 from ireu_cli.models.portrait import find_bundle
-from ireu_cli.models.reach import Reach, reach_of
+from ireu_cli.models.reach import READERS, Reach, reach_of
 from ireu_cli.params import FACE_TAPS, EncoderParams, Tap
 from ireu_cli.values import WeightDelta
 
 ImageEncoder = Encoder | FaceEncoder
-"""A CLIP vision transformer, or a face-embedding network in ONNX."""
+"""A vision transformer of CLIP or SigLIP, or a face-embedding network in ONNX."""
 
 
 def load_encoder(params: EncoderParams, landmarks: tuple[float, ...], device: str) -> ImageEncoder:
@@ -38,7 +38,7 @@ def load_encoder(params: EncoderParams, landmarks: tuple[float, ...], device: st
             raise ConfigError(
                 f"A face-embedding network has no tap {params.tap}", f"Use --tap {' or --tap '.join(FACE_TAPS)}"
             )
-        return clip.load_encoder(params, device)
+        return _with_tap(clip.load_encoder(params, device), params)
     if place is None:
         raise ConfigError(
             f"Only face-embedding networks have a tap {params.tap}, and {params.source} is not an .onnx file",
@@ -49,6 +49,20 @@ def load_encoder(params: EncoderParams, landmarks: tuple[float, ...], device: st
             f"An ONNX network runs in the precision that it was saved in, not in {params.dtype}", "Leave out the dtype"
         )
     return load_face_encoder(place, landmarks, device)
+
+
+def _with_tap(encoder: Encoder, params: EncoderParams) -> Encoder:
+    """The transformer, which has the tap.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if params.tap not in encoder.anatomy.taps:
+        raise ConfigError(
+            f"{params.source} has no tap {params.tap}: it is a {encoder.anatomy.kind}",
+            f"Use --tap {' or '.join(encoder.anatomy.taps)}",
+        )
+    return encoder
 
 
 def face_network(source: str) -> Path | None:
@@ -79,8 +93,8 @@ def with_delta(encoder: ImageEncoder, delta: WeightDelta, dtype: str = "float32"
 def reach_in(encoder: ImageEncoder, names: Iterable[str], *, class_token_only: bool = False) -> Reach:
     """State which taps change when the named weights change; gates behind a network change all that it gives."""
     if isinstance(encoder, FaceEncoder):
-        return Reach(FACE_TAPS, ())
-    return reach_of(names, encoder.blocks, class_token_only=class_token_only)
+        return Reach(FACE_TAPS, (), READERS)
+    return reach_of(names, encoder.blocks, encoder.anatomy, class_token_only=class_token_only)
 
 
 @torch.inference_mode()
@@ -103,7 +117,7 @@ def null_features(encoder: ImageEncoder, tap: Tap) -> Tensor:
 
 
 def need_transformer(encoder: ImageEncoder, what: str) -> Encoder:
-    """The encoder, where only a CLIP vision transformer will do.
+    """The encoder, where only a vision transformer will do.
 
     Raises:
         ModelError: it is a face-embedding network.

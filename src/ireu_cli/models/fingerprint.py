@@ -104,7 +104,7 @@ def _is_finite(flat: Tensor) -> bool:
 
 
 def _largest(bits: Bits) -> int:
-    """The bits of the value that is farthest from zero; two readings without a copy are faster than taking signs off."""
+    """The bits of the value that is farthest from zero; reading twice is faster than taking signs off a copy."""
     sign = 1 << (8 * bits.itemsize - 1)
     negative, positive = int(bits.max()), int(bits.view(np.int16 if bits.itemsize == 2 else np.int32).max())
     return max(positive, negative - sign)

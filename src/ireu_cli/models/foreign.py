@@ -1,4 +1,4 @@
-"""Image encoders that generators read and `ireu` does not edit, told by their tensors: SigLIP, EVA-CLIP."""
+"""Image encoders that generators read and `ireu` does not edit, told by their tensors: EVA-CLIP."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-_BLOCK = re.compile(r"(?:encoder\.layers|blocks)\.(\d+)\.")
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,6 @@ class Foreign:
 
 
 KINDS = (
-    # transformers, models/siglip: pooling by attention of a learnt probe, no class token.
-    Foreign(
-        "SigLIP vision transformer",
-        ("head.probe", "embeddings.patch_embedding.bias"),
-        "embeddings.patch_embedding.weight",
-        {(1152, 27, 14): "S"},
-    ),
     # baaivision/EVA, EVA-CLIP/rei/eva_clip/eva_vit_model.py: gated MLPs with a layer norm inside.
     Foreign(
         "EVA-CLIP vision transformer",
@@ -56,7 +49,7 @@ class ForeignSizes:
 def foreign_kind(names: Collection[str]) -> tuple[Foreign, str] | None:
     """The kind of encoder that tensors of these names are, and the prefix of its names; None where it is another.
 
-    The encoder may lie in a whole model beside a text encoder, under a prefix such as `vision_model.` or `visual.`.
+    The encoder may lie in a whole model beside a text encoder, under a prefix such as `visual.`.
     """
     for foreign in KINDS:
         first = foreign.marks[0]

@@ -1,6 +1,7 @@
 """The hidden layer of one transformer block as an edit site: what enters it, what its units do, what its weights are.
 
-A block of a CLIP vision transformer ends with x + fc2(act(fc1(layer_norm2(x)))), the same for every token.
+A block of a vision transformer ends with x + fc2(act(fc1(layer_norm2(x)))), the same for every token. So does SigLIP's
+pooling head, for the one vector that its probe has gathered.
 """
 
 from collections.abc import Iterator
@@ -11,20 +12,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
+HEAD = -1
+"""Stands for SigLIP's pooling head where the numbers of blocks stand."""
+
 
 @dataclass(frozen=True)
 class MlpSite:
-    """One block's hidden layer, by the block's number."""
+    """One block's hidden layer, by the block's number, or that of the pooling head."""
 
     block: int
 
     def module(self, model: Any) -> Any:
-        """The `CLIPMLP` of a `CLIPVisionModelWithProjection`."""
-        return model.vision_model.encoder.layers[self.block].mlp
+        """The `CLIPMLP` of a `CLIPVisionModelWithProjection`, or the `SiglipMLP` of a `SiglipTower`."""
+        vision = model.vision_model
+        return vision.head.mlp if self.block == HEAD else vision.encoder.layers[self.block].mlp
 
     def name(self, part: str) -> str:
         """The tensor name of `fc1.weight` (n, d), `fc1.bias` (n,), `fc2.weight` (d, n) or `fc2.bias` (d,)."""
-        return f"vision_model.encoder.layers.{self.block}.mlp.{part}"
+        place = "head" if self.block == HEAD else f"encoder.layers.{self.block}"
+        return f"vision_model.{place}.mlp.{part}"
+
+    @property
+    def title(self) -> str:
+        """What it is called in words."""
+        return "the pooling head" if self.block == HEAD else f"block {self.block}"
 
     @property
     def names(self) -> list[str]:

@@ -1,17 +1,16 @@
 """Which weights an edit may change, which taps that reaches, and who reads those taps.
 
 A CLIP vision transformer computes embeddings -> pre_layrnorm -> blocks 0 … L-1 -> post_layernorm(CLS) -> projection.
-`penultimate` is the output of block L-2, so nothing from block L-1 on can change it.
+SigLIP's computes embeddings -> blocks 0 … L-1 -> post_layernorm(all tokens) -> pooling head. `penultimate` is the
+output of block L-2, so nothing from block L-1 on can change it.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import Tap
-
-TAPS: tuple[Tap, ...] = ("penultimate", "last", "pooled", "image_embeds")
 
 READERS: dict[Tap, tuple[str, ...]] = {
     "image_embeds": (
@@ -36,55 +35,106 @@ READERS: dict[Tap, tuple[str, ...]] = {
 covered: some read a second encoder too."""
 
 _BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
-_PARTS = {
-    "embeddings": ("vision_model.embeddings.",),
-    "pre_layernorm": ("vision_model.pre_layrnorm.",),
-    "post_layernorm": ("vision_model.post_layernorm.",),
-    "projection": ("visual_projection.",),
-}
-_FIRST_TAP = {"embeddings": 0, "pre_layernorm": 0, "post_layernorm": 2, "projection": 3}
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The order in which a kind of vision transformer computes.
+
+    `taps` come one after another. Of each part that is no block: what its tensors' names begin with, and the first tap
+    that it changes, by number.
+    """
+
+    kind: str
+    taps: tuple[Tap, ...]
+    parts: Mapping[str, str]
+    first_tap: Mapping[str, int]
+    readers: Mapping[Tap, tuple[str, ...]]
+
+    @property
+    def whole(self) -> Tap:
+        """The tap that describes the whole picture in one vector, as it is compared with words."""
+        return self.taps[-1]
+
+
+TRANSFORMER = Anatomy(
+    "CLIP vision transformer",
+    ("penultimate", "last", "pooled", "image_embeds"),
+    {
+        "embeddings": "vision_model.embeddings.",
+        "pre_layernorm": "vision_model.pre_layrnorm.",
+        "post_layernorm": "vision_model.post_layernorm.",
+        "projection": "visual_projection.",
+    },
+    {"embeddings": 0, "pre_layernorm": 0, "post_layernorm": 2, "projection": 3},
+    READERS,
+)
+SIGLIP = Anatomy(
+    "SigLIP vision transformer",
+    ("penultimate", "last", "pooled"),
+    {
+        "embeddings": "vision_model.embeddings.",
+        "post_layernorm": "vision_model.post_layernorm.",
+        "head": "vision_model.head.",
+    },
+    {"embeddings": 0, "post_layernorm": 1, "head": 2},
+    {
+        "penultimate": ("SD3 and SD3.5 IP-Adapter",),
+        "last": ("FLUX Redux", "FramePack"),
+        "pooled": ("InstantX FLUX IP-Adapter",),
+    },
+)
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What an edit of some weights changes."""
+    """What an edit of some weights changes, and who reads it."""
 
     taps: tuple[Tap, ...]
     missed: tuple[Tap, ...]
+    readers: Mapping[Tap, tuple[str, ...]]
 
     def sentence(self) -> str:
         """Say it in words, for the user to read before the work starts."""
-        changed = "; ".join(f"{tap} ({', '.join(READERS[tap])})" for tap in self.taps) or "no tap"
+        changed = self._named(self.taps) or "no tap"
         if not self.missed:
             return f"The edit changes every tap. Generators that mount this encoder and read them: {changed}"
-        unchanged = "; ".join(f"{tap} ({', '.join(READERS[tap])})" for tap in self.missed)
-        return f"The edit changes {changed}. It does NOT reach {unchanged}"
+        return f"The edit changes {changed}. It does NOT reach {self._named(self.missed)}"
+
+    def _named(self, taps: Iterable[Tap]) -> str:
+        return "; ".join(f"{tap} ({', '.join(self.readers[tap])})" for tap in taps)
 
 
-def reach_of(names: Iterable[str], blocks: int, *, class_token_only: bool = False) -> Reach:
+def reach_of(
+    names: Iterable[str], blocks: int, anatomy: Anatomy = TRANSFORMER, *, class_token_only: bool = False
+) -> Reach:
     """State which taps change when the named weights change.
 
     Args:
-        names: tensor names of a `CLIPVisionModelWithProjection`.
+        names: tensor names of the encoder.
         blocks: number of transformer blocks L.
+        anatomy: of its kind.
         class_token_only: the change of the last block moves its class token alone, so that `last`, which is read with
             all its tokens, does not count as reached.
     """
-    first = min((_first_tap(name, blocks) for name in names), default=len(TAPS))
+    first = min((_first_tap(name, blocks, anatomy) for name in names), default=len(anatomy.taps))
     if class_token_only:
-        first = max(first, TAPS.index("pooled"))
-    return Reach(TAPS[first:], TAPS[:first])
+        first = max(first, anatomy.taps.index("pooled"))
+    return Reach(anatomy.taps[first:], anatomy.taps[:first], anatomy.readers)
 
 
-def select_weights(names: Iterable[str], layers: str, blocks: int, tap: Tap) -> list[str]:
+def select_weights(
+    names: Iterable[str], layers: str, blocks: int, tap: Tap, anatomy: Anatomy = TRANSFORMER
+) -> list[str]:
     """List the weights that `layers` names and that can change `tap`.
 
     Args:
         names: all tensor names of the encoder.
-        layers: `all`, or a comma-separated list of embeddings, pre_layernorm, block:N, blocks:A-B, post_layernorm,
-            projection. Negative N counts from the last block.
+        layers: `all`, or a comma-separated list of block:N, blocks:A-B and parts of the anatomy, such as embeddings or
+            post_layernorm. Negative N counts from the last block.
         blocks: number of transformer blocks L.
         tap: the tensor that the generator reads.
+        anatomy: of the encoder's kind.
 
     Raises:
         ConfigError: a part that does not exist, or parts none of which reaches the tap.
@@ -92,10 +142,11 @@ def select_weights(names: Iterable[str], layers: str, blocks: int, tap: Tap) -> 
     names = sorted(names)
     chosen: set[str] = set()
     for part in (piece.strip() for piece in layers.split(",")):
-        chosen |= {name for name in names if _belongs(name, part, blocks)}
-    reaching = [name for name in sorted(chosen) if _first_tap(name, blocks) <= TAPS.index(tap)]
+        chosen |= {name for name in names if _belongs(name, part, blocks, anatomy)}
+    end = anatomy.taps.index(tap)
+    reaching = [name for name in sorted(chosen) if _first_tap(name, blocks, anatomy) <= end]
     if not reaching:
-        reach = reach_of(chosen, blocks)
+        reach = reach_of(chosen, blocks, anatomy)
         raise ConfigError(
             f"Training {layers} cannot change {tap}: it reaches {', '.join(reach.taps) or 'no tap'} only",
             f"Choose layers before the tap, such as blocks:0-{blocks - 2}",
@@ -103,23 +154,24 @@ def select_weights(names: Iterable[str], layers: str, blocks: int, tap: Tap) -> 
     return reaching
 
 
-def _first_tap(name: str, blocks: int) -> int:
+def _first_tap(name: str, blocks: int, anatomy: Anatomy) -> int:
     if match := _BLOCK.match(name):
         return 0 if int(match[1]) < blocks - 1 else 1
-    return next((_FIRST_TAP[part] for part, starts in _PARTS.items() if name.startswith(starts)), len(TAPS))
+    found = (anatomy.first_tap[part] for part, start in anatomy.parts.items() if name.startswith(start))
+    return next(found, len(anatomy.taps))
 
 
-def _belongs(name: str, part: str, blocks: int) -> bool:
+def _belongs(name: str, part: str, blocks: int, anatomy: Anatomy) -> bool:
     if part == "all":
         return True
-    if part in _PARTS:
-        return name.startswith(_PARTS[part])
-    wanted = _block_range(part, blocks)
+    if part in anatomy.parts:
+        return name.startswith(anatomy.parts[part])
+    wanted = _block_range(part, blocks, anatomy)
     match = _BLOCK.match(name)
     return match is not None and int(match[1]) in wanted
 
 
-def _block_range(part: str, blocks: int) -> range:
+def _block_range(part: str, blocks: int, anatomy: Anatomy) -> range:
     single, several = re.fullmatch(r"block:(-?\d+)", part), re.fullmatch(r"blocks:(\d+)-(\d+)", part)
     if single:
         first = last = int(single[1]) + (blocks if int(single[1]) < 0 else 0)
@@ -128,7 +180,7 @@ def _block_range(part: str, blocks: int) -> range:
     else:
         raise ConfigError(
             f"unlearn.layers names {part!r}, which is no part of the encoder",
-            f"Use all, {', '.join(_PARTS)}, block:N or blocks:A-B",
+            f"Use all, {', '.join(anatomy.parts)}, block:N or blocks:A-B",
         )
     if not 0 <= first <= last < blocks:
         raise ConfigError(

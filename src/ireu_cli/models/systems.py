@@ -35,7 +35,7 @@ GROUPS: dict[str, Group] = {
     "R50": Group("ArcFace r50", "w600k_r50.onnx of insightface's buffalo_l"),
     "R100": Group("ArcFace r100", "glintr100.onnx of insightface's antelopev2"),
     "A2F": Group("Arc2Face's own ArcFace r100", "arcface.onnx of Arc2Face"),
-    "S": Group("SigLIP so400m", "google/siglip-so400m-patch14-384", edited=False),
+    "S": Group("SigLIP so400m", "google/siglip-so400m-patch14-384"),
     "E": Group("EVA02-CLIP-L-14-336", "EVA02_CLIP_L_336_psz14_s6B.pt", edited=False),
     "R101": Group("UniPortrait's own CurricularFace r101", "its feature maps are read, not its output", edited=False),
     "IR50": Group("facexlib's ArcFace ir_se50", "recognition_arcface_ir_se50.pth", edited=False),
@@ -142,15 +142,15 @@ SYSTEMS: dict[str, System] = {
     ),
     "instantx-flux-ip-adapter": System(
         "InstantX FLUX IP-Adapter",
-        (Channel("S", words="pooled"),),
+        (Channel("S", ("pooled",)),),
     ),
     "sd3-ip-adapter": System(
         "SD3 and SD3.5 IP-Adapter",
-        (Channel("S", words="penultimate"),),
+        (Channel("S", ("penultimate",)),),
     ),
     "flux-redux": System(
         "FLUX Redux, FramePack",
-        (Channel("S", words="last"),),
+        (Channel("S", ("last",)),),
         "Redux ships its own copy",
     ),
     "kolors-ip-adapter-plus": System(

@@ -13,11 +13,19 @@ Swapper = Literal["blend", "insightface", "pairs"]
 Scope = Literal["global", "person", "photo"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 ExportFormat = Literal[
-    "auto", "clip-folder", "ip-adapter", "single-file", "photomaker", "fastcomposer", "onnx", "insightface-pack"
+    "auto",
+    "clip-folder",
+    "siglip-folder",
+    "ip-adapter",
+    "single-file",
+    "photomaker",
+    "fastcomposer",
+    "onnx",
+    "insightface-pack",
 ]
 
 FACE_TAPS: tuple[Tap, ...] = ("embedding", "normed_embedding")
-"""Of face-embedding networks in ONNX; the others are of CLIP vision transformers."""
+"""Of face-embedding networks in ONNX; the others are of vision transformers."""
 
 # (x, y) of left eye, right eye, nose, left and right mouth corner as fractions of the picture: the 112 px
 # ArcFace template that insightface aligns to, seen from the viewer's left.

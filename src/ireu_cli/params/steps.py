@@ -34,7 +34,7 @@ class EncoderParams(Params):
 
     source: str = Field(
         "portrait-mini",
-        description="portrait-mini (embedded), a folder of a CLIPVisionModelWithProjection, a file of "
+        description="portrait-mini (embedded), a folder of a CLIPVisionModelWithProjection or of SigLIP, a file of "
         "weights, a hub id, or an ArcFace network as .onnx file or insightface pack",
     )
     revision: str | None = Field(None, description="revision of a hub id")
@@ -130,7 +130,7 @@ class UnlearnParams(Params):
     layers: str = Field(
         "all",
         description="trained parts: all, or a list of embeddings, pre_layernorm, block:N, blocks:A-B, "
-        "post_layernorm, projection",
+        "post_layernorm, projection; of SigLIP head",
     )
     direction: Literal["away", "toward"] = Field(
         "away", description="away from the swapped face, as the paper writes it, or toward it"
@@ -188,8 +188,8 @@ class ExportParams(Params):
 
     format: ExportFormat = Field(
         "auto",
-        description="layout of the exported encoder: clip-folder, ip-adapter, single-file, photomaker, fastcomposer, "
-        "onnx, insightface-pack, or auto for the one that it has",
+        description="layout of the exported encoder: clip-folder, siglip-folder, ip-adapter, single-file, photomaker, "
+        "fastcomposer, onnx, insightface-pack, or auto for the one that it has",
     )
     dtype: Dtype | Literal["auto"] = Field(
         "auto", description="dtype of the exported weights, and in which it is verified again; auto: that of the file"

@@ -15,6 +15,7 @@ from ireu_cli.errors import ConfigError
 from ireu_cli.models.clip import Encoder
 from ireu_cli.models.mlp_site import after_attention, after_mlp
 from ireu_cli.models.reach import select_weights
+from ireu_cli.models.siglip import SiglipTower, behind_blocks
 from ireu_cli.params import Tap, UnlearnParams
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, unlearn
 from ireu_cli.values import Json, WeightDelta
@@ -51,6 +52,8 @@ class Tail(nn.Module):
         end = len(layers) - 1 if self._tap == "penultimate" else len(layers)
         for layer in layers[self._block : end]:
             states = after_mlp(layer, after_attention(layer, states))
+        if isinstance(self.model, SiglipTower):
+            return behind_blocks(self.model, states, self._tap)
         if self._tap in {"penultimate", "last"}:
             return states
         pooled: Tensor = vision.post_layernorm(states[:, 0])
@@ -117,7 +120,7 @@ def unlearn_block(
     retain = RetainSet(len(others), lambda places: (others[list(places)], kept[list(places)]), nulls, silent)
     # `away` adds the shift as it is.
     settings = _resolved(params).model_copy(update={"alpha": gain, "direction": "away", "mask_scope": "global"})
-    names = select_weights(encoder.model.state_dict(), f"block:{block}", encoder.blocks, tap)
+    names = select_weights(encoder.model.state_dict(), f"block:{block}", encoder.blocks, tap, encoder.anatomy)
     watch = None
     if held.people:
         way = torch.stack([average - means[person] for person in held.people]) * mask * gain

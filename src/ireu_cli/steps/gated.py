@@ -35,9 +35,10 @@ Rows = Callable[[int], Iterable[Tensor]]
 class SiteStatistics:
     """What retained photos say about a site; computed once for an encoder and a set of photos.
 
-    `people` sums what enters the site at the class token, `class_token` and `others` both kinds of token; `gram`
-    float64 (n + 1, n + 1) sums products of the hidden units' activations, a constant 1 last; `average` (k,) is the
-    mean of the tap's features; `nulls` (2, d) are the null images' inputs at the class token.
+    `people` sums what enters the site at the class token, `class_token` and `others` both kinds of token, of which a
+    pooling head has no others; `gram` float64 (n + 1, n + 1) sums products of the hidden units' activations, a constant
+    1 last; `average` (k,) is the mean of the tap's features; `nulls` (2, d) are the null images' inputs at the class
+    token.
     """
 
     people: PeopleInFolds
@@ -66,11 +67,12 @@ class Readout:
     """From the class token behind the last block to the tap: `read` (n, d) to (n, k), and its `inverse` (d, k).
 
     The inverse is that of the linear part after the layer norm, so that a change of the tap times the deviation of
-    the token's channels is a change of the token.
+    the token's channels is a change of the token. Where it is not `normed`, a change of the tap is one of the token.
     """
 
     read: Callable[[Tensor], Tensor]
     inverse: Tensor
+    normed: bool = True
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def find(
     """
     given, people = [one.inputs for one in wanted], statistics.people
     plain = directions(given, people, statistics.nulls, shrinkage)
+    if not statistics.others.count:
+        return with_thresholds(plain, given, people, rows, rate)
     margins = _margins(plain.others, people, rows, rate)
     apart = contrast(statistics.class_token, statistics.others)
 
@@ -185,11 +189,12 @@ def change_of(wanted: Wanted, readout: Readout, average: Tensor, mask: Tensor, g
     features, states = wanted.features.double(), wanted.states.double()
     aim = features + gain * mask * (average.double() - features.mean(0))
     change = torch.zeros(states.shape[1], dtype=torch.float64)
-    scale = states.std(1, correction=0).mean()
+    scale = states.std(1, correction=0).mean() if readout.normed else 1.0
     for _ in range(_PASSES):
         missing = (aim - readout.read((states + change).float()).double()).mean(0)
         change = change + scale * readout.inverse.double() @ missing
-        change = change - change.mean()
+        if readout.normed:
+            change = change - change.mean()
     return change
 
 

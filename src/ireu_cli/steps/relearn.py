@@ -101,7 +101,8 @@ def _trainable_copy(encoder: Encoder, tap: Tap) -> tuple[Any, list[Tensor]]:
     with torch.inference_mode(False):
         model = copy.deepcopy(encoder.model).float().eval().requires_grad_(False)
         named = dict(model.named_parameters())
-        weights = [named[name].requires_grad_() for name in select_weights(named, "all", encoder.blocks, tap)]
+        names = select_weights(named, "all", encoder.blocks, tap, encoder.anatomy)
+        weights = [named[name].requires_grad_() for name in names]
     return model, weights
 
 

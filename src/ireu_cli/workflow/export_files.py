@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ConfigError
-from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
+from ireu_cli.models.checkpoint import PATCHES, Checkpoint, open_checkpoint
 from ireu_cli.models.clip import DTYPES, Encoder
 from ireu_cli.models.fingerprint import Print, prints_by
 from ireu_cli.models.tensor_file import TensorFile
@@ -22,14 +22,16 @@ from ireu_cli.store.weights import copy_tree_with, copy_with, write_tensors_one_
 from ireu_cli.values import Json, WeightDelta
 
 ALONE = frozenset({"clip-folder", "ip-adapter", "single-file"})
-"""Layouts that hold the encoder and nothing else, so that any encoder can be written in them."""
+"""Layouts that hold the encoder and nothing else, so that any CLIP vision transformer can be written in them."""
+_SIGLIP_ALONE = frozenset({"siglip-folder", "single-file"})
 _INSIDE = {"ip-adapter": Path("models/image_encoder")}
-_FOLDERS = frozenset({"clip-folder", "ip-adapter"})
+_FOLDERS = frozenset({"clip-folder", "siglip-folder", "ip-adapter"})
 _FILE_NAMES = {
     "H": "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
     "G": "CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors",
     "L": "clip-vit-large-patch14.safetensors",
     "336": "clip-vit-large-patch14-336.safetensors",
+    "S": "sigclip_vision_patch14_384.safetensors",
 }
 """The names by which ComfyUI's loaders tell encoders."""
 
@@ -75,10 +77,11 @@ def layout_for(wanted: str, source: Checkpoint) -> str:
     """
     if wanted in {"auto", source.layout}:
         return source.layout
-    if wanted not in ALONE:
+    alone = _SIGLIP_ALONE if source.is_siglip else ALONE
+    if wanted not in alone:
         raise ConfigError(
             f"This encoder lies in a {source.layout}, which cannot be exported as {wanted}",
-            f"Use --format {', '.join(sorted({source.layout, *ALONE}))}, or leave it out",
+            f"Use --format {', '.join(sorted({source.layout, *alone}))}, or leave it out",
         )
     return wanted
 
@@ -173,7 +176,7 @@ def _like(edit: Edit, tensor: Tensor) -> Tensor:
 def _write_settings(edit: Edit, encoder: Encoder, place: Path, told: Mapping[str, Json]) -> None:
     settings: dict[str, Any] = encoder.model.config.to_dict()
     settings |= {
-        "architectures": ["CLIPVisionModelWithProjection"],
+        "architectures": ["SiglipVisionModel" if edit.source.is_siglip else "CLIPVisionModelWithProjection"],
         "dtype": served_dtype(edit.dtype, edit.source),
         "ireu": dict(told),
     }
@@ -184,7 +187,8 @@ def _write_settings(edit: Edit, encoder: Encoder, place: Path, told: Mapping[str
         shutil.copyfile(own, place / own.name)
     else:
         # The class with the Pillow backend writes its own name, which other versions do not know.
-        written = encoder.processor.to_dict() | {"image_processor_type": "CLIPImageProcessor"}
+        name = "SiglipImageProcessor" if edit.source.is_siglip else "CLIPImageProcessor"
+        written = encoder.processor.to_dict() | {"image_processor_type": name}
         write_bytes(place / own.name, _json(written))
 
 
@@ -203,10 +207,10 @@ def written_dtype(wanted: Dtype | Literal["auto"], tensor: Tensor) -> torch.dtyp
 
 
 def served_dtype(wanted: Dtype | Literal["auto"], source: Checkpoint) -> Dtype:
-    """The dtype that the encoder is loaded in: the wanted one, or that of its projection in the file."""
+    """The dtype that the encoder is loaded in: the wanted one, or that of the file."""
     if wanted != "auto":
         return wanted
-    own = source["visual_projection.weight"].dtype
+    own = source[PATCHES].dtype
     names: tuple[Dtype, ...] = get_args(Dtype)
     return next((name for name in names if DTYPES[name] == own), "float32")
 

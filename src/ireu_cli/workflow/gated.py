@@ -10,7 +10,8 @@ from torch import Tensor
 from ireu_cli.errors import ArtifactError, ConfigError
 from ireu_cli.models.clip import Encoder, read_out, readout_inverse
 from ireu_cli.models.encoders import ImageEncoder, need_transformer
-from ireu_cli.models.mlp_site import MlpSite
+from ireu_cli.models.mlp_site import HEAD, MlpSite
+from ireu_cli.models.reach import SIGLIP
 from ireu_cli.params import GatedParams, Tap
 from ireu_cli.steps.carried import CARRYING, Apparatus
 from ireu_cli.steps.gated import (
@@ -40,11 +41,20 @@ DIRECT = frozenset({"pooled", "image_embeds"})
 
 
 def edit_site(encoder: Encoder, *, tokens: bool) -> MlpSite:
-    """The block whose hidden layer finds people: the last, or where tokens are to change the last but two.
+    """Where people are found: in the last block's hidden layer, or where tokens are to change, the last but two's.
+
+    SigLIP's pooled vector is made by a head of its own, whose hidden layer is the place.
 
     Raises:
-        ConfigError: the encoder has too few blocks for tokens.
+        ConfigError: the encoder has too few blocks for tokens, or no class token to find people at.
     """
+    if encoder.anatomy is SIGLIP:
+        if tokens:
+            raise ConfigError(
+                "The method gated finds people at a class token, which SigLIP has not: it reaches pooled alone",
+                "Use --tap pooled, or another --method for generators that read tokens",
+            )
+        return MlpSite(HEAD)
     if not tokens:
         return MlpSite(encoder.blocks - 1)
     if encoder.blocks < 3:
@@ -89,7 +99,8 @@ def unlearn_gated(
     params, model = session.config.gated, encoder.model
     site = edit_site(encoder, tokens=tokens)
     tap: Tap = lens.tap if lens.tap in DIRECT else "pooled"
-    readout = Readout(lambda states: read_out(model, states, tap), readout_inverse(model, tap))
+    normed = encoder.anatomy is not SIGLIP
+    readout = Readout(lambda states: read_out(model, states, tap), readout_inverse(model, tap), normed)
     site_lens = SiteLens(session, lens, site)
     views = retained_views(lens, cast.used, params.copies, session.config.seed)
     statistics, used = site_lens.statistics(cast.used, views, readout)
@@ -97,7 +108,7 @@ def unlearn_gated(
     may_change = changeable(mask, params)
     if onto is not None and onto.block != site.block:
         raise ArtifactError(
-            f"The earlier requests are found in block {onto.block}, this one would be in block {site.block}",
+            f"The earlier requests are found in {MlpSite(onto.block).title}, this one would be in {site.title}",
             "Use the tap that they were made for",
         )
     made = None

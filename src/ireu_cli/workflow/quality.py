@@ -35,7 +35,7 @@ def measure_quality(
 
     Args:
         session: the run.
-        encoder: the original one; `image_embeds` are taken, as they describe the whole picture.
+        encoder: the original one; the tap is taken that describes the whole picture, `image_embeds` of CLIP.
         drawn: what the generators drew.
         retained: the retained people drawn from, and others.
         reader: reads the photos.
@@ -46,7 +46,7 @@ def measure_quality(
     path = session.config.judges.image_model
     net = None if path is None else load_image_net(path, session.config.run.device)
     # A face embedding says nothing of a picture but whose face it shows.
-    lens = None if isinstance(encoder, FaceEncoder) else Lens(session, encoder, reader, "image_embeds")
+    lens = None if isinstance(encoder, FaceEncoder) else Lens(session, encoder, reader, encoder.anatomy.whole)
     figures: list[Figure] = []
     for plan in drawn:
         numbers = [n for n, shot in enumerate(plan.shots) if shot.role == "retained" and shot.edit is None]
@@ -56,7 +56,7 @@ def measure_quality(
         chosen = _Chosen(plan, numbers, retained, reader)
         if lens is not None:
             sets = chosen.sets(_by_encoder(lens, chosen.loads, label))
-            figures += distances(plan.generator, "original encoder, image_embeds at unit RMS", scaled(sets))
+            figures += distances(plan.generator, f"original encoder, {lens.tap} at unit RMS", scaled(sets))
         if net is not None:
             sets = chosen.sets(_by_network(session, net, chosen.loads, label))
             figures += distances(plan.generator, f"image model {net.fingerprint[:12]}", sets)

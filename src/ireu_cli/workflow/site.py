@@ -10,7 +10,7 @@ from torch import Tensor
 from ireu_cli.faces.folder import People
 from ireu_cli.features import Item, chunks, refuse_bad, stream
 from ireu_cli.manifest import digest_of
-from ireu_cli.models.clip import read_tap
+from ireu_cli.models.clip import last_state
 from ireu_cli.models.encoders import need_transformer
 from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.steps.gated import Readout, SiteStatistics
@@ -25,9 +25,10 @@ _PIECE = 1024
 
 
 class SiteLens:
-    """An encoder at an edit site: for each photo, what enters the site at the class token, and that token at the end.
+    """An encoder at an edit site: for each photo, what enters the site at the class token, and its `last_state`.
 
-    Rows are (2 d,): d values of the site's input, d of the last block's output.
+    Rows are (2 d,): d values of the site's input, d of the last state. A pooling head has one token, which counts as
+    the class token.
     """
 
     def __init__(self, session: Session, lens: Lens, site: MlpSite) -> None:
@@ -85,7 +86,7 @@ class SiteLens:
         encoder = self._encoder
         weight = next(encoder.model.parameters())
         with watching(encoder.model, self.site) as seen, torch.inference_mode():
-            read_tap(encoder.model, encoder.null_pixels().to(weight.device, weight.dtype), "last")
+            last_state(encoder.model, encoder.null_pixels().to(weight.device, weight.dtype))
         return seen[0][:, 0].float().cpu()
 
     def _sums(self, people: People) -> SiteSums:
@@ -116,8 +117,8 @@ class SiteLens:
                 bad |= unusable
                 if keys:
                     with watching(encoder.model, self.site) as seen:
-                        states = read_tap(encoder.model, pixels.to(weight.device, weight.dtype), "last")
-                    self._cache.put(keys, torch.cat([seen[0][:, 0], states[:, 0]], 1))
+                        states = last_state(encoder.model, pixels.to(weight.device, weight.dtype))
+                    self._cache.put(keys, torch.cat([seen[0][:, 0], states], 1))
                     if sums is not None:
                         sums.add(encoder.model, self.site, seen[0])
                 if sums is not None:

@@ -171,11 +171,8 @@ def _names(session: Session, found: ImageEncoder, *, tokens: bool) -> list[str]:
     encoder = need_transformer(found, f"The method {method}")
     if method == "gated":
         return edited_names(encoder, tokens=tokens)
-    if method == "block":
-        return select_weights(
-            encoder.model.state_dict(), f"block:{block_for(encoder.blocks, tap)}", encoder.blocks, tap
-        )
-    return select_weights(encoder.model.state_dict(), session.config.unlearn.layers, encoder.blocks, tap)
+    layers = f"block:{block_for(encoder.blocks, tap)}" if method == "block" else session.config.unlearn.layers
+    return select_weights(encoder.model.state_dict(), layers, encoder.blocks, tap, encoder.anatomy)
 
 
 def _train(
