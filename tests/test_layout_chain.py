@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPVisionModelWithProjection
+from transformers import CLIPVisionModelWithProjection, SiglipVisionModel
 
 from ireu_cli.models.face_encoder import load_face_encoder
 from ireu_cli.params import ARCFACE_LANDMARKS
@@ -27,11 +27,14 @@ from tests.conftest import run_ireu
 from tests.drawn.face_network import write_face_network
 from tests.tiny_generator import adapter_weights, draw, tiny_pipeline
 from tests.tiny_layouts import LAYOUTS, write_layout
+from tests.tiny_siglip import write_siglip
 
 PAGE = Path(__file__).parent.parent / "docs" / "encoders.md"
 START, END = "<!-- layouts: written by the tests -->", "<!-- end of layouts -->"
 GRANTED = ("--set", "gated.max_false_alarm=0.2")
 """Few and coarsely drawn people allow no rate that they cannot show."""
+PREFIXES = {"SigLIP with its text encoder": "vision_model.", "SigLIP alone": ""}
+"""What the names of SigLIP's tensors begin with."""
 ROWS: dict[str, str] = {}
 """What was seen of each layout, as rows of the table."""
 
@@ -163,6 +166,24 @@ def through_a_repository(name: str, samples: Path, tmp_path: Path) -> str:
     return row(name, card["layout"], seen, edited)
 
 
+def through_as_siglip(name: str, samples: Path, tmp_path: Path) -> str:
+    """SigLIP beside its text encoder, or alone as transformers 5 writes it."""
+    source = write_siglip(tmp_path / "place", PREFIXES[name])
+    card, out, edited = chain(samples, tmp_path / "job", source, "pooled")
+    found: list[Tensor] = []
+    for place in (source, out):
+        model, info = SiglipVisionModel.from_pretrained(place, output_loading_info=True)
+        assert not info["missing_keys"]
+        pixels = torch.randn(1, 3, 30, 30, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            found.append(model.eval()(pixels).pooler_output)
+    before, after = (
+        {f"vision_model.{key.removeprefix('vision_model.')}": tensor for key, tensor in load_file(path).items()}
+        for path in (source / "model.safetensors", out / "model.safetensors")
+    )
+    return row(name, card["layout"], Seen(CONSUMERS["folder"][0], found[0], found[1], (before, after)), edited)
+
+
 def through_as_a_network(name: str, samples: Path, tmp_path: Path) -> str:
     """An embedding network goes through, alone or in a pack."""
     pack = tmp_path / "models" / "antelopev2"
@@ -224,6 +245,7 @@ def row(name: str, layout: str, seen: Seen, edited: set[str]) -> str:
 THROUGH: dict[str, Callable[[str, Path, Path], str]] = {
     **{name: through_its_layout for name in LAYOUTS if name != "archive before zip"},
     "ip-adapter repository": through_a_repository,
+    **dict.fromkeys(PREFIXES, through_as_siglip),
     "network": through_as_a_network,
     "insightface pack": through_as_a_network,
 }

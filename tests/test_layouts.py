@@ -9,8 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import SiglipVisionConfig, SiglipVisionModel
+from safetensors.torch import load_file
 
 from ireu_cli.errors import ModelError
 from ireu_cli.models.card import card_of, groups_of_network, groups_of_transformer
@@ -82,7 +81,7 @@ def test_an_r100_may_be_either_of_two_networks() -> None:
 class TestRefusals:
     def test_other_weights(self, tmp_path: Path) -> None:
         torch.save({"unet.conv_in.weight": torch.zeros(2)}, tmp_path / "x.bin")
-        with pytest.raises(ModelError, match="holds no CLIP vision transformer"):
+        with pytest.raises(ModelError, match="holds no vision transformer of CLIP or SigLIP"):
             open_checkpoint(tmp_path / "x.bin")
 
     def test_what_would_have_to_be_unpickled(self, tmp_path: Path) -> None:
@@ -269,22 +268,6 @@ class TestEncodersThatAreNotEdited:
     """They are told by their tensors, and who reads them is said."""
 
     @staticmethod
-    def siglip(folder: Path, prefix: str = "") -> Path:
-        torch.manual_seed(0)
-        config = SiglipVisionConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=16,
-            patch_size=8,
-        )  # fmt: skip
-        state = SiglipVisionModel(config).state_dict()
-        folder.mkdir()
-        config.save_pretrained(folder)
-        named = {f"{prefix}{name}": tensor for name, tensor in state.items()}
-        if prefix:
-            named["text_model.head.weight"] = torch.ones(2)
-        save_file(named, folder / "model.safetensors", {"format": "pt"})
-        return folder
-
-    @staticmethod
     def eva(path: Path) -> Path:
         shapes = {
             "cls_token": (1, 1, 8),
@@ -298,16 +281,6 @@ class TestEncodersThatAreNotEdited:
         torch.save({f"visual.{name}": torch.ones(shape) for name, shape in shapes.items()}, path)
         return path
 
-    def test_siglip(self, tmp_path: Path) -> None:
-        plain, inside = self.siglip(tmp_path / "plain"), self.siglip(tmp_path / "inside", "vision_model.")
-        cards = [run_ireu("inspect", place, "--json").json for place in (plain, inside)]
-        assert cards[0]["kind"] == "SigLIP vision transformer, not edited by ireu"
-        assert cards[0]["architecture"] == "16 wide, 2 blocks, patches of 8"
-        assert cards[0]["fingerprint"] == cards[1]["fingerprint"]
-        assert cards[0]["parameters"] == cards[1]["parameters"]
-        assert cards[0]["groups"] == {}
-        assert cards[0]["read_by"] == {}
-
     def test_eva(self, tmp_path: Path) -> None:
         card = run_ireu("inspect", self.eva(tmp_path / "EVA02.pt"), "--json").json
         assert card["kind"] == "EVA-CLIP vision transformer, not edited by ireu"
@@ -317,8 +290,6 @@ class TestEncodersThatAreNotEdited:
     @pytest.mark.parametrize(
         ("prefix", "marks", "patches", "sizes", "group", "reader"),
         [
-            ("vision_model.", ("head.probe", "embeddings.patch_embedding.bias"), "embeddings.patch_embedding.weight",
-             (1152, 27, "encoder.layers"), "S", "sd3-ip-adapter"),
             ("visual.", ("blocks.0.mlp.w1.weight", "blocks.0.mlp.ffn_ln.weight"), "patch_embed.proj.weight",
              (1024, 24, "blocks"), "E", "pulid"),
         ],
@@ -335,12 +306,10 @@ class TestEncodersThatAreNotEdited:
         assert found.groups == (group,)
         assert reader in systems_of(found.groups)
 
-    @pytest.mark.parametrize("name", ["blocks.0.mlp.w1.weight", "visual.blocks.0.mlp.w1.weight", "head.probe", "x"])
+    @pytest.mark.parametrize("name", ["blocks.0.mlp.w1.weight", "visual.blocks.0.mlp.w1.weight", "x"])
     def test_one_mark_is_not_enough(self, name: str) -> None:
         assert foreign_sizes({name: torch.ones(2), "patch_embed.proj.weight": torch.ones(8, 3, 14, 14)}) is None
 
     def test_they_cannot_be_edited(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match="of a kind that is not edited: SigLIP"):
-            load_encoder(EncoderParams(source=str(self.siglip(tmp_path / "place", "vision_model."))), "cpu")
         with pytest.raises(ModelError, match="of a kind that is not edited: EVA-CLIP"):
             open_checkpoint(self.eva(tmp_path / "EVA02.pt"))

@@ -120,7 +120,7 @@ class TestReading:
         state = load_file(folder / "model.safetensors")
         del state["vision_model.encoder.layers.1.mlp.fc1.bias"]
         save_file(state, folder / "model.safetensors")
-        with pytest.raises(ModelError, match="lacks 1 weights, first vision_model.encoder.layers.1.mlp.fc1.bias"):
+        with pytest.raises(ModelError, match=r"lacks 1 weights, first .*\.1\.mlp\.fc1\.bias"):
             load(folder)
 
     def test_it_has_no_image_embeds(self, folder: Path) -> None:

@@ -20,7 +20,9 @@ def write_siglip(folder: Path, prefix: str = "vision_model.", **sizes: int) -> P
     """
     torch.manual_seed(0)
     config = SiglipVisionConfig(**SIZES | sizes)
-    state = {name.removeprefix("vision_model."): tensor for name, tensor in SiglipVisionModel(config).state_dict().items()}
+    state = {
+        name.removeprefix("vision_model."): tensor for name, tensor in SiglipVisionModel(config).state_dict().items()
+    }
     # As drawn, all photos look alike to the pooling head.
     generator = torch.Generator().manual_seed(1)
     state = {
