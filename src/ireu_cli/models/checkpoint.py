@@ -54,6 +54,10 @@ class Checkpoint(Mapping[str, Tensor]):
         file, key = self.places[name]
         return file[key]
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a tensor, without mapping it."""
+        return name in self.places
+
     def __iter__(self) -> Iterator[str]:
         """Names as the encoder has them."""
         return iter(self.places)

@@ -8,6 +8,7 @@ cannot be mapped, and are read. Nothing is unpickled but what
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +46,17 @@ class TensorFile(Mapping[str, Tensor]):
             for key in keys:
                 leaf = leaf[key]
             return leaf  # type: ignore[no-any-return]
-        with safetensors.safe_open(self.path, framework="pt") as file:
-            found: Tensor = file.get_tensor(name)
+        found: Tensor = self._opened.get_tensor(name)
         return found
+
+    @cached_property
+    def _opened(self) -> Any:
+        # Opening it for every tensor reads the header, with its hundreds of names, hundreds of times.
+        return safetensors.safe_open(self.path, framework="pt")
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a tensor, without mapping it."""
+        return name in self.keys_to
 
     def __iter__(self) -> Iterator[str]:
         """Names in the order of the file."""

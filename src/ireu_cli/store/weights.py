@@ -6,13 +6,14 @@ header, a JSON object that gives of each tensor its dtype, its shape and where i
 
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ _DTYPES = {
     torch.uint64: "U64",
 }
 _ALIGNED = 8
-_PIECE = 1 << 20
+_PIECE = 1 << 22
 """Bytes that are read at once."""
 
 
@@ -70,12 +71,30 @@ def copy_with(source: Path, out: Path, changed: Mapping[str, Callable[[], Tensor
 
 
 def _digest(source: Path, header: Mapping[str, Any], start: int, changed: Mapping[str, Callable[[], Tensor]]) -> str:
-    """SHA-256 (hex) of a file with some tensors replaced."""
-    digest = hashlib.sha256()
-    with source.open("rb") as file:
-        for data in _pieces(file, header, start, changed):
-            digest.update(data)
+    """SHA-256 (hex) of a file with some tensors replaced, one of which is held at a time."""
+    digest, done = hashlib.sha256(), 0
+    with (
+        source.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        memoryview(data) as whole,
+    ):
+        for name in sorted(changed, key=lambda key: int(header[key]["data_offsets"][0])):
+            first, last = (start + offset for offset in header[name]["data_offsets"])
+            if first < done:
+                raise ValueError("the places of tensors overlap")
+            for piece in _pieces(whole, done, first):
+                digest.update(piece)
+            digest.update(_fitting(name, changed[name](), header))
+            done = last
+        for piece in _pieces(whole, done, len(whole)):
+            digest.update(piece)
     return digest.hexdigest()
+
+
+def _pieces(data: memoryview, first: int, last: int) -> Iterator[memoryview]:
+    for start in range(first, last, _PIECE):
+        with data[start : min(start + _PIECE, last)] as piece:
+            yield piece
 
 
 def _fitting(name: str, tensor: Tensor, header: Mapping[str, Any]) -> bytes | memoryview:
@@ -85,31 +104,6 @@ def _fitting(name: str, tensor: Tensor, header: Mapping[str, Any]) -> bytes | me
     if (_code(tensor.dtype), list(tensor.shape)) != (entry["dtype"], entry["shape"]) or len(data) != last - first:
         raise ValueError(f"{name} is {entry['dtype']} {entry['shape']} in its file")
     return data
-
-
-def _pieces(
-    file: BinaryIO, header: Mapping[str, Any], start: int, changed: Mapping[str, Callable[[], Tensor]]
-) -> Iterator[bytes | memoryview]:
-    """The bytes of a file, from its beginning, with some tensors replaced; one of those is held at a time."""
-    for name in sorted(changed, key=lambda key: int(header[key]["data_offsets"][0])):
-        first, last = (start + offset for offset in header[name]["data_offsets"])
-        yield from _read(file, first - file.tell())
-        yield _fitting(name, changed[name](), header)
-        file.seek(last)
-    yield from _read(file, None)
-
-
-def _read(file: BinaryIO, length: int | None) -> Iterator[memoryview]:
-    """So many bytes of a file, or all that are left, in pieces, each of which is gone with the next."""
-    if length is not None and length < 0:
-        raise ValueError("the places of tensors overlap")
-    left, room = length, memoryview(bytearray(_PIECE))
-    while left != 0:
-        count = file.readinto(room if left is None else room[:left])  # type: ignore[attr-defined]
-        if not count:
-            return
-        yield room[:count]
-        left = None if left is None else left - count
 
 
 def copy_tree_with(
