@@ -2,9 +2,11 @@
 
     python benchmarks/detector_ceiling.py [--photos 5] [--epochs 12]
 
-Beside the detector of `gated`: the exact likelihood ratio of two Gaussians (probabilistic linear discriminant analysis,
+Beside the detector of `gated`: the best linear score where the person and strangers spread differently (Anderson and
+Bahadur, 1962), the exact likelihood ratio of two Gaussians (probabilistic linear discriminant analysis,
 which is quadratic in the features), the cosine in its space, and a network of one wide hidden layer trained on the
-people of `train` to tell them apart (additive-margin softmax), with the detector of `gated` behind it. Thresholds are
+people of `train` to tell them apart (additive-margin softmax), with the detector of `gated` behind it; and the detector
+of `gated` where it sees several blocks, or the patches too. Thresholds are
 set on a quarter of the people of `train`, who play no other part; TAR is of photos never given, people of `eval`.
 Needs IREU_DATA.
 """
@@ -52,10 +54,21 @@ def main() -> None:
             sums = _sums(some, people[~held])
             scores = {"linear": _linear(sums)}
             if not name:
-                scores |= {"cosine": _cosine(sums), "likelihood ratio": _ratio(sums, chosen.photos)}
+                scores |= {"linear, two spreads": _two_spreads(sums, chosen.photos), "cosine": _cosine(sums)}
+                scores |= {"likelihood ratio": _ratio(sums, chosen.photos)}
             for kind, score in scores.items():
                 cells = _tar(score, strangers, asked, who, chosen.photos)
                 print(f"| block {block} | {kind} {name} | {cells} |", flush=True)
+    more: dict[str, tuple[str, ...]] = {
+        f"block {block}": (f"class token, block {block}",) for block in range(encoder.blocks)
+    }
+    third = encoder.blocks - 3
+    more[f"blocks 0 to {third}"] = tuple(f"class token, block {block}" for block in range(third + 1))
+    more[f"block {third}, and mean of patches"] = (f"class token, block {third}", f"mean of patches, block {third}")
+    for name, places in more.items():
+        rows, asked = (torch.cat([found[place] for place in places], 1).double() for found in (train, test))
+        cells = _tar(_linear(_sums(rows[~held], people[~held])), rows[held], asked, who, chosen.photos)
+        print(f"| {name} | linear | {cells} |", flush=True)
 
 
 def _sums(rows: Tensor, people: Tensor) -> PeopleSums:
@@ -100,13 +113,31 @@ def _cosine(sums: PeopleSums) -> Score:
     return given
 
 
-def _ratio(sums: PeopleSums, count: int) -> Score:
-    """Log p(photo | person, of whom `count` photos are known) - log p(photo | anybody), both Gaussian."""
+def _space(sums: PeopleSums) -> tuple[Tensor, Tensor]:
+    """Axes (d, d) along which photos of one person spread by one, and by how much people do, (d,)."""
     mean, within = sums.mean(), sums.whitener(GatedParams().shrinkage)
     every = sums.square / sums.photos - torch.outer(mean, mean)
     whiten = torch.linalg.cholesky(torch.linalg.inv(within))
     between, turn = torch.linalg.eigh(whiten.T @ (every - sums.spread()) @ whiten)
-    space, between = whiten @ turn, between.clamp_min(0)
+    return whiten @ turn, between.clamp_min(0)
+
+
+def _two_spreads(sums: PeopleSums, count: int) -> Score:
+    """The person's expected mean, over the mean of what the person's photos and everybody's spread by."""
+    mean, (space, between) = sums.mean(), _space(sums)
+    gain, left = count * between / (1 + count * between), between / (1 + count * between)
+    each = gain / (0.5 * (1 + left) + 0.5 * (1 + between))
+
+    def given(photos: Tensor) -> Callable[[Tensor], Tensor]:
+        weight = space @ (((photos - mean) @ space).mean(0) * each)
+        return lambda rows: rows @ weight
+
+    return given
+
+
+def _ratio(sums: PeopleSums, count: int) -> Score:
+    """Log p(photo | person, of whom `count` photos are known) - log p(photo | anybody), both Gaussian."""
+    mean, (space, between) = sums.mean(), _space(sums)
     gain, left = count * between / (1 + count * between), between / (1 + count * between)
 
     def given(photos: Tensor) -> Callable[[Tensor], Tensor]:
