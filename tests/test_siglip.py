@@ -1,7 +1,10 @@
 """SigLIP: told by its tensors, read as transformers reads it, edited in its pooling head or by training."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from ireu_cli.steps.block import Tail, block_for
 from ireu_cli.steps.gated import Readout, Wanted, change_of
 from ireu_cli.store.artifacts import read_delta
 from ireu_cli.values import WeightDelta
-from tests.conftest import run_ireu
+from tests.conftest import manifest, run_ireu
 from tests.tiny_siglip import SIZES, write_siglip
 
 GATED = ("--method", "gated", "--set", "gated.people=2", "--set", "gated.max_false_alarm=0.2")
@@ -50,7 +53,7 @@ def pixels(count: int = 3) -> torch.Tensor:
 
 
 class TestReading:
-    @pytest.mark.parametrize("prefix", ["vision_model.", "", "image_encoder.vision_model."])
+    @pytest.mark.parametrize("prefix", siglip.PREFIXES)
     def test_taps_are_what_transformers_gives(self, prefix: str, tmp_path: Path) -> None:
         write_siglip(place := tmp_path / "place", prefix)
         reference = SiglipVisionModel(SiglipVisionConfig(**SIZES)).eval()
@@ -110,11 +113,51 @@ class TestReading:
         with pytest.raises(ModelError, match="cannot be told from its tensors"):
             config_of(open_checkpoint(folder))
 
-    def test_without_its_head_it_is_no_encoder_of_ours(self, folder: Path) -> None:
+    @pytest.mark.parametrize(
+        "text",
+        ["{not json", "[]", '{"model_type": "clip_vision_model"}', '{"model_type": "siglip", "vision_config": 1}'],
+    )
+    def test_a_config_that_is_not_its_own_is_refused(self, folder: Path, text: str) -> None:
+        (folder / "config.json").write_text(text)
+        with pytest.raises(ModelError, match="cannot be read, or is of another kind"):
+            load(folder)
+
+    def test_a_config_cannot_take_the_head_off(self, folder: Path) -> None:
+        wanted = load(folder).fingerprint
+        told = json.loads((folder / "config.json").read_text()) | {"vision_use_head": False}
+        (folder / "config.json").write_text(json.dumps(told))
+        assert load(folder).fingerprint == wanted
+
+    def test_without_its_head_it_is_refused(self, folder: Path) -> None:
         state = load_file(folder / "model.safetensors")
         save_file({name: part for name, part in state.items() if ".head." not in name}, folder / "model.safetensors")
-        with pytest.raises(ModelError):
+        with pytest.raises(ModelError, match="holds SigLIP without its pooling head"):
             load(folder)
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"size": {"shortest_edge": 30}, "crop_size": {"height": 30, "width": 30}},
+            {"size": 30},
+            {"size": {"height": 28, "width": 28}},
+            [],
+            {"size": {"height": 30, "width": 30}, "image_mean": [0.5]},
+        ],
+    )
+    def test_preprocessing_of_another_kind(self, folder: Path, settings: Any) -> None:
+        (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+        with pytest.raises(ModelError, match=r"preprocessor_config\.json"):
+            load(folder)
+        # Beside a lone file lies what is of others.
+        lone = folder / "sigclip.safetensors"
+        (folder / "model.safetensors").rename(lone)
+        if "image_mean" not in settings:
+            assert load(lone).pixels([np.zeros((20, 60, 3), np.uint8)]).shape == (1, 3, 30, 30)
+
+    def test_its_own_preprocessing_is_read(self, folder: Path) -> None:
+        settings = {"size": {"height": 30, "width": 30}, "image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+        (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+        assert load(folder).pixels([np.full((9, 9, 3), 255, np.uint8)]).max() == 1
 
     def test_a_damaged_one_is_refused(self, folder: Path) -> None:
         state = load_file(folder / "model.safetensors")
@@ -136,6 +179,48 @@ class TestReading:
         assert card["edit_sites"]["post_layernorm"] == ["last", "pooled"]
         assert card["edit_sites"]["head"] == ["pooled"]
         assert groups_of(open_checkpoint(folder)) == ()
+
+
+_TRANSFORMERS_4 = """
+import sys, torch
+from pathlib import Path
+from ireu_cli.models.clip import load_encoder, read_tap
+from ireu_cli.models.mlp_site import entering
+from ireu_cli.models.reach import SIGLIP
+from ireu_cli.params import EncoderParams
+encoder = load_encoder(EncoderParams(source=sys.argv[1], tap="pooled"), "cpu")
+pixels = torch.load(sys.argv[2], weights_only=True)
+with torch.no_grad():
+    found = {tap: read_tap(encoder.model, pixels, tap) for tap in SIGLIP.taps}
+torch.save(found | {"entering": entering(encoder.model, pixels, 1).clone()}, sys.argv[2])
+print(encoder.fingerprint)
+"""
+
+
+@pytest.mark.parametrize("prefix", siglip.PREFIXES)
+def test_transformers_4_computes_the_same(tmp_path: Path, prefix: str) -> None:
+    place = os.environ.get("TEST_TRANSFORMERS4")
+    if not place:
+        pytest.skip("TEST_TRANSFORMERS4 is not set: a folder with transformers 4.57, from pip install --target")
+    encoder = load(write_siglip(tmp_path / "place", prefix))
+    torch.save(pixels(), tmp_path / "pixels.pt")
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        _TRANSFORMERS_4,
+        str(tmp_path / "place"),
+        str(tmp_path / "pixels.pt"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": place})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == encoder.fingerprint
+    found = torch.load(tmp_path / "pixels.pt", weights_only=True)
+    with torch.no_grad():
+        for tap in SIGLIP.taps:
+            torch.testing.assert_close(found[tap], read_tap(encoder.model, pixels(), tap))
+    torch.testing.assert_close(found["entering"], entering(encoder.model, pixels(), 1))
 
 
 class TestReach:
@@ -230,6 +315,7 @@ class TestRequests:
         ok(job, "unlearn", "--mask", "mask.pt", *GATED)
         delta = read_delta(job / "delta.safetensors")
         assert set(delta.tensors) == set(MlpSite(HEAD).names)
+        assert manifest(job, "delta.safetensors")["metrics"]["edit_site"] == "head"
         original = load(job / "siglip")
         edited = with_delta(original, delta)
         people = {place: [np.array(Image.open(path).convert("RGB")) for path in sorted((job / place).rglob("*.png"))]
@@ -246,8 +332,7 @@ class TestRequests:
         first = read_delta(job / "delta.safetensors").tensors
         again = ("--onto", "delta.safetensors", "-o", "both.safetensors")
         ok(job, "unlearn", "--mask", "mask.pt", *GATED, "--set", "record.case_id=b", *again)
-        back = ok(job, "unlearn", "--onto", "both.safetensors", "--withdraw", "b", "-o", "back.safetensors")
-        assert back.code == 0
+        ok(job, "unlearn", "--onto", "both.safetensors", "--withdraw", "b", "-o", "back.safetensors")
         found = read_delta(job / "back.safetensors").tensors
         assert all(torch.equal(found[name], change) for name, change in first.items())
 
@@ -266,7 +351,7 @@ class TestRequests:
 
     @pytest.mark.parametrize("tap", ["penultimate", "last"])
     @pytest.mark.parametrize("method", ["ireu", "block"])
-    def test_training_reaches_tokens(self, job: Path, tap: str, method: str) -> None:
+    def test_training_reaches_tokens(self, job: Path, tap: Tap, method: str) -> None:
         encoder = ("--encoder", "siglip", "--tap", tap)
         ok(job, "locate", *encoder, "--method", "variance", "-o", "tokens.pt")
         ok(job, "unlearn", "--mask", "tokens.pt", "--method", method, "--steps", "4")
@@ -276,6 +361,17 @@ class TestRequests:
             taps = [{one: read_tap(each.model, pixels(), one) for one in SIGLIP.taps} for each in (original, edited)]
         reached = SIGLIP.taps[SIGLIP.taps.index(tap) :]
         assert all(not torch.equal(taps[0][one], taps[1][one]) for one in reached)
+        if method == "block":
+            block = block_for(original.blocks, tap)
+            assert {name.split(".")[3] for name in read_delta(job / "delta.safetensors").tensors} == {str(block)}
+
+    def test_verify_tries_its_attacks(self, job: Path) -> None:
+        ok(job, "unlearn", "--mask", "mask.pt", *GATED)
+        done = run_ireu("verify", "--delta", "delta.safetensors", cwd=job)
+        assert done.code in {0, 4, 5}, done.err
+        report = json.loads((job / "report" / "report.json").read_text())
+        tried = {figure["attack"] for figure in report["figures"]}
+        assert {"flip", "pgd-8", "pgd-detector-8", "relearn-10"} <= tried
 
     @pytest.mark.parametrize(("dtype", "kept"), [("float16", torch.float16), ("bfloat16", torch.bfloat16)])
     def test_an_export_is_loaded_by_transformers(self, job: Path, dtype: str, kept: torch.dtype) -> None:
@@ -294,4 +390,5 @@ class TestRequests:
         done = run_ireu("export", "--delta", "delta.safetensors", "-o", "no", "--format", "clip-folder", cwd=job)
         assert (done.code, "Use --format siglip-folder, single-file" in done.err) == (3, True)
         ok(job, "export", "--delta", "delta.safetensors", "-o", "file", "--format", "single-file")
-        assert open_checkpoint(job / "file" / "model.safetensors").is_siglip
+        told = manifest(job / "file", "ireu")["metrics"]["edited_encoder"]
+        assert load(job / "file" / "model.safetensors").fingerprint == told

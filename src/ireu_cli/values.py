@@ -60,8 +60,9 @@ class Room:
 class Ledger:
     """The requests that a delta of the method `gated` is made of, one entry a person.
 
-    Slot i owns the units 2 i and 2 i + 1 of the reserve. An entry is its `case`, its slot, what its two units compute
-    (`rows` (entries, 2, d), `biases` (entries, 2)) and what they write (`columns` (entries, d, 2)); all float32.
+    `block` is where people are found, -1 in a pooling head. Slot i owns the units 2 i and 2 i + 1 of the reserve. An
+    entry is its `case`, its slot, what its two units compute (`rows` (entries, 2, d), `biases` (entries, 2)) and what
+    they write (`columns` (entries, d, 2)); all float32.
     `apparatus` is a change of further weights that all requests share, by tensor name; empty where none is needed.
     `flag` (d,) is what every entry writes then, and empty otherwise.
     """

@@ -16,7 +16,7 @@ from ireu_cli.models.fingerprint import fingerprint_by
 from ireu_cli.models.foreign import ForeignSizes, foreign_sizes
 from ireu_cli.models.onnx_gates import load_network
 from ireu_cli.models.portrait import find_bundle
-from ireu_cli.models.reach import SIGLIP, TRANSFORMER, reach_of
+from ireu_cli.models.reach import reach_of
 from ireu_cli.params import FACE_TAPS, Tap
 
 _SIZES = {
@@ -120,7 +120,7 @@ def _foreign_card(whole: Checkpoint, found: ForeignSizes) -> Card:
 def _transformer_card(checkpoint: Checkpoint) -> Card:
     model = outline_of(checkpoint)
     config, names = model.config, list(model.state_dict())
-    blocks, anatomy = config.num_hidden_layers, SIGLIP if checkpoint.is_siglip else TRANSFORMER
+    blocks, anatomy = config.num_hidden_layers, checkpoint.anatomy
     parts = {
         f"blocks 0 to {blocks - 2}": "vision_model.encoder.layers.0.",
         f"block {blocks - 1}": f"vision_model.encoder.layers.{blocks - 1}.",

@@ -22,6 +22,7 @@ from torch import Tensor
 from ireu_cli.errors import ForeignEncoderError, ModelError
 from ireu_cli.models import siglip
 from ireu_cli.models.foreign import foreign_kind
+from ireu_cli.models.reach import SIGLIP, TRANSFORMER, Anatomy
 from ireu_cli.models.tensor_file import TensorFile, files_of, open_file
 
 Layout = Literal["clip-folder", "siglip-folder", "single-file", "photomaker", "fastcomposer"]
@@ -71,9 +72,14 @@ class Checkpoint(Mapping[str, Tensor]):
         return _stamp(self.parts) != self.stamp
 
     @property
+    def anatomy(self) -> Anatomy:
+        """Which kind of vision transformer it is."""
+        return SIGLIP if f"vision_model.{siglip.MARKS[0]}" in self.places else TRANSFORMER
+
+    @property
     def is_siglip(self) -> bool:
         """Whether it is SigLIP's kind of vision transformer, and not CLIP's."""
-        return f"vision_model.{siglip.MARKS[0]}" in self.places
+        return self.anatomy is SIGLIP
 
     @property
     def config(self) -> Path:
@@ -119,6 +125,10 @@ def encoder_in(whole: Checkpoint) -> Checkpoint:
         )
     if (prefix := siglip.prefix_in(whole.places)) is not None:
         return _siglip_in(whole, prefix)
+    if siglip.lacks_head(whole.places):
+        raise ForeignEncoderError(
+            f"{whole.source} holds SigLIP without its pooling head", "Name the whole vision transformer, as published"
+        )
     for layout, prefix in PREFIXES.items():
         if f"{prefix}{PATCHES}" in whole.places:
             starts = tuple(f"{prefix}{part}" for part in _PARTS)

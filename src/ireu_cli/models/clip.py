@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ireu_cli.errors import ArtifactError, ForeignEncoderError, ModelError
+from ireu_cli.errors import ArtifactError, ConfigError, ForeignEncoderError, ModelError
 from ireu_cli.models import siglip
 from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.models.clip_files import (
@@ -95,12 +95,14 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
 
     Raises:
         ModelError: not there, not a vision transformer of CLIP or SigLIP, or with weights missing from the file.
+        ConfigError: it has no such tap.
     """
     source = encoder_place(params.source)
-    if Path(source).is_file() or _is_other_folder(Path(source)):
-        model, processor = from_checkpoint(open_checkpoint(Path(source)))
-    elif not Path(source).exists() and is_siglip_model(source, params.revision):
-        model, processor = from_checkpoint(checkpoint_of(params))
+    in_files = Path(source).is_file() or _is_other_folder(Path(source))
+    if in_files or (not Path(source).exists() and is_siglip_model(source, params.revision)):
+        checkpoint = checkpoint_of(params)
+        _refuse_other_tap(params, checkpoint.anatomy)
+        model, processor = from_checkpoint(checkpoint)
     else:
         model, processor = from_pretrained(source, params.revision, local=Path(source).is_dir())
     model = model.to(torch.float32).eval().requires_grad_(False)
@@ -108,12 +110,24 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
     fingerprint = finite_fingerprint(params.source, prints_by(state, state.__getitem__))
     encoder = Encoder(_placed(model, device, params.dtype), processor, fingerprint)
     side = int(model.config.image_size)
-    if encoder.null_pixels().shape[-2:] != (side, side):
+    try:
+        found = encoder.null_pixels().shape[-2:]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        found = None
+    if found != (side, side):
         raise ModelError(
             f"The preprocessor_config.json beside {params.source} is not for pictures of {side} px",
             "Put the right one beside it, or remove it",
         )
     return encoder
+
+
+def _refuse_other_tap(params: EncoderParams, anatomy: Anatomy) -> None:
+    if params.tap not in anatomy.taps:
+        raise ConfigError(
+            f"{params.source} has no tap {params.tap}: it is a {anatomy.kind}",
+            f"Use --tap {' or '.join(anatomy.taps)}",
+        )
 
 
 def _is_other_folder(folder: Path) -> bool:

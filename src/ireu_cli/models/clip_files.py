@@ -18,7 +18,6 @@ from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.tensor_file import WHOLE
 from ireu_cli.params import EncoderParams
 
-_SIGLIP_TYPES = {"siglip", "siglip_vision_model"}
 _BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 # hidden size -> (heads, activation, published name); ecosystem sizes that tensors alone do not settle.
 _KNOWN = {1280: (16, "gelu", "ViT-H/14"), 1664: (16, "gelu", "ViT-bigG/14"), 1024: (16, "quick_gelu", "ViT-L/14")}
@@ -91,6 +90,11 @@ def config_of(checkpoint: Checkpoint) -> Any:
             return SiglipVisionConfig(**siglip.sizes_in(checkpoint, max(_blocks_in(checkpoint)) + 1))
         return CLIPVisionConfig(**sizes_in(checkpoint))
     except Exception:  # noqa: BLE001 - transformers checks with errors of several kinds
+        if checkpoint.source.is_dir() and checkpoint.config.exists():
+            raise ModelError(
+                f"The config.json of the encoder {checkpoint.source} cannot be read, or is of another kind of model",
+                "Put the right config.json in its place",
+            ) from None
         raise ModelError(
             f"The sizes of the encoder {checkpoint.source} cannot be told from its tensors",
             "Put its config.json beside it",
@@ -105,7 +109,7 @@ def _config_beside(checkpoint: Checkpoint) -> Any:
         told = json.loads(checkpoint.config.read_text())
     except FileNotFoundError:
         return None
-    own = _SIGLIP_TYPES if checkpoint.is_siglip else {"clip", "clip_vision_model"}
+    own = siglip.MODEL_TYPES if checkpoint.is_siglip else {"clip", "clip_vision_model"}
     if checkpoint.source.is_file() and told.get("model_type") not in own:
         return None
     if checkpoint.is_siglip:
@@ -161,9 +165,27 @@ def from_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:
 
 
 def processor_beside(checkpoint: Checkpoint, side: int) -> Any:
-    """What prepares pixels for the encoder in files; see `processor_of`."""
-    place = str(checkpoint.config.parent)
-    return processor_of(place, None, side, local=True, is_siglip=checkpoint.is_siglip)
+    """What prepares pixels for the encoder in files; see `processor_of`.
+
+    Raises:
+        ModelError: the settings cannot be read, or are those of another kind of encoder.
+    """
+    folder = checkpoint.config.parent
+    if not checkpoint.is_siglip:
+        return processor_of(str(folder), None, side, local=True)
+    kind, path = _processor_class("Siglip"), folder / "preprocessor_config.json"
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return siglip.usual_processor(kind, side)
+    except (OSError, ValueError):
+        raise _unreadable(path, "no JSON") from None
+    if siglip.prepares(settings, side):
+        return _read_processor(kind, str(folder), None, local=True)
+    if checkpoint.source.is_file():
+        # It is of another file in the folder.
+        return siglip.usual_processor(kind, side)
+    raise _unreadable(path, f"not for whole pictures of {side} px")
 
 
 def fill(model: Any, state: Mapping[str, Tensor]) -> None:
@@ -209,29 +231,37 @@ def is_siglip_model(hub_id: str, revision: str | None) -> bool:
         settings, _ = PretrainedConfig.get_config_dict(hub_id, revision=revision)
     except Exception:  # noqa: BLE001 - the hub and the parser each raise their own kinds
         return False
-    return settings.get("model_type") in _SIGLIP_TYPES
+    return settings.get("model_type") in siglip.MODEL_TYPES
 
 
-def processor_of(source: str, revision: str | None, side: int, *, local: bool, is_siglip: bool = False) -> Any:
+def processor_of(source: str, revision: str | None, side: int, *, local: bool) -> Any:
     """What prepares pixels: the encoder's own settings, or those that diffusers takes where there are none.
 
     Raises:
         ModelError: the settings cannot be read.
     """
-    kind, usual = (siglip.processor_class(), siglip.usual_processor) if is_siglip else (_processor_class(), _usual)
+    kind = _processor_class("CLIP")
     if local and not (Path(source) / "preprocessor_config.json").exists():
-        return usual(kind, side)
+        return _usual(kind, side)
+    try:
+        return _read_processor(kind, source, revision, local=local)
+    except FileNotFoundError:
+        # The hub has none.
+        return _usual(kind, side)
+
+
+def _read_processor(kind: Any, source: str, revision: str | None, *, local: bool) -> Any:
     with quiet_transformers():
         try:
             return kind.from_pretrained(source, revision=revision, local_files_only=local)
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             if isinstance(error, OSError) and not local:
-                # The hub has none.
-                return usual(kind, side)
-            raise ModelError(
-                f"The preprocessor_config.json of {source} cannot be read ({type(error).__name__})",
-                "Repair or remove it",
-            ) from None
+                raise FileNotFoundError from None
+            raise _unreadable(Path(source) / "preprocessor_config.json", type(error).__name__) from None
+
+
+def _unreadable(path: Path, why: str) -> ModelError:
+    return ModelError(f"The preprocessor_config.json of {path.parent} cannot be used ({why})", "Repair or remove it")
 
 
 @contextlib.contextmanager
@@ -281,9 +311,9 @@ def _usual(kind: Any, side: int) -> Any:
     return kind(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
-def _processor_class() -> Any:
+def _processor_class(name: str) -> Any:
     """The Pillow processor under either name: its results do not depend on torchvision being installed."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     import transformers
 
-    return getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
+    return getattr(transformers, f"{name}ImageProcessorPil", None) or getattr(transformers, f"{name}ImageProcessor")

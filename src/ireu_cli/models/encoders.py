@@ -38,7 +38,7 @@ def load_encoder(params: EncoderParams, landmarks: tuple[float, ...], device: st
             raise ConfigError(
                 f"A face-embedding network has no tap {params.tap}", f"Use --tap {' or --tap '.join(FACE_TAPS)}"
             )
-        return _with_tap(clip.load_encoder(params, device), params)
+        return clip.load_encoder(params, device)
     if place is None:
         raise ConfigError(
             f"Only face-embedding networks have a tap {params.tap}, and {params.source} is not an .onnx file",
@@ -49,20 +49,6 @@ def load_encoder(params: EncoderParams, landmarks: tuple[float, ...], device: st
             f"An ONNX network runs in the precision that it was saved in, not in {params.dtype}", "Leave out the dtype"
         )
     return load_face_encoder(place, landmarks, device)
-
-
-def _with_tap(encoder: Encoder, params: EncoderParams) -> Encoder:
-    """The transformer, which has the tap.
-
-    Raises:
-        ConfigError: it has not.
-    """
-    if params.tap not in encoder.anatomy.taps:
-        raise ConfigError(
-            f"{params.source} has no tap {params.tap}: it is a {encoder.anatomy.kind}",
-            f"Use --tap {' or '.join(encoder.anatomy.taps)}",
-        )
-    return encoder
 
 
 def face_network(source: str) -> Path | None:
@@ -110,7 +96,7 @@ def null_features(encoder: ImageEncoder, tap: Tap) -> Tensor:
     """What diffusers sends as the null image under guidance: float32 (d,) or (tokens, d), on the CPU.
 
     Zeros in place of the embedding for adapters that read `image_embeds` or a face embedding; the encoder's view of a
-    zero tensor for all others.
+    zero tensor for all others, also of SigLIP, whose adapters get zeros from diffusers and are not drawn with here.
     """
     null = forward(encoder, tap, encoder.null_pixels()[:1])[0]
     return torch.zeros_like(null) if tap in {"image_embeds", *FACE_TAPS} else null.clone()

@@ -33,9 +33,9 @@ class MlpSite:
         return f"vision_model.{place}.mlp.{part}"
 
     @property
-    def title(self) -> str:
-        """What it is called in words."""
-        return "the pooling head" if self.block == HEAD else f"block {self.block}"
+    def part(self) -> str:
+        """What `unlearn.layers` calls the part that it belongs to, and manifests."""
+        return "head" if self.block == HEAD else f"block:{self.block}"
 
     @property
     def names(self) -> list[str]:
@@ -75,9 +75,27 @@ def after_mlp(layer: Any, attended: Tensor) -> Tensor:
 
 def entering(model: Any, pixels: Tensor, block: int) -> Tensor:
     """What enters a block: pixels (n, 3, side, side) to (n, tokens, d), on the model's device."""
-    with torch.inference_mode():
-        found: Tensor = model.vision_model(pixels, output_hidden_states=True).hidden_states[block]
-    return found
+    with torch.inference_mode(), before_block(model, block) as seen:
+        model.vision_model(pixels)
+    return seen[0]
+
+
+@contextmanager
+def before_block(model: Any, block: int) -> Iterator[list[Tensor]]:
+    """Within it, every forward pass leaves what enters a block, (n, tokens, d), in the list; -1 is the last block.
+
+    That is transformers' `hidden_states[block]`, which some of its versions hand out in some models alone.
+    """
+    seen: list[Tensor] = []
+
+    def keep(_module: Any, given: tuple[Tensor, ...], named: dict[str, Any]) -> None:
+        seen.append(given[0] if given else named["hidden_states"])
+
+    handle = model.vision_model.encoder.layers[block].register_forward_pre_hook(keep, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 @contextmanager

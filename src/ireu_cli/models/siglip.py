@@ -4,13 +4,17 @@ No token stands for the whole picture: behind the last block and a layer norm of
 by attention, and a hidden layer of its own makes of that the pooled vector (transformers, models/siglip).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from ireu_cli.models.mlp_site import before_block
 from ireu_cli.params import Tap
 
+MODEL_TYPES = frozenset({"siglip", "siglip_vision_model"})
+PREFIXES = ("vision_model.", "")
+"""What the names of its tensors begin with: published files have the first, transformers 5 writes none."""
 MARKS = ("head.probe", "embeddings.patch_embedding.bias")
 """Tensors that no other vision transformer has, by which one is told."""
 PARTS = ("embeddings.", "encoder.", "post_layernorm.", "head.")
@@ -38,10 +42,14 @@ def read_tap(model: SiglipTower, pixels: Tensor, tap: Tap) -> Tensor:
 
     `last` is behind the layer norm of all tokens, as `last_hidden_state` is.
     """
-    output = model.vision_model(pixels, output_hidden_states=tap == "penultimate")
-    if tap == "penultimate":
-        return _tensor(output.hidden_states[-2])
-    return _tensor(output.last_hidden_state if tap == "last" else output.pooler_output)
+    with before_block(model, -1) as seen:
+        output = model.vision_model(pixels)
+    taps: dict[str, Tensor] = {
+        "penultimate": seen[0],
+        "last": output.last_hidden_state,
+        "pooled": output.pooler_output,
+    }
+    return taps[tap]
 
 
 def behind_blocks(model: SiglipTower, states: Tensor, tap: Tap) -> Tensor:
@@ -49,14 +57,24 @@ def behind_blocks(model: SiglipTower, states: Tensor, tap: Tap) -> Tensor:
     if tap == "penultimate":
         return states
     last: Tensor = model.vision_model.post_layernorm(states)
-    return last if tap == "last" else _tensor(model.vision_model.head(last))
+    found: Tensor = last if tap == "last" else model.vision_model.head(last)
+    return found
 
 
 def config_from(told: Mapping[str, Any]) -> Any:
-    """The `SiglipVisionConfig` in a config.json, of the vision transformer alone or of a whole model."""
+    """The `SiglipVisionConfig` in a config.json, of the vision transformer alone or of a whole model.
+
+    Raises:
+        ValueError: it is of another kind of model.
+    """
     from transformers import SiglipVisionConfig
 
-    return SiglipVisionConfig.from_dict(dict(told.get("vision_config", told)))
+    if told.get("model_type") not in MODEL_TYPES:
+        raise ValueError("of another kind")
+    config = SiglipVisionConfig.from_dict(dict(told.get("vision_config", told)))
+    # Its tensors are there, or it would not be told as SigLIP.
+    config.vision_use_head = True
+    return config
 
 
 def sizes_in(state: Mapping[str, Tensor], blocks: int) -> dict[str, Any]:
@@ -80,11 +98,15 @@ def sizes_in(state: Mapping[str, Tensor], blocks: int) -> dict[str, Any]:
     }
 
 
-def prefix_in(names: Iterable[str]) -> str | None:
-    """What the encoder's names begin with in a file, such as `vision_model.` or nothing; None where there is none."""
-    known, first = set(names), MARKS[0]
-    ends = (name.removesuffix(first) for name in known if name.endswith(first))
-    return next((start for start in ends if all(f"{start}{mark}" in known for mark in MARKS)), None)
+def prefix_in(names: Collection[str]) -> str | None:
+    """What the encoder's names begin with in a file, `vision_model.` or nothing; None where there is none."""
+    return next((start for start in PREFIXES if all(f"{start}{mark}" in names for mark in MARKS)), None)
+
+
+def lacks_head(names: Collection[str]) -> bool:
+    """Whether there is a SigLIP whose pooling head was taken off."""
+    head, patches = MARKS
+    return any(f"{start}{patches}" in names and f"{start}{head}" not in names for start in PREFIXES)
 
 
 def usual_processor(kind: Any, side: int) -> Any:
@@ -92,12 +114,6 @@ def usual_processor(kind: Any, side: int) -> Any:
     return kind(size={"height": side, "width": side})
 
 
-def processor_class() -> Any:
-    """The Pillow processor under either name: its results do not depend on torchvision being installed."""
-    import transformers
-
-    return getattr(transformers, "SiglipImageProcessorPil", None) or transformers.SiglipImageProcessor
-
-
-def _tensor(value: Tensor) -> Tensor:
-    return value
+def prepares(settings: Any, side: int) -> bool:
+    """Whether a preprocessor_config.json is SigLIP's, for pictures of that side; other kinds cut pictures."""
+    return isinstance(settings, Mapping) and settings.get("size") == {"height": side, "width": side}

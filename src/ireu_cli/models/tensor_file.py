@@ -8,7 +8,6 @@ cannot be mapped, and are read. Nothing is unpickled but what
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +36,19 @@ class TensorFile(Mapping[str, Tensor]):
     """Of each name, the keys that lead to the tensor."""
     tree: Mapping[str, Any] | None = field(default=None, repr=False)
     """An archive's dictionaries; None for safetensors."""
+    opened: Any = field(default=None, repr=False, compare=False)
+    """A safetensors file, opened where its names were read; None for archives."""
 
     def __getitem__(self, name: str) -> Tensor:
-        """Map one tensor, in the dtype of the file."""
+        """Map one tensor, in the dtype of the file; whoever changes it in place changes it for all who ask later."""
         keys = self.keys_to[name]
         if self.tree is not None:
             leaf: Any = self.tree
             for key in keys:
                 leaf = leaf[key]
             return leaf  # type: ignore[no-any-return]
-        found: Tensor = self._opened.get_tensor(name)
+        found: Tensor = self.opened.get_tensor(name)
         return found
-
-    @cached_property
-    def _opened(self) -> Any:
-        # Opening it for every tensor reads the header, with its hundreds of names, hundreds of times.
-        return safetensors.safe_open(self.path, framework="pt")
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such a tensor, without mapping it."""
@@ -77,7 +73,9 @@ def open_file(path: Path) -> TensorFile:
         raise ModelError(f"{path} does not exist", "Name a file of weights")
     ending = path.suffix.lower()
     if ending in SAFE:
-        return TensorFile(path, {name: (name,) for name in _names_in_safetensors(path)})
+        # Once: its header, with hundreds of names, is not read again for every tensor.
+        opened = _open_safetensors(path)
+        return TensorFile(path, {name: (name,) for name in opened.keys()}, opened=opened)  # noqa: SIM118 - no mapping
     if ending in ARCHIVES:
         tree = _read_archive(path)
         try:
@@ -108,10 +106,9 @@ def files_of(source: Path) -> tuple[list[Path], Path | None]:
     raise ModelError(f"{source} holds no weights", f"It needs one of {', '.join(WHOLE)}")
 
 
-def _names_in_safetensors(path: Path) -> tuple[str, ...]:
+def _open_safetensors(path: Path) -> Any:
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return tuple(file.keys())
+        return safetensors.safe_open(path, framework="pt")
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelError(
             f"The encoder {path} is not a safetensors file ({type(error).__name__})", "Name an undamaged copy"

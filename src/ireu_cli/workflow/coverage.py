@@ -52,7 +52,7 @@ def refuse_missed(systems: Sequence[str], wanted: Sequence[Tap], reached: Sequen
     if missed := [tap for tap in wanted if tap not in reached]:
         raise ConfigError(
             f"The edit does not reach {', '.join(missed)}, which {', '.join(systems)} read",
-            "Train earlier layers with --layers, or use --method gated",
+            "Train earlier parts with --layers, or use another --method; `ireu inspect` says what reaches which tap",
         )
 
 

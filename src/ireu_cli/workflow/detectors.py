@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ireu_cli.errors import CapacityError
 from ireu_cli.faces.folder import People
+from ireu_cli.models.mlp_site import MlpSite
 from ireu_cli.params import GatedParams
 from ireu_cli.steps.gated import Deal, Found, SiteStatistics
 from ireu_cli.steps.gates import EmbeddingStatistics
@@ -63,7 +64,7 @@ def summary_of(
 ) -> dict[str, Json]:
     """What the manifest says of a request."""
     return {
-        "edit_site": "output" if isinstance(ledger, GateLedger) else f"block:{ledger.block}",
+        "edit_site": "output" if isinstance(ledger, GateLedger) else MlpSite(ledger.block).part,
         "places": {"taken": len(ledger.slots), "all": ledger.capacity},
         "false_alarm_rate_each": rate,
         "retained_photos": statistics.people.every.photos,

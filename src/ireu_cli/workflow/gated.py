@@ -37,7 +37,7 @@ from ireu_cli.workflow.site import SiteLens
 from ireu_cli.workflow.views import retained_views, views_of
 
 DIRECT = frozenset({"pooled", "image_embeds"})
-"""Taps that are functions of the class token behind the last block."""
+"""Taps that are functions of `last_state` alone: of the class token behind the last block, or of a pooling head."""
 
 
 def edit_site(encoder: Encoder, *, tokens: bool) -> MlpSite:
@@ -108,7 +108,7 @@ def unlearn_gated(
     may_change = changeable(mask, params)
     if onto is not None and onto.block != site.block:
         raise ArtifactError(
-            f"The earlier requests are found in {MlpSite(onto.block).title}, this one would be in {site.title}",
+            f"The earlier requests are found in {MlpSite(onto.block).part}, this one would be in {site.part}",
             "Use the tap that they were made for",
         )
     made = None
