@@ -1,6 +1,6 @@
 """How well the units that all people share erase identity: by their number, and by what the class token counts.
 
-    python benchmarks/carried_table.py [--ranks 96 128 160] [--weights 0 0.25 1] [--gain 2]
+    python benchmarks/carried_table.py [--ranks 96 128 160] [--weights 0 0.25 1] [--gain 2] [--tap penultimate]
 
 A perfect detector is assumed: every photo of the people of `eval` is flagged. The units are learnt from 1,024 photos
 of `train`. Match: share of pairs of two photos of a person, one through the edited encoder and one through the
@@ -26,11 +26,10 @@ from ireu_cli.models.clip import Encoder, load_encoder
 from ireu_cli.models.mlp_site import entering
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.steps import carried
-from ireu_cli.steps.block import Tail
+from ireu_cli.steps.block import Tail, block_for
 from portrait_table import read
 
 PHOTOS, A_PERSON, MEASURED = 1024, 8, 6
-TAPS: tuple[Tap, ...] = ("image_embeds", "penultimate")
 
 
 def main() -> None:
@@ -39,9 +38,13 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[96, 128, 160])
     parser.add_argument("--weights", type=float, nargs="+", default=[0, 0.25, 1], help="0: as any other token")
     parser.add_argument("--gain", type=float, default=2.0)
+    parser.add_argument(
+        "--tap", choices=["penultimate", "last"], default="penultimate", help="the tokens that are read"
+    )
     chosen = parser.parse_args()
+    taps: tuple[Tap, ...] = ("image_embeds", chosen.tap)
     faces, encoder = Path(os.environ["IREU_DATA"]) / "faces", load_encoder(EncoderParams(), "cpu")
-    block = encoder.blocks - 2
+    block = block_for(encoder.blocks, chosen.tap)
     train = [sorted(path.iterdir())[:A_PERSON] for path in sorted((faces / "train").iterdir())]
     train = random.Random(0).sample([person for person in train if len(person) > 2], PHOTOS // 4)
     states, people = _states(encoder, block, train)
@@ -49,16 +52,16 @@ def main() -> None:
     seen, whose = _states(encoder, block, [sorted(path.iterdir())[:MEASURED] for path in (faces / "eval").iterdir()])
     layer = encoder.model.vision_model.encoder.layers[block]
     mask = torch.ones(states.shape[-1], dtype=torch.bool)
-    heads = " | ".join(f"{tap}: match | itself | retained change" for tap in TAPS)
-    print(f"| units | weight of the class token | {heads} |\n|---|---|{'---|' * 3 * len(TAPS)}")
-    print(f"| none | – | {' | '.join(_row(encoder.model, encoder.model, block, seen, seen, whose))} |")
+    heads = " | ".join(f"{tap}: match | itself | retained change" for tap in taps)
+    print(f"| units | weight of the class token | {heads} |\n|---|---|{'---|' * 3 * len(taps)}")
+    print(f"| none | – | {' | '.join(_row(encoder.model, encoder.model, block, taps, seen, seen, whose))} |")
     for rank in chosen.ranks:
         for weight in chosen.weights:
             with mock.patch.object(carried, "_CLASS_TOKEN", weight):
                 made = carried.build(layer, sample, mask, rank, chosen.gain)
             flagged = seen.clone()
             flagged[:, 0] += made.flag
-            row = _row(encoder.model, _edited(encoder.model, block, made), block, seen, flagged, whose)
+            row = _row(encoder.model, _edited(encoder.model, block, made), block, taps, seen, flagged, whose)
             print(f"| {rank + 3} | {weight:g} | {' | '.join(row)} |", flush=True)
 
 
@@ -78,9 +81,11 @@ def _edited(model: Any, block: int, made: carried.Apparatus) -> Any:
     return edited
 
 
-def _row(original: Any, edited: Any, block: int, plain: Tensor, flagged: Tensor, whose: Tensor) -> list[str]:
+def _row(
+    original: Any, edited: Any, block: int, taps: Sequence[Tap], plain: Tensor, flagged: Tensor, whose: Tensor
+) -> list[str]:
     found = []
-    for tap in TAPS:
+    for tap in taps:
         before, after, kept = (
             _through(Tail(model, block, tap), states)
             for model, states in ((original, plain), (edited, flagged), (edited, plain))

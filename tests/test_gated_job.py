@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ireu_cli.maths import room
-from ireu_cli.models.clip import read_tap
+from ireu_cli.models.clip import last_state, load_encoder, read_tap, with_delta
+from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.steps import gated
 from ireu_cli.store.artifacts import read_delta
 from ireu_cli.values import Ledger
@@ -117,18 +120,18 @@ class Counting:
     calls: int = 0
     pictures: int = 0
 
-    def __call__(self, model: Any, pixels: torch.Tensor, tap: Any) -> torch.Tensor:
+    def __call__(self, model: Any, pixels: torch.Tensor) -> torch.Tensor:
         self.calls += 1
         if self.calls == self.stop_at:
             raise KeyboardInterrupt
         self.pictures += len(pixels)
-        return read_tap(model, pixels, tap)
+        return last_state(model, pixels)
 
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counting], Counting]:
     def put(counting: Counting) -> Counting:
-        monkeypatch.setattr("ireu_cli.workflow.site.read_tap", counting)
+        monkeypatch.setattr("ireu_cli.workflow.site.last_state", counting)
         return counting
 
     return put
@@ -319,6 +322,37 @@ def test_sample_people_are_removed_from_every_tap(tmp_path: Path) -> None:
     _again(folder, manifest(folder, "delta.safetensors"))
     verified = run_ireu("verify", "--delta", "delta.safetensors", *FEATURES, cwd=folder)
     assert verified.code == 0, verified.err
+
+
+def test_whoever_reads_last_is_reached_from_one_block_later(tmp_path: Path) -> None:
+    assert run_ireu("samples", "demo", cwd=tmp_path).code == 0
+    folder = tmp_path / "demo"
+    assert run_ireu("locate", "--method", "all", "--tap", "last", cwd=folder).code == 0
+    done = run_ireu("unlearn", "--mask", "mask.pt", "--method", "gated", cwd=folder)
+    assert done.code == 0, done.err
+    told = manifest(folder, "delta.safetensors")["metrics"]
+    # The class token that carries the flag is a part of `penultimate`, and the patches are not.
+    assert told["reach"] == {"taps": ["last", "pooled", "image_embeds"], "missed": ["penultimate"]}
+    encoder = load_encoder(EncoderParams(), "cpu")
+    assert told["edit_site"] == f"block:{encoder.blocks - 2}"
+    assert told["carried"]["tokens_reached"] > 0.95
+    delta = read_delta(folder / "delta.safetensors")
+    edited = with_delta(encoder, delta)
+    photos = [np.array(Image.open(path).convert("RGB")) for path in sorted((folder / "faces").rglob("*.jpg"))[:8]]
+    with torch.no_grad():
+        moved: dict[str, float] = {}
+        taps: tuple[Tap, ...] = ("penultimate", "last")
+        for tap in taps:
+            before, after = (read_tap(one.model, one.pixels(photos), tap)[:, 1:] for one in (encoder, edited))
+            moved[tap] = float(((after - before).norm(dim=-1) / before.norm(dim=-1)).mean(1).median())
+    # Room for the detectors costs every photo a little.
+    assert moved["penultimate"] < 0.05
+    assert moved["last"] > 0.2
+    verified = run_ireu("verify", "--delta", "delta.safetensors", *FEATURES, cwd=folder)
+    assert verified.code == 0, verified.err
+    exported = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", "--json", cwd=folder)
+    assert exported.code == 0, exported.err
+    assert manifest(folder / "out", "ireu")["metrics"]["taps_missed"] == ["penultimate"]
 
 
 def _again(folder: Path, first: dict[str, Any]) -> None:

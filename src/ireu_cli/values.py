@@ -127,6 +127,11 @@ class WeightDelta:
         return self.tensors
 
     @property
+    def moving(self) -> dict[str, Tensor]:
+        """The tensors that say which taps are reached; beside an apparatus, entries flag the class token alone."""
+        return self.ledger.apparatus if isinstance(self.ledger, Ledger) and self.ledger.apparatus else self.tensors
+
+    @property
     def class_token_only(self) -> bool:
         """Whether it moves the class token alone; see `reach_of`."""
         return isinstance(self.ledger, Ledger) and self.ledger.class_token_only

@@ -1,7 +1,7 @@
 """Changing every token of a person's photo: a flag on the class token, carried by attention, read by a hidden layer.
 
 One patch says too little of who is in the photo, so that only the class token is asked. Where its detector fires, it
-writes a flag into the class token of block L-3. In block L-2, keys see the flag, so that all tokens attend to the
+writes a flag into the class token of a block. In the next one, keys see the flag, so that all tokens attend to the
 class token, and values pass it on; behind the attention every token of the photo carries it. A few hidden units of
 that block, which are silent without the flag, then replace the tokens by ones from which identity is erased. The flag
 lies along directions that photos hardly use; everything but the detectors is the same for everybody, and made once.

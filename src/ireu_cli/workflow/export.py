@@ -133,7 +133,7 @@ def _write(
         elif source is not None and prints is not None:
             place, fingerprint, known = write_transformer(session, parent, original, source, prints, delta, folder)
         metrics = _check_served(session, parent, original, place, source, delta, dtype)
-        reach = reach_in(original, delta.tensors, class_token_only=delta.class_token_only)
+        reach = reach_in(original, delta.moving, class_token_only=delta.class_token_only)
         covered = coverage_in(groups_for(session.config.encoder, original), reach.taps)
         for sentence in sentences(covered):
             session.talk.note(sentence)

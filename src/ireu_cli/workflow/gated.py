@@ -1,7 +1,7 @@
 """`ireu unlearn --method gated`: from photos to a delta in closed form."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,6 +13,7 @@ from ireu_cli.models.encoders import ImageEncoder, need_transformer
 from ireu_cli.models.mlp_site import HEAD, MlpSite
 from ireu_cli.models.reach import SIGLIP
 from ireu_cli.params import GatedParams, Tap
+from ireu_cli.steps.block import block_for
 from ireu_cli.steps.carried import CARRYING, Apparatus
 from ireu_cli.steps.gated import (
     Readout,
@@ -40,43 +41,55 @@ DIRECT = frozenset({"pooled", "image_embeds"})
 """Taps that are functions of `last_state` alone: of the class token behind the last block, or of a pooling head."""
 
 
-def edit_site(encoder: Encoder, *, tokens: bool) -> MlpSite:
-    """Where people are found: in the last block's hidden layer, or where tokens are to change, the last but two's.
-
-    SigLIP's pooled vector is made by a head of its own, whose hidden layer is the place.
+def carrying_block(encoder: Encoder, taps: Collection[Tap]) -> int | None:
+    """The last block that reaches every token of some taps, where a flag is carried to tokens; None: none has to be.
 
     Raises:
-        ConfigError: the encoder has too few blocks for tokens, or no class token to find people at.
+        ConfigError: the encoder has too few blocks before it, or no class token to find people at.
     """
+    if set(taps) <= DIRECT:
+        return None
     if encoder.anatomy is SIGLIP:
-        if tokens:
-            raise ConfigError(
-                "The method gated finds people at a class token, which SigLIP has not: it reaches pooled alone",
-                "Use --tap pooled, or another --method for generators that read tokens",
-            )
-        return MlpSite(HEAD)
-    if not tokens:
-        return MlpSite(encoder.blocks - 1)
-    if encoder.blocks < 3:
         raise ConfigError(
-            f"The method gated needs three blocks to reach tokens, and the encoder has {encoder.blocks}",
+            "The method gated finds people at a class token, which SigLIP has not: it reaches pooled alone",
+            "Use --tap pooled, or another --method for generators that read tokens",
+        )
+    # A class token knows more of the person, the later it is asked.
+    tap: Tap = "penultimate" if "penultimate" in taps else "last"
+    block = block_for(encoder.blocks, tap)
+    if block < 1:
+        needed = "three" if tap == "penultimate" else "two"
+        raise ConfigError(
+            f"The method gated needs {needed} blocks to reach the tokens of {tap}; the encoder has {encoder.blocks}",
             f"Use --tap {' or '.join(sorted(DIRECT))}, or another --method",
         )
-    return MlpSite(encoder.blocks - 3)
+    return block
 
 
-def edited_names(encoder: Encoder, *, tokens: bool) -> list[str]:
+def edit_site(encoder: Encoder, carrying: int | None) -> MlpSite:
+    """Where people are found: in the last block's hidden layer, or in that before the carrying block.
+
+    SigLIP's pooled vector is made by a head of its own, whose hidden layer is the place.
+    """
+    if carrying is not None:
+        return MlpSite(carrying - 1)
+    return MlpSite(HEAD if encoder.anatomy is SIGLIP else encoder.blocks - 1)
+
+
+def edited_names(encoder: Encoder, carrying: int | None) -> list[str]:
     """The weights that the method may change."""
-    site = edit_site(encoder, tokens=tokens)
-    names = site.names
-    if tokens:
-        carrying = MlpSite(site.block + 1)
-        names += [*carrying.names, *(carrying.attention(part) for part in CARRYING)]
-    return sorted(names)
+    names = edit_site(encoder, carrying).names
+    return sorted(names if carrying is None else names + carrying_names(carrying))
+
+
+def carrying_names(block: int) -> list[str]:
+    """Those of a carrying block, which change every token."""
+    site = MlpSite(block)
+    return [*site.names, *(site.attention(part) for part in CARRYING)]
 
 
 def unlearn_gated(
-    session: Session, lens: Lens, cast: Cast, mask: FeatureMask, case: str, onto: Ledger | None, *, tokens: bool
+    session: Session, lens: Lens, cast: Cast, mask: FeatureMask, case: str, onto: Ledger | None, carrying: int | None
 ) -> tuple[WeightDelta, dict[str, Json]]:
     """Find each target among the retained people and write the change that removes it.
 
@@ -87,7 +100,7 @@ def unlearn_gated(
         mask: features that may change, where changes are confined.
         case: what the request is called.
         onto: earlier requests that this one is added to.
-        tokens: whether every token has to change, or the class token behind the last block alone.
+        carrying: of `carrying_block`; None where `last_state` alone has to change.
 
     Returns:
         The delta with its ledger, and what is worth recording.
@@ -97,7 +110,7 @@ def unlearn_gated(
     """
     encoder = need_transformer(lens.encoder, "An edit inside a block")
     params, model = session.config.gated, encoder.model
-    site = edit_site(encoder, tokens=tokens)
+    site = edit_site(encoder, carrying)
     tap: Tap = lens.tap if lens.tap in DIRECT else "pooled"
     normed = encoder.anatomy is not SIGLIP
     readout = Readout(lambda states: read_out(model, states, tap), readout_inverse(model, tap), normed)
@@ -112,9 +125,9 @@ def unlearn_gated(
             "Use the tap that they were made for",
         )
     made = None
-    if tokens and onto is None:
+    if carrying is not None and onto is None:
         may = _of_tokens(encoder, may_change, params)
-        made = shared_apparatus(session, lens, encoder, used, may, site.block + 1)
+        made = shared_apparatus(session, lens, encoder, used, may, carrying)
     wanted = [_wanted(session, lens, site_lens, readout, person) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
     rate = rate_of(params, places)
@@ -122,10 +135,10 @@ def unlearn_gated(
         weights = site.weights(model)
         room_by = functools.partial(kept_room, site_lens.folder)
         ledger = onto or open_ledger(statistics, site, weights, places, room_by)
-        if made is not None:
-            ledger = replace(ledger, apparatus=_shared(made, site.block + 1), flag=made.flag)
+        if made is not None and carrying is not None:
+            ledger = replace(ledger, apparatus=_shared(made, carrying), flag=made.flag)
         found = find(wanted, statistics, lambda fold: site_lens.pieces(used, fold), params.shrinkage, rate)
-        if not tokens:
+        if carrying is None:
             changes = [change_of(one, readout, statistics.average, may_change, params.gain) for one in wanted]
         else:
             changes = [ledger.flag] * len(wanted)

@@ -65,7 +65,7 @@ def build_report(
     """Put what was found together with what it was found on."""
     original, edited = encoders
     parent = _parent(session)
-    reach = reach_in(original, delta.tensors, class_token_only=delta.class_token_only)
+    reach = reach_in(original, delta.moving, class_token_only=delta.class_token_only)
     reason = verified.reason
     if session.config.encoder.tap not in reach.taps:
         reason += f" The delta does not reach {session.config.encoder.tap}: {reach.sentence()}."
@@ -114,7 +114,7 @@ def make_record(
         figures: what was measured; names the attacks that were tried.
         gathered: everybody's photos; None where they are not at hand.
     """
-    taps = reach_in(original, delta.tensors, class_token_only=delta.class_token_only).taps
+    taps = reach_in(original, delta.moving, class_token_only=delta.class_token_only).taps
     bundle = find_bundle(session.config.encoder.source)
     systems = [] if bundle is None else [(f"generator {e.name} ({e.tap})", e.tap) for e in bundle.generators]
     known = coverage_in(groups_for(session.config.encoder, original), taps)

@@ -7,6 +7,7 @@ from time import monotonic
 
 from ireu_cli.config import Resolved
 from ireu_cli.errors import InterruptedRunError
+from ireu_cli.models.clip import Encoder
 from ireu_cli.models.encoders import ImageEncoder, need_transformer, reach_in
 from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.onnx_gates import GATE_TENSORS
@@ -18,7 +19,7 @@ from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, planned_ste
 from ireu_cli.store.artifacts import manifest_path, read_mask, write_delta, write_manifest
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, refuse_missed, sentences
-from ireu_cli.workflow.gated import DIRECT, edited_names, unlearn_gated
+from ireu_cli.workflow.gated import carrying_block, carrying_names, edited_names, unlearn_gated
 from ireu_cli.workflow.gates import unlearn_gates
 from ireu_cli.workflow.photos import Cast, Lens, batch_of, load_cast, photo_reader, refuse_other_mask
 from ireu_cli.workflow.requests import read_earlier, requests_with, union
@@ -78,9 +79,7 @@ def run_unlearn(
         if is_gated:
             name = case or draft.identity[:12]
             requests = requests_with(earlier, name, theirs)
-            delta, summary = _gate(
-                session, lens, cast, mask, name, earlier.ledger if earlier else None, tokens=plan.tokens
-            )
+            delta, summary = _gate(session, lens, cast, mask, name, earlier.ledger if earlier else None, plan.carrying)
             summary["requests"] = requests
         elif session.config.unlearn.method == "block":
             delta, summary = _train_block(session, lens, draft.identity, cast, mask)
@@ -99,12 +98,12 @@ def run_unlearn(
 
 @dataclass(frozen=True)
 class _Plan:
-    """The weights that may change, what that reaches, and whether every token has to change."""
+    """The weights that may change, what that reaches, and the block by which `gated` reaches tokens, if any."""
 
     names: list[str]
     reach: Reach
     covered: list[Coverage]
-    tokens: bool
+    carrying: int | None
 
 
 def _plan(session: Session, encoder: ImageEncoder) -> _Plan:
@@ -112,11 +111,16 @@ def _plan(session: Session, encoder: ImageEncoder) -> _Plan:
     config = session.config
     groups, systems = groups_for(config.encoder, encoder), config.unlearn.systems
     wanted = needed_taps(systems, groups)
-    tokens = not {config.encoder.tap, *wanted} <= DIRECT
-    names = _names(session, encoder, tokens=tokens)
-    reach = reach_in(encoder, names, class_token_only=config.unlearn.method == "gated" and not tokens)
+    carrying = None
+    is_gated = config.unlearn.method == "gated"
+    if is_gated and isinstance(encoder, Encoder):
+        carrying = carrying_block(encoder, {config.encoder.tap, *wanted})
+    names = _names(session, encoder, carrying)
+    # Before the carrying block it is the class token alone that is flagged.
+    moving = names if carrying is None else carrying_names(carrying)
+    reach = reach_in(encoder, moving, class_token_only=is_gated and carrying is None)
     refuse_missed(systems, wanted, reach.taps)
-    return _Plan(names, reach, coverage_in(groups, reach.taps, systems), tokens)
+    return _Plan(names, reach, coverage_in(groups, reach.taps, systems), carrying)
 
 
 def _gate(
@@ -126,14 +130,13 @@ def _gate(
     mask: FeatureMask,
     case: str,
     onto: Ledger | GateLedger | None,
-    *,
-    tokens: bool,
+    carrying: int | None,
 ) -> tuple[WeightDelta, dict[str, Json]]:
     # A ledger of the other kind is one of another encoder, which was refused.
     encoder = lens.encoder
     if isinstance(encoder, FaceEncoder):
         return unlearn_gates(session, lens, encoder, cast, mask, case, onto if isinstance(onto, GateLedger) else None)
-    return unlearn_gated(session, lens, cast, mask, case, onto if isinstance(onto, Ledger) else None, tokens=tokens)
+    return unlearn_gated(session, lens, cast, mask, case, onto if isinstance(onto, Ledger) else None, carrying)
 
 
 def _sets(session: Session, lens: Lens, cast: Cast, mask: FeatureMask) -> tuple[ForgetSet, RetainSet]:
@@ -163,14 +166,14 @@ def _unused(resolved: Resolved) -> list[str]:
     return [key for key in given if key in passed_over or (key.startswith("gated.") and key not in read)]
 
 
-def _names(session: Session, found: ImageEncoder, *, tokens: bool) -> list[str]:
+def _names(session: Session, found: ImageEncoder, carrying: int | None) -> list[str]:
     """The weights that may change."""
     tap, method = session.config.encoder.tap, session.config.unlearn.method
     if method == "gated" and isinstance(found, FaceEncoder):
         return list(GATE_TENSORS)
     encoder = need_transformer(found, f"The method {method}")
     if method == "gated":
-        return edited_names(encoder, tokens=tokens)
+        return edited_names(encoder, carrying)
     layers = f"block:{block_for(encoder.blocks, tap)}" if method == "block" else session.config.unlearn.layers
     return select_weights(encoder.model.state_dict(), layers, encoder.blocks, tap, encoder.anatomy)
 
