@@ -26,16 +26,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, SiglipVisionConfig
 
 from arcface_net import BLOCKS, write_arcface
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.models.encoders import forward, load_encoder
+from ireu_cli.models.siglip import SiglipTower
 from ireu_cli.params import ARCFACE_LANDMARKS, DataParams, EncoderParams
 from target_draws import LANDMARKS, ireu, link_photos
 
@@ -53,6 +55,20 @@ class Size:
     dtype: torch.dtype = torch.float32
     tap: str = "penultimate"
     """What generators that mount it read."""
+    patch: int = 14
+    is_siglip: bool = False
+
+    @property
+    def config(self) -> CLIPVisionConfig | SiglipVisionConfig:
+        """As it is published."""
+        sizes: dict[str, Any] = {
+            "hidden_size": self.hidden, "intermediate_size": self.inner, "num_hidden_layers": self.blocks,
+            "num_attention_heads": 16, "patch_size": self.patch, "image_size": self.side,
+            "hidden_act": self.activation,
+        }  # fmt: skip
+        if self.is_siglip:
+            return SiglipVisionConfig(**sizes)
+        return CLIPVisionConfig(**sizes, projection_dim=self.projection)
 
 
 SIZES = {
@@ -60,6 +76,7 @@ SIZES = {
     "vit-l-14": Size(1024, 4096, 24, 768, "quick_gelu"),
     "vit-l-14-336": Size(1024, 4096, 24, 768, "quick_gelu", side=336),
     "vit-h-14": Size(1280, 5120, 32, 1024),
+    "siglip-so400m": Size(1152, 4304, 27, 0, "gelu_pytorch_tanh", side=384, tap="pooled", is_siglip=True),
     "vit-bigg-14": Size(1664, 8192, 48, 1280, dtype=torch.float16, tap="image_embeds"),
 }
 
@@ -108,13 +125,11 @@ def _options() -> argparse.Namespace:
 
 def _make(size: Size, place: Path) -> None:
     """An encoder whose weights are drawn as those of a network before training are."""
-    config = CLIPVisionConfig(
-        hidden_size=size.hidden, intermediate_size=size.inner, num_hidden_layers=size.blocks, num_attention_heads=16,
-        patch_size=14, image_size=size.side, projection_dim=size.projection, hidden_act=size.activation,
-    )  # fmt: skip
-    config.architectures = ["CLIPVisionModelWithProjection"]
+    config = size.config
+    kind: Any = SiglipTower if size.is_siglip else CLIPVisionModelWithProjection
+    config.architectures = ["SiglipVisionModel" if size.is_siglip else kind.__name__]
     with torch.device("meta"):
-        outline = CLIPVisionModelWithProjection(config).state_dict()
+        outline = kind(config).state_dict()
     draw = torch.Generator().manual_seed(0)
     state = {}
     for name, tensor in outline.items():
