@@ -113,19 +113,22 @@ def _cosine(sums: PeopleSums) -> Score:
     return given
 
 
-def _space(sums: PeopleSums) -> tuple[Tensor, Tensor]:
-    """Axes (d, d) along which photos of one person spread by one, and by how much people do, (d,)."""
+def _space(sums: PeopleSums, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Axes (d, d) along which photos of one person spread by one, and along each how people spread, (d,).
+
+    Then what `count` photos of a person say: the share of their mean to expect, and the spread that is left.
+    """
     mean, within = sums.mean(), sums.whitener(GatedParams().shrinkage)
     every = sums.square / sums.photos - torch.outer(mean, mean)
     whiten = torch.linalg.cholesky(torch.linalg.inv(within))
     between, turn = torch.linalg.eigh(whiten.T @ (every - sums.spread()) @ whiten)
-    return whiten @ turn, between.clamp_min(0)
+    between = between.clamp_min(0)
+    return whiten @ turn, between, count * between / (1 + count * between), between / (1 + count * between)
 
 
 def _two_spreads(sums: PeopleSums, count: int) -> Score:
     """The person's expected mean, over the mean of what the person's photos and everybody's spread by."""
-    mean, (space, between) = sums.mean(), _space(sums)
-    gain, left = count * between / (1 + count * between), between / (1 + count * between)
+    mean, (space, between, gain, left) = sums.mean(), _space(sums, count)
     each = gain / (0.5 * (1 + left) + 0.5 * (1 + between))
 
     def given(photos: Tensor) -> Callable[[Tensor], Tensor]:
@@ -137,8 +140,7 @@ def _two_spreads(sums: PeopleSums, count: int) -> Score:
 
 def _ratio(sums: PeopleSums, count: int) -> Score:
     """Log p(photo | person, of whom `count` photos are known) - log p(photo | anybody), both Gaussian."""
-    mean, (space, between) = sums.mean(), _space(sums)
-    gain, left = count * between / (1 + count * between), between / (1 + count * between)
+    mean, (space, between, gain, left) = sums.mean(), _space(sums, count)
 
     def given(photos: Tensor) -> Callable[[Tensor], Tensor]:
         own = ((photos - mean) @ space).mean(0) * gain

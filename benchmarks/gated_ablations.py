@@ -25,7 +25,7 @@ from detector_table import rows_by_fold
 from ireu_cli.faces.align import template_points
 from ireu_cli.faces.swap import Face, blend
 from ireu_cli.maths.stats import estimate
-from ireu_cli.models.clip import Encoder, load_encoder, read_out, readout_inverse
+from ireu_cli.models.clip import Encoder, load_encoder
 from ireu_cli.models.encoders import null_features
 from ireu_cli.models.face_check import load_face_check
 from ireu_cli.models.generator import Generator, load_generators
@@ -33,7 +33,18 @@ from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.models.portrait import embedded_folder
 from ireu_cli.params import EncoderParams, GatedParams
 from ireu_cli.runtime import generator as random_generator
-from ireu_cli.steps.gated import Readout, Rows, SiteStatistics, Wanted, change_of, compose, enter, find, open_ledger
+from ireu_cli.steps.gated import (
+    Readout,
+    Rows,
+    SiteStatistics,
+    Wanted,
+    change_of,
+    compose,
+    enter,
+    find,
+    open_ledger,
+    readout_of,
+)
 from ireu_cli.steps.locate import locate_by_variance
 from ireu_cli.steps.site_sums import SiteSums, summarise
 from many_requests import SiteRows, site_rows
@@ -118,7 +129,7 @@ def _world(data: Path) -> World:
     kept, files = site_rows(encoder, site, people, None), [file for person in people for file in person]
     with watching(model, site) as seen, torch.inference_mode():
         model.vision_model(encoder.null_pixels())
-    readout = Readout(lambda states: read_out(model, states, "image_embeds"), readout_inverse(model, "image_embeds"))
+    readout = readout_of(encoder, "image_embeds")
     check = load_face_check(embedded_folder() / "face_check")
     drawer = load_generators("portrait-mini", ["image_embeds"], "cpu")[0]
     return World(encoder, site, readout, rest, sums, seen[0][:, 0], kept, files, drawer, Judge(data, check, "d"))

@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 
 from detector_table import rows_by_fold
-from ireu_cli.models.clip import load_encoder, read_out, readout_inverse
+from ireu_cli.models.clip import load_encoder
 from ireu_cli.models.encoders import forward
 from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.params import EncoderParams, GatedParams, UnlearnParams
-from ireu_cli.steps.gated import Readout, Wanted, change_of, compose, enter, find, open_ledger, rate_of
+from ireu_cli.steps.gated import Wanted, change_of, compose, enter, find, open_ledger, rate_of, readout_of
 from ireu_cli.steps.site_sums import SiteSums, summarise
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, unlearn
 from portrait_table import read
@@ -39,7 +39,7 @@ def main() -> None:
     site, model, params = MlpSite(encoder.blocks - 1), encoder.model, GatedParams()
     mine = [read(file) for file in sorted(sorted((faces / "eval").iterdir())[0].iterdir())[:5]]
     rest = [read(file) for file in sorted((faces / "train").glob("*/*.jpg"))[: chosen.retained]]
-    readout = Readout(lambda states: read_out(model, states, "image_embeds"), readout_inverse(model, "image_embeds"))
+    readout = readout_of(encoder, "image_embeds")
 
     def see(images: list, sums: SiteSums | None) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[type-arg]
         inputs, states = [], []

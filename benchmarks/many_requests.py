@@ -25,7 +25,7 @@ from torch import Tensor
 
 from detector_table import rows_by_fold
 from ireu_cli.maths.pictures import psnr
-from ireu_cli.models.clip import Encoder, load_encoder, read_out, readout_inverse, with_delta
+from ireu_cli.models.clip import Encoder, load_encoder, with_delta
 from ireu_cli.models.encoders import null_features
 from ireu_cli.models.face_check import load_face_check
 from ireu_cli.models.generator import load_generators
@@ -34,7 +34,6 @@ from ireu_cli.models.portrait import embedded_folder
 from ireu_cli.params import EncoderParams, GatedParams
 from ireu_cli.steps.gated import (
     Found,
-    Readout,
     Wanted,
     change_of,
     compose,
@@ -42,6 +41,7 @@ from ireu_cli.steps.gated import (
     find,
     open_ledger,
     rate_of,
+    readout_of,
 )
 from ireu_cli.steps.site_sums import SiteSums, summarise
 from ireu_cli.steps.slots import leave
@@ -98,9 +98,7 @@ def main() -> None:
     sums = SiteSums()
     rest = site_rows(encoder, site, [sorted(path.iterdir()) for path in others], sums)
     kept = site_rows(encoder, site, [sorted(path.iterdir()) for path in sorted((faces / "eval").iterdir())], None)
-    readout = Readout(
-        lambda states: read_out(encoder.model, states, "image_embeds"), readout_inverse(encoder.model, "image_embeds")
-    )
+    readout = readout_of(encoder, "image_embeds")
     split = torch.unique_consecutive(rest.who, return_counts=True)[1].tolist()
     people = zip(torch.split(rest.inputs, split), torch.split(rest.states, split), strict=True)
     with watching(encoder.model, site) as seen, torch.inference_mode():

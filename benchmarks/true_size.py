@@ -55,7 +55,6 @@ class Size:
     dtype: torch.dtype = torch.float32
     tap: str = "penultimate"
     """What generators that mount it read."""
-    patch: int = 14
     is_siglip: bool = False
 
     @property
@@ -63,7 +62,7 @@ class Size:
         """As it is published."""
         sizes: dict[str, Any] = {
             "hidden_size": self.hidden, "intermediate_size": self.inner, "num_hidden_layers": self.blocks,
-            "num_attention_heads": 16, "patch_size": self.patch, "image_size": self.side,
+            "num_attention_heads": 16, "patch_size": 14, "image_size": self.side,
             "hidden_act": self.activation,
         }  # fmt: skip
         if self.is_siglip:

@@ -124,18 +124,17 @@ def encoder_in(whole: Checkpoint) -> Checkpoint:
             "`ireu inspect` says which generators read it",
         )
     if (prefix := siglip.prefix_in(whole.places)) is not None:
-        return _siglip_in(whole, prefix)
+        layout: Layout = "siglip-folder" if whole.source.is_dir() else whole.layout
+        return replace(whole, layout=layout, places=_places_below(whole, prefix, siglip.PARTS, "vision_model."))
     if siglip.lacks_head(whole.places):
         raise ForeignEncoderError(
             f"{whole.source} holds SigLIP without its pooling head", "Name the whole vision transformer, as published"
         )
     for layout, prefix in PREFIXES.items():
         if f"{prefix}{PATCHES}" in whole.places:
-            starts = tuple(f"{prefix}{part}" for part in _PARTS)
-            places = {
-                name.removeprefix(prefix): place for name, place in whole.places.items() if name.startswith(starts)
-            }
-            return replace(whole, layout=layout if prefix else whole.layout, places=places)
+            return replace(
+                whole, layout=layout if prefix else whole.layout, places=_places_below(whole, prefix, _PARTS)
+            )
     raise ModelError(
         f"{whole.source} holds no vision transformer of CLIP or SigLIP: no tensor is called {PATCHES}, "
         "with or without a known prefix",
@@ -143,15 +142,16 @@ def encoder_in(whole: Checkpoint) -> Checkpoint:
     )
 
 
-def _siglip_in(whole: Checkpoint, prefix: str) -> Checkpoint:
-    starts = tuple(f"{prefix}{part}" for part in siglip.PARTS)
-    places = {
-        f"vision_model.{name.removeprefix(prefix)}": place
+def _places_below(
+    whole: Checkpoint, prefix: str, parts: Iterable[str], instead: str = ""
+) -> dict[str, tuple[TensorFile, str]]:
+    """The places of an encoder's parts, under names in which something else stands for the prefix."""
+    starts = tuple(f"{prefix}{part}" for part in parts)
+    return {
+        f"{instead}{name.removeprefix(prefix)}": place
         for name, place in whole.places.items()
         if name.startswith(starts)
     }
-    layout: Layout = "siglip-folder" if whole.source.is_dir() else whole.layout
-    return replace(whole, layout=layout, places=places)
 
 
 def _stamp(files: Iterable[TensorFile]) -> tuple[tuple[int, int, int], ...]:

@@ -97,13 +97,12 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
         ModelError: not there, not a vision transformer of CLIP or SigLIP, or with weights missing from the file.
         ConfigError: it has no such tap.
     """
-    source = encoder_place(params.source)
-    in_files = Path(source).is_file() or _is_other_folder(Path(source))
-    if in_files or (not Path(source).exists() and is_siglip_model(source, params.revision)):
-        checkpoint = checkpoint_of(params)
+    checkpoint = _own_checkpoint(params)
+    if checkpoint is not None:
         _refuse_other_tap(params, checkpoint.anatomy)
         model, processor = from_checkpoint(checkpoint)
     else:
+        source = encoder_place(params.source)
         model, processor = from_pretrained(source, params.revision, local=Path(source).is_dir())
     model = model.to(torch.float32).eval().requires_grad_(False)
     state = model.state_dict()
@@ -130,15 +129,21 @@ def _refuse_other_tap(params: EncoderParams, anatomy: Anatomy) -> None:
         )
 
 
-def _is_other_folder(folder: Path) -> bool:
-    """Whether a folder holds SigLIP, or an encoder inside a larger checkpoint, where transformers finds none."""
+def _own_checkpoint(params: EncoderParams) -> Checkpoint | None:
+    """Weights that transformers does not find by itself: in a file, in a larger checkpoint, of SigLIP; else None."""
+    place = Path(encoder_place(params.source))
+    if not place.exists():
+        return checkpoint_of(params) if is_siglip_model(str(place), params.revision) else None
+    if place.is_file():
+        return open_checkpoint(place)
     try:
-        return folder.is_dir() and open_checkpoint(folder).layout != "clip-folder"
+        found = open_checkpoint(place)
     except ForeignEncoderError:
         raise
     except ModelError:
         # Let transformers say what is wrong with it.
-        return False
+        return None
+    return None if found.layout == "clip-folder" else found
 
 
 def outline_encoder(checkpoint: Checkpoint, fingerprint: str) -> Encoder:

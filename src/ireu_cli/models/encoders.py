@@ -83,6 +83,11 @@ def reach_in(encoder: ImageEncoder, names: Iterable[str], *, class_token_only: b
     return reach_of(names, encoder.blocks, encoder.anatomy, class_token_only=class_token_only)
 
 
+def reach_with(encoder: ImageEncoder, delta: WeightDelta) -> Reach:
+    """State which taps change with a delta of this encoder."""
+    return reach_in(encoder, delta.moving, class_token_only=delta.class_token_only)
+
+
 @torch.inference_mode()
 def forward(encoder: ImageEncoder, tap: Tap, pixels: Tensor) -> Tensor:
     """Encode preprocessed pixels (n, 3, side, side) on the encoder's device; float32 on the CPU."""

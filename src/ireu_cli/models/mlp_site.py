@@ -5,7 +5,7 @@ pooling head, for the one vector that its probe has gathered.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,33 +80,28 @@ def entering(model: Any, pixels: Tensor, block: int) -> Tensor:
     return seen[0]
 
 
-@contextmanager
-def before_block(model: Any, block: int) -> Iterator[list[Tensor]]:
+def before_block(model: Any, block: int) -> AbstractContextManager[list[Tensor]]:
     """Within it, every forward pass leaves what enters a block, (n, tokens, d), in the list; -1 is the last block.
 
     That is transformers' `hidden_states[block]`, which some of its versions hand out in some models alone.
     """
-    seen: list[Tensor] = []
+    return _entering_module(model.vision_model.encoder.layers[block], gradients=True)
 
-    def keep(_module: Any, given: tuple[Tensor, ...], named: dict[str, Any]) -> None:
-        seen.append(given[0] if given else named["hidden_states"])
 
-    handle = model.vision_model.encoder.layers[block].register_forward_pre_hook(keep, with_kwargs=True)
-    try:
-        yield seen
-    finally:
-        handle.remove()
+def watching(model: Any, site: MlpSite, *, gradients: bool = False) -> AbstractContextManager[list[Tensor]]:
+    """Within it, every forward pass leaves what enters the site's hidden layer, (n, tokens, d), in the list."""
+    return _entering_module(site.module(model), gradients=gradients)
 
 
 @contextmanager
-def watching(model: Any, site: MlpSite, *, gradients: bool = False) -> Iterator[list[Tensor]]:
-    """Within it, every forward pass leaves what enters the site's hidden layer, (n, tokens, d), in the list."""
+def _entering_module(module: Any, *, gradients: bool) -> Iterator[list[Tensor]]:
     seen: list[Tensor] = []
 
-    def keep(_module: Any, given: tuple[Tensor, ...]) -> None:
-        seen.append(given[0] if gradients else given[0].detach())
+    def keep(_module: Any, given: tuple[Tensor, ...], named: dict[str, Any]) -> None:
+        states = given[0] if given else named["hidden_states"]
+        seen.append(states if gradients else states.detach())
 
-    handle = site.module(model).register_forward_pre_hook(keep)
+    handle = module.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         yield seen
     finally:

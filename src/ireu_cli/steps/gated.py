@@ -17,8 +17,10 @@ from ireu_cli.maths.detector import PeopleInFolds, PeopleSums, Threshold, Whiten
 from ireu_cli.maths.room import folded, make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.maths.token_gate import TokenSums, contrast, gated
+from ireu_cli.models.clip import Encoder, read_out, readout_inverse
 from ireu_cli.models.mlp_site import MlpSite
-from ireu_cli.params import GatedParams
+from ireu_cli.models.reach import SIGLIP
+from ireu_cli.params import GatedParams, Tap
 from ireu_cli.steps.slots import add_all, add_entries, by_slot
 from ireu_cli.values import Ledger, Room, WeightDelta
 
@@ -73,6 +75,13 @@ class Readout:
     read: Callable[[Tensor], Tensor]
     inverse: Tensor
     normed: bool = True
+
+
+def readout_of(encoder: Encoder, tap: Tap) -> Readout:
+    """The readout of `pooled` or `image_embeds`."""
+    model = encoder.model
+    normed = encoder.anatomy is not SIGLIP
+    return Readout(lambda states: read_out(model, states, tap), readout_inverse(model, tap), normed)
 
 
 @dataclass(frozen=True)

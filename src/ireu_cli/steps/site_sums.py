@@ -31,18 +31,19 @@ class SiteSums:
         """Add what enters the site: (n, tokens, d)."""
         chosen = self._some_others(inputs)
         self.class_token.add(inputs[:, 0].cpu())
-        if chosen.numel():
-            self.others.add(chosen.flatten(0, 1))
+        self.others.add(chosen.flatten(0, 1))
         tokens = torch.cat([inputs[:, :1], chosen.to(inputs.device)], 1).flatten(0, 1)
         self.gram = self.gram + activation_gram(site.activations(model, tokens).float().cpu())
 
     def _some_others(self, inputs: Tensor) -> Tensor:
         """Some tokens beside the class token, (n, up to `_OTHERS`, d); a pooling head has none."""
-        patches = inputs.shape[1] - 1
+        others = inputs[:, 1:].cpu()
+        patches = others.shape[1]
+        if not patches:
+            return others
         count = min(_OTHERS, patches)
-        order = torch.arange(self.done, self.done + len(inputs))[:, None]
-        places = (order + torch.arange(count) * (patches // max(count, 1))) % max(patches, 1)
-        return torch.gather(inputs[:, 1:].cpu(), 1, places[..., None].expand(-1, -1, inputs.shape[2]))
+        order = torch.arange(self.done, self.done + len(inputs))[:, None] + torch.arange(count) * (patches // count)
+        return torch.gather(others, 1, (order % patches)[..., None].expand(-1, -1, inputs.shape[2]))
 
     def tensors(self) -> dict[str, Tensor]:
         """For a file."""

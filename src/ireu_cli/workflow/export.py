@@ -13,7 +13,7 @@ from ireu_cli.manifest import Manifest
 from ireu_cli.models.checkpoint import Checkpoint
 from ireu_cli.models.clip import Encoder
 from ireu_cli.models.clip_files import checkpoint_of
-from ireu_cli.models.encoders import ImageEncoder, face_network, load_encoder, reach_in, with_delta
+from ireu_cli.models.encoders import ImageEncoder, face_network, load_encoder, reach_with, with_delta
 from ireu_cli.models.face_encoder import FaceEncoder, with_gates
 from ireu_cli.models.face_pack import is_pack, recogniser_in
 from ireu_cli.models.fingerprint import Print
@@ -133,7 +133,7 @@ def _write(
         elif source is not None and prints is not None:
             place, fingerprint, known = write_transformer(session, parent, original, source, prints, delta, folder)
         metrics = _check_served(session, parent, original, place, source, delta, dtype)
-        reach = reach_in(original, delta.moving, class_token_only=delta.class_token_only)
+        reach = reach_with(original, delta)
         covered = coverage_in(groups_for(session.config.encoder, original), reach.taps)
         for sentence in sentences(covered):
             session.talk.note(sentence)

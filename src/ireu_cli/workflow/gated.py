@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, ConfigError
-from ireu_cli.models.clip import Encoder, read_out, readout_inverse
+from ireu_cli.models.clip import Encoder
 from ireu_cli.models.encoders import ImageEncoder, need_transformer
 from ireu_cli.models.mlp_site import HEAD, MlpSite
 from ireu_cli.models.reach import SIGLIP
@@ -25,6 +25,7 @@ from ireu_cli.steps.gated import (
     join,
     open_ledger,
     rate_of,
+    readout_of,
 )
 from ireu_cli.steps.gates import compose_gates, join_gates
 from ireu_cli.steps.slots import leave
@@ -112,8 +113,7 @@ def unlearn_gated(
     params, model = session.config.gated, encoder.model
     site = edit_site(encoder, carrying)
     tap: Tap = lens.tap if lens.tap in DIRECT else "pooled"
-    normed = encoder.anatomy is not SIGLIP
-    readout = Readout(lambda states: read_out(model, states, tap), readout_inverse(model, tap), normed)
+    readout = readout_of(encoder, tap)
     site_lens = SiteLens(session, lens, site)
     views = retained_views(lens, cast.used, params.copies, session.config.seed)
     statistics, used = site_lens.statistics(cast.used, views, readout)

@@ -6,7 +6,7 @@ from typing import Any
 from ireu_cli import __version__
 from ireu_cli.faces.disguise import DISGUISES
 from ireu_cli.manifest import Manifest, digest_of
-from ireu_cli.models.encoders import ImageEncoder, reach_in
+from ireu_cli.models.encoders import ImageEncoder, reach_with
 from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.report import (
@@ -65,7 +65,7 @@ def build_report(
     """Put what was found together with what it was found on."""
     original, edited = encoders
     parent = _parent(session)
-    reach = reach_in(original, delta.moving, class_token_only=delta.class_token_only)
+    reach = reach_with(original, delta)
     reason = verified.reason
     if session.config.encoder.tap not in reach.taps:
         reason += f" The delta does not reach {session.config.encoder.tap}: {reach.sentence()}."
@@ -114,7 +114,7 @@ def make_record(
         figures: what was measured; names the attacks that were tried.
         gathered: everybody's photos; None where they are not at hand.
     """
-    taps = reach_in(original, delta.moving, class_token_only=delta.class_token_only).taps
+    taps = reach_with(original, delta).taps
     bundle = find_bundle(session.config.encoder.source)
     systems = [] if bundle is None else [(f"generator {e.name} ({e.tap})", e.tap) for e in bundle.generators]
     known = coverage_in(groups_for(session.config.encoder, original), taps)
