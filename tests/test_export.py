@@ -23,7 +23,9 @@ from ireu_cli.models.clip import load_encoder, read_tap, with_delta
 from ireu_cli.params import EncoderParams
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta, write_manifest
 from ireu_cli.values import WeightDelta
+from ireu_cli.workflow import export as workflow_export
 from ireu_cli.workflow import export_files, export_transformer
+from ireu_cli.workflow import prints as workflow_prints
 from tests.conftest import run_ireu
 from tests.tiny_generator import adapter_weights, draw, tiny_pipeline
 
@@ -165,6 +167,45 @@ def test_weights_that_change_while_they_are_copied_are_found_out(fresh: Path, mo
     assert found.code == 3
     assert "changed while they were copied" in found.err
     assert not (fresh / "out").exists()
+
+
+def test_weights_that_change_while_their_digest_is_taken_are_found_out(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The digest of a copy is taken from the original, and may be the last that is ready."""
+    (fresh / "ireu.toml").unlink()
+
+    def late(*_: Any) -> None:
+        (fresh / "encoder" / "model.safetensors").touch()
+
+    monkeypatch.setattr(workflow_export, "_write_card", late)
+    given = ("export", "--delta", "delta.safetensors", "--encoder", "encoder", "--run-dir", "elsewhere", "-o", "out")
+    found = run_ireu(*given, cwd=fresh)
+    assert found.code == 3
+    assert "changed while they were copied" in found.err
+    assert not (fresh / "out").exists()
+
+
+def test_an_original_is_read_for_its_prints_once(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fresh / "ireu.toml").unlink()
+    monkeypatch.setattr(workflow_prints, "_SETTLED", 0)
+    asked: list[int] = []
+    own = fingerprint.prints_by
+
+    def noted(names: Any, *given: Any) -> Any:
+        asked.append(len(list(names)))
+        return own(names, *given)
+
+    monkeypatch.setattr(export_transformer, "prints_by", noted)
+    given = ("export", "--delta", "delta.safetensors", "--encoder", "encoder", "--run-dir", "elsewhere", "-o")
+    assert [run_ireu(*given, name, cwd=fresh).code for name in ("first", "second")] == [0, 0]
+    edited, whole = (
+        len(read_delta(fresh / "delta.safetensors").tensors),
+        len(load_file(fresh / "first" / "model.safetensors")),
+    )
+    assert edited < whole
+    assert sorted(asked) == [edited, edited, whole]
+    assert (fresh / "first" / "model.safetensors").read_bytes() == (fresh / "second" / "model.safetensors").read_bytes()
 
 
 def test_an_interrupted_export_does_not_read_on(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """Exports in every layout: the edit is in them, everything else keeps every bit, and their consumers load them."""
 
+import hashlib
 import json
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,15 @@ from ireu_cli.params import Dtype, EncoderParams
 from ireu_cli.steps.export import kept_in_weights
 from ireu_cli.store.weights import write_tensors_one_by_one
 from ireu_cli.values import WeightDelta
-from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_beside, write_weights, written_dtype
+from ireu_cli.workflow.export_files import (
+    Edit,
+    digests_of,
+    layout_for,
+    served_dtype,
+    write_beside,
+    write_weights,
+    written_dtype,
+)
 from tests.tiny_layouts import KINDS, LAYOUTS, write_layout
 
 EDITED = "vision_model.encoder.layers.1.mlp.fc2.weight"
@@ -107,6 +117,28 @@ def test_a_mapped_file_is_copied_but_for_the_edit(name: str, tiny_folder: Path, 
     different = [i for i, (a, b) in enumerate(zip(first, second, strict=True)) if a != b]
     assert 0 < len(different) <= 4 * 16 * 32
     assert different[-1] - different[0] < 4 * 16 * 32
+
+
+@pytest.mark.parametrize("name", ["folder", "folder in shards", "photomaker safetensors"])
+def test_the_digest_of_a_copy_is_told_from_its_original(name: str, tiny_folder: Path, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(write_layout(name, tiny_folder, tmp_path / "place"))
+    encoder = load_encoder(EncoderParams(source=str(checkpoint.source)), "cpu")
+    edit = Edit(checkpoint, a_delta(), layout_for("auto", checkpoint), "auto", ())
+    digests = digests_of(edit, tmp_path / "out", lambda: False)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    written = write_weights(edit, encoder, tmp_path / "out")
+    assert {*written.copies} == {part.path for part in open_checkpoint(written.place).parts} == {*digests}
+    assert all(hashlib.sha256(path.read_bytes()).hexdigest() == digest for path, digest in digests.items())
+    with pytest.raises(CancelledError):
+        digests_of(edit, tmp_path / "out", lambda: True)
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("folder", "float16"), ("photomaker v1", "auto"), ("archive", "auto")])
+def test_what_is_not_copied_has_no_digest_before(name: str, dtype: Any, tiny_folder: Path, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(write_layout(name, tiny_folder, tmp_path / "place"))
+    edit = Edit(checkpoint, a_delta(), layout_for("auto", checkpoint), dtype, ())
+    assert not digests_of(edit, tmp_path / "out", lambda: False)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -114,11 +114,15 @@ def test_masks_of_another_form_are_refused(tmp_path: Path, content: object) -> N
         read_mask(tmp_path / "mask.pt")
 
 
-def test_delta_refuses_what_is_not_finite(tmp_path: Path) -> None:
-    write_delta(tmp_path / "d", WeightDelta({"w": torch.tensor([1.0, float("nan")])}))
-    with pytest.raises(ArtifactError, match="finite"):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_delta_refuses_what_is_not_finite(value: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    change = torch.ones(3, 40).to(dtype)
+    change[1, 17] = float(value)
+    write_delta(tmp_path / "d", WeightDelta({"a": torch.ones(1), "w": change}))
+    with pytest.raises(ArtifactError, match="not finite numbers in w"):
         read_delta(tmp_path / "d")
-    write_delta(tmp_path / "d", WeightDelta({"w": torch.tensor([1.0])}))
+    write_delta(tmp_path / "d", WeightDelta({"w": torch.ones(1), "empty": torch.ones(0, 2)}))
     assert read_delta(tmp_path / "d").tensors["w"].tolist() == [1.0]
 
 

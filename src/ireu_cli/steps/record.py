@@ -1,13 +1,17 @@
 """The erasure record: what the tool knows of an erasure, beside what the operator states."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
+from torch import Tensor
 
 from ireu_cli.params import RecordParams
 from ireu_cli.report import ErasureRecord
 from ireu_cli.values import WeightDelta
 
+_PIECE = 1 << 20
+"""Weights that are looked at together."""
 LIMITS = (
     "Only the edited encoder is covered: copies of the original encoder elsewhere still carry the person, and so do "
     "features of the person that were computed with it before.",
@@ -50,19 +54,24 @@ def erasure_record(
         attacks_tried: names of attacks.
         limits: what the record does not claim.
     """
-    tensors = {name: tensor.double() for name, tensor in delta.changes.items()}
-    norms = torch.tensor([float(torch.linalg.vector_norm(tensor)) for tensor in tensors.values()], dtype=torch.float64)
+    changes = delta.changes
     return ErasureRecord(
         **params.model_dump(),
         encoder_revision=revision or None,
         people=people,
         photos_supplied=photos_supplied,
         photos_used=photos_used,
-        edited_tensors=tuple(sorted(name for name, tensor in tensors.items() if bool(tensor.count_nonzero()))),
+        edited_tensors=tuple(sorted(name for name, tensor in changes.items() if bool(tensor.any()))),
         # Its last bits depend on where the tensors lie in memory, and the report has to repeat.
-        edit_norm=float(f"{float(torch.linalg.vector_norm(norms)):.6g}"),
+        edit_norm=float(f"{_norm(changes.values()):.6g}"),
         systems_covered=tuple(systems_covered),
         systems_missed=tuple(systems_missed),
         attacks_tried=tuple(attacks_tried),
         limits=tuple(limits),
     )
+
+
+def _norm(tensors: Iterable[Tensor]) -> float:
+    """Frobenius' norm over all of them, a piece at a time in double precision."""
+    pieces = (piece for tensor in tensors for piece in torch.split(tensor.flatten(), _PIECE))
+    return math.sqrt(sum(float(piece.double().square().sum()) for piece in pieces))

@@ -154,7 +154,7 @@ def read_delta(path: Path) -> WeightDelta:
     if not tensors:
         raise ArtifactError(f"The delta {path} holds no tensors", remedy)
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+        if not tensor.is_floating_point() or not _is_finite(tensor):
             raise ArtifactError(f"The delta {path} holds values that are not finite numbers in {name}", remedy)
     if not entries:
         return WeightDelta(tensors)
@@ -162,3 +162,8 @@ def read_delta(path: Path) -> WeightDelta:
         return WeightDelta(tensors, read_ledger(entries))
     except (KeyError, ValueError, IndexError, RuntimeError):
         raise ArtifactError(f"The ledger of the delta {path} is damaged", remedy) from None
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all values are finite numbers; what is no number is smallest and largest at once."""
+    return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())

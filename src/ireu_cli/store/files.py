@@ -53,7 +53,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         temporary.mkdir()
         try:
             fill(temporary)
-            _flush_tree(temporary)
+            flush_tree(temporary)
             if path.exists():
                 shutil.rmtree(previous, ignore_errors=True)
                 path.rename(previous)
@@ -125,7 +125,8 @@ def check_record(record: FileRecord, base: Path) -> None:
         )
 
 
-def _flush_tree(folder: Path) -> None:
+def flush_tree(folder: Path) -> None:
+    """Wait until every file of a folder is on the disk."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:

@@ -62,6 +62,11 @@ class RunDir:
         """The folder of drawn pictures."""
         return self.path / "pictures"
 
+    @property
+    def prints(self) -> Path:
+        """The folder of what is known of files of weights."""
+        return self.path / "prints"
+
     def remember(self, digest: str, locations: dict[str, str]) -> None:
         """Note where the inputs of a manifest lie, for the steps that follow it."""
         write_bytes(self.path / "locations" / f"{digest}.json", canonical_json(locations).encode())

@@ -7,11 +7,10 @@ header, a JSON object that gives of each tensor its dtype, its shape and where i
 import hashlib
 import json
 import mmap
-import os
 import shutil
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -42,53 +41,68 @@ _PIECE = 1 << 22
 """Bytes that are read at once."""
 
 
-def copy_with(source: Path, out: Path, changed: Mapping[str, Callable[[], Tensor]]) -> str:
+def copy_with(source: Path, out: Path, changed: Mapping[str, Callable[[], Tensor]]) -> None:
     """Copy a safetensors file, replacing the values of some tensors; everything else keeps every bit.
+
+    The copy need not be on the disk yet.
 
     Args:
         source: the file.
         out: where the copy goes.
         changed: of each name, what gives the new values, in the dtype and the shape of the file.
-
-    Returns:
-        SHA-256 (hex) of the copy.
     """
-    with source.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length))
-    start = 8 + length
-    with ThreadPoolExecutor(1) as aside:
-        # The system copies faster than we do, and leaves the processor to the digest.
-        digest = aside.submit(_digest, source, header, start, changed)
-        shutil.copyfile(source, out)
-        with out.open("r+b") as copy:
-            for name, read in changed.items():
-                copy.seek(start + header[name]["data_offsets"][0])
-                copy.write(_fitting(name, read(), header))
-            copy.flush()
-            os.fsync(copy.fileno())
-        return digest.result()
+    header, start = _header_of(source)
+    # The system copies faster than we do.
+    shutil.copyfile(source, out)
+    with out.open("r+b") as copy:
+        for name, read in changed.items():
+            copy.seek(start + header[name]["data_offsets"][0])
+            copy.write(_fitting(name, read(), header))
 
 
-def _digest(source: Path, header: Mapping[str, Any], start: int, changed: Mapping[str, Callable[[], Tensor]]) -> str:
-    """SHA-256 (hex) of a file with some tensors replaced, one of which is held at a time."""
+def digest_with(
+    source: Path, changed: Mapping[str, Callable[[], Tensor]], is_stopped: Callable[[], bool] = lambda: False
+) -> str:
+    """SHA-256 (hex) of what `copy_with` writes, from the original, one of whose new tensors is held at a time.
+
+    Args:
+        source: the file.
+        changed: as `copy_with` takes it.
+        is_stopped: asked before each piece.
+
+    Raises:
+        CancelledError: it was stopped.
+    """
+    header, start = _header_of(source)
     digest, done = hashlib.sha256(), 0
     with (
         source.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         memoryview(data) as whole,
     ):
+
+        def update(first: int, last: int) -> None:
+            for piece in _pieces(whole, first, last):
+                if is_stopped():
+                    raise CancelledError
+                digest.update(piece)
+
         for name in sorted(changed, key=lambda key: int(header[key]["data_offsets"][0])):
             first, last = (start + offset for offset in header[name]["data_offsets"])
             if first < done:
                 raise ValueError("the places of tensors overlap")
-            for piece in _pieces(whole, done, first):
-                digest.update(piece)
+            update(done, first)
             digest.update(_fitting(name, changed[name](), header))
             done = last
-        for piece in _pieces(whole, done, len(whole)):
-            digest.update(piece)
+        update(done, len(whole))
     return digest.hexdigest()
+
+
+def _header_of(source: Path) -> tuple[dict[str, Any], int]:
+    """A file's header, and where its values begin."""
+    with source.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        return json.loads(file.read(length)), 8 + length
 
 
 def _pieces(data: memoryview, first: int, last: int) -> Iterator[memoryview]:

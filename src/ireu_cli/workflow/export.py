@@ -1,8 +1,7 @@
 """`ireu export`: a delta to a drop-in encoder, checked in the dtype it is served in before it takes its place."""
 
 import hashlib
-from collections.abc import Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -28,11 +27,19 @@ from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, sentences
 from ireu_cli.workflow.evidence import gather, load_people
 from ireu_cli.workflow.export_files import (
+    digests_of,
     layout_for,
     served_dtype,
     written_dtype,
 )
-from ireu_cli.workflow.export_transformer import beside, prints_of, refuse_unlike, write_transformer
+from ireu_cli.workflow.export_transformer import (
+    beside,
+    edit_of,
+    prints_of,
+    refuse_changed,
+    refuse_unlike,
+    write_transformer,
+)
 from ireu_cli.workflow.model_card import Told, write_card
 from ireu_cli.workflow.pack_files import pack_of, write_pack
 from ireu_cli.workflow.photos import Lens, photo_reader
@@ -127,27 +134,42 @@ def _write(
     dtype = "float32" if source is None else served_dtype(session.config.export.dtype, source)
 
     def fill(folder: Path) -> None:
-        known: Mapping[Path, str] = {}
-        if isinstance(original, FaceEncoder):
-            place, fingerprint = _write_network(session, original, delta, folder)
-        elif source is not None and prints is not None:
-            place, fingerprint, known = write_transformer(session, parent, original, source, prints, delta, folder)
-        metrics = _check_served(session, parent, original, place, source, delta, dtype)
-        reach = reach_with(original, delta)
-        covered = coverage_in(groups_for(session.config.encoder, original), reach.taps)
-        for sentence in sentences(covered):
-            session.talk.note(sentence)
-        # Without attacks: those are tried by `ireu verify`, whose report has a record of its own.
-        metrics["record"] = make_record(session, parent, delta, original, (), None).model_dump(mode="json")
-        metrics |= {"edited_encoder": fingerprint, "taps_reached": reach.taps, "taps_missed": reach.missed}
-        metrics["coverage"] = recorded(covered)
-        _write_card(session, source, covered, metrics["verified_again"], folder)
+        edit = None if source is None else edit_of(session, source, delta)
+        # The digest of a copy takes longer than the copy.
+        hashing = nullcontext() if edit is None else beside(partial(digests_of, edit, folder))
+        with hashing as digests, ThreadPoolExecutor(1) as aside:
+            waits: list[Future[None]] = []
+            if isinstance(original, FaceEncoder):
+                place, fingerprint = _write_network(session, original, delta, folder)
+            elif edit is not None and prints is not None:
+                place, fingerprint, flushed = write_transformer(session, parent, original, edit, prints, folder, aside)
+                waits.append(flushed)
+            metrics = _check_served(session, parent, original, place, source, delta, dtype)
+            covered, reached = _reached(session, original, delta)
+            metrics |= reached | {"edited_encoder": fingerprint}
+            # Without attacks: those are tried by `ireu verify`, whose report has a record of its own.
+            metrics["record"] = make_record(session, parent, delta, original, (), None).model_dump(mode="json")
+            _write_card(session, source, covered, metrics["verified_again"], folder)
+            known = {} if digests is None else digests.result()
+            for wait in waits:
+                wait.result()
+        if source is not None:
+            refuse_changed(source)
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         manifests.append(write_manifest(folder / EXPORT_MANIFEST_NAME, finished, files, known))
 
     write_folder(out, fill)
     return session.close(manifests[0])
+
+
+def _reached(session: Session, original: ImageEncoder, delta: WeightDelta) -> tuple[list[Coverage], dict[str, Json]]:
+    """Which systems the edit covers, in words for the user as well, and what the manifest says of it."""
+    reach = reach_with(original, delta)
+    covered = coverage_in(groups_for(session.config.encoder, original), reach.taps)
+    for sentence in sentences(covered):
+        session.talk.note(sentence)
+    return covered, {"taps_reached": reach.taps, "taps_missed": reach.missed, "coverage": recorded(covered)}
 
 
 def _write_card(

@@ -2,9 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,7 +18,7 @@ from ireu_cli.models.fingerprint import Print, prints_by
 from ireu_cli.models.tensor_file import TensorFile
 from ireu_cli.params import Dtype
 from ireu_cli.store.files import write_bytes
-from ireu_cli.store.weights import copy_tree_with, copy_with, write_tensors_one_by_one
+from ireu_cli.store.weights import copy_tree_with, copy_with, digest_with, write_tensors_one_by_one
 from ireu_cli.values import Json, WeightDelta
 
 ALONE = frozenset({"clip-folder", "ip-adapter", "single-file"})
@@ -34,6 +34,9 @@ _FILE_NAMES = {
     "S": "sigclip_vision_patch14_384.safetensors",
 }
 """The names by which ComfyUI's loaders tell encoders."""
+
+_PIECE = 1 << 20
+"""Weights that are added up together."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,14 @@ class Edit:
         """One tensor of the edited encoder, as it is written."""
         own = self.source[name]
         kind = written_dtype(self.dtype, own)
-        return (own.to(torch.float32) + self.delta.tensors[name]).to(kind) if self._edited(name) else own.to(kind)
+        if not self._edited(name):
+            return own.to(kind)
+        new = torch.empty(own.shape, dtype=kind)
+        parts = (torch.split(each.flatten(), _PIECE) for each in (new, own, self.delta.tensors[name]))
+        for place, base, change in zip(*parts, strict=True):
+            # A half and a single precision add up in single precision.
+            place.copy_(base + change)
+        return new
 
     def touches(self, name: str) -> bool:
         """Whether a tensor is written otherwise than it is in the source."""
@@ -61,8 +71,11 @@ class Edit:
         return written_dtype(self.dtype, own) != own.dtype
 
     def _edited(self, name: str) -> bool:
-        change = self.delta.tensors.get(name)
-        return change is not None and bool(change.any())
+        return name in self._names
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(name for name, change in self.delta.tensors.items() if bool(change.any()))
 
 
 def layout_for(wanted: str, source: Checkpoint) -> str:
@@ -88,10 +101,10 @@ def layout_for(wanted: str, source: Checkpoint) -> str:
 
 @dataclass(frozen=True)
 class Written:
-    """What is to be named to load an export, and the SHA-256 of files that are copies but for the edit."""
+    """What is to be named to load an export, and the files that are copies but for the edit."""
 
     place: Path
-    copies: Mapping[Path, str]
+    copies: Collection[Path]
 
     def holds(self, edited: Mapping[str, Print], new: Collection[str]) -> bool:
         """Whether the export, read back, has some prints; of copies, those that are new are taken.
@@ -116,10 +129,11 @@ def write_weights(edit: Edit, encoder: Encoder, folder: Path) -> Written:
     place.mkdir(parents=True, exist_ok=True)
     files = edit.source.parts
     if _keeps_files(edit):
-        copies = {out: digest for file in files if (digest := _write_file(edit, file, out := place / file.path.name))}
+        for file in files:
+            _write_file(edit, file, place / file.path.name)
         if edit.source.index is not None:
             shutil.copyfile(edit.source.index, place / edit.source.index.name)
-        return Written(place if edit.layout in _FOLDERS else place / files[0].path.name, copies)
+        return Written(place if edit.layout in _FOLDERS else place / files[0].path.name, [*_copies(edit, folder)])
     # An encoder that is alone in a folder keeps its own name there.
     name = "model.safetensors"
     if edit.layout not in _FOLDERS:
@@ -127,7 +141,18 @@ def write_weights(edit: Edit, encoder: Encoder, folder: Path) -> Written:
     names = [name for name in encoder.model.state_dict() if name in edit.source]
     like = {name: _like(edit, edit.source[name]) for name in names}
     write_tensors_one_by_one(place / name, {name: partial(edit.tensor, name) for name in names}, like)
-    return Written(place if edit.layout in _FOLDERS else place / name, {})
+    return Written(place if edit.layout in _FOLDERS else place / name, ())
+
+
+def digests_of(edit: Edit, folder: Path, is_stopped: Callable[[], bool]) -> dict[Path, str]:
+    """SHA-256 (hex) of the files that `write_weights` copies but for the edit; their originals are read for it.
+
+    Raises:
+        CancelledError: it was stopped.
+    """
+    return {
+        out: digest_with(file.path, _changed_in(edit, file), is_stopped) for out, file in _copies(edit, folder).items()
+    }
 
 
 def write_beside(edit: Edit, encoder: Encoder, folder: Path, told: Mapping[str, Json]) -> None:
@@ -152,21 +177,41 @@ def _keeps_files(edit: Edit) -> bool:
     return edit.layout == edit.source.layout and (mapped or edit.layout not in _FOLDERS)
 
 
-def _write_file(edit: Edit, file: TensorFile, out: Path) -> str | None:
-    """Write one file of the source's layout; returns its SHA-256 where it is a copy but for the edit."""
-    names = {key: name for name, (own, key) in edit.source.places.items() if own.path == file.path}
-    changed = {key: partial(edit.tensor, name) for key, name in names.items() if edit.touches(name)}
+def _copies(edit: Edit, folder: Path) -> dict[Path, TensorFile]:
+    """The files that are copied but for the edit: where each goes, and its original."""
+    place = _place_in(edit, folder)
+    return {place / file.path.name: file for file in edit.source.parts if _keeps_files(edit) and _is_copied(edit, file)}
+
+
+def _is_copied(edit: Edit, file: TensorFile) -> bool:
+    """Whether a file keeps its bytes but for the edit: archives do not, nor does what changes its dtype."""
+    kept = (written_dtype(edit.dtype, file[key]) == file[key].dtype for key in _changed_in(edit, file))
+    return file.tree is None and (edit.dtype == "auto" or all(kept))
+
+
+def _names_in(edit: Edit, file: TensorFile) -> dict[str, str]:
+    """The encoder's tensors in a file: of each key there, the encoder's own name."""
+    return {key: name for name, (own, key) in edit.source.places.items() if own.path == file.path}
+
+
+def _changed_in(edit: Edit, file: TensorFile) -> dict[str, Callable[[], Tensor]]:
+    """The tensors of a file that are written otherwise: of each key there, what gives the new values."""
+    return {key: partial(edit.tensor, name) for key, name in _names_in(edit, file).items() if edit.touches(name)}
+
+
+def _write_file(edit: Edit, file: TensorFile, out: Path) -> None:
+    """Write one file of the source's layout."""
+    names, changed = _names_in(edit, file), _changed_in(edit, file)
     if file.tree is not None:
         copy_tree_with(file.tree, file.keys_to, out, {key: read() for key, read in changed.items()})
-    elif edit.dtype == "auto" or all(written_dtype(edit.dtype, file[key]) == file[key].dtype for key in changed):
-        return copy_with(file.path, out, changed)
+    elif _is_copied(edit, file):
+        copy_with(file.path, out, changed)
     else:
         like = {key: _like(edit, file[key]) if key in names else file[key].to("meta") for key in file}
         readers = {
             key: partial(edit.tensor, names[key]) if key in names else partial(file.__getitem__, key) for key in file
         }
         write_tensors_one_by_one(out, readers, like)
-    return None
 
 
 def _like(edit: Edit, tensor: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """A transformer's files in an export: the original is read beside its copy, and what was written is read back."""
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -16,8 +16,10 @@ from ireu_cli.models.clip import Encoder, finite_fingerprint, refuse_foreign
 from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.models.fingerprint import Print, fingerprint_from, prints_by
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME
+from ireu_cli.store.files import flush_tree
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_beside, write_weights
+from ireu_cli.workflow.prints import kept_prints
 from ireu_cli.workflow.session import Session
 
 Result = TypeVar("Result")
@@ -39,12 +41,15 @@ def prints_of(
 ) -> dict[str, Print]:
     """The prints of the weights that are copied, which are to be those of the encoder.
 
+    They are read, or known from an export before.
+
     Raises:
         ModelError: they are not.
     """
     if not isinstance(original, Encoder):
         raise RuntimeError("only transformers lie in checkpoints")
-    prints = prints_by(original.model.state_dict(), source.__getitem__, is_over)
+    names = original.model.state_dict()
+    prints = kept_prints(session.run.prints, source, names, lambda names: prints_by(names, source.__getitem__, is_over))
     fingerprint = finite_fingerprint(session.config.encoder.source, prints)
     # Those of an outline were read nowhere else; beside loaded ones, transformers chooses files by itself.
     if next(original.model.parameters()).is_meta:
@@ -57,36 +62,44 @@ def prints_of(
     return prints
 
 
+def edit_of(session: Session, source: Checkpoint, delta: WeightDelta) -> Edit:
+    """What is written of a source.
+
+    Raises:
+        ConfigError: it cannot be written in the wanted layout.
+    """
+    params = session.config.export
+    return Edit(source, delta, layout_for(params.format, source), params.dtype, groups_of(source))
+
+
 def write_transformer(
     session: Session,
     parent: Manifest,
     original: ImageEncoder,
-    source: Checkpoint,
+    edit: Edit,
     prints: Future[dict[str, Print]],
-    delta: WeightDelta,
     folder: Path,
-) -> tuple[Path, str, Mapping[Path, str]]:
-    """Write a transformer and read it back; returns its place, its fingerprint, and the SHA-256 of copied files.
+    aside: Executor,
+) -> tuple[Path, str, Future[None]]:
+    """Write a transformer and read it back; returns its place, its fingerprint, and what waits for the disk.
 
     Raises:
         ModelError: the source is not the encoder, or what was written cannot be read back.
     """
     if not isinstance(original, Encoder):
         raise RuntimeError("only transformers lie in checkpoints")
-    params = session.config.export
-    refuse_foreign(delta, original.model.state_dict())
-    edit = Edit(source, delta, layout_for(params.format, source), params.dtype, groups_of(source))
+    refuse_foreign(edit.delta, original.model.state_dict())
     with session.timed("write"):
         written = write_weights(edit, original, folder)
+        flushed = aside.submit(flush_tree, folder)
         own = prints.result()
         new = {name for name in own if edit.touches(name)}
         edited = own | prints_by(new, edit.tensor)
         refuse_unlike(written.holds(edited, new))
-    if source.has_changed():
-        raise ModelError(f"The weights in {source.source} changed while they were copied", "Export again")
+    refuse_changed(edit.source)
     if infinite := sorted(name for name in new if not edited[name].is_finite):
         raise VanishedEditError(
-            f"In {served_dtype(params.dtype, source)} the edit of {infinite[0]} is beyond the largest number",
+            f"In {served_dtype(edit.dtype, edit.source)} the edit of {infinite[0]} is beyond the largest number",
             "Export in float32",
         )
     fingerprint = fingerprint_from(edited)
@@ -98,7 +111,17 @@ def write_transformer(
         "record": EXPORT_MANIFEST_NAME,
     }
     write_beside(edit, original, folder, told)
-    return written.place, fingerprint, written.copies
+    return written.place, fingerprint, flushed
+
+
+def refuse_changed(source: Checkpoint) -> None:
+    """Refuse an original that somebody wrote to since it was opened.
+
+    Raises:
+        ModelError: somebody did.
+    """
+    if source.has_changed():
+        raise ModelError(f"The weights in {source.source} changed while they were copied", "Export again")
 
 
 def refuse_unlike(alike: bool) -> None:

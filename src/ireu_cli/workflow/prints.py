@@ -1,0 +1,63 @@
+"""Prints of files that were read before: a file that nobody touched since need not be read again."""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ireu_cli.manifest import digest_of
+from ireu_cli.models.checkpoint import Checkpoint
+from ireu_cli.models.fingerprint import Print
+from ireu_cli.store.features import read_tensors, write_tensors
+
+_VERSION = 1
+"""Rises when `print_of` prints otherwise."""
+_SETTLED = 2_000_000_000
+"""Nanoseconds after which a change of a file has another time than the one before: file systems keep no finer ones."""
+
+
+def kept_prints(
+    folder: Path, source: Checkpoint, names: Iterable[str], read: Callable[[list[str]], dict[str, Print]]
+) -> dict[str, Print]:
+    """The prints of some tensors of a checkpoint: read, or found where they were kept.
+
+    As git's index does, files are taken to be as they were while device, inode, size and the times of the last change
+    of content and of the inode are the same. Nobody sets the last one by hand. Prints of files that changed a moment
+    before they were read are not kept: a second change might show no other time.
+
+    Args:
+        folder: where prints are kept.
+        source: the checkpoint.
+        names: of the tensors.
+        read: gives their prints.
+    """
+    names, seen, now = sorted(names), _seen(source), time.time_ns()
+    keys = [(name, source.places[name][0].path.name, source.places[name][1]) for name in names]
+    path = folder / f"{digest_of([_VERSION, keys, seen])[:32]}.safetensors"
+    if (found := read_tensors(path)) is not None:
+        return _unpacked(names, found)
+    prints = read(names)
+    if _seen(source) == seen and all(max(times) + _SETTLED < now for *_, times in seen):
+        write_tensors(path, _packed([prints[name] for name in names]))
+    return prints
+
+
+def _seen(source: Checkpoint) -> list[tuple[int, int, int, tuple[int, int]]]:
+    """What tells that a file was touched."""
+    stats = (part.path.stat() for part in source.parts)
+    return [(one.st_dev, one.st_ino, one.st_size, (one.st_mtime_ns, one.st_ctime_ns)) for one in stats]
+
+
+def _packed(prints: list[Print]) -> dict[str, Tensor]:
+    digests = b"".join(bytes.fromhex(one.digest) for one in prints)
+    return {
+        "digests": torch.frombuffer(bytearray(digests), dtype=torch.uint8).view(len(prints), -1),
+        "finite": torch.tensor([one.is_finite for one in prints]),
+    }
+
+
+def _unpacked(names: list[str], tensors: dict[str, Tensor]) -> dict[str, Print]:
+    rows = zip(names, tensors["digests"].numpy(), tensors["finite"].tolist(), strict=True)
+    return {name: Print(digest.tobytes().hex(), finite) for name, digest, finite in rows}
