@@ -1,5 +1,6 @@
 """Exports: loaded by the real consumers, edit present, everything else bit-identical, checked in the served dtype."""
 
+import errno
 import hashlib
 import json
 import os
@@ -183,6 +184,21 @@ def test_weights_that_change_while_their_digest_is_taken_are_found_out(
     found = run_ireu(*given, cwd=fresh)
     assert found.code == 3
     assert "changed while they were copied" in found.err
+    assert not (fresh / "out").exists()
+
+
+def test_a_disk_that_fails_beside_the_checks_is_an_error(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the disk is told once, to whom waits for it first."""
+    (fresh / "ireu.toml").unlink()
+
+    def broken(_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(export_transformer, "flush", broken)
+    given = ("export", "--delta", "delta.safetensors", "--encoder", "encoder", "--run-dir", "elsewhere", "-o", "out")
+    found = run_ireu(*given, cwd=fresh)
+    assert found.code == 3
+    assert "Input/output error" in found.err
     assert not (fresh / "out").exists()
 
 

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ireu_cli.errors import ArtifactError, InterruptedRunError
@@ -53,7 +53,7 @@ def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
         temporary.mkdir()
         try:
             fill(temporary)
-            flush_tree(temporary)
+            flush(files_below(temporary))
             if path.exists():
                 shutil.rmtree(previous, ignore_errors=True)
                 path.rename(previous)
@@ -125,12 +125,16 @@ def check_record(record: FileRecord, base: Path) -> None:
         )
 
 
-def flush_tree(folder: Path) -> None:
-    """Wait until every file of a folder is on the disk."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+def files_below(folder: Path) -> list[Path]:
+    """Every file of a folder, at any depth, in order."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def flush(files: Iterable[Path]) -> None:
+    """Wait until files are on the disk."""
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _alive(leftover: Path) -> bool:

@@ -16,7 +16,7 @@ from ireu_cli.models.clip import Encoder, finite_fingerprint, refuse_foreign
 from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.models.fingerprint import Print, fingerprint_from, prints_by
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME
-from ireu_cli.store.files import flush_tree
+from ireu_cli.store.files import files_below, flush
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.export_files import Edit, layout_for, served_dtype, write_beside, write_weights
 from ireu_cli.workflow.prints import kept_prints
@@ -91,7 +91,8 @@ def write_transformer(
     refuse_foreign(edit.delta, original.model.state_dict())
     with session.timed("write"):
         written = write_weights(edit, original, folder)
-        flushed = aside.submit(flush_tree, folder)
+        # Named now: what is written later comes and goes under temporary names.
+        flushed = aside.submit(flush, files_below(folder))
         own = prints.result()
         new = {name for name in own if edit.touches(name)}
         edited = own | prints_by(new, edit.tensor)
