@@ -191,7 +191,7 @@ def test_a_disk_that_fails_beside_the_checks_is_an_error(fresh: Path, monkeypatc
     """An error of the disk is told once, to whom waits for it first."""
     (fresh / "ireu.toml").unlink()
 
-    def broken(_: Any) -> None:
+    def broken(*_: Any) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(export_transformer, "flush", broken)

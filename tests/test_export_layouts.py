@@ -24,7 +24,7 @@ from ireu_cli.store.weights import write_tensors_one_by_one
 from ireu_cli.values import WeightDelta
 from ireu_cli.workflow.export_files import (
     Edit,
-    digests_of,
+    copied_digests,
     layout_for,
     served_dtype,
     write_beside,
@@ -124,21 +124,21 @@ def test_the_digest_of_a_copy_is_told_from_its_original(name: str, tiny_folder: 
     checkpoint = open_checkpoint(write_layout(name, tiny_folder, tmp_path / "place"))
     encoder = load_encoder(EncoderParams(source=str(checkpoint.source)), "cpu")
     edit = Edit(checkpoint, a_delta(), layout_for("auto", checkpoint), "auto", ())
-    digests = digests_of(edit, tmp_path / "out", lambda: False)
+    digests = copied_digests(edit, tmp_path / "out", lambda: False)
     assert not (tmp_path / "out").exists()
     (tmp_path / "out").mkdir()
     written = write_weights(edit, encoder, tmp_path / "out")
     assert {*written.copies} == {part.path for part in open_checkpoint(written.place).parts} == {*digests}
     assert all(hashlib.sha256(path.read_bytes()).hexdigest() == digest for path, digest in digests.items())
     with pytest.raises(CancelledError):
-        digests_of(edit, tmp_path / "out", lambda: True)
+        copied_digests(edit, tmp_path / "out", lambda: True)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("folder", "float16"), ("photomaker v1", "auto"), ("archive", "auto")])
 def test_what_is_not_copied_has_no_digest_before(name: str, dtype: Any, tiny_folder: Path, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(write_layout(name, tiny_folder, tmp_path / "place"))
     edit = Edit(checkpoint, a_delta(), layout_for("auto", checkpoint), dtype, ())
-    assert not digests_of(edit, tmp_path / "out", lambda: False)
+    assert not copied_digests(edit, tmp_path / "out", lambda: False)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -156,6 +156,21 @@ def test_the_encoder_alone_changes_its_dtype(name: str, dtype: Dtype, tiny_folde
     expected = with_delta(encoder, a_delta(), dtype)
     assert load_encoder(EncoderParams(source=str(place), dtype=dtype), "cpu").fingerprint == expected.fingerprint
     assert served_dtype("auto", open_checkpoint(place)) == dtype
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn])
+def test_an_edit_adds_up_in_single_precision(dtype: torch.dtype, tiny_folder: Path, tmp_path: Path) -> None:
+    """As `with_delta` adds it up: a finer sum would be another encoder, a coarser one would lose the edit."""
+    source = write_layout("folder", tiny_folder, tmp_path / "place")
+    path = source / "model.safetensors"
+    fine = {name: (tensor.double() * (1 + 1e-9)).to(dtype) for name, tensor in load_file(path).items()}
+    save_file(fine, path, {"format": "pt"})
+    checkpoint = open_checkpoint(source)
+    small = WeightDelta({name: 1e-3 * change.half() for name, change in a_delta().tensors.items()})
+    edit = Edit(checkpoint, small, layout_for("auto", checkpoint), "float32", ())
+    expected = checkpoint[EDITED].float() + small.tensors[EDITED].float()
+    assert torch.equal(edit.tensor(EDITED), expected)
+    assert not torch.equal(expected, checkpoint[EDITED].float())
 
 
 def test_shards_without_the_encoder_go_along(tiny_folder: Path, tmp_path: Path) -> None:

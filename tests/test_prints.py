@@ -1,13 +1,16 @@
 """Prints of files that were read before are found again, and only of those that nobody touched."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from ireu_cli.models import checkpoint as checkpoints
 from ireu_cli.models.checkpoint import open_checkpoint
 from ireu_cli.models.fingerprint import Print, prints_by
+from ireu_cli.models.tensor_file import TensorFile
 from ireu_cli.workflow import prints
 from tests.tiny_layouts import write_layout
 
@@ -106,3 +109,46 @@ def test_what_changes_while_it_is_read_is_not_kept(reader: Reader) -> None:
     assert not reader.folder.exists()
     reader.read()
     assert len(reader.asked) == 1
+
+
+def test_a_source_that_is_switched_while_it_is_read_is_not_kept(reader: Reader, tmp_path: Path) -> None:
+    """A link to the current version leads elsewhere: to files that have lain there for long."""
+    other = tmp_path / "other"
+    shutil.copytree(reader.source.parent, other)
+    path = other / weights_of(reader.source)[-1].relative_to(reader.source.parent)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    link = tmp_path / "current"
+    link.symlink_to(reader.source.parent)
+    through = link / reader.source.relative_to(reader.source.parent)
+    checkpoint = open_checkpoint(through)
+    link.unlink()
+    link.symlink_to(other)
+    prints.kept_prints(reader.folder, checkpoint, checkpoint, lambda names: prints_by(names, checkpoint.__getitem__))
+    assert not reader.folder.exists()
+
+
+def test_where_nothing_can_be_kept_files_are_read_each_time(reader: Reader) -> None:
+    reader.folder.write_bytes(b"in the way")
+    reader.read()
+    reader.read()
+    assert len(reader.asked) == 2
+
+
+def test_a_file_that_is_replaced_while_others_are_opened_has_changed(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = weights_of(reader.source)
+    own = checkpoints.open_file
+
+    def late(path: Path) -> TensorFile:
+        found = own(path)
+        other = path.with_name("other")
+        other.write_bytes(paths[0].read_bytes())
+        other.replace(paths[0])
+        return found
+
+    assert not open_checkpoint(reader.source).has_changed()
+    monkeypatch.setattr(checkpoints, "open_file", late)
+    assert open_checkpoint(reader.source).has_changed()

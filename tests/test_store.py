@@ -8,11 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ireu_cli.errors import ArtifactError
 from ireu_cli.store.artifacts import read_delta, read_mask, write_delta, write_mask
 from ireu_cli.store.features import FeatureCache
-from ireu_cli.store.files import check_record, file_record, recover_folder, write_bytes, write_folder
+from ireu_cli.store.files import (
+    check_record,
+    file_record,
+    files_below,
+    flush,
+    recover_folder,
+    write_bytes,
+    write_folder,
+)
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.values import FeatureMask, WeightDelta
 
@@ -45,6 +54,17 @@ def test_write_folder_keeps_the_old_folder_when_filling_fails(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [path]
     write_folder(path, lambda folder: write_bytes(folder / "b", b"new"))
     assert [file.name for file in path.iterdir()] == ["b"]
+
+
+def test_flushing_ends_when_nobody_wants_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        (tmp_path / name).write_bytes(b"")
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    flush(files_below(tmp_path), lambda: len(flushed) == 2)
+    assert len(flushed) == 2
+    flush(files_below(tmp_path))
+    assert len(flushed) == 5
 
 
 def test_recover_folder_after_a_kill_between_the_renames(tmp_path: Path) -> None:
@@ -119,11 +139,19 @@ def test_masks_of_another_form_are_refused(tmp_path: Path, content: object) -> N
 def test_delta_refuses_what_is_not_finite(value: str, dtype: torch.dtype, tmp_path: Path) -> None:
     change = torch.ones(3, 40).to(dtype)
     change[1, 17] = float(value)
-    write_delta(tmp_path / "d", WeightDelta({"a": torch.ones(1), "w": change}))
+    # Not by `write_delta`, which writes single precision.
+    save_file({"a": torch.ones(1), "w": change}, tmp_path / "d")
     with pytest.raises(ArtifactError, match="not finite numbers in w"):
         read_delta(tmp_path / "d")
     write_delta(tmp_path / "d", WeightDelta({"w": torch.ones(1), "empty": torch.ones(0, 2)}))
     assert read_delta(tmp_path / "d").tensors["w"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2, torch.int32])
+def test_delta_refuses_what_does_not_add_up(dtype: torch.dtype, tmp_path: Path) -> None:
+    save_file({"w": torch.ones(3).to(dtype)}, tmp_path / "d")
+    with pytest.raises(ArtifactError, match="does not add up"):
+        read_delta(tmp_path / "d")
 
 
 def test_run_folder_is_private_and_its_digests_are_keyed(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ A layout is told from the tensors, never from the name of the file.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -33,12 +33,25 @@ PATCHES = "vision_model.embeddings.patch_embedding.weight"
 _PARTS = ("vision_model.", "visual_projection.")
 
 
+class Stamp(NamedTuple):
+    """What changes when somebody writes to a file, or puts another in its place; times in nanoseconds.
+
+    The last one changes with everything about the file, and the system sets it.
+    """
+
+    device: int
+    inode: int
+    size: int
+    content_time: int
+    inode_time: int
+
+
 @dataclass(frozen=True)
 class Checkpoint(Mapping[str, Tensor]):
     """An encoder's weights in files.
 
     `places` says of each tensor, under the name that `CLIPVisionModelWithProjection` or `SiglipTower` gives it, in
-    which file it lies and under which name there. `stamp` is what the files were like when they were opened.
+    which file it lies and under which name there. `stamp` is what the files were like before they were opened.
     """
 
     layout: Layout
@@ -48,7 +61,7 @@ class Checkpoint(Mapping[str, Tensor]):
     index: Path | None
     """What names them, where they are shards."""
     places: Mapping[str, tuple[TensorFile, str]]
-    stamp: tuple[tuple[int, int, int], ...]
+    stamp: tuple[Stamp, ...]
 
     def __getitem__(self, name: str) -> Tensor:
         """Map one tensor, in the dtype of its file."""
@@ -69,7 +82,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def has_changed(self) -> bool:
         """Whether somebody wrote to a file of weights since, or put another in its place."""
-        return _stamp(self.parts) != self.stamp
+        return _stamp(part.path for part in self.parts) != self.stamp
 
     @property
     def anatomy(self) -> Anatomy:
@@ -104,11 +117,11 @@ def open_whole(source: Path) -> Checkpoint:
         ModelError: not there, or damaged.
     """
     paths, index = files_of(source)
+    # First: what is put in a file's place while it is opened has another one.
+    stamp = _stamp(paths)
     files = tuple(open_file(path) for path in paths)
     layout: Layout = "clip-folder" if source.is_dir() else "single-file"
-    return Checkpoint(
-        layout, source, files, index, {name: (file, name) for file in files for name in file}, _stamp(files)
-    )
+    return Checkpoint(layout, source, files, index, {name: (file, name) for file in files for name in file}, stamp)
 
 
 def encoder_in(whole: Checkpoint) -> Checkpoint:
@@ -154,7 +167,6 @@ def _places_below(
     }
 
 
-def _stamp(files: Iterable[TensorFile]) -> tuple[tuple[int, int, int], ...]:
-    """What changes when somebody writes to files, or puts others in their place."""
-    seen = (file.path.stat() for file in files)
-    return tuple((one.st_ino, one.st_size, one.st_mtime_ns) for one in seen)
+def _stamp(paths: Iterable[Path]) -> tuple[Stamp, ...]:
+    seen = (path.stat() for path in paths if path.exists())
+    return tuple(Stamp(one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in seen)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-_PIECE = 1 << 20
+PIECE = 1 << 20
 """Weights that are looked at together: each takes several numbers of its own meanwhile."""
 
 
@@ -36,7 +36,7 @@ def kept_in_weights(
     """
     sums, touched, changed = torch.zeros(3, dtype=torch.float64), 0, 0
     for name, read in sorted(original.items()):
-        parts = zip(*(torch.split(each.flatten(), _PIECE) for each in (read(), delta[name])), strict=True)
+        parts = zip(*(torch.split(each.flatten(), PIECE) for each in (read(), delta[name])), strict=True)
         for base, whole in ((first.float().cpu(), second) for first, second in parts):
             left = (base + whole).to(dtypes[name]).float() - base.to(dtypes[name]).float()
             pairs = (whole, left), (whole, whole), (left, left)

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from ireu_cli.params import RecordParams
 from ireu_cli.report import ErasureRecord
+from ireu_cli.steps.export import PIECE
 from ireu_cli.values import WeightDelta
 
-_PIECE = 1 << 20
-"""Weights that are looked at together."""
 LIMITS = (
     "Only the edited encoder is covered: copies of the original encoder elsewhere still carry the person, and so do "
     "features of the person that were computed with it before.",
@@ -73,5 +72,5 @@ def erasure_record(
 
 def _norm(tensors: Iterable[Tensor]) -> float:
     """Frobenius' norm over all of them, a piece at a time in double precision."""
-    pieces = (piece for tensor in tensors for piece in torch.split(tensor.flatten(), _PIECE))
+    pieces = (piece for tensor in tensors for piece in torch.split(tensor.flatten(), PIECE))
     return math.sqrt(sum(float(piece.double().square().sum()) for piece in pieces))

@@ -27,6 +27,8 @@ FOLDER_FILES = frozenset(
 )
 """The files that ireu writes into an output folder."""
 GRIDS, IMAGES = "pictures", "images"
+_FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+"""What a delta may be in; narrower ones have no arithmetic."""
 """The folders that it makes in there, for grids and for all pictures with their index."""
 
 
@@ -154,7 +156,9 @@ def read_delta(path: Path) -> WeightDelta:
     if not tensors:
         raise ArtifactError(f"The delta {path} holds no tensors", remedy)
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not _is_finite(tensor):
+        if tensor.dtype not in _FLOATS:
+            raise ArtifactError(f"The delta {path} holds {name} in {tensor.dtype}, which does not add up", remedy)
+        if not _is_finite(tensor):
             raise ArtifactError(f"The delta {path} holds values that are not finite numbers in {name}", remedy)
     if not entries:
         return WeightDelta(tensors)

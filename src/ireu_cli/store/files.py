@@ -130,9 +130,11 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def flush(files: Iterable[Path]) -> None:
-    """Wait until files are on the disk."""
+def flush(files: Iterable[Path], is_stopped: Callable[[], bool] = lambda: False) -> None:
+    """Wait until files are on the disk, or until nobody wants them there any more, which is asked before each."""
     for path in files:
+        if is_stopped():
+            return
         with path.open("rb") as file:
             os.fsync(file.fileno())
 

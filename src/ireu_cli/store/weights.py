@@ -44,7 +44,7 @@ _PIECE = 1 << 22
 def copy_with(source: Path, out: Path, changed: Mapping[str, Callable[[], Tensor]]) -> None:
     """Copy a safetensors file, replacing the values of some tensors; everything else keeps every bit.
 
-    The copy need not be on the disk yet.
+    The copy need not be on the disk yet; `write_folder` waits for that.
 
     Args:
         source: the file.
@@ -60,10 +60,8 @@ def copy_with(source: Path, out: Path, changed: Mapping[str, Callable[[], Tensor
             copy.write(_fitting(name, read(), header))
 
 
-def digest_with(
-    source: Path, changed: Mapping[str, Callable[[], Tensor]], is_stopped: Callable[[], bool] = lambda: False
-) -> str:
-    """SHA-256 (hex) of what `copy_with` writes, from the original, one of whose new tensors is held at a time.
+def digest_with(source: Path, changed: Mapping[str, Callable[[], Tensor]], is_stopped: Callable[[], bool]) -> str:
+    """SHA-256 (hex) of what `copy_with` writes, told from the original; one new tensor is held at a time.
 
     Args:
         source: the file.
@@ -87,7 +85,7 @@ def digest_with(
                     raise CancelledError
                 digest.update(piece)
 
-        for name in sorted(changed, key=lambda key: int(header[key]["data_offsets"][0])):
+        for name in sorted(changed, key=lambda key: tuple(header[key]["data_offsets"])):
             first, last = (start + offset for offset in header[name]["data_offsets"])
             if first < done:
                 raise ValueError("the places of tensors overlap")

@@ -1,8 +1,7 @@
 """`ireu export`: a delta to a drop-in encoder, checked in the dtype it is served in before it takes its place."""
 
 import hashlib
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
@@ -27,13 +26,14 @@ from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, sentences
 from ireu_cli.workflow.evidence import gather, load_people
 from ireu_cli.workflow.export_files import (
-    digests_of,
+    copied_digests,
     layout_for,
     served_dtype,
     written_dtype,
 )
 from ireu_cli.workflow.export_transformer import (
-    beside,
+    Aside,
+    aside,
     edit_of,
     prints_of,
     refuse_changed,
@@ -68,9 +68,9 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
         layout_for(session.config.export.format, source)
     _refuse_own_place(session, source, out)
     draft = session.draft(original)
-    # Reading all weights takes as long as copying them.
-    reading = nullcontext() if source is None else beside(partial(prints_of, session, original, source))
-    with session.run.lock(out), reading as prints:
+    with session.run.lock(out), aside() as beside:
+        # Reading all weights takes as long as copying them.
+        prints = None if source is None else beside.do(partial(prints_of, session, original, source))
         record = out / EXPORT_MANIFEST_NAME
         if prints is not None and record.exists():
             # Of what is there already nothing is noted for another encoder.
@@ -78,7 +78,7 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
         if (done := session.already_done(draft, record, out)) is not None:
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
-        manifest = _write(session, draft, parent, original, source, prints, delta, out)
+        manifest = _write(session, draft, parent, original, source, prints, delta, out, beside)
     return StepResult(out, manifest, reused=False)
 
 
@@ -129,6 +129,7 @@ def _write(
     prints: Future[dict[str, Print]] | None,
     delta: WeightDelta,
     out: Path,
+    beside: Aside,
 ) -> Manifest:
     manifests: list[Manifest] = []
     dtype = "float32" if source is None else served_dtype(session.config.export.dtype, source)
@@ -136,23 +137,21 @@ def _write(
     def fill(folder: Path) -> None:
         edit = None if source is None else edit_of(session, source, delta)
         # The digest of a copy takes longer than the copy.
-        hashing = nullcontext() if edit is None else beside(partial(digests_of, edit, folder))
-        with hashing as digests, ThreadPoolExecutor(1) as aside:
-            waits: list[Future[None]] = []
-            if isinstance(original, FaceEncoder):
-                place, fingerprint = _write_network(session, original, delta, folder)
-            elif edit is not None and prints is not None:
-                place, fingerprint, flushed = write_transformer(session, parent, original, edit, prints, folder, aside)
-                waits.append(flushed)
-            metrics = _check_served(session, parent, original, place, source, delta, dtype)
-            covered, reached = _reached(session, original, delta)
-            metrics |= reached | {"edited_encoder": fingerprint}
-            # Without attacks: those are tried by `ireu verify`, whose report has a record of its own.
-            metrics["record"] = make_record(session, parent, delta, original, (), None).model_dump(mode="json")
-            _write_card(session, source, covered, metrics["verified_again"], folder)
-            known = {} if digests is None else digests.result()
-            for wait in waits:
-                wait.result()
+        digests = None if edit is None else beside.do(partial(copied_digests, edit, folder))
+        flushed: Future[None] | None = None
+        if isinstance(original, FaceEncoder):
+            place, fingerprint = _write_network(session, original, delta, folder)
+        elif edit is not None and prints is not None:
+            place, fingerprint, flushed = write_transformer(session, parent, original, edit, prints, folder, beside)
+        metrics = _check_served(session, parent, original, place, source, delta, dtype)
+        covered, reached = _reached(session, original, delta)
+        metrics |= reached | {"edited_encoder": fingerprint}
+        # Without attacks: those are tried by `ireu verify`, whose report has a record of its own.
+        metrics["record"] = make_record(session, parent, delta, original, (), None).model_dump(mode="json")
+        _write_card(session, source, covered, metrics["verified_again"], folder)
+        known = {} if digests is None else digests.result()
+        if flushed is not None:
+            flushed.result()
         if source is not None:
             refuse_changed(source)
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})

@@ -17,6 +17,7 @@ from ireu_cli.models.clip import DTYPES, Encoder
 from ireu_cli.models.fingerprint import Print, prints_by
 from ireu_cli.models.tensor_file import TensorFile
 from ireu_cli.params import Dtype
+from ireu_cli.steps.export import PIECE
 from ireu_cli.store.files import write_bytes
 from ireu_cli.store.weights import copy_tree_with, copy_with, digest_with, write_tensors_one_by_one
 from ireu_cli.values import Json, WeightDelta
@@ -35,9 +36,6 @@ _FILE_NAMES = {
 }
 """The names by which ComfyUI's loaders tell encoders."""
 
-_PIECE = 1 << 20
-"""Weights that are added up together."""
-
 
 @dataclass(frozen=True)
 class Edit:
@@ -54,27 +52,23 @@ class Edit:
         """One tensor of the edited encoder, as it is written."""
         own = self.source[name]
         kind = written_dtype(self.dtype, own)
-        if not self._edited(name):
+        if name not in self._edited:
             return own.to(kind)
         new = torch.empty(own.shape, dtype=kind)
-        parts = (torch.split(each.flatten(), _PIECE) for each in (new, own, self.delta.tensors[name]))
+        parts = (torch.split(each.flatten(), PIECE) for each in (new, own, self.delta.tensors[name]))
         for place, base, change in zip(*parts, strict=True):
-            # A half and a single precision add up in single precision.
-            place.copy_(base + change)
+            place.copy_(base.float() + change)
         return new
 
     def touches(self, name: str) -> bool:
         """Whether a tensor is written otherwise than it is in the source."""
-        if self.dtype == "auto" or self._edited(name):
-            return self._edited(name)
+        if self.dtype == "auto" or name in self._edited:
+            return name in self._edited
         own = self.source[name]
         return written_dtype(self.dtype, own) != own.dtype
 
-    def _edited(self, name: str) -> bool:
-        return name in self._names
-
     @cached_property
-    def _names(self) -> frozenset[str]:
+    def _edited(self) -> frozenset[str]:
         return frozenset(name for name, change in self.delta.tensors.items() if bool(change.any()))
 
 
@@ -144,7 +138,7 @@ def write_weights(edit: Edit, encoder: Encoder, folder: Path) -> Written:
     return Written(place if edit.layout in _FOLDERS else place / name, ())
 
 
-def digests_of(edit: Edit, folder: Path, is_stopped: Callable[[], bool]) -> dict[Path, str]:
+def copied_digests(edit: Edit, folder: Path, is_stopped: Callable[[], bool]) -> dict[Path, str]:
     """SHA-256 (hex) of the files that `write_weights` copies but for the edit; their originals are read for it.
 
     Raises:
@@ -180,7 +174,8 @@ def _keeps_files(edit: Edit) -> bool:
 def _copies(edit: Edit, folder: Path) -> dict[Path, TensorFile]:
     """The files that are copied but for the edit: where each goes, and its original."""
     place = _place_in(edit, folder)
-    return {place / file.path.name: file for file in edit.source.parts if _keeps_files(edit) and _is_copied(edit, file)}
+    files = edit.source.parts if _keeps_files(edit) else ()
+    return {place / file.path.name: file for file in files if _is_copied(edit, file)}
 
 
 def _is_copied(edit: Edit, file: TensorFile) -> bool:

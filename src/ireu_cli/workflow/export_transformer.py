@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
@@ -25,13 +26,25 @@ from ireu_cli.workflow.session import Session
 Result = TypeVar("Result")
 
 
+class Aside:
+    """Work in threads of its own, which can ask whether it is still wanted."""
+
+    def __init__(self, threads: Executor, over: Event) -> None:
+        """Take what runs it, and what tells that it is not."""
+        self._threads, self._over = threads, over
+
+    def do(self, work: Callable[[Callable[[], bool]], Result]) -> Future[Result]:
+        """Start some; it is given what to ask."""
+        return self._threads.submit(work, self._over.is_set)
+
+
 @contextmanager
-def beside(work: Callable[[Callable[[], bool]], Result]) -> Iterator[Future[Result]]:
-    """Do work in a thread of its own, which can ask whether it is still wanted."""
+def aside() -> Iterator[Aside]:
+    """Room for work beside; what still runs when it is left, by an error or an interruption, is told to end."""
     over = Event()
-    with ThreadPoolExecutor(1) as threads:
+    with ThreadPoolExecutor() as threads:
         try:
-            yield threads.submit(work, over.is_set)
+            yield Aside(threads, over)
         finally:
             over.set()
 
@@ -48,8 +61,12 @@ def prints_of(
     """
     if not isinstance(original, Encoder):
         raise RuntimeError("only transformers lie in checkpoints")
-    names = original.model.state_dict()
-    prints = kept_prints(session.run.prints, source, names, lambda names: prints_by(names, source.__getitem__, is_over))
+    prints = kept_prints(
+        session.run.prints,
+        source,
+        original.model.state_dict(),
+        lambda names: prints_by(names, source.__getitem__, is_over),
+    )
     fingerprint = finite_fingerprint(session.config.encoder.source, prints)
     # Those of an outline were read nowhere else; beside loaded ones, transformers chooses files by itself.
     if next(original.model.parameters()).is_meta:
@@ -79,7 +96,7 @@ def write_transformer(
     edit: Edit,
     prints: Future[dict[str, Print]],
     folder: Path,
-    aside: Executor,
+    beside: Aside,
 ) -> tuple[Path, str, Future[None]]:
     """Write a transformer and read it back; returns its place, its fingerprint, and what waits for the disk.
 
@@ -92,7 +109,7 @@ def write_transformer(
     with session.timed("write"):
         written = write_weights(edit, original, folder)
         # Named now: what is written later comes and goes under temporary names.
-        flushed = aside.submit(flush, files_below(folder))
+        flushed = beside.do(partial(flush, files_below(folder)))
         own = prints.result()
         new = {name for name in own if edit.touches(name)}
         edited = own | prints_by(new, edit.tensor)

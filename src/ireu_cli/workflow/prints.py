@@ -1,5 +1,6 @@
 """Prints of files that were read before: a file that nobody touched since need not be read again."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import digest_of
 from ireu_cli.models.checkpoint import Checkpoint
 from ireu_cli.models.fingerprint import Print
@@ -23,9 +25,8 @@ def kept_prints(
 ) -> dict[str, Print]:
     """The prints of some tensors of a checkpoint: read, or found where they were kept.
 
-    As git's index does, files are taken to be as they were while device, inode, size and the times of the last change
-    of content and of the inode are the same. Nobody sets the last one by hand. Prints of files that changed a moment
-    before they were read are not kept: a second change might show no other time.
+    As git's index does, files are taken to be as they were while their stamps are the same. Prints of files that
+    changed a moment before they were read are not kept: a second change might show no other time.
 
     Args:
         folder: where prints are kept.
@@ -33,21 +34,18 @@ def kept_prints(
         names: of the tensors.
         read: gives their prints.
     """
-    names, seen, now = sorted(names), _seen(source), time.time_ns()
+    names, now = sorted(names), time.time_ns()
     keys = [(name, source.places[name][0].path.name, source.places[name][1]) for name in names]
-    path = folder / f"{digest_of([_VERSION, keys, seen])[:32]}.safetensors"
+    path = folder / f"{digest_of([_VERSION, keys, source.stamp])[:32]}.safetensors"
     if (found := read_tensors(path)) is not None:
         return _unpacked(names, found)
     prints = read(names)
-    if _seen(source) == seen and all(max(times) + _SETTLED < now for *_, times in seen):
-        write_tensors(path, _packed([prints[name] for name in names]))
+    settled = all(max(one.content_time, one.inode_time) + _SETTLED < now for one in source.stamp)
+    if settled and not source.has_changed():
+        # Whoever cannot keep them reads the files again.
+        with contextlib.suppress(ArtifactError):
+            write_tensors(path, _packed([prints[name] for name in names]))
     return prints
-
-
-def _seen(source: Checkpoint) -> list[tuple[int, int, int, tuple[int, int]]]:
-    """What tells that a file was touched."""
-    stats = (part.path.stat() for part in source.parts)
-    return [(one.st_dev, one.st_ino, one.st_size, (one.st_mtime_ns, one.st_ctime_ns)) for one in stats]
 
 
 def _packed(prints: list[Print]) -> dict[str, Tensor]:
