@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from ireu_cli.models import checkpoint as checkpoints
 from ireu_cli.models.checkpoint import open_checkpoint
 from ireu_cli.models.fingerprint import Print, prints_by
-from ireu_cli.models.tensor_file import TensorFile
+from ireu_cli.models.tensor_file import TensorFile, open_file
 from ireu_cli.workflow import prints
 from tests.tiny_layouts import write_layout
 
@@ -140,10 +140,9 @@ def test_a_file_that_is_replaced_while_others_are_opened_has_changed(
     reader: Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = weights_of(reader.source)
-    own = checkpoints.open_file
 
     def late(path: Path) -> TensorFile:
-        found = own(path)
+        found = open_file(path)
         other = path.with_name("other")
         other.write_bytes(paths[0].read_bytes())
         other.replace(paths[0])
