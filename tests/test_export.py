@@ -138,6 +138,15 @@ def test_an_edit_beyond_the_largest_number_of_the_dtype_is_an_error(fresh: Path,
     assert "beyond the largest number" in refused(fresh, large, "float16", with_photos=with_photos)
 
 
+def refused_without_photos(folder: Path, words: str) -> None:
+    """Export where no run folder knows of photos: it is refused with these words, and leaves nothing."""
+    given = ("export", "--delta", "delta.safetensors", "--encoder", "encoder", "--run-dir", "elsewhere", "-o", "out")
+    found = run_ireu(*given, cwd=folder)
+    assert found.code == 3
+    assert words in found.err
+    assert not (folder / "out").exists()
+
+
 def test_weights_that_change_while_they_are_copied_are_found_out(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody puts another file in place after the fingerprint was taken: the copy would be of that one."""
     (fresh / "ireu.toml").unlink()
@@ -163,11 +172,7 @@ def test_weights_that_change_while_they_are_copied_are_found_out(fresh: Path, mo
 
     monkeypatch.setattr(export_transformer, "prints_by", first)
     monkeypatch.setattr(export_transformer, "write_weights", after)
-    given = ("export", "--delta", "delta.safetensors", "--encoder", "encoder", "--run-dir", "elsewhere", "-o", "out")
-    found = run_ireu(*given, cwd=fresh)
-    assert found.code == 3
-    assert "changed while they were copied" in found.err
-    assert not (fresh / "out").exists()
+    refused_without_photos(fresh, "changed while they were copied")
 
 
 def test_weights_that_change_while_their_digest_is_taken_are_found_out(
@@ -180,11 +185,7 @@ def test_weights_that_change_while_their_digest_is_taken_are_found_out(
         (fresh / "encoder" / "model.safetensors").touch()
 
     monkeypatch.setattr(workflow_export, "_write_card", late)
-    given = ("export", "--delta", "delta.safetensors", "--encoder", "encoder", "--run-dir", "elsewhere", "-o", "out")
-    found = run_ireu(*given, cwd=fresh)
-    assert found.code == 3
-    assert "changed while they were copied" in found.err
-    assert not (fresh / "out").exists()
+    refused_without_photos(fresh, "changed while they were copied")
 
 
 def test_a_disk_that_fails_beside_the_checks_is_an_error(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,11 +196,7 @@ def test_a_disk_that_fails_beside_the_checks_is_an_error(fresh: Path, monkeypatc
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(export_transformer, "flush", broken)
-    given = ("export", "--delta", "delta.safetensors", "--encoder", "encoder", "--run-dir", "elsewhere", "-o", "out")
-    found = run_ireu(*given, cwd=fresh)
-    assert found.code == 3
-    assert "Input/output error" in found.err
-    assert not (fresh / "out").exists()
+    refused_without_photos(fresh, "Input/output error")
 
 
 def test_an_original_is_read_for_its_prints_once(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

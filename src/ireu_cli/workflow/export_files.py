@@ -180,8 +180,9 @@ def _copies(edit: Edit, folder: Path) -> dict[Path, TensorFile]:
 
 def _is_copied(edit: Edit, file: TensorFile) -> bool:
     """Whether a file keeps its bytes but for the edit: archives do not, nor does what changes its dtype."""
-    kept = (written_dtype(edit.dtype, file[key]) == file[key].dtype for key in _changed_in(edit, file))
-    return file.tree is None and (edit.dtype == "auto" or all(kept))
+    return file.tree is None and all(
+        written_dtype(edit.dtype, file[key]) == file[key].dtype for key in _changed_in(edit, file)
+    )
 
 
 def _names_in(edit: Edit, file: TensorFile) -> dict[str, str]:
