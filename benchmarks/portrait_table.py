@@ -10,8 +10,10 @@ Found: share of the targets' photos that a detector of the delta finds, for meth
 face-match gate in front of the generator, which is what `verify` sets beside the edit.
 ID^o: similarity of a picture and the photo it was drawn from. ID^g: of the pictures drawn before and after.
 Delta ID: ID^g of others less that of the targets; `reachable.py` says what it could be at most. Matches: share of
-pictures nearer to their photo than a hundredth of other people's photos are. KID: between the retained people's
-pictures and their photos, on MobileNetV2's ImageNet features (IREU_DATA/models), after less before.
+pictures nearer to their photo than a hundredth of other people's photos are. Matches others: share of pairs of a
+target's picture and a retained person's photo that are as near; one other: the same of the retained person of each
+draw who is matched most, which chance alone makes more than that. KID: between the retained people's pictures and
+their photos, on MobileNetV2's ImageNet features (IREU_DATA/models), after less before.
 """
 
 import argparse
@@ -52,9 +54,10 @@ FALSE_MATCHES = 0.01
 KID_SUBSET = 50
 PLAIN = ("pictures.seeds=1", "pictures.edits_per_photo=0", "attacks.suite=none")
 ROWS = ("ID^o target seen", "ID^o target unseen", "matches seen", "matches unseen", "found seen", "found unseen",
-        "matches unseen, found", "matches unseen, missed", "refused unseen", "others refused", "ID^g target seen",
-        "ID^g target unseen", "ID^o other", "ID^g other", "delta ID seen", "delta ID unseen", "PSNR retained",
-        "SSIM retained", "KID retained, after less before", "face found, target", "face found, retained")  # fmt: skip
+        "matches unseen, found", "matches unseen, missed", "matches others", "matches one other", "refused unseen",
+        "others refused", "ID^g target seen", "ID^g target unseen", "ID^o other", "ID^g other", "delta ID seen",
+        "delta ID unseen", "PSNR retained", "SSIM retained", "KID retained, after less before", "face found, target",
+        "face found, retained")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,7 @@ def _figures(
             rows = own[_rows(look, role)]
             figures[f"ID^o target {words}"] = finite_mean(rows)
             figures[f"matches {words}"] = finite_mean((rows > threshold).double())
+        figures["matches others"], figures["matches one other"] = _as_others(look, threshold)
         figures["ID^o other"] = finite_mean(own[_rows(look, _others(look))])
         for words, roles in (("target", ("target-seen", "target-unseen")), ("retained", ("retained", "look-alike"))):
             found = torch.isfinite(look.vectors[_rows(look, *roles)]).all(1)
@@ -247,6 +251,16 @@ def _impostors(before: Look) -> tuple[float, float]:
     if not len(others):
         return float("nan"), float("nan")
     return float(others.quantile(1 - FALSE_MATCHES)), float(others.mean())
+
+
+def _as_others(look: Look, threshold: float) -> tuple[float, float]:
+    """How often the targets' pictures match photos of retained people, and the one of them who is matched most."""
+    photos = _rows(look, "retained", "look-alike")
+    similarity = look.vectors[_rows(look, "target-seen", "target-unseen")] @ look.own[photos].T
+    matched = torch.where(torch.isfinite(similarity), (similarity > threshold).double(), torch.nan)
+    people = [look.photos[i].parent for i in photos]
+    rates = [finite_mean(matched[:, [p == one for p in people]]) for one in dict.fromkeys(people)]
+    return finite_mean(matched), max((rate for rate in rates if np.isfinite(rate)), default=float("nan"))
 
 
 def _explained(draws: Draws, count: int, draw: int, report: Path, after: Look, threshold: float) -> dict[str, float]:
