@@ -395,6 +395,35 @@ def test_seeds_change_what_is_drawn(fresh: Path) -> None:
     assert not torch.equal(read_mask(fresh / "seed1.pt").score, read_mask(fresh / "mask.pt").score)
 
 
+LOST = """
+import os, signal, sys
+from ireu_cli.cli import app, run
+
+def lose(*_arguments):
+    try:
+        os.kill(os.getpid(), signal.SIGINT) if {hears} else None
+    except KeyboardInterrupt:
+        pass
+    raise ImportError("cannot load module more than once per process")
+
+run._workflow = lose
+sys.argv = ["ireu", "locate", "--json"]
+app.run()
+"""
+
+
+@pytest.mark.parametrize(("hears", "code"), [(True, 130), (False, 1)])
+def test_an_interruption_that_a_library_swallows_is_one(hears: bool, code: int, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOST.format(hears=hears)], cwd=tmp_path, capture_output=True, text=True, check=False,
+        preexec_fn=_hear_interrupts,
+    )  # fmt: skip
+    assert done.returncode == code
+    if hears:
+        assert json.loads(done.stdout)["exit_code"] == 130
+        assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("number", [KeyboardInterrupt, InterruptedRunError])
 def test_an_interruption_between_checkpoints_loses_nothing(fresh: Path, number: type[BaseException]) -> None:
     """Checkpoints by time are far apart here; the one on the way out is what is left."""

@@ -96,6 +96,11 @@ def test_data_variable_is_not_configuration(tmp_path: Path) -> None:
     assert load_config(None, {"IREU_DATA": "/somewhere"}, {}, cwd=tmp_path).config == Config()
 
 
+def test_landmarks_in_pixels_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.landmarks"):
+        load_config(None, {}, {"data.landmarks": "60,69,102,68,82,95,63,115,100,114"})
+
+
 def test_landmarks_from_one_string() -> None:
     text = ",".join(["0.5"] * 10)
     assert load_config(None, {}, {"data.landmarks": text}).config.data.landmarks == (0.5,) * 10

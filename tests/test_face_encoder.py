@@ -316,6 +316,28 @@ def test_requests_add_up_and_are_withdrawn_bit_for_bit(place: Path) -> None:
     assert with_gates(encoder, read_delta(place / "none.safetensors")).fingerprint == original
 
 
+def test_deltas_of_other_retained_photos_are_not_merged(place: Path) -> None:
+    assert unlearn(place, "--set", "record.case_id=A", "-o", "one.safetensors").code == 0
+    fewer = place / "fewer"
+    shutil.copytree(place / "others", fewer)
+    shutil.rmtree(sorted(fewer.iterdir())[0])
+    located = ("locate", "--method", "all", "--targets", "more", "--retain", "fewer", "-o", "fewer.pt")
+    assert run_ireu(*located, cwd=place).code == 0
+    apart = ("--targets", "more", "--retain", "fewer", "--set", "record.case_id=B", "-o", "apart.safetensors")
+    assert unlearn(place, "--mask", "fewer.pt", *apart).code == 0
+    merge = ("--onto", "one.safetensors", "--merge", "apart.safetensors", "-o", "x.safetensors")
+    done = unlearn(place, *merge, mask=False)
+    assert (done.code, "were made from other retained photos" in done.err) == (3, True), done.err
+
+
+def test_each_gate_is_granted_an_equal_share(place: Path) -> None:
+    assert (
+        unlearn(place, "--set", "gated.people=10", "--set", "gated.false_alarms=0.1", "-o", "x.safetensors").code == 0
+    )
+    told = json.loads((place / "x.safetensors.json").read_text())["metrics"]
+    assert told["false_alarm_rate_each"] == pytest.approx(0.01)
+
+
 def test_the_same_request_has_the_same_bytes(place: Path) -> None:
     assert unlearn(place, "-o", "one.safetensors").code == 0
     shutil.rmtree(place / ".ireu" / "features")

@@ -31,6 +31,7 @@ from ireu_cli.steps.gated import (
     with_thresholds,
 )
 from ireu_cli.steps.gates import EmbeddingStatistics, summarise_embeddings
+from ireu_cli.steps.site_sums import SiteSums, summarise
 from ireu_cli.steps.slots import leave
 from ireu_cli.values import FeatureMask, Ledger
 from ireu_cli.workflow.detectors import check_statistics
@@ -173,6 +174,40 @@ class TestDetector:
         found = threshold_at(scores, rate)
         assert found.extrapolated
         assert found.value == pytest.approx(-math.log(rate), rel=0.15)  # of an exponential distribution
+
+    @pytest.mark.parametrize(("count", "rate"), [(20, 0.01), (20, 0.05), (50, 0.01), (100, 0.005)])
+    def test_few_scores_keep_the_rate_on_average(self, count: int, rate: float) -> None:
+        """Of exponential scores e^-t lie above t: what a tail of few scores says of its scale is often too little."""
+        drawn = torch.Generator().manual_seed(5)
+        scores = -torch.rand(4000, count, generator=drawn, dtype=torch.float64).log()
+        above = [math.exp(-threshold_at(row, rate).value) for row in scores]
+        assert sum(above) / len(above) == pytest.approx(rate, rel=0.12)
+
+    def test_people_of_one_photo_many_times_can_be_whitened(self) -> None:
+        people = [normal(1, 8, seed=i).expand(4, -1) for i in range(40)]
+        sums = sum_people(people, [], Deal((4,) * 40))
+        assert sums.are_told_apart
+        assert float(sums.every.spread().abs().max()) < 1e-12
+        torch.linalg.cholesky(sums.every.whitener(0.3))
+
+    @pytest.mark.parametrize("value", [0.0, math.nan])
+    def test_photos_that_tell_nobody_apart_are_refused(self, value: float) -> None:
+        people = [normal(1, 8).expand(4, -1).clone() for _ in range(20)]
+        people[0][0, 0] += value
+        found = summarise_embeddings(people, [], torch.zeros(2, 8), [4] * 20)
+        with pytest.raises(CapacityError, match="all alike, or features of some are not finite"):
+            check_statistics(found, FeatureMask(torch.ones(8, dtype=torch.bool), torch.ones(8)), "embedding")
+
+    def test_nobody_is_the_average_by_many_photos(self) -> None:
+        """Of one person in 900 photos and 60 in three, the one counts as so many photos as in thresholds."""
+        sizes = [900] + [3] * 60
+        people = [5 * normal(1, 8, seed=i) + 0.1 * normal(size, 8, seed=200 + i) for i, size in enumerate(sizes)]
+        deal = Deal(tuple(sizes))
+        counted = torch.cat([person[: deal.most] for person in people])
+        readout = Readout(lambda rows: rows, torch.eye(8))
+        site = SiteSums()
+        found = summarise(site, ((one, one) for one in people), [], torch.zeros(2, 8), readout, sizes)
+        torch.testing.assert_close(found.average, counted.mean(0))
 
     def test_lower_rates_have_higher_thresholds(self) -> None:
         scores = normal(1000)
@@ -441,7 +476,8 @@ class TestRequests:
 
 
 class TestChange:
-    def test_masked_features_move_past_the_average_by_the_gain(self) -> None:
+    @pytest.mark.parametrize("gain", [0.5, 1.0, 2.0])
+    def test_masked_features_move_towards_the_average_by_the_gain(self, gain: float) -> None:
         norm = nn.LayerNorm(8)
         norm.weight.data, norm.bias.data = normal(8, seed=3).abs().float() + 0.5, normal(8, seed=4).float()
         states = 5 * normal(6, 8, seed=5).float() + 3 * normal(1, 8, seed=6).float()
@@ -451,9 +487,9 @@ class TestChange:
         readout = Readout(lambda rows: norm(rows).detach(), torch.diag(1 / norm.weight.detach().double()))
         wanted = Wanted(states, states, features)
         average = features.double().mean(0) * 0.5
-        change = change_of(wanted, readout, average, mask, 1.0)
+        change = change_of(wanted, readout, average, mask, gain)
         moved = (readout.read((states.double() + change).float()) - features).mean(0).double()
-        aim = mask * (average - features.double().mean(0))
+        aim = gain * mask * (average - features.double().mean(0))
         assert float((moved - aim).norm()) < 0.35 * float(aim.norm())
         assert float(change.mean()) == pytest.approx(0, abs=1e-12)
         nothing = change_of(wanted, readout, features.double().mean(0), mask, 1.0)

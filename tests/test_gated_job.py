@@ -248,6 +248,10 @@ class TestRequests:
         assert unlearn(two, *both, mask=False).code == 0
         assert not any(bool(change.any()) for change in tensors(two, "none.safetensors").values())
         assert manifest(two, "none.safetensors")["targets"] == []
+        exported = run_ireu("export", "--delta", "none.safetensors", "-o", "out", "--json", cwd=two)
+        assert exported.code == 0, exported.err
+        told = manifest(two / "out", "ireu")
+        assert told["metrics"]["edited_encoder"] == told["encoder"]["fingerprint"]
 
     def test_a_name_is_given_once(self, two: Path) -> None:
         again = unlearn(two, "--onto", "two.safetensors", "--set", "record.case_id=A", "-o", "x.safetensors")

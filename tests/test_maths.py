@@ -144,6 +144,8 @@ def test_kept_share() -> None:
     change = torch.randn(1000, generator=generator(6))
     assert kept_share(change, change) == pytest.approx(1)
     assert kept_share(change, torch.zeros(1000)) == 0
+    assert kept_share(torch.zeros(1000), torch.zeros(1000)) == 1
+    assert kept_share(torch.zeros(1000), change) == 0
     assert kept_share(change, change / 2) == pytest.approx(0.5)
     drowned = change + 100 * torch.randn(1000, generator=generator(7))
     assert kept_share(change, drowned) < 0.05

@@ -56,10 +56,21 @@ def load_config(
             sources[key] = source
     if spoiled := [key for key, value in values.items() if "\0" in str(value)]:
         raise ConfigError(f"{spoiled[0]} holds a null character", "Remove it")
+    # Paths may be any bytes; what is stated goes into records, which are text.
+    if spoiled := [key for key, value in values.items() if key.startswith("record.") and not _is_text(str(value))]:
+        raise ConfigError(f"{spoiled[0]} holds bytes that are no text in UTF-8", "Write it in UTF-8")
     try:
         return Resolved(Config.model_validate(_nest(values)), sources)
     except ValidationError as error:
         raise ConfigError(_all_mistakes(error, sources), "Compare with ireu.toml.example and try again") from None
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def inherit(resolved: Resolved, earlier: Mapping[str, Any], source: Source = "manifest") -> Resolved:

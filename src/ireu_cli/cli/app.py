@@ -3,6 +3,7 @@
 import io
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -12,7 +13,7 @@ from ireu_cli import __version__
 from ireu_cli.cli import commands
 from ireu_cli.cli.exit_codes import ExitCode, code_of
 from ireu_cli.cli.output import Terminal
-from ireu_cli.errors import IreuError
+from ireu_cli.errors import InterruptedRunError, IreuError
 
 # Rich help is switched off: it would triple the time of `--help`, and tracebacks with locals would print face data.
 app = typer.Typer(
@@ -50,6 +51,10 @@ def root(
     """Make image generators unable to draw a particular person, by editing their image encoder."""
 
 
+_STOPPED = threading.Event()
+"""Set by a signal that asks to stop."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
@@ -60,15 +65,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as exit_:
         return int(exit_.code or 0)
     except IreuError as error:
-        code = code_of(error)
-        terminal.error(str(error), as_json=as_json, code=code)
-        return code
+        return _told(terminal, error, as_json=as_json)
+    except Exception:
+        # Libraries that are stopped while they are imported tell of something else.
+        if not _STOPPED.is_set():
+            raise
+        stopped = InterruptedRunError("Interrupted", "Run the same command again to go on")
+        return _told(terminal, stopped, as_json=as_json)
     return ExitCode.DONE
 
 
+def _told(terminal: Terminal, error: IreuError, *, as_json: bool) -> int:
+    code = code_of(error)
+    terminal.error(str(error), as_json=as_json, code=code)
+    return code
+
+
 def run() -> None:
-    """The console script: SIGTERM counts as an interruption, so that checkpoints are written."""
+    """The console script: SIGTERM counts as an interruption as SIGINT does, so that checkpoints are written."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # A job in the background of a script does not hear SIGINT, and should not.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         # File names need not be text; printing one must not fail.
         if isinstance(stream, io.TextIOWrapper):
@@ -77,4 +95,5 @@ def run() -> None:
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:
+    _STOPPED.set()
     raise KeyboardInterrupt

@@ -49,7 +49,8 @@ def scan_people(folder: Path, flag: str, flat_means: Literal["one person", "ever
         PhotoError: no such folder, no photos in it, photos beside subfolders, or a person without photos.
     """
     if not folder.is_dir():
-        raise PhotoError(f"The folder given by {flag} does not exist", f"Name a folder of photos with {flag}")
+        what = "is a file" if folder.exists() else "does not exist"
+        raise PhotoError(f"The folder given by {flag} {what}", f"Name a folder of photos with {flag}")
     direct, subfolders, others = _split(folder)
     if direct and subfolders:
         raise PhotoError(

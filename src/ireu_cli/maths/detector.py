@@ -21,6 +21,8 @@ _SPREAD = 0.1
 """Of the shrunk spread, at least: photos that are too few to fill all directions do not spread in some of them."""
 FOLDS = 5
 """Groups of people, each of which scores are tried on that owe them nothing but the spread of changed copies."""
+_LEAST = 1e-4
+"""The variance that shrinkage goes by, at least, as a share of that of all photos: those of a person may be copies."""
 _FEW, _SHARE = 20, 20
 """Of one person so many photos count, or a twentieth of all photos where that is more."""
 _TAIL = 100
@@ -77,21 +79,25 @@ class PeopleSums:
         """Whether the spread is that within people."""
         return self.pairs >= _PAIRS if self.by_person is None else self.by_person
 
+    def total_spread(self) -> Tensor:
+        """The covariance of all photos: float64 (d, d)."""
+        return self.square / self.photos - torch.outer(self.mean(), self.mean())
+
     def spread(self) -> Tensor:
         """W, the covariance within people: float64 (d, d).
 
         It includes the spread of changed copies around their photo, so that no score depends on how a photo is changed.
         Where photos do not come with people, or with one photo each, it is the covariance of all photos.
         """
-        every = self.square / self.photos - torch.outer(self.mean(), self.mean())
-        within = self.within / self.pairs if self.labelled else every
+        within = self.within / self.pairs if self.labelled else self.total_spread()
         return within + self.between_views / max(self.views, 1)
 
     def whitener(self, shrinkage: float) -> Tensor:
         """W + λ I, with λ the mean variance times `shrinkage`, and more where few photos tell W: float64 (d, d)."""
         spread = self.spread()
         lacking = len(spread) / max(self.pairs if self.labelled else self.photos, 1)
-        shrunk = shrinkage * (1 + _LACKING * lacking) * spread.diagonal().mean()
+        variance = torch.maximum(spread.diagonal().mean(), _LEAST * self.total_spread().diagonal().mean())
+        shrunk = shrinkage * (1 + _LACKING * lacking) * variance
         return spread + shrunk * torch.eye(len(spread), dtype=torch.float64)
 
 
@@ -126,6 +132,13 @@ class PeopleInFolds:
     every: PeopleSums
     others: tuple[PeopleSums, ...]
     _prepared: dict[float, tuple["Whitened", ...]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def are_told_apart(self) -> bool:
+        """Whether features are finite numbers, and those of all but each fold's people differ."""
+        variances = torch.stack([sums.total_spread().diagonal().mean() for sums in (self.every, *self.others)])
+        scale = self.every.square.diagonal().mean() / self.every.photos
+        return bool((variances > 1e-12 * scale).all())
 
     def whitened(self, shrinkage: float) -> tuple["Whitened", ...]:
         """What directions are made of, of everybody first and then of each fold's others; kept for later requests."""
@@ -211,7 +224,8 @@ def threshold_at(scores: Tensor, rate: float) -> Threshold:
     Returns:
         Where ten scores or more reach the rate, the one that leaves no more than that share above; otherwise the end
         of an exponential tail, which is the heaviest that scores with a finite scale have in the limit of high
-        thresholds (the Pickands-Balkema-de Haan theorem with shape 0).
+        thresholds (the Pickands-Balkema-de Haan theorem with shape 0). Of such a tail of unknown scale the next score
+        exceeds it at the rate on average, however few the scores are (the predictive distribution, a Lomax one).
     """
     ordered = scores.double().sort(descending=True).values
     above = math.floor(rate * len(ordered))
@@ -220,4 +234,7 @@ def threshold_at(scores: Tensor, rate: float) -> Threshold:
     tail = max(2, min(_TAIL, len(ordered) // 10))
     start = float(ordered[min(tail, len(ordered) - 1)])
     excess = float((ordered[:tail] - start).mean())
-    return Threshold(start + excess * math.log(tail / (len(ordered) * rate)), extrapolated=True)
+    # Above the score that so many exceed lies one more of one more, on average.
+    share = (tail + 1) / (len(ordered) + 1)
+    beyond = tail * math.expm1(max(0.0, math.log(share / rate)) / tail)
+    return Threshold(start + excess * beyond, extrapolated=True)

@@ -47,7 +47,9 @@ def json_list(value: Any) -> Any:
         raise ValueError("must be a list of tables, in JSON where it comes from a flag") from None
 
 
-Landmarks = Annotated[tuple[float, ...], BeforeValidator(comma_separated), Field(min_length=10, max_length=10)]
+Fraction = Annotated[float, Field(ge=-1, le=2)]
+"""Of a picture's side; a tight crop may leave a mouth corner outside."""
+Landmarks = Annotated[tuple[Fraction, ...], BeforeValidator(comma_separated), Field(min_length=10, max_length=10)]
 RateList = Annotated[tuple[Annotated[float, Field(gt=0, lt=0.5)], ...], BeforeValidator(comma_separated)]
 NameList = Annotated[tuple[str, ...], BeforeValidator(comma_separated)]
 

@@ -1,5 +1,6 @@
 """What is left of an edit after rounding to the dtype it is served in."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -17,8 +18,9 @@ def kept_share(full: Tensor, rounded: Tensor) -> float:
         rounded: the change between the rounded edited and the rounded original, same shape.
 
     Returns:
-        ⟨full, rounded⟩ / (‖full‖ · max(‖full‖, ‖rounded‖)): 1 when nothing is lost, 0 when the change vanishes, and
-        near 0 when rounding noise drowns it. Rounding is right on average, so a plain projection would hide that noise.
+        ⟨full, rounded⟩ / (‖full‖ · max(‖full‖, ‖rounded‖)): 1 when nothing is lost, as of no change at all, 0 when the
+        change vanishes, and near 0 when rounding noise drowns it. Rounding is right on average, so a plain projection
+        would hide that noise.
     """
     a, b = full.double().flatten(), rounded.double().flatten()
     return _share(float(a @ b), float(a @ a), float(b @ b))
@@ -48,4 +50,6 @@ def kept_in_weights(
 
 def _share(product: float, full: float, rounded: float) -> float:
     """`kept_share` from ⟨full, rounded⟩, ‖full‖² and ‖rounded‖²."""
-    return product / (full**0.5 * max(full, rounded) ** 0.5) if full > 0 else 0.0
+    if full == 0:
+        return float(rounded == 0)
+    return product / math.sqrt(full * max(full, rounded))

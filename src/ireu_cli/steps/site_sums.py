@@ -83,14 +83,15 @@ def summarise(
         readout: from the last state to the tap.
         sizes: photos of each person.
     """
-    total = torch.zeros((), dtype=torch.float64)
+    total, deal = torch.zeros((), dtype=torch.float64), Deal(tuple(sizes))
 
     def entering() -> Iterator[Tensor]:
         nonlocal total
         for inputs, states in people:
-            total = total + readout.read(states).double().sum(0)
+            # As for thresholds: whoever is in very many photos would else be the average, and nobody may be it.
+            total = total + readout.read(states[: deal.most]).double().sum(0)
             yield inputs
 
-    found = sum_people(entering(), views, Deal(tuple(sizes)))
-    average = total / max(sum(sizes), 1)
+    found = sum_people(entering(), views, deal)
+    average = total / max(found.every.photos, 1)
     return SiteStatistics(found, sums.class_token, sums.others, sums.gram, average, nulls)

@@ -13,9 +13,13 @@ from ireu_cli.steps.gated import Deal, Found, SiteStatistics
 from ireu_cli.steps.gates import EmbeddingStatistics
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
 from ireu_cli.workflow.photos import refuse_other_mask
+from ireu_cli.workflow.session import Talk
 
 FEWEST = 20
 """Photos of other people that thresholds are set on, at least."""
+
+MOSTLY = 0.8
+"""Of a target's own photos so many should be found, at least; of photos never seen it will be fewer."""
 
 Statistics = SiteStatistics | EmbeddingStatistics
 
@@ -44,6 +48,11 @@ def check_statistics(statistics: Statistics, mask: FeatureMask, tap: str) -> Non
             f"Thresholds are set on people a detector does not come from, which takes {len(folds)} people to retain",
             "Add people to the --retain folder, or lower data.retain_holdout",
         )
+    if not statistics.people.are_told_apart:
+        raise CapacityError(
+            "The photos of other people are all alike, or features of some are not finite numbers",
+            "Name photos of different people with --retain, and an undamaged encoder",
+        )
     refuse_other_mask(mask, len(statistics.average), tap)
 
 
@@ -57,6 +66,16 @@ def keys_in_fold(people: People, fold: int) -> list[str]:
 def sizes_of(people: People) -> list[int]:
     """How many photos there are of each person."""
     return [len(person) for person in people.photos]
+
+
+def note_misses(talk: Talk, found: Sequence[Found]) -> None:
+    """Say who is hardly found in the photos that the detector comes from."""
+    if low := sorted(one.given_found for one in found if one.given_found < MOSTLY):
+        worst = f"{low[0]:.0%}" + (f" to {low[-1]:.0%}" if low[-1] > low[0] else "")
+        talk.note(
+            f"{len(low)} of {len(found)} targets: found in {worst} of the photos given and their copies. Other people "
+            "look alike to this encoder, or photos of the person are in the --retain folder"
+        )
 
 
 def summary_of(

@@ -244,7 +244,7 @@ def _check_served(
     _refuse_vanished(kept, session.config.export.min_edit_kept, dtype)
     gathered = gather(session, parent, original, served, load_people(session, parent), photo_reader(session.config))
     verified = verify(gathered.evidence, session.config.verify, session.config.seed)
-    session.talk.note(f"verified again in {dtype}: {verified.outcome}. {verified.reason}")
+    session.talk.note(f"verified again in {dtype}, on features alone: {verified.outcome}. {verified.reason}")
     criteria = {criterion.name: criterion.found for criterion in verified.criteria}
     return found | {
         "edit_kept_in_features": kept,

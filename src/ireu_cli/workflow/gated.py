@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ireu_cli.errors import ArtifactError, ConfigError
+from ireu_cli.errors import ArtifactError, ConfigError, PhotoError
 from ireu_cli.models.clip import Encoder
 from ireu_cli.models.encoders import ImageEncoder, need_transformer
 from ireu_cli.models.mlp_site import HEAD, MlpSite
@@ -31,7 +31,7 @@ from ireu_cli.steps.gates import compose_gates, join_gates
 from ireu_cli.steps.slots import leave
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, Photo, WeightDelta
 from ireu_cli.workflow.apparatus import shared_apparatus
-from ireu_cli.workflow.detectors import changeable, check_statistics, summary_of
+from ireu_cli.workflow.detectors import changeable, check_statistics, note_misses, summary_of
 from ireu_cli.workflow.photos import Cast, Lens
 from ireu_cli.workflow.rooms import kept_room
 from ireu_cli.workflow.session import Session
@@ -126,7 +126,7 @@ def unlearn_gated(
         )
     made = None
     if carrying is not None and onto is None:
-        may = _of_tokens(encoder, may_change, params)
+        may = _of_tokens(encoder, may_change, lens.tap, params)
         made = shared_apparatus(session, lens, encoder, used, may, carrying)
     wanted = [_wanted(session, lens, site_lens, readout, person) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
@@ -144,11 +144,12 @@ def unlearn_gated(
             changes = [ledger.flag] * len(wanted)
         ledger = enter(ledger, [case] * len(wanted), found, changes, params)
         delta = compose(ledger, weights)
+    note_misses(session.talk, found)
     told = {} if made is None else {"carried": made.told}
     return delta, summary_of(delta, ledger, statistics, found, rate) | told
 
 
-def _of_tokens(encoder: Encoder, may_change: Tensor, params: GatedParams) -> Tensor:
+def _of_tokens(encoder: Encoder, may_change: Tensor, tap: Tap, params: GatedParams) -> Tensor:
     """Channels of tokens that may change: bool (d,).
 
     Raises:
@@ -157,7 +158,7 @@ def _of_tokens(encoder: Encoder, may_change: Tensor, params: GatedParams) -> Ten
     width = int(encoder.model.config.hidden_size)
     if not params.confine:
         return torch.ones(width, dtype=torch.bool)
-    if len(may_change) != width:
+    if tap == "image_embeds":
         raise ConfigError(
             f"The mask is of {len(may_change)} projected features, and tokens have {width} channels",
             "Locate at --tap penultimate or pooled, or leave out gated.confine",
@@ -196,7 +197,10 @@ def _wanted(session: Session, lens: Lens, site_lens: SiteLens, readout: Readout,
     views = [views_of(lens, photo, session.config.gated.copies) for photo in person]
     plain, copies = [view[0] for view in views], [item for view in views for item in view[1:]]
     bad = site_lens.encode(plain + copies, "--targets", "target photos, edit site")
-    inputs, states = site_lens.rows([item.key for item in plain if item.key not in bad])
+    usable = [item.key for item in plain if item.key not in bad]
+    if not usable:
+        raise PhotoError("A target has no photo that can be used", "Replace the unusable photos of that person")
+    inputs, states = site_lens.rows(usable)
     changed = [item.key for item in copies if item.key not in bad]
     every = torch.cat([inputs, site_lens.rows(changed)[0]]) if changed else inputs
     return Wanted(every, states, readout.read(states))

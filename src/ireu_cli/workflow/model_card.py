@@ -62,7 +62,8 @@ def _text(told: Told, licensed: bool) -> str:
     )
     verified = {
         None: "It was not verified on photos when it was written.",
-        "pass": "Verified on photos when it was written: pass.",
+        "pass": "Verified on photos when it was written, on features alone: pass. What generators draw, and what "
+        "attacks win, is in the report of `ireu verify`.",
     }.get(
         told.outcome, f"Verified on photos when it was written: **{told.outcome}**; see `ireu.json` before you use it."
     )

@@ -115,11 +115,20 @@ class Lens:
         talk, config = self._session.talk, self._session.config
         with self._session.timed("encode"), talk.progress(label, len(items)) as advance:
             bad = encode(self.encoder, self.tap, items, self.cache, config.run.batch_size, lambda n: advance(n, ""))
-        if config.data.bad_photos == "error":
+        self.refuse_or_note(bad, items, flag, label)
+        return bad
+
+    def refuse_or_note(self, bad: dict[str, str], items: Sequence[Item], flag: str, label: str) -> None:
+        """Refuse unusable items, or say that they are skipped, as `data.bad_photos` says.
+
+        Raises:
+            PhotoError: there are some and it is `error`.
+        """
+        if self._session.config.data.bad_photos == "error":
             refuse_bad(bad, {item.key: item.label for item in items}, flag)
         elif bad:
-            talk.note(f"{label}: {len(bad)} unusable photos skipped ({'; '.join(sorted(set(bad.values())))})")
-        return bad
+            reasons = "; ".join(sorted(set(bad.values())))
+            self._session.talk.note(f"{label}: {len(bad)} unusable photos skipped ({reasons})")
 
     def features(self, photos: Sequence[Photo]) -> Tensor:
         """Features of encoded photos: float32 (n, …, d)."""

@@ -34,6 +34,7 @@ from ireu_cli.workflow.bypass import ATTACKS_TOLD
 from ireu_cli.workflow.coverage import coverage_in, groups_for
 from ireu_cli.workflow.drawing import Show
 from ireu_cli.workflow.evidence import Gathered
+from ireu_cli.workflow.requests import not_at_hand
 from ireu_cli.workflow.session import Session
 
 _ALL_DEFINITIONS = PICTURE_DEFINITIONS | DEFINITIONS | ATTACK_DEFINITIONS | GATE_DEFINITIONS | QUALITY_DEFINITIONS
@@ -90,7 +91,10 @@ def build_report(
         curves=tuple(curves),
         kept=tuple(kept),
         definitions={name: _ALL_DEFINITIONS[name] for name in sorted(names)} | _attacks_told(verified.figures),
-        not_measured=_not_measured(verified.figures, drawn=drawn, gradients=not isinstance(original, FaceEncoder)),
+        not_measured=(
+            *_left_out(session, parent, gathered),
+            *_not_measured(verified.figures, drawn=drawn, gradients=not isinstance(original, FaceEncoder)),
+        ),
         record=make_record(session, parent, delta, original, verified.figures, gathered),
         provenance=_provenance(session, draft, show),
     )
@@ -155,6 +159,19 @@ def _attacks_told(figures: Sequence[Figure]) -> dict[str, Definition]:
 def _family(attack: str) -> str:
     """The name without what it was tried with: a number, or an edit."""
     return attack.partition(":")[0] if ":" in attack else attack.rpartition("-")[0]
+
+
+def _left_out(session: Session, parent: Manifest, gathered: Gathered) -> tuple[str, ...]:
+    """Whom else the delta unlearns; also said aloud, since a verdict is easily taken to be about everybody."""
+    cases = not_at_hand(session, parent, gathered.targets.photos)
+    if not cases:
+        return ()
+    text = (
+        f"People of {len(cases)} of the delta's requests ({', '.join(cases)}): none of the photos that unlearning used "
+        "of them is among the targets' photos, so this run says nothing of them, or cannot tell that it does."
+    )
+    session.talk.note(f"Not measured: {text} Name a folder of everybody with --targets")
+    return (text,)
 
 
 def _not_measured(figures: Sequence[Figure], *, drawn: bool, gradients: bool) -> tuple[str, ...]:

@@ -5,17 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ireu_cli.config import Resolved
+from ireu_cli.config import Resolved, inherit
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.manifest import Manifest, PersonRecord
 from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta, write_manifest
-from ireu_cli.values import GateLedger, Json, Ledger, WeightDelta
+from ireu_cli.values import GateLedger, Json, Ledger, Photo, WeightDelta
 from ireu_cli.workflow.gated import join_ledgers, withdraw_cases
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 
-_BUDGET = ("false_alarms", "max_false_alarm", "rise", "sharpness")
-"""Settings that all requests of a delta share."""
+_SHARED = (
+    "false_alarms", "max_false_alarm", "rise", "sharpness", "confine", "rank", "erase_gain", "erase_photos", "copies",
+    "shrinkage",
+)  # fmt: skip
+"""Settings of `gated` that all requests of a delta share, beside places: the first one made what they decide, and the
+record of all says how each was found."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,18 @@ class Earlier:
 
     manifest: Manifest
     ledger: Ledger | GateLedger
+
+
+def with_shared(resolved: Resolved, onto: Path) -> Resolved:
+    """Take what all requests share from the delta that another is added to; flags stay, to be compared with it.
+
+    Raises:
+        ArtifactError: the delta's manifest cannot be used.
+    """
+    if not onto.is_file():
+        return resolved  # `read_earlier` refuses it
+    settings = read_manifest(manifest_path(onto)).parameters.get("gated", {})
+    return inherit(resolved, {"gated": {name: settings[name] for name in ("people", *_SHARED) if name in settings}})
 
 
 def read_earlier(session: Session, encoder: ImageEncoder, path: Path) -> Earlier:
@@ -39,13 +55,16 @@ def read_earlier(session: Session, encoder: ImageEncoder, path: Path) -> Earlier
         raise ConfigError(
             f"The method {config.unlearn.method} cannot add to an earlier delta", "Use --method gated, or drop --onto"
         )
-    return _read(session, encoder, path, "--onto")
+    earlier = _read(session, encoder, path, "--onto")
+    _refuse_other_settings(session, earlier.manifest, path, ("people",))
+    return earlier
 
 
 def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Earlier:
     tap = session.config.encoder.tap
     if not path.is_file():
-        raise ArtifactError(f"{path} does not exist", f"Name a delta with {flag}")
+        what = "is a folder" if path.exists() else "does not exist"
+        raise ArtifactError(f"{path} {what}", f"Name a delta with {flag}")
     manifest = read_manifest(manifest_path(path))
     if manifest.encoder.fingerprint != encoder.fingerprint:
         raise ModelError(
@@ -60,26 +79,54 @@ def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Ear
     if manifest.key != session.run.key_name:
         raise ArtifactError(
             f"{path} was made in another run folder, whose photos cannot be told from those of this one",
-            "Name the run folder of that delta with --run-dir",
+            "Deltas are joined in the run folder that all of them were made in: make this one there, with --run-dir",
         )
-    own, theirs = session.config.gated.model_dump(mode="json"), manifest.parameters["gated"]
-    if other := [f"gated.{name} = {theirs[name]}" for name in _BUDGET if own[name] != theirs[name]]:
-        raise ArtifactError(f"{path} was made with {', '.join(other)}", f"Use the same settings, or drop {flag}")
+    _refuse_other_settings(session, manifest, path, _SHARED)
     return Earlier(manifest, ledger)
+
+
+def _refuse_other_settings(session: Session, manifest: Manifest, path: Path, names: Sequence[str]) -> None:
+    own, theirs = session.config.gated.model_dump(mode="json"), manifest.parameters["gated"]
+    if other := [f"gated.{name} = {theirs[name]}" for name in names if own[name] != theirs[name]]:
+        raise ArtifactError(
+            f"{path} was made with {', '.join(other)}", "Requests of one delta share these settings: use the same"
+        )
+
+
+def _open(resolved: Resolved, talk: Talk, onto: Path, force: bool) -> tuple[Session, Manifest]:
+    """Open a run that changes which requests a delta holds; nothing in it depends on settings of its own.
+
+    Raises:
+        ArtifactError: a flag asks for settings that the delta was not made with, or the delta cannot be used.
+    """
+    session = open_session("unlearn", resolved, talk, force=force, parent=onto)
+    parent = check_parent(session, "unlearn")
+    _refuse_other_settings(session, parent, onto, tuple(parent.parameters["gated"]))
+    # The place that is known is that of the last request's photos: neither all of them, nor surely one that is left.
+    session.forget_targets()
+    return session, parent
 
 
 def requests_with(earlier: Earlier | None, case: str, people: Sequence[PersonRecord]) -> Json:
     """The requests of a delta as its manifest lists them: of each case, the keyed digests of its photos.
 
     Raises:
-        ConfigError: an earlier request has the same name.
+        ConfigError: an earlier request has the same name, or is for one of the same people.
     """
     known: dict[str, list[str]] = dict(earlier.manifest.metrics["requests"]) if earlier else {}
-    if case in known:
-        raise ConfigError(
-            f"The earlier delta has a request called {case} already", "Give this one another record.case_id"
-        )
-    return known | {case: [digest for person in people for digest in person.photos]}
+    return _together(known, {case: [digest for person in people for digest in person.photos]})
+
+
+def _together(requests: dict[str, list[str]], more: dict[str, list[str]]) -> dict[str, list[str]]:
+    if twice := sorted(requests.keys() & more.keys()):
+        raise ConfigError(f"There is a request called {twice[0]} already", "Give this one another record.case_id")
+    for case, photos in more.items():
+        if same := [known for known, others in requests.items() if not set(others).isdisjoint(photos)]:
+            raise ConfigError(
+                f"Photos of the request {case} are those of the request {same[0]}",
+                "One person needs one request: leave them out, or withdraw the other first",
+            )
+    return requests | more
 
 
 def run_merge(
@@ -90,21 +137,18 @@ def run_merge(
     Raises:
         IreuError: whatever is wrong with configuration, encoder, deltas or output, or they do not fit each other.
     """
-    session = open_session("unlearn", resolved, talk, force=force, parent=onto)
-    parent = check_parent(session, "unlearn")
+    session, parent = _open(resolved, talk, onto, force)
     ledger = _ledger(onto)
     encoder = session.encoder(dtype="float32")
     added = [_read(session, encoder, path, "--merge") for path in others]
     requests, people = dict(parent.metrics["requests"]), parent.targets
     for path, other in zip(others, added, strict=True):
-        if _photos(other.manifest.retain) != _photos(parent.retain):
+        if photos_of(other.manifest.retain) != photos_of(parent.retain):
             raise ArtifactError(
                 f"{path} and {onto} were made from other retained photos",
                 "Make one of the requests again with --onto the other delta",
             )
-        if twice := sorted(requests.keys() & other.manifest.metrics["requests"].keys()):
-            raise ConfigError(f"Two deltas have a request called {twice[0]}", "Give each another record.case_id")
-        requests |= other.manifest.metrics["requests"]
+        requests = _together(requests, other.manifest.metrics["requests"])
         people = union(people, other.manifest.targets)
     draft = session.draft(
         encoder, targets=people, retain=parent.retain, extra={"merged": [one.manifest.digest for one in added]}
@@ -119,7 +163,8 @@ def run_merge(
         return _finish(session, draft, delta, metrics, out)
 
 
-def _photos(people: Sequence[PersonRecord]) -> set[str]:
+def photos_of(people: Sequence[PersonRecord]) -> set[str]:
+    """Keyed digests of everybody's photos."""
     return {digest for person in people for digest in person.photos}
 
 
@@ -131,8 +176,7 @@ def run_withdraw(
     Raises:
         IreuError: whatever is wrong with configuration, encoder, delta or output, or there is no such request.
     """
-    session = open_session("unlearn", resolved, talk, force=force, parent=onto)
-    parent = check_parent(session, "unlearn")
+    session, parent = _open(resolved, talk, onto, force)
     ledger = _ledger(onto)
     if unknown := [case for case in cases if case not in ledger.cases]:
         raise ArtifactError(
@@ -161,7 +205,11 @@ def _finish(session: Session, draft: Manifest, delta: WeightDelta, metrics: dict
     # What unlearning found of people is told by the manifests of their own requests.
     metrics.pop("people", None)
     if delta.ledger is not None:
-        metrics["places"] = {"taken": len(delta.ledger.slots), "all": delta.ledger.capacity}
+        taken, places = len(delta.ledger.slots), delta.ledger.capacity
+        metrics["places"] = {"taken": taken, "all": places}
+        session.talk.note(
+            f"requests left: {', '.join(metrics['requests']) or 'none'}; {taken} of {places} places taken"
+        )
     finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
     manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
     return StepResult(out, manifest, reused=False)
@@ -178,3 +226,9 @@ def union(first: tuple[PersonRecord, ...], second: tuple[PersonRecord, ...]) -> 
     """Everybody whom locating or unlearning used, so that verification takes none of their photos for unused."""
     known = {digest for person in first for digest in person.photos}
     return first + tuple(person for person in second if not known.issuperset(person.photos))
+
+
+def not_at_hand(session: Session, delta: Manifest, people: Sequence[Sequence[Photo]]) -> list[str]:
+    """The requests of a delta of which no photo is among those of some people."""
+    here = {digest for person in session.records(tuple(map(tuple, people))) for digest in person.photos}
+    return [case for case, photos in delta.metrics.get("requests", {}).items() if here.isdisjoint(photos)]

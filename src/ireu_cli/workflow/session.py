@@ -230,6 +230,11 @@ class Session:
         self.run.finish(manifest.identity)
         return manifest
 
+    def forget_targets(self) -> None:
+        """Leave where the targets lie out of what the steps that follow take from this one."""
+        data = self.config.data.model_copy(update={"targets": None})
+        self.config = self.config.model_copy(update={"data": data})
+
     def locations(self) -> dict[str, str]:
         """Where this run's inputs lie, for the steps that follow."""
         return {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.faces.folder import People
-from ireu_cli.features import Item, chunks, refuse_bad, stream
+from ireu_cli.features import Item, chunks, stream
 from ireu_cli.manifest import digest_of
 from ireu_cli.models.clip import last_state
 from ireu_cli.models.encoders import need_transformer
@@ -48,7 +48,8 @@ class SiteLens:
             PhotoError: an item cannot be used and `data.bad_photos` is `error`.
         """
         by_key = {item.key: item for item in items}
-        return self._pass([by_key[key] for key in self._cache.missing(list(by_key))], flag, label, None)
+        missing = [by_key[key] for key in self._cache.missing(list(by_key))]
+        return self._pass(missing, flag, label, None) if missing else {}
 
     def rows(self, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
         """What enters the site and the last state, float32 (n, d) each."""
@@ -92,12 +93,13 @@ class SiteLens:
     def _sums(self, people: People) -> SiteSums:
         """Sums over tokens; photos whose rows are there still have to pass once more when the sums are not."""
         photos = people.flat
-        name = digest_of([self.site.block, sorted(photo.sha256 for photo in photos)])[:32]
+        name = digest_of([self.site.block, [photo.sha256 for photo in photos]])[:32]
         path = self.folder / "sums" / f"{name}.safetensors"
         sums = SiteSums.from_tensors(read_tensors(path))
         items = [self._lens.item(photo) for photo in photos]
-        missing = self._cache.missing([item.key for item in items[: sums.done]])
-        complete = len(missing) == sums.unusable
+        # What could not be used is tried again: the settings, or the files, may be others by now.
+        left_out = self.encode(items[: sums.done], "--retain", "retained photos, edit site")
+        complete = len(left_out) == sums.unusable
         if sums.done < len(items) or not complete:
             started = sums if complete else SiteSums()
             self._pass(items[started.done :], "--retain", "retained photos, edit site", started, path)
@@ -128,6 +130,5 @@ class SiteLens:
                     write_tensors(path, sums.tensors())
                     last = monotonic()
                 advance(len(keys) + len(unusable), "")
-        if session.config.data.bad_photos == "error":
-            refuse_bad(bad, {item.key: item.label for item in items}, flag)
+        self._lens.refuse_or_note(bad, items, flag, label)
         return bad

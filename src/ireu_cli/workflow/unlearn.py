@@ -7,6 +7,7 @@ from time import monotonic
 
 from ireu_cli.config import Resolved
 from ireu_cli.errors import InterruptedRunError
+from ireu_cli.manifest import Manifest, PersonRecord
 from ireu_cli.models.clip import Encoder
 from ireu_cli.models.encoders import ImageEncoder, need_transformer, reach_in
 from ireu_cli.models.face_encoder import FaceEncoder
@@ -22,7 +23,7 @@ from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, refuse
 from ireu_cli.workflow.gated import carrying_block, carrying_names, edited_names, unlearn_gated
 from ireu_cli.workflow.gates import unlearn_gates
 from ireu_cli.workflow.photos import Cast, Lens, batch_of, load_cast, photo_reader, refuse_other_mask
-from ireu_cli.workflow.requests import read_earlier, requests_with, union
+from ireu_cli.workflow.requests import Earlier, photos_of, read_earlier, requests_with, union, with_shared
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 from ireu_cli.workflow.states import gather_states
 from ireu_cli.workflow.swaps import plan_swaps
@@ -51,6 +52,8 @@ def run_unlearn(
         IreuError: whatever is wrong with configuration, photos, encoder, mask or output, or the run diverges.
         KeyboardInterrupt: stopped; the checkpoint is written first.
     """
+    if onto is not None:
+        resolved = with_shared(resolved, onto)
     session = open_session("unlearn", resolved, talk, force=force, parent=mask_path)
     parent = check_parent(session, "locate")
     mask = read_mask(mask_path)
@@ -64,20 +67,13 @@ def run_unlearn(
     if unused := _unused(resolved):
         talk.note(f"The method {resolved.config.unlearn.method} takes no notice of {', '.join(unused)}")
     lens = Lens(session, encoder, photo_reader(session.config))
-    used, theirs = session.records(cast.used.photos), session.records(cast.targets.photos)
-    case = session.config.record.case_id
-    draft = session.draft(
-        encoder,
-        targets=union(theirs, union(parent.targets, earlier.manifest.targets if earlier else ())),
-        retain=union(used, parent.retain),
-        extra={"case": case, "onto": earlier and earlier.manifest.digest} if is_gated else None,
-    )
+    draft, theirs = _draft(session, encoder, cast, parent, earlier)
     with session.run.lock(out):
         if (done := session.already_done(draft, manifest_path(out), out)) is not None:
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
         if is_gated:
-            name = case or draft.identity[:12]
+            name = session.config.record.case_id or draft.identity[:12]
             requests = requests_with(earlier, name, theirs)
             delta, summary = _gate(session, lens, cast, mask, name, earlier.ledger if earlier else None, plan.carrying)
             summary["requests"] = requests
@@ -94,6 +90,21 @@ def run_unlearn(
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
         manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
     return StepResult(out, manifest, reused=False)
+
+
+def _draft(
+    session: Session, encoder: ImageEncoder, cast: Cast, mask: Manifest, earlier: Earlier | None
+) -> tuple[Manifest, tuple[PersonRecord, ...]]:
+    """Begin the manifest: everybody whom locating, this request or earlier ones used; and the request's own people."""
+    theirs = session.records(cast.targets.photos)
+    targets, retain = union(theirs, mask.targets), union(session.records(cast.used.photos), mask.retain)
+    case = session.config.record.case_id
+    extra: Json = {"case": case, "onto": earlier and earlier.manifest.digest}
+    if earlier is not None:
+        _beside(session, earlier, retain)
+        targets, retain = union(targets, earlier.manifest.targets), union(retain, earlier.manifest.retain)
+    is_gated = session.config.unlearn.method == "gated"
+    return session.draft(encoder, targets=targets, retain=retain, extra=extra if is_gated else None), theirs
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,17 @@ def _unused(resolved: Resolved) -> list[str]:
     read = _BLOCKS if method == "block" else frozenset()
     passed_over = _NOT_BLOCKS if method == "block" else frozenset()
     return [key for key in given if key in passed_over or (key.startswith("gated.") and key not in read)]
+
+
+def _beside(session: Session, earlier: Earlier, retain: tuple[PersonRecord, ...]) -> None:
+    """Say where a request differs from those that it is added to."""
+    if photos_of(retain) != photos_of(earlier.manifest.retain):
+        session.talk.note(
+            "The retained photos are not those of the earlier requests: each keeps its rate on its own, and verify "
+            "takes all of them for used"
+        )
+    # What is remembered would be where the last person's photos lie, and a verdict on the delta is about everybody.
+    session.forget_targets()
 
 
 def _names(session: Session, found: ImageEncoder, carrying: int | None) -> list[str]:
