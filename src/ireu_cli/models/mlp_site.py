@@ -49,7 +49,7 @@ class MlpSite:
     def weights(self, model: Any) -> dict[str, Tensor]:
         """Its four tensors by tensor name: float64, on the CPU, copies."""
         state = self.module(model).state_dict()
-        return {self.name(part): tensor.detach().to("cpu", torch.float64).clone() for part, tensor in state.items()}
+        return {self.name(part): tensor.detach().cpu().double().clone() for part, tensor in state.items()}
 
     def activations(self, model: Any, inputs: Tensor) -> Tensor:
         """What the hidden units put out: inputs (…, d) of the layer to (…, n)."""
