@@ -85,6 +85,18 @@ def test_json_errors_are_one_object_too(job: Path) -> None:
     assert "none.pt" in found.json["error"]
 
 
+@pytest.mark.parametrize("arguments", [("unlearn", "--bogus"), ("verify",), ("unlearn",)])
+def test_a_command_line_that_cannot_be_read_is_one_object_too(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    found = run_ireu(*arguments, "--json", cwd=tmp_path)
+    assert (found.code, found.json["exit_code"]) == (2, 2)
+    assert found.err
+
+
+def test_the_settings_are_not_overwritten(job: Path) -> None:
+    found = run_ireu("unlearn", "--mask", "mask.pt", "-o", "ireu.toml", "--force", cwd=job)
+    assert (found.code, "ireu.toml is read as input" in found.err) == (2, True), found.err
+
+
 def test_repeating_a_complete_step_changes_no_byte(job: Path) -> None:
     before = digests(job)
     for arguments in (

@@ -63,7 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(arguments, standalone_mode=True, prog_name="ireu")
     except SystemExit as exit_:
-        return int(exit_.code or 0)
+        code = int(exit_.code or 0)
+        if as_json and code == ExitCode.USAGE:
+            terminal.json_error("The command line cannot be read; stderr says why", code=code)
+        return code
     except IreuError as error:
         return _told(terminal, error, as_json=as_json)
     except Exception:

@@ -112,7 +112,11 @@ class Terminal:
         """Say what went wrong; under `--json`, stdout still gets one object."""
         print(f"ireu: {text}", file=sys.stderr)
         if as_json:
-            print(json.dumps({"error": text, "exit_code": code}, sort_keys=True))
+            self.json_error(text, code=code)
+
+    def json_error(self, text: str, *, code: int) -> None:
+        """The one object on stdout in place of a result."""
+        print(json.dumps({"error": text, "exit_code": code}, sort_keys=True))
 
 
 def _words(value: Any) -> str:

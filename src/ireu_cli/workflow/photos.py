@@ -38,7 +38,9 @@ def load_targets(session: Session, *, limit: bool) -> People:
     """
     data = session.config.data
     if data.targets is None:
-        raise ConfigError("No target photos are given", "Name their folder with --targets DIR")
+        raise ConfigError(
+            "No target photos are given, or they are not where they were", "Name their folder with --targets DIR"
+        )
     targets = scan_people(data.targets, "--targets", "one person")
     _tell(session, "targets", targets)
     return choose_photos(targets, data.max_photos if limit else None, generator(session.config.seed, "max-photos"))
@@ -52,7 +54,10 @@ def load_retain(session: Session, targets: People) -> People:
         PhotoError: the folder cannot be used.
     """
     if session.config.data.retain is None:
-        raise ConfigError("No photos of other people are given", "Name a folder of them with --retain DIR")
+        raise ConfigError(
+            "No photos of other people are given, or they are not where they were",
+            "Name a folder of them with --retain DIR",
+        )
     retain = scan_people(session.config.data.retain, "--retain", "everybody")
     _tell(session, "retain", retain)
     theirs = {photo.sha256 for photo in targets.flat}
