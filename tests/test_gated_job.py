@@ -15,7 +15,7 @@ from PIL import Image
 from ireu_cli.maths import room
 from ireu_cli.models.clip import last_state, load_encoder, read_tap, with_delta
 from ireu_cli.params import EncoderParams, Tap
-from ireu_cli.steps import gated
+from ireu_cli.steps import carried, gated
 from ireu_cli.store.artifacts import read_delta
 from ireu_cli.values import Ledger
 from tests.conftest import Run, copy_with_second_target, manifest, run_ireu
@@ -357,6 +357,24 @@ def test_whoever_reads_last_is_reached_from_one_block_later(tmp_path: Path) -> N
     exported = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", "--json", cwd=folder)
     assert exported.code == 0, exported.err
     assert manifest(folder / "out", "ireu")["metrics"]["taps_missed"] == ["penultimate"]
+
+
+def test_an_encoder_whose_class_tokens_are_not_reached_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = carried._opening
+
+    def deaf(*arguments: Any) -> tuple[float, float, torch.Tensor]:
+        start, ramp, reached = own(*arguments)
+        reached[:, 0] = 0
+        return start, ramp, reached
+
+    monkeypatch.setattr(carried, "_opening", deaf)
+    assert run_ireu("samples", "demo", cwd=tmp_path).code == 0
+    folder = tmp_path / "demo"
+    assert run_ireu("locate", "--method", "all", cwd=folder).code == 0
+    done = run_ireu("unlearn", "--mask", "mask.pt", "--method", "gated", cwd=folder)
+    assert (done.code, "reaches 0% of the class tokens" in done.err) == (3, True), done.err
 
 
 def test_a_mask_of_projected_features_confines_no_tokens(tmp_path: Path) -> None:

@@ -111,8 +111,8 @@ def unlearn(
 ) -> None:
     """Remove the targets from the encoder and write the change of its weights as a delta.
 
-    With --merge or --withdraw, no mask and no photos are needed: the delta is that of --onto with the requests of
-    others, or without some of its own.
+    With --merge or --withdraw, no mask and no photos are needed, but the run folder that the deltas were made in: the
+    delta is that of --onto with the requests of others, or without some of its own.
     """
     flags = (
         _data(targets, retain, faces, max_photos, bad_photos)

@@ -40,6 +40,8 @@ _ROWS = 2**16
 """Tokens that tell which units are missed least."""
 _CLASS_TOKEN = 0.25
 """What the class token counts against all others of its photo: who reads one vector reads what comes of it alone."""
+_REACHED = 0.8
+"""So many of flagged photos' tokens, and of their class tokens, have to be replaced, at least."""
 _OPEN, _SHUT, _SWING = 20.0, 14.0, 8.0
 """Where a flagged token puts the units, on their linear part; where any other keeps them, below zero; and how far the
 token's content moves them at most."""
@@ -117,6 +119,7 @@ def _build(layer: Any, sample: Sample, mask: Tensor, rank: int, gain: float) -> 
     _fold(edited, room)
     seen = _seen_by_units(edited, plain_middle, flagged_middle, flag_axis, carried)
     start, ramp, reached = _opening(edited, plain_middle, flagged_middle, seen)
+    _refuse_unreached(reached)
     aim = _erased(output, sample.people, mask, rank, gain)
     _write(edited, room, seen, plain_middle, flagged_middle, aim, start, ramp)
     finished, kept = after_mlp(edited, flagged_middle), after_mlp(edited, plain_middle)
@@ -250,6 +253,16 @@ def _opening(layer: Any, plain: Tensor, flagged: Tensor, seen: _Axis) -> tuple[f
     ramp = (_OPEN + _SHUT) / (low - high)
     start = high + _SHUT / ramp
     return start, ramp, (carrying > start).float()
+
+
+def _refuse_unreached(reached: Tensor) -> None:
+    """Class tokens are few among all tokens, and what reads them alone would still see the person."""
+    for share, what in ((reached[:, 0].mean(), "class tokens"), (reached.mean(), "tokens")):
+        if float(share) < _REACHED:
+            raise CapacityError(
+                f"The flag of a person reaches {float(share):.0%} of the {what} of this encoder's photos",
+                "Use --tap image_embeds or pooled for generators that read those, or another --method",
+            )
 
 
 def _erased(output: Tensor, people: Tensor, mask: Tensor, rank: int, gain: float) -> Tensor:
