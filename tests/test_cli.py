@@ -92,9 +92,12 @@ def test_a_command_line_that_cannot_be_read_is_one_object_too(arguments: tuple[s
     assert found.err
 
 
-def test_the_settings_are_not_overwritten(job: Path) -> None:
+def test_the_settings_are_not_overwritten(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = run_ireu("unlearn", "--mask", "mask.pt", "-o", "ireu.toml", "--force", cwd=job)
     assert (found.code, "ireu.toml is read as input" in found.err) == (2, True), found.err
+    monkeypatch.setenv("IREU_CONFIG", "mask.pt.json")
+    found = run_ireu("locate", "-o", "mask.pt.json", "--force", cwd=job)
+    assert (found.code, "mask.pt.json is read as input" in found.err) == (2, True), found.err
 
 
 def test_repeating_a_complete_step_changes_no_byte(job: Path) -> None:
@@ -410,13 +413,14 @@ def test_seeds_change_what_is_drawn(fresh: Path) -> None:
 LOST = """
 import os, signal, sys
 from ireu_cli.cli import app, run
+from ireu_cli.errors import ModelError
 
 def lose(*_arguments):
     try:
         os.kill(os.getpid(), signal.SIGINT) if {hears} else None
     except KeyboardInterrupt:
         pass
-    raise ImportError("cannot load module more than once per process")
+    raise {error}
 
 run._workflow = lose
 sys.argv = ["ireu", "locate", "--json"]
@@ -424,10 +428,19 @@ app.run()
 """
 
 
-@pytest.mark.parametrize(("hears", "code"), [(True, 130), (False, 1)])
-def test_an_interruption_that_a_library_swallows_is_one(hears: bool, code: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "hears", "code"),
+    [
+        ("ImportError('cannot load module more than once per process')", True, 130),
+        ("ImportError('cannot load module more than once per process')", False, 1),
+        ("ModelError('The encoder is not usable', 'Use another')", True, 130),
+        ("ModelError('The encoder is not usable', 'Use another')", False, 3),
+    ],
+)
+def test_an_interruption_that_a_library_swallows_is_one(error: str, hears: bool, code: int, tmp_path: Path) -> None:
+    script = LOST.format(hears=hears, error=error)
     done = subprocess.run(
-        [sys.executable, "-c", LOST.format(hears=hears)], cwd=tmp_path, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False,
         preexec_fn=_hear_interrupts,
     )  # fmt: skip
     assert done.returncode == code

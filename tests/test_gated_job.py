@@ -326,6 +326,9 @@ def test_sample_people_are_removed_from_every_tap(tmp_path: Path) -> None:
     _again(folder, manifest(folder, "delta.safetensors"))
     verified = run_ireu("verify", "--delta", "delta.safetensors", *FEATURES, cwd=folder)
     assert verified.code == 0, verified.err
+    more = ("--mask", "mask.pt", "--onto", "delta.safetensors", "--set", "gated.rank=64", "-o", "more.safetensors")
+    done = run_ireu("unlearn", *more, cwd=folder)
+    assert (done.code, "was made with gated.rank = 128" in done.err) == (3, True), done.err
 
 
 def test_whoever_reads_last_is_reached_from_one_block_later(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def load_config(
     if spoiled := [key for key, value in values.items() if "\0" in str(value)]:
         raise ConfigError(f"{spoiled[0]} holds a null character", "Remove it")
     # Paths may be any bytes; what is stated goes into records, which are text.
-    if spoiled := [key for key, value in values.items() if key.startswith("record.") and not _is_text(str(value))]:
+    if spoiled := [key for key, value in values.items() if key.startswith("record.") and not _is_text(value)]:
         raise ConfigError(f"{spoiled[0]} holds bytes that are no text in UTF-8", "Write it in UTF-8")
     try:
         return Resolved(Config.model_validate(_nest(values)), sources)
@@ -65,9 +65,10 @@ def load_config(
         raise ConfigError(_all_mistakes(error, sources), "Compare with ireu.toml.example and try again") from None
 
 
-def _is_text(value: str) -> bool:
+def _is_text(value: Any) -> bool:
+    parts = value if isinstance(value, list | tuple) else [value]
     try:
-        value.encode()
+        "".join(map(str, parts)).encode()
     except UnicodeEncodeError:
         return False
     return True
@@ -97,6 +98,12 @@ def inherit(resolved: Resolved, earlier: Mapping[str, Any], source: Source = "ma
         return Resolved(Config.model_validate(_nest(values)), sources)
     except ValidationError as error:
         raise ConfigError(_all_mistakes(error, sources), "Use the version of ireu that wrote the manifest") from None
+
+
+def without(resolved: Resolved, section: str, key: str) -> Resolved:
+    """Take back a value that may be left out, wherever it came from."""
+    part = getattr(resolved.config, section).model_copy(update={key: None})
+    return Resolved(resolved.config.model_copy(update={section: part}), resolved.sources)
 
 
 def schema_keys() -> list[str]:
@@ -137,10 +144,16 @@ def _is_section(annotation: Any) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
+def settings_file(file: Path | None, environment: Mapping[str, str], cwd: Path = Path()) -> Path | None:
+    """The file that settings are read from: an explicit one, or `ireu.toml` where there is one."""
+    if file or environment.get("IREU_CONFIG"):
+        return file or Path(environment["IREU_CONFIG"])
+    return cwd / DEFAULT_FILE if (cwd / DEFAULT_FILE).exists() else None
+
+
 def _read_file(file: Path | None, environment: Mapping[str, str], cwd: Path) -> dict[str, Any]:
-    explicit = file or (Path(environment["IREU_CONFIG"]) if environment.get("IREU_CONFIG") else None)
-    path = explicit or cwd / DEFAULT_FILE
-    if not explicit and not path.exists():
+    path = settings_file(file, environment, cwd)
+    if path is None:
         return {}
     try:
         return tomli.loads(path.read_text(encoding="utf-8"))

@@ -83,6 +83,12 @@ class Manifest(_Record):
     digest: str = ""
     checksum: str = ""
 
+    @property
+    def is_of_several(self) -> bool:
+        """Whether a delta was put together of requests: where one person's photos lie says nothing of all of them."""
+        requests = self.metrics.get("requests")
+        return requests is not None and (len(requests) != 1 or "withdrawn" in self.metrics)
+
     def sealed(self) -> Self:
         """Return the record with `digest` and `checksum` filled in."""
         return self.model_copy(update=_seals(self.model_dump(mode="json")))

@@ -67,21 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if as_json and code == ExitCode.USAGE:
             terminal.json_error("The command line cannot be read; stderr says why", code=code)
         return code
-    except IreuError as error:
-        return _told(terminal, error, as_json=as_json)
-    except Exception:
-        # Libraries that are stopped while they are imported tell of something else.
-        if not _STOPPED.is_set():
+    except Exception as error:
+        # Libraries that are stopped while they are imported or load a file tell of something else, and so do we then.
+        if _STOPPED.is_set() and not isinstance(error, InterruptedRunError):
+            error = InterruptedRunError("Interrupted", "Run the same command again to go on")
+        if not isinstance(error, IreuError):
             raise
-        stopped = InterruptedRunError("Interrupted", "Run the same command again to go on")
-        return _told(terminal, stopped, as_json=as_json)
+        code = code_of(error)
+        terminal.error(str(error), as_json=as_json, code=code)
+        return code
     return ExitCode.DONE
-
-
-def _told(terminal: Terminal, error: IreuError, *, as_json: bool) -> int:
-    code = code_of(error)
-    terminal.error(str(error), as_json=as_json, code=code)
-    return code
 
 
 def run() -> None:

@@ -39,15 +39,13 @@ def execute(
     Raises:
         IreuError: for `main` to report.
     """
-    from ireu_cli.config import DEFAULT_FILE, load_config
+    from ireu_cli.config import load_config, settings_file
 
     out = Path(os.path.normpath(out))
     if not out.name:
         raise UsageError(f"The output {out} has no name of its own", "Name a file or folder with --out")
-    if any(
-        given is not None and out.absolute() == given.absolute()
-        for given in (parent, onto, *merge, config or DEFAULT_FILE)
-    ):
+    inputs = (parent, onto, *merge, settings_file(config, os.environ))
+    if any(given is not None and out.absolute() == given.absolute() for given in inputs):
         raise UsageError(f"The output {out} is read as input", "Name another file with --out")
     if command == "unlearn":
         _check_unlearn(parent, onto, merge, withdraw)

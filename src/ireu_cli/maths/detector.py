@@ -222,19 +222,19 @@ def threshold_at(scores: Tensor, rate: float) -> Threshold:
         rate: false-alarm rate, above 0 and below 1.
 
     Returns:
-        Where ten scores or more reach the rate, the one that leaves no more than that share above; otherwise the end
-        of an exponential tail, which is the heaviest that scores with a finite scale have in the limit of high
-        thresholds (the Pickands-Balkema-de Haan theorem with shape 0). Of such a tail of unknown scale the next score
-        exceeds it at the rate on average, however few the scores are (the predictive distribution, a Lomax one).
+        Where ten scores or a tenth of them reach the rate, the one that leaves no more than that share above;
+        otherwise the end of an exponential tail, which is the heaviest that scores with a finite scale have in the
+        limit of high thresholds (the Pickands-Balkema-de Haan theorem with shape 0). Of such a tail of unknown scale
+        the next score exceeds it at the rate on average, however few the scores are (the predictive distribution, a
+        Lomax one).
     """
     ordered = scores.double().sort(descending=True).values
-    above = math.floor(rate * len(ordered))
-    if above >= _COUNTED:
-        return Threshold(float(ordered[above]), extrapolated=False)
     tail = max(2, min(_TAIL, len(ordered) // 10))
+    # Above the score that so many exceed lies the next one in one more of one more cases, on average.
+    above = math.floor(rate * (len(ordered) + 1)) - 1
+    if above >= min(_COUNTED, tail):
+        return Threshold(float(ordered[above]), extrapolated=False)
     start = float(ordered[min(tail, len(ordered) - 1)])
     excess = float((ordered[:tail] - start).mean())
-    # Above the score that so many exceed lies one more of one more, on average.
     share = (tail + 1) / (len(ordered) + 1)
-    beyond = tail * math.expm1(max(0.0, math.log(share / rate)) / tail)
-    return Threshold(start + excess * beyond, extrapolated=True)
+    return Threshold(start + excess * tail * math.expm1(math.log(share / rate) / tail), extrapolated=True)

@@ -18,7 +18,7 @@ from ireu_cli.workflow.photos import Lens
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.states import SAMPLED_AT_LEAST, room_for, sample_people, states_entering
 
-_VERSION = 2
+_VERSION = 3
 """Rises when `build` makes another apparatus of the same photos."""
 _FLAG, _TOLD, _CHANGES = "flag", "told", "changes."
 

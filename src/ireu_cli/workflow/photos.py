@@ -39,7 +39,9 @@ def load_targets(session: Session, *, limit: bool) -> People:
     data = session.config.data
     if data.targets is None:
         raise ConfigError(
-            "No target photos are given, or they are not where they were", "Name their folder with --targets DIR"
+            "No target photos are given, or they are not where they were; of a delta made of several requests they are "
+            "always to be named",
+            "Name their folder with --targets DIR",
         )
     targets = scan_people(data.targets, "--targets", "one person")
     _tell(session, "targets", targets)

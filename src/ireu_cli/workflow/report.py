@@ -34,7 +34,7 @@ from ireu_cli.workflow.bypass import ATTACKS_TOLD
 from ireu_cli.workflow.coverage import coverage_in, groups_for
 from ireu_cli.workflow.drawing import Show
 from ireu_cli.workflow.evidence import Gathered
-from ireu_cli.workflow.requests import not_at_hand
+from ireu_cli.workflow.requests import at_hand
 from ireu_cli.workflow.session import Session
 
 _ALL_DEFINITIONS = PICTURE_DEFINITIONS | DEFINITIONS | ATTACK_DEFINITIONS | GATE_DEFINITIONS | QUALITY_DEFINITIONS
@@ -162,16 +162,25 @@ def _family(attack: str) -> str:
 
 
 def _left_out(session: Session, parent: Manifest, gathered: Gathered) -> tuple[str, ...]:
-    """Whom else the delta unlearns; also said aloud, since a verdict is easily taken to be about everybody."""
-    cases = not_at_hand(session, parent, gathered.targets.photos)
-    if not cases:
-        return ()
-    text = (
-        f"People of {len(cases)} of the delta's requests ({', '.join(cases)}): none of the photos that unlearning used "
-        "of them is among the targets' photos, so this run says nothing of them, or cannot tell that it does."
-    )
-    session.talk.note(f"Not measured: {text} Name a folder of everybody with --targets")
-    return (text,)
+    """Whom else the delta unlearns, and who is looked at and not unlearned by it, as far as photos tell.
+
+    It is also said aloud: a verdict is easily taken to be about everybody.
+    """
+    cases, strangers = at_hand(session, parent, gathered.targets.photos)
+    texts = []
+    if cases:
+        texts.append(
+            f"People of {len(cases)} of the delta's requests ({', '.join(cases)}): none of the photos that unlearning "
+            "used of them is among the targets' photos, so this run says nothing of them, or cannot tell that it does."
+        )
+    if strangers:
+        texts.append(
+            f"Whether the delta unlearns {strangers} of the {len(gathered.targets.photos)} targets at all: no request "
+            "was made from any of their photos."
+        )
+    for text in texts:
+        session.talk.note(f"Not measured: {text}")
+    return tuple(texts)
 
 
 def _not_measured(figures: Sequence[Figure], *, drawn: bool, gradients: bool) -> tuple[str, ...]:

@@ -14,12 +14,10 @@ from ireu_cli.values import GateLedger, Json, Ledger, Photo, WeightDelta
 from ireu_cli.workflow.gated import join_ledgers, withdraw_cases
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 
-_SHARED = (
-    "false_alarms", "max_false_alarm", "rise", "sharpness", "confine", "rank", "erase_gain", "erase_photos", "copies",
-    "shrinkage",
-)  # fmt: skip
-"""Settings of `gated` that all requests of a delta share, beside places: the first one made what they decide, and the
-record of all says how each was found."""
+_SHARED = ("false_alarms", "max_false_alarm", "rise", "sharpness", "confine", "copies", "shrinkage")
+_OF_TOKENS, _OF_VECTORS = ("rank", "erase_gain", "erase_photos"), ("gain",)
+"""Settings of `gated` that all requests of a delta share beside places, and those that token taps or others read: the
+first request made what they decide, and one record says how all were found and changed."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,8 @@ def with_shared(resolved: Resolved, onto: Path) -> Resolved:
     if not onto.is_file():
         return resolved  # `read_earlier` refuses it
     settings = read_manifest(manifest_path(onto)).parameters.get("gated", {})
-    return inherit(resolved, {"gated": {name: settings[name] for name in ("people", *_SHARED) if name in settings}})
+    names = ("people", *_SHARED, *_OF_TOKENS, *_OF_VECTORS)
+    return inherit(resolved, {"gated": {name: settings[name] for name in names if name in settings}})
 
 
 def read_earlier(session: Session, encoder: ImageEncoder, path: Path) -> Earlier:
@@ -81,13 +80,14 @@ def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Ear
             f"{path} was made in another run folder, whose photos cannot be told from those of this one",
             "Deltas are joined in the run folder that all of them were made in: make this one there, with --run-dir",
         )
-    _refuse_other_settings(session, manifest, path, _SHARED)
+    by_tokens = isinstance(ledger, Ledger) and not ledger.class_token_only
+    _refuse_other_settings(session, manifest, path, (*_SHARED, *(_OF_TOKENS if by_tokens else _OF_VECTORS)))
     return Earlier(manifest, ledger)
 
 
 def _refuse_other_settings(session: Session, manifest: Manifest, path: Path, names: Sequence[str]) -> None:
     own, theirs = session.config.gated.model_dump(mode="json"), manifest.parameters["gated"]
-    if other := [f"gated.{name} = {theirs[name]}" for name in names if own[name] != theirs[name]]:
+    if other := [f"gated.{name} = {theirs.get(name)}" for name in names if own[name] != theirs.get(name)]:
         raise ArtifactError(
             f"{path} was made with {', '.join(other)}", "Requests of one delta share these settings: use the same"
         )
@@ -102,8 +102,6 @@ def _open(resolved: Resolved, talk: Talk, onto: Path, force: bool) -> tuple[Sess
     session = open_session("unlearn", resolved, talk, force=force, parent=onto)
     parent = check_parent(session, "unlearn")
     _refuse_other_settings(session, parent, onto, tuple(parent.parameters["gated"]))
-    # The place that is known is that of the last request's photos: neither all of them, nor surely one that is left.
-    session.forget_targets()
     return session, parent
 
 
@@ -208,7 +206,7 @@ def _finish(session: Session, draft: Manifest, delta: WeightDelta, metrics: dict
         taken, places = len(delta.ledger.slots), delta.ledger.capacity
         metrics["places"] = {"taken": taken, "all": places}
         session.talk.note(
-            f"requests left: {', '.join(metrics['requests']) or 'none'}; {taken} of {places} places taken"
+            f"requests in the delta: {', '.join(metrics['requests']) or 'none'}; {taken} of {places} places taken"
         )
     finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
     manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
@@ -228,7 +226,14 @@ def union(first: tuple[PersonRecord, ...], second: tuple[PersonRecord, ...]) -> 
     return first + tuple(person for person in second if not known.issuperset(person.photos))
 
 
-def not_at_hand(session: Session, delta: Manifest, people: Sequence[Sequence[Photo]]) -> list[str]:
-    """The requests of a delta of which no photo is among those of some people."""
-    here = {digest for person in session.records(tuple(map(tuple, people))) for digest in person.photos}
-    return [case for case, photos in delta.metrics.get("requests", {}).items() if here.isdisjoint(photos)]
+def at_hand(session: Session, delta: Manifest, people: Sequence[Sequence[Photo]]) -> tuple[list[str], int]:
+    """Compare the requests of a delta with some people.
+
+    Returns:
+        Requests of which no photo is among these people's, and how many of the people have no photo in any request.
+    """
+    requests: dict[str, list[str]] = delta.metrics.get("requests", {})
+    records = session.records(tuple(map(tuple, people)))
+    here, asked = photos_of(records), {digest for photos in requests.values() for digest in photos}
+    missing = [case for case, photos in requests.items() if here.isdisjoint(photos)]
+    return missing, sum(asked.isdisjoint(person.photos) for person in records) if "requests" in delta.metrics else 0

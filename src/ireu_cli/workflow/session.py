@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 from ireu_cli import __version__
-from ireu_cli.config import Resolved, inherit
+from ireu_cli.config import Resolved, inherit, without
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.faces.align import cropped_landmarks
 from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, difference, digest_of
@@ -230,11 +230,6 @@ class Session:
         self.run.finish(manifest.identity)
         return manifest
 
-    def forget_targets(self) -> None:
-        """Leave where the targets lie out of what the steps that follow take from this one."""
-        data = self.config.data.model_copy(update={"targets": None})
-        self.config = self.config.model_copy(update={"data": data})
-
     def locations(self) -> dict[str, str]:
         """Where this run's inputs lie, for the steps that follow."""
         return {
@@ -292,6 +287,8 @@ def open_session(step: Step, resolved: Resolved, talk: Talk, *, force: bool, par
         resolved = inherit(resolved, manifest.parameters)
         known = run.recall(manifest.digest)
         resolved = inherit(resolved, {key: place for key, place in known.items() if _still_there(key, place)})
+        if manifest.is_of_several and resolved.sources["data.targets"] != "flag":
+            resolved = without(resolved, "data", "targets")
     return Session(step, _with_landmarks(resolved.config), run, talk, force, manifest)
 
 

@@ -184,8 +184,6 @@ def _beside(session: Session, earlier: Earlier, retain: tuple[PersonRecord, ...]
             "The retained photos are not those of the earlier requests: each keeps its rate on its own, and verify "
             "takes all of them for used"
         )
-    # What is remembered would be where the last person's photos lie, and a verdict on the delta is about everybody.
-    session.forget_targets()
 
 
 def _names(session: Session, found: ImageEncoder, carrying: int | None) -> list[str]:
