@@ -167,6 +167,9 @@ class TestDetector:
         found = threshold_at(scores, 0.01)
         assert not found.extrapolated
         assert int((scores > found.value).sum()) == 49
+        few = threshold_at(scores[:20], 0.3)
+        assert not few.extrapolated
+        assert int((scores[:20] > few.value).sum()) == 5
 
     @pytest.mark.parametrize("rate", [1e-3, 1e-4])
     def test_rare_rates_follow_the_tail(self, rate: float) -> None:
