@@ -330,7 +330,9 @@ class TestRequests:
     def test_one_after_another_and_back(self, job: Path) -> None:
         ok(job, "unlearn", "--mask", "mask.pt", *GATED, "--set", "record.case_id=a")
         first = read_delta(job / "delta.safetensors").tensors
-        again = ("--onto", "delta.safetensors", "-o", "both.safetensors")
+        second = sorted((job / "others").iterdir())[-1]
+        shutil.copytree(second, job / "more" / second.name)
+        again = ("--targets", "more", "--onto", "delta.safetensors", "-o", "both.safetensors")
         ok(job, "unlearn", "--mask", "mask.pt", *GATED, "--set", "record.case_id=b", *again)
         ok(job, "unlearn", "--onto", "both.safetensors", "--withdraw", "b", "-o", "back.safetensors")
         found = read_delta(job / "back.safetensors").tensors
