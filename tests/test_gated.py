@@ -480,15 +480,20 @@ class TestRequests:
         assert rate_of(params, 200) == pytest.approx(1e-4)
 
 
+def normed() -> tuple[nn.LayerNorm, Readout, Tensor]:
+    """A layer norm, what reads a tap behind it, and states before it."""
+    norm = nn.LayerNorm(8)
+    norm.weight.data, norm.bias.data = normal(8, seed=3).abs().float() + 0.5, normal(8, seed=4).float()
+    readout = Readout(lambda rows: norm(rows).detach(), torch.diag(1 / norm.weight.detach().double()))
+    return norm, readout, 5 * normal(6, 8, seed=5).float() + 3 * normal(1, 8, seed=6).float()
+
+
 class TestChange:
     def test_what_a_layer_norm_allows_is_reached(self) -> None:
-        norm = nn.LayerNorm(8)
-        norm.weight.data, norm.bias.data = normal(8, seed=3).abs().float() + 0.5, normal(8, seed=4).float()
-        states = 5 * normal(6, 8, seed=5).float() + 3 * normal(1, 8, seed=6).float()
+        norm, readout, states = normed()
         away = normal(8, seed=9).float()
         with torch.no_grad():
             features, average = norm(states), norm(states + away - away.mean()).double().mean(0)
-        readout = Readout(lambda rows: norm(rows).detach(), torch.diag(1 / norm.weight.detach().double()))
         every = torch.ones(8, dtype=torch.bool)
         change = change_of(Wanted(states, states, features), readout, average, every, 1.0)
         missed = readout.read((states.double() + change).float()).double().mean(0) - average
@@ -496,13 +501,10 @@ class TestChange:
 
     @pytest.mark.parametrize("gain", [0.5, 1.0, 2.0])
     def test_masked_features_move_towards_the_average_by_the_gain(self, gain: float) -> None:
-        norm = nn.LayerNorm(8)
-        norm.weight.data, norm.bias.data = normal(8, seed=3).abs().float() + 0.5, normal(8, seed=4).float()
-        states = 5 * normal(6, 8, seed=5).float() + 3 * normal(1, 8, seed=6).float()
+        norm, readout, states = normed()
         with torch.no_grad():
             features = norm(states)
         mask = torch.tensor([True, True, True, True, False, False, False, False])
-        readout = Readout(lambda rows: norm(rows).detach(), torch.diag(1 / norm.weight.detach().double()))
         wanted = Wanted(states, states, features)
         average = features.double().mean(0) * 0.5
         change = change_of(wanted, readout, average, mask, gain)

@@ -61,3 +61,8 @@ class VanishedEditError(UserError):
 
 class InterruptedRunError(IreuError):
     """The run was stopped from outside; what was done is kept."""
+
+
+def interrupted() -> InterruptedRunError:
+    """What a run that was asked to stop ends with."""
+    return InterruptedRunError("Interrupted", "Run the same command again to go on")

@@ -6,6 +6,7 @@ day; `checksum` covers every field, so that no byte of the record can change unn
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -106,6 +107,11 @@ class Manifest(_Record):
                 f"The manifest's parameters are not ones this version knows ({error.error_count()} mistakes)",
                 "Use the version of ireu that wrote it",
             ) from None
+
+
+def photos_of(people: Iterable[PersonRecord]) -> set[str]:
+    """Keyed digests of everybody's photos."""
+    return {digest for person in people for digest in person.photos}
 
 
 def parse_manifest(data: bytes, name: str) -> Manifest:

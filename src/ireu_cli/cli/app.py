@@ -13,7 +13,7 @@ from ireu_cli import __version__
 from ireu_cli.cli import commands
 from ireu_cli.cli.exit_codes import ExitCode, code_of
 from ireu_cli.cli.output import Terminal
-from ireu_cli.errors import InterruptedRunError, IreuError
+from ireu_cli.errors import InterruptedRunError, IreuError, interrupted
 
 # Rich help is switched off: it would triple the time of `--help`, and tracebacks with locals would print face data.
 app = typer.Typer(
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         # Libraries that are stopped while they are imported or load a file tell of something else, and so do we then.
         if _STOPPED.is_set() and not isinstance(error, InterruptedRunError):
-            error = InterruptedRunError("Interrupted", "Run the same command again to go on")
+            error = interrupted()
         if not isinstance(error, IreuError):
             raise
         code = code_of(error)

@@ -9,7 +9,7 @@ import typer
 
 from ireu_cli.cli.exit_codes import OUTCOMES, ExitCode
 from ireu_cli.cli.output import Terminal
-from ireu_cli.errors import InterruptedRunError, UsageError, UserError
+from ireu_cli.errors import UsageError, UserError, interrupted
 
 if TYPE_CHECKING:
     from ireu_cli.config import Resolved
@@ -62,7 +62,7 @@ def execute(
             "Check the paths that were given, and the rights to them",
         ) from None
     except KeyboardInterrupt:
-        raise InterruptedRunError("Interrupted", "Run the same command again to go on") from None
+        raise interrupted() from None
     if result.report is not None:
         terminal.report(result.report)
     terminal.result(result, as_json=as_json)

@@ -79,9 +79,9 @@ class PeopleSums:
         """Whether the spread is that within people."""
         return self.pairs >= _PAIRS if self.by_person is None else self.by_person
 
-    def total_spread(self) -> Tensor:
-        """The covariance of all photos: float64 (d, d)."""
-        return self.square / self.photos - torch.outer(self.mean(), self.mean())
+    def variance(self) -> Tensor:
+        """The mean variance of features over all photos: float64 ()."""
+        return (self.square.diagonal() / self.photos - self.mean().square()).mean()
 
     def spread(self) -> Tensor:
         """W, the covariance within people: float64 (d, d).
@@ -89,14 +89,15 @@ class PeopleSums:
         It includes the spread of changed copies around their photo, so that no score depends on how a photo is changed.
         Where photos do not come with people, or with one photo each, it is the covariance of all photos.
         """
-        within = self.within / self.pairs if self.labelled else self.total_spread()
+        every = self.square / self.photos - torch.outer(self.mean(), self.mean())
+        within = self.within / self.pairs if self.labelled else every
         return within + self.between_views / max(self.views, 1)
 
     def whitener(self, shrinkage: float) -> Tensor:
         """W + λ I, with λ the mean variance times `shrinkage`, and more where few photos tell W: float64 (d, d)."""
         spread = self.spread()
         lacking = len(spread) / max(self.pairs if self.labelled else self.photos, 1)
-        variance = torch.maximum(spread.diagonal().mean(), _LEAST * self.total_spread().diagonal().mean())
+        variance = torch.maximum(spread.diagonal().mean(), _LEAST * self.variance())
         shrunk = shrinkage * (1 + _LACKING * lacking) * variance
         return spread + shrunk * torch.eye(len(spread), dtype=torch.float64)
 
@@ -136,7 +137,7 @@ class PeopleInFolds:
     @property
     def are_told_apart(self) -> bool:
         """Whether features are finite numbers, and those of all but each fold's people differ."""
-        variances = torch.stack([sums.total_spread().diagonal().mean() for sums in (self.every, *self.others)])
+        variances = torch.stack([sums.variance() for sums in (self.every, *self.others)])
         scale = self.every.square.diagonal().mean() / self.every.photos
         return bool((variances > 1e-12 * scale).all())
 

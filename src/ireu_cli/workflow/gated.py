@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ireu_cli.errors import ArtifactError, ConfigError, PhotoError
+from ireu_cli.errors import ArtifactError, ConfigError
 from ireu_cli.models.clip import Encoder
 from ireu_cli.models.encoders import ImageEncoder, need_transformer
 from ireu_cli.models.mlp_site import HEAD, MlpSite
@@ -32,7 +32,7 @@ from ireu_cli.steps.slots import leave
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, Photo, WeightDelta
 from ireu_cli.workflow.apparatus import shared_apparatus
 from ireu_cli.workflow.detectors import changeable, check_statistics, note_misses, summary_of
-from ireu_cli.workflow.photos import Cast, Lens
+from ireu_cli.workflow.photos import Cast, Lens, no_usable_photo
 from ireu_cli.workflow.rooms import kept_room
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.site import SiteLens
@@ -199,7 +199,7 @@ def _wanted(session: Session, lens: Lens, site_lens: SiteLens, readout: Readout,
     bad = site_lens.encode(plain + copies, "--targets", "target photos, edit site")
     usable = [item.key for item in plain if item.key not in bad]
     if not usable:
-        raise PhotoError("A target has no photo that can be used", "Replace the unusable photos of that person")
+        raise no_usable_photo()
     inputs, states = site_lens.rows(usable)
     changed = [item.key for item in copies if item.key not in bad]
     every = torch.cat([inputs, site_lens.rows(changed)[0]]) if changed else inputs

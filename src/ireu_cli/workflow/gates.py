@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ireu_cli.errors import PhotoError
 from ireu_cli.features import Item, chunks
 from ireu_cli.models.face_encoder import FaceEncoder, with_gates
 from ireu_cli.params import GatedParams
@@ -20,7 +19,7 @@ from ireu_cli.steps.gates import (
 )
 from ireu_cli.values import FeatureMask, GateLedger, Json, Photo, WeightDelta
 from ireu_cli.workflow.detectors import changeable, check_statistics, keys_in_fold, note_misses, sizes_of, summary_of
-from ireu_cli.workflow.photos import Cast, Lens
+from ireu_cli.workflow.photos import Cast, Lens, no_usable_photo
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.views import retained_views, views_of
 
@@ -100,5 +99,5 @@ def _wanted(lens: Lens, person: Sequence[Photo], params: GatedParams) -> tuple[T
     """A person's embeddings at length one: of photos and copies (n, d), of photos alone (m, d)."""
     views = _usable(lens, [views_of(lens, photo, params.copies) for photo in person], "--targets")
     if not views:
-        raise PhotoError("A target has no photo that can be used", "Replace the unusable photos of that person")
+        raise no_usable_photo()
     return _unit(lens, [key for photo in views for key in photo]), _unit(lens, [photo[0] for photo in views])

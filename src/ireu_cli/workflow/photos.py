@@ -11,7 +11,7 @@ from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People, choose_photos, scan_people, split_people
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.features import Item, encode, refuse_bad
-from ireu_cli.manifest import PersonRecord, digest_of
+from ireu_cli.manifest import PersonRecord, digest_of, photos_of
 from ireu_cli.models.encoders import ImageEncoder, forward
 from ireu_cli.params import Config, Tap
 from ireu_cli.runtime import generator
@@ -114,7 +114,7 @@ class Lens:
         bad = self.encode_items(items, flag, label)
         usable = people.where(lambda photo: photo.sha256 not in bad)
         if flag == "--targets" and len(usable.photos) < len(people.photos):
-            raise PhotoError("A target has no photo that can be used", "Replace the unusable photos of that person")
+            raise no_usable_photo()
         return usable
 
     def encode_items(self, items: Sequence[Item], flag: str, label: str) -> dict[str, str]:
@@ -183,9 +183,14 @@ def refuse_other_mask(mask: FeatureMask, width: int, tap: str) -> None:
         )
 
 
+def no_usable_photo() -> PhotoError:
+    """What is wrong with a target of whom nothing can be encoded."""
+    return PhotoError("A target has no photo that can be used", "Replace the unusable photos of that person")
+
+
 def among(session: Session, people: Sequence[PersonRecord]) -> Callable[[Photo], bool]:
     """Says whether a photo is among those of a record."""
-    digests = {digest for person in people for digest in person.photos}
+    digests = photos_of(people)
     return lambda photo: session.run.keyed_digest(photo.sha256) in digests
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ireu_cli.config import Resolved, inherit
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
-from ireu_cli.manifest import Manifest, PersonRecord
+from ireu_cli.manifest import Manifest, PersonRecord, photos_of
 from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta, write_manifest
 from ireu_cli.values import GateLedger, Json, Ledger, Photo, WeightDelta
@@ -161,11 +161,6 @@ def run_merge(
         return _finish(session, draft, delta, metrics, out)
 
 
-def photos_of(people: Sequence[PersonRecord]) -> set[str]:
-    """Keyed digests of everybody's photos."""
-    return {digest for person in people for digest in person.photos}
-
-
 def run_withdraw(
     resolved: Resolved, talk: Talk, onto: Path, cases: Sequence[str], out: Path, *, force: bool
 ) -> StepResult:
@@ -222,18 +217,21 @@ def _ledger(path: Path) -> Ledger | GateLedger:
 
 def union(first: tuple[PersonRecord, ...], second: tuple[PersonRecord, ...]) -> tuple[PersonRecord, ...]:
     """Everybody whom locating or unlearning used, so that verification takes none of their photos for unused."""
-    known = {digest for person in first for digest in person.photos}
+    known = photos_of(first)
     return first + tuple(person for person in second if not known.issuperset(person.photos))
 
 
-def at_hand(session: Session, delta: Manifest, people: Sequence[Sequence[Photo]]) -> tuple[list[str], int]:
+def at_hand(session: Session, delta: Manifest, people: tuple[tuple[Photo, ...], ...]) -> tuple[list[str], int]:
     """Compare the requests of a delta with some people.
 
     Returns:
-        Requests of which no photo is among these people's, and how many of the people have no photo in any request.
+        Requests of which no photo is among these people's, and how many of the people have no photo in any request;
+        nothing of a delta that is not made of requests.
     """
-    requests: dict[str, list[str]] = delta.metrics.get("requests", {})
-    records = session.records(tuple(map(tuple, people)))
+    requests: dict[str, list[str]] | None = delta.metrics.get("requests")
+    if requests is None:
+        return [], 0
+    records = session.records(people)
     here, asked = photos_of(records), {digest for photos in requests.values() for digest in photos}
     missing = [case for case, photos in requests.items() if here.isdisjoint(photos)]
-    return missing, sum(asked.isdisjoint(person.photos) for person in records) if "requests" in delta.metrics else 0
+    return missing, sum(asked.isdisjoint(person.photos) for person in records)

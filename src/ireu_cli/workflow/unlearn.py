@@ -7,7 +7,7 @@ from time import monotonic
 
 from ireu_cli.config import Resolved
 from ireu_cli.errors import InterruptedRunError
-from ireu_cli.manifest import Manifest, PersonRecord
+from ireu_cli.manifest import Manifest, PersonRecord, photos_of
 from ireu_cli.models.clip import Encoder
 from ireu_cli.models.encoders import ImageEncoder, need_transformer, reach_in
 from ireu_cli.models.face_encoder import FaceEncoder
@@ -23,7 +23,7 @@ from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, refuse
 from ireu_cli.workflow.gated import carrying_block, carrying_names, edited_names, unlearn_gated
 from ireu_cli.workflow.gates import unlearn_gates
 from ireu_cli.workflow.photos import Cast, Lens, batch_of, load_cast, photo_reader, refuse_other_mask
-from ireu_cli.workflow.requests import Earlier, photos_of, read_earlier, requests_with, union, with_shared
+from ireu_cli.workflow.requests import Earlier, read_earlier, requests_with, union, with_shared
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 from ireu_cli.workflow.states import gather_states
 from ireu_cli.workflow.swaps import plan_swaps
