@@ -1,6 +1,7 @@
 """Rules of the code base, checked on its syntax trees and in fresh interpreters."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,8 +101,9 @@ def test_maths_knows_no_files() -> None:
         assert "open(" not in text
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"} | variables
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
 
 
 @pytest.mark.parametrize(
@@ -131,3 +133,17 @@ assert not heavy, heavy
 def test_importing_the_package_starts_nothing_heavy() -> None:
     done = run("import sys, ireu_cli; assert not {'torch', 'typer', 'pydantic'} & set(sys.modules)")
     assert done.returncode == 0, done.stderr
+
+
+def test_onnxruntime_sends_no_reports(tmp_path: Path) -> None:
+    """What it is about to send to its makers, it first keeps below the user's home."""
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    done = run("import ireu_cli, onnxruntime; assert onnxruntime.__version__", **home)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.rglob("*"))
+
+
+def test_who_wants_reports_sent_is_heard() -> None:
+    code = "import os, ireu_cli; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    assert run(code, ORT_DISABLE_TELEMETRY="0").stdout == "0\n"
+    assert run(code).stdout == "1\n"
