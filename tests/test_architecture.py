@@ -138,7 +138,7 @@ def test_importing_the_package_starts_nothing_heavy() -> None:
 def test_onnxruntime_sends_no_reports(tmp_path: Path) -> None:
     """What it is about to send to its makers, it first keeps below the user's home."""
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
-    done = run("import ireu_cli, onnxruntime; assert onnxruntime.__version__", **home)
+    done = run("import ireu_cli, onnxruntime", **home)
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.rglob("*"))
 

@@ -41,7 +41,7 @@ PIPELINE = (
 def work(folder: Path, arguments: tuple[str, ...]) -> None:
     """What a started process does: one step, in its folder."""
     os.chdir(folder)
-    raise SystemExit(int(main([*arguments, "--quiet"])))
+    raise SystemExit(main([*arguments, "--quiet"]))
 
 
 def start(folder: Path, arguments: tuple[str, ...]) -> ForkServerProcess:
@@ -57,12 +57,12 @@ def run(folder: Path, arguments: tuple[str, ...]) -> tuple[int | None, float]:
     return process.exitcode, time.monotonic() - started
 
 
-def kill(process: ForkServerProcess) -> bool:
-    """Kill a step; returns whether it was still running."""
+def kill(process: ForkServerProcess, codes: set[int]) -> bool:
+    """Kill a step that else ends with one of these codes; returns whether it was still running."""
     running = process.is_alive()
     process.kill()
     process.join()
-    assert running or process.exitcode in {0, 4, 5}
+    assert running or process.exitcode in codes
     return running
 
 
@@ -70,7 +70,7 @@ def kill_after(folder: Path, arguments: tuple[str, ...], seconds: float) -> bool
     """Start a step and kill it; returns whether it was still running."""
     process = start(folder, arguments)
     process.join(seconds)
-    return kill(process)
+    return kill(process, {0, 4})
 
 
 def forget(folder: Path, output: str) -> None:
@@ -143,7 +143,7 @@ def kill_while_drawing(folder: Path, arguments: tuple[str, ...], pictures: int, 
     while process.is_alive() and len(list((folder / ".ireu" / "pictures").rglob("*.png"))) < pictures:
         time.sleep(0.01)
     time.sleep(pause)
-    return kill(process)
+    return kill(process, {4, 5})
 
 
 @pytest.mark.slow
