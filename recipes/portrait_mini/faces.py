@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
 SIDE = 160
-VALIDATION_PEOPLE = 200
+VALIDATION_PEOPLE, VALIDATION_PHOTOS = 60, 8  # so many people of train, each with so many photos at least
 VALIDATION_SEED = 20240
 
 ImageFile.LOAD_TRUNCATED_IMAGES = True  # a few photos are cut short in their source; the grey rest is real life
@@ -93,9 +93,8 @@ def write_atomically(file: Path, text: str) -> None:
 
 
 def split_validation(person: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Photo numbers for training and for validation; validation people have two photos at least."""
-    counts = torch.bincount(person)
-    several = (counts >= 2).nonzero().flatten()
+    """Photo numbers for training and for validation, on which every choice is made; ``eval`` is for reporting only."""
+    several = (torch.bincount(person) >= VALIDATION_PHOTOS).nonzero().flatten()
     order = torch.randperm(len(several), generator=torch.Generator().manual_seed(VALIDATION_SEED))
     held_out = several[order[:VALIDATION_PEOPLE]]
     is_held_out = torch.isin(person, held_out)

@@ -12,15 +12,14 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-from views import aligned_frame, centre_frame
+from views import aligned_frame, centre_frame, square
 
-SIZE, PATCH, CROP = 96, 16, 136
-GRID = SIZE // PATCH
-IDENTITY = 512
+SIZE, CROP = 96, 136
+IDENTITY = 1024  # what two teachers say, 512 numbers each
 PICTURE = 32
 
 
-def build_encoder(width: int, blocks: int) -> CLIPVisionModelWithProjection:
+def build_encoder(width: int, blocks: int, patch: int) -> CLIPVisionModelWithProjection:
     """A fresh encoder; heads of 32 channels."""
     config = CLIPVisionConfig(
         hidden_size=width,
@@ -28,7 +27,7 @@ def build_encoder(width: int, blocks: int) -> CLIPVisionModelWithProjection:
         num_hidden_layers=blocks,
         num_attention_heads=width // 32,
         image_size=SIZE,
-        patch_size=PATCH,
+        patch_size=patch,
         projection_dim=width,
         hidden_act="gelu",
     )
@@ -36,18 +35,6 @@ def build_encoder(width: int, blocks: int) -> CLIPVisionModelWithProjection:
     encoder = CLIPVisionModelWithProjection(config)
     nn.init.orthogonal_(encoder.visual_projection.weight)
     return encoder
-
-
-@torch.no_grad()
-def start_from(encoder: CLIPVisionModelWithProjection, folder: Path) -> None:
-    """Take over a trained encoder whose blocks have the same shapes; the grid of its positions is resized."""
-    held = CLIPVisionModelWithProjection.from_pretrained(folder).state_dict()
-    name = "vision_model.embeddings.position_embedding.weight"
-    positions = held[name]
-    side = round((len(positions) - 1) ** 0.5)
-    grid = positions[1:].T.reshape(1, -1, side, side)
-    grid = functional.interpolate(grid, (GRID, GRID), mode="bicubic", align_corners=False)[0].flatten(1).T
-    encoder.load_state_dict({**held, name: torch.cat([positions[:1], grid])})
 
 
 class Picture(nn.Module):
@@ -88,51 +75,79 @@ class TokenIdentity(nn.Module):
 class Student(nn.Module):
     """The encoder with its teaching heads."""
 
-    def __init__(self, width: int, blocks: int) -> None:
+    def __init__(self, width: int, blocks: int, patch: int) -> None:
         super().__init__()
-        self.encoder = build_encoder(width, blocks)
+        self.size = patch
+        self.encoder = build_encoder(width, blocks, patch)
         self.identity = nn.Linear(width, IDENTITY)
         self.token_identity = TokenIdentity(width)
         self.picture = Picture(width)
-        self.patch = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 3 * PATCH * PATCH))
+        self.patch = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 3 * patch * patch))
         self.places = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 100))
         nn.init.normal_(self.token_identity.query, std=0.02)
 
-    def forward(self, faces: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Faces (n, 3, 96, 96) in [-1, 1] -> everything the losses read."""
-        found = self.encoder(faces, output_hidden_states=True)
-        tokens = found.hidden_states[-2]
+    def forward(self, faces: torch.Tensor, kept: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        """Faces (n, 3, 96, 96) in [-1, 1] -> everything the losses read.
+
+        ``kept`` (n, k) are the patches that the encoder is shown, all where it is none; token outputs follow it.
+        """
+        states = self.states(faces, kept)
+        tokens = states[-2]
+        embeds = self.encoder.visual_projection(self.encoder.vision_model.post_layernorm(states[-1][:, 0]))
         return {
-            "identity": self.identity(found.image_embeds),
+            "embeds": embeds,
+            "late": states[-4][:, 0],
+            "identity": self.identity(embeds),
             "token_identity": self.token_identity(tokens),
-            "picture": self.picture(found.image_embeds[::2]),  # every other one: the decoder is a tenth of the work
+            "picture": self.picture(embeds[::2]),  # every other one: the decoder is a tenth of the work
             "patch": self.patch(tokens[:, 1:]),
             "places": self.places(tokens[:, 1:]),
         }
 
+    def states(self, faces: torch.Tensor, kept: torch.Tensor | None) -> list[torch.Tensor]:
+        """What enters each block, and what leaves the last: (n, 1 + k, width) each."""
+        tower = self.encoder.vision_model
+        tokens = tower.embeddings(faces)
+        if kept is not None:
+            rows = functional.pad(kept + 1, (1, 0))
+            tokens = tokens.gather(1, rows[..., None].expand(-1, -1, tokens.shape[-1]))
+        states = [tower.pre_layrnorm(tokens)]
+        for block in tower.encoder.layers:
+            states.append(block(states[-1], attention_mask=None))
+        return states
 
-def patches(faces: torch.Tensor) -> torch.Tensor:
-    """(n, 3, 96, 96) -> (n, 36, 768), one row a patch, in the order of the encoder's tokens."""
-    return functional.unfold(faces, PATCH, stride=PATCH).transpose(1, 2)
+
+def patches(faces: torch.Tensor, patch: int) -> torch.Tensor:
+    """(n, 3, 96, 96) -> (n, patches, 3 * patch * patch), in the order of the encoder's tokens."""
+    return functional.unfold(faces, patch, stride=patch).transpose(1, 2)
 
 
-def places_grid() -> torch.Tensor:
-    """Where the centre of each patch (36) lies in the teacher's aligned map -> (1, 36, 1, 2) for grid_sample."""
-    rows = (torch.arange(GRID) + 0.5) * 2 / GRID - 1
+def pick(rows: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
+    """The rows (n, k, ...) of the kept patches out of (n, patches, ...)."""
+    if kept is None:
+        return rows
+    return rows.gather(1, kept[..., None].expand(-1, -1, rows.shape[-1]))
+
+
+def patch_spots(patch: int, place: torch.Tensor) -> torch.Tensor:
+    """Where the patches' centres of faces moved by ``place`` (n, 3, 3) lie in the teacher's map -> (n, patches, 2).
+
+    In [-1, 1]; beyond that lies what the teacher did not look at.
+    """
+    grid = SIZE // patch
+    rows = (torch.arange(grid) + 0.5) * 2 / grid - 1
     y, x = torch.meshgrid(rows, rows, indexing="ij")
-    bottom = torch.tensor([[0.0, 0.0, 1.0]])
-    crop, aligned = (torch.cat([frame, bottom]) for frame in (centre_frame(CROP), aligned_frame()))
-    spots = torch.stack([x.flatten(), y.flatten(), torch.ones(GRID * GRID)])
-    inside: torch.Tensor = torch.linalg.inv(aligned) @ crop @ spots
-    return inside[:2].T.reshape(1, -1, 1, 2)
+    centres = torch.stack([x.flatten(), y.flatten(), torch.ones(grid * grid)])
+    inside: torch.Tensor = torch.linalg.inv(square(aligned_frame())) @ place @ square(centre_frame(CROP)) @ centres
+    return inside[:, :2].transpose(1, 2)
 
 
-def places_at_patches(places: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    """The teacher's map (n, 100, 7, 7) read at the patches -> (n, 36, 100)."""
-    read = functional.grid_sample(
-        places, grid.expand(len(places), -1, -1, -1), padding_mode="border", align_corners=False
-    )
-    return read[..., 0].transpose(1, 2)
+def places_loss(found: torch.Tensor, places: torch.Tensor, spots: torch.Tensor) -> torch.Tensor:
+    """Squared distance of (n, k, 100) to the teacher's map (n, 100, 7, 7) at ``spots`` (n, k, 2), where it has one."""
+    taught = functional.grid_sample(places, spots[:, :, None], padding_mode="border", align_corners=False)
+    seen = (spots.abs() < 1).all(-1)
+    distance = (found.float() - taught[..., 0].transpose(1, 2)).square().mean(-1)
+    return (distance * seen).sum() / seen.sum().clamp_min(1)
 
 
 def export(student: Student, folder: Path) -> None:

@@ -12,32 +12,19 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
+from changes import Reach, change, places
 from faces import Photos, add_arguments, load_photos, split_validation, write_atomically
-from teacher import Bank, Teacher, teach_plain
+from teacher import Bank, Lesson, Teacher, teach_plain
 from torch import nn
 from torch.nn import functional
-from views import UNLABELLED, Sampler
+from views import UNLABELLED, Sampler, sample, spots
 
 TEMPERATURE = 0.07
 EMA_DECAY = 0.998
+VALIDATION_SHOWN = 12  # photos of each person that a curve is measured on
 
 M = TypeVar("M", bound=nn.Module)
 M_contra = TypeVar("M_contra", bound=nn.Module, contravariant=True)
-
-
-def identity_figures(found: torch.Tensor, person: torch.Tensor, taught: torch.Tensor | None = None) -> dict[str, float]:
-    """Pairwise verification of embeddings (n, d) of people (n,), and the mean cosine to the teacher's (n, d)."""
-    unit = functional.normalize(found.float(), dim=1)
-    first, second = torch.triu_indices(len(unit), len(unit), 1)
-    similarity, same = (unit @ unit.T)[first, second], person[first] == person[second]
-    genuine, impostor = similarity[same], similarity[~same].sort().values
-    figures = {"same": float(genuine.mean()), "different": float(impostor.mean())}
-    for name, rate in (("tar_1e-2", 1e-2), ("tar_1e-3", 1e-3)):
-        threshold = impostor[-max(1, round(rate * len(impostor)))]
-        figures[name] = float((genuine > threshold).float().mean())
-    if taught is not None:
-        figures["cosine"] = float((unit * taught).sum(1).mean())
-    return {name: round(value, 4) for name, value in figures.items()}
 
 
 def identity_losses(
@@ -81,53 +68,107 @@ class Average(Generic[M]):
             kept.copy_(fresh)
 
 
+def taught_losses(found: torch.Tensor, lesson: Lesson, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The identity losses of an output (n, 1024) that says half of it to each teacher, averaged over both."""
+    first, second = found.chunk(2, 1)
+    one, two = identity_losses(first, lesson.identity, label), identity_losses(second, lesson.second, label)
+    return (one[0] + two[0]) / 2, (one[1] + two[1]) / 2
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """What is drawn at random for a step follows from its number."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + 17 + 1009 * step)
+
+
+def shown(photos: Photos, index: torch.Tensor, frame: torch.Tensor, size: int, reach: Reach | None) -> torch.Tensor:
+    """Photos of a frame, as they are or changed within ``reach``, always in the same way -> (n, 3, size, size)."""
+    g = step_generator(int(index[0]), 1)
+    place = None if reach is None else places(len(index), reach, g)
+    where = spots(frame, place, len(index), size)
+    faces = sample(photos.batch(index), where)
+    return faces if reach is None else change(faces, where, torch.ones(len(index)), g)
+
+
+Embed = Callable[[Photos, torch.Tensor, bool], dict[str, torch.Tensor]]
+
+
 @dataclass
 class Material:
-    """Everything a run reads."""
+    """Everything a run reads. People of ``eval`` are no part of it: they are looked at once, when all is done."""
 
     train: Photos
-    held_out: Photos  # the people of ``eval``
-    validation: torch.Tensor  # photo numbers within ``train``
+    validation: torch.Tensor  # photo numbers within ``train``, a few of each person
     bank: Bank
     validation_taught: torch.Tensor  # (n, 512)
-    held_out_taught: torch.Tensor  # (m, 512)
+    seed: int
     facts: dict[str, Any]
 
-    def measure(self, embed: Callable[[Photos, torch.Tensor], dict[str, torch.Tensor]]) -> dict[str, Any]:
-        """Figures of each read-out of ``embed(photos, index) -> {name: (n, d)}``, on both groups of people."""
-        everybody = torch.arange(len(self.held_out.person))
-        people = {
-            "validation": (self.train, self.validation, self.validation_taught),
-            "eval": (self.held_out, everybody, self.held_out_taught),
-        }
-        figures: dict[str, Any] = {}
-        for group, (photos, index, taught) in people.items():
-            parts = [embed(photos, chunk) for chunk in torch.split(index, 128)]
+    def measure(self, embed: Embed) -> dict[str, Any]:
+        """Figures of each read-out of ``embed(photos, index, changed) -> {name: (n, d)}`` on the validation people."""
+        outputs: dict[str, dict[bool, torch.Tensor]] = {}
+        for changed in (False, True):
+            parts = [embed(self.train, chunk, changed) for chunk in torch.split(self.validation, 128)]
             for name in parts[0]:
-                found = torch.cat([part[name].float() for part in parts])
-                figures.setdefault(name, {})[group] = identity_figures(found, photos.person[index], taught)
+                outputs.setdefault(name, {})[changed] = torch.cat([part[name].float() for part in parts])
+        person = self.train.person[self.validation]
+        figures = {}
+        for name, found in outputs.items():
+            middle = found[False].mean(0)
+            taught = self.validation_taught if name.endswith("identity") else None
+            figures[name] = verification(found[False] - middle, found[True] - middle, person, taught)
         return figures
 
 
+def verification(
+    found: torch.Tensor, changed: torch.Tensor, person: torch.Tensor, taught: torch.Tensor | None
+) -> dict[str, float]:
+    """Pairs of photos, of photos and changed ones at the same thresholds; people count alike, whatever their photos.
+
+    ``found`` and ``changed`` are (n, d) of the same photos of people (n,), ``taught`` (n, 512) what a teacher says,
+    to be compared with the first 512 numbers.
+    """
+    unit, moved = (functional.normalize(x, dim=1) for x in (found, changed))
+    same = person[:, None] == person[None]
+    different = (unit @ unit.T)[~same].sort().values
+    same.fill_diagonal_(False)
+    weight = same.double() / same.sum(1, keepdim=True)
+    _, number, photos = person.unique(return_inverse=True, return_counts=True)
+    weight /= photos[number][:, None] * len(photos)
+    figures: dict[str, float] = {}
+    for kind, similarity in (("", unit @ unit.T), ("changed_", moved @ unit.T)):
+        for name, rate in (("tar_1e-2", 1e-2), ("tar_1e-3", 1e-3)):
+            threshold = different[-max(1, round(rate * len(different)))]
+            figures[kind + name] = float((weight * (similarity > threshold)).sum())
+    if taught is not None:
+        figures["cosine"] = float((functional.normalize(found[:, : taught.shape[1]], dim=1) * taught).sum(1).mean())
+    return {name: round(value, 4) for name, value in figures.items()}
+
+
+def few_each(person: torch.Tensor, index: torch.Tensor, most: int) -> torch.Tensor:
+    """At most ``most`` photos of each person out of ``index``, spread evenly over what there is."""
+    rows = []
+    for number in person[index].unique():
+        mine = index[person[index] == number]
+        rows.append(mine[torch.linspace(0, len(mine) - 1, min(most, len(mine))).round().long()])
+    return torch.cat(rows)
+
+
 def load_material(data: Path, out: Path, seed: int, threads: int) -> Material:
-    """Photos, teacher and view bank under ``out/cache``."""
+    """Photos, teachers and the bank of faces under ``out/cache``."""
     cache = out / "cache"
-    train, held_out = load_photos(data, "train", cache), load_photos(data, "eval", cache)
-    allowed, validation = split_validation(train.person)
-    teacher = Teacher(data / "models" / "recogniser_e.onnx", threads)
-    bank = Bank(cache / "bank", train, Sampler(train.person, allowed, seed), teacher)
-    validation_taught = teach_plain(teacher, train, validation, cache / "taught_validation.npy")
-    held_out_taught = teach_plain(teacher, held_out, torch.arange(len(held_out.person)), cache / "taught_eval.npy")
+    photos = load_photos(data, "train", cache)
+    allowed, validation = split_validation(photos.person)
+    shown = few_each(photos.person, validation, VALIDATION_SHOWN)
+    teacher = Teacher(data / "models", threads)
+    bank = Bank(cache / "bank", photos, Sampler(photos.person, allowed, seed), teacher)
+    taught = teach_plain(teacher, photos, shown, cache / f"taught_validation_{len(shown)}.npy")
     facts = {
-        "data_sha256": {"train": train.digest, "eval": held_out.digest},
+        "data_sha256": {"train": photos.digest},
         "teacher_sha256": teacher.digest,
-        "photos": {"training": len(allowed), "validation": len(validation), "eval": len(held_out.person)},
-        "teacher_figures": {
-            "validation": identity_figures(validation_taught, train.person[validation]),
-            "eval": identity_figures(held_out_taught, held_out.person),
-        },
+        "photos": {"training": len(allowed), "validation": len(validation)},
+        "teacher_figures": {"validation": verification(taught, taught, photos.person[shown], None)},
     }
-    return Material(train, held_out, validation, bank, validation_taught, held_out_taught, facts)
+    return Material(photos, shown, bank, taught, seed, facts)
 
 
 class Run:
@@ -137,11 +178,11 @@ class Run:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.facts = folder, facts
         self.seconds, self.step = 0.0, 0
-        self._since = time.monotonic()
+        self._since = time.process_time()
 
     def hours(self) -> float:
-        """Wall-clock hours spent in this run, over all its starts."""
-        return (self.seconds + time.monotonic() - self._since) / 3600
+        """Core-hours spent in this run, over all its starts: other work on the machine does not count."""
+        return (self.seconds + time.process_time() - self._since) / 3600
 
     def describe(self) -> None:
         """Write ``run.json``."""
@@ -167,7 +208,7 @@ class Run:
         if file is None:
             return None
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        self.step, self.seconds, self._since = state["step"], state["seconds"], time.monotonic()
+        self.step, self.seconds, self._since = state["step"], state["seconds"], time.process_time()
         self._forget_later_rows()
         return state
 

@@ -1,4 +1,4 @@
-"""The teacher: a face recogniser in ONNX, run on each shard of views once and kept for every run on the same views."""
+"""The teachers: face recognisers in ONNX, run on each shard of faces once and kept for every run on the same faces."""
 
 from __future__ import annotations
 
@@ -13,47 +13,63 @@ import onnxruntime
 import torch
 from faces import Photos
 from torch.nn import functional
-from views import ALIGNED, SHARD, VERSION, Sampler, Views, aligned_frame, plain, render
+from views import ALIGNED, SHARD, VERSION, Sampler, Views, aligned_frame, plain, render, spots
 
 # The map that leaves the third stage of EdgeFace: 100 channels, 7 x 7, each place a part of the face. Teaching places
 # and not only the final vector is what lets a transformer without built-in locality learn from a few thousand photos.
 MAP = "/m/model/stages/stages.2/blocks/blocks.8/Add_3_output_0"
 CHUNK = 64
-# After so many shards (six views of each photo) the views come round again: asking the teacher is a third of the work.
+# After so many shards (seven faces of each photo) the faces come round again, changed anew for the student.
 SHARDS = 48
+VISITS = 4  # of a shard before the next one
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What the teacher says about n views."""
+    """What the teachers say about n faces."""
 
-    identity: torch.Tensor  # (n, 512) unit vectors
-    places: torch.Tensor  # (n, 100, 7, 7) map over the aligned face
+    identity: torch.Tensor  # (n, 512) unit vectors of the first
+    second: torch.Tensor  # (n, 512) unit vectors of the second
+    places: torch.Tensor  # (n, 100, 7, 7) map of the first over the aligned face
+
+
+def open_network(model: bytes, threads: int) -> onnxruntime.InferenceSession:
+    """A network of so many threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    return onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
 
 
 class Teacher:
-    """EdgeFace in onnxruntime; pixels in, identity and map out."""
+    """EdgeFace, with its map, and a MobileFaceNet, in onnxruntime; pixels in, lesson out."""
 
-    def __init__(self, file: Path, threads: int) -> None:
-        model = onnx.load(file)
-        model.graph.output.append(onnx.helper.make_tensor_value_info(MAP, onnx.TensorProto.FLOAT, None))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        self.digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        self.session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-        self.input = self.session.get_inputs()[0].name
+    def __init__(self, models: Path, threads: int) -> None:
+        files = [models / "recogniser_e.onnx", models / "recogniser_a.onnx"]
+        first = onnx.load(files[0])
+        first.graph.output.append(onnx.helper.make_tensor_value_info(MAP, onnx.TensorProto.FLOAT, None))
+        self.digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+        self.first, self.second = (
+            open_network(model, threads) for model in (first.SerializeToString(), files[1].read_bytes())
+        )
 
     def __call__(self, faces: torch.Tensor) -> Lesson:
         """Aligned faces (n, 3, 112, 112) in [0, 1] -> lesson."""
-        identity, places = (torch.from_numpy(x) for x in self.session.run(None, {self.input: faces.mul(255).numpy()}))
+        pixels = faces.mul(255)
+        identity, places = (
+            torch.from_numpy(x) for x in self.first.run(None, {self.first.get_inputs()[0].name: pixels.numpy()})
+        )
+        # This one wants blue first.
+        blue_first = pixels.flip(1).sub(127).div(128).contiguous()
+        (second,) = self.second.run(None, {self.second.get_inputs()[0].name: blue_first.numpy()})
         return Lesson(
             functional.normalize(identity.flatten(1), dim=1),
+            functional.normalize(torch.from_numpy(second).flatten(1), dim=1),
             functional.layer_norm(places.movedim(1, -1), [100]).movedim(-1, 1),
         )
 
 
 class Bank:
-    """Shards of views with the teacher's lessons, computed on the first visit.
+    """Shards of faces with the teachers' lessons, computed on the first visit.
 
     Two runs that reach an unknown shard together both compute it: the bytes agree and the last rename wins, so no lock.
     """
@@ -70,30 +86,37 @@ class Bank:
         self.mean, self.deviation = usual.mean(0), usual.std(0).clamp_min(0.01)
 
     def batch(self, step: int, size: int) -> tuple[Views, Lesson]:
-        """Views and lesson of the batch of ``size`` that belongs to ``step``; ``size`` must divide the shard."""
-        number, row = divmod(step * size % (SHARDS * SHARD), SHARD)
+        """Faces and lesson of the batch of ``size`` that belongs to ``step``; ``size`` must divide the shard.
+
+        A shard is visited several times in a row, each time in another order of its groups of eight (which keeps the
+        pairs together), so that what one answer of the teachers serves is changed several times.
+        """
+        visit, row = divmod(step * size, SHARD)
+        number = visit // VISITS % SHARDS
         if self._held is None or self._held[0] != number:
             self._held = (number, *self._shard(number))
         _, views, lesson = self._held
-        rows = slice(row, row + size)
+        groups = torch.randperm(SHARD // 8, generator=torch.Generator().manual_seed(visit))
+        rows = (groups[:, None] * 8 + torch.arange(8)).flatten()[row : row + size]
         places = (lesson.places[rows].float() - self.mean) / self.deviation
-        return views[rows], Lesson(lesson.identity[rows].float(), places.clamp(-4, 4))
+        return views[rows], Lesson(lesson.identity[rows].float(), lesson.second[rows].float(), places.clamp(-4, 4))
 
     def _shard(self, number: int) -> tuple[Views, Lesson]:
         views, file = self.sampler.shard(number), self.folder / f"{number:06d}.npz"
         if not file.exists():
             self._learn(views, file)
         with np.load(file) as held:
-            return views, Lesson(torch.from_numpy(held["identity"]), torch.from_numpy(held["places"]))
+            return views, Lesson(*(torch.from_numpy(held[name]) for name in ("identity", "second", "places")))
 
     def _learn(self, views: Views, file: Path) -> None:
-        frame = aligned_frame()
-        lessons = [
-            self.teacher(render(self.photos, views[i : i + CHUNK], frame, ALIGNED)) for i in range(0, SHARD, CHUNK)
-        ]
+        where = spots(aligned_frame(), None, CHUNK, ALIGNED)
+        lessons = [self.teacher(render(self.photos, views[i : i + CHUNK], where)) for i in range(0, SHARD, CHUNK)]
         part = file.with_name(f"{file.stem}.{os.getpid()}.part.npz")
-        identity = torch.cat([x.identity for x in lessons]).half().numpy()
-        np.savez(part, identity=identity, places=torch.cat([x.places for x in lessons]).half().numpy())
+        held = {
+            name: torch.cat([getattr(lesson, name) for lesson in lessons]).half().numpy()
+            for name in ("identity", "second", "places")
+        }
+        np.savez(part, **held)
         part.replace(file)
 
 

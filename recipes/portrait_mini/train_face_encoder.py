@@ -6,38 +6,42 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from changes import ALIGNED_FACE, change, places
 from face_encoder import Student, export
 from faces import Photos, data_folder
 from muon import optimisers
-from runs import Material, identity_losses, load_material, train, training_arguments
+from runs import Material, identity_losses, load_material, shown, step_generator, train, training_arguments
 from torch.nn import functional
-from views import ALIGNED, aligned_frame, plain, render
+from views import ALIGNED, aligned_frame, render, spots
 
 
 class FaceEncoderRecipe:
-    """Distance to the teacher's vector, contrast against other people, and the teacher's map."""
+    """Distance to the first teacher's vector, contrast against other people, and that teacher's map."""
 
     def __init__(self, material: Material, batch: int, bf16: bool) -> None:
         self.weights = {"cosine": 1.0, "contrast": 0.2, "places": 0.5}
         self.material, self.batch, self.bf16, self.frame = material, batch, bf16, aligned_frame()
 
     def losses(self, student: Student, step: int) -> dict[str, torch.Tensor]:
-        """The student sees the teacher's own picture."""
+        """The student sees what ``changes`` left of the face that the teacher saw in its place."""
         views, lesson = self.material.bank.batch(step, self.batch)
-        faces = render(self.material.train, views, self.frame, ALIGNED).mul_(2).sub_(1)
+        g = step_generator(self.material.seed, step)
+        where = spots(self.frame, places(self.batch, ALIGNED_FACE, g), self.batch, ALIGNED)
+        faces = change(render(self.material.train, views, where), where, views.flip, g).mul_(2).sub_(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            identity, places = student(faces.contiguous(memory_format=torch.channels_last))
+            identity, found = student(faces.contiguous(memory_format=torch.channels_last))
         cosine, contrast = identity_losses(identity, lesson.identity, views.label)
-        return {"cosine": cosine, "contrast": contrast, "places": functional.mse_loss(places.float(), lesson.places)}
+        return {"cosine": cosine, "contrast": contrast, "places": functional.mse_loss(found.float(), lesson.places)}
 
     @torch.no_grad()
     def measure(self, student: Student) -> dict[str, Any]:
-        """Figures of the embedding."""
+        """Figures of the embedding, of photos as they are and changed."""
 
-        def embed(photos: Photos, index: torch.Tensor) -> dict[str, torch.Tensor]:
-            faces = plain(photos, index, self.frame, ALIGNED).mul_(2).sub_(1)
+        def embed(photos: Photos, index: torch.Tensor, changed: bool) -> dict[str, torch.Tensor]:
+            reach = ALIGNED_FACE if changed else None
+            faces = shown(photos, index, self.frame, ALIGNED, reach).mul_(2).sub_(1)
             with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-                return {"embedding": student(faces.contiguous(memory_format=torch.channels_last))[0]}
+                return {"identity": student(faces.contiguous(memory_format=torch.channels_last))[0]}
 
         return self.material.measure(embed)
 

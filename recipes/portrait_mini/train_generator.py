@@ -202,7 +202,7 @@ def main() -> None:
         generator.keep_unet()
     likeness = None
     if args.likeness:
-        teacher = Teacher(data / "models" / "recogniser_e.onnx", args.threads)
+        teacher = Teacher(data / "models", args.threads)
         truth = teach_plain(teacher, photos, torch.arange(len(photos.person)), cache / "taught_train.npy")
         likeness = Likeness(Graph(data / "models" / "recogniser_e.onnx"), truth, vae)
     recipe = GeneratorRecipe(args, bank, Words(args.out / "text"), (seen, held), Judge(data, held_out), likeness)

@@ -6,25 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from changes import WIDE, change, places
 from faces import Photos, data_folder
-from image_encoder import CROP, PICTURE, SIZE, Student, export, patches, places_at_patches, places_grid, start_from
+from image_encoder import CROP, PICTURE, SIZE, Student, export, patch_spots, patches, pick, places_loss
 from muon import Muon
-from runs import Material, identity_losses, load_material, train, training_arguments
+from runs import Material, load_material, shown, step_generator, taught_losses, train, training_arguments
 from torch.nn import functional
-from views import centre_frame, plain, render
+from views import centre_frame, render, spots
 
 
 class ImageEncoderRecipe:
     """Identity and appearance in the pooled output and in the penultimate tokens, the teacher's map in the tokens."""
 
-    def __init__(self, material: Material, batch: int, bf16: bool) -> None:
-        self.material, self.batch, self.bf16, self.frame, self.grid = (
-            material,
-            batch,
-            bf16,
-            centre_frame(CROP),
-            places_grid(),
-        )
+    def __init__(self, material: Material, batch: int, kept: float) -> None:
+        self.material, self.batch, self.kept, self.frame = material, batch, kept, centre_frame(CROP)
         self.weights = {
             "cosine": 1.0,
             "contrast": 0.2,
@@ -36,40 +31,52 @@ class ImageEncoderRecipe:
         }
 
     def losses(self, student: Student, step: int) -> dict[str, torch.Tensor]:
-        """The student sees the centre of the view of which the teacher sees the aligned face."""
+        """The student sees what ``changes`` left of the face that the teachers saw in its place."""
         views, lesson = self.material.bank.batch(step, self.batch)
-        faces = render(self.material.train, views, self.frame, SIZE).mul_(2).sub_(1)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            found = student(faces)
-        cosine, contrast = identity_losses(found["identity"], lesson.identity, views.label)
-        token_cosine, token_contrast = identity_losses(found["token_identity"], lesson.identity, views.label)
+        g = step_generator(self.material.seed, step)
+        place = places(self.batch, WIDE, g)
+        where = spots(self.frame, place, self.batch, CROP)
+        faces = shrunk(change(render(self.material.train, views, where), where, views.flip, g))
+        kept = self._kept(len(faces), (SIZE // student.size) ** 2, g)
+        found = student(faces, kept)
+        cosine, contrast = taught_losses(found["identity"], lesson, views.label)
+        token_cosine, token_contrast = taught_losses(found["token_identity"], lesson, views.label)
+        at = pick(patch_spots(student.size, place), kept)
         return {
             "cosine": cosine,
             "contrast": contrast,
             "token_cosine": token_cosine,
             "token_contrast": token_contrast,
-            "places": functional.mse_loss(found["places"].float(), places_at_patches(lesson.places, self.grid)),
-            "picture": functional.l1_loss(
-                found["picture"].float(), functional.adaptive_avg_pool2d(faces[::2], PICTURE)
-            ),
-            "patch": functional.l1_loss(found["patch"].float(), patches(faces)),
+            "places": places_loss(found["places"], lesson.places, at),
+            "picture": functional.l1_loss(found["picture"], functional.adaptive_avg_pool2d(faces[::2], PICTURE)),
+            "patch": functional.l1_loss(found["patch"], pick(patches(faces, student.size), kept)),
         }
+
+    def _kept(self, count: int, all_patches: int, g: torch.Generator) -> torch.Tensor | None:
+        if self.kept >= 1:
+            return None
+        return torch.rand(count, all_patches, generator=g).argsort(1)[:, : round(self.kept * all_patches)]
 
     @torch.no_grad()
     def measure(self, student: Student) -> dict[str, Any]:
-        """Figures of both read-outs of identity."""
+        """Figures of what carries identity, of photos as they are and changed."""
 
-        def embed(photos: Photos, index: torch.Tensor) -> dict[str, torch.Tensor]:
-            faces = plain(photos, index, self.frame, SIZE).mul_(2).sub_(1)
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-                found = student(faces)
-            return {name: found[name] for name in ("identity", "token_identity")}
+        def embed(photos: Photos, index: torch.Tensor, changed: bool) -> dict[str, torch.Tensor]:
+            faces = shrunk(shown(photos, index, self.frame, CROP, WIDE if changed else None))
+            found = student(faces)
+            return {name: found[name] for name in ("identity", "token_identity", "embeds", "late")}
 
         return self.material.measure(embed)
 
     def export(self, student: Student, folder: Path) -> None:
         """``export/``: the encoder in the ecosystem's layout."""
         export(student, folder / "export")
+
+
+def shrunk(faces: torch.Tensor) -> torch.Tensor:
+    """Pixels (n, 3, 136, 136) in [0, 1] as the encoder's preprocessing scales them: (n, 3, 96, 96) in [-1, 1]."""
+    small = functional.interpolate(faces, (SIZE, SIZE), mode="bicubic", antialias=True, align_corners=False)
+    return small.clamp_(0, 1).mul_(2).sub_(1)
 
 
 def build_optimisers(student: Student, kind: str, rate: float) -> list[torch.optim.Optimizer]:
@@ -92,18 +99,17 @@ def main() -> None:
     """The command."""
     parser = training_arguments(__doc__, "image_encoder", 1e-3)
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--blocks", type=int, default=6)
-    parser.add_argument("--init", type=Path, help="folder of an encoder of the same width and depth to start from")
+    parser.add_argument("--blocks", type=int, default=12)
+    parser.add_argument("--patch", type=int, default=16, help="side of a patch, which divides 96")
+    parser.add_argument("--kept", type=float, default=0.5, help="share of the patches that the encoder is shown")
     parser.add_argument("--optimiser", choices=["muon", "adamw"], default="muon")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     material = load_material(data_folder(args.data), args.out, args.seed, args.threads)
-    student = Student(args.width, args.blocks)
-    if args.init is not None:
-        start_from(student.encoder, args.init)
+    student = Student(args.width, args.blocks, args.patch)
     optimisers = build_optimisers(student, args.optimiser, args.rate)
-    train(args, material.facts, student, optimisers, ImageEncoderRecipe(material, args.batch, args.precision == "bf16"))
+    train(args, material.facts, student, optimisers, ImageEncoderRecipe(material, args.batch, args.kept))
 
 
 if __name__ == "__main__":

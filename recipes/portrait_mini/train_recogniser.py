@@ -13,14 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
+from changes import ALIGNED_FACE, change, places
 from faces import Photos, data_folder, load_photos, split_validation
 from muon import optimisers
-from runs import identity_figures, identity_losses, train, training_arguments
+from runs import (
+    VALIDATION_SHOWN,
+    few_each,
+    identity_losses,
+    shown,
+    step_generator,
+    train,
+    training_arguments,
+    verification,
+)
 from safetensors.torch import save_file
+from teacher import open_network
 from torch.nn import functional
-from views import ALIGNED, SHARD, Sampler, aligned_frame, plain, render
+from views import ALIGNED, SHARD, Sampler, aligned_frame, plain, render, spots
 
 from ireu_cli.models.face_net import FaceNet
 
@@ -33,9 +43,7 @@ class Taught:
 
     def __init__(self, file: Path, photos: Photos, cache: Path, threads: int) -> None:
         if not cache.exists():
-            options = onnxruntime.SessionOptions()
-            options.intra_op_num_threads = threads
-            session = onnxruntime.InferenceSession(file.read_bytes(), options, ["CPUExecutionProvider"])
+            session = open_network(file.read_bytes(), threads)
             name = session.get_inputs()[0].name
             rows = []
             for index in torch.split(torch.arange(len(photos.person)), 64):
@@ -48,42 +56,48 @@ class Taught:
 
 
 class RecogniserRecipe:
-    """The teacher's vector of the unchanged photo from any view of it, and a contrast against other people."""
+    """The teacher's vector of the unchanged photo from what is left of it, and a contrast against other people."""
 
-    def __init__(self, photos: Photos, taught: Taught, held_out: Photos, batch: int, bf16: bool) -> None:
-        self.photos, self.taught, self.held_out, self.batch, self.bf16 = photos, taught, held_out, batch, bf16
-        allowed, self.validation = split_validation(photos.person)
+    def __init__(self, photos: Photos, taught: Taught, batch: int, bf16: bool) -> None:
+        self.photos, self.taught, self.batch, self.bf16 = photos, taught, batch, bf16
+        allowed, validation = split_validation(photos.person)
+        self.validation = few_each(photos.person, validation, VALIDATION_SHOWN)
         self.sampler = Sampler(photos.person, allowed, SEED)
         self.weights = {"cosine": 1.0, "contrast": 0.3}
         self.shard = -1
 
     def losses(self, net: FaceNet, step: int) -> dict[str, torch.Tensor]:
-        """Views as the encoders see them, but never blended."""
+        """Faces as the encoders see them, but never blended."""
         number, row = divmod(step * self.batch, SHARD)
         if number != self.shard:
             self.shard, self.views = number, self.sampler.shard(number)
-        views = self.views[row : row + self.batch]
+        views = self.views[slice(row, row + self.batch)]
         views.other.copy_(views.photo)
-        faces = render(self.photos, views, aligned_frame(), ALIGNED).mul_(2).sub_(1)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            found = net(faces.contiguous(memory_format=torch.channels_last))
-        person = self.photos.person[views.photo]
-        cosine, contrast = identity_losses(found, self.taught.vectors[views.photo], person)
+        g = step_generator(SEED, step)
+        where = spots(aligned_frame(), places(self.batch, ALIGNED_FACE, g), self.batch, ALIGNED)
+        faces = change(render(self.photos, views, where), where, views.flip, g)
+        cosine, contrast = identity_losses(
+            self._embed(net, faces), self.taught.vectors[views.photo], self.photos.person[views.photo]
+        )
         return {"cosine": cosine, "contrast": contrast}
+
+    def _embed(self, net: FaceNet, faces: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            found: torch.Tensor = net(faces.mul_(2).sub_(1).contiguous(memory_format=torch.channels_last))
+        return found
 
     @torch.no_grad()
     def measure(self, net: FaceNet) -> dict[str, Any]:
-        """Pairwise figures on both groups of people who are not trained on."""
-        figures = {}
-        everybody = torch.arange(len(self.held_out.person))
-        for group, photos, index in (("validation", self.photos, self.validation), ("eval", self.held_out, everybody)):
-            parts = []
-            for chunk in torch.split(index, 128):
-                faces = plain(photos, chunk, aligned_frame(), ALIGNED).mul_(2).sub_(1)
-                with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-                    parts.append(net(faces.contiguous(memory_format=torch.channels_last)).float())
-            figures[group] = identity_figures(torch.cat(parts), photos.person[index])
-        return figures
+        """Pairwise figures on the people who are not trained on, of photos as they are and changed."""
+        found = []
+        for reach in (None, ALIGNED_FACE):
+            parts = [
+                self._embed(net, shown(self.photos, chunk, aligned_frame(), ALIGNED, reach)).float()
+                for chunk in torch.split(self.validation, 128)
+            ]
+            found.append(torch.cat(parts))
+        taught = self.taught.vectors[self.validation]
+        return {"identity": verification(found[0], found[1], self.photos.person[self.validation], taught)}
 
     def export(self, net: FaceNet, folder: Path) -> None:
         """``recogniser/``."""
@@ -108,14 +122,14 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     data, cache = data_folder(args.data), args.out / "cache"
-    photos, held_out = load_photos(data, "train", cache), load_photos(data, "eval", cache)
+    photos = load_photos(data, "train", cache)
     teacher = data / "models" / "recogniser_b.onnx"
     taught = Taught(teacher, photos, cache / "taught_b.npy", args.threads)
     net = FaceNet(WIDTHS, BLOCKS, TAIL, taught.vectors.shape[1])
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    recipe = RecogniserRecipe(photos, taught, held_out, args.batch, args.precision == "bf16")
+    recipe = RecogniserRecipe(photos, taught, args.batch, args.precision == "bf16")
     facts = {
-        "data_sha256": {"train": photos.digest, "eval": held_out.digest},
+        "data_sha256": {"train": photos.digest},
         "teacher_sha256": hashlib.sha256(teacher.read_bytes()).hexdigest(),
     }
     train(args, facts, net, optimisers(net, args.rate, 0.05), recipe)
