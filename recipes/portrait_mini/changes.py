@@ -34,9 +34,21 @@ ALIGNED_FACE = Reach(0.75, 8, 0.88, 1.12, 0.05)
 """For a network that is given aligned faces: what a detector of landmarks gets wrong."""
 
 
-def places(count: int, reach: Reach, g: Draw) -> torch.Tensor:
-    """Where each face is taken from -> (count, 3, 3), in [-1, 1] of the photo."""
-    moved = (torch.rand(count, generator=g) < reach.moved).float()
+EASY, FULL = 200, 2000
+"""Until the first step faces are left as they are, from the second on they are changed as far as ever.
+
+Students that saw far changes from the start told nobody apart after 200 steps, where others had long begun to.
+"""
+
+
+def strength(step: int) -> float:
+    """How far faces are changed at a step: 0 to 1."""
+    return min(1.0, max(0.0, (step - EASY) / (FULL - EASY)))
+
+
+def places(count: int, reach: Reach, g: Draw, strength: float = 1.0) -> torch.Tensor:
+    """Where each face is taken from -> (count, 3, 3), in [-1, 1] of the photo; ``strength`` shortens all ways."""
+    moved = (torch.rand(count, generator=g) < reach.moved).float() * strength
     angle = _between(-1, 1, count, g) * math.radians(reach.turn) * moved
     low, high = math.log(reach.closest), math.log(reach.widest)
     side = (_between(low, high, count, g) * moved).exp()
@@ -46,12 +58,15 @@ def places(count: int, reach: Reach, g: Draw) -> torch.Tensor:
     return torch.stack([torch.stack(row, 1) for row in rows], 1)
 
 
-def change(faces: torch.Tensor, where: torch.Tensor, flip: torch.Tensor, g: Draw) -> torch.Tensor:
+def change(
+    faces: torch.Tensor, where: torch.Tensor, flip: torch.Tensor, g: Draw, strength: float = 1.0
+) -> torch.Tensor:
     """Change pixels (n, 3, s, s) in [0, 1] in place; ``where`` (n, s, s, 2) are their places in the unmoved face.
 
-    A quarter is left as it is. Of the rest, each is covered, recoloured and worn down by chance, often several at once.
+    A quarter is left as it is, more where ``strength`` is less than 1. Of the rest, each is covered, recoloured and
+    worn down by chance, often several at once.
     """
-    touched = torch.rand(len(faces), generator=g) < 0.75
+    touched = torch.rand(len(faces), generator=g) < 0.75 * strength
     _cover(faces, where, flip, touched, g)
     _recolour(faces, touched, g)
     _wear_down(faces, touched, g)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from changes import WIDE, change, places
+from changes import WIDE, change, places, strength
 from faces import Photos, data_folder
 from image_encoder import CROP, PICTURE, SIZE, Student, export, patch_spots, patches, pick, places_loss
 from muon import Muon
@@ -34,9 +34,9 @@ class ImageEncoderRecipe:
         """The student sees what ``changes`` left of the face that the teachers saw in its place."""
         views, lesson = self.material.bank.batch(step, self.batch)
         g = step_generator(self.material.seed, step)
-        place = places(self.batch, WIDE, g)
+        place = places(self.batch, WIDE, g, strength(step))
         where = spots(self.frame, place, self.batch, CROP)
-        faces = shrunk(change(render(self.material.train, views, where), where, views.flip, g))
+        faces = shrunk(change(render(self.material.train, views, where), where, views.flip, g, strength(step)))
         kept = self._kept(len(faces), (SIZE // student.size) ** 2, g)
         found = student(faces, kept)
         cosine, contrast = taught_losses(found["identity"], lesson, views.label)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from changes import ALIGNED_FACE, change, places
+from changes import ALIGNED_FACE, change, places, strength
 from faces import Photos, data_folder, load_photos, split_validation
 from muon import optimisers
 from runs import (
@@ -74,8 +74,8 @@ class RecogniserRecipe:
         views = self.views[slice(row, row + self.batch)]
         views.other.copy_(views.photo)
         g = step_generator(SEED, step)
-        where = spots(aligned_frame(), places(self.batch, ALIGNED_FACE, g), self.batch, ALIGNED)
-        faces = change(render(self.photos, views, where), where, views.flip, g)
+        where = spots(aligned_frame(), places(self.batch, ALIGNED_FACE, g, strength(step)), self.batch, ALIGNED)
+        faces = change(render(self.photos, views, where), where, views.flip, g, strength(step))
         cosine, contrast = identity_losses(
             self._embed(net, faces), self.taught.vectors[views.photo], self.photos.person[views.photo]
         )
