@@ -148,8 +148,7 @@ def test_sizes_of_published_encoders_are_told_from_tensors() -> None:
     shapes = {
         "vision_model.embeddings.patch_embedding.weight": (1280, 3, 14, 14),
         "vision_model.embeddings.position_embedding.weight": (257, 1280),
-        "vision_model.encoder.layers.0.mlp.fc1.weight": (5120, 1280),
-        "vision_model.encoder.layers.31.mlp.fc1.weight": (5120, 1280),
+        **{f"vision_model.encoder.layers.{block}.mlp.fc1.weight": (5120, 1280) for block in range(32)},
         "visual_projection.weight": (1024, 1280),
     }
     found = sizes_in({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
@@ -159,7 +158,6 @@ def test_sizes_of_published_encoders_are_told_from_tensors() -> None:
         "image_size": 224,
         "num_hidden_layers": 32,
         "intermediate_size": 5120,
-        "projection_dim": 1024,
         "num_attention_heads": 16,
         "hidden_act": "gelu",
     }

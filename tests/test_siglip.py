@@ -104,7 +104,7 @@ class TestReading:
             sizes = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27}
             config = SiglipVisionConfig(**sizes, num_attention_heads=16, image_size=384, patch_size=14)
             state = siglip.SiglipTower(config).state_dict()
-        found = SiglipVisionConfig(**siglip.sizes_in(state, 27))
+        found = SiglipVisionConfig(**siglip.sizes_in(state))
         assert {name: value for name, value in found.to_dict().items() if config.to_dict()[name] != value} == {}
 
     def test_sizes_that_nobody_published_need_a_config(self, folder: Path) -> None:

@@ -1,26 +1,51 @@
-"""Vision transformers out of their files: weights, sizes and preprocessing, for transformers 4.57 and 5."""
+"""Vision transformers out of their files: weights, sizes and preprocessing, for transformers 4.57 and 5.
+
+Settings are read here and not by transformers, and compared with the tensors before a model is built: what a file
+states decides neither how much is built nor which code runs.
+"""
 
 import contextlib
-import json
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ireu_cli.bounded import ContentError, printable, read_json
 from ireu_cli.errors import ModelError
 from ireu_cli.models import siglip
-from ireu_cli.models.checkpoint import PATCHES, Checkpoint, open_checkpoint
+from ireu_cli.models.arrived import WHOLE
+from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.models.portrait import find_bundle
-from ireu_cli.models.tensor_file import WHOLE
+from ireu_cli.models.settings import checked_settings, read_settings, said, told_as_model_error
+from ireu_cli.models.sizes import PROJECTION, disagreement, side_of, told_by
+from ireu_cli.models.tensor_file import shard_names
 from ireu_cli.params import EncoderParams
 
-_BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 # hidden size -> (heads, activation, published name); ecosystem sizes that tensors alone do not settle.
 _KNOWN = {1280: (16, "gelu", "ViT-H/14"), 1664: (16, "gelu", "ViT-bigG/14"), 1024: (16, "quick_gelu", "ViT-L/14")}
+_CLIP_TYPES = frozenset({"clip", "clip_vision_model"})
+_READ = (
+    "attention_dropout",
+    "hidden_act",
+    "hidden_size",
+    "image_size",
+    "initializer_factor",
+    "initializer_range",
+    "intermediate_size",
+    "layer_norm_eps",
+    "num_attention_heads",
+    "num_channels",
+    "num_hidden_layers",
+    "patch_size",
+)
+"""What is taken from a config.json; other keys change how transformers runs a model, and not which one it is."""
+_PROCESSOR = "preprocessor_config.json"
+_LARGEST_SIDE = 8192
+_ENLARGED = 4
+"""How many times the side of the model's picture preprocessing may enlarge photos to, before it cuts them."""
 
 
 def encoder_place(source: str) -> str:
@@ -52,10 +77,11 @@ def _fetched(hub_id: str, revision: str | None) -> Path:
         return None if found is None else str(found)
 
     try:
+        _reach(hub_id, revision)
         for name in WHOLE:
             found = fetch(name)
             if found is not None and name.endswith("index.json"):
-                for shard in sorted(set(json.loads(Path(found).read_text())["weight_map"].values())):
+                for shard in shard_names(Path(found)):
                     fetch(shard)
             if found is not None:
                 place = Path(found).parent
@@ -65,91 +91,137 @@ def _fetched(hub_id: str, revision: str | None) -> Path:
                 f"{hub_id} is no local file or folder, and the hub gives out no weights of it",
                 f"Correct --encoder; a model needs one of {', '.join(WHOLE)}",
             )
-        for name in ("config.json", "preprocessor_config.json", "README.md", "LICENSE"):
+        for name in ("config.json", _PROCESSOR, "processor_config.json", "README.md", "LICENSE"):
             fetch(name)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"The encoder {hub_id} is no local file or folder, nor a model the hub gives out ({type(error).__name__})",
+            f"The encoder {hub_id} is no local file or folder, nor a model the hub gives out ({said(error)})",
             "Correct --encoder, or fetch the model first",
         ) from None
     return place
+
+
+def _reach(hub_id: str, revision: str | None) -> None:
+    """End at once where the hub cannot be reached, or has no such model: asking for every file would take minutes.
+
+    Raises:
+        OSError: it cannot, and the cache does not have it.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from transformers.utils import cached_file
+
+    try:
+        cached_file(hub_id, "config.json", revision=revision)
+    except OSError as error:
+        cause = error.__cause__
+        if not isinstance(cause, EntryNotFoundError) or isinstance(cause, LocalEntryNotFoundError):
+            raise
 
 
 def config_of(checkpoint: Checkpoint) -> Any:
     """The `CLIPVisionConfig` or `SiglipVisionConfig` that lies beside a checkpoint, or that its tensors tell.
 
     Raises:
-        ModelError: neither.
+        ModelError: neither, or the two do not agree.
     """
     from transformers import CLIPVisionConfig, SiglipVisionConfig
 
+    is_siglip = checkpoint.is_siglip
     try:
-        if (found := _config_beside(checkpoint)) is not None:
-            return found
-        if checkpoint.is_siglip:
-            return SiglipVisionConfig(**siglip.sizes_in(checkpoint, max(_blocks_in(checkpoint)) + 1))
-        return CLIPVisionConfig(**sizes_in(checkpoint))
-    except Exception:  # noqa: BLE001 - transformers checks with errors of several kinds
-        if checkpoint.source.is_dir() and checkpoint.config.exists():
-            raise ModelError(
-                f"The config.json of the encoder {checkpoint.source} cannot be read, or is of another kind of model",
-                "Put the right config.json in its place",
-            ) from None
+        told = told_by(checkpoint)
+    except ValueError as error:
         raise ModelError(
-            f"The sizes of the encoder {checkpoint.source} cannot be told from its tensors",
-            "Put its config.json beside it",
+            f"The encoder {checkpoint.source} is not complete: {error}", "Name a complete encoder"
         ) from None
+    if not is_siglip and PROJECTION not in checkpoint:
+        raise ModelError(
+            f"The encoder {checkpoint.source} lacks {PROJECTION}: it is a vision transformer without its projection",
+            "Name a CLIPVisionModelWithProjection, or a whole CLIP model",
+        )
+    found = _settings_beside(checkpoint)
+    if found is None:
+        try:
+            found = siglip.sizes_in(checkpoint) if is_siglip else sizes_in(checkpoint)
+        except (KeyError, ValueError):
+            raise ModelError(
+                f"The sizes of the encoder {checkpoint.source} cannot be told from its tensors",
+                "Put its config.json beside it",
+            ) from None
+    with told_as_model_error(f"The config.json of the encoder {checkpoint.source} cannot be used", "Repair it"):
+        # Of a whole CLIP model, it may keep the projection's width to itself; of SigLIP, the head is there.
+        more = {"vision_use_head": True} if is_siglip else {"projection_dim": told["projection"]}
+        config: Any = (SiglipVisionConfig if is_siglip else CLIPVisionConfig)(**found, **more)
+    if (wrong := disagreement(vars(config), told, class_token=not is_siglip)) is not None:
+        raise ModelError(
+            f"The config.json of the encoder {checkpoint.source} is not that of its tensors: {wrong}",
+            "Put the right config.json in its place",
+        )
+    return config
 
 
-def _config_beside(checkpoint: Checkpoint) -> Any:
-    """The config of a model of the kind that lies beside the weights; beside a lone file, others' configs may lie."""
-    from transformers import CLIPVisionConfig
+def _settings_beside(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """What a config.json beside the weights states of such a model; None where there is none.
 
+    Beside a lone file, others' configs may lie.
+
+    Raises:
+        ModelError: in the folder of the encoder lies another model's, or one that cannot be read.
+    """
+    path, own = checkpoint.config, siglip.MODEL_TYPES if checkpoint.is_siglip else _CLIP_TYPES
     try:
-        told = json.loads(checkpoint.config.read_text())
+        told = read_json(path, repeats=True)
     except FileNotFoundError:
         return None
-    own = siglip.MODEL_TYPES if checkpoint.is_siglip else {"clip", "clip_vision_model"}
-    if checkpoint.source.is_file() and told.get("model_type") not in own:
+    except (ContentError, OSError) as error:
+        if checkpoint.source.is_file():
+            return None
+        raise _not_its_own(checkpoint, getattr(error, "why", "cannot be read")) from None
+    kind = told.get("model_type") if isinstance(told, dict) else None
+    if checkpoint.source.is_file() and kind not in own:
         return None
-    if checkpoint.is_siglip:
-        return siglip.config_from(told)
-    # Also out of the config of a whole CLIP model, which may keep the projection's width to itself.
-    config = CLIPVisionConfig.from_pretrained(str(checkpoint.config.parent), local_files_only=True)
-    config.projection_dim = checkpoint["visual_projection.weight"].shape[0]
-    return config
+    if not isinstance(told, dict) or (checkpoint.is_siglip and kind not in own):
+        raise _not_its_own(checkpoint, f"is of a model of the type {printable(kind, 40)}")
+    whole = checked_settings(told, path)
+    vision = whole.get("vision_config", whole) if checkpoint.is_siglip or kind == "clip" else whole
+    if not isinstance(vision, dict):
+        raise _not_its_own(checkpoint, "states no settings of the vision transformer")
+    return {key: vision[key] for key in _READ if vision.get(key) is not None}
+
+
+def _not_its_own(checkpoint: Checkpoint, why: str) -> ModelError:
+    return ModelError(
+        f"The config.json of the encoder {checkpoint.source} cannot be read, or is of another kind of model: it {why}",
+        "Put the right config.json in its place",
+    )
 
 
 def outline_of(checkpoint: Checkpoint) -> Any:
     """The model without its weights, all of which the checkpoint has.
 
     Raises:
-        ModelError: it has not.
+        ModelError: it has not, or they are quantised.
     """
     from transformers import CLIPVisionModelWithProjection
 
     config = config_of(checkpoint)
     kind: Any = siglip.SiglipTower if checkpoint.is_siglip else CLIPVisionModelWithProjection
-    try:
-        with torch.device("meta"):
-            model = kind(config)
-    except Exception:  # noqa: BLE001 - whatever sizes that do not go together make of it
-        raise ModelError(
-            f"The config.json beside {checkpoint.source} describes no encoder that could be built", "Repair it"
-        ) from None
+    with (
+        told_as_model_error(f"The config.json beside {checkpoint.source} describes no encoder", "Repair it"),
+        torch.device("meta"),
+    ):
+        model = kind(config)
     state = model.state_dict()
     if missing := sorted(name for name in state if name not in checkpoint):
         raise ModelError(
             f"The encoder {checkpoint.source} lacks {len(missing)} weights, first {missing[0]}",
             "Name a complete encoder",
         )
-    if len(_blocks_in(checkpoint)) != config.num_hidden_layers or any(
-        checkpoint[name].shape != tensor.shape for name, tensor in state.items()
-    ):
+    if wrong := next((name for name, tensor in state.items() if checkpoint.shape(name) != tuple(tensor.shape)), None):
         raise ModelError(
-            f"The tensors of {checkpoint.source} do not have the shapes of its config.json",
+            f"The tensors of {checkpoint.source} do not have the shapes of its config.json, first {wrong}",
             "Put the right config.json beside it",
         )
+    checkpoint.refuse_quantised(state)
     return model
 
 
@@ -165,27 +237,57 @@ def from_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:
 
 
 def processor_beside(checkpoint: Checkpoint, side: int) -> Any:
-    """What prepares pixels for the encoder in files; see `processor_of`.
+    """What prepares pixels: the encoder's own settings, or those that diffusers takes where there are none.
 
     Raises:
         ModelError: the settings cannot be read, or are those of another kind of encoder.
     """
-    folder = checkpoint.config.parent
-    if not checkpoint.is_siglip:
-        return processor_of(str(folder), None, side, local=True)
-    kind, path = _processor_class("Siglip"), folder / "preprocessor_config.json"
+    name = "Siglip" if checkpoint.is_siglip else "CLIP"
+    kind, path = _processor_class(name), checkpoint.config.with_name(_PROCESSOR)
+    usual = siglip.usual_processor if checkpoint.is_siglip else _usual
+    lone = checkpoint.source.is_file()
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        told = _processor_settings(path)
     except FileNotFoundError:
-        return siglip.usual_processor(kind, side)
-    except (OSError, ValueError):
-        raise _unreadable(path, "no JSON") from None
-    if siglip.prepares(settings, side):
-        return _read_processor(kind, str(folder), None, local=True)
-    if checkpoint.source.is_file():
-        # It is of another file in the folder.
-        return siglip.usual_processor(kind, side)
-    raise _unreadable(path, f"not for whole pictures of {side} px")
+        return usual(kind, side)
+    except ModelError:
+        if lone and checkpoint.is_siglip:
+            return usual(kind, side)
+        raise
+    if checkpoint.is_siglip and not siglip.prepares(told, side):
+        if lone:
+            # It is of another file in the folder.
+            return usual(kind, side)
+        raise _unusable(path, f"not for whole pictures of {side} px")
+    _refuse_sizes(told, path, side)
+    if wrong := next((key for key in told if key.startswith("__") or callable(getattr(kind, key, None))), None):
+        raise _unusable(path, f"{printable(wrong, 40)} is no setting")
+    with quiet_transformers(), told_as_model_error(f"The {_PROCESSOR} of {path.parent} cannot be used", _MEND):
+        return kind.from_dict(told)
+
+
+_MEND = "Repair or remove it"
+
+
+def _processor_settings(path: Path) -> dict[str, Any]:
+    """The settings of an image processor, which transformers 5 keeps inside another file where it can."""
+    told = read_settings(path, largest=_LARGEST_SIDE)
+    with contextlib.suppress(FileNotFoundError):
+        inner = read_settings(path.with_name("processor_config.json")).get("image_processor")
+        if isinstance(inner, dict):
+            return checked_settings(inner, path.with_name("processor_config.json"), largest=_LARGEST_SIDE)
+    return told
+
+
+def _refuse_sizes(told: Mapping[str, Any], path: Path, side: int) -> None:
+    """Pictures are made no larger than a few times what the encoder sees."""
+    for key in ("size", "crop_size"):
+        value = told.get(key)
+        numbers = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        if any(
+            type(number) is not int or not 1 <= number <= _ENLARGED * side for number in numbers if number is not None
+        ):
+            raise _unusable(path, f"not for pictures of {side} px: its {key} is {printable(value, 60)}")
 
 
 def fill(model: Any, state: Mapping[str, Tensor]) -> None:
@@ -196,72 +298,8 @@ def fill(model: Any, state: Mapping[str, Tensor]) -> None:
     embeddings.position_ids = torch.arange(embeddings.num_positions, device=next(iter(state.values())).device)[None]
 
 
-def from_pretrained(source: str, revision: str | None, *, local: bool) -> tuple[Any, Any]:
-    """Model and processor out of a folder or from the hub, as transformers loads them.
-
-    Raises:
-        ModelError: they cannot be loaded, or weights are missing.
-    """
-    from transformers import CLIPVisionModelWithProjection
-
-    with quiet_transformers():
-        try:
-            model, info = CLIPVisionModelWithProjection.from_pretrained(
-                source, revision=revision, output_loading_info=True, local_files_only=local
-            )
-        except Exception as error:  # noqa: BLE001 - the hub, the parser and the reader each raise their own kinds
-            kind = "folder" if local else "local file or folder, nor a model the hub gives out"
-            raise ModelError(
-                f"The encoder {source} is not a usable {kind} ({type(error).__name__})",
-                "Name a folder with config.json and model.safetensors of a CLIPVisionModelWithProjection",
-            ) from None
-    if missing := sorted(info["missing_keys"]):
-        raise ModelError(
-            f"The encoder {source} lacks {len(missing)} weights, first {missing[0]}",
-            "Name a complete CLIPVisionModelWithProjection; a bare CLIPVisionModel of transformers 5 has other names",
-        )
-    return model, processor_of(source, revision, model.config.image_size, local=local)
-
-
-def is_siglip_model(hub_id: str, revision: str | None) -> bool:
-    """Whether a model of the hub is SigLIP, as its settings say; where there are none, whoever loads it says so."""
-    from transformers import PretrainedConfig
-
-    try:
-        settings, _ = PretrainedConfig.get_config_dict(hub_id, revision=revision)
-    except Exception:  # noqa: BLE001 - the hub and the parser each raise their own kinds
-        return False
-    return settings.get("model_type") in siglip.MODEL_TYPES
-
-
-def processor_of(source: str, revision: str | None, side: int, *, local: bool) -> Any:
-    """What prepares pixels: the encoder's own settings, or those that diffusers takes where there are none.
-
-    Raises:
-        ModelError: the settings cannot be read.
-    """
-    kind = _processor_class("CLIP")
-    if local and not (Path(source) / "preprocessor_config.json").exists():
-        return _usual(kind, side)
-    try:
-        return _read_processor(kind, source, revision, local=local)
-    except FileNotFoundError:
-        # The hub has none.
-        return _usual(kind, side)
-
-
-def _read_processor(kind: Any, source: str, revision: str | None, *, local: bool) -> Any:
-    with quiet_transformers():
-        try:
-            return kind.from_pretrained(source, revision=revision, local_files_only=local)
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-            if isinstance(error, OSError) and not local:
-                raise FileNotFoundError from None
-            raise _unreadable(Path(source) / "preprocessor_config.json", type(error).__name__) from None
-
-
-def _unreadable(path: Path, why: str) -> ModelError:
-    return ModelError(f"The preprocessor_config.json of {path.parent} cannot be used ({why})", "Repair or remove it")
+def _unusable(path: Path, why: str) -> ModelError:
+    return ModelError(f"The {path.name} of {path.parent} cannot be used ({why})", _MEND)
 
 
 @contextlib.contextmanager
@@ -284,26 +322,20 @@ def sizes_in(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """The settings of a `CLIPVisionConfig` that tensors tell, and the heads and the activation of published encoders.
 
     Raises:
-        KeyError: tensors are missing, or no published encoder is so wide.
+        KeyError: no published encoder is so wide.
+        ValueError: tensors are missing, or do not fit each other.
     """
-    hidden, _, patch, _ = state[PATCHES].shape
-    tokens = state["vision_model.embeddings.position_embedding.weight"].shape[0]
-    heads, activation, _ = _KNOWN[hidden]
+    told = told_by(state)
+    heads, activation, _ = _KNOWN[told["hidden"]]
     return {
-        "hidden_size": hidden,
-        "patch_size": patch,
-        "image_size": round((tokens - 1) ** 0.5) * patch,
-        "num_hidden_layers": max(_blocks_in(state)) + 1,
-        "intermediate_size": state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        "projection_dim": state["visual_projection.weight"].shape[0],
+        "hidden_size": told["hidden"],
+        "patch_size": told["patch"],
+        "image_size": side_of(told, class_token=True),
+        "num_hidden_layers": told["blocks"],
+        "intermediate_size": told["intermediate"],
         "num_attention_heads": heads,
         "hidden_act": activation,
     }
-
-
-def _blocks_in(names: Iterable[str]) -> set[int]:
-    """The numbers of the blocks that tensors are of."""
-    return {int(match[1]) for name in names if (match := _BLOCK.match(name))}
 
 
 def _usual(kind: Any, side: int) -> Any:

@@ -29,6 +29,7 @@ from ireu_cli.workflow.export_files import (
     copied_digests,
     layout_for,
     served_dtype,
+    stored_dtype,
     written_dtype,
 )
 from ireu_cli.workflow.export_transformer import (
@@ -228,7 +229,8 @@ def _check_served(
         own = {name: partial(source.__getitem__, name) for name in delta.tensors}
         kinds = {name: written_dtype(session.config.export.dtype, source[name]) for name in own}
         weights, touched = kept_in_weights(own, delta.tensors, kinds)
-    found: dict[str, Json] = {"dtype": dtype, "edit_kept_in_weights": weights, "edited_weights_that_change": touched}
+    stored = dtype if source is None else stored_dtype(session.config.export.dtype, source)
+    found: dict[str, Json] = {"dtype": stored, "edit_kept_in_weights": weights, "edited_weights_that_change": touched}
     if not _at_hand(session):
         session.talk.note(
             "photos not at hand: the edit is checked in the weights alone; --targets and --retain verify it again"
@@ -244,7 +246,8 @@ def _check_served(
     _refuse_vanished(kept, session.config.export.min_edit_kept, dtype)
     gathered = gather(session, parent, original, served, load_people(session, parent), photo_reader(session.config))
     verified = verify(gathered.evidence, session.config.verify, session.config.seed)
-    session.talk.note(f"verified again in {dtype}, on features alone: {verified.outcome}. {verified.reason}")
+    stands = "" if stored == dtype else f" (weights in {stored})"
+    session.talk.note(f"verified again in {dtype}{stands}, on features alone: {verified.outcome}. {verified.reason}")
     criteria = {criterion.name: criterion.found for criterion in verified.criteria}
     return found | {
         "edit_kept_in_features": kept,

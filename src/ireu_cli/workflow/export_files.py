@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ConfigError
-from ireu_cli.models.checkpoint import PATCHES, Checkpoint, open_checkpoint
+from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.models.clip import DTYPES, Encoder
 from ireu_cli.models.fingerprint import Print, prints_by
 from ireu_cli.models.tensor_file import TensorFile
@@ -248,12 +248,23 @@ def written_dtype(wanted: Dtype | Literal["auto"], tensor: Tensor) -> torch.dtyp
 
 
 def served_dtype(wanted: Dtype | Literal["auto"], source: Checkpoint) -> Dtype:
-    """The dtype that the encoder is loaded in: the wanted one, or that of the file."""
+    """The dtype that the encoder is loaded in: the wanted one, or the one that most of the file's values have.
+
+    What is stored in eight bits is computed in another dtype: that of the other weights, or single precision.
+    """
     if wanted != "auto":
         return wanted
-    own = source[PATCHES].dtype
     names: tuple[Dtype, ...] = get_args(Dtype)
-    return next((name for name in names if DTYPES[name] == own), "float32")
+    return next((name for kind in _stored(source) for name in names if name == kind), "float32")
+
+
+def stored_dtype(wanted: Dtype | Literal["auto"], source: Checkpoint) -> str:
+    """The dtypes that the encoder's weights are written in, in words: one, or the one of most values first."""
+    return " and ".join(_stored(source)) if wanted == "auto" else wanted
+
+
+def _stored(source: Checkpoint) -> tuple[str, ...]:
+    return source.dtypes(name for name in source if source[name].is_floating_point())
 
 
 def _json(value: dict[str, Any]) -> bytes:
