@@ -5,8 +5,9 @@ covariance of photos of one person around that person's mean, m the mean of the 
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ FOLDS = 5
 """Groups of people, each of which scores are tried on that owe them nothing but the spread of changed copies."""
 _LEAST = 1e-4
 """The variance that shrinkage goes by, at least, as a share of that of all photos: those of a person may be copies."""
+_AT_ONCE = 1024
+"""Photos of a fold that are summed in one product; a product of few rows costs as much as one of many."""
 _FEW, _SHARE = 20, 20
 """Of one person so many photos count, or a twentieth of all photos where that is more."""
 _TAIL = 100
@@ -31,7 +34,7 @@ _TAIL = 100
 
 @dataclass
 class PeopleSums:
-    """Running sums over people; holds one person at a time, so memory does not grow with their number."""
+    """Running sums over people; memory does not grow with their number."""
 
     photos: int = 0
     pairs: int = 0
@@ -43,21 +46,35 @@ class PeopleSums:
     by_person: bool | None = None
     """Whether people tell the spread; None: where there are photos enough of the same people."""
 
-    def add_person(self, features: Tensor) -> None:
-        """Add all photos of one person: float (n, d). A single photo counts for the mean alone."""
-        features = features.double()
-        own = features - features.mean(0)
+    def add_people(self, people: Sequence[Tensor]) -> None:
+        """Add all photos of some people at once: float (n, d) each. A single photo counts for the mean alone."""
+        features, own = _centred(people)
         self.photos += len(features)
-        self.pairs += len(features) - 1
+        self.pairs += len(features) - len(people)
         self.total = self.total + features.sum(0)
         self.square = self.square + features.T @ features
         self.within = self.within + own.T @ own
 
-    def add_views(self, features: Tensor) -> None:
-        """Add changed copies of one photo beside the photo itself: float (v, d); what they differ in tells nobody."""
-        own = features.double() - features.double().mean(0)
+    def add_person(self, features: Tensor) -> None:
+        """Add all photos of one person: float (n, d)."""
+        self.add_people([features])
+
+    def add_views(self, *photos: Tensor) -> None:
+        """Add photos beside changed copies of each, float (v, d) each; what copies of one differ in tells nobody."""
+        features, own = _centred(photos)
         self.views += len(features)
         self.between_views = self.between_views + own.T @ own
+
+    def plus(self, some: "PeopleSums") -> "PeopleSums":
+        """The sums over these people and over others; changed copies of photos stay."""
+        return replace(
+            self,
+            photos=self.photos + some.photos,
+            pairs=self.pairs + some.pairs,
+            total=self.total + some.total,
+            square=self.square + some.square,
+            within=self.within + some.within,
+        )
 
     def without(self, some: "PeopleSums") -> "PeopleSums":
         """What is left when people who were added are taken out again; changed copies of photos stay."""
@@ -112,14 +129,18 @@ class Deal:
 
     sizes: tuple[int, ...]
 
-    @property
+    @cached_property
     def most(self) -> int:
         """Photos of one person that count, so that no single person says what strangers are like."""
         return max(_FEW, sum(self.sizes) // _SHARE)
 
     def fold(self, number: int) -> int:
         """The fold of a person."""
-        return number * FOLDS // len(self.sizes) if max(self.sizes) == 1 else number % FOLDS
+        return number * FOLDS // len(self.sizes) if self._is_unlabelled else number % FOLDS
+
+    @cached_property
+    def _is_unlabelled(self) -> bool:
+        return max(self.sizes) == 1
 
 
 @dataclass(frozen=True)
@@ -163,25 +184,52 @@ class Whitened:
 
 
 def sum_people(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) -> PeopleInFolds:
-    """Go through people once, one at a time.
+    """Go through people once, some at a time: one product a fold and so many photos, however few photos a person has.
 
     Args:
         people: of each person, float (n, d).
         views: of some photos, the photo and its changed copies, float (v, d); they count in every fold.
         deal: how people go into folds.
     """
-    every, folds = PeopleSums(), [PeopleSums() for _ in range(FOLDS)]
+    folds = [PeopleSums() for _ in range(FOLDS)]
+    waiting: list[list[Tensor]] = [[] for _ in folds]
+    counts = [0] * FOLDS
     for number, person in enumerate(people):
-        every.add_person(person[: deal.most])
-        folds[deal.fold(number)].add_person(person[: deal.most])
-    for copies in views:
-        every.add_views(copies)
+        fold = deal.fold(number)
+        waiting[fold].append(person[: deal.most])
+        counts[fold] += len(waiting[fold][-1])
+        if counts[fold] >= _AT_ONCE:
+            folds[fold].add_people(waiting[fold])
+            waiting[fold], counts[fold] = [], 0
+    for sums, rest in zip(folds, waiting, strict=True):
+        if rest:
+            sums.add_people(rest)
+    copies = PeopleSums()
+    if seen := list(views):
+        copies.add_views(*seen)
+    return in_folds(folds, copies)
+
+
+def in_folds(folds: Sequence[PeopleSums], copies: PeopleSums) -> PeopleInFolds:
+    """Put together the sums over each fold's people, and those over changed copies of photos, which count in all."""
+    every = copies
+    for fold in folds:
+        every = every.plus(fold)
     others = [every.without(fold) for fold in folds]
     # One kind of spread for all: scores of one kind say nothing of thresholds for the other.
     by_person = all(part.labelled for part in others)
     return PeopleInFolds(
         replace(every, by_person=by_person), tuple(replace(part, by_person=by_person) for part in others)
     )
+
+
+def _centred(groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The rows of some groups, float (n, d) each, and what they are without their group's mean: float64 (sum of n, d)."""
+    rows = torch.cat(list(groups)).double()
+    sizes = torch.tensor([len(group) for group in groups])
+    owner = torch.arange(len(sizes)).repeat_interleave(sizes)
+    means = torch.zeros(len(sizes), rows.shape[1], dtype=torch.float64).index_add_(0, owner, rows) / sizes[:, None]
+    return rows, rows - means[owner]
 
 
 def direction(person: Tensor, mean: Tensor, spread: Tensor, factor: Tensor, silent: Tensor) -> Tensor:
