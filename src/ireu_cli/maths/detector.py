@@ -224,7 +224,7 @@ def in_folds(folds: Sequence[PeopleSums], copies: PeopleSums) -> PeopleInFolds:
 
 
 def _centred(groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The rows of some groups, float (n, d) each, and what they are without their group's mean: float64 (sum of n, d)."""
+    """The rows of some groups, float (n, d) each, and the same less their group's mean: float64 (sum of n, d)."""
     rows = torch.cat(list(groups)).double()
     sizes = torch.tensor([len(group) for group in groups])
     owner = torch.arange(len(sizes)).repeat_interleave(sizes)

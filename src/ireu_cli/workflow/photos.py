@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from ireu_cli.manifest import PersonRecord, digest_of, photos_of
 from ireu_cli.models.encoders import ImageEncoder, forward
 from ireu_cli.params import Config, Tap
 from ireu_cli.runtime import generator
+from ireu_cli.store.digests import DigestBook
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import FeatureMask, Photo
 from ireu_cli.workflow.session import Session
@@ -43,7 +45,7 @@ def load_targets(session: Session, *, limit: bool) -> People:
             "always to be named",
             "Name their folder with --targets DIR",
         )
-    targets = scan_people(data.targets, "--targets", "one person")
+    targets = _scan(session, data.targets, "--targets", "one person")
     _tell(session, "targets", targets)
     return choose_photos(targets, data.max_photos if limit else None, generator(session.config.seed, "max-photos"))
 
@@ -60,13 +62,21 @@ def load_retain(session: Session, targets: People) -> People:
             "No photos of other people are given, or they are not where they were",
             "Name a folder of them with --retain DIR",
         )
-    retain = scan_people(session.config.data.retain, "--retain", "everybody")
+    retain = _scan(session, session.config.data.retain, "--retain", "everybody")
     _tell(session, "retain", retain)
     theirs = {photo.sha256 for photo in targets.flat}
     left = retain.where(lambda photo: photo.sha256 not in theirs)
     if dropped := len(retain.flat) - len(left.flat):
         session.talk.note(f"retain: {dropped} photos are targets' photos too, and do not count as retained")
     return left
+
+
+def _scan(session: Session, folder: Path, flag: str, flat_means: Literal["one person", "everybody"]) -> People:
+    """Scan a folder; files that nobody touched since an earlier step are not read again."""
+    book = DigestBook(session.run.digests(folder))
+    people = scan_people(folder, flag, flat_means, book.digest)
+    book.keep()
+    return people
 
 
 def load_cast(session: Session) -> Cast:
