@@ -24,7 +24,7 @@ FOLDS = 5
 """Groups of people, each of which scores are tried on that owe them nothing but the spread of changed copies."""
 _LEAST = 1e-4
 """The variance that shrinkage goes by, at least, as a share of that of all photos: those of a person may be copies."""
-_AT_ONCE = 1024
+AT_ONCE = 1024
 """Photos of a fold that are summed in one product; a product of few rows costs as much as one of many."""
 _FEW, _SHARE = 20, 20
 """Of one person so many photos count, or a twentieth of all photos where that is more."""
@@ -183,22 +183,42 @@ class Whitened:
         return cls(sums.mean(), sums.spread(), torch.linalg.cholesky(sums.whitener(shrinkage)))
 
 
-def sum_people(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) -> PeopleInFolds:
+@dataclass(frozen=True)
+class FoldSums:
+    """Sums over each fold's people, and over changed copies of some photos, which count in all folds."""
+
+    folds: tuple[PeopleSums, ...]
+    copies: PeopleSums
+
+    def together(self) -> PeopleInFolds:
+        """What directions and thresholds are made of."""
+        every = self.copies
+        for fold in self.folds:
+            every = every.plus(fold)
+        others = [every.without(fold) for fold in self.folds]
+        # One kind of spread for all: scores of one kind say nothing of thresholds for the other.
+        by_person = all(part.labelled for part in others)
+        return PeopleInFolds(
+            replace(every, by_person=by_person), tuple(replace(part, by_person=by_person) for part in others)
+        )
+
+
+def sum_folds(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) -> FoldSums:
     """Go through people once, some at a time: one product a fold and so many photos, however few photos a person has.
 
     Args:
         people: of each person, float (n, d).
-        views: of some photos, the photo and its changed copies, float (v, d); they count in every fold.
+        views: of some photos, the photo and its changed copies, float (v, d).
         deal: how people go into folds.
     """
-    folds = [PeopleSums() for _ in range(FOLDS)]
+    folds = tuple(PeopleSums() for _ in range(FOLDS))
     waiting: list[list[Tensor]] = [[] for _ in folds]
     counts = [0] * FOLDS
     for number, person in enumerate(people):
         fold = deal.fold(number)
         waiting[fold].append(person[: deal.most])
         counts[fold] += len(waiting[fold][-1])
-        if counts[fold] >= _AT_ONCE:
+        if counts[fold] >= AT_ONCE:
             folds[fold].add_people(waiting[fold])
             waiting[fold], counts[fold] = [], 0
     for sums, rest in zip(folds, waiting, strict=True):
@@ -207,20 +227,12 @@ def sum_people(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) ->
     copies = PeopleSums()
     if seen := list(views):
         copies.add_views(*seen)
-    return in_folds(folds, copies)
+    return FoldSums(folds, copies)
 
 
-def in_folds(folds: Sequence[PeopleSums], copies: PeopleSums) -> PeopleInFolds:
-    """Put together the sums over each fold's people, and those over changed copies of photos, which count in all."""
-    every = copies
-    for fold in folds:
-        every = every.plus(fold)
-    others = [every.without(fold) for fold in folds]
-    # One kind of spread for all: scores of one kind say nothing of thresholds for the other.
-    by_person = all(part.labelled for part in others)
-    return PeopleInFolds(
-        replace(every, by_person=by_person), tuple(replace(part, by_person=by_person) for part in others)
-    )
+def sum_people(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) -> PeopleInFolds:
+    """`sum_folds`, put together."""
+    return sum_folds(people, views, deal).together()
 
 
 def _centred(groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -263,12 +275,18 @@ class Threshold:
     extrapolated: bool
 
 
-def threshold_at(scores: Tensor, rate: float) -> Threshold:
+def highest_needed(count: int, rate: float) -> int:
+    """How many of the highest of so many scores `threshold_at` looks at."""
+    return min(count, max(_TAIL, math.floor(rate * (count + 1))) + 1)
+
+
+def threshold_at(scores: Tensor, rate: float, count: int | None = None) -> Threshold:
     """The score that other people's photos exceed at the given rate.
 
     Args:
         scores: (n,), of photos of other people.
         rate: false-alarm rate, above 0 and below 1.
+        count: how many photos there are, where `scores` are only the highest of theirs, `highest_needed` at least.
 
     Returns:
         Where ten scores or a tenth of them reach the rate, the one that leaves no more than that share above;
@@ -277,13 +295,14 @@ def threshold_at(scores: Tensor, rate: float) -> Threshold:
         the next score exceeds it at the rate on average, however few the scores are (the predictive distribution, a
         Lomax one).
     """
-    ordered = scores.double().sort(descending=True).values
-    tail = max(2, min(_TAIL, len(ordered) // 10))
+    count = len(scores) if count is None else count
+    ordered = scores.double().topk(min(len(scores), highest_needed(count, rate))).values
+    tail = max(2, min(_TAIL, count // 10))
     # Above the score that so many exceed lies the next one in one more of one more cases, on average.
-    above = math.floor(rate * (len(ordered) + 1)) - 1
+    above = math.floor(rate * (count + 1)) - 1
     if above >= min(_COUNTED, tail):
         return Threshold(float(ordered[above]), extrapolated=False)
-    start = float(ordered[min(tail, len(ordered) - 1)])
+    start = float(ordered[min(tail, count - 1)])
     excess = float((ordered[:tail] - start).mean())
-    share = (tail + 1) / (len(ordered) + 1)
+    share = (tail + 1) / (count + 1)
     return Threshold(start + excess * tail * math.expm1(math.log(share / rate) / tail), extrapolated=True)

@@ -111,8 +111,12 @@ class Lens:
         self.tap: Tap = tap or session.config.encoder.tap
         self.reader = reader
         self._session = session
-        self.name = f"{encoder.fingerprint[:32]}-{self.tap}-{encoder.preprocessing}-{encoder.dtype}-{reader.name}"
-        self.cache = FeatureCache(session.run.features / self.name)
+        # The last digits of features depend on where and in what batches photos were encoded.
+        how = f"{session.config.run.device.replace(':', '')}x{session.config.run.batch_size}"
+        self.name = f"{encoder.fingerprint[:32]}-{self.tap}-{encoder.preprocessing}-{encoder.dtype}-{reader.name}-{how}"
+        self.folder = session.run.features / self.name
+        """Where what is known at the tap is kept."""
+        self.cache = FeatureCache(self.folder)
 
     def encode(self, people: People, flag: str, label: str) -> People:
         """Encode everybody's photos; returns the people whose photos can be used.
