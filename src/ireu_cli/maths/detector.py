@@ -5,12 +5,15 @@ covariance of photos of one person around that person's mean, m the mean of the 
 """
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from ireu_cli.maths.identity import centred
 
 _COUNTED = 10
 """A rate is read off the scores where so many of them lie above; below that, the tail is extrapolated."""
@@ -48,7 +51,7 @@ class PeopleSums:
 
     def add_people(self, people: Sequence[Tensor]) -> None:
         """Add all photos of some people at once: float (n, d) each. A single photo counts for the mean alone."""
-        features, own = _centred(people)
+        features, own = next(centred(people, at_once=sys.maxsize))
         self.photos += len(features)
         self.pairs += len(features) - len(people)
         self.total = self.total + features.sum(0)
@@ -61,7 +64,7 @@ class PeopleSums:
 
     def add_views(self, *photos: Tensor) -> None:
         """Add photos beside changed copies of each, float (v, d) each; what copies of one differ in tells nobody."""
-        features, own = _centred(photos)
+        features, own = next(centred(photos, at_once=sys.maxsize))
         self.views += len(features)
         self.between_views = self.between_views + own.T @ own
 
@@ -233,15 +236,6 @@ def sum_folds(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) -> 
 def sum_people(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) -> PeopleInFolds:
     """`sum_folds`, put together."""
     return sum_folds(people, views, deal).together()
-
-
-def _centred(groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The rows of some groups, float (n, d) each, and the same less their group's mean: float64 (sum of n, d)."""
-    rows = torch.cat(list(groups)).double()
-    sizes = torch.tensor([len(group) for group in groups])
-    owner = torch.arange(len(sizes)).repeat_interleave(sizes)
-    means = torch.zeros(len(sizes), rows.shape[1], dtype=torch.float64).index_add_(0, owner, rows) / sizes[:, None]
-    return rows, rows - means[owner]
 
 
 def direction(person: Tensor, mean: Tensor, spread: Tensor, factor: Tensor, silent: Tensor) -> Tensor:
