@@ -117,7 +117,12 @@ def resolves(pairs: int, people: int, rate: float) -> bool:
     `ERRORS` pairs of photos are to lie above the threshold, and they are to come from at least one pair of people:
     with fewer people, the threshold is that of the two who happen to look most alike.
     """
-    return pairs * rate >= ERRORS and people * (people - 1) / 2 * rate >= 1
+    return pairs * rate >= ERRORS and false_pairs(people, rate) >= 1
+
+
+def false_pairs(people: int, rate: float) -> float:
+    """How many pairs of so many people are taken for one person at a false-match rate."""
+    return people * (people - 1) / 2 * rate
 
 
 def thresholds(scores: Scores, rates: Sequence[float], weights: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Ro
 from ireu_cli.steps.attack_figures import attack_criteria
 from ireu_cli.steps.figures import Evidence, find_figure, measure, share_removed
 from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria
-from ireu_cli.steps.judgement import OTHERS_STAY, Sense, control, criterion, others_stay
+from ireu_cli.steps.judgement import OTHERS_STAY, Sense, control, criterion, false_matches, others_stay
 from ireu_cli.steps.matching import Compared, compare
 from ireu_cli.steps.pictures import GeneratorEvidence, measure_pictures
 
@@ -138,7 +138,7 @@ def _controls(
         ),
         control(
             "false_match_rate_resolved",
-            photos * params.false_match_rate,
+            false_matches(photos, len(evidence.retained), params),
             params.min_impostors_per_error,
             "expected false matches among retained photos",
         ),

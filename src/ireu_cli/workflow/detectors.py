@@ -69,14 +69,17 @@ def keys_in_fold(people: People, fold: int) -> list[str]:
     return [photo.sha256 for person in mine for photo in person[: deal.most]]
 
 
-def rows_by_person(get: Callable[[Sequence[str]], Tensor], people: People) -> Iterator[Tensor]:
-    """The rows of each person's photos that count, (n, …), read for some people at a time.
+def rows_by_person(get: Callable[[Sequence[str]], Tensor], people: People, *, whole: bool = False) -> Iterator[Tensor]:
+    """The rows of each person's photos, (n, …), read for some people at a time.
 
     Args:
         get: gives the rows of photos.
         people: the people, in the order in which they are given back.
+        whole: whether all photos are asked for, or those that count in sums.
     """
-    most, waiting, sizes = Deal(tuple(sizes_of(people))).most, [], []
+    most = len(people.flat) if whole else Deal(tuple(sizes_of(people))).most
+    waiting: list[str] = []
+    sizes: list[int] = []
     for place, person in enumerate(people.photos, 1):
         waiting += [photo.sha256 for photo in person[:most]]
         sizes.append(min(most, len(person)))

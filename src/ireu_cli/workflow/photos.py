@@ -124,18 +124,34 @@ class Lens:
         Raises:
             PhotoError: a photo cannot be used and `data.bad_photos` is `error`, or somebody has none left.
         """
-        items = [self.item(photo) for photo in people.flat]
-        bad = self.encode_items(items, flag, label)
+        bad = self.encode_items([self.item(photo) for photo in people.flat], flag, label)
         usable = people.where(lambda photo: photo.sha256 not in bad)
         if flag == "--targets" and len(usable.photos) < len(people.photos):
             raise no_usable_photo()
         return usable
 
-    def encode_items(self, items: Sequence[Item], flag: str, label: str) -> dict[str, str]:
-        """Encode pictures that may not be files of their own, such as swapped faces; returns the unusable ones."""
-        talk, config = self._session.talk, self._session.config
+    def encode_items(
+        self,
+        items: Sequence[Item],
+        flag: str,
+        label: str,
+        *,
+        into: FeatureCache | None = None,
+        see: Callable[[Tensor], Tensor] | None = None,
+    ) -> dict[str, str]:
+        """Encode pictures that may not be files of their own, such as swapped faces; returns the unusable ones.
+
+        Args:
+            items: the pictures.
+            flag: the flag that named them, for messages.
+            label: what they are, for messages.
+            into: where rows are kept that `see` makes of pixels (n, 3, side, side); None: the tap's output, in its
+                own cache.
+            see: see there.
+        """
+        talk, size = self._session.talk, self._session.config.run.batch_size
         with self._session.timed("encode"), talk.progress(label, len(items)) as advance:
-            bad = encode(self.encoder, self.tap, items, self.cache, config.run.batch_size, lambda n: advance(n, ""))
+            bad = encode(self.encoder, self.tap, items, into or self.cache, size, lambda n: advance(n, ""), see)
         self.refuse_or_note(bad, items, flag, label)
         return bad
 
