@@ -36,8 +36,18 @@ def encode(
     cache: FeatureCache,
     batch_size: int,
     progress: Progress | None = None,
+    see: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, str]:
     """Make sure the features of all items are in the cache.
+
+    Args:
+        encoder: prepares the pixels.
+        tap: whose output is kept.
+        items: what to encode.
+        cache: where rows are kept.
+        batch_size: items encoded at once.
+        progress: is told of items that are done.
+        see: gives the rows to keep of pixels (n, 3, side, side), where these are not the tap's output.
 
     Returns:
         For each item that cannot be used, its key and why, in words; the others are in the cache.
@@ -50,7 +60,7 @@ def encode(
     for keys, pixels, unusable in stream(encoder, todo, batch_size):
         bad |= unusable
         if keys:
-            cache.put(keys, forward(encoder, tap, pixels))
+            cache.put(keys, see(pixels) if see else forward(encoder, tap, pixels))
         if progress:
             progress(len(keys) + len(unusable))
     return bad

@@ -33,13 +33,29 @@ class People:
         return replace(self, photos=tuple(person for person in kept if person))
 
 
-def scan_people(folder: Path, flag: str, flat_means: Literal["one person", "everybody"]) -> People:
+def file_digest(path: Path) -> str:
+    """sha256 (hex) of a file's bytes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def scan_people(
+    folder: Path,
+    flag: str,
+    flat_means: Literal["one person", "everybody"],
+    digest: Callable[[Path], str] = file_digest,
+) -> People:
     """List a folder of photos and digest every file.
 
     Args:
         folder: `folder/<person>/*.jpg`, or `folder/*.jpg`.
         flag: the flag that named it, for messages.
         flat_means: photos without subfolders are one person's, or each somebody else's.
+        digest: gives a file's sha256 (hex), or knows it; raises OSError.
 
     Returns:
         People in the order of the sorted folder names, photos in the order of the sorted file names. A second copy of
@@ -77,7 +93,7 @@ def scan_people(folder: Path, flag: str, flat_means: Literal["one person", "ever
         )
     if others:
         notes.append(f"{others} files with other endings ignored")
-    people, copies = _digest(groups)
+    people, copies = _digest(groups, digest)
     if copies:
         notes.append(f"{copies} second copies of the same photo ignored")
     return People(people, labelled=bool(subfolders) or flat_means == "one person", notes=tuple(notes))
@@ -110,14 +126,14 @@ def _split(folder: Path) -> tuple[list[Path], list[Path], int]:
     return photos, folders, len(visible) - len(photos) - len(folders)
 
 
-def _digest(groups: list[list[Path]]) -> tuple[tuple[tuple[Photo, ...], ...], int]:
+def _digest(groups: list[list[Path]], digest_of: Callable[[Path], str]) -> tuple[tuple[tuple[Photo, ...], ...], int]:
     seen: set[str] = set()
     copies = 0
     people = []
     for number, group in enumerate(groups):
         person = []
         for index, path in enumerate(group):
-            digest = hashlib.sha256(_bytes(path, number, index)).hexdigest()
+            digest = _digest_of(path, number, index, digest_of)
             if digest in seen:
                 copies += 1
                 continue
@@ -128,9 +144,9 @@ def _digest(groups: list[list[Path]]) -> tuple[tuple[tuple[Photo, ...], ...], in
     return tuple(people), copies
 
 
-def _bytes(path: Path, number: int, index: int) -> bytes:
+def _digest_of(path: Path, number: int, index: int, digest_of: Callable[[Path], str]) -> str:
     try:
-        return path.read_bytes()
+        return digest_of(path)
     except OSError as error:
         raise PhotoError(
             f"Photo {index + 1} of person {number + 1} cannot be opened ({error.strerror})",

@@ -70,7 +70,10 @@ class VerifyParams(Params):
     min_original_match: float = Field(0.5, ge=0, le=1, description="control: photos that match before the edit")
     min_gallery_people: int = Field(20, ge=2, description="retained people needed to say anything")
     min_impostors_per_error: float = Field(
-        2.0, gt=0, description="retained photos times false_match_rate must reach this, or the rate is not resolved"
+        2.0,
+        gt=0,
+        description="retained photos times false_match_rate must reach this, and pairs of retained people times it 1, "
+        "or the rate is not resolved",
     )
     max_reidentified_seen: float = Field(
         0.10, ge=0, le=1, description="pictures drawn from photos used in unlearning that the recogniser still matches"

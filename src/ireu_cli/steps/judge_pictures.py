@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Control, Criterion, Figure, Role, State
-from ireu_cli.steps.judgement import Sense, control, criterion, others_stay
+from ireu_cli.steps.judgement import Sense, control, criterion, false_matches, others_stay
 from ireu_cli.steps.pictures import GeneratorEvidence, PersonPictures, matched
 
 _TARGETS: tuple[Role, ...] = ("target-seen", "target-unseen")
@@ -57,7 +57,7 @@ def picture_controls(
         ("original_draws_target", min(before, default=None), params.min_original_reidentified,
          "pictures of the targets that the recogniser matches, drawn with the original encoder"),
         ("gallery_faces", people, params.min_gallery_people, "retained people in whose photos a face is found"),
-        ("false_match_rate_resolved", photos * params.false_match_rate, params.min_impostors_per_error,
+        ("false_match_rate_resolved", false_matches(photos, people, params), params.min_impostors_per_error,
          "expected false matches among retained photos with a face"),
     )  # fmt: skip
     controls = [control(*demand, generator=first.generator) for demand in demands]

@@ -13,9 +13,10 @@ import torch
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Role, State
 from ireu_cli.steps.attack_figures import attack_criteria
-from ireu_cli.steps.figures import Evidence, Scores, find_figure, measure, retained_scores, share_removed
+from ireu_cli.steps.figures import Evidence, find_figure, measure, share_removed
 from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria
-from ireu_cli.steps.judgement import OTHERS_STAY, Sense, control, criterion, others_stay
+from ireu_cli.steps.judgement import OTHERS_STAY, Sense, control, criterion, false_matches, others_stay
+from ireu_cli.steps.matching import Compared, compare
 from ireu_cli.steps.pictures import GeneratorEvidence, measure_pictures
 
 
@@ -67,9 +68,9 @@ def verify(
     useless = unusable(evidence)
     if useless is not None:
         return useless
-    others = retained_scores(evidence, params.false_match_rate)
-    figures = measure(evidence, params, seed, others, beside.labelled)
-    controls = (*_controls(evidence, figures, others, params), *(_apart(found) for found in beside.calibrations))
+    compared = compare(evidence, params)
+    figures = measure(evidence, params, seed, compared, beside.labelled)
+    controls = (*_controls(evidence, figures, compared, params), *(_apart(found) for found in beside.calibrations))
     criteria = _criteria(evidence, figures, params)
     for name in dict.fromkeys(generator.generator for generator in drawn):
         siblings = [generator for generator in drawn if generator.generator == name]
@@ -113,7 +114,7 @@ def unusable(evidence: Evidence) -> Verified | None:
 
 
 def _controls(
-    evidence: Evidence, figures: Sequence[Figure], others: Sequence[Scores], params: VerifyParams
+    evidence: Evidence, figures: Sequence[Figure], compared: Compared, params: VerifyParams
 ) -> tuple[Control, ...]:
     photos = sum(len(person.original) for person in evidence.retained)
     before = [
@@ -137,7 +138,7 @@ def _controls(
         ),
         control(
             "false_match_rate_resolved",
-            photos * params.false_match_rate,
+            false_matches(photos, len(evidence.retained), params),
             params.min_impostors_per_error,
             "expected false matches among retained photos",
         ),
@@ -149,7 +150,7 @@ def _controls(
             meaning="match rate of a delta that changes nothing must exceed what may remain",
         ),
     ]
-    controls.append(others_stay([share_removed(others, params)], params))
+    controls.append(others_stay([share_removed(compared.retained.values(), params)], params))
     if params.require_unseen:
         controls.append(control("unseen_photos", unseen, 1, "photos of the targets that unlearning did not use"))
     return tuple(controls)

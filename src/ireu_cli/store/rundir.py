@@ -67,6 +67,10 @@ class RunDir:
         """The folder of what is known of files of weights."""
         return self.path / "prints"
 
+    def digests(self, folder: Path) -> Path:
+        """Where digests of a folder's photos are kept; its name tells nobody which folder that is."""
+        return self.path / "digests" / f"{self.keyed_digest(str(folder.absolute()))[:32]}.safetensors"
+
     def remember(self, digest: str, locations: dict[str, str]) -> None:
         """Note where the inputs of a manifest lie, for the steps that follow it."""
         write_bytes(self.path / "locations" / f"{digest}.json", canonical_json(locations).encode())

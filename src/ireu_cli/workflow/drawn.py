@@ -148,8 +148,8 @@ def photo_face(session: Session, lens: Lens, studio: Studio, photo: Photo) -> Te
 
 
 def _mean(lens: Lens, photos: Sequence[Photo]) -> Tensor:
-    pieces = [piece.sum(0) for _, piece in chunks(lens.cache, [photo.sha256 for photo in photos])]
-    return torch.stack(pieces).sum(0) / len(photos)
+    pieces = (piece.double().sum(0) for _, piece in chunks(lens.cache, [photo.sha256 for photo in photos]))
+    return (sum(pieces, torch.zeros((), dtype=torch.float64)) / len(photos)).float()
 
 
 def _seeds(session: Session, count: int, *names: str) -> list[int]:

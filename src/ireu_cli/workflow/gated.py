@@ -116,7 +116,7 @@ def unlearn_gated(
     readout = readout_of(encoder, tap)
     site_lens = SiteLens(session, lens, site)
     views = retained_views(lens, cast.used, params.copies, session.config.seed)
-    statistics, used = site_lens.statistics(cast.used, views, readout)
+    statistics, used = site_lens.statistics(cast.used, views, readout, tap)
     check_statistics(statistics, mask, lens.tap)
     may_change = changeable(mask, params)
     if onto is not None and onto.block != site.block:

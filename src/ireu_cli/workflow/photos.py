@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from ireu_cli.manifest import PersonRecord, digest_of, photos_of
 from ireu_cli.models.encoders import ImageEncoder, forward
 from ireu_cli.params import Config, Tap
 from ireu_cli.runtime import generator
+from ireu_cli.store.digests import DigestBook
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import FeatureMask, Photo
 from ireu_cli.workflow.session import Session
@@ -43,7 +45,7 @@ def load_targets(session: Session, *, limit: bool) -> People:
             "always to be named",
             "Name their folder with --targets DIR",
         )
-    targets = scan_people(data.targets, "--targets", "one person")
+    targets = _scan(session, data.targets, "--targets", "one person")
     _tell(session, "targets", targets)
     return choose_photos(targets, data.max_photos if limit else None, generator(session.config.seed, "max-photos"))
 
@@ -60,13 +62,21 @@ def load_retain(session: Session, targets: People) -> People:
             "No photos of other people are given, or they are not where they were",
             "Name a folder of them with --retain DIR",
         )
-    retain = scan_people(session.config.data.retain, "--retain", "everybody")
+    retain = _scan(session, session.config.data.retain, "--retain", "everybody")
     _tell(session, "retain", retain)
     theirs = {photo.sha256 for photo in targets.flat}
     left = retain.where(lambda photo: photo.sha256 not in theirs)
     if dropped := len(retain.flat) - len(left.flat):
         session.talk.note(f"retain: {dropped} photos are targets' photos too, and do not count as retained")
     return left
+
+
+def _scan(session: Session, folder: Path, flag: str, flat_means: Literal["one person", "everybody"]) -> People:
+    """Scan a folder; files that nobody touched since an earlier step are not read again."""
+    book = DigestBook(session.run.digests(folder))
+    people = scan_people(folder, flag, flat_means, book.digest)
+    book.keep()
+    return people
 
 
 def load_cast(session: Session) -> Cast:
@@ -101,8 +111,12 @@ class Lens:
         self.tap: Tap = tap or session.config.encoder.tap
         self.reader = reader
         self._session = session
-        self.name = f"{encoder.fingerprint[:32]}-{self.tap}-{encoder.preprocessing}-{encoder.dtype}-{reader.name}"
-        self.cache = FeatureCache(session.run.features / self.name)
+        # The last digits of features depend on where and in what batches photos were encoded.
+        how = f"{session.config.run.device.replace(':', '')}x{session.config.run.batch_size}"
+        self.name = f"{encoder.fingerprint[:32]}-{self.tap}-{encoder.preprocessing}-{encoder.dtype}-{reader.name}-{how}"
+        self.folder = session.run.features / self.name
+        """Where what is known at the tap is kept."""
+        self.cache = FeatureCache(self.folder)
 
     def encode(self, people: People, flag: str, label: str) -> People:
         """Encode everybody's photos; returns the people whose photos can be used.
@@ -110,18 +124,34 @@ class Lens:
         Raises:
             PhotoError: a photo cannot be used and `data.bad_photos` is `error`, or somebody has none left.
         """
-        items = [self.item(photo) for photo in people.flat]
-        bad = self.encode_items(items, flag, label)
+        bad = self.encode_items([self.item(photo) for photo in people.flat], flag, label)
         usable = people.where(lambda photo: photo.sha256 not in bad)
         if flag == "--targets" and len(usable.photos) < len(people.photos):
             raise no_usable_photo()
         return usable
 
-    def encode_items(self, items: Sequence[Item], flag: str, label: str) -> dict[str, str]:
-        """Encode pictures that may not be files of their own, such as swapped faces; returns the unusable ones."""
-        talk, config = self._session.talk, self._session.config
+    def encode_items(
+        self,
+        items: Sequence[Item],
+        flag: str,
+        label: str,
+        *,
+        into: FeatureCache | None = None,
+        see: Callable[[Tensor], Tensor] | None = None,
+    ) -> dict[str, str]:
+        """Encode pictures that may not be files of their own, such as swapped faces; returns the unusable ones.
+
+        Args:
+            items: the pictures.
+            flag: the flag that named them, for messages.
+            label: what they are, for messages.
+            into: where rows are kept that `see` makes of pixels (n, 3, side, side); None: the tap's output, in its
+                own cache.
+            see: see there.
+        """
+        talk, size = self._session.talk, self._session.config.run.batch_size
         with self._session.timed("encode"), talk.progress(label, len(items)) as advance:
-            bad = encode(self.encoder, self.tap, items, self.cache, config.run.batch_size, lambda n: advance(n, ""))
+            bad = encode(self.encoder, self.tap, items, into or self.cache, size, lambda n: advance(n, ""), see)
         self.refuse_or_note(bad, items, flag, label)
         return bad
 

@@ -24,6 +24,9 @@ _FEWEST = 20
 _OTHER_PHOTOS = 2
 """Photos of each retained person who was not drawn, to compare with."""
 
+_OTHER_PEOPLE = 1000
+"""Of these people so many are taken, evenly from all: distances go through all pairs."""
+
 _Loads = dict[str, Callable[[], RgbImage]]
 """Pictures and photos by the name of their content."""
 
@@ -73,6 +76,11 @@ class _Chosen:
         # Targets have numbers of their own.
         drawn = {shot.photo.person for shot in plan.shots if shot.role in {"retained", "look-alike"}}
         undrawn = [person for person in retained.photos if person[0].person not in drawn]
+        undrawn = (
+            [undrawn[n * len(undrawn) // _OTHER_PEOPLE] for n in range(_OTHER_PEOPLE)]
+            if len(undrawn) > _OTHER_PEOPLE
+            else undrawn
+        )
         others = [{photo: photo_key(reader, photo) for photo in person[:_OTHER_PHOTOS]} for person in undrawn]
         self._real = [[key for photo, key in own.items() if photo.person == one] for one in self._people]
         self._others = [list(person.values()) for person in others]

@@ -1,0 +1,73 @@
+"""Digests of photos that were read before, by the stamps of their files."""
+
+import contextlib
+import hashlib
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import ArtifactError
+from ireu_cli.store.features import read_tensors, write_tensors
+from ireu_cli.store.stamps import Stamp, is_settled, stamp_of
+
+_WORD = 2**64
+
+
+class DigestBook:
+    """sha256 of files by their stamps, kept from run to run; paths are not written down."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the book; one that is not there or damaged is empty."""
+        self._path = path
+        self._known = _unpacked(read_tensors(path))
+        self._met: dict[Stamp, str] = {}
+        self._has_grown = False
+
+    def digest(self, path: Path) -> str:
+        """sha256 (hex) of a file's bytes, which are read if it has changed since it was last read, or may have.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        stamp = stamp_of(path.stat())
+        if (known := self._known.get(stamp)) is not None:
+            self._met[stamp] = known
+            return known
+        now = time.time_ns()
+        with path.open("rb") as file:
+            before = stamp_of(os.fstat(file.fileno()))
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            after = stamp_of(os.fstat(file.fileno()))
+        if before == after and is_settled(before, now):
+            self._met[before] = digest
+            self._has_grown = True
+        return digest
+
+    def keep(self) -> None:
+        """Write down the files met, where there are new ones among them; whoever cannot reads the files again."""
+        if self._has_grown:
+            with contextlib.suppress(ArtifactError):
+                write_tensors(self._path, _packed(self._met))
+
+
+def _packed(digests: dict[Stamp, str]) -> dict[str, Tensor]:
+    # Inodes may take all 64 bits.
+    stamps = [[(part + _WORD // 2) % _WORD - _WORD // 2 for part in stamp] for stamp in digests]
+    data = bytearray(bytes.fromhex("".join(digests.values())))
+    return {
+        "stamps": torch.tensor(stamps, dtype=torch.int64),
+        "digests": torch.frombuffer(data, dtype=torch.uint8).view(len(digests), -1),
+    }
+
+
+def _unpacked(tensors: dict[str, Tensor] | None) -> dict[Stamp, str]:
+    if tensors is None:
+        return {}
+    rows = zip(tensors["stamps"].tolist(), tensors["digests"].numpy(), strict=True)
+    return {
+        (device % _WORD, inode % _WORD, size, content, status): digest.tobytes().hex()
+        for (device, inode, size, content, status), digest in rows
+    }
