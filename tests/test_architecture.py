@@ -16,8 +16,9 @@ ARROWS: dict[str, set[str]] = {
     "": set(),
     "__main__": {"cli"},
     "errors": set(),
+    "pace": set(),
     "bounded": {"errors"},
-    "params": {"errors", "params"},
+    "params": {"errors", "bounded", "params"},
     "values": {"errors"},
     "config": {"errors", "bounded", "params"},
     "manifest": {"errors", "bounded", "params"},
@@ -33,6 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "workflow": {
         "errors",
         "bounded",
+        "pace",
         "params",
         "values",
         "config",
@@ -48,7 +50,7 @@ ARROWS: dict[str, set[str]] = {
         "workflow",
         "",
     },
-    "cli": {"errors", "config", "workflow", "report", "cli", ""},
+    "cli": {"errors", "pace", "config", "workflow", "report", "cli", ""},
 }
 
 

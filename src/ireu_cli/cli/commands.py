@@ -10,7 +10,7 @@ from ireu_cli.cli.run import execute
 
 
 def samples(
-    folder: Annotated[Path, typer.Argument(help="The folder to write.")],
+    folder: Annotated[Path, o.place_argument(help="The folder to write.")],
     seed: Annotated[int, typer.Option("--seed", help="Decides which of the people is to be unlearned.")] = 0,
     force: o.Force = False,
 ) -> None:
@@ -23,7 +23,7 @@ def samples(
 
 
 def inspect(
-    source: Annotated[str | None, typer.Argument(help="A file or folder of an encoder, or a pack.")] = None,
+    source: Annotated[str | None, o.source_argument(help="A file or folder of an encoder, or a pack.")] = None,
     systems: Annotated[bool, typer.Option("--systems", help="List the generators, and what each reads.")] = False,
     as_json: o.Json = False,
 ) -> None:
@@ -57,7 +57,7 @@ def locate(
     device: o.Device = None,
     dtype: o.Dtype = None,
     run_dir: o.RunDir = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The mask to write.")] = Path("mask.pt"),
+    out: Annotated[Path, o.place_option("-o", "--out", help="The mask to write.")] = Path("mask.pt"),
     force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -103,7 +103,7 @@ def unlearn(
     seed: o.Seed = None,
     device: o.Device = None,
     run_dir: o.RunDir = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The delta to write.")] = Path("delta.safetensors"),
+    out: Annotated[Path, o.place_option("-o", "--out", help="The delta to write.")] = Path("delta.safetensors"),
     force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -153,7 +153,7 @@ def verify(
         bool,
         typer.Option("--with-pictures", help="Put grids of photos and pictures into the report; they show people."),
     ] = False,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The report folder to write.")] = Path("report"),
+    out: Annotated[Path, o.place_option("-o", "--out", help="The report folder to write.")] = Path("report"),
     force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -188,7 +188,7 @@ def export(
     dtype: o.Dtype = None,
     device: o.Device = None,
     run_dir: o.RunDir = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write.")] = Path("encoder-unlearned"),
+    out: Annotated[Path, o.place_option("-o", "--out", help="The folder to write.")] = Path("encoder-unlearned"),
     force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,

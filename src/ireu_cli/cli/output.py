@@ -1,10 +1,20 @@
-"""stdout: the result, a path or one JSON object. stderr: everything else."""
+"""stdout: the result, a path or one JSON object. stderr: everything else.
 
+Whatever is said passes `clean`: names, paths and messages of libraries may stem from somebody else's file.
+"""
+
+import contextlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+from ireu_cli.cli import signals
+from ireu_cli.errors import UserError
+from ireu_cli.pace import Pace, span
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,44 +24,85 @@ if TYPE_CHECKING:
     from ireu_cli.workflow.session import StepResult
 
 
+def clean(text: str) -> str:
+    r"""One line without anything that acts on a terminal or turns the direction of reading; such signs are escaped.
+
+    Control characters, line breaks included, become `\x1b` and the like, and so do bytes of a path that are no UTF-8.
+    """
+    return text if text.isprintable() else "".join(map(_sign, text))
+
+
+def say(text: str) -> None:
+    """A line on stderr. Nobody may be there to read it, which stops no work."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        print(clean(text), file=sys.stderr, flush=True)
+
+
+def emit(text: str) -> None:
+    """Print the result on stdout.
+
+    Raises:
+        UserError: it cannot be written; a reader that went away is no error.
+    """
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        drop(sys.stdout)
+    except OSError as error:
+        drop(sys.stdout)
+        raise UserError(
+            f"The result cannot be written to stdout ({error.strerror or type(error).__name__})",
+            "Send it somewhere else, and run the command again: what was done is kept",
+        ) from error
+
+
+def drop(stream: Any) -> None:
+    """Let a stream that cannot be written end nowhere, so that Python does not fail on it at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 class Terminal:
     """Talks to the user on stderr; silent under `--quiet`, no bars when stderr is not a terminal."""
 
-    def __init__(self, *, quiet: bool, verbose: bool) -> None:
-        """Args: `quiet` silences all but errors; `verbose` adds where each value came from."""
+    def __init__(self, *, quiet: bool, verbose: bool, clock: Callable[[], float] = monotonic) -> None:
+        """Args: `quiet` silences all but errors; `verbose` adds sources, paths and causes; `clock` gives seconds."""
         self.quiet = quiet
         self.verbose = verbose
+        self._clock = clock
 
     def note(self, text: str) -> None:
         """One line of talk."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            say(text)
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        """A bar with remaining time and speed; on anything but a terminal, nothing."""
-        if self.quiet or not sys.stderr.isatty() or total == 0:
-            yield _nothing
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TextColumn("{task.fields[words]}"),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=total, words="", speed="")
+        """Say how far a loop is, and what the rest takes: by a bar, or by a line now and then without a terminal."""
+        pace = Pace(total, self._clock)
+        with self._shown(label, pace) as show:
 
             def advance(count: int, words: str) -> None:
-                bar.update(task, advance=count, words=words)
-                bar.update(task, speed=speed_of(bar.tasks[0].speed, label))
+                # Between two items is where a run that was asked to stop goes no further.
+                signals.check()
+                pace.advance(count)
+                show(words)
 
             yield advance
+
+    def _shown(self, label: str, pace: Pace) -> contextlib.AbstractContextManager[Callable[[str], None]]:
+        if self.quiet or pace.total == 0:
+            return contextlib.nullcontext(_nothing)
+        return _bar(label, pace) if _is_terminal(sys.stderr) else contextlib.nullcontext(self._lines(label, pace))
+
+    def _lines(self, label: str, pace: Pace) -> Callable[[str], None]:
+        def show(words: str) -> None:
+            if pace.is_due():
+                self.note(pace.line(label, words))
+
+        return show
 
     def sources(self, resolved: "Resolved") -> None:
         """Under `-v`, every value with its source."""
@@ -68,13 +119,13 @@ class Terminal:
         if result.reused:
             self.note(f"{result.artifact} is already complete; nothing to do")
         if as_json:
-            print(json.dumps(_summary(result), sort_keys=True))
+            emit(_json(_summary(result)))
         else:
-            print(result.artifact)
+            self.path(result.artifact)
 
     def path(self, path: "Path") -> None:
-        """Print a path as the whole result."""
-        print(path)
+        """Print a path as the whole result: byte for byte for a script, cleaned for a terminal."""
+        emit(clean(str(path)) if _is_terminal(sys.stdout) else str(path))
 
     def report(self, report: "Report") -> None:
         """Show the outcome and the thresholds as a table."""
@@ -91,32 +142,92 @@ class Terminal:
     def card(self, card: Mapping[str, Any], *, as_json: bool) -> None:
         """Print what an encoder is."""
         if as_json:
-            print(json.dumps(card, sort_keys=True))
+            emit(_json(card))
             return
+        found = []
         for name, value in card.items():
             lines = [f"{key}: {_words(part)}" for key, part in value.items()] if isinstance(value, dict) else [value]
             for number, line in enumerate(lines or ["none known"]):
-                print(f"{'' if number else name.replace('_', ' '):<13} {line}")
+                found.append(f"{'' if number else name.replace('_', ' '):<13} {line}")
+        emit("\n".join(map(clean, found)))
 
     def systems(self, systems: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         """Print every system and what it reads."""
         if as_json:
-            print(json.dumps(systems, sort_keys=True))
+            emit(_json(systems))
             return
         width = max(len(entry["system"]) for entry in systems)
+        found = []
         for entry in systems:
             reads = " + ".join(channel["what"] for channel in entry["reads"]) or "no identity encoder"
-            print(f"{entry['system']:<{width}}  {entry['within_reach']:<7}  {entry['title']}: {reads}")
+            found.append(f"{entry['system']:<{width}}  {entry['within_reach']:<7}  {entry['title']}: {reads}")
+        emit("\n".join(map(clean, found)))
+
+    def usage(self, text: str, *, as_json: bool, code: int) -> int:
+        """Say what is wrong with the command line, in lines; returns the code."""
+        for line in text.split("\n"):
+            say(line)
+        if as_json:
+            self.json_error("The command line cannot be read; stderr says why", code=code)
+        return code
 
     def error(self, text: str, *, as_json: bool, code: int) -> None:
         """Say what went wrong; under `--json`, stdout still gets one object."""
-        print(f"ireu: {text}", file=sys.stderr)
+        say(f"ireu: {text}")
         if as_json:
             self.json_error(text, code=code)
 
     def json_error(self, text: str, *, code: int) -> None:
         """The one object on stdout in place of a result."""
-        print(json.dumps({"error": text, "exit_code": code}, sort_keys=True))
+        # Where stdout itself is what fails, stderr has said it.
+        with contextlib.suppress(UserError):
+            emit(_json({"error": clean(text), "exit_code": code}))
+
+
+@contextmanager
+def _bar(label: str, pace: Pace) -> Iterator[Callable[[str], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    # What stands in brackets is no markup: words may be a name out of a file.
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
+        TextColumn("{task.fields[speed]}", markup=False),
+        TextColumn("{task.fields[words]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(clean(label), total=pace.total, words="", speed="", left="")
+
+        def show(words: str) -> None:
+            left = "" if pace.left is None else f"about {span(pace.left)} left"
+            bar.update(task, completed=pace.done, words=clean(words), left=left)
+            bar.update(task, speed=speed_of(bar.tasks[0].speed, label))
+
+        yield show
+
+
+def _sign(sign: str) -> str:
+    if sign.isprintable():
+        return sign
+    # A byte that is no UTF-8 stands in a path as half of a character.
+    if "\udc80" <= sign <= "\udcff":
+        return f"\\x{ord(sign) - 0xDC00:02x}"
+    return sign.encode("unicode_escape").decode()
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False
+
+
+def _json(value: Any) -> str:
+    """One line of JSON in ASCII: whatever acts on a terminal is escaped, and so is the one sign that JSON leaves."""
+    return json.dumps(value, sort_keys=True).replace("\x7f", "\\u007f")
 
 
 def _words(value: Any) -> str:
@@ -124,8 +235,8 @@ def _words(value: Any) -> str:
     return (", ".join(value) or "nothing known") if isinstance(value, list) else str(value)
 
 
-def _nothing(_count: int, _words: str) -> None:
-    """Stand in for a bar that is not shown."""
+def _nothing(_words: str) -> None:
+    """Stand in for what is not shown."""
 
 
 def _summary(result: "StepResult") -> Mapping[str, Any]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from ireu_cli.cli.exit_codes import OUTCOMES, ExitCode
+from ireu_cli.cli.failures import refused
 from ireu_cli.cli.output import Terminal
-from ireu_cli.errors import UsageError, UserError, interrupted
+from ireu_cli.errors import UsageError, interrupted
 
 if TYPE_CHECKING:
     from ireu_cli.config import Resolved
@@ -54,13 +55,12 @@ def execute(
         config, os.environ, parse_sets(sets or []) | {k: v for k, v in flags.items() if v is not None}
     )
     terminal.sources(resolved)
+    if resolved.passed_over:
+        terminal.note(f"Variables that are no settings of ireu, and are passed over: {', '.join(resolved.passed_over)}")
     try:
         result = _workflow(command, resolved, terminal, parent, out, force, onto, merge, withdraw)()
     except OSError as error:
-        raise UserError(
-            f"The system refused a file or folder ({error.strerror or type(error).__name__})",
-            "Check the paths that were given, and the rights to them",
-        ) from None
+        raise refused(error, _private_name(error, resolved, verbose=verbose)) from error
     except KeyboardInterrupt:
         raise interrupted() from None
     if result.report is not None:
@@ -82,6 +82,18 @@ def parse_sets(sets: Sequence[str]) -> dict[str, str]:
         if not sign or not key.strip():
             raise UsageError(f"--set {text} is not SECTION.KEY=VALUE", "Write it as in --set unlearn.alpha=50")
     return {key.strip(): value for key, _, value in pairs}
+
+
+def _private_name(error: OSError, resolved: "Resolved", *, verbose: bool) -> str | None:
+    """How a file among people's photos is called: their names stay out of logs, unless -v asks for them."""
+    if verbose or not isinstance(error.filename, str | bytes):
+        return None
+    place = Path(os.fsdecode(error.filename)).absolute()
+    data, pairs = resolved.config.data, resolved.config.locate.pairs
+    for key, folder in (("data.targets", data.targets), ("data.retain", data.retain), ("locate.pairs", pairs)):
+        if folder is not None and place.is_relative_to(folder.absolute()) and place != folder.absolute():
+            return f"A file or folder in {key} (-v names it)"
+    return None
 
 
 def _check_unlearn(mask: Path | None, onto: Path | None, merge: Sequence[Path], withdraw: Sequence[str]) -> None:
