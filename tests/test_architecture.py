@@ -18,6 +18,7 @@ ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "params": {"errors", "params"},
     "values": {"errors"},
+    "paths": set(),
     "config": {"errors", "params"},
     "manifest": {"errors", "params"},
     "report": {"errors", "params"},
@@ -25,8 +26,8 @@ ARROWS: dict[str, set[str]] = {
     "runtime": {"errors"},
     "maths": {"errors", "values", "maths"},
     "faces": {"errors", "params", "values", "faces"},
-    "models": {"errors", "params", "values", "faces", "models"},
-    "store": {"errors", "params", "values", "manifest", "store"},
+    "models": {"errors", "params", "paths", "values", "faces", "models"},
+    "store": {"errors", "params", "paths", "values", "manifest", "store"},
     "features": {"errors", "params", "values", "faces", "models", "store"},
     "steps": {"errors", "params", "values", "report", "runtime", "maths", "models", "steps"},
     "workflow": {

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import Manifest, parse_manifest
+from ireu_cli.paths import as_text
 from ireu_cli.store.files import check_record, file_record, read_bytes, write_bytes
 from ireu_cli.store.ledger import LEDGER, ledger_tensors, read_ledger
 from ireu_cli.values import FeatureMask, WeightDelta
@@ -122,7 +123,8 @@ def read_delta(path: Path) -> WeightDelta:
         raise ArtifactError(f"The delta {path} is a folder", remedy)
     try:
         # Mapped, as it may be large; whoever replaces the file leaves this one as it is.
-        tensors = safetensors.torch.load_file(path)
+        with as_text(path) as name:
+            tensors = safetensors.torch.load_file(name)
     except FileNotFoundError:
         raise ArtifactError(f"The delta {path} does not exist", remedy) from None
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:

@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ireu_cli.paths import as_text
 from ireu_cli.store.files import write_bytes
 
 _DIGEST = "sha256"
@@ -47,7 +48,7 @@ class FeatureCache:
         """Return the features of photos that are all in the cache: float32 (len(keys), …)."""
         rows: dict[str, Tensor] = {}
         for path in dict.fromkeys(self._files[key] for key in keys):
-            with safetensors.safe_open(path, framework="pt") as file:
+            with as_text(path) as name, safetensors.safe_open(name, framework="pt") as file:
                 rows |= {key: file.get_tensor(key) for key in keys if self._files[key] == path}
         return torch.stack([rows[key] for key in keys])
 
@@ -62,7 +63,7 @@ class FeatureCache:
 
     def _index(self, path: Path) -> None:
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
+            with as_text(path) as name, safetensors.safe_open(name, framework="pt") as file:
                 self._files.update(dict.fromkeys(file.keys(), path))
         except safetensors.SafetensorError:
             path.unlink(missing_ok=True)

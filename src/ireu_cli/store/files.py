@@ -306,8 +306,12 @@ def native_name(name: str) -> str:
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path, flag: str | None = None) -> Iterator[None]:
     """Say of `path` what the system says against writing it.
+
+    Args:
+        path: the file or folder.
+        flag: the flag that names its place; found out if it is left out.
 
     Raises:
         ArtifactError: the system refused; the flag that names the place is told.
@@ -317,7 +321,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     except (ArtifactError, InterruptedRunError):
         raise
     except OSError as error:
-        flag = "--run-dir" if any(_is_run_folder(folder) for folder in path.absolute().parents) else "--out"
+        if flag is None:
+            flag = "--run-dir" if any(_is_run_folder(folder) for folder in path.absolute().parents) else "--out"
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         raise ArtifactError(
             f"{path} cannot be written ({error.strerror or type(error).__name__})",

@@ -170,7 +170,11 @@ def refuse_full_mount(output: Path) -> None:
 
 def stamp_of(record: Path, output: Path) -> Stamp:
     """What the file system says of an output at this moment."""
-    paths = [output, record] if record.parent != output else [output, *_entries(output)] if output.exists() else []
+    paths = [output, record]
+    if record.parent == output:
+        inside = _entries(output) if output.exists() else []
+        # A folder that something is mounted on holds what is being written, too.
+        paths = [output, *(path for path in inside if not path.relative_to(output).parts[0].startswith(".ireu-"))]
     found = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import Manifest
+from ireu_cli.paths import as_text
 from ireu_cli.store.files import disk_errors, make_private_folder, read_bytes, staged, sweep, write_bytes
 from ireu_cli.store.locks import Note, beside, held
 from ireu_cli.store.system import place_new
@@ -48,8 +49,7 @@ class RunDir:
             raise ArtifactError(
                 f"The run folder {path} cannot be used ({error.strerror})", "Choose another with --run-dir"
             ) from None
-        if not (self.path / ".gitignore").exists():
-            write_bytes(self.path / ".gitignore", b"*\n")
+        self._make(".gitignore", b"*\n")
         self._key = self._read_or_make_key()
 
     def keyed_digest(self, sha256: str) -> str:
@@ -151,18 +151,22 @@ class RunDir:
         if not path.exists():
             return None
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
+            with as_text(path) as opened, safetensors.safe_open(opened, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
                 return tensors, dict(json.loads((file.metadata() or {})["state"]))
         except (safetensors.SafetensorError, KeyError, ValueError, OSError):
             raise ArtifactError(f"The checkpoint {path} is damaged", "Delete it to begin the step again") from None
 
-    def _read_or_make_key(self) -> bytes:
-        path = self.path / "key"
+    def _make(self, name: str, data: bytes) -> Path:
+        """Make a file if it is not there; where another process was first, its file is the one to use."""
+        path = self.path / name
         if not path.exists():
-            with disk_errors(path), staged(path, secrets.token_hex(32).encode("ascii")) as fresh:
-                # Where another process was first, its key is the one to use.
+            with disk_errors(path, "--run-dir"), staged(path, data) as fresh:
                 place_new(fresh, path)
+        return path
+
+    def _read_or_make_key(self) -> bytes:
+        path = self._make("key", secrets.token_hex(32).encode("ascii"))
         text = read_bytes(path, "The key", "Restore it from a copy").strip()
         if len(text) != 64:
             raise ArtifactError(f"The key {path} is damaged", "Restore it, or delete the run folder to begin anew")
