@@ -21,6 +21,7 @@ from torch import Tensor
 from ireu_cli.bounded import ContentError, leads_inside, printable, read_json
 from ireu_cli.errors import ModelError
 from ireu_cli.models.arrived import WHOLE, nothing_in, wrong_with
+from ireu_cli.paths import as_text
 
 ARCHIVES = frozenset({".bin", ".pt", ".pth", ".ckpt"})
 """Endings of what `torch.save` writes."""
@@ -157,7 +158,8 @@ def _open_safetensors(path: Path) -> Any:
             raise ModelError(
                 f"The header of {path} has {length} bytes", f"Name a file whose has at most {_MOST_HEADER}"
             )
-        return safetensors.safe_open(path, framework="pt")
+        with as_text(path) as name:
+            return safetensors.safe_open(name, framework="pt")
     except (safetensors.SafetensorError, OSError):
         raise _unusable(path) from None
 
