@@ -19,8 +19,8 @@ SCHEMA_VERSION = 1
 
 Step = Literal["locate", "unlearn", "verify", "export"]
 
-# Time and machine: the same run elsewhere is still the same run.
-_OUTSIDE_DIGEST = frozenset({"environment", "timings", "digest", "checksum"})
+# Time, machine and run folder: the same run elsewhere is still the same run.
+_OUTSIDE_DIGEST = frozenset({"environment", "timings", "digest", "checksum", "seal"})
 
 
 def canonical_json(value: Any) -> str:
@@ -83,6 +83,9 @@ class Manifest(_Record):
     timings: dict[str, float] = {}
     digest: str = ""
     checksum: str = ""
+    seal: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="HMAC of `digest` with the run folder's key, which `key` names"
+    )
 
     @property
     def is_of_several(self) -> bool:

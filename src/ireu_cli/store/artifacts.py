@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,9 +27,9 @@ FOLDER_FILES = frozenset(
 )
 """The files that ireu writes into an output folder."""
 GRIDS, IMAGES = "pictures", "images"
+"""The folders that it makes in there, for grids and for all pictures with their index."""
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 """What a delta may be in; narrower ones have no arithmetic."""
-"""The folders that it makes in there, for grids and for all pictures with their index."""
 
 
 def foreign_files(folder: Path) -> list[Path]:
@@ -80,7 +80,11 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def write_manifest(
-    path: Path, manifest: Manifest, outputs: list[Path], known: Mapping[Path, str] = MappingProxyType({})
+    path: Path,
+    manifest: Manifest,
+    outputs: list[Path],
+    known: Mapping[Path, str] = MappingProxyType({}),
+    seal: Callable[[str], str] | None = None,
 ) -> Manifest:
     """Seal and write the manifest, last of all, after the files that it describes.
 
@@ -89,9 +93,12 @@ def write_manifest(
         manifest: what it says, but for its files.
         outputs: the files.
         known: SHA-256 of files that were read already.
+        seal: makes the keyed seal out of the digest; None leaves the manifest without one.
     """
     records = tuple(file_record(output, path.parent, known.get(output)) for output in outputs)
-    sealed = manifest.model_copy(update={"state": "complete", "outputs": records}).sealed()
+    sealed = manifest.model_copy(update={"state": "complete", "outputs": records, "seal": None}).sealed()
+    if seal is not None:
+        sealed = sealed.model_copy(update={"seal": seal(sealed.digest)}).sealed()
     write_bytes(path, sealed.text().encode())
     return sealed
 

@@ -12,7 +12,7 @@ from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.runtime import generator
 from ireu_cli.steps.locate import absolute_shifts, locate_by_swap, locate_by_variance, locate_control
 from ireu_cli.steps.saliency import locate_by_saliency
-from ireu_cli.store.artifacts import manifest_path, write_manifest, write_mask
+from ireu_cli.store.artifacts import manifest_path, write_mask
 from ireu_cli.values import Json, Located
 from ireu_cli.workflow.drawn import interchange_record, saliency_rows
 from ireu_cli.workflow.photos import Cast, Lens, load_cast, photo_reader
@@ -110,4 +110,4 @@ def _located(session: Session, lens: Lens, cast: Cast, plan: SwapPlan | None, st
 def _finish(session: Session, draft: Manifest, located: Located, out: Path) -> Manifest:
     metrics = {"features": len(located.mask.mask), "kept": located.mask.kept, "evidence": located.evidence}
     finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-    return session.close(write_manifest(manifest_path(out), finished, [out]))
+    return session.close(session.seal(manifest_path(out), finished, [out]))

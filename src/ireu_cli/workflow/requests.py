@@ -9,10 +9,10 @@ from ireu_cli.config import Resolved, inherit
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.manifest import Manifest, PersonRecord, photos_of
 from ireu_cli.models.encoders import ImageEncoder
-from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta, write_manifest
+from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta
 from ireu_cli.values import GateLedger, Json, Ledger, Photo, WeightDelta
 from ireu_cli.workflow.gated import join_ledgers, withdraw_cases
-from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
+from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session, refuse_strange
 
 _SHARED = ("false_alarms", "max_false_alarm", "rise", "sharpness", "confine", "copies", "shrinkage")
 _OF_TOKENS, _OF_VECTORS = ("rank", "erase_gain", "erase_photos"), ("gain",)
@@ -80,6 +80,7 @@ def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Ear
             f"{path} was made in another run folder, whose photos cannot be told from those of this one",
             "Deltas are joined in the run folder that all of them were made in: make this one there, with --run-dir",
         )
+    refuse_strange(session.run, manifest, str(path))
     by_tokens = isinstance(ledger, Ledger) and not ledger.class_token_only
     _refuse_other_settings(session, manifest, path, (*_SHARED, *(_OF_TOKENS if by_tokens else _OF_VECTORS)))
     return Earlier(manifest, ledger)
@@ -204,7 +205,7 @@ def _finish(session: Session, draft: Manifest, delta: WeightDelta, metrics: dict
             f"requests in the delta: {', '.join(metrics['requests']) or 'none'}; {taken} of {places} places taken"
         )
     finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-    manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
+    manifest = session.close(session.seal(manifest_path(out), finished, [out]))
     return StepResult(out, manifest, reused=False)
 
 

@@ -17,7 +17,7 @@ from ireu_cli.models.systems import Coverage, needed_taps
 from ireu_cli.steps.block import STEPS as BLOCK_STEPS
 from ireu_cli.steps.block import block_for, unlearn_block
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, planned_steps, unlearn
-from ireu_cli.store.artifacts import manifest_path, read_mask, write_delta, write_manifest
+from ireu_cli.store.artifacts import manifest_path, read_mask, write_delta
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, refuse_missed, sentences
 from ireu_cli.workflow.gated import carrying_block, carrying_names, edited_names, unlearn_gated
@@ -88,7 +88,7 @@ def run_unlearn(
             **summary,
         }
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-        manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
+        manifest = session.close(session.seal(manifest_path(out), finished, [out]))
     return StepResult(out, manifest, reused=False)
 
 

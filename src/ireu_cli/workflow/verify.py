@@ -16,7 +16,7 @@ from ireu_cli.steps.calibration import calibrated
 from ireu_cli.steps.curves import drawn_curves, kept_plot
 from ireu_cli.steps.pictures import GeneratorEvidence
 from ireu_cli.steps.verify import Beside, unusable, verify
-from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME, read_delta, write_manifest
+from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME, read_delta
 from ireu_cli.store.files import file_sha256, read_bytes, write_bytes, write_folder
 from ireu_cli.values import GateLedger, Ledger
 from ireu_cli.workflow.album import make_grids, write_images
@@ -190,7 +190,7 @@ def _write(
             files += write_images(folder / IMAGES, drawn)
         metrics = {"outcome": report.outcome, "reason": report.reason}
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-        written.append(write_manifest(folder / REPORT_MANIFEST_NAME, finished, files))
+        written.append(session.seal(folder / REPORT_MANIFEST_NAME, finished, files))
 
     write_folder(out, fill)
     return session.close(written[0])
