@@ -204,12 +204,17 @@ class ErasureRecord(_Part):
 
 
 class Report(_Part):
-    """The content of `report.json`."""
+    """The content of `report.json`.
+
+    `copies`: photos of targets that were left out as copies of photos that unlearning used; None where an earlier
+    version did not look for them.
+    """
 
     schema_version: Literal[2] = 2
     outcome: Outcome
     reason: str
     level: Literal["encoder", "generator"]
+    copies: int | None = None
     subject: Subject
     recognisers: tuple[Calibration, ...] = ()
     controls: tuple[Control, ...]

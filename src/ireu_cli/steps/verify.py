@@ -151,7 +151,8 @@ def _controls(
     ]
     controls.append(others_stay([share_removed(others, params)], params))
     if params.require_unseen:
-        controls.append(control("unseen_photos", unseen, 1, "photos of the targets that unlearning did not use"))
+        meaning = "photos of the targets that unlearning did not use, nor copies of those that it used"
+        controls.append(control("unseen_photos", unseen, params.min_unseen_photos, meaning))
     return tuple(controls)
 
 

@@ -34,6 +34,10 @@ class FeatureCache:
         """Whether the features of a photo are there."""
         return key in self._files
 
+    def keys(self) -> list[str]:
+        """What is there, by key."""
+        return list(self._files)
+
     def put(self, keys: Sequence[str], features: Tensor) -> None:
         """Keep one batch: `features` (len(keys), …), any floating dtype."""
         rows = {key: row.contiguous() for key, row in zip(keys, features.float().cpu(), strict=True)}

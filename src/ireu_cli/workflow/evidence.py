@@ -11,6 +11,7 @@ from ireu_cli.manifest import Manifest
 from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.steps.figures import Evidence, PersonEvidence
 from ireu_cli.values import Photo
+from ireu_cli.workflow.copies import without_copies
 from ireu_cli.workflow.photos import Lens, among, flatten_tokens, load_retain, load_targets
 from ireu_cli.workflow.session import Session
 
@@ -19,11 +20,15 @@ _PIECE = 32
 
 @dataclass(frozen=True)
 class Gathered:
-    """Features before and after, with the people they are of, in the same order: those whose photos could be used."""
+    """Features before and after, with the people they are of, in the same order: those whose photos could be used.
+
+    `copies`: how many photos of targets were left out, as copies of photos that unlearning used.
+    """
 
     evidence: Evidence
     targets: People
     retained: People
+    copies: int = 0
 
 
 def load_people(session: Session, delta: Manifest) -> tuple[People, People, People]:
@@ -49,10 +54,11 @@ def gather(
     targets = before.encode(targets, "--targets", "target photos, original")
     fresh = before.encode(fresh, "--retain", "retained photos, original")
     used = before.encode(used, "--retain", "reference photos")
+    mean = _mean(before, fresh.flat)
+    targets, copies = without_copies(session, delta, before, targets, mean)
     after.encode(targets, "--targets", "target photos, edited")
     after.encode(fresh, "--retain", "retained photos, edited")
     seen = among(session, delta.targets)
-    mean = _mean(before, fresh.flat)
 
     def compared(person: tuple[Photo, ...]) -> PersonEvidence:
         known = torch.tensor([seen(photo) for photo in person])
@@ -64,7 +70,7 @@ def gather(
         reference=[flatten_tokens(before.features(person)) for person in used.photos],
         null_relative=_relative(before.null_features(), after.null_features()),
     )
-    return Gathered(found, targets, fresh)
+    return Gathered(found, targets, fresh, copies)
 
 
 def _compare(

@@ -74,6 +74,7 @@ def build_report(
     return Report(
         outcome=verified.outcome,
         reason=reason,
+        copies=gathered.copies,
         level="generator" if drawn else "encoder",
         subject=Subject(
             original_encoder=original.fingerprint,
@@ -128,7 +129,7 @@ def make_record(
         session.config.record,
         revision=session.config.encoder.revision,
         people=len(parent.targets),
-        photos_supplied=used if gathered is None else len(gathered.targets.flat),
+        photos_supplied=used if gathered is None else len(gathered.targets.flat) + gathered.copies,
         photos_used=used,
         delta=delta,
         systems_covered=[
