@@ -19,32 +19,37 @@ from torch import Tensor
 from ireu_cli.faces.decode import decode
 from ireu_cli.faces.likeness import FEATURES_NEAR, NEAR, SAME, Grey, likeness, small_picture
 from ireu_cli.models.encoders import ImageEncoder, forward, load_encoder
-from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams
+from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams, Tap
 from ireu_cli.steps.alike import halves
 from ireu_cli.values import RgbImage
 
 _MOST = 24
-TAPS = ("penultimate", "image_embeds")
+TAPS: tuple[Tap, ...] = ("penultimate", "image_embeds")
 
 
 def saved(image: RgbImage, quality: int) -> RgbImage:
-    return np.asarray(cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], 1))
+    """Saved again as JPEG."""
+    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.uint8)
 
 
 def cut(image: RgbImage, share: float, right: float = 0.5, down: float = 0.5) -> RgbImage:
+    """Cut to a share of its sides."""
     height, width = image.shape[:2]
     top, left = round((1 - share) * down * height), round((1 - share) * right * width)
     return np.ascontiguousarray(image[top : top + round(share * height), left : left + round(share * width)])
 
 
 def turned(image: RgbImage, degrees: float) -> RgbImage:
+    """Turned about its middle."""
     height, width = image.shape[:2]
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
     return np.asarray(cv2.warpAffine(image, matrix, (width, height), borderMode=cv2.BORDER_REFLECT))
 
 
 def lit(image: RgbImage, factor: float) -> RgbImage:
-    return np.clip(image * factor, 0, 255).astype(np.uint8)
+    """Lighter or darker."""
+    return np.asarray(np.clip(image * factor, 0, 255), dtype=np.uint8)
 
 
 COPIES: dict[str, Callable[[RgbImage], RgbImage]] = {
@@ -71,11 +76,13 @@ COPIES: dict[str, Callable[[RgbImage], RgbImage]] = {
 
 
 def read(path: Path) -> RgbImage:
+    """A photo as the commands read it."""
     return decode(path.read_bytes(), 64)
 
 
-def features(encoder: ImageEncoder, tap: str, images: list[RgbImage]) -> Tensor:
-    rows = [forward(encoder, tap, encoder.pixels(images[n : n + 32])) for n in range(0, len(images), 32)]  # type: ignore[arg-type]
+def features(encoder: ImageEncoder, tap: Tap, images: list[RgbImage]) -> Tensor:
+    """One vector a picture (n, d)."""
+    rows = [forward(encoder, tap, encoder.pixels(images[n : n + 32])) for n in range(0, len(images), 32)]
     found = torch.cat(rows).float()
     return found.mean(1) if found.ndim == 3 else found
 
@@ -98,11 +105,14 @@ def pairs(people: list[list[Path]], encoded: list[Tensor], show: Path | None) ->
                     listed.append(f"{found[i, j]:.3f} {cosine[i, j]:.3f} {person[i]} {person[j]}")
     if show is not None:
         show.write_text("\n".join(listed) + "\n")
-    print(f"different photos of one person: {total} pairs of {len(people)} people; {alike} of likeness {SAME}, ", end="")
+    print(
+        f"different photos of one person: {total} pairs of {len(people)} people; {alike} of likeness {SAME}, ", end=""
+    )
     print(f"{near} more of likeness {NEAR} and features {FEATURES_NEAR}: {(alike + near) / total:.2%}")
 
 
-def copies(photos: list[Path], encoder: ImageEncoder, tap: str, mean: Tensor) -> None:
+def copies(photos: list[Path], encoder: ImageEncoder, tap: Tap, mean: Tensor) -> None:
+    """How many copies of each kind are found."""
     images = [read(path) for path in photos]
     small = [small_picture(image) for image in images]
     rows = features(encoder, tap, images) - mean
@@ -138,6 +148,7 @@ def _two(rows: Tensor, others: list[Tensor]) -> bool:
 
 
 def main() -> None:
+    """Print every figure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--people", type=int, default=250)
@@ -145,13 +156,15 @@ def main() -> None:
     parser.add_argument("--show", type=Path)
     options = parser.parse_args()
     rng = random.Random(0)
-    folders_ = [sorted(p.glob("*.jpg")) for part in ("eval", "train") for p in sorted((options.data / "faces" / part).iterdir())]
+    folders_ = [
+        sorted(p.glob("*.jpg")) for part in ("eval", "train") for p in sorted((options.data / "faces" / part).iterdir())
+    ]
     several = [person for person in folders_ if len(person) >= 4]
     people = [rng.sample(person, min(_MOST, len(person))) for person in several[: options.people]]
     strangers = [rng.sample(person, min(4, len(person))) for person in several[options.people : options.people + 60]]
     print(f"{options.encoder}, {len(people)} people, {len(strangers)} strangers")
     for tap in TAPS:
-        encoder = load_encoder(EncoderParams(source=options.encoder, tap=tap), ARCFACE_LANDMARKS, "cpu")  # type: ignore[arg-type]
+        encoder = load_encoder(EncoderParams(source=options.encoder, tap=tap), ARCFACE_LANDMARKS, "cpu")
         encoded = [features(encoder, tap, [read(path) for path in person]) for person in people]
         others = [features(encoder, tap, [read(path) for path in person]) for person in strangers]
         print(f"## {tap}")

@@ -1,4 +1,4 @@
-"""What somebody else wrote sets nothing of a verdict: settings, records of photos, and reports that were sealed anew."""
+"""What somebody else wrote sets nothing of a verdict: settings, records of photos, reports that were sealed anew."""
 
 import json
 import shutil

@@ -38,7 +38,7 @@ def small_picture(image: RgbImage) -> Grey:
 
 def whole(small: Grey) -> Grey:
     """How the picture looks: a vector of length 1, float32 (1024,); all zeros for one of a single colour."""
-    return _looks(cv2.resize(small, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)[None])[0]
+    return np.asarray(_looks(cv2.resize(small, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)[None])[0])
 
 
 def cut_outs(small: Grey) -> Grey:
@@ -48,7 +48,7 @@ def cut_outs(small: Grey) -> Grey:
 
 
 def likeness(first: list[Grey], second: list[Grey]) -> Grey:
-    """How alike small pictures are: float32 (len(first), len(second)), at most 1; either may be a cut-out of the other."""
+    """How alike small pictures are, either a cut-out of the other: float32 (len(first), len(second)), at most 1."""
     found = np.full((len(first), len(second)), -1, dtype=np.float32)
     if not first or not second:
         return found

@@ -10,17 +10,17 @@ from ireu_cli.maths.identity import centroid, fit_space
 
 FEWEST = 4
 """Photos below which two people cannot be told from one."""
-TOLD_APART = 0.75
+TOLD_APART = 0.7
 """Below it, the two halves of a folder know each other hardly better than they know strangers."""
-HOLDS = 0.9
-"""From it on, a half holds together: its photos know each other far better than they know strangers."""
+HOLDS = 0.8
+"""From it on, a half holds together: its photos know each other better than they know strangers."""
 
 
 @dataclass(frozen=True)
 class Halves:
     """A folder's photos split in two so that the halves differ most: `first` (n,) bool says who is in the first.
 
-    `across`: how often a photo of one half is nearer to the other half than a stranger's photo is, 0 to 1; .5 is chance.
+    `across`: how often a photo of one half is nearer to the other half than a stranger's is, 0 to 1; .5 is chance.
     `within`: the same of each photo and the rest of its own half, for the half where it is lower.
     """
 
@@ -62,7 +62,7 @@ def halves(photos: Tensor, others: Sequence[Tensor]) -> Halves | None:
 def _split(mapped: Tensor) -> Tensor:
     """Two means of unit vectors (n, d), begun along the direction in which they differ most: (n,) bool."""
     centred = mapped - mapped.mean(0)
-    first = torch.linalg.svd(centred, full_matrices=False).U[:, 0] > 0
+    first: Tensor = torch.linalg.svd(centred, full_matrices=False).U[:, 0] > 0
     for _ in range(20):
         if bool(first.all()) or not bool(first.any()):
             break

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ireu_cli.params import VerifyParams
-from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Role, State
+from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Role, State, rounded
 from ireu_cli.steps.attack_figures import attack_criteria
 from ireu_cli.steps.figures import Evidence, Scores, find_figure, measure, retained_scores, share_removed
 from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria
@@ -192,10 +192,13 @@ def _conclude(controls: Sequence[Control], criteria: Sequence[Criterion]) -> tup
     # A delta that removes everybody fails for what it does to them; that it tells nobody apart only follows from it.
     unmet = [c for c in controls if not c.met and not (c.name == OTHERS_STAY and failed)]
     if unmet:
-        parts = [f"{_name(c)} is {_number(c.found)}, needed {c.needed:g} ({c.meaning})" for c in unmet]
+        parts = [f"{_name(c)} is {_number(c.found, c.needed)}, needed {c.needed:g} ({c.meaning})" for c in unmet]
         return "inconclusive", "The evidence does not suffice: " + "; ".join(parts) + "."
     if failed:
-        parts = [f"{_name(c)} is {_number(c.found)}, {c.sense} {c.threshold:g} allowed ({c.meaning})" for c in failed]
+        parts = [
+            f"{_name(c)} is {_number(c.found, c.threshold)}, {c.sense} {c.threshold:g} allowed ({c.meaning})"
+            for c in failed
+        ]
         return "fail", "Thresholds were missed: " + "; ".join(parts) + "."
     if unknown:
         return "inconclusive", "Not measured: " + ", ".join(_name(c) for c in unknown) + "."
@@ -208,5 +211,9 @@ def _name(item: Control | Criterion) -> str:
     return (item.name if item.generator is None else f"{item.name} with generator {item.generator}") + by
 
 
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.3g}"
+def _number(value: float | None, limit: float) -> str:
+    """With three decimals, a whole number without any; never as 0, 1 or the limit that it is not."""
+    if value is None:
+        return "not measured"
+    text = rounded(value, 3, limit)
+    return text.rstrip("0").rstrip(".") if "." in text else text

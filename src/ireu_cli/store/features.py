@@ -6,7 +6,7 @@ half-written file is a miss, never an error.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import safetensors
@@ -34,9 +34,9 @@ class FeatureCache:
         """Whether the features of a photo are there."""
         return key in self._files
 
-    def keys(self) -> list[str]:
-        """What is there, by key."""
-        return list(self._files)
+    def __iter__(self) -> Iterator[str]:
+        """The keys of what is there."""
+        return iter(tuple(self._files))
 
     def put(self, keys: Sequence[str], features: Tensor) -> None:
         """Keep one batch: `features` (len(keys), …), any floating dtype."""

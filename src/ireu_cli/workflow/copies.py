@@ -75,7 +75,7 @@ def without_copies(
         The targets without the copies, and how many were left out.
     """
     cache = keep_pictures(session, lens.reader, targets.flat)
-    places = {session.run.keyed_digest(key): key for key in cache.keys()}
+    places = {session.run.keyed_digest(key): key for key in cache}
     used = {digest: _Used(key, _small(cache, key)) for digest, key in _used(delta.targets, places).items()}
     table: dict[tuple[int, int], list[_Used]] = {}
     for one in used.values():
@@ -91,8 +91,8 @@ def without_copies(
             copies |= _copies(lens, mean, cache, [photo], list(shared.values()))
     if copies:
         session.talk.note(
-            f"targets: {len(copies)} photos are copies of photos that unlearning used, saved again or changed a little, "
-            "and are left out: they say nothing of photos that it never saw"
+            f"targets: {len(copies)} photos are copies of photos that unlearning used, saved again or changed a "
+            "little, and are left out: they say nothing of photos that it never saw"
         )
     return targets.where(lambda photo: photo not in copies), len(copies)
 

@@ -42,7 +42,7 @@ HANDED_ON: Mapping[Step, tuple[str, ...]] = MappingProxyType(
 
 
 def handed_on(manifest: Manifest) -> dict[str, Any]:
-    """What a manifest says of the settings that a step after it has to agree with; whatever else it says is passed over."""
+    """The settings of a manifest that a step after it has to agree with; whatever else it says is passed over."""
     told: dict[str, Any] = {}
     for name in HANDED_ON[manifest.step]:
         values = manifest.parameters.get(name)
