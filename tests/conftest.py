@@ -15,8 +15,11 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ireu_cli.cli.app import main
+from ireu_cli.manifest import Manifest
 from ireu_cli.models.clip import Encoder, load_encoder
 from ireu_cli.params import EncoderParams
+from ireu_cli.store.artifacts import write_manifest
+from ireu_cli.store.rundir import RunDir
 from tests.drawn.folder import write_drawn
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -63,6 +66,11 @@ def copy_with_second_target(samples: Path, folder: Path) -> None:
     second = sorted((folder / "others").iterdir())[-1]
     (folder / "more").mkdir()
     second.rename(folder / "more" / second.name)
+
+
+def plant_manifest(path: Path, record: Manifest, outputs: list[Path]) -> Manifest:
+    """Write a manifest as a run in that folder would have sealed it."""
+    return write_manifest(path, record, outputs, seal=RunDir(path.parent / ".ireu").seal)
 
 
 def manifest(folder: Path, name: str) -> dict[str, Any]:

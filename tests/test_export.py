@@ -22,12 +22,12 @@ from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 from ireu_cli.models import fingerprint
 from ireu_cli.models.clip import load_encoder, read_tap, with_delta
 from ireu_cli.params import EncoderParams
-from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta, write_manifest
+from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta
 from ireu_cli.values import WeightDelta
 from ireu_cli.workflow import export as workflow_export
 from ireu_cli.workflow import export_files, export_transformer
 from ireu_cli.workflow import prints as workflow_prints
-from tests.conftest import run_ireu
+from tests.conftest import plant_manifest, run_ireu
 from tests.tiny_generator import adapter_weights, draw, tiny_pipeline
 
 
@@ -109,7 +109,7 @@ def plant(folder: Path, delta: dict[str, torch.Tensor]) -> None:
     path = folder / "delta.safetensors"
     record = read_manifest(manifest_path(path))
     write_delta(path, WeightDelta(delta))
-    write_manifest(manifest_path(path), record, [path])
+    plant_manifest(manifest_path(path), record, [path])
 
 
 def refused(folder: Path, delta: dict[str, torch.Tensor], dtype: str, *, with_photos: bool) -> str:

@@ -15,9 +15,9 @@ from ireu_cli.models.clip import load_encoder, with_delta
 from ireu_cli.models.encoders import forward, null_features
 from ireu_cli.models.generator import Generator, load_generators
 from ireu_cli.params import EncoderParams
-from ireu_cli.store.artifacts import read_delta, read_manifest, write_manifest
+from ireu_cli.store.artifacts import read_delta, read_manifest
 from ireu_cli.store.pictures import PictureCache
-from tests.conftest import Run, run_ireu
+from tests.conftest import Run, plant_manifest, run_ireu
 from tests.tiny_portrait import LANDMARKS, write_face_encoder
 
 FEW = (
@@ -248,7 +248,7 @@ def test_a_recogniser_that_helped_to_make_the_mask_does_not_judge(again: Path) -
     record = read_manifest(again / "delta.safetensors.json")
     parameters = record.parameters | {"locate": record.parameters["locate"] | {"method": "saliency"}}
     delta = again / "delta.safetensors"
-    write_manifest(again / "delta.safetensors.json", record.model_copy(update={"parameters": parameters}), [delta])
+    plant_manifest(again / "delta.safetensors.json", record.model_copy(update={"parameters": parameters}), [delta])
     found = verify(again, "--targets", "faces", "--retain", "others", "-o", "other")
     assert found.code == 3
     assert "1 recognisers may judge, 2 are needed; tiny helped to make the mask" in found.err

@@ -6,7 +6,7 @@ day; `checksum` covers every field, so that no byte of the record can change unn
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,8 +19,8 @@ SCHEMA_VERSION = 1
 
 Step = Literal["locate", "unlearn", "verify", "export"]
 
-# Time and machine: the same run elsewhere is still the same run.
-_OUTSIDE_DIGEST = frozenset({"environment", "timings", "digest", "checksum"})
+# Time, machine and run folder: the same run elsewhere is still the same run.
+_OUTSIDE_DIGEST = frozenset({"environment", "timings", "digest", "checksum", "seal"})
 
 
 def canonical_json(value: Any) -> str:
@@ -83,6 +83,9 @@ class Manifest(_Record):
     timings: dict[str, float] = {}
     digest: str = ""
     checksum: str = ""
+    seal: str | None = Field(
+        None, pattern=r"^[0-9a-f]{64}$", description="HMAC of `digest` with the run folder's key, which `key` names"
+    )
 
     @property
     def is_of_several(self) -> bool:
@@ -112,6 +115,14 @@ class Manifest(_Record):
 def photos_of(people: Iterable[PersonRecord]) -> set[str]:
     """Keyed digests of everybody's photos."""
     return {digest for person in people for digest in person.photos}
+
+
+def completed(
+    manifest: Manifest, outputs: tuple[FileRecord, ...], seal: Callable[[str], str] | None = None
+) -> Manifest:
+    """A finished step's manifest, sealed; `seal` makes the keyed seal out of the digest, None leaves it without one."""
+    sealed = manifest.model_copy(update={"state": "complete", "outputs": outputs, "seal": None}).sealed()
+    return sealed if seal is None else sealed.model_copy(update={"seal": seal(sealed.digest)}).sealed()
 
 
 def parse_manifest(data: bytes, name: str) -> Manifest:

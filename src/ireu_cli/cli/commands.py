@@ -153,6 +153,9 @@ def verify(
         bool,
         typer.Option("--with-pictures", help="Put grids of photos and pictures into the report; they show people."),
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to run with a setting that is weaker than the default.")
+    ] = False,
     out: Annotated[Path, o.place_option("-o", "--out", help="The report folder to write.")] = Path("report"),
     force: o.Force = False,
     as_json: o.Json = False,
@@ -171,7 +174,10 @@ def verify(
             "verify.pictures": with_pictures or None,
         }
     )
-    execute("verify", delta, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose)
+    execute(
+        "verify", delta, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose,
+        more={"strict": strict},
+    )  # fmt: skip
 
 
 def export(

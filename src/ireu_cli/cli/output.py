@@ -128,14 +128,27 @@ class Terminal:
         emit(clean(str(path)) if _is_terminal(sys.stdout) else str(path))
 
     def report(self, report: "Report") -> None:
-        """Show the outcome and the thresholds as a table."""
+        """Show the outcome with what it does not rest on, settings that are not the default, and what was found."""
         if self.quiet:
             return
-        self.note(f"{report.outcome.upper()}: {report.reason}")
+        called = report.standing or report.outcome
+        _, _, rest = called.partition(" ")
+        self.note(f"{report.outcome.upper()}{f' {rest}' if rest else ''}: {report.reason}")
+        for one in report.departures or ():
+            effect = "" if one.effect == "no order" else f", {one.effect}"
+            self.note(f"  {one.key} = {one.words} ({one.source}; default {one.usual}{effect})")
+        for control in report.controls:
+            if not control.met:
+                name = _named(control.name, control.generator, control.measure)
+                sense = "more than" if control.name == "no_op_fails" else "at least"
+                found = f"{_figure(control.found, control.needed):>12}  {sense} {control.needed:g}"
+                self.note(f"  {'not met':<12} {name:<23} {found}")
         for criterion in report.criteria:
-            found = "not measured" if criterion.found is None else f"{criterion.found:.3f}"
-            name = f"{criterion.generator}: {criterion.name}" if criterion.generator else criterion.name
-            self.note(f"  {criterion.outcome:<12} {name:<23} {found:>12}  {criterion.sense} {criterion.threshold:g}")
+            if report.outcome == "inconclusive" and criterion.outcome == "pass":
+                continue
+            name = _named(criterion.name, criterion.generator)
+            found = f"{_figure(criterion.found, criterion.threshold):>12}  {criterion.sense} {criterion.threshold:g}"
+            self.note(f"  {criterion.outcome:<12} {name:<23} {found}")
         for text in report.not_measured:
             self.note(f"  not measured: {text}")
 
@@ -228,6 +241,18 @@ def _is_terminal(stream: Any) -> bool:
 def _json(value: Any) -> str:
     """One line of JSON in ASCII: whatever acts on a terminal is escaped, and so is the one sign that JSON leaves."""
     return json.dumps(value, sort_keys=True).replace("\x7f", "\\u007f")
+
+
+def _named(name: str, generator: str | None, measure: str | None = None) -> str:
+    """A control or criterion with the generator and the recogniser that it is about."""
+    return f"{generator + ': ' if generator else ''}{name}{' by ' + measure if measure else ''}"
+
+
+def _figure(value: float | None, limit: float) -> str:
+    """A figure that was found, never rounded to the limit that it does not reach."""
+    from ireu_cli.report import rounded
+
+    return "not measured" if value is None else rounded(value, 3, limit)
 
 
 def _words(value: Any) -> str:

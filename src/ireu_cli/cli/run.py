@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
@@ -34,8 +35,11 @@ def execute(
     onto: Path | None = None,
     merge: Sequence[Path] = (),
     withdraw: Sequence[str] = (),
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Resolve the configuration, run the step, print the result; `verify` exits with its outcome's code.
+
+    `more` is what `verify` or `export` alone is asked.
 
     Raises:
         IreuError: for `main` to report.
@@ -58,7 +62,7 @@ def execute(
     if resolved.passed_over:
         terminal.note(f"Variables that are no settings of ireu, and are passed over: {', '.join(resolved.passed_over)}")
     try:
-        result = _workflow(command, resolved, terminal, parent, out, force, onto, merge, withdraw)()
+        result = _workflow(command, resolved, terminal, parent, out, force, onto, merge, withdraw, more)()
     except OSError as error:
         raise refused(error, _private_name(error, resolved, verbose=verbose)) from error
     except KeyboardInterrupt:
@@ -117,6 +121,7 @@ def _workflow(
     onto: Path | None,
     merge: Sequence[Path],
     withdraw: Sequence[str],
+    more: Mapping[str, Any],
 ) -> Callable[[], "StepResult"]:
     if withdraw and onto is not None:
         from ireu_cli.workflow.requests import run_withdraw
@@ -137,7 +142,7 @@ def _workflow(
     if command == "verify":
         from ireu_cli.workflow.verify import run_verify
 
-        return lambda: run_verify(resolved, terminal, parent, out, force=force)
+        return lambda: run_verify(resolved, terminal, parent, out, force=force, **more)
     from ireu_cli.workflow.export import run_export
 
-    return lambda: run_export(resolved, terminal, parent, out, force=force)
+    return lambda: run_export(resolved, terminal, parent, out, force=force, **more)

@@ -115,6 +115,11 @@ class VerifyParams(Params):
     )
     keep_images: bool = Field(False, description="leave every drawn picture under images/ in the report, with an index")
     require_unseen: bool = Field(True, description="without other photos of the targets the run is inconclusive")
+    min_unseen_photos: int = Field(
+        3,
+        ge=1,
+        description="control: photos of the targets that unlearning did not use, nor copies of those that it used",
+    )
     lookalike_share: float = Field(0.1, gt=0, le=1, description="share of retained people reported as look-alikes")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples behind each interval")
 

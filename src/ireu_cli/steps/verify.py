@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ireu_cli.params import VerifyParams
-from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Role, State
+from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Role, State, rounded
 from ireu_cli.steps.attack_figures import attack_criteria
 from ireu_cli.steps.figures import Evidence, find_figure, measure, share_removed
 from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria
@@ -152,7 +152,8 @@ def _controls(
     ]
     controls.append(others_stay([share_removed(compared.retained.values(), params)], params))
     if params.require_unseen:
-        controls.append(control("unseen_photos", unseen, 1, "photos of the targets that unlearning did not use"))
+        meaning = "photos of the targets that unlearning did not use, nor copies of those that it used"
+        controls.append(control("unseen_photos", unseen, params.min_unseen_photos, meaning))
     return tuple(controls)
 
 
@@ -192,10 +193,13 @@ def _conclude(controls: Sequence[Control], criteria: Sequence[Criterion]) -> tup
     # A delta that removes everybody fails for what it does to them; that it tells nobody apart only follows from it.
     unmet = [c for c in controls if not c.met and not (c.name == OTHERS_STAY and failed)]
     if unmet:
-        parts = [f"{_name(c)} is {_number(c.found)}, needed {c.needed:g} ({c.meaning})" for c in unmet]
+        parts = [f"{_name(c)} is {_number(c.found, c.needed)}, needed {c.needed:g} ({c.meaning})" for c in unmet]
         return "inconclusive", "The evidence does not suffice: " + "; ".join(parts) + "."
     if failed:
-        parts = [f"{_name(c)} is {_number(c.found)}, {c.sense} {c.threshold:g} allowed ({c.meaning})" for c in failed]
+        parts = [
+            f"{_name(c)} is {_number(c.found, c.threshold)}, {c.sense} {c.threshold:g} allowed ({c.meaning})"
+            for c in failed
+        ]
         return "fail", "Thresholds were missed: " + "; ".join(parts) + "."
     if unknown:
         return "inconclusive", "Not measured: " + ", ".join(_name(c) for c in unknown) + "."
@@ -208,5 +212,9 @@ def _name(item: Control | Criterion) -> str:
     return (item.name if item.generator is None else f"{item.name} with generator {item.generator}") + by
 
 
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.3g}"
+def _number(value: float | None, limit: float) -> str:
+    """With three decimals, a whole number without any; never as 0, 1 or the limit that it is not."""
+    if value is None:
+        return "not measured"
+    text = rounded(value, 3, limit)
+    return text.rstrip("0").rstrip(".") if "." in text else text

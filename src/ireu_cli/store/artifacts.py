@@ -1,7 +1,7 @@
 """Masks, deltas, manifests and exported encoders on disk."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
-from ireu_cli.manifest import Manifest, parse_manifest
+from ireu_cli.manifest import Manifest, completed, parse_manifest
 from ireu_cli.paths import as_text
 from ireu_cli.store.files import check_record, file_record, read_bytes, write_bytes
 from ireu_cli.store.ledger import LEDGER, ledger_tensors, read_ledger
@@ -46,7 +46,11 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def write_manifest(
-    path: Path, manifest: Manifest, outputs: list[Path], known: Mapping[Path, str] = MappingProxyType({})
+    path: Path,
+    manifest: Manifest,
+    outputs: list[Path],
+    known: Mapping[Path, str] = MappingProxyType({}),
+    seal: Callable[[str], str] | None = None,
 ) -> Manifest:
     """Seal and write the manifest, last of all, after the files that it describes.
 
@@ -55,9 +59,10 @@ def write_manifest(
         manifest: what it says, but for its files.
         outputs: the files.
         known: SHA-256 of files that were read already.
+        seal: makes the keyed seal out of the digest; None leaves the manifest without one.
     """
     records = tuple(file_record(output, path.parent, known.get(output)) for output in outputs)
-    sealed = manifest.model_copy(update={"state": "complete", "outputs": records}).sealed()
+    sealed = completed(manifest, records, seal)
     write_bytes(path, sealed.text().encode())
     return sealed
 
@@ -123,8 +128,8 @@ def read_delta(path: Path) -> WeightDelta:
         raise ArtifactError(f"The delta {path} is a folder", remedy)
     try:
         # Mapped, as it may be large; whoever replaces the file leaves this one as it is.
-        with as_text(path) as name:
-            tensors = safetensors.torch.load_file(name)
+        with as_text(path) as place:
+            tensors = safetensors.torch.load_file(place)
     except FileNotFoundError:
         raise ArtifactError(f"The delta {path} does not exist", remedy) from None
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:

@@ -70,6 +70,10 @@ class FeatureCache:
         """Whether the features of a photo are there."""
         return key in self._rows
 
+    def __iter__(self) -> Iterator[str]:
+        """The keys of what is there."""
+        return iter(tuple(self._rows))
+
     def put(self, keys: Sequence[str], features: Tensor) -> None:
         """Keep one batch: `features` (len(keys), …), any floating dtype."""
         rows = {key: row.contiguous() for key, row in zip(keys, features.float().cpu(), strict=True)}

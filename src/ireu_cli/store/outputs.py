@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ireu_cli.errors import ArtifactError
-from ireu_cli.manifest import FileRecord, Manifest, Step, parse_manifest
+from ireu_cli.manifest import FileRecord, Manifest, Step, completed, parse_manifest
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME, manifest_path
 from ireu_cli.store.files import (
     check_record,
@@ -195,7 +195,9 @@ def refuse_changed(record: Path, output: Path, seen: Stamp) -> None:
         raise ArtifactError(f"{output} was changed by somebody else in the meantime", _OWN)
 
 
-def write_artifact(output: Path, data: bytes, manifest: Manifest, seen: Stamp) -> Manifest:
+def write_artifact(
+    output: Path, data: bytes, manifest: Manifest, seen: Stamp, seal: Callable[[str], str] | None = None
+) -> Manifest:
     """Put a file and its manifest in their places; a run that is killed between the two is completed by the next.
 
     Args:
@@ -203,6 +205,7 @@ def write_artifact(output: Path, data: bytes, manifest: Manifest, seen: Stamp) -
         data: its content.
         manifest: what it says, but for its file.
         seen: the state of the place when the work began.
+        seal: makes the keyed seal out of the digest; None leaves the manifest without one.
 
     Returns:
         The manifest as it is written.
@@ -212,7 +215,7 @@ def write_artifact(output: Path, data: bytes, manifest: Manifest, seen: Stamp) -
     """
     record = manifest_path(output)
     named = FileRecord(name=portable_name(output.name), sha256=sha256(data).hexdigest(), size=len(data))
-    sealed = manifest.model_copy(update={"state": "complete", "outputs": (named,)}).sealed()
+    sealed = completed(manifest, (named,), seal)
     with disk_errors(output), staged(output, data) as file, staged(record, sealed.text().encode()) as text:
         refuse_changed(record, output, seen)
         try:

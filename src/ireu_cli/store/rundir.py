@@ -61,6 +61,19 @@ class RunDir:
         """Tells this folder's key from others (16 hex) without revealing it."""
         return hmac.new(self._key, b"ireu key", hashlib.sha256).hexdigest()[:16]
 
+    def seal(self, digest: str) -> str:
+        """HMAC-SHA-256 (hex) of a manifest's digest: who lacks the key can make no other."""
+        return hmac.new(self._key, b"manifest " + digest.encode(), hashlib.sha256).hexdigest()
+
+    def vouches(self, manifest: Manifest) -> bool:
+        """Whether a manifest is as a run with this folder's key wrote it.
+
+        Manifests of versions that did not seal them count where this folder remembers the very run.
+        """
+        if manifest.seal is None:
+            return (self.path / "locations" / f"{manifest.digest}.json").is_file()
+        return hmac.compare_digest(manifest.seal, self.seal(manifest.digest))
+
     @property
     def features(self) -> Path:
         """The folder of cached features."""

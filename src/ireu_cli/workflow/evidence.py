@@ -15,6 +15,7 @@ from ireu_cli.runtime import generator
 from ireu_cli.steps.figures import Evidence, PersonEvidence
 from ireu_cli.store.features import FeatureCache, read_tensors, write_tensors
 from ireu_cli.values import Photo
+from ireu_cli.workflow.copies import without_copies
 from ireu_cli.workflow.detectors import PIECE, rows_by_person
 from ireu_cli.workflow.photos import Lens, among, flatten_tokens, load_retain, load_targets
 from ireu_cli.workflow.session import Session
@@ -28,11 +29,15 @@ _ORIGIN = 1024
 
 @dataclass(frozen=True)
 class Gathered:
-    """Features before and after, with the people they are of, in the same order: those whose photos could be used."""
+    """Features before and after, with the people they are of, in the same order: those whose photos could be used.
+
+    `copies`: how many photos of targets were left out, as copies of photos that unlearning used.
+    """
 
     evidence: Evidence
     targets: People
     retained: People
+    copies: int = 0
 
 
 def load_people(session: Session, delta: Manifest) -> tuple[People, People, People]:
@@ -56,12 +61,13 @@ def gather(
     targets, fresh, used = people
     before, after = Lens(session, original, reader), Lens(session, edited, reader)
     targets = before.encode(targets, "--targets", "target photos, original")
-    after.encode(targets, "--targets", "target photos, edited")
     null, changed_null = before.null_features(), after.null_features()
     seen = _Tokens(session, before, after) if null.ndim == 3 else _Vectors(before, after)
     fresh, used = seen.encode(fresh, used)
-    was_used = among(session, delta.targets)
     mean = seen.mean
+    targets, copies = without_copies(session, delta, before, targets, mean)
+    after.encode(targets, "--targets", "target photos, edited")
+    was_used = among(session, delta.targets)
 
     def compared(person: tuple[Photo, ...]) -> PersonEvidence:
         pairs = ((before.features(part), after.features(part)) for part in _pieces(person, _PIECE))
@@ -74,7 +80,7 @@ def gather(
         reference=list(rows_by_person(seen.reference, used, whole=True)),
         null_relative=_relative(null, changed_null),
     )
-    return Gathered(found, targets, fresh)
+    return Gathered(found, targets, fresh, copies)
 
 
 class _Vectors:

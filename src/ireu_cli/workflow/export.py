@@ -20,7 +20,7 @@ from ireu_cli.models.systems import Coverage
 from ireu_cli.params import FACE_TAPS, Dtype, EncoderParams, ExportParams
 from ireu_cli.steps.export import kept_in_weights, kept_share
 from ireu_cli.steps.verify import verify
-from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta, write_manifest
+from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta
 from ireu_cli.store.files import file_sha256, files_below, write_bytes
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, sentences
@@ -155,7 +155,7 @@ def _write(
         if source is not None:
             refuse_changed(source)
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-        return write_manifest(folder / EXPORT_MANIFEST_NAME, finished, files_below(folder), known)
+        return session.seal(folder / EXPORT_MANIFEST_NAME, finished, files_below(folder), known)
 
     # It is made to be served, often by another user.
     return session.put_folder(out, fill, shared=True)

@@ -12,7 +12,7 @@ from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_delta, read_manifest
 from ireu_cli.values import GateLedger, Json, Ledger, Photo, WeightDelta
 from ireu_cli.workflow.gated import join_ledgers, withdraw_cases
-from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
+from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session, refuse_strange
 
 _SHARED = ("false_alarms", "max_false_alarm", "rise", "sharpness", "confine", "copies", "shrinkage")
 _OF_TOKENS, _OF_VECTORS = ("rank", "erase_gain", "erase_photos"), ("gain",)
@@ -80,6 +80,7 @@ def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Ear
             f"{path} was made in another run folder, whose photos cannot be told from those of this one",
             "Deltas are joined in the run folder that all of them were made in: make this one there, with --run-dir",
         )
+    refuse_strange(session.run, manifest, str(path))
     by_tokens = isinstance(ledger, Ledger) and not ledger.class_token_only
     _refuse_other_settings(session, manifest, path, (*_SHARED, *(_OF_TOKENS if by_tokens else _OF_VECTORS)))
     return Earlier(manifest, ledger)

@@ -1,14 +1,15 @@
 """What the steps share: the resolved configuration, the run folder, the parent's manifest, and a way to talk."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from ireu_cli import __version__
-from ireu_cli.config import Resolved, inherit, without
+from ireu_cli.config import Resolved, Source, inherit, without
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.faces.align import cropped_landmarks
 from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, difference, digest_of
@@ -20,33 +21,14 @@ from ireu_cli.params import ARCFACE_LANDMARKS, Config, DataParams
 from ireu_cli.report import Report
 from ireu_cli.runtime import environment
 from ireu_cli.store import outputs
-from ireu_cli.store.artifacts import manifest_path, read_manifest
+from ireu_cli.store.artifacts import manifest_path, read_manifest, write_manifest
 from ireu_cli.store.files import portable_name
 from ireu_cli.store.outputs import record_of
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.values import Json, Photo
+from ireu_cli.workflow.sections import PATHS, RECORDED, VERIFIERS_PATHS, handed_on
 
 Kind = TypeVar("Kind", bound=ImageEncoder)
-
-# Where inputs lie, and how a run behaves: known to this machine, no part of the record.
-_PATHS = (
-    ("encoder", "source"),
-    ("data", "targets"),
-    ("data", "retain"),
-    ("data", "face_models"),
-    ("locate", "swapper_model"),
-    ("locate", "pairs"),
-    ("data", "labels"),
-    ("judges", "image_model"),
-)
-# What only `verify` uses is not handed on to it by the steps before.
-_OWN = frozenset({("data", "labels"), ("judges", "image_model")})
-_SECTIONS: dict[Step, tuple[str, ...]] = {
-    "locate": ("encoder", "data", "locate"),
-    "unlearn": ("encoder", "data", "locate", "unlearn", "gated"),
-    "verify": ("encoder", "data", "locate", "unlearn", "gated", "verify", "pictures", "judges", "attacks", "record"),
-    "export": ("encoder", "data", "locate", "unlearn", "gated", "verify", "record", "export"),
-}
 
 
 class Talk(Protocol):
@@ -85,6 +67,7 @@ class Session:
     force: bool
     parent: Manifest | None = None
     seen: outputs.Stamp = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -211,9 +194,16 @@ class Session:
         existing = outputs.found_at(record, output)
         self.seen = outputs.stamp_of(record, output)
         is_running = self.run.is_running(manifest.identity, output)
-        if existing is not None and existing.identity == manifest.identity and (is_running or not self.force):
+        is_same = existing is not None and existing.identity == manifest.identity
+        if existing is not None and is_same and self.run.vouches(existing) and (is_running or not self.force):
             return self.close(existing)
         if existing is not None and not is_running and not self.force:
+            if is_same:
+                raise ArtifactError(
+                    f"{output} is not sealed with the key of the run folder {self.run.path}: it was made elsewhere, or "
+                    "changed and sealed anew since",
+                    "Make it again with --force, or choose another --out",
+                )
             raise ArtifactError(
                 f"{output} was made with {difference(existing, manifest)}",
                 "Choose another --out, or overwrite it with --force",
@@ -223,7 +213,7 @@ class Session:
 
     def put_file(self, output: Path, data: bytes, manifest: Manifest) -> Manifest:
         """Write a file and its manifest where `already_done` found nothing that must stay; ends the step."""
-        return self.close(outputs.write_artifact(output, data, manifest, self.seen))
+        return self.close(outputs.write_artifact(output, data, manifest, self.seen, self.run.seal))
 
     def put_folder(self, output: Path, fill: Callable[[Path], Manifest], *, shared: bool) -> Manifest:
         """Write a folder where `already_done` found nothing that must stay; ends the step.
@@ -235,6 +225,16 @@ class Session:
         """
         return self.close(outputs.write_artifact_folder(record_of(self.step, output), output, fill, self.seen, shared))
 
+    def seal(
+        self,
+        path: Path,
+        manifest: Manifest,
+        files: Sequence[Path],
+        known: Mapping[Path, str] = MappingProxyType({}),
+    ) -> Manifest:
+        """Write a finished step's manifest, sealed with the run folder's key; see `write_manifest`."""
+        return write_manifest(path, manifest, list(files), known, self.run.seal)
+
     def close(self, manifest: Manifest) -> Manifest:
         """Note where the inputs lie, and drop what the running step kept."""
         self.run.remember(manifest.digest, self.locations())
@@ -245,13 +245,14 @@ class Session:
         """Where this run's inputs lie, for the steps that follow."""
         return {
             f"{section}.{key}": str(Path(value).absolute()) if Path(value).exists() else str(value)
-            for section, key in _PATHS
-            if (value := getattr(getattr(self.config, section), key)) is not None and (section, key) not in _OWN
+            for section, key in PATHS
+            if (value := getattr(getattr(self.config, section), key)) is not None
+            and (section, key) not in VERIFIERS_PATHS
         }
 
     def _parameters(self) -> dict[str, Any]:
-        plain = self.config.model_dump(mode="json", include={"seed", *_SECTIONS[self.step]})
-        for section, key in _PATHS:
+        plain = self.config.model_dump(mode="json", include={"seed", *RECORDED[self.step]})
+        for section, key in PATHS:
             if section in plain:
                 plain[section].pop(key)
         for recogniser in plain.get("judges", {}).get("recognisers", ()):
@@ -293,12 +294,12 @@ def open_session(
                 f"The manifest beside {parent} describes another file", "Move the file back beside its own manifest"
             )
         _check_key(step, resolved, run, manifest)
-        resolved = inherit(resolved, manifest.parameters)
+        resolved = inherit(resolved, handed_on(manifest))
         known = run.recall(manifest.digest)
         resolved = inherit(resolved, {key: place for key, place in known.items() if _still_there(key, place)})
         if manifest.is_of_several and resolved.sources["data.targets"] != "flag":
             resolved = without(resolved, "data", "targets")
-    return Session(step, _with_landmarks(resolved.config), run, talk, force, manifest)
+    return Session(step, _with_landmarks(resolved.config), run, talk, force, manifest, sources=resolved.sources)
 
 
 def check_parent(session: Session, step: Step) -> Manifest:
@@ -328,11 +329,30 @@ def _check_key(step: Step, resolved: Resolved, run: RunDir, manifest: Manifest) 
     alone = (
         step == "export" and resolved.sources["encoder.source"] != "default" and resolved.config.data.targets is None
     )
-    if manifest.key not in {None, run.key_name} and not alone:
+    if not alone:
+        refuse_strange(run, manifest, f"what {manifest.step} wrote")
+
+
+def refuse_strange(run: RunDir, manifest: Manifest, what: str) -> None:
+    """Refuse an artifact whose record of the photos that were used need not be true.
+
+    With another key, no photo counts as used, and with a record that somebody else sealed only those that they name:
+    what the edit was made from would pass for photos that it never saw.
+
+    Raises:
+        ArtifactError: it has no key or another one, or its manifest is not sealed with this run folder's key.
+    """
+    if manifest.key != run.key_name:
         raise ArtifactError(
             f"The run folder {run.path} is not the one that {manifest.step} ran with, "
             "so it cannot tell which photos were used",
             f"Run from the folder where {manifest.step} ran, or name its run folder with --run-dir",
+        )
+    if not run.vouches(manifest):
+        raise ArtifactError(
+            f"The manifest of {what} is not sealed with the key of the run folder {run.path}, though it names that "
+            "key: somebody changed it, or wrote it elsewhere",
+            f"Restore it from a copy, or run `ireu {manifest.step}` again",
         )
 
 

@@ -19,6 +19,7 @@ from ireu_cli.steps.block import block_for, unlearn_block
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, planned_steps, unlearn
 from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_mask
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
+from ireu_cli.workflow.copies import keep_pictures
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, refuse_missed, sentences
 from ireu_cli.workflow.gated import carrying_block, carrying_names, edited_names, unlearn_gated
 from ireu_cli.workflow.gates import unlearn_gates
@@ -72,6 +73,7 @@ def run_unlearn(
         if (done := session.already_done(draft, manifest_path(out), out)) is not None:
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
+        keep_pictures(session, lens.reader, cast.targets.flat)
         if is_gated:
             name = session.config.record.case_id or draft.identity[:12]
             requests = requests_with(earlier, name, theirs)

@@ -16,11 +16,12 @@ from ireu_cli.steps.calibration import calibrated
 from ireu_cli.steps.curves import drawn_curves, kept_plot
 from ireu_cli.steps.pictures import GeneratorEvidence
 from ireu_cli.steps.verify import Beside, unusable, verify
-from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME, read_delta, write_manifest
+from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME, read_delta
 from ireu_cli.store.files import file_sha256, read_bytes, write_bytes
 from ireu_cli.values import GateLedger, Ledger
 from ireu_cli.workflow.album import make_grids, write_images
 from ireu_cli.workflow.bypass import SAMPLING, Siege, photo_attacks, plan_siege
+from ireu_cli.workflow.departures import departures_of, refuse_weaker
 from ireu_cli.workflow.drawing import Drawn, Photos, Show, draw_all, look_at_photos, open_show
 from ireu_cli.workflow.drawn_attacks import besiege_pictures
 from ireu_cli.workflow.evidence import Gathered, gather, load_people
@@ -46,14 +47,18 @@ class _Seen:
     attacked: tuple[str | None, ...] = ()
 
 
-def run_verify(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, force: bool) -> StepResult:
-    """Measure the edited encoder and write the report.
+def run_verify(
+    resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, force: bool, strict: bool = False
+) -> StepResult:
+    """Measure the edited encoder and write the report; with `strict`, no setting may be weaker than the default.
 
     Raises:
         IreuError: whatever is wrong with configuration, photos, encoder, delta or output.
     """
     session = open_session("verify", resolved, talk, force=force, parent=delta_path, out=out)
     parent = check_parent(session, "unlearn")
+    if strict:
+        refuse_weaker(departures_of(session))
     delta = read_delta(delta_path)
     original = session.encoder(dtype="float32")
     edited = with_delta(original, delta, session.config.encoder.dtype)
@@ -84,6 +89,7 @@ def run_verify(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
         report = build_report(
             session, draft, delta, (original, edited), verified, gathered, show,
             calibrations=seen.calibrations, curves=seen.curves, kept=seen.kept, drawn=bool(seen.evidence),
+            attacked=seen.attacked,
         )  # fmt: skip
         manifest = _write(session, draft, report, seen.drawn, out, reader)
     return StepResult(out / REPORT_NAME, manifest, reused=False, report=report)
@@ -187,8 +193,8 @@ def _write(
             write_bytes(files[-1], grid.png)
         if params.keep_images and drawn:
             files += write_images(folder / IMAGES, drawn)
-        metrics = {"outcome": report.outcome, "reason": report.reason}
+        metrics = {"outcome": report.outcome, "standing": report.standing, "reason": report.reason}
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-        return write_manifest(folder / REPORT_MANIFEST_NAME, finished, files)
+        return session.seal(folder / REPORT_MANIFEST_NAME, finished, files)
 
     return session.put_folder(out, fill, shared=False)
