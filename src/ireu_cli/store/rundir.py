@@ -91,7 +91,8 @@ class RunDir:
 
     def digests(self, folder: Path) -> Path:
         """Where digests of a folder's photos are kept; its name tells nobody which folder that is."""
-        return self.path / "digests" / f"{self.keyed_digest(str(folder.absolute()))[:32]}.safetensors"
+        name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()
+        return self.path / "digests" / f"{self.keyed_digest(name)[:32]}.safetensors"
 
     def remember(self, digest: str, locations: dict[str, str]) -> None:
         """Note where the inputs of a manifest lie, for the steps that follow it."""
