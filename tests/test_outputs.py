@@ -709,9 +709,8 @@ class TestRefusals:
 
         ready = FeatureCache(tmp_path / "f")
         with monkeypatch.context() as patch:
-            patch.setattr("ireu_cli.store.features.safetensors.safe_open", refuse)
+            patch.setattr(Path, "open", refuse)
             assert FeatureCache(tmp_path / "f").missing(["a"]) == ["a"]
-            patch.setattr(Path, "read_bytes", refuse)
             assert ready.missing(["a"]) == ["a"]
             patch.setattr("ireu_cli.store.pictures.Image.open", refuse)
             assert PictureCache(tmp_path / "p").get("ab") is None
