@@ -1,14 +1,15 @@
 """Files that did not arrive as what they are called: pointers, web pages, halves; told by their first bytes."""
 
-import struct
 import zipfile
 from pathlib import Path
 
-from ireu_cli.bounded import printable
+from ireu_cli.bounded import ContentError, printable, read_json
 
 WHOLE = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """What transformers looks for in a folder, in this order; the index files name the shards."""
 _HEAD = 1024
+_MOST_HEADER = 1 << 25
+"""Bytes of a safetensors header that are looked at."""
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How archives of torch before 1.6 go on behind the first two bytes."""
 _AGAIN = "Fetch it again"
@@ -47,15 +48,29 @@ def _container(path: Path, head: bytes, size: int) -> tuple[str, str]:
         if ending in {".safetensors", ".sft", ".onnx"}:
             return f"is an archive and no {ending} file", "Rename it to .bin if `torch.save` wrote it"
     if ending in {".safetensors", ".sft"} and len(head) >= 9:
-        (length,) = struct.unpack("<Q", head[:8])
-        if head[8:9] == b"{" and 8 + length > size:
-            return f"ends early, after {size} bytes", _AGAIN
+        needed = _needed(path, int.from_bytes(head[:8], "little")) if head[8:9] == b"{" else 0
+        if needed > size:
+            return f"ends early, after {size} of {needed} bytes", _AGAIN
     if head[8:9] == b"{" and ending in {".bin", ".pt", ".pth", ".ckpt"}:
         return "is a safetensors file by its content", "Rename it to .safetensors"
     if head[:1] == b"\x80" and head[2:].startswith(_LEGACY_MAGIC):
         return "is a damaged archive of torch before 1.6", "Fetch it again, or convert it to safetensors"
     kind = {".safetensors": "safetensors file", ".sft": "safetensors file", ".onnx": "network in ONNX"}
     return f"is not a {kind.get(ending, 'file of weights')}, or is damaged", "Name an undamaged copy"
+
+
+def _needed(path: Path, length: int) -> int:
+    """How many bytes a safetensors file has by its header; that of a header cut off itself is all that is known."""
+    with path.open("rb") as file:
+        data = file.read(8 + min(length, _MOST_HEADER))[8:]
+    if len(data) < length:
+        return 8 + length
+    try:
+        told = read_json(data, _MOST_HEADER, repeats=True)
+        ends = [entry["data_offsets"][1] for name, entry in told.items() if name != "__metadata__"]
+        return int(8 + length + max(ends, default=0))
+    except (ContentError, AttributeError, KeyError, TypeError, IndexError, ValueError):
+        return 0
 
 
 def nothing_in(folder: Path) -> tuple[str, str]:
@@ -73,10 +88,7 @@ def nothing_in(folder: Path) -> tuple[str, str]:
     ]
     if weights:
         names = ", ".join(printable(path.name) for path in weights[:_SHOWN])
-        return (
-            f"holds weights under names that no reader looks for ({names})",
-            f"Name the file itself: {printable(weights[0])}" if len(weights) == 1 else "Name one of the files itself",
-        )
+        return f"holds weights under names that no reader looks for: {names}", "Name the file itself"
     inner = [path.name for path in sorted(folder.iterdir()) if any((path / name).is_file() for name in WHOLE)]
     if inner:
         return "holds no weights itself", f"Name a folder in it: {', '.join(map(printable, inner[:_SHOWN]))}"

@@ -38,6 +38,8 @@ _LARGEST = 1 << 24
 _PER_TENSOR = 4
 """Weights that may be registered for each one in the files: some are registered again when they are tied."""
 _SOME = 256
+_FEW = 1 << 20
+"""Values that a model may have beyond twice those of its files: what lacks a weight or two is told by its name."""
 
 
 def read_settings(path: Path, *, largest: int = _LARGEST) -> dict[str, Any]:
@@ -109,10 +111,10 @@ def refuse_larger(folder: Path, build: Callable[[], Any]) -> None:
     try:
         with torch.device("meta"), _counting(_PER_TENSOR * tensors + _SOME):
             model = build()
-        needed = sum(weight.numel() for weight in model.parameters())
+        needed: int | None = sum(weight.numel() for weight in model.parameters())
     except _TooManyError:
-        needed = elements + 1
-    if needed > elements:
+        needed = None
+    if needed is None or needed > 2 * elements + _FEW:
         raise ModelError(
             f"The config.json of {folder} describes a larger model than its weights fill", "Use an undamaged copy"
         )

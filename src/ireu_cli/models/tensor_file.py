@@ -37,7 +37,7 @@ _STRETCHED = 4
 """Values of an archive's tensors for each one that the file holds: some share memory, some are one number stretched."""
 _MOST_INDEX = 1 << 25
 _MOST_NAME = 512
-_GLOBAL = re.compile(r"Unsupported (?:global|class|operand).{0,40}?((?:\w+\.)+\w+|\d+)", re.DOTALL)
+_GLOBAL = re.compile(r"Unsupported (?:global|class).{0,40}?((?:\w+\.)+\w+)", re.DOTALL)
 """The name of a class in what torch says of it."""
 
 
