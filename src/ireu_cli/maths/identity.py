@@ -83,8 +83,8 @@ def centroid(mapped: Tensor) -> Tensor:
 
 def match_threshold(impostor_scores: Tensor, false_match_rate: float) -> float:
     """The similarity that a share `false_match_rate` of the impostor scores (n,) exceeds."""
-    ordered = impostor_scores.double().sort(descending=True).values
-    return float(ordered[min(len(ordered) - 1, int(false_match_rate * len(ordered)))])
+    above = min(len(impostor_scores) - 1, int(false_match_rate * len(impostor_scores)))
+    return float(impostor_scores.double().topk(above + 1).values[above])
 
 
 @dataclass(frozen=True)

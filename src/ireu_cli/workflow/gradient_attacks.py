@@ -84,17 +84,21 @@ def _towards_features_past(model: Any, tap: Tap, ledger: Ledger, wanted: Tensor)
 
 def noisy_pixels(siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim], epsilon: int) -> Tensor:
     """The victims' photos with noise of at most epsilon / 255, as the encoder is given them: (n, 3, side, side)."""
-    known = (lenses[0].tap, epsilon, tuple(victims))
-    if known not in siege.noise:
-        after = lenses[1]
-        model, _ = _attacked(after.encoder)
-        weight = next(model.parameters())
+    for (tap, strength, searched), found in siege.noise.items():
+        # Pictures are drawn from some of the photos that features were asked about: their noise is known.
+        if (tap, strength) == (lenses[0].tap, epsilon) and set(victims) <= set(searched):
+            places = {victim: place for place, victim in enumerate(searched)}
+            return found[[places[victim] for victim in victims]]
+    after = lenses[1]
+    model, _ = _attacked(after.encoder)
+    weight = next(model.parameters())
 
-        def loss(wanted: Tensor) -> PhotoLoss:
-            return towards_features(lambda pixels: read_tap(model, pixels.to(weight.dtype), after.tap), wanted)
+    def loss(wanted: Tensor) -> PhotoLoss:
+        return towards_features(lambda pixels: read_tap(model, pixels.to(weight.dtype), after.tap), wanted)
 
-        siege.noise[known] = _search(siege, lenses, victims, epsilon, f"noise of {epsilon}/255", loss)
-    return siege.noise[known]
+    found = _search(siege, lenses, victims, epsilon, f"noise of {epsilon}/255", loss)
+    siege.noise[lenses[0].tap, epsilon, tuple(victims)] = found
+    return found
 
 
 def _search(
