@@ -159,9 +159,9 @@ def _beside(path: Path, end: str) -> Path:
 
 
 def _short(name: str) -> str:
-    """A name, or a digest of it where nothing can be added to it any more."""
+    """A name, or a digest of it: where nothing can be added to it, or it is no text, which some libraries need."""
     data = os.fsencode(name)
-    return name if len(data) <= _LONGEST else hashlib.sha256(data).hexdigest()[:32]
+    return name if len(data) <= _LONGEST and portable_name(name) == name else hashlib.sha256(data).hexdigest()[:32]
 
 
 def left_behind(path: Path) -> list[Path]:
