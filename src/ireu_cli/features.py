@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ireu_cli.errors import PhotoError
@@ -75,7 +76,8 @@ def stream(
         Keys of the usable items, their pixels (n, 3, side, side), and for each other item its key and why.
     """
     batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(_READERS) as loaders:
+    reader, loaders = ThreadPoolExecutor(1), ThreadPoolExecutor(_READERS)
+    try:
         ahead = reader.submit(_load, encoder, batches[0], loaders) if batches else None
         for following in [*batches[1:], None]:
             if ahead is None:
@@ -83,6 +85,11 @@ def stream(
             ready = ahead.result()
             ahead = reader.submit(_load, encoder, following, loaders) if following is not None else None
             yield ready
+    finally:
+        # Whoever stops here does not wait for the photos of a whole batch that nobody wants any more.
+        loaders.shutdown(wait=False, cancel_futures=True)
+        reader.shutdown(cancel_futures=True)
+        loaders.shutdown()
 
 
 def chunks(cache: FeatureCache, keys: Sequence[str], size: int = 64) -> Iterator[tuple[list[str], Tensor]]:
@@ -114,15 +121,16 @@ def refuse_bad(bad: dict[str, str], labels: dict[str, str], flag: str) -> None:
 
 
 def _load(encoder: ImageEncoder, batch: Sequence[Item], loaders: Executor) -> tuple[list[str], Tensor, dict[str, str]]:
-    outcomes = list(zip(batch, loaders.map(_picture, batch), strict=True))
+    # Each picture becomes pixels as soon as it is read: whole pictures of a batch may take gigabytes.
+    outcomes = list(zip(batch, loaders.map(lambda item: _pixels(encoder, item), batch), strict=True))
     keys = [item.key for item, outcome in outcomes if not isinstance(outcome, BadPhotoError)]
-    images = [outcome for _, outcome in outcomes if not isinstance(outcome, BadPhotoError)]
+    pixels = [outcome for _, outcome in outcomes if not isinstance(outcome, BadPhotoError)]
     bad = {item.key: str(outcome) for item, outcome in outcomes if isinstance(outcome, BadPhotoError)}
-    return keys, encoder.pixels(images), bad
+    return keys, torch.cat(pixels) if pixels else encoder.pixels([]), bad
 
 
-def _picture(item: Item) -> RgbImage | BadPhotoError:
+def _pixels(encoder: ImageEncoder, item: Item) -> Tensor | BadPhotoError:
     try:
-        return item.load()
+        return encoder.pixels([item.load()])
     except BadPhotoError as error:
         return error

@@ -36,6 +36,12 @@ FORMATS = (
 
 ENDINGS = frozenset(ending for entry in FORMATS for ending in entry.endings)
 
+UNREAD_ENDINGS = frozenset(
+    {".heic", ".heif", ".hif", ".livp", ".jxl", ".psd", ".tga"}
+    | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".raw"}
+)
+"""Of pictures that are not read: they are told of by name, as a photo among others is easily missed."""
+
 _CONVERT = "convert it to JPEG"
 _AVIF, _FILM = "an AVIF picture", "a film"
 _BRANDS = {

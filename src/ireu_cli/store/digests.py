@@ -1,9 +1,8 @@
 """Digests of photos that were read before, by the stamps of their files."""
 
 import contextlib
-import hashlib
-import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,23 +25,24 @@ class DigestBook:
         self._met: dict[Stamp, str] = {}
         self._has_grown = False
 
-    def digest(self, path: Path) -> str:
+    def digest(self, path: Path, read: Callable[[Path], str]) -> str:
         """sha256 (hex) of a file's bytes, which are read if it has changed since it was last read, or may have.
 
+        Args:
+            path: the file.
+            read: gives the digest, or raises what is wrong with the file; that is not remembered.
+
         Raises:
-            OSError: the file cannot be read.
+            OSError: the file cannot be looked at.
         """
         stamp = stamp_of(path.stat())
         if (known := self._known.get(stamp)) is not None:
             self._met[stamp] = known
             return known
         now = time.time_ns()
-        with path.open("rb") as file:
-            before = stamp_of(os.fstat(file.fileno()))
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            after = stamp_of(os.fstat(file.fileno()))
-        if before == after and is_settled(before, now):
-            self._met[before] = digest
+        digest = read(path)
+        if stamp == stamp_of(path.stat()) and is_settled(stamp, now):
+            self._met[stamp] = digest
             self._has_grown = True
         return digest
 

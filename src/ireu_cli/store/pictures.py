@@ -26,7 +26,7 @@ class PictureCache:
     def get(self, key: str) -> RgbImage | None:
         """The picture, or None where it is not there or cannot be read."""
         try:
-            with Image.open(self._path(key)) as file:
+            with Image.open(self._path(key), formats=("PNG",)) as file:
                 return np.array(file.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
             # What the system refuses, by a number, says nothing of the file: it may be whole.

@@ -45,8 +45,7 @@ def load_targets(session: Session, *, limit: bool) -> People:
             "always to be named",
             "Name their folder with --targets DIR",
         )
-    targets = _scan(session, data.targets, "--targets", "one person")
-    _tell(session, "targets", targets)
+    targets = _scan(session, data.targets, "targets", "one person")
     return choose_photos(targets, data.max_photos if limit else None, generator(session.config.seed, "max-photos"))
 
 
@@ -62,21 +61,12 @@ def load_retain(session: Session, targets: People) -> People:
             "No photos of other people are given, or they are not where they were",
             "Name a folder of them with --retain DIR",
         )
-    retain = _scan(session, session.config.data.retain, "--retain", "everybody")
-    _tell(session, "retain", retain)
+    retain = _scan(session, session.config.data.retain, "retain", "everybody")
     theirs = {photo.sha256 for photo in targets.flat}
     left = retain.where(lambda photo: photo.sha256 not in theirs)
     if dropped := len(retain.flat) - len(left.flat):
         session.talk.note(f"retain: {dropped} photos are targets' photos too, and do not count as retained")
     return left
-
-
-def _scan(session: Session, folder: Path, flag: str, flat_means: Literal["one person", "everybody"]) -> People:
-    """Scan a folder; files that nobody touched since an earlier step are not read again."""
-    book = DigestBook(session.run.digests(folder))
-    people = scan_people(folder, flag, flat_means, book.digest)
-    book.keep()
-    return people
 
 
 def load_cast(session: Session) -> Cast:
@@ -91,6 +81,32 @@ def load_cast(session: Session) -> Cast:
             "Add people to the --retain folder, or lower data.retain_holdout",
         )
     return Cast(targets, used, held)
+
+
+def _scan(session: Session, folder: Path, what: str, flat_means: Literal["one person", "everybody"]) -> People:
+    """List a folder and say what is in it; what cannot be read is refused or left out, as `data.bad_photos` says."""
+    flag, data, verbose = f"--{what}", session.config.data, session.talk.verbose
+    # Files that nobody touched since an earlier step are not read again.
+    book = DigestBook(session.run.digests(folder))
+    people = scan_people(folder, flag, flat_means, book.digest, data=data, verbose=verbose)
+    book.keep()
+    _tell(session, what, people)
+    labels = {str(one.path): f"{one.label} ({one.path})" if verbose else one.label for one in people.unread}
+    _refuse_or_note(session, {str(one.path): one.reason for one in people.unread}, labels, flag, what)
+    lost = {one.person for one in people.unread} - {photo.person for photo in people.flat}
+    if lost and what == "targets":
+        raise no_usable_photo()
+    if not people.photos:
+        raise PhotoError(f"The folder given by {flag} holds no photo that can be used", "Replace the unusable photos")
+    return people
+
+
+def _refuse_or_note(session: Session, bad: dict[str, str], labels: dict[str, str], flag: str, what: str) -> None:
+    if session.config.data.bad_photos == "error":
+        refuse_bad(bad, labels, flag)
+    elif bad:
+        reasons = "; ".join(sorted(set(bad.values())))
+        session.talk.note(f"{what}: {len(bad)} unusable photos skipped ({reasons})")
 
 
 def photo_reader(config: Config) -> PhotoReader:
@@ -161,11 +177,7 @@ class Lens:
         Raises:
             PhotoError: there are some and it is `error`.
         """
-        if self._session.config.data.bad_photos == "error":
-            refuse_bad(bad, {item.key: item.label for item in items}, flag)
-        elif bad:
-            reasons = "; ".join(sorted(set(bad.values())))
-            self._session.talk.note(f"{label}: {len(bad)} unusable photos skipped ({reasons})")
+        _refuse_or_note(self._session, bad, {item.key: item.label for item in items}, flag, label)
 
     def features(self, photos: Sequence[Photo]) -> Tensor:
         """Features of encoded photos: float32 (n, …, d)."""
