@@ -51,7 +51,7 @@ def run() -> NoReturn:
 
             streams.prepare()
             code = main()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - a bug, or a signal while an error was told
             if not signals.heard():
                 streams.show_traceback()
         if not signals.heard():

@@ -34,6 +34,11 @@ def told_of(error: BaseException) -> IreuError | None:
         return interrupted()
     if isinstance(error, OSError):
         return refused(error)
+    if _is_no_number(error):
+        return UserError(
+            "A figure of the result is no number, so there is no result",
+            "Check that the encoder is undamaged and that photos differ; float32 overflows less than float16",
+        )
     return None
 
 
@@ -87,6 +92,16 @@ def causes(error: BaseException) -> list[str]:
     """What lies behind an error, a line each."""
     first = 1 if isinstance(error, IreuError) else 0
     return [f"  caused by {type(each).__name__}: {str(each)[:1000]}" for each in list(chain(error))[first:]]
+
+
+def _is_no_number(error: BaseException) -> bool:
+    """Records of results refuse NaN and infinity, whatever they were computed from."""
+    if not isinstance(error, ValueError):
+        return False
+    problem: Any = error
+    if hasattr(error, "errors"):
+        return all(one.get("type") == "finite_number" for one in problem.errors())
+    return "not JSON compliant" in str(error)
 
 
 def _is_of_memory(error: BaseException) -> bool:

@@ -219,7 +219,7 @@ class Session:
         existing = read_manifest(record)
         if existing.identity != manifest.identity:
             raise ArtifactError(
-                f"{output} was made with {difference(existing, manifest)}",
+                f"{output} was made with {difference(existing, manifest, self.config.record.case_id)}",
                 "Choose another --out, or overwrite it with --force",
             )
         return self.close(existing)
