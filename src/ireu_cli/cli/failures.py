@@ -69,7 +69,7 @@ def usage_of(error: BaseException) -> str | None:
     param = getattr(problem, "param", None)
     if param is not None and problem.message.endswith("is empty"):
         name = (param.opts or [param.name])[0] if param.param_type_name == "option" else f"The argument {param.name}"
-        message = f"{name} is empty. Name what is meant, or leave it out"
+        message = f"{name} is empty. Name a file or folder"
     if type(error).__name__ == "NoArgsIsHelpError":
         return str(message)
     usage = (
