@@ -20,6 +20,7 @@ ARROWS: dict[str, set[str]] = {
     "bounded": {"errors"},
     "params": {"errors", "bounded", "params"},
     "values": {"errors"},
+    "paths": set(),
     "config": {"errors", "bounded", "params"},
     "manifest": {"errors", "bounded", "params"},
     "report": {"errors", "params"},
@@ -27,8 +28,8 @@ ARROWS: dict[str, set[str]] = {
     "runtime": {"errors"},
     "maths": {"errors", "values", "maths"},
     "faces": {"errors", "bounded", "params", "values", "faces"},
-    "models": {"errors", "bounded", "params", "values", "faces", "models"},
-    "store": {"errors", "bounded", "params", "values", "manifest", "store"},
+    "models": {"errors", "bounded", "params", "paths", "values", "faces", "models"},
+    "store": {"errors", "bounded", "params", "paths", "values", "manifest", "store"},
     "features": {"errors", "bounded", "params", "values", "faces", "models", "store"},
     "steps": {"errors", "params", "values", "report", "runtime", "maths", "models", "steps"},
     "workflow": {

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ModelError
+from ireu_cli.paths import as_text
 
 ARCHIVES = frozenset({".bin", ".pt", ".pth", ".ckpt"})
 """Endings of what `torch.save` writes."""
@@ -108,7 +109,8 @@ def files_of(source: Path) -> tuple[list[Path], Path | None]:
 
 def _open_safetensors(path: Path) -> Any:
     try:
-        return safetensors.safe_open(path, framework="pt")
+        with as_text(path) as name:
+            return safetensors.safe_open(name, framework="pt")
     except (safetensors.SafetensorError, OSError) as error:
         raise ModelError(
             f"The encoder {path} is not a safetensors file ({type(error).__name__})", "Name an undamaged copy"

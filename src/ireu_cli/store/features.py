@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ireu_cli.paths import as_text
 from ireu_cli.store.files import write_bytes
 
 _DIGEST = "sha256"
@@ -47,26 +48,40 @@ class FeatureCache:
         """Return the features of photos that are all in the cache: float32 (len(keys), …)."""
         rows: dict[str, Tensor] = {}
         for path in dict.fromkeys(self._files[key] for key in keys):
-            with safetensors.safe_open(path, framework="pt") as file:
+            with as_text(path) as name, safetensors.safe_open(name, framework="pt") as file:
                 rows |= {key: file.get_tensor(key) for key in keys if self._files[key] == path}
         return torch.stack([rows[key] for key in keys])
 
     def missing(self, keys: Sequence[str]) -> list[str]:
         """Return the keys that are not there, in order, each once; files are checked before they are relied on."""
         for path in {self._files[key] for key in keys if key in self._files} - self._checked:
-            if hashlib.sha256(path.read_bytes()).hexdigest() == path.stem:
+            if _is_whole(path):
                 self._checked.add(path)
             else:
-                path.unlink()
                 self._files = {key: other for key, other in self._files.items() if other != path}
         return [key for key in dict.fromkeys(keys) if key not in self._files]
 
     def _index(self, path: Path) -> None:
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
+            with as_text(path) as name, safetensors.safe_open(name, framework="pt") as file:
                 self._files.update(dict.fromkeys(file.keys(), path))
-        except (safetensors.SafetensorError, OSError):
+        except safetensors.SafetensorError:
             path.unlink(missing_ok=True)
+        except OSError:
+            # That it cannot be opened now says nothing of what is in it.
+            return
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a cache file has the bytes that its name tells; one that has others is taken away."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    if hashlib.sha256(data).hexdigest() == path.stem:
+        return True
+    path.unlink(missing_ok=True)
+    return False
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:

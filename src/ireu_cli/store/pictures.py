@@ -28,10 +28,10 @@ class PictureCache:
         try:
             with Image.open(self._path(key)) as file:
                 return np.array(file.convert("RGB"))
-        except FileNotFoundError:
-            return None
-        except (OSError, SyntaxError, ValueError):
-            self._path(key).unlink(missing_ok=True)
+        except (OSError, SyntaxError, ValueError) as error:
+            # What the system refuses, by a number, says nothing of the file: it may be whole.
+            if not isinstance(error, OSError) or error.errno is None:
+                self._path(key).unlink(missing_ok=True)
             return None
 
     def need(self, key: str) -> RgbImage:

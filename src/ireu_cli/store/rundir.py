@@ -4,13 +4,13 @@ It holds face features and paths, so it is readable by its owner only, ignored b
 """
 
 import contextlib
-import fcntl
 import hashlib
 import hmac
 import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,28 +20,37 @@ from torch import Tensor
 
 from ireu_cli.bounded import ContentError, read_json
 from ireu_cli.errors import ArtifactError
-from ireu_cli.manifest import Manifest, canonical_json
-from ireu_cli.store.files import read_bytes, write_bytes
+from ireu_cli.manifest import Manifest
+from ireu_cli.paths import as_text
+from ireu_cli.store.files import disk_errors, make_private_folder, read_bytes, staged, sweep, write_bytes
+from ireu_cli.store.locks import Note, beside, held
+from ireu_cli.store.system import place_new
 
 
 class RunDir:
     """One run folder. Made on first use."""
 
-    def __init__(self, path: Path) -> None:
-        """Create the folder and its key if they are not there.
+    def __init__(self, path: Path, note: Note = lambda _text: None) -> None:
+        """Create the folder and its key if they are not there, and take away others' rights to look into it.
+
+        Args:
+            path: the folder.
+            note: told what the user should know.
 
         Raises:
-            ArtifactError: the folder cannot be made.
+            ArtifactError: the folder cannot be made or written, or is another user's and open to others.
         """
         self.path = path.absolute()
+        self._note = note
+        self._works: dict[str, Path] = {}
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_private_folder(self.path)
+            _make_private(self.path, path)
         except OSError as error:
             raise ArtifactError(
-                f"The run folder {path} cannot be made ({error.strerror})", "Choose another with --run-dir"
+                f"The run folder {path} cannot be used ({error.strerror})", "Choose another with --run-dir"
             ) from None
-        if not (self.path / ".gitignore").exists():
-            write_bytes(self.path / ".gitignore", b"*\n")
+        self._make(".gitignore", b"*\n")
         self._key = self._read_or_make_key()
 
     def keyed_digest(self, sha256: str) -> str:
@@ -70,7 +79,9 @@ class RunDir:
 
     def remember(self, digest: str, locations: dict[str, str]) -> None:
         """Note where the inputs of a manifest lie, for the steps that follow it."""
-        write_bytes(self.path / "locations" / f"{digest}.json", canonical_json(locations).encode())
+        # ASCII alone: names of files need not be text.
+        text = json.dumps(locations, sort_keys=True, separators=(",", ":"))
+        write_bytes(self.path / "locations" / f"{digest}.json", text.encode("ascii"))
 
     def recall(self, digest: str) -> dict[str, str]:
         """Where the inputs of a manifest lie; empty when this run folder did not see it."""
@@ -89,36 +100,43 @@ class RunDir:
         """Hold the right to write `output`; the system drops it when the process ends, however it ends.
 
         Raises:
-            ArtifactError: another process holds it.
+            ArtifactError: another process holds it, with this run folder or with another.
         """
-        name = hashlib.sha256(str(output.absolute()).encode()).hexdigest()[:16]
-        path = self.path / "locks" / name
-        path.parent.mkdir(exist_ok=True)
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ArtifactError(f"Another ireu process is writing {output}", "Wait for it, or stop it") from None
+        path = self.path / "locks" / _digest(output)[:16]
+        with disk_errors(path):
+            make_private_folder(path.parent)
+        with held(path, output, self._note), beside(output, self._note):
             yield
 
     def start(self, manifest: Manifest, output: Path) -> None:
         """Record that a step is running towards `output`; `finish` removes the record and its checkpoint."""
+        sweep(self.path)
         record = manifest.model_copy(update={"state": "running"}).sealed()
-        write_bytes(self.work(manifest.identity) / "manifest.json", record.text().encode())
-        write_bytes(self.work(manifest.identity) / "output", str(output.absolute()).encode())
+        place = self._works[manifest.identity] = self._work_towards(manifest.identity, output)
+        write_bytes(place / "manifest.json", record.text().encode())
+        write_bytes(place / "output", os.fsencode(output.absolute()))
 
     def is_running(self, identity: str, output: Path) -> bool:
         """Whether a step with this identity was started towards `output` and did not finish."""
-        path = self.work(identity) / "output"
-        return path.exists() and path.read_bytes() == str(output.absolute()).encode()
+        place = self._works[identity] = self._work_towards(identity, output)
+        return _leads_to(place, output)
 
     def finish(self, identity: str) -> None:
         """Drop what a running step kept."""
         shutil.rmtree(self.work(identity), ignore_errors=True)
 
     def work(self, identity: str) -> Path:
-        """The folder of one running step."""
-        return self.path / "running" / identity[:32]
+        """The folder of one running step: towards the output that was told, as two runs may differ in that alone."""
+        return self._works.get(identity, self.path / "running" / identity[:32])
+
+    def _work_towards(self, identity: str, output: Path) -> Path:
+        own = self.path / "running" / f"{identity[:32]}-{_digest(output)[:16]}"
+        # Earlier versions had one folder for all outputs.
+        earlier = self.path / "running" / identity[:32]
+        if not own.exists() and _leads_to(earlier, output):
+            with contextlib.suppress(FileNotFoundError):
+                earlier.rename(own)
+        return own
 
     def write_checkpoint(self, identity: str, tensors: dict[str, Tensor], state: dict[str, object]) -> None:
         """Replace the step's checkpoint; `state` travels in the file's header."""
@@ -135,23 +153,52 @@ class RunDir:
         if not path.exists():
             return None
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
+            with as_text(path) as opened, safetensors.safe_open(opened, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
                 return tensors, dict(json.loads((file.metadata() or {})["state"]))
         except (safetensors.SafetensorError, KeyError, ValueError, OSError):
             raise ArtifactError(f"The checkpoint {path} is damaged", "Delete it to begin the step again") from None
 
-    def _read_or_make_key(self) -> bytes:
-        path = self.path / "key"
+    def _make(self, name: str, data: bytes) -> Path:
+        """Make a file if it is not there; where another process was first, its file is the one to use."""
+        path = self.path / name
         if not path.exists():
-            fresh = self.path / f".key.{os.getpid()}.tmp"
-            fresh.write_text(secrets.token_hex(32), encoding="ascii")
-            fresh.chmod(0o600)
-            # A hard link fails when another process was first; then its key is the one to use.
-            with contextlib.suppress(FileExistsError):
-                os.link(fresh, path)
-            fresh.unlink()
+            with disk_errors(path, "--run-dir"), staged(path, data) as fresh:
+                place_new(fresh, path)
+        return path
+
+    def _read_or_make_key(self) -> bytes:
+        path = self._make("key", secrets.token_hex(32).encode("ascii"))
         text = read_bytes(path, "The key", "Restore it from a copy").strip()
         if len(text) != 64:
             raise ArtifactError(f"The key {path} is damaged", "Restore it, or delete the run folder to begin anew")
         return bytes(text)
+
+
+def _digest(output: Path) -> str:
+    return hashlib.sha256(os.fsencode(output.absolute())).hexdigest()
+
+
+def _leads_to(place: Path, output: Path) -> bool:
+    path = place / "output"
+    return path.is_file() and path.read_bytes() == os.fsencode(output.absolute())
+
+
+def _make_private(folder: Path, named: Path) -> None:
+    """Take away all rights but the owner's."""
+    found = folder.stat()
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        try:
+            folder.chmod(0o700)
+        except OSError:
+            # On some file systems rights are fixed; then the owner is the user whom it was mounted for.
+            if found.st_uid != os.geteuid():
+                raise ArtifactError(
+                    f"The run folder {named} belongs to another user, and others may look into it",
+                    "Name a folder of your own with --run-dir, such as one inside it",
+                ) from None
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise ArtifactError(
+            f"The run folder {named} is read-only, or belongs to another user (number {found.st_uid})",
+            "Name a folder of your own with --run-dir, or get the right to write there",
+        )

@@ -21,7 +21,7 @@ from ireu_cli.params import FACE_TAPS, Dtype, EncoderParams, ExportParams
 from ireu_cli.steps.export import kept_in_weights, kept_share
 from ireu_cli.steps.verify import verify
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta, write_manifest
-from ireu_cli.store.files import file_sha256, files_below, write_bytes, write_folder
+from ireu_cli.store.files import file_sha256, files_below, write_bytes
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, sentences
 from ireu_cli.workflow.evidence import gather, load_people
@@ -57,7 +57,7 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
         VanishedEditError: rounding to the served dtype loses the edit.
         IreuError: whatever is wrong with configuration, encoder, delta or output.
     """
-    session = open_session("export", resolved, talk, force=force, parent=delta_path)
+    session = open_session("export", resolved, talk, force=force, parent=delta_path, out=out)
     parent = check_parent(session, "unlearn")
     delta = read_delta(delta_path)
     lean = session.config.encoder.tap not in FACE_TAPS and not _at_hand(session)
@@ -131,10 +131,9 @@ def _write(
     out: Path,
     beside: Aside,
 ) -> Manifest:
-    manifests: list[Manifest] = []
     dtype = "float32" if source is None else served_dtype(session.config.export.dtype, source)
 
-    def fill(folder: Path) -> None:
+    def fill(folder: Path) -> Manifest:
         edit = None if source is None else edit_of(session, source, delta)
         # The digest of a copy takes longer than the copy.
         digests = None if edit is None else beside.do(partial(copied_digests, edit, folder))
@@ -155,10 +154,10 @@ def _write(
         if source is not None:
             refuse_changed(source)
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-        manifests.append(write_manifest(folder / EXPORT_MANIFEST_NAME, finished, files_below(folder), known))
+        return write_manifest(folder / EXPORT_MANIFEST_NAME, finished, files_below(folder), known)
 
-    write_folder(out, fill)
-    return session.close(manifests[0])
+    # It is made to be served, often by another user.
+    return session.put_folder(out, fill, shared=True)
 
 
 def _reached(session: Session, original: ImageEncoder, delta: WeightDelta) -> tuple[list[Coverage], dict[str, Json]]:

@@ -12,7 +12,7 @@ from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.runtime import generator
 from ireu_cli.steps.locate import absolute_shifts, locate_by_swap, locate_by_variance, locate_control
 from ireu_cli.steps.saliency import locate_by_saliency
-from ireu_cli.store.artifacts import manifest_path, write_manifest, write_mask
+from ireu_cli.store.artifacts import manifest_path, mask_bytes
 from ireu_cli.values import Json, Located
 from ireu_cli.workflow.drawn import interchange_record, saliency_rows
 from ireu_cli.workflow.photos import Cast, Lens, load_cast, photo_reader
@@ -27,7 +27,7 @@ def run_locate(resolved: Resolved, talk: Talk, out: Path, *, force: bool) -> Ste
     Raises:
         IreuError: whatever is wrong with configuration, photos, encoder or output, each in its own words.
     """
-    session = open_session("locate", resolved, talk, force=force)
+    session = open_session("locate", resolved, talk, force=force, out=out)
     cast = load_cast(session)
     encoder = session.encoder()
     lens = Lens(session, encoder, photo_reader(session.config))
@@ -45,7 +45,6 @@ def run_locate(resolved: Resolved, talk: Talk, out: Path, *, force: bool) -> Ste
         located = _located(session, lens, cast, plan, studio)
         if studio is not None and session.config.locate.interchange_pairs:
             located = _interchanged(session, lens, cast, studio, located)
-        write_mask(out, located.mask)
         manifest = _finish(session, draft, located, out)
     return StepResult(out, manifest, reused=False)
 
@@ -110,4 +109,4 @@ def _located(session: Session, lens: Lens, cast: Cast, plan: SwapPlan | None, st
 def _finish(session: Session, draft: Manifest, located: Located, out: Path) -> Manifest:
     metrics = {"features": len(located.mask.mask), "kept": located.mask.kept, "evidence": located.evidence}
     finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-    return session.close(write_manifest(manifest_path(out), finished, [out]))
+    return session.put_file(out, mask_bytes(located.mask), finished)

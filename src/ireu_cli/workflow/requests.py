@@ -9,7 +9,7 @@ from ireu_cli.config import Resolved, inherit
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.manifest import Manifest, PersonRecord, photos_of
 from ireu_cli.models.encoders import ImageEncoder
-from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta, write_manifest
+from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_delta, read_manifest
 from ireu_cli.values import GateLedger, Json, Ledger, Photo, WeightDelta
 from ireu_cli.workflow.gated import join_ledgers, withdraw_cases
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
@@ -93,13 +93,13 @@ def _refuse_other_settings(session: Session, manifest: Manifest, path: Path, nam
         )
 
 
-def _open(resolved: Resolved, talk: Talk, onto: Path, force: bool) -> tuple[Session, Manifest]:
+def _open(resolved: Resolved, talk: Talk, onto: Path, out: Path, force: bool) -> tuple[Session, Manifest]:
     """Open a run that changes which requests a delta holds; nothing in it depends on settings of its own.
 
     Raises:
         ArtifactError: a flag asks for settings that the delta was not made with, or the delta cannot be used.
     """
-    session = open_session("unlearn", resolved, talk, force=force, parent=onto)
+    session = open_session("unlearn", resolved, talk, force=force, parent=onto, out=out)
     parent = check_parent(session, "unlearn")
     _refuse_other_settings(session, parent, onto, tuple(parent.parameters["gated"]))
     return session, parent
@@ -135,7 +135,7 @@ def run_merge(
     Raises:
         IreuError: whatever is wrong with configuration, encoder, deltas or output, or they do not fit each other.
     """
-    session, parent = _open(resolved, talk, onto, force)
+    session, parent = _open(resolved, talk, onto, out, force)
     ledger = _ledger(onto)
     encoder = session.encoder(dtype="float32")
     added = [_read(session, encoder, path, "--merge") for path in others]
@@ -169,7 +169,7 @@ def run_withdraw(
     Raises:
         IreuError: whatever is wrong with configuration, encoder, delta or output, or there is no such request.
     """
-    session, parent = _open(resolved, talk, onto, force)
+    session, parent = _open(resolved, talk, onto, out, force)
     ledger = _ledger(onto)
     if unknown := [case for case in cases if case not in ledger.cases]:
         raise ArtifactError(
@@ -194,7 +194,6 @@ def run_withdraw(
 
 
 def _finish(session: Session, draft: Manifest, delta: WeightDelta, metrics: dict[str, Any], out: Path) -> StepResult:
-    write_delta(out, delta)
     # What unlearning found of people is told by the manifests of their own requests.
     metrics.pop("people", None)
     if delta.ledger is not None:
@@ -204,7 +203,7 @@ def _finish(session: Session, draft: Manifest, delta: WeightDelta, metrics: dict
             f"requests in the delta: {', '.join(metrics['requests']) or 'none'}; {taken} of {places} places taken"
         )
     finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-    manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
+    manifest = session.put_file(out, delta_bytes(delta), finished)
     return StepResult(out, manifest, reused=False)
 
 

@@ -19,8 +19,10 @@ from ireu_cli.models.portrait import find_bundle
 from ireu_cli.params import ARCFACE_LANDMARKS, Config, DataParams
 from ireu_cli.report import Report
 from ireu_cli.runtime import environment
-from ireu_cli.store.artifacts import foreign_files, manifest_path, read_manifest
-from ireu_cli.store.files import recover_folder
+from ireu_cli.store import outputs
+from ireu_cli.store.artifacts import manifest_path, read_manifest
+from ireu_cli.store.files import portable_name
+from ireu_cli.store.outputs import record_of
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.values import Json, Photo
 
@@ -82,6 +84,7 @@ class Session:
     talk: Talk
     force: bool
     parent: Manifest | None = None
+    seen: outputs.Stamp = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -204,25 +207,33 @@ class Session:
         Raises:
             ArtifactError: there is something else, and `--force` is not given.
         """
-        recover_folder(output)
-        _refuse_foreign(record, output)
-        if self.run.is_running(manifest.identity, output):
-            return self._complete(record, manifest.identity)
-        if self.force:
-            return None
-        if not record.exists():
-            if output.is_file() or (output.is_dir() and any(output.iterdir())):
-                raise ArtifactError(
-                    f"{output} exists and has no manifest of ireu", "Choose another --out, or overwrite it with --force"
-                )
-            return None
-        existing = read_manifest(record)
-        if existing.identity != manifest.identity:
+        outputs.recover(record, output)
+        existing = outputs.found_at(record, output)
+        self.seen = outputs.stamp_of(record, output)
+        is_running = self.run.is_running(manifest.identity, output)
+        if existing is not None and existing.identity == manifest.identity and (is_running or not self.force):
+            return self.close(existing)
+        if existing is not None and not is_running and not self.force:
             raise ArtifactError(
                 f"{output} was made with {difference(existing, manifest, self.config.record.case_id)}",
                 "Choose another --out, or overwrite it with --force",
             )
-        return self.close(existing)
+        outputs.refuse_full_mount(output)
+        return None
+
+    def put_file(self, output: Path, data: bytes, manifest: Manifest) -> Manifest:
+        """Write a file and its manifest where `already_done` found nothing that must stay; ends the step."""
+        return self.close(outputs.write_artifact(output, data, manifest, self.seen))
+
+    def put_folder(self, output: Path, fill: Callable[[Path], Manifest], *, shared: bool) -> Manifest:
+        """Write a folder where `already_done` found nothing that must stay; ends the step.
+
+        Args:
+            output: the folder.
+            fill: writes the content into the folder it is given, and gives the manifest in it.
+            shared: others may read it, as far as the user's umask allows.
+        """
+        return self.close(outputs.write_artifact_folder(record_of(self.step, output), output, fill, self.seen, shared))
 
     def close(self, manifest: Manifest) -> Manifest:
         """Note where the inputs lie, and drop what the running step kept."""
@@ -237,13 +248,6 @@ class Session:
             for section, key in _PATHS
             if (value := getattr(getattr(self.config, section), key)) is not None and (section, key) not in _OWN
         }
-
-    def _complete(self, record: Path, identity: str) -> Manifest | None:
-        try:
-            existing = read_manifest(record)
-        except ArtifactError:
-            return None
-        return self.close(existing) if existing.identity == identity else None
 
     def _parameters(self) -> dict[str, Any]:
         plain = self.config.model_dump(mode="json", include={"seed", *_SECTIONS[self.step]})
@@ -260,7 +264,9 @@ def landmarks_in(data: DataParams) -> tuple[float, ...]:
     return cropped_landmarks(data.crop_margin) if data.faces == "detect" else data.landmarks or ARCFACE_LANDMARKS
 
 
-def open_session(step: Step, resolved: Resolved, talk: Talk, *, force: bool, parent: Path | None = None) -> Session:
+def open_session(
+    step: Step, resolved: Resolved, talk: Talk, *, force: bool, parent: Path | None = None, out: Path | None = None
+) -> Session:
     """Open a session; what the user leaves out comes from the parent's manifest and from the run folder.
 
     Args:
@@ -269,17 +275,20 @@ def open_session(step: Step, resolved: Resolved, talk: Talk, *, force: bool, par
         talk: how to speak.
         force: overwrite what is there.
         parent: the input artifact (mask or delta), whose manifest lies beside it.
+        out: what the step writes; a place where it could not is refused now, before the work.
 
     Raises:
-        ArtifactError: the parent, its manifest or the run folder cannot be used.
+        ArtifactError: the parent, its manifest, the run folder or the place of the output cannot be used.
     """
-    run = RunDir(resolved.config.run.run_dir)
+    if out is not None:
+        outputs.refuse_place(record_of(step, out), out)
+    run = RunDir(resolved.config.run.run_dir, talk.note)
     manifest = None
     if parent is not None:
         if not parent.is_file():
             raise ArtifactError(f"{parent} does not exist", "Name the file that the step before wrote")
         manifest = read_manifest(manifest_path(parent))
-        if parent.name not in {record.name for record in manifest.outputs}:
+        if portable_name(parent.name) not in {record.name for record in manifest.outputs}:
             raise ArtifactError(
                 f"The manifest beside {parent} describes another file", "Move the file back beside its own manifest"
             )
@@ -324,19 +333,6 @@ def _check_key(step: Step, resolved: Resolved, run: RunDir, manifest: Manifest) 
             f"The run folder {run.path} is not the one that {manifest.step} ran with, "
             "so it cannot tell which photos were used",
             f"Run from the folder where {manifest.step} ran, or name its run folder with --run-dir",
-        )
-
-
-def _refuse_foreign(record: Path, output: Path) -> None:
-    """Not even `--force` may replace a folder that holds somebody's own files."""
-    if record.parent != output:
-        if output.is_dir():
-            raise ArtifactError(f"{output} is a folder, and a file is to be written", "Name a file with --out")
-    elif output.exists() and not output.is_dir():
-        raise ArtifactError(f"{output} is a file, and a folder is to be written", "Name a folder with --out")
-    elif foreign := foreign_files(output):
-        raise ArtifactError(
-            f"{output} holds {len(foreign)} files that ireu did not write", "Choose another folder with --out"
         )
 
 

@@ -17,7 +17,7 @@ from ireu_cli.models.systems import Coverage, needed_taps
 from ireu_cli.steps.block import STEPS as BLOCK_STEPS
 from ireu_cli.steps.block import block_for, unlearn_block
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, planned_steps, unlearn
-from ireu_cli.store.artifacts import manifest_path, read_mask, write_delta, write_manifest
+from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_mask
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, refuse_missed, sentences
 from ireu_cli.workflow.gated import carrying_block, carrying_names, edited_names, unlearn_gated
@@ -54,7 +54,7 @@ def run_unlearn(
     """
     if onto is not None:
         resolved = with_shared(resolved, onto)
-    session = open_session("unlearn", resolved, talk, force=force, parent=mask_path)
+    session = open_session("unlearn", resolved, talk, force=force, parent=mask_path, out=out)
     parent = check_parent(session, "locate")
     mask = read_mask(mask_path)
     cast = load_cast(session)
@@ -81,14 +81,13 @@ def run_unlearn(
             delta, summary = _train_block(session, lens, draft.identity, cast, mask)
         else:
             delta, summary = _train(session, lens, draft.identity, plan.names, *_sets(session, lens, cast, mask), mask)
-        write_delta(out, delta)
         metrics = {
             "reach": {"taps": plan.reach.taps, "missed": plan.reach.missed},
             "coverage": recorded(plan.covered),
             **summary,
         }
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-        manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
+        manifest = session.put_file(out, delta_bytes(delta), finished)
     return StepResult(out, manifest, reused=False)
 
 

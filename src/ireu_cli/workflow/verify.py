@@ -21,7 +21,7 @@ from ireu_cli.steps.curves import drawn_curves, kept_plot
 from ireu_cli.steps.pictures import GeneratorEvidence
 from ireu_cli.steps.verify import Beside, unusable, verify
 from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME, read_delta, write_manifest
-from ireu_cli.store.files import file_sha256, read_bytes, write_bytes, write_folder
+from ireu_cli.store.files import file_sha256, read_bytes, write_bytes
 from ireu_cli.values import GateLedger, Ledger
 from ireu_cli.workflow.album import make_grids, write_images
 from ireu_cli.workflow.bypass import SAMPLING, Siege, photo_attacks, plan_siege
@@ -59,7 +59,7 @@ def run_verify(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
     Raises:
         IreuError: whatever is wrong with configuration, photos, encoder, delta or output.
     """
-    session = open_session("verify", resolved, talk, force=force, parent=delta_path)
+    session = open_session("verify", resolved, talk, force=force, parent=delta_path, out=out)
     parent = check_parent(session, "unlearn")
     delta = read_delta(delta_path)
     original = session.encoder(dtype="float32")
@@ -194,11 +194,10 @@ def _file_digests(session: Session) -> list[str]:
 def _write(
     session: Session, draft: Manifest, report: Report, drawn: Sequence[Drawn], out: Path, reader: PhotoReader
 ) -> Manifest:
-    written: list[Manifest] = []
     params = session.config.verify
     grids = [grid for plan in drawn for grid in make_grids(plan, reader)] if params.pictures else []
 
-    def fill(folder: Path) -> None:
+    def fill(folder: Path) -> Manifest:
         write_bytes(folder / REPORT_NAME, (report.model_dump_json(indent=2) + "\n").encode())
         write_bytes(folder / "report.html", page(report, [(g.generator, g.role, g.png) for g in grids]).encode())
         files = [folder / REPORT_NAME, folder / "report.html"]
@@ -209,7 +208,6 @@ def _write(
             files += write_images(folder / IMAGES, drawn)
         metrics = {"outcome": report.outcome, "reason": report.reason}
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-        written.append(write_manifest(folder / REPORT_MANIFEST_NAME, finished, files))
+        return write_manifest(folder / REPORT_MANIFEST_NAME, finished, files)
 
-    write_folder(out, fill)
-    return session.close(written[0])
+    return session.put_folder(out, fill, shared=False)
