@@ -253,7 +253,7 @@ def test_a_command_ends_at_any_moment(command: str, fresh: Path) -> None:
         _, err = process.communicate(timeout=60)
         assert time.monotonic() - sent < SOON + SLACK, f"after {after} s"
         assert process.returncode in {130, -signal.SIGTERM, *((0,) if not running or after > 0.5 else ())}, err
-        assert process.returncode != -signal.SIGTERM or after < 0.6, "the handler should be there by now"
+        assert process.returncode != -signal.SIGTERM or after < 1.5, "the handler should be there by now"
         assert "Traceback" not in err, f"after {after} s"
         if not running:
             return

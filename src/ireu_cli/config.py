@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -110,6 +110,34 @@ def inherit(resolved: Resolved, earlier: Mapping[str, Any], source: Source = "ma
         return replace(resolved, config=Config.model_validate(_nest(values)), sources=sources)
     except ValidationError as error:
         raise ConfigError(_all_mistakes(error, sources), "Use the version of ireu that wrote the manifest") from None
+
+
+def refuse_missing(resolved: Resolved, keys: Sequence[str], working_folder: Path) -> None:
+    """Refuse folders that are not there, before anything is made.
+
+    Args:
+        resolved: the configuration.
+        keys: dotted keys of folders.
+        working_folder: where relative paths begin, also those of a settings file that lies elsewhere.
+
+    Raises:
+        ConfigError: naming the path and where it was set.
+    """
+    for key in keys:
+        section, _, name = key.partition(".")
+        path = getattr(getattr(resolved.config, section), name)
+        if path is None or (working_folder / path).exists():
+            continue
+        source = resolved.sources[key]
+        where = {
+            "flag": f"given by --{name}",
+            "environment": f"set by {variable_of(key)}",
+            "file": f"set as {key} in {resolved.file}",
+        }.get(source, source)
+        raise ConfigError(
+            f"{path}, {where}, does not exist",
+            "Correct the path" if path.is_absolute() else f"Correct the path: it begins at {working_folder}",
+        )
 
 
 def without(resolved: Resolved, section: str, key: str) -> Resolved:

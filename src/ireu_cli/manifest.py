@@ -6,11 +6,18 @@ day; `checksum` covers every field, so that no byte of the record can change unn
 
 import hashlib
 import json
+<<<<<<< HEAD
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, Self
+=======
+import math
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, Self
+>>>>>>> quality
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from ireu_cli.bounded import ContentError, read_json
 from ireu_cli.errors import ArtifactError
 from ireu_cli.params import Config
 
@@ -21,6 +28,59 @@ Step = Literal["locate", "unlearn", "verify", "export"]
 
 # Time, machine and run folder: the same run elsewhere is still the same run.
 _OUTSIDE_DIGEST = frozenset({"environment", "timings", "digest", "checksum", "seal"})
+
+
+MOST_BYTES = 1 << 28
+"""Of a manifest: one of a million photos has some 100 MB."""
+UNDEFINED = "undefined"
+"""The metric that names those that are no number, such as a share of nothing; they are null."""
+_LONGEST, _LARGEST = 20_000, 1e300
+"""Of a text, and of a number, in parameters and metrics."""
+
+
+def _downwards(name: str) -> str:
+    """A file below the manifest's folder."""
+    if "\0" in name or name.startswith("/") or ".." in name.split("/"):
+        raise ValueError("leads out of the folder")
+    return name
+
+
+def _bounded(values: dict[str, Any]) -> dict[str, Any]:
+    for value in _leaves(values):
+        if isinstance(value, str) and len(value) > _LONGEST:
+            raise ValueError("holds a text that is too long")
+        if isinstance(value, int | float) and not abs(value) <= _LARGEST:
+            raise ValueError("holds a number that is too large")
+    return values
+
+
+def _requests(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The requests that a delta is made of: photos by case."""
+    if "requests" in metrics:
+        _REQUESTS.validate_python(metrics["requests"])
+    return metrics
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Every key and every value that is no list or object."""
+    todo = [value]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, dict):
+            todo += [*one, *one.values()]
+        elif isinstance(one, list | tuple):
+            todo += one
+        else:
+            yield one
+
+
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Seal = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+"""Empty before the record is sealed."""
+Words = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+"""A short text of one line."""
+Values = Annotated[dict[str, Any], AfterValidator(_bounded)]
+_REQUESTS = TypeAdapter(dict[str, list[Hash]])
 
 
 def canonical_json(value: Any) -> str:
@@ -40,25 +100,25 @@ class _Record(BaseModel):
 class FileRecord(_Record):
     """One file by its bytes. `name` is relative to the manifest's folder and never a photo's."""
 
-    name: str
-    sha256: str
-    size: int
+    name: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_downwards)]
+    sha256: Hash
+    size: int = Field(ge=0, lt=2**63)
 
 
 class EncoderRecord(_Record):
     """The encoder, by its tensors: `fingerprint` is independent of the file layout."""
 
-    fingerprint: str
-    architecture: str
-    tap: str
-    layers: int
+    fingerprint: Hash
+    architecture: Words
+    tap: str = Field(pattern=r"^[a-z_]{1,40}$")
+    layers: int = Field(ge=0, le=1_000_000)
 
 
 class PersonRecord(_Record):
     """One person as a number and the keyed digests of the photos; nothing that leads to a name or a face."""
 
-    number: int
-    photos: tuple[str, ...]
+    number: int = Field(ge=1, lt=2**40)
+    photos: tuple[Hash, ...]
 
 
 class Manifest(_Record):
@@ -67,17 +127,20 @@ class Manifest(_Record):
     schema_version: Literal[1] = 1
     step: Step
     state: Literal["running", "complete"]
-    tool_version: str
-    identity: str = Field(description="digest of everything that decides the result: step, parameters, inputs, parent")
-    seed: int
-    parameters: dict[str, Any]
+    tool_version: str = Field(pattern=r"^[0-9A-Za-z.+!_-]{1,64}$")
+    identity: Hash = Field(description="digest of everything that decides the result: step, parameters, inputs, parent")
+    seed: int = Field(ge=0, lt=2**31)
+    parameters: Values
     encoder: EncoderRecord
-    parent: str | None = None
-    key: str | None = Field(None, description="which run folder's key the photo digests are keyed with")
+    parent: Hash | None = None
+    key: str | None = Field(
+        None, pattern=r"^[0-9a-f]{16}$", description="which run folder's key the photo digests are keyed with"
+    )
     targets: tuple[PersonRecord, ...] = ()
     retain: tuple[PersonRecord, ...] = ()
     inputs: tuple[FileRecord, ...] = ()
     outputs: tuple[FileRecord, ...] = ()
+<<<<<<< HEAD
     metrics: dict[str, Any] = {}
     environment: dict[str, str] = {}
     timings: dict[str, float] = {}
@@ -86,6 +149,13 @@ class Manifest(_Record):
     seal: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="HMAC of `digest` with the run folder's key, which `key` names"
     )
+=======
+    metrics: Annotated[Values, AfterValidator(_requests)] = {}
+    environment: dict[Words, Words] = Field({}, max_length=100)
+    timings: dict[Words, Annotated[float, Field(ge=0, lt=1e12)]] = Field({}, max_length=1000)
+    digest: Seal = ""
+    checksum: Seal = ""
+>>>>>>> quality
 
     @property
     def is_of_several(self) -> bool:
@@ -94,8 +164,9 @@ class Manifest(_Record):
         return requests is not None and (len(requests) != 1 or "withdrawn" in self.metrics)
 
     def sealed(self) -> Self:
-        """Return the record with `digest` and `checksum` filled in."""
-        return self.model_copy(update=_seals(self.model_dump(mode="json")))
+        """Return the record with `digest` and `checksum` filled in; metrics that are no number become null."""
+        known = self.model_copy(update={"metrics": _numbers(self.metrics)})
+        return known.model_copy(update=_seals(known.model_dump(mode="json")))
 
     def text(self) -> str:
         """Return the file's text: sorted keys, two spaces of indent, one newline at the end."""
@@ -137,9 +208,9 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
     """
     remedy = "Run the step that writes it again, or restore the file from a copy"
     try:
-        plain = json.loads(data.decode("utf-8"))
-    except ValueError:
-        raise ArtifactError(f"The manifest {name} is not readable JSON", remedy) from None
+        plain = read_json(data, MOST_BYTES, name=name)
+    except ContentError as error:
+        raise ArtifactError(f"The manifest {name} {error.why}", remedy) from None
     if not isinstance(plain, dict):
         raise ArtifactError(f"The manifest {name} is not a JSON object", remedy)
     if (version := plain.get("schema_version")) != SCHEMA_VERSION:
@@ -163,6 +234,24 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
     return manifest
 
 
+def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics with null for what is no number, and with the names of those."""
+    gone: list[str] = []
+
+    def clean(value: Any, name: str) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(part, f"{name}.{key}" if name else str(key)) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(part, name) for part in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            gone.append(name)
+            return None
+        return value
+
+    found: dict[str, Any] = clean(metrics, "")
+    return found | ({UNDEFINED: sorted(set(gone))} if gone else {})
+
+
 def _seals(plain: dict[str, Any]) -> dict[str, str]:
     digest = digest_of({key: value for key, value in plain.items() if key not in _OUTSIDE_DIGEST})
     checksum = digest_of({key: value for key, value in plain.items() if key != "checksum"} | {"digest": digest})
@@ -173,8 +262,11 @@ def _file_text(plain: dict[str, Any]) -> str:
     return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def difference(existing: Manifest, wanted: Manifest) -> str:
-    """Say in words how the record of what is there differs from what is wanted."""
+def difference(existing: Manifest, wanted: Manifest, case: str | None = None) -> str:
+    """Say in words how the record of what is there differs from what is wanted.
+
+    `case` is the `record.case_id` of what is wanted, which no manifest states before it is complete.
+    """
     parts = []
     for section, values in wanted.parameters.items():
         old = existing.parameters.get(section)
@@ -182,10 +274,32 @@ def difference(existing: Manifest, wanted: Manifest) -> str:
             parts += [f"{section}.{key} = {old.get(key)}" for key, value in values.items() if old.get(key) != value]
         elif old != values:
             parts.append(f"{section} = {old}")
+    if existing.step != wanted.step:
+        parts.append(f"another step ({existing.step})")
     if existing.encoder != wanted.encoder:
         parts.append("another encoder or tap")
     if existing.parent != wanted.parent:
         parts.append("another input artifact")
     if (existing.targets, existing.retain) != (wanted.targets, wanted.retain):
         parts.append("other photos")
-    return ", ".join(parts) or f"another step ({existing.step})"
+    return ", ".join(parts or _unrecorded(existing, wanted, case))
+
+
+def _unrecorded(existing: Manifest, wanted: Manifest, case: str | None) -> list[str]:
+    """What decides the result and stands in no parameter: cases of requests, and how libraries prepare photos."""
+    cases = existing.metrics.get("requests") or {}
+    unnamed = existing.identity[:12]
+    parts = []
+    if cases and case not in cases and not (case is None and unnamed in cases):
+        named = ", ".join(name for name in cases if name != unnamed)
+        parts.append(f"record.case_id = {named}" if named else "no record.case_id")
+    changed = [
+        f"{name} {old}"
+        for name in ("transformers", "torch", "pillow", "onnxruntime")
+        if (old := existing.environment.get(name)) and old != wanted.environment.get(name)
+    ]
+    if changed:
+        parts.append(f"other versions of libraries ({', '.join(changed)})")
+    if existing.tool_version != wanted.tool_version:
+        parts.append(f"ireu {existing.tool_version}")
+    return parts or ["something that parameters do not name, such as another --onto delta or other swapped faces"]

@@ -3,6 +3,7 @@
 Imports almost nothing: signals are heard before the rest is imported.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
@@ -40,20 +41,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The console script: SIGTERM counts as an interruption as SIGINT does, and ends the process in any case."""
-    signals.listen(as_json="--json" in sys.argv)
-    from ireu_cli.cli import streams
-
-    streams.prepare()
+    code = 1
+    # A signal may interrupt any line from here on; whatever it interrupts, the end is the same.
     try:
-        code = main()
-    except BaseException:  # noqa: BLE001 - a bug, or a signal while an error was told
+        try:
+            _hold_places()
+            signals.listen(as_json="--json" in sys.argv)
+            from ireu_cli.cli import streams
+
+            streams.prepare()
+            code = main()
+        except BaseException:  # noqa: BLE001 - a bug, or a signal while an error was told
+            if not signals.heard():
+                streams.show_traceback()
         if not signals.heard():
-            streams.show_traceback()
-        code = 1
+            code = streams.close(code)
+            signals.finish()
+    except BaseException:
+        if not signals.heard():
+            raise
     if signals.heard():
         signals.end()
-    signals.finish()
-    sys.exit(streams.close(code))
+    sys.exit(code)
+
+
+def _hold_places() -> None:
+    """Open what is closed of stdin, stdout and stderr: else the next file that is opened takes its place."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _failed(error: BaseException, terminal: "Terminal", *, as_json: bool) -> int:

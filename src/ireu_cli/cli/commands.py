@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ireu_cli.cli import options as o
-from ireu_cli.cli.run import execute
+from ireu_cli.cli.run import execute, working_folder
 
 
 def samples(
@@ -35,6 +35,7 @@ def inspect(
     if systems == (source is not None):
         raise UsageError("Either an encoder or --systems is to be shown", "Name a file or folder, or give --systems")
     terminal = Terminal(quiet=False, verbose=False)
+    working_folder()
     if source is None:
         terminal.systems(list_systems(), as_json=as_json)
     else:

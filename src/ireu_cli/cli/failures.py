@@ -34,6 +34,11 @@ def told_of(error: BaseException) -> IreuError | None:
         return interrupted()
     if isinstance(error, OSError):
         return refused(error)
+    if _is_no_number(error):
+        return UserError(
+            "A figure of the result is no number, so there is no result",
+            "Check that the encoder is undamaged and that photos differ; float32 overflows less than float16",
+        )
     return None
 
 
@@ -64,7 +69,7 @@ def usage_of(error: BaseException) -> str | None:
     param = getattr(problem, "param", None)
     if param is not None and problem.message.endswith("is empty"):
         name = (param.opts or [param.name])[0] if param.param_type_name == "option" else f"The argument {param.name}"
-        message = f"{name} is empty. Name what is meant, or leave it out"
+        message = f"{name} is empty. Name a file or folder"
     if type(error).__name__ == "NoArgsIsHelpError":
         return str(message)
     usage = (
@@ -87,6 +92,16 @@ def causes(error: BaseException) -> list[str]:
     """What lies behind an error, a line each."""
     first = 1 if isinstance(error, IreuError) else 0
     return [f"  caused by {type(each).__name__}: {str(each)[:1000]}" for each in list(chain(error))[first:]]
+
+
+def _is_no_number(error: BaseException) -> bool:
+    """Records of results refuse NaN and infinity, whatever they were computed from."""
+    if not isinstance(error, ValueError):
+        return False
+    problem: Any = error
+    if hasattr(error, "errors"):
+        return all(one.get("type") == "finite_number" for one in problem.errors())
+    return "not JSON compliant" in str(error)
 
 
 def _is_of_memory(error: BaseException) -> bool:

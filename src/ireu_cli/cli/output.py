@@ -45,7 +45,10 @@ def emit(text: str) -> None:
         UserError: it cannot be written; a reader that went away is no error.
     """
     try:
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except UnicodeError:
+            print(clean(text).encode("ascii", "backslashreplace").decode(), flush=True)
     except BrokenPipeError:
         drop(sys.stdout)
     except OSError as error:

@@ -11,7 +11,7 @@ import typer
 from ireu_cli.cli.exit_codes import OUTCOMES, ExitCode
 from ireu_cli.cli.failures import refused
 from ireu_cli.cli.output import Terminal
-from ireu_cli.errors import UsageError, interrupted
+from ireu_cli.errors import UsageError, UserError, interrupted
 
 if TYPE_CHECKING:
     from ireu_cli.config import Resolved
@@ -44,8 +44,9 @@ def execute(
     Raises:
         IreuError: for `main` to report.
     """
-    from ireu_cli.config import load_config, settings_file
+    from ireu_cli.config import load_config, refuse_missing, settings_file
 
+    here = working_folder()
     out = Path(os.path.normpath(out))
     if not out.name:
         raise UsageError(f"The output {out} has no name of its own", "Name a file or folder with --out")
@@ -61,6 +62,9 @@ def execute(
     terminal.sources(resolved)
     if resolved.passed_over:
         terminal.note(f"Variables that are no settings of ireu, and are passed over: {', '.join(resolved.passed_over)}")
+    # What the steps after it do not say comes from their input.
+    folders = ("data.targets", "data.retain")
+    refuse_missing(resolved, [key for key in folders if command == "locate" or resolved.sources[key] == "flag"], here)
     try:
         result = _workflow(command, resolved, terminal, parent, out, force, onto, merge, withdraw, more)()
     except OSError as error:
@@ -73,6 +77,18 @@ def execute(
     code = OUTCOMES[result.report.outcome] if result.report else ExitCode.DONE
     if code is not ExitCode.DONE:
         raise typer.Exit(code)
+
+
+def working_folder() -> Path:
+    """Where relative paths begin; libraries end the process without a word where it is gone.
+
+    Raises:
+        UserError: somebody deleted it.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UserError("The working folder does not exist any more", "Change to another one") from None
 
 
 def parse_sets(sets: Sequence[str]) -> dict[str, str]:

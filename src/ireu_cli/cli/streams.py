@@ -2,7 +2,6 @@
 
 import codecs
 import logging
-import os
 import sys
 import traceback
 import warnings
@@ -15,12 +14,6 @@ _ESCAPES = "ireu-bytes"
 
 def prepare() -> None:
     """Make stdout and stderr such that nothing that is said can fail or harm, whoever says it."""
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            # Closed: else the next file that is opened takes its place, and is written into.
-            os.open(os.devnull, os.O_RDWR)
     codecs.register_error(_ESCAPES, _as_bytes)
     sys.stdout = _opened(sys.stdout, 1, _ESCAPES)
     sys.stderr = _opened(sys.stderr, 2, "backslashreplace")

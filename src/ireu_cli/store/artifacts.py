@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
+<<<<<<< HEAD
 from ireu_cli.manifest import Manifest, completed, parse_manifest
+=======
+from ireu_cli.manifest import MOST_BYTES, Manifest, parse_manifest
+>>>>>>> quality
 from ireu_cli.paths import as_text
 from ireu_cli.store.files import check_record, file_record, read_bytes, write_bytes
 from ireu_cli.store.ledger import LEDGER, ledger_tensors, read_ledger
@@ -39,7 +43,7 @@ def read_manifest(path: Path) -> Manifest:
         ArtifactError: missing, damaged, or an output's bytes are not the recorded ones.
     """
     remedy = "Run the step that writes it to its end; an interrupted run leaves no manifest here"
-    manifest = parse_manifest(read_bytes(path, "The manifest", remedy), path.name)
+    manifest = parse_manifest(read_bytes(path, "The manifest", remedy, MOST_BYTES), path.name)
     for record in manifest.outputs:
         check_record(record, path.parent)
     return manifest

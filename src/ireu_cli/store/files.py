@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from ireu_cli.bounded import ContentError, read_bounded
 from ireu_cli.errors import ArtifactError, InterruptedRunError
 from ireu_cli.manifest import FileRecord
 from ireu_cli.store.system import exchange, is_mount_point, sync_folder, usual_rights
@@ -224,14 +225,16 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_bytes(path: Path, what: str, remedy: str) -> bytes:
-    """Read a whole file.
+def read_bytes(path: Path, what: str, remedy: str, most: int | None = None) -> bytes:
+    """Read a whole file, of at most so many bytes where that is said.
 
     Raises:
-        ArtifactError: it is missing, a folder, or not readable; `what` and `remedy` fill the sentence.
+        ArtifactError: it is missing, no file, larger, or not readable; `what` and `remedy` fill the sentence.
     """
     try:
-        return path.read_bytes()
+        return path.read_bytes() if most is None else read_bounded(path, most)
+    except ContentError as error:
+        raise ArtifactError(f"{what} {path} {error.why}", remedy) from None
     except FileNotFoundError:
         raise ArtifactError(f"{what} {path} does not exist", remedy) from None
     except OSError as error:

@@ -6,10 +6,13 @@ from collections.abc import Sequence, Sized
 import torch
 from torch import Tensor
 
+from ireu_cli.bounded import read_json
 from ireu_cli.values import GateLedger, Ledger, Room
 
 LEDGER = "ledger."
 _APPARATUS = "apparatus."
+_MOST_CASES = 1 << 24
+"""Bytes of the list of cases."""
 
 
 def ledger_tensors(ledger: Ledger | GateLedger) -> dict[str, Tensor]:
@@ -69,7 +72,8 @@ def _units(parts: dict[str, Tensor]) -> Ledger:
 
 
 def _requests(parts: dict[str, Tensor]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    cases = tuple(str(case) for case in json.loads(bytes(parts["cases"].tolist())))
+    told = read_json(bytes(parts["cases"].tolist()), _MOST_CASES, name="The list of cases in the delta")
+    cases = tuple(str(case) for case in told) if isinstance(told, list) else ()
     return cases, tuple(int(slot) for slot in parts["slots"].tolist())
 
 

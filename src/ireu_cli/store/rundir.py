@@ -18,6 +18,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from ireu_cli.bounded import ContentError, read_json
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import Manifest
 from ireu_cli.paths import as_text
@@ -106,9 +107,10 @@ class RunDir:
         if not path.exists():
             return {}
         try:
-            found = json.loads(read_bytes(path, "The record", "Name the inputs with flags"))
+            data = read_bytes(path, "The record", "Name the inputs with flags")
+            found = read_json(data, surrogates=True)
             return {str(key): str(value) for key, value in found.items()}
-        except (ValueError, AttributeError):
+        except (ContentError, AttributeError):
             raise ArtifactError(f"{path} is damaged", "Delete it and name the inputs with flags") from None
 
     @contextlib.contextmanager

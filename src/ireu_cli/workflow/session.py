@@ -205,7 +205,7 @@ class Session:
                     "Make it again with --force, or choose another --out",
                 )
             raise ArtifactError(
-                f"{output} was made with {difference(existing, manifest)}",
+                f"{output} was made with {difference(existing, manifest, self.config.record.case_id)}",
                 "Choose another --out, or overwrite it with --force",
             )
         outputs.refuse_full_mount(output)

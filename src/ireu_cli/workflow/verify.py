@@ -4,7 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
+from ireu_cli.bounded import ContentError, read_json
 from ireu_cli.config import Resolved
+from ireu_cli.errors import ArtifactError
 from ireu_cli.faces.labels import groups_of, read_labels
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest
@@ -32,6 +36,9 @@ from ireu_cli.workflow.photos import among, photo_reader
 from ireu_cli.workflow.quality import measure_quality
 from ireu_cli.workflow.report import build_report
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
+
+_MOST_REPORT = 1 << 28
+"""Bytes of a report.json."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +103,20 @@ def run_verify(
 
 
 def read_report(path: Path) -> Report:
-    """Read a report whose manifest was checked."""
-    return Report.model_validate_json(read_bytes(path, "The report", "Run `ireu verify` again with --force"))
+    """Read a report whose manifest was checked.
+
+    Raises:
+        ArtifactError: it is no report of this version.
+    """
+    remedy = "Run `ireu verify` again with --force"
+    data = read_bytes(path, "The report", remedy, _MOST_REPORT)
+    try:
+        read_json(data, _MOST_REPORT)
+        return Report.model_validate_json(data)
+    except ContentError as error:
+        raise ArtifactError(f"The report {path} {error.why}", remedy) from None
+    except ValidationError as error:
+        raise ArtifactError(f"The report {path} has {error.error_count()} wrong fields", remedy) from None
 
 
 def _look(
