@@ -29,7 +29,7 @@ def cut(share: float, right: float, down: float) -> Change:
     def change(image: Image.Image) -> Image.Image:
         (width, height), rest = image.size, 1 - share
         left, top = rest * right * width, rest * down * height
-        return image.crop(tuple(round(x) for x in (left, top, left + share * width, top + share * height)))
+        return image.crop((round(left), round(top), round(left + share * width), round(top + share * height)))
 
     return change
 
