@@ -24,6 +24,7 @@ from ireu_cli.store.artifacts import foreign_files, manifest_path, read_manifest
 from ireu_cli.store.files import recover_folder
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.values import Json, Photo
+from ireu_cli.workflow.origin import check_key
 from ireu_cli.workflow.sections import PATHS, RECORDED, VERIFIERS_PATHS, handed_on
 
 Kind = TypeVar("Kind", bound=ImageEncoder)
@@ -284,7 +285,7 @@ def open_session(step: Step, resolved: Resolved, talk: Talk, *, force: bool, par
             raise ArtifactError(
                 f"The manifest beside {parent} describes another file", "Move the file back beside its own manifest"
             )
-        _check_key(step, resolved, run, manifest)
+        check_key(step, resolved, run, manifest)
         resolved = inherit(resolved, handed_on(manifest))
         known = run.recall(manifest.digest)
         resolved = inherit(resolved, {key: place for key, place in known.items() if _still_there(key, place)})
@@ -313,38 +314,6 @@ def _with_landmarks(config: Config) -> Config:
     bundle = find_bundle(config.encoder.source)
     landmarks = ARCFACE_LANDMARKS if bundle is None else bundle.landmarks
     return config.model_copy(update={"data": config.data.model_copy(update={"landmarks": landmarks})})
-
-
-def _check_key(step: Step, resolved: Resolved, run: RunDir, manifest: Manifest) -> None:
-    """Without the key nobody can tell which photos an earlier step used; an export of named weights can do without."""
-    alone = (
-        step == "export" and resolved.sources["encoder.source"] != "default" and resolved.config.data.targets is None
-    )
-    if not alone:
-        refuse_strange(run, manifest, f"what {manifest.step} wrote")
-
-
-def refuse_strange(run: RunDir, manifest: Manifest, what: str) -> None:
-    """Refuse an artifact whose record of the photos that were used need not be true.
-
-    With another key, no photo counts as used, and with a record that somebody else sealed only those that they name:
-    what the edit was made from would pass for photos that it never saw.
-
-    Raises:
-        ArtifactError: it has no key or another one, or its manifest is not sealed with this run folder's key.
-    """
-    if manifest.key != run.key_name:
-        raise ArtifactError(
-            f"The run folder {run.path} is not the one that {manifest.step} ran with, "
-            "so it cannot tell which photos were used",
-            f"Run from the folder where {manifest.step} ran, or name its run folder with --run-dir",
-        )
-    if not run.vouches(manifest):
-        raise ArtifactError(
-            f"The manifest of {what} is not sealed with the key of the run folder {run.path}, though it names that "
-            "key: somebody changed it, or wrote it elsewhere",
-            f"Restore it from a copy, or run `ireu {manifest.step}` again",
-        )
 
 
 def _refuse_foreign(record: Path, output: Path) -> None:
