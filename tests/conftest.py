@@ -95,7 +95,7 @@ def job(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run_ireu("locate", cwd=folder).code == 0
     assert run_ireu("unlearn", "--mask", "mask.pt", "--steps", STEPS, cwd=folder).code == 0
     assert run_ireu("verify", "--delta", "delta.safetensors", cwd=folder).code in {0, 4}
-    assert run_ireu("export", "--delta", "delta.safetensors", cwd=folder).code == 0
+    assert run_ireu("export", "--delta", "delta.safetensors", "--allow-failed", cwd=folder).code == 0
     return folder
 
 

@@ -113,7 +113,7 @@ class TestCommands:
         (located / "encoder" / "README.md").write_text("---\nlicense: apache-2.0\n---\n# x\n")
         (located / "encoder" / "LICENSE").write_text("terms")
         assert self.unlearn(located, "--method", "ireu", "--steps", "2", "--layers", "blocks:0-1")[0] == 0
-        done = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", "--force", cwd=located)
+        done = run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "out", "--force", cwd=located)
         assert done.code == 0, done.err
         assert "IP-Adapter FaceID-Plus and PlusV2, SD1.5 and SDXL: half covered" in done.err
         told = json.loads((located / "out" / "ireu.json").read_text())["metrics"]
@@ -130,7 +130,9 @@ class TestCommands:
         assert self.unlearn(located, "--method", "ireu", "--steps", "2")[0] == 0
         for name in ("README.md", "LICENSE"):
             (located / "encoder" / name).unlink(missing_ok=True)
-        done = run_ireu("export", "--delta", "delta.safetensors", "-o", "encoder", "--force", cwd=located)
+        done = run_ireu(
+            "export", "--allow-failed", "--delta", "delta.safetensors", "-o", "encoder", "--force", cwd=located
+        )
         assert (done.code, "encoder holds the original encoder" in done.err) == (3, True)
         assert (located / "encoder" / "model.safetensors").exists()
 

@@ -324,7 +324,7 @@ def test_the_bundles_encoder_is_exported_with_its_preprocessing(again: Path, por
     arguments = ("--encoder", "own", "--targets", "faces", "--retain", "others", "--max-photos", "3")
     assert run_ireu("locate", *arguments, "--set", "locate.interchange_pairs=0", "-o", "m.pt", cwd=again).code == 0
     assert run_ireu("unlearn", "--mask", "m.pt", *PAPERS, "-o", "d.safetensors", cwd=again).code == 0
-    assert run_ireu("export", "--delta", "d.safetensors", "-o", "e", cwd=again).code == 0
+    assert run_ireu("export", "--allow-failed", "--delta", "d.safetensors", "-o", "e", cwd=again).code == 0
     assert (again / "e" / "preprocessor_config.json").read_text() == settings
 
 

@@ -135,7 +135,7 @@ class TestWhoIsWho:
         # Neither the last person's photos, whose place is known, nor those that the file names are taken.
         done = run_ireu("verify", "--delta", "left.safetensors", *NO_ATTACKS, cwd=place)
         assert (done.code, "--targets" in done.err) == (3, True), done.err
-        exported = run_ireu("export", "--delta", "left.safetensors", "-o", "out", cwd=place)
+        exported = run_ireu("export", "--allow-failed", "--delta", "left.safetensors", "-o", "out", cwd=place)
         assert (exported.code, "photos not at hand" in exported.err) == (0, True), exported.err
         wrong = ("--delta", "left.safetensors", "--targets", "more", *NO_ATTACKS)
         done = run_ireu("verify", *wrong, cwd=place)

@@ -6,14 +6,9 @@ day; `checksum` covers every field, so that no byte of the record can change unn
 
 import hashlib
 import json
-<<<<<<< HEAD
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, Self
-=======
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, Self
->>>>>>> quality
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -140,22 +135,12 @@ class Manifest(_Record):
     retain: tuple[PersonRecord, ...] = ()
     inputs: tuple[FileRecord, ...] = ()
     outputs: tuple[FileRecord, ...] = ()
-<<<<<<< HEAD
-    metrics: dict[str, Any] = {}
-    environment: dict[str, str] = {}
-    timings: dict[str, float] = {}
-    digest: str = ""
-    checksum: str = ""
-    seal: str | None = Field(
-        None, pattern=r"^[0-9a-f]{64}$", description="HMAC of `digest` with the run folder's key, which `key` names"
-    )
-=======
     metrics: Annotated[Values, AfterValidator(_requests)] = {}
     environment: dict[Words, Words] = Field({}, max_length=100)
     timings: dict[Words, Annotated[float, Field(ge=0, lt=1e12)]] = Field({}, max_length=1000)
     digest: Seal = ""
     checksum: Seal = ""
->>>>>>> quality
+    seal: Hash | None = Field(None, description="HMAC of `digest` with the run folder's key, which `key` names")
 
     @property
     def is_of_several(self) -> bool:

@@ -193,6 +193,12 @@ def export(
         str | None, typer.Option("--format", help="Layout, such as clip-folder, photomaker or onnx; auto keeps it.")
     ] = None,
     dtype: o.Dtype = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Report of the delta (default: report/ beside the delta).")
+    ] = None,
+    allow_failed: Annotated[
+        bool, typer.Option("--allow-failed", help="Export although the verification failed; the export says so.")
+    ] = False,
     device: o.Device = None,
     run_dir: o.RunDir = None,
     out: Annotated[Path, o.place_option("-o", "--out", help="The folder to write.")] = Path("encoder-unlearned"),
@@ -211,7 +217,10 @@ def export(
             "export.dtype": dtype,
         }
     )
-    execute("export", delta, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose)
+    execute(
+        "export", delta, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose,
+        more={"report": report, "allow_failed": allow_failed},
+    )  # fmt: skip
 
 
 def _data(

@@ -60,19 +60,15 @@ def likeness(first: list[Grey], second: list[Grey]) -> Grey:
     return found
 
 
-def marks(small: Grey) -> list[tuple[int, int]]:
-    """Four parts of a perceptual hash of 64 bits; a copy that was only saved again shares at least one with its source.
+def marks(small: Grey, *, mirrored: bool = False) -> set[tuple[int, int]]:
+    """Four parts of a perceptual hash of 64 bits; a copy that was only saved again shares one with its source.
 
-    They are keys of a table, so that a photo is compared with few of many.
+    They are keys of a table, so that a photo is compared with few of many. `mirrored`: of its mirror image.
     """
     look = whole(small).reshape(_SIDE, _SIDE)
-    found = []
-    for turn in (look, look[:, ::-1]):
-        low = cv2.dct(np.ascontiguousarray(turn))[:_BINS, :_BINS].flatten()
-        bits = np.packbits(low > np.median(low)).tobytes()
-        found.append([int.from_bytes(bits[2 * part : 2 * part + 2], "big") for part in range(4)])
-    # Of the picture and its mirror image the smaller one, so that both have the same marks.
-    return list(enumerate(min(found)))
+    low = cv2.dct(np.ascontiguousarray(look[:, ::-1] if mirrored else look))[:_BINS, :_BINS].flatten()
+    bits = np.packbits(low > np.median(low)).tobytes()
+    return {(part, int.from_bytes(bits[2 * part : 2 * part + 2], "big")) for part in range(4)}
 
 
 def _parts(small: Grey) -> Iterator[Grey]:

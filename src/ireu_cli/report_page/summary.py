@@ -4,7 +4,7 @@ from ireu_cli.report import NO_ATTACK, WHITE_BOX, Figure, Outcome, Report
 from ireu_cli.report_page.markup import NOTHING, Html, code, el, join
 from ireu_cli.report_page.pick import attacked, before, criterion, generators, plain
 from ireu_cli.report_page.tables import icon, table
-from ireu_cli.report_page.words import counted, listing, number, place, sentence, span
+from ireu_cli.report_page.words import ROLES, counted, listing, number, place, sentence, span
 
 _SHORT = 12
 """Characters of a digest that running text shows."""
@@ -104,7 +104,7 @@ def _tiles(report: Report, generator: str | None) -> list[Html]:
             report,
             generator,
             "delta_id",
-            "target-unseen",
+            "target",
             "delta_id",
             "How much more targets changed than others (delta_id)",
         ),
@@ -127,13 +127,15 @@ def _matched(report: Report, generator: str | None, name: str, judged: str, word
 
 
 def _single(report: Report, generator: str | None, name: str, role: str, key: str, words: str) -> Html:
-    """The lowest of the recognisers."""
-    found = plain(report, name, generator, role, "change")
-    if not found and role == "target-unseen":
-        found = plain(report, name, generator, "target-seen", "change")
+    """The lowest of the recognisers; of targets, the lower of used and other photos, as the criterion has it."""
+    roles = ("target-unseen", "target-seen") if role == "target" else (role,)
+    found = [figure for one in roles for figure in plain(report, name, generator, one, "change")]
     if not found:
         return NOTHING
-    return _tile(words, min(found, key=lambda f: f.value), None, _outcome(report, key, generator), len(found))
+    lowest = min(found, key=lambda f: f.value)
+    more = f"The lower of used and other photos: {ROLES[lowest.role]}" if len({f.role for f in found}) > 1 else None
+    judges = len({f.measure for f in found})
+    return _tile(words, lowest, None, _outcome(report, key, generator), judges, more)
 
 
 def _attack(report: Report, generator: str | None) -> Html:

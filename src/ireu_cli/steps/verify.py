@@ -14,6 +14,7 @@ from ireu_cli.params import VerifyParams
 from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Role, State, rounded
 from ireu_cli.steps.attack_figures import attack_criteria
 from ireu_cli.steps.figures import Evidence, find_figure, measure, share_removed
+from ireu_cli.steps.groups import shareable
 from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria
 from ireu_cli.steps.judgement import OTHERS_STAY, Sense, control, criterion, false_matches, others_stay
 from ireu_cli.steps.matching import Compared, compare
@@ -80,7 +81,7 @@ def verify(
         figures += found
     criteria += attack_criteria(beside.figures, beside.attacked, params)
     outcome, reason = _conclude(controls, criteria)
-    return Verified(outcome, reason, controls, criteria, (*figures, *beside.figures))
+    return Verified(outcome, reason, controls, criteria, shareable((*figures, *beside.figures)))
 
 
 def _apart(found: Calibration) -> Control:

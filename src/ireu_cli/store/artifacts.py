@@ -12,11 +12,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
-<<<<<<< HEAD
-from ireu_cli.manifest import Manifest, completed, parse_manifest
-=======
-from ireu_cli.manifest import MOST_BYTES, Manifest, parse_manifest
->>>>>>> quality
+from ireu_cli.manifest import MOST_BYTES, Manifest, completed, parse_manifest
 from ireu_cli.paths import as_text
 from ireu_cli.store.files import check_record, file_record, read_bytes, write_bytes
 from ireu_cli.store.ledger import LEDGER, ledger_tensors, read_ledger

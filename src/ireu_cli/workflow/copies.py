@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.likeness import (
@@ -73,6 +74,9 @@ def without_copies(
 
     Returns:
         The targets without the copies, and how many were left out.
+
+    Raises:
+        PhotoError: of a target nothing else is there.
     """
     cache = keep_pictures(session, lens.reader, targets.flat)
     places = {session.run.keyed_digest(key): key for key in cache}
@@ -87,14 +91,22 @@ def without_copies(
         own = _own(session, delta.targets, person, used)
         copies |= _copies(lens, mean, cache, fresh, own)
         for photo in fresh:
-            shared = {one.key: one for mark in marks(_small(cache, photo.sha256)) for one in table.get(mark, ())}
+            small = _small(cache, photo.sha256)
+            known = marks(small) | marks(small, mirrored=True)
+            shared = {one.key: one for mark in known for one in table.get(mark, ())}
             copies |= _copies(lens, mean, cache, [photo], list(shared.values()))
     if copies:
         session.talk.note(
             f"targets: {len(copies)} photos are copies of photos that unlearning used, saved again or changed a "
             "little, and are left out: they say nothing of photos that it never saw"
         )
-    return targets.where(lambda photo: photo not in copies), len(copies)
+    left = targets.where(lambda photo: photo not in copies)
+    if len(left.photos) < len(targets.photos):
+        raise PhotoError(
+            "Every photo of a target is a copy of one that unlearning used, and those are not there",
+            "Add the photos that were used, and others of that person that were not",
+        )
+    return left, len(copies)
 
 
 def _used(people: Sequence[PersonRecord], places: dict[str, str]) -> dict[str, str]:

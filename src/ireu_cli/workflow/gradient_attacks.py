@@ -19,7 +19,7 @@ from ireu_cli.steps.pictures import STATES
 from ireu_cli.steps.relearn import relearn, report_steps
 from ireu_cli.steps.saliency import Likeness
 from ireu_cli.values import Ledger, Photo, RgbImage
-from ireu_cli.workflow.bypass import Siege, Victim
+from ireu_cli.workflow.bypass import Siege, Victim, face_of
 from ireu_cli.workflow.drawing import Show
 from ireu_cli.workflow.photos import Lens, flatten_tokens
 from ireu_cli.workflow.studio import Studio
@@ -163,7 +163,7 @@ def noise_through_generator(siege: Siege, show: Show, generator: Generator, lens
     with siege.session.timed("attack"), siege.session.talk.progress("noise through", len(siege.drawn)) as advance:
         for victim in siege.drawn:
             rng = random_generator(siege.session.config.seed, "attacks", "sketch", victim.person, victim.photo.index)
-            face = studio.face(siege.reader.face(victim.photo))
+            face = studio.face(face_of(siege, victim.photo))
             likeness = studio.likeness(face, [int(torch.randint(2**31, (1,), generator=rng))], _SKETCH_STEPS)
 
             def drawn_from(pixels: Tensor, of: Likeness = likeness) -> tuple[Tensor, Tensor]:

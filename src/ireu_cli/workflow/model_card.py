@@ -18,14 +18,17 @@ LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "MODEL.LICENSE")
 class Told:
     """What a card says: the library that loads the weights, where they come from, and how verification ended.
 
-    `hub_id` and `revision` are of an original that the hub gives out; `outcome` is that of the verification of the
-    export, None where there were no photos; `covered` is what the edit does to each system that mounts the encoder.
+    `hub_id` and `revision` are of an original that the hub gives out; `verification` is what the report of the delta
+    calls its outcome, None without a report; `again` is how the written weights, in `dtype`, did on features, None
+    where there were no photos; `covered` is what the edit does to each system that mounts the encoder.
     """
 
     library: str
     hub_id: str | None
     revision: str | None
-    outcome: str | None
+    verification: str | None
+    again: str | None
+    dtype: str
     covered: tuple[Coverage, ...]
 
 
@@ -60,13 +63,6 @@ def _text(told: Told, licensed: bool) -> str:
         if licensed
         else "Under which licence the original is was not found beside it: its terms hold here too."
     )
-    verified = {
-        None: "It was not verified on photos when it was written.",
-        "pass": "Verified on photos when it was written, on features alone: pass. What generators draw, and what "
-        "attacks win, is in the report of `ireu verify`.",
-    }.get(
-        told.outcome, f"Verified on photos when it was written: **{told.outcome}**; see `ireu.json` before you use it."
-    )
     rows = "\n".join(
         f"| {SYSTEMS[one.system].title} | {one.status}{f': {one.why}' if one.why else ''} |" for one in told.covered
     )
@@ -76,7 +72,7 @@ def _text(told: Told, licensed: bool) -> str:
 
 Some people have asked that portrait generators do not draw them. This is {origin}, edited with
 ireu to that end. It takes the original's place under the same name; nothing else in a generator changes.
-{verified} {terms}
+{_verified(told)} {terms}
 
 What was edited, how it was verified and what was not measured is recorded in `ireu.json`. Who was removed is not.
 Weights that were published before, and embeddings that were computed with them, still know these people.
@@ -85,6 +81,18 @@ Weights that were published before, and embeddings that were computed with them,
 
 What the edit can reach of each system that mounts such an encoder:
 {table}"""
+
+
+def _verified(told: Told) -> str:
+    """How the verification ended, in the report's own words, and what the written weights were asked after it."""
+    if told.verification is None:
+        first = "It was **not verified** by `ireu verify` when it was written, or no report of that was at hand."
+    else:
+        first = f"The report of `ireu verify` on this edit says: **{told.verification}**."
+    if told.again is None:
+        return f"{first} The written weights were not tried on photos."
+    once_more = f"The written weights were tried on photos once more, in {told.dtype} and on features alone"
+    return f"{first} {once_more}: {told.again}."
 
 
 def _licence_of(source: Path) -> dict[str, Any]:

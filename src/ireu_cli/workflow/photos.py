@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import Tensor
 
@@ -20,6 +20,8 @@ from ireu_cli.store.digests import DigestBook
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import FeatureMask, Photo
 from ireu_cli.workflow.session import Session
+
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
@@ -189,15 +191,7 @@ class Lens:
         Raises:
             PhotoError: a photo changed since it was encoded.
         """
-        images = []
-        for photo in photos:
-            try:
-                images.append(self.reader.image(photo))
-            except (BadPhotoError, OSError) as error:
-                raise PhotoError(
-                    f"{self._session.name_of(photo)} {error}", "Run the step again with photos that stay as they are"
-                ) from None
-        return self.encoder.pixels(images)
+        return self.encoder.pixels([steady(self._session, photo, self.reader.image) for photo in photos])
 
     def block_folder(self, block: int) -> Path:
         """Where what is known about a block of the encoder is kept; the tap plays no part in it."""
@@ -210,6 +204,21 @@ class Lens:
     def item(self, photo: Photo) -> Item:
         """A photo as something to encode."""
         return Item(photo.sha256, self._session.name_of(photo), lambda: self.reader.image(photo))
+
+
+def steady(session: Session, photo: Photo, read: Callable[[Photo], Seen]) -> Seen:
+    """What `read`, of a `PhotoReader`, gives of a photo that was read before.
+
+    Raises:
+        PhotoError: it changed since.
+    """
+    try:
+        return read(photo)
+    except (BadPhotoError, OSError) as error:
+        why = str(error) if isinstance(error, BadPhotoError) else f"cannot be opened any more ({error.strerror})"
+        raise PhotoError(
+            f"{session.name_of(photo)} {why}", "Run the step again with photos that stay as they are"
+        ) from None
 
 
 def refuse_other_mask(mask: FeatureMask, width: int, tap: str) -> None:

@@ -12,7 +12,8 @@ from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_delta, read_manifest
 from ireu_cli.values import GateLedger, Json, Ledger, Photo, WeightDelta
 from ireu_cli.workflow.gated import join_ledgers, withdraw_cases
-from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session, refuse_strange
+from ireu_cli.workflow.origin import refuse_strange
+from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 
 _SHARED = ("false_alarms", "max_false_alarm", "rise", "sharpness", "confine", "copies", "shrinkage")
 _OF_TOKENS, _OF_VECTORS = ("rank", "erase_gain", "erase_photos"), ("gain",)

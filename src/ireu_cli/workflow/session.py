@@ -26,6 +26,7 @@ from ireu_cli.store.files import portable_name
 from ireu_cli.store.outputs import record_of
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.values import Json, Photo
+from ireu_cli.workflow.origin import check_key
 from ireu_cli.workflow.sections import PATHS, RECORDED, VERIFIERS_PATHS, handed_on
 
 Kind = TypeVar("Kind", bound=ImageEncoder)
@@ -293,7 +294,7 @@ def open_session(
             raise ArtifactError(
                 f"The manifest beside {parent} describes another file", "Move the file back beside its own manifest"
             )
-        _check_key(step, resolved, run, manifest)
+        check_key(step, resolved, run, manifest)
         resolved = inherit(resolved, handed_on(manifest))
         known = run.recall(manifest.digest)
         resolved = inherit(resolved, {key: place for key, place in known.items() if _still_there(key, place)})

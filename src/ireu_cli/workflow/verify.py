@@ -18,6 +18,7 @@ from ireu_cli.report_page import page
 from ireu_cli.steps.attack_figures import feature_matcher
 from ireu_cli.steps.calibration import calibrated
 from ireu_cli.steps.curves import drawn_curves, kept_plot
+from ireu_cli.steps.groups import SMALLEST_GROUP, column_of
 from ireu_cli.steps.pictures import GeneratorEvidence
 from ireu_cli.steps.verify import Beside, unusable, verify
 from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME, read_delta
@@ -187,7 +188,13 @@ def _labelled(session: Session, gathered: Gathered) -> tuple[tuple[str, frozense
     for note in labels.notes:
         session.talk.note(note)
     numbers = [person[0].person for person in gathered.retained.photos]
-    return tuple((name, frozenset(positions)) for name, positions in groups_of(numbers, labels.values))
+    found = groups_of(numbers, labels.values)
+    if small := sorted({column_of(name) for name, positions in found if len(positions) < SMALLEST_GROUP}):
+        session.talk.note(
+            f"results are not split by {', '.join(small)}: fewer than {SMALLEST_GROUP} of the people who are measured "
+            "share a value of it"
+        )
+    return tuple((name, frozenset(positions)) for name, positions in found)
 
 
 def _file_digests(session: Session) -> list[str]:

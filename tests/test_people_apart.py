@@ -1,0 +1,105 @@
+"""Groups of few people have no figures, folders of two people are noticed, photos that change are told of."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ireu_cli.errors import PhotoError
+from ireu_cli.faces.decode import BadPhotoError
+from ireu_cli.report import Figure
+from ireu_cli.runtime import generator
+from ireu_cli.steps.alike import FEWEST, halves
+from ireu_cli.steps.groups import shareable
+from ireu_cli.values import Photo
+from ireu_cli.workflow.photos import steady
+from tests.conftest import manifest, run_ireu
+
+D = 24
+
+
+def figure(group: str | None, people: int, **more: Any) -> Figure:
+    plain = {"name": "psnr", "role": "retained", "state": "change", "measure": "m", "value": 1.0, "low": None,
+             "high": None, "photos": people, "people": people, "unit": "dB", "group": group}  # fmt: skip
+    return Figure(**(plain | more))
+
+
+def test_figures_of_few_people_are_left_out_with_all_that_would_tell_them() -> None:
+    whole = figure(None, 30)
+    few = [figure("hair = red", 1), figure("hair = dark", 29)]
+    many = [figure("age = old", 3), figure("age = young", 27)]
+    other = [figure("hair = red", 3, generator="A"), figure("hair = dark", 27, generator="A")]
+    assert shareable([whole, *few, *many, *other]) == (whole, *many, *other)
+    assert shareable([figure("hair = red", 2)]) == ()
+
+
+def faces(number: int, photos: int) -> torch.Tensor:
+    rng = generator(0, "person", number)
+    return 2 * torch.randn(D, generator=rng) + torch.randn(photos, D, generator=rng)
+
+
+OTHERS = [faces(n, 4) for n in range(100, 160)]
+
+
+@pytest.mark.parametrize("photos", [4, 6, 10, 20])
+def test_two_people_in_one_folder(photos: int) -> None:
+    noticed = 0
+    for number in range(20):
+        one = halves(faces(number, photos), OTHERS)
+        assert one is None or not one.are_two
+        mixed = torch.cat([faces(number, photos // 2), faces(number + 50, photos - photos // 2)])
+        two = halves(mixed, OTHERS)
+        assert two is not None
+        sides = two.first if two.first[0] else ~two.first
+        assert sides.tolist() == [True] * (photos // 2) + [False] * (photos - photos // 2)
+        noticed += two.are_two
+    # Strangers may look alike.
+    assert noticed >= 15
+
+
+@pytest.mark.parametrize("photos", range(FEWEST))
+def test_few_photos_say_nothing(photos: int) -> None:
+    assert halves(faces(0, photos), OTHERS) is None
+
+
+def test_nothing_to_compare_with_and_photos_that_are_all_the_same() -> None:
+    assert halves(faces(0, 8), []) is None
+    alike = halves(faces(0, 1).expand(8, D), OTHERS)
+    assert alike is None or not alike.are_two
+    # One odd photo is not yet another person.
+    assert halves(torch.cat([faces(0, 7), faces(50, 1)]), OTHERS) is None
+
+
+def test_locate_says_so(samples: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    shutil.copytree(samples, folder)
+    variance = ("locate", "--method", "variance")
+    plain = run_ireu(*variance, "-o", "plain.pt", cwd=folder)
+    assert plain.code == 0, plain.err
+    assert "do not look alike" not in plain.err
+    assert "mixed_targets" not in manifest(folder, "plain.pt")["metrics"]
+    person = next(path.parent for path in (folder / "faces").rglob("*.png"))
+    stranger = min((folder / "others").iterdir())
+    for n, path in enumerate(sorted(stranger.glob("*.png"))):
+        shutil.move(path, person / f"other{n}.png")
+    stranger.rmdir()
+    mixed = run_ireu(*variance, "-o", "mixed.pt", cwd=folder)
+    assert mixed.code == 0, mixed.err
+    assert "target 1: the photos do not look alike to each other" in mixed.err
+    assert manifest(folder, "mixed.pt")["metrics"]["mixed_targets"] == [1]
+
+
+@pytest.mark.parametrize("error", [BadPhotoError("changed while the run was going on"), FileNotFoundError(2, "gone")])
+def test_a_photo_that_changes_is_told_in_a_sentence(error: Exception) -> None:
+    class Named:
+        def name_of(self, photo: Photo) -> str:
+            return photo.label
+
+    def read(_photo: Photo) -> None:
+        raise error
+
+    with pytest.raises(PhotoError, match="photo 3 of person 1 ") as told:
+        steady(Named(), Photo(0, 2, Path("x"), "0"), read)  # type: ignore[arg-type]
+    assert "photos that stay as they are" in str(told.value)
