@@ -151,7 +151,7 @@ def _people(folder: Path, top: Listing, flat_means: str) -> list[Person]:
 def _refuse_empty(people: list[Person], flag: str, named: str, *, verbose: bool) -> None:
     """Refuse a folder without photos, and a person without; whose folder cannot be opened may have some."""
     if not any(person.photos or person.closed for person in people):
-        others = sum(person.others for person in people)
+        others = sum(person.others.total() for person in people)
         raise PhotoError(
             f"The folder given by {flag}{named} holds no photos ({others} other files)",
             f"Put photos there ({', '.join(sorted(ENDINGS))})",
