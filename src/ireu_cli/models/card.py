@@ -14,7 +14,7 @@ from ireu_cli.models.face_encoder import convolutions_in, fingerprint_of
 from ireu_cli.models.face_pack import recognises
 from ireu_cli.models.fingerprint import fingerprint_by
 from ireu_cli.models.foreign import ForeignSizes, foreign_sizes
-from ireu_cli.models.onnx_gates import load_network
+from ireu_cli.models.networks import load_network
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.reach import reach_of
 from ireu_cli.params import FACE_TAPS, Tap

@@ -8,7 +8,6 @@ bit. Only operators are used whose meaning has not changed since opset 8.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.models.networks import onnx_library
 
 _PREFIX = "ireu_gate_"
 _OPSET = 8
@@ -68,7 +68,7 @@ def append_gates(network: Any, gates: Gates) -> Any:
         ModelError: onnx is not installed, the network has several outputs, another kind of output or gates, is of an
             early opset, or does not pass onnx's checker.
     """
-    edited = _onnx().ModelProto()
+    edited = onnx_library().ModelProto()
     edited.CopyFrom(network)
     add_gates(edited, gates)
     return edited
@@ -80,7 +80,7 @@ def add_gates(network: Any, gates: Gates) -> None:
     Raises:
         ModelError: see `append_gates`.
     """
-    onnx = _onnx()
+    onnx = onnx_library()
     graph = network.graph
     if len(graph.output) != 1:
         raise ModelError(f"The network has {len(graph.output)} outputs", "Name an embedding network, which has one")
@@ -107,30 +107,6 @@ def add_gates(network: Any, gates: Gates) -> None:
         raise ModelError(
             f"The network with gates is not valid ({str(error).splitlines()[0]:.120})", "Check the network with onnx"
         ) from None
-
-
-def load_network(source: Path | bytes) -> Any:
-    """Read an `onnx.ModelProto` from a file, whose external tensors lie beside it, or from its bytes.
-
-    Raises:
-        ModelError: onnx is not installed, or it is no ONNX network.
-    """
-    onnx = _onnx()
-    try:
-        return onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(str(source))
-    except Exception as error:  # noqa: BLE001 - protobuf's errors have no common base of their own
-        raise ModelError(
-            f"The encoder {source if isinstance(source, Path) else ''} is not an ONNX network ({type(error).__name__})",
-            "Name an .onnx file, with its external data beside it",
-        ) from None
-
-
-def _onnx() -> Any:
-    try:
-        import onnx
-    except ImportError:
-        raise ModelError("onnx is not installed", "Install it with `pip install 'ireu[detect]'`") from None
-    return onnx
 
 
 def _rename(graph: Any, old: str, new: str) -> None:
