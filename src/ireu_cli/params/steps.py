@@ -21,7 +21,7 @@ from ireu_cli.params.base import (
 
 
 class RunParams(Params):
-    """How a run behaves; none of it changes a result."""
+    """How a run behaves; `device` and `batch_size` change the last digits of features, and nothing else a result."""
 
     run_dir: Path = Field(Path(".ireu"), description="private folder of the runs: key, cached features, checkpoints")
     device: str = Field("cpu", description="torch device: cpu, cuda, cuda:1, mps")
