@@ -17,10 +17,11 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
 
 
-def environment(device: str) -> dict[str, str]:
-    """What the run ran on; recorded, and kept out of every digest."""
+def environment(device: str, batch_size: int) -> dict[str, str]:
+    """What the run ran on, which decides the last digits of its results; recorded, and kept out of every digest."""
     packages = {name: metadata.version(name) for name in _PACKAGES}
     for name in _OPTIONAL:
         with contextlib.suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
-    return {"python": platform.python_version(), "platform": platform.platform(), "device": device, **packages}
+    ran_on = {"python": platform.python_version(), "platform": platform.platform(), "device": device}
+    return {**ran_on, "batch_size": str(batch_size), **packages}

@@ -26,7 +26,7 @@ from ireu_cli.params.base import (
 
 
 class RunParams(Params):
-    """How a run behaves; none of it changes a result."""
+    """How a run behaves; `device` and `batch_size` change the last digits of features, and nothing else a result."""
 
     run_dir: FilePath = Field(
         Path(".ireu"), description="private folder of the runs: key, cached features, checkpoints"

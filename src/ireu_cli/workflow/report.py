@@ -240,7 +240,7 @@ def _provenance(session: Session, draft: Manifest, show: Show | None) -> Provena
         plan=plan,
         seed=session.config.seed,
         digests=digests,
-        environment=environment(session.config.run.device),
+        environment=environment(session.config.run.device, session.config.run.batch_size),
         command="ireu verify --delta DELTA --force, from the folder where the run began, or with --run-dir; a report "
         "that is not shown people leaves --with-pictures out",
     )

@@ -177,7 +177,7 @@ class Session:
             key=self.run.key_name,
             targets=targets,
             retain=retain,
-            environment=environment(self.config.run.device),
+            environment=environment(self.config.run.device, self.config.run.batch_size),
         )
 
     def already_done(self, manifest: Manifest, record: Path, output: Path) -> Manifest | None:
