@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
-from ireu_cli.faces import decode as decoding
 from ireu_cli.faces.decode import MOST_SCANS, BadPhotoError, decode, look
 from ireu_cli.faces.formats import ENDINGS, FORMATS, readable, what_else
 from tests.test_photos import encoded, picture
@@ -269,7 +268,7 @@ def test_lack_of_memory_is_not_damage(monkeypatch: pytest.MonkeyPatch, error: Ex
         raise MemoryError
 
     monkeypatch.setattr(ImageFile.ImageFile, "load", fails)
-    monkeypatch.setattr(decoding.np, "empty", full)
+    monkeypatch.setattr(np, "empty", full)
     with pytest.raises(MemoryError):
         decode(encoded(picture(), "BMP"), 64)
 

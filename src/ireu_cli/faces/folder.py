@@ -147,9 +147,9 @@ def _people(folder: Path, top: Listing, flat_means: str) -> list[Person]:
 
 
 def _others(top: Listing, people: list[Person]) -> Counter[str]:
-    others: Counter[str] = Counter()
-    for part in [top, *people]:
-        others.update(part.others)
+    others = Counter(top.others)
+    for person in people:
+        others.update(person.others)
     return others
 
 
