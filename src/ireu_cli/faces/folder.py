@@ -88,7 +88,7 @@ def scan_people(
         )
     found = _people(folder, top, flat_means)
     people = [person for person in found if not person.is_circle]
-    _refuse_empty(people, flag, named, verbose=verbose)
+    _refuse_empty(people, _others(top, found), flag, named, verbose=verbose)
     read = _reader(data)
     known = read if remember is None else lambda path: remember(path, read)
     photos, unread, copies = _digest([person.photos for person in people], known)
@@ -148,12 +148,24 @@ def _people(folder: Path, top: Listing, flat_means: str) -> list[Person]:
     return [Person(folder, [path]) for path in top.photos]
 
 
-def _refuse_empty(people: list[Person], flag: str, named: str, *, verbose: bool) -> None:
+def _others(top: Listing, people: list[Person]) -> Counter[str]:
+    others = Counter(top.others)
+    for person in people:
+        others.update(person.others)
+    return others
+
+
+def _not_read(others: Counter[str]) -> str:
+    """Pictures that are not read, such as `3 .heic`; empty where there are none."""
+    return ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()) if ending in UNREAD_ENDINGS)
+
+
+def _refuse_empty(people: list[Person], others: Counter[str], flag: str, named: str, *, verbose: bool) -> None:
     """Refuse a folder without photos, and a person without; whose folder cannot be opened may have some."""
     if not any(person.photos or person.closed for person in people):
-        others = sum(person.others.total() for person in people)
+        pictures = f", pictures that are not read among them: {_not_read(others)}" if _not_read(others) else ""
         raise PhotoError(
-            f"The folder given by {flag}{named} holds no photos ({others} other files)",
+            f"The folder given by {flag}{named} holds no photos ({others.total()} other files{pictures})",
             f"Put photos there ({', '.join(sorted(ENDINGS))})",
         )
     empty = [(number, person) for number, person in enumerate(people, 1) if not (person.photos or person.closed)]
@@ -172,17 +184,11 @@ def _refuse_empty(people: list[Person], flag: str, named: str, *, verbose: bool)
 def _notes(top: Listing, people: list[Person]) -> list[str]:
     """What was left out, and what was not where photos usually are."""
     found: list[Listing | Person] = [top, *people]
-    others: Counter[str] = Counter()
-    for part in found:
-        others.update(part.others)
+    others = _others(top, people)
     system = sorted({name for part in found for name in part.system})
     notes = [f"{others.total()} files with other endings ignored"] if others else []
-    pictures = {ending: count for ending, count in sorted(others.items()) if ending in UNREAD_ENDINGS}
-    if pictures:
-        listed = ", ".join(f"{count} {ending}" for ending, count in pictures.items())
-        notes.append(
-            f"{sum(pictures.values())} of them are pictures that are not read ({listed}): convert them to JPEG"
-        )
+    if pictures := _not_read(others):
+        notes.append(f"pictures that are not read are among them ({pictures}): convert them to JPEG")
     if system:
         count = sum(len(part.system) for part in found)
         notes.append(f"{count} folders of the system left out ({', '.join(system)})")
