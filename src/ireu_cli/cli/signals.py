@@ -47,7 +47,7 @@ def check() -> None:
     Raises:
         KeyboardInterrupt: it was.
     """
-    if _STATE["raised"] and not _STATE["finished"]:
+    if _STATE["raised"] and not _STATE["finished"] and threading.current_thread() is threading.main_thread():
         raise KeyboardInterrupt
 
 
