@@ -32,10 +32,10 @@ DRAFT = Manifest(
     step="locate",
     state="running",
     tool_version="0",
-    identity="i" * 64,
+    identity="a" * 64,
     seed=0,
     parameters={},
-    encoder=EncoderRecord(fingerprint="f", architecture="a", tap="pooled", layers=1),
+    encoder=EncoderRecord(fingerprint="f" * 64, architecture="a", tap="pooled", layers=1),
 )
 
 

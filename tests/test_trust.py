@@ -57,8 +57,8 @@ def forged(key: str, step: Any = "unlearn") -> tuple[Manifest, Any]:
     plain = load_config(None, {}, {}, cwd=Path("/nowhere")).config.model_dump(mode="json")
     value = other(key, plain[section][name] if section else plain[name])
     parameters = {section: {name: value}} if section else {name: value}
-    encoder = EncoderRecord(fingerprint="f", architecture="a", tap="image_embeds", layers=1)
-    return Manifest(step=step, state="complete", tool_version="0", identity="i", seed=0, parameters=parameters,
+    encoder = EncoderRecord(fingerprint="f" * 64, architecture="a", tap="image_embeds", layers=1)
+    return Manifest(step=step, state="complete", tool_version="0", identity="1" * 64, seed=0, parameters=parameters,
                     encoder=encoder), value  # fmt: skip
 
 

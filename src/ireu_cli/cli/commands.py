@@ -15,6 +15,7 @@ def samples(
     force: o.Force = False,
 ) -> None:
     """Write photos of people who do not exist, to try the whole job on."""
+    working_folder()
     from ireu_cli.cli.output import Terminal
     from ireu_cli.workflow.samples import write_samples
 
@@ -28,6 +29,7 @@ def inspect(
     as_json: o.Json = False,
 ) -> None:
     """Say which encoder a file holds, who reads it and which edits reach whom, or list the systems."""
+    working_folder()
     from ireu_cli.cli.output import Terminal
     from ireu_cli.errors import UsageError
     from ireu_cli.workflow.inspect import inspect_encoder, list_systems
@@ -35,7 +37,6 @@ def inspect(
     if systems == (source is not None):
         raise UsageError("Either an encoder or --systems is to be shown", "Name a file or folder, or give --systems")
     terminal = Terminal(quiet=False, verbose=False)
-    working_folder()
     if source is None:
         terminal.systems(list_systems(), as_json=as_json)
     else:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import monotonic
@@ -75,6 +76,7 @@ class Terminal:
         self.quiet = quiet
         self.verbose = verbose
         self._clock = clock
+        self._free = threading.Lock()
 
     def note(self, text: str) -> None:
         """One line of talk."""
@@ -85,20 +87,32 @@ class Terminal:
     def progress(self, label: str, total: int) -> Iterator[Callable[[int, str], None]]:
         """Say how far a loop is, and what the rest takes: by a bar, or by a line now and then without a terminal."""
         pace = Pace(total, self._clock)
+        # Some loops run in threads of their own.
+        turn = threading.Lock()
         with self._shown(label, pace) as show:
 
             def advance(count: int, words: str) -> None:
                 # Between two items is where a run that was asked to stop goes no further.
                 signals.check()
-                pace.advance(count)
-                show(words)
+                with turn:
+                    pace.advance(count)
+                    show(words)
 
             yield advance
 
-    def _shown(self, label: str, pace: Pace) -> contextlib.AbstractContextManager[Callable[[str], None]]:
+    @contextmanager
+    def _shown(self, label: str, pace: Pace) -> Iterator[Callable[[str], None]]:
         if self.quiet or pace.total == 0:
-            return contextlib.nullcontext(_nothing)
-        return _bar(label, pace) if _is_terminal(sys.stderr) else contextlib.nullcontext(self._lines(label, pace))
+            yield _nothing
+        # A terminal has room for one bar; of what runs beside it, lines are told.
+        elif not _is_terminal(sys.stderr) or not self._free.acquire(blocking=False):
+            yield self._lines(label, pace)
+        else:
+            try:
+                with _bar(label, pace) as show:
+                    yield show
+            finally:
+                self._free.release()
 
     def _lines(self, label: str, pace: Pace) -> Callable[[str], None]:
         def show(words: str) -> None:
@@ -283,9 +297,13 @@ def _summary(result: "StepResult") -> Mapping[str, Any]:
     }
 
 
+_UNITS = {"photos": "photos", "pictures": "pictures", "MB": "MB", "weights": "tensors"}
+"""What is counted, by a word of the label."""
+
+
 def speed_of(speed: float | None, label: str) -> str:
     """How much is done in a second, such as `3.1 photos/s`; slow work in minutes."""
     if not speed:
         return ""
-    unit = next((unit for unit in ("photos", "pictures") if unit in label), "steps")
+    unit = next((unit for word, unit in _UNITS.items() if word in label), "steps")
     return f"{speed:.1f} {unit}/s" if speed >= 1 else f"{60 * speed:.1f} {unit}/min"

@@ -15,13 +15,13 @@ GRACE = 1.2
 """Seconds that the main thread has to end by itself."""
 _HEARD = threading.Event()
 _TOLD = threading.Lock()
-_STATE = {"raised": False, "finished": False, "json": False}
+_STATE = {"listening": False, "raised": False, "finished": False, "json": False}
 _SENTENCE = "Interrupted. Run the same command again to go on."
 
 
 def listen(*, as_json: bool) -> None:
     """Hear SIGTERM and SIGINT from now on; `as_json` decides what stdout is told at the end."""
-    _STATE["json"] = as_json
+    _STATE["json"], _STATE["listening"] = as_json, True
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     numbers = [signal.SIGTERM]
@@ -47,13 +47,13 @@ def check() -> None:
     Raises:
         KeyboardInterrupt: it was.
     """
-    if _STATE["raised"] and not _STATE["finished"]:
+    if _STATE["raised"] and not _STATE["finished"] and threading.current_thread() is threading.main_thread():
         raise KeyboardInterrupt
 
 
 def may_tell() -> bool:
     """Whether nobody has said yet that the command was interrupted; whoever asks first says it."""
-    return _TOLD.acquire(blocking=False)
+    return not _STATE["listening"] or _TOLD.acquire(blocking=False)
 
 
 def finish() -> None:

@@ -28,39 +28,52 @@ from ireu_cli.store.system import place_new
 
 
 class RunDir:
-    """One run folder. Made on first use."""
+    """One run folder. Made when something is to be kept: what fails before that leaves nothing behind."""
 
     def __init__(self, path: Path, note: Note = lambda _text: None) -> None:
-        """Create the folder and its key if they are not there, and take away others' rights to look into it.
+        """Open the folder where it is there, and take away others' rights to look into it.
 
         Args:
             path: the folder.
             note: told what the user should know.
 
         Raises:
-            ArtifactError: the folder cannot be made or written, or is another user's and open to others.
+            ArtifactError: the folder cannot be written, or is another user's and open to others.
         """
         self.path = path.absolute()
+        self._given = path
         self._note = note
         self._works: dict[str, Path] = {}
-        try:
-            make_private_folder(self.path)
-            _make_private(self.path, path)
-        except OSError as error:
-            raise ArtifactError(
-                f"The run folder {path} cannot be used ({error.strerror})", "Choose another with --run-dir"
-            ) from None
-        self._make(".gitignore", b"*\n")
-        self._key = self._read_or_make_key()
+        self._key: bytes | None = None
+        if os.path.lexists(self.path):
+            self._open()
+
+    def _open(self) -> bytes:
+        """Make the folder and its key if they are not there; returns the key.
+
+        Raises:
+            ArtifactError: the folder cannot be made or written, or is another user's and open to others.
+        """
+        if self._key is None:
+            try:
+                make_private_folder(self.path)
+                _make_private(self.path, self._given)
+            except OSError as error:
+                raise ArtifactError(
+                    f"The run folder {self._given} cannot be used ({error.strerror})", "Choose another with --run-dir"
+                ) from None
+            self._make(".gitignore", b"*\n")
+            self._key = self._read_or_make_key()
+        return self._key
 
     def keyed_digest(self, sha256: str) -> str:
         """HMAC-SHA-256 (hex) of a photo's digest: stable in this run folder, meaningless to anyone else."""
-        return hmac.new(self._key, sha256.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._open(), sha256.encode(), hashlib.sha256).hexdigest()
 
     @property
     def key_name(self) -> str:
         """Tells this folder's key from others (16 hex) without revealing it."""
-        return hmac.new(self._key, b"ireu key", hashlib.sha256).hexdigest()[:16]
+        return hmac.new(self._open(), b"ireu key", hashlib.sha256).hexdigest()[:16]
 
     def seal(self, digest: str) -> str:
         """HMAC-SHA-256 (hex) of a manifest's digest: who lacks the key can make no other."""
@@ -78,16 +91,19 @@ class RunDir:
     @property
     def features(self) -> Path:
         """The folder of cached features."""
+        self._open()
         return self.path / "features"
 
     @property
     def pictures(self) -> Path:
         """The folder of drawn pictures."""
+        self._open()
         return self.path / "pictures"
 
     @property
     def prints(self) -> Path:
         """The folder of what is known of files of weights."""
+        self._open()
         return self.path / "prints"
 
     def digests(self, folder: Path) -> Path:
@@ -97,6 +113,7 @@ class RunDir:
 
     def remember(self, digest: str, locations: dict[str, str]) -> None:
         """Note where the inputs of a manifest lie, for the steps that follow it."""
+        self._open()
         # ASCII alone: names of files need not be text.
         text = json.dumps(locations, sort_keys=True, separators=(",", ":"))
         write_bytes(self.path / "locations" / f"{digest}.json", text.encode("ascii"))
@@ -120,6 +137,7 @@ class RunDir:
         Raises:
             ArtifactError: another process holds it, with this run folder or with another.
         """
+        self._open()
         path = self.path / "locks" / _digest(output)[:16]
         with disk_errors(path):
             make_private_folder(path.parent)

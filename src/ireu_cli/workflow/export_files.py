@@ -114,8 +114,10 @@ class Written:
         )
 
 
-def write_weights(edit: Edit, encoder: Encoder, folder: Path) -> Written:
-    """Write the edited encoder's weights into an empty folder.
+def write_weights(
+    edit: Edit, encoder: Encoder, folder: Path, advance: Callable[[int], None] = lambda _count: None
+) -> Written:
+    """Write the edited encoder's weights into an empty folder; `advance` is told how many bytes were just written.
 
     Files of the source's own layout are copied, and only edited tensors are written into the copy.
     """
@@ -124,7 +126,7 @@ def write_weights(edit: Edit, encoder: Encoder, folder: Path) -> Written:
     files = edit.source.parts
     if _keeps_files(edit):
         for file in files:
-            _write_file(edit, file, place / file.path.name)
+            _write_file(edit, file, place / file.path.name, advance)
         if edit.source.index is not None:
             shutil.copyfile(edit.source.index, place / edit.source.index.name)
         return Written(place if edit.layout in _FOLDERS else place / files[0].path.name, [*_copies(edit, folder)])
@@ -134,7 +136,7 @@ def write_weights(edit: Edit, encoder: Encoder, folder: Path) -> Written:
         name = next((_FILE_NAMES[group] for group in edit.groups if group in _FILE_NAMES), name)
     names = [name for name in encoder.model.state_dict() if name in edit.source]
     like = {name: _like(edit, edit.source[name]) for name in names}
-    write_tensors_one_by_one(place / name, {name: partial(edit.tensor, name) for name in names}, like)
+    write_tensors_one_by_one(place / name, {name: partial(edit.tensor, name) for name in names}, like, advance)
     return Written(place if edit.layout in _FOLDERS else place / name, ())
 
 
@@ -195,19 +197,19 @@ def _changed_in(edit: Edit, file: TensorFile) -> dict[str, Callable[[], Tensor]]
     return {key: partial(edit.tensor, name) for key, name in _names_in(edit, file).items() if edit.touches(name)}
 
 
-def _write_file(edit: Edit, file: TensorFile, out: Path) -> None:
+def _write_file(edit: Edit, file: TensorFile, out: Path, advance: Callable[[int], None]) -> None:
     """Write one file of the source's layout."""
     names, changed = _names_in(edit, file), _changed_in(edit, file)
     if file.tree is not None:
         copy_tree_with(file.tree, file.keys_to, out, {key: read() for key, read in changed.items()})
     elif _is_copied(edit, file):
-        copy_with(file.path, out, changed)
+        copy_with(file.path, out, changed, advance)
     else:
         like = {key: _like(edit, file[key]) if key in names else file[key].to("meta") for key in file}
         readers = {
             key: partial(edit.tensor, names[key]) if key in names else partial(file.__getitem__, key) for key in file
         }
-        write_tensors_one_by_one(out, readers, like)
+        write_tensors_one_by_one(out, readers, like, advance)
 
 
 def _like(edit: Edit, tensor: Tensor) -> Tensor:
