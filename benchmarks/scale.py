@@ -145,8 +145,8 @@ def _child(given: Sequence[str]) -> None:
         rows = np.stack([image[:16, :16] for image in images]) if len(images) else np.empty((0, 16, 16, 3), np.uint8)
         return torch.from_numpy(rows).permute(0, 3, 1, 2).float() / 64 - 2
 
-    PhotoReader._read = read  # type: ignore[method-assign]
-    Encoder.pixels = pixels  # type: ignore[method-assign]
+    PhotoReader._read = read  # type: ignore[method-assign,assignment]
+    Encoder.pixels = pixels  # type: ignore[method-assign,assignment]
     before = time.process_time()
     code = ireu(list(given))
     seconds = time.process_time() - before

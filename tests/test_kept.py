@@ -195,7 +195,8 @@ def place(samples: Path, tmp_path: Path) -> Path:
 
 
 def unlearn(folder: Path, *more: str) -> Run:
-    return run_ireu("unlearn", "--mask", "mask.pt", "--set", "gated.people=3", *more, cwd=folder)
+    given = ("--mask", "mask.pt", "--method", "gated", "--set", "gated.people=3")
+    return run_ireu("unlearn", *given, *more, cwd=folder)
 
 
 @pytest.fixture

@@ -120,8 +120,9 @@ def requests_with(earlier: Earlier | None, case: str, people: Sequence[PersonRec
 def _together(requests: dict[str, list[str]], more: dict[str, list[str]]) -> dict[str, list[str]]:
     if twice := sorted(requests.keys() & more.keys()):
         raise ConfigError(f"There is a request called {twice[0]} already", "Give this one another record.case_id")
+    known = {digest: case for case, photos in requests.items() for digest in photos}
     for case, photos in more.items():
-        if same := [known for known, others in requests.items() if not set(others).isdisjoint(photos)]:
+        if same := [known[digest] for digest in photos if digest in known]:
             raise ConfigError(
                 f"Photos of the request {case} are those of the request {same[0]}",
                 "One person needs one request: leave them out, or withdraw the other first",
@@ -173,12 +174,13 @@ def run_withdraw(
     """
     session, parent = _open(resolved, talk, onto, out, force)
     ledger = _ledger(onto)
-    if unknown := [case for case in cases if case not in ledger.cases]:
+    known, leaving = set(ledger.cases), set(cases)
+    if unknown := [case for case in cases if case not in known]:
         raise ArtifactError(
             f"No request is called {unknown[0]}", f"Name one of {', '.join(dict.fromkeys(ledger.cases)) or 'none'}"
         )
     encoder = session.encoder(dtype="float32")
-    requests = {case: photos for case, photos in parent.metrics["requests"].items() if case not in cases}
+    requests = {case: photos for case, photos in parent.metrics["requests"].items() if case not in leaving}
     left = {digest for photos in requests.values() for digest in photos}
     draft = session.draft(
         encoder,

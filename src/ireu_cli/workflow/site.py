@@ -160,7 +160,7 @@ class _Kept:
 
         A pass that goes on where another one stopped has to have the same batches, so that it has the same result.
         """
-        for path in sorted(self._folder.glob("[0-9]*-*.safetensors"), reverse=True):
+        for path in sorted(self._folder.glob(f"{'[0-9]' * 9}-*.safetensors"), reverse=True):
             done = int(path.name.partition("-")[0])
             whole = done == len(self._photos) or (done < len(self._photos) and done % batch_size == 0)
             if whole and path == self._path(done):
