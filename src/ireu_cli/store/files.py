@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from ireu_cli.bounded import ContentError, inside
 from ireu_cli.errors import ArtifactError, InterruptedRunError
 from ireu_cli.manifest import FileRecord
 
@@ -111,7 +112,10 @@ def check_record(record: FileRecord, base: Path) -> None:
     Raises:
         ArtifactError: missing, another size, another digest.
     """
-    path = base / record.name
+    try:
+        path = inside(base, record.name)
+    except ContentError as error:
+        raise ArtifactError(f"A manifest names a file elsewhere: {error.fact}", error.remedy) from None
     if not path.is_file():
         raise ArtifactError(f"{path} is missing", "Run the step that writes it again")
     if path.stat().st_size != record.size:
