@@ -112,7 +112,7 @@ def _parsed(source: Path | bytes, path: Path | None = None) -> Any:
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - protobuf's errors have no common base of their own
-        raise ModelError(f"The encoder {name or ''} {why}", remedy) from None
+        raise ModelError(f"The network {name or ''} {why}", remedy) from None
     if looped := next((node.op_type for node in _nodes(network.graph) if node.op_type in _LOOPS), None):
         raise ModelError(f"The network {name or ''} has a loop ({looped})", "Name one without: it may never end")
     return network
