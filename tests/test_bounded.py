@@ -112,6 +112,7 @@ def test_paths_stay_inside(tmp_path: Path) -> None:
     "path",
     [
         *("", " ", "/etc/passwd", "..", "../a", "a/../../b", "a\\..\\b", "C:\\x", "~/x", "a\0b", "a\nb", "x" * 1025),
+        *("x" * 256, "a/" + "é" * 128),
         *(None, 1, "out/x", "out-file", "circle", "far"),
     ],
 )

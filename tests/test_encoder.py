@@ -63,9 +63,10 @@ def test_reach_is_what_really_changes(tiny: Encoder, name: str, changed: tuple[s
     assert reach_of([name], tiny.blocks).taps == changed
 
 
-def test_reach_speaks_of_the_generators_it_misses() -> None:
+def test_reach_speaks_of_the_taps_it_misses_and_leaves_generators_to_the_table_of_systems() -> None:
     sentence = reach_of(["vision_model.encoder.layers.2.mlp.fc1.weight"], 3).sentence()
-    assert "does NOT reach penultimate (IP-Adapter Plus" in sentence
+    assert sentence == "The edit changes last, pooled, image_embeds. It does NOT reach penultimate"
+    assert reach_of(["vision_model.embeddings.x"], 3).sentence() == f"The edit changes every tap: {', '.join(TAPS)}"
 
 
 def test_select_weights(tiny: Encoder) -> None:

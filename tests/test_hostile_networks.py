@@ -24,7 +24,7 @@ from ireu_cli.models.onnx_recogniser import load_onnx
 from ireu_cli.params import ARCFACE_LANDMARKS, RecogniserParams
 from ireu_cli.values import WeightDelta
 from ireu_cli.workflow.pack_files import write_pack
-from tests.drawn.face_network import write_face_network
+from tests.tiny_portrait import write_face_encoder
 
 READERS: dict[str, Callable[[Path], object]] = {
     "inspect": lambda path: card_of(str(path)),
@@ -41,7 +41,7 @@ def read(request: pytest.FixtureRequest) -> Callable[[Path], object]:
 @pytest.fixture
 def network(tmp_path: Path) -> Path:
     (tmp_path / "net").mkdir()
-    write_face_network(tmp_path / "net" / "w.onnx")
+    write_face_encoder(tmp_path / "net" / "w.onnx", 5)
     return tmp_path / "net" / "w.onnx"
 
 
@@ -231,7 +231,7 @@ class TestPacks:
         folder = tmp_path / "pack"
         folder.mkdir()
         for name in ("rec.onnx", "other.onnx"):
-            write_face_network(folder / name)
+            write_face_encoder(folder / name, 5)
 
         def wide(model: Any) -> None:
             model.graph.output.append(helper.make_tensor_value_info(model.graph.node[0].output[0], 1, None))
@@ -271,7 +271,7 @@ class TestPacks:
 
     def test_a_folder_of_many_folders_is_not_searched(self, tmp_path: Path) -> None:
         (tmp_path / "a" / "b" / "c").mkdir(parents=True)
-        write_face_network(tmp_path / "a" / "b" / "c" / "w.onnx")
+        write_face_encoder(tmp_path / "a" / "b" / "c" / "w.onnx", 5)
         assert not is_pack(tmp_path)
         assert is_pack(tmp_path / "a" / "b")
         assert load_network((tmp_path / "a" / "b" / "c" / "w.onnx").read_bytes()).graph.node

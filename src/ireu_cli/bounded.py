@@ -20,6 +20,8 @@ DEEPEST = 32
 _DIGITS = 40
 """Of a whole number: no float overflows with so many."""
 _MOST_PATH = 1024
+_MOST_NAME = 255
+"""Bytes of a file's name that systems take."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -133,6 +135,8 @@ def relative_path(text: Any, what: str = "The path") -> str:
     if len(text) > _MOST_PATH:
         raise ContentError(what, f"is longer than {_MOST_PATH} characters")
     parts = text.split("/")
+    if any(len(part.encode(errors="replace")) > _MOST_NAME for part in parts):
+        raise ContentError(what, f"holds a name of more than {_MOST_NAME} bytes")
     drive = re.match("[A-Za-z]:", text)
     if not text.isprintable() or "\\" in text or drive or text.startswith(("/", "~")) or ".." in parts:
         raise ContentError(

@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import os
 import platform
+import warnings
 from importlib import metadata
 
 import torch
@@ -15,6 +17,25 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
     """Return a CPU generator that depends on the seed and the names only, so that one use never moves another."""
     text = "/".join(str(part) for part in (seed, *names))
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
+
+
+def settle(device: str) -> None:
+    """Have torch compute in the precision that records state, and on CUDA by repeatable algorithms where it has some.
+
+    TF32 would keep ten bits of a float32's mantissa. The CPU needs neither; where CUDA has no repeatable algorithm
+    (gradients of resampled pictures), last bits may differ from run to run.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    if not device.startswith("cuda"):
+        return
+    # Read when CUDA is started; without it, products of matrices are refused in this mode.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Its gradients are summed in any order.
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
 
 
 def environment(device: str, batch_size: int) -> dict[str, str]:

@@ -13,7 +13,6 @@ from typing import Any
 from ireu_cli.bounded import ContentError, inside, printable
 from ireu_cli.errors import ModelError
 from ireu_cli.models.arrived import wrong_with
-from ireu_cli.models.settings import said
 
 _MOST = (1 << 31) - (1 << 20)
 """Bytes that protobuf holds in one piece, and some room for what is added."""
@@ -86,8 +85,12 @@ def refuse_external(data: bytes, path: Path) -> None:
 
 def session_error(error: Exception) -> tuple[str, str | None]:
     """What onnxruntime says of a network that it does not run, in one line, and a remedy where one is known."""
-    text = _RUNTIME.sub("", said(error))
-    return text, "Install a newer onnxruntime, or export the network for this one" if _NEWER.search(text) else None
+    text = _RUNTIME.sub("", next(iter(str(error).splitlines()), ""))
+    if ".cc:" in text:
+        # Where in onnxruntime's code, and in which of its functions.
+        text = text.rpartition(") ")[2]
+    newer = "Install a newer onnxruntime, or export the network for this one" if _NEWER.search(text) else None
+    return printable(text, 160).rstrip(". ") or type(error).__name__, newer
 
 
 def _parsed(source: Path | bytes, path: Path | None = None) -> Any:
@@ -109,7 +112,7 @@ def _parsed(source: Path | bytes, path: Path | None = None) -> Any:
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - protobuf's errors have no common base of their own
-        raise ModelError(f"The encoder {name or ''} {why}", remedy) from None
+        raise ModelError(f"The network {name or ''} {why}", remedy) from None
     if looped := next((node.op_type for node in _nodes(network.graph) if node.op_type in _LOOPS), None):
         raise ModelError(f"The network {name or ''} has a loop ({looped})", "Name one without: it may never end")
     return network

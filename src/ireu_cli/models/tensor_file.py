@@ -18,7 +18,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from ireu_cli.bounded import ContentError, leads_inside, printable, read_json
+from ireu_cli.bounded import ContentError, leads_inside, printable, read_json, relative_path
 from ireu_cli.errors import ModelError
 from ireu_cli.models.arrived import WHOLE, nothing_in, wrong_with
 from ireu_cli.paths import as_text
@@ -266,9 +266,16 @@ def shard_names(index: Path) -> list[str]:
     if not isinstance(named, dict) or not named or not all(isinstance(name, str) for name in named.values()):
         raise ModelError(f"The index {index} names no shards", "Fetch it again")
     names = sorted(set(named.values()))
-    if wrong := next((name for name in names if name != Path(name).name or not name.isprintable()), None):
+    if (wrong := next((name for name in names if not _is_beside(name)), None)) is not None:
         raise ModelError(f"{index} names {printable(wrong)}, which is not beside it", "Fetch all shards")
     return names
+
+
+def _is_beside(name: str) -> bool:
+    try:
+        return name == Path(relative_path(name)).name
+    except ContentError:
+        return False
 
 
 def shards_of(index: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from ireu_cli.bounded import ContentError, read_bounded
+from ireu_cli.bounded import ContentError, inside, read_bounded
 from ireu_cli.errors import ArtifactError, InterruptedRunError
 from ireu_cli.manifest import FileRecord
 from ireu_cli.store.system import exchange, is_mount_point, sync_folder, usual_rights
@@ -263,10 +263,10 @@ def check_record(record: FileRecord, base: Path) -> None:
     Raises:
         ArtifactError: missing, another size, another digest.
     """
-    name = Path(native_name(record.name))
-    if name.is_absolute() or ".." in name.parts:
-        raise ArtifactError(f"A manifest in {base} names a file outside of it", "Run the step that writes it again")
-    path = base / name
+    try:
+        path = inside(base, native_name(record.name))
+    except ContentError as error:
+        raise ArtifactError(f"A manifest names a file elsewhere: {error.fact}", error.remedy) from None
     if not path.is_file():
         raise ArtifactError(f"{path} is missing", "Run the step that writes it again")
     if path.stat().st_size != record.size:

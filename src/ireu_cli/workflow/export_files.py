@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ireu_cli.errors import ConfigError
+from ireu_cli.bounded import leads_inside, printable
+from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.models.clip import DTYPES, Encoder
 from ireu_cli.models.fingerprint import Print, prints_by
@@ -240,6 +241,11 @@ def _copy_adapters(edit: Edit, folder: Path) -> None:
     beside = edit.source.source.parent
     if edit.layout == "ip-adapter" and edit.source.source.name == "image_encoder":
         for path in sorted(beside.glob("ip-adapter*")):
+            if path.is_file() and not leads_inside(beside, path):
+                raise ModelError(
+                    f"{printable(path.name)} beside the encoder is a link that leads out of its folder",
+                    "Put a copy there instead of the link",
+                )
             if path.is_file():
                 shutil.copyfile(path, folder / "models" / path.name)
 

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ireu_cli.bounded import leads_inside, printable
+from ireu_cli.errors import ModelError
 from ireu_cli.models.systems import SYSTEMS, Coverage
 from ireu_cli.store.files import write_bytes
 
 CARD = "README.md"
+_MOST_CARD, _MOST_WORDS = 1 << 22, 200
 _LICENCE = ("license", "license_name", "license_link")
 LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "MODEL.LICENSE")
 """Files that state a licence, and go along with the weights."""
@@ -99,15 +102,29 @@ def _licence_of(source: Path) -> dict[str, Any]:
     """What the original's card states of its licence."""
     from huggingface_hub.repocard import metadata_load
 
+    card = source / CARD
     try:
-        told = metadata_load(source / CARD) or {}
-        return {key: told[key] for key in _LICENCE if told.get(key)}
+        if not leads_inside(source, card) or card.stat().st_size > _MOST_CARD:
+            return {}
+        told = metadata_load(card) or {}
+        return {key: told[key] for key in _LICENCE if _is_words(told.get(key))}
     except Exception:  # noqa: BLE001 - the YAML reader raises its own kinds, and a card need not be readable
         return {}
+
+
+def _is_words(value: Any) -> bool:
+    """Whether a value out of a card is one short line."""
+    return isinstance(value, str) and 0 < len(value) <= _MOST_WORDS and value.isprintable()
 
 
 def _copy_licences(source: Path, folder: Path) -> None:
     for pattern in LICENCES:
         for path in sorted(source.glob(pattern)):
             if path.is_file() and not (folder / path.name).exists():
+                # An export may be published: nothing comes into it that lies elsewhere.
+                if not leads_inside(source, path):
+                    raise ModelError(
+                        f"{printable(path.name)} beside the encoder is a link that leads out of its folder",
+                        "Put a copy there instead of the link",
+                    )
                 shutil.copyfile(path, folder / path.name)

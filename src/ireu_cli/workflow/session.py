@@ -16,10 +16,12 @@ from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, diffe
 from ireu_cli.models.checkpoint import Checkpoint
 from ireu_cli.models.clip import Encoder, outline_encoder
 from ireu_cli.models.encoders import ImageEncoder, load_encoder
+from ireu_cli.models.face_encoder import FaceEncoder
+from ireu_cli.models.onnx_session import stays_on_cpu
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.params import ARCFACE_LANDMARKS, Config, DataParams
 from ireu_cli.report import Report
-from ireu_cli.runtime import environment
+from ireu_cli.runtime import environment, settle
 from ireu_cli.store import outputs
 from ireu_cli.store.artifacts import manifest_path, read_manifest, write_manifest
 from ireu_cli.store.files import portable_name
@@ -87,6 +89,8 @@ class Session:
         params = self.config.encoder if dtype is None else self.config.encoder.model_copy(update={"dtype": dtype})
         with self.timed("load_encoder"):
             encoder = load_encoder(params, landmarks_in(self.config.data), self.config.run.device)
+        if isinstance(encoder, FaceEncoder) and stays_on_cpu(self.config.run.device):
+            self.talk.note(f"onnxruntime has no provider for {self.config.run.device}: the network runs on the CPU")
         return self._checked(encoder)
 
     def outline(self, checkpoint: Checkpoint) -> Encoder:
@@ -300,6 +304,7 @@ def open_session(
         resolved = inherit(resolved, {key: place for key, place in known.items() if _still_there(key, place)})
         if manifest.is_of_several and resolved.sources["data.targets"] != "flag":
             resolved = without(resolved, "data", "targets")
+    settle(resolved.config.run.device)
     return Session(step, _with_landmarks(resolved.config), run, talk, force, manifest, sources=resolved.sources)
 
 
