@@ -195,7 +195,7 @@ def refuse_changed(record: Path, output: Path, seen: Stamp) -> None:
         raise ArtifactError(f"{output} was changed by somebody else in the meantime", _OWN)
 
 
-def write_artifact(output: Path, data: bytes, manifest: Manifest, seen: Stamp) -> Manifest:
+def write_artifact(output: Path, data: bytes | bytearray, manifest: Manifest, seen: Stamp) -> Manifest:
     """Put a file and its manifest in their places; a run that is killed between the two is completed by the next.
 
     Args:
