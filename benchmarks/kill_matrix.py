@@ -58,7 +58,7 @@ class Command(NamedTuple):
 
 SMALL = tuple(
     part
-    for text in ("pictures.generators=none", "attacks.suite=flip,half", "attacks.photos=1", "verify.bootstrap=100")
+    for text in ("pictures.generators=none", "attacks.suite=flip,grey", "attacks.photos=1", "verify.bootstrap=100")
     for part in ("--set", text)
 )
 COMMANDS = (

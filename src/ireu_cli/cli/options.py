@@ -70,7 +70,7 @@ Seed = Annotated[int | None, typer.Option("--seed", help="Every random choice fo
 Device = Annotated[str | None, typer.Option("--device", help="Torch device, such as cpu or cuda.")]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, float16 or bfloat16.")]
 RunDir = Annotated[Path | None, place_option("--run-dir", help="Private folder of the runs (default: .ireu).")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite what is at the output.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what ireu wrote at the output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 Verbose = Annotated[

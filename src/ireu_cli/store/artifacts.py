@@ -124,8 +124,8 @@ def read_delta(path: Path) -> WeightDelta:
         raise ArtifactError(f"The delta {path} is a folder", remedy)
     try:
         # Mapped, as it may be large; whoever replaces the file leaves this one as it is.
-        with as_text(path) as name:
-            tensors = safetensors.torch.load_file(name)
+        with as_text(path) as opened:
+            tensors = safetensors.torch.load_file(opened)
     except FileNotFoundError:
         raise ArtifactError(f"The delta {path} does not exist", remedy) from None
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:

@@ -54,8 +54,8 @@ def held(path: Path, output: Path, note: Note) -> Iterator[None]:
             raise ArtifactError(f"Another ireu process is writing {output}", "Wait for it, or stop it")
         if outcome is Hold.NO_LOCKS:
             note(
-                f"{path.parent} lies on a file system without locks: see to it that no other ireu process writes "
-                f"{output} at the same time"
+                f"the file system of {output} has no locks: see to it that no other ireu process writes there at the "
+                "same time"
             )
         yield
     finally:

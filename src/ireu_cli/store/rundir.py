@@ -123,7 +123,8 @@ class RunDir:
         path = self.path / "locks" / _digest(output)[:16]
         with disk_errors(path):
             make_private_folder(path.parent)
-        with held(path, output, self._note), beside(output, self._note):
+        # The first is what earlier versions look at; whether there are locks is told of the second.
+        with held(path, output, lambda _text: None), beside(output, self._note):
             yield
 
     def start(self, manifest: Manifest, output: Path) -> None:
