@@ -13,6 +13,7 @@ def samples(
     folder: Annotated[Path, o.place_argument(help="The folder to write.")],
     seed: Annotated[int, typer.Option("--seed", help="Decides which of the people is to be unlearned.")] = 0,
     force: o.Force = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Write photos of people who do not exist, to try the whole job on."""
     working_folder()
@@ -20,13 +21,14 @@ def samples(
     from ireu_cli.workflow.samples import write_samples
 
     write_samples(folder, seed, force=force)
-    Terminal(quiet=False, verbose=False).path(folder)
+    Terminal(quiet=False, verbose=verbose).path(folder)
 
 
 def inspect(
     source: Annotated[str | None, o.source_argument(help="A file or folder of an encoder, or a pack.")] = None,
     systems: Annotated[bool, typer.Option("--systems", help="List the generators, and what each reads.")] = False,
     as_json: o.Json = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Say which encoder a file holds, who reads it and which edits reach whom, or list the systems."""
     working_folder()
@@ -36,7 +38,7 @@ def inspect(
 
     if systems == (source is not None):
         raise UsageError("Either an encoder or --systems is to be shown", "Name a file or folder, or give --systems")
-    terminal = Terminal(quiet=False, verbose=False)
+    terminal = Terminal(quiet=False, verbose=verbose)
     if source is None:
         terminal.systems(list_systems(), as_json=as_json)
     else:

@@ -74,7 +74,7 @@ Force = Annotated[bool, typer.Option("--force", help="Replace what ireu wrote at
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
 Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", help="Show every value with its source; name files in errors.")
+    bool, typer.Option("-v", "--verbose", help="Show every value with its source; name files and causes of errors.")
 ]
 Mask = Annotated[Path | None, place_option("--mask", help="The mask that `ireu locate` wrote.")]
 Onto = Annotated[Path | None, place_option("--onto", help="Earlier delta of the method gated whose requests are kept.")]

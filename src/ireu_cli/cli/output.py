@@ -50,6 +50,8 @@ def emit(text: str) -> None:
             print(text, flush=True)
         except UnicodeError:
             print(clean(text).encode("ascii", "backslashreplace").decode(), flush=True)
+        # What comes now is the end alone.
+        signals.finish()
     except BrokenPipeError:
         drop(sys.stdout)
     except OSError as error:

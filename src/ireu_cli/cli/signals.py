@@ -72,9 +72,11 @@ def end() -> NoReturn:
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:
+    if _STATE["finished"]:
+        return
     _HEARD.set()
     # A second signal, such as the one that timeout(1) sends to the group, must not disturb the way out.
-    if not _STATE["raised"] and not _STATE["finished"]:
+    if not _STATE["raised"]:
         _STATE["raised"] = True
         raise KeyboardInterrupt
 

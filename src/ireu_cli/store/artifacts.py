@@ -16,6 +16,7 @@ from ireu_cli.manifest import MOST_BYTES, Manifest, completed, parse_manifest
 from ireu_cli.paths import as_text
 from ireu_cli.store.files import check_record, file_record, read_bytes, write_bytes
 from ireu_cli.store.ledger import LEDGER, ledger_tensors, read_ledger
+from ireu_cli.store.packing import packed
 from ireu_cli.values import FeatureMask, WeightDelta
 
 REPORT_NAME = "report.json"
@@ -103,13 +104,13 @@ def read_mask(path: Path) -> FeatureMask:
     return FeatureMask(mask, score.float())
 
 
-def delta_bytes(delta: WeightDelta) -> bytes:
+def delta_bytes(delta: WeightDelta) -> bytearray:
     """The content of a delta's file: safetensors, float32, the encoder's tensor names, sorted; and a ledger's."""
     tensors = {name: delta.tensors[name].detach().float().cpu().contiguous() for name in sorted(delta.tensors)}
     if delta.ledger is not None:
         tensors |= ledger_tensors(delta.ledger)
     # One key only: safetensors writes several metadata keys in a random order, and the bytes must repeat.
-    return safetensors.torch.save(tensors, metadata={"format": "pt"})
+    return packed(tensors, {"format": "pt"})
 
 
 def write_delta(path: Path, delta: WeightDelta) -> None:

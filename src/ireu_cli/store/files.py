@@ -29,7 +29,7 @@ _DAY = 86_400
 """Seconds after which nobody writes a file any more."""
 
 
-def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_bytes(path: Path, data: bytes | bytearray, *, durable: bool = True) -> None:
     """Replace `path` by `data` in one step: whoever looks sees the old bytes or the new ones.
 
     The file can be read by its owner only, and so can folders that have to be made for it.
@@ -51,7 +51,7 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 @contextlib.contextmanager
-def staged(path: Path, data: bytes, *, durable: bool = True) -> Iterator[Path]:
+def staged(path: Path, data: bytes | bytearray, *, durable: bool = True) -> Iterator[Path]:
     """A file beside `path` with its future content, under a name that nobody can foresee; gone in the end.
 
     Nobody else can read it, from the moment it is there.

@@ -196,7 +196,7 @@ def refuse_changed(record: Path, output: Path, seen: Stamp) -> None:
 
 
 def write_artifact(
-    output: Path, data: bytes, manifest: Manifest, seen: Stamp, seal: Callable[[str], str] | None = None
+    output: Path, data: bytes | bytearray, manifest: Manifest, seen: Stamp, seal: Callable[[str], str] | None = None
 ) -> Manifest:
     """Put a file and its manifest in their places; a run that is killed between the two is completed by the next.
 

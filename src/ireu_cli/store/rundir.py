@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import safetensors
-import safetensors.torch
 from torch import Tensor
 
 from ireu_cli.bounded import ContentError, read_json
@@ -24,6 +23,7 @@ from ireu_cli.manifest import Manifest
 from ireu_cli.paths import as_text
 from ireu_cli.store.files import disk_errors, make_private_folder, read_bytes, staged, sweep, write_bytes
 from ireu_cli.store.locks import Note, beside, held
+from ireu_cli.store.packing import packed
 from ireu_cli.store.system import place_new
 
 
@@ -178,7 +178,7 @@ class RunDir:
     def write_checkpoint(self, identity: str, tensors: dict[str, Tensor], state: dict[str, object]) -> None:
         """Replace the step's checkpoint; `state` travels in the file's header."""
         metadata = {"state": json.dumps(state)}
-        write_bytes(self.work(identity) / "checkpoint.safetensors", safetensors.torch.save(tensors, metadata=metadata))
+        write_bytes(self.work(identity) / "checkpoint.safetensors", packed(tensors, metadata))
 
     def read_checkpoint(self, identity: str) -> tuple[dict[str, Tensor], dict[str, object]] | None:
         """The step's last checkpoint, or None.

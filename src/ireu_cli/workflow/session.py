@@ -216,7 +216,7 @@ class Session:
         outputs.refuse_full_mount(output)
         return None
 
-    def put_file(self, output: Path, data: bytes, manifest: Manifest) -> Manifest:
+    def put_file(self, output: Path, data: bytes | bytearray, manifest: Manifest) -> Manifest:
         """Write a file and its manifest where `already_done` found nothing that must stay; ends the step."""
         return self.close(outputs.write_artifact(output, data, manifest, self.seen, self.run.seal))
 
