@@ -72,23 +72,24 @@ def test_nothing_to_compare_with_and_photos_that_are_all_the_same() -> None:
     assert halves(torch.cat([faces(0, 7), faces(50, 1)]), OTHERS) is None
 
 
-def test_locate_says_so(samples: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
-    shutil.copytree(samples, folder)
-    variance = ("locate", "--method", "variance")
-    plain = run_ireu(*variance, "-o", "plain.pt", cwd=folder)
-    assert plain.code == 0, plain.err
-    assert "do not look alike" not in plain.err
-    assert "mixed_targets" not in manifest(folder, "plain.pt")["metrics"]
-    person = next(path.parent for path in (folder / "faces").rglob("*.png"))
-    stranger = min((folder / "others").iterdir())
-    for n, path in enumerate(sorted(stranger.glob("*.png"))):
-        shutil.move(path, person / f"other{n}.png")
-    stranger.rmdir()
-    mixed = run_ireu(*variance, "-o", "mixed.pt", cwd=folder)
-    assert mixed.code == 0, mixed.err
-    assert "target 1: the photos do not look alike to each other" in mixed.err
-    assert manifest(folder, "mixed.pt")["metrics"]["mixed_targets"] == [1]
+def test_locate_says_so(data: Path, tmp_path: Path) -> None:
+    """Real people and the embedded encoder: one folder of one person, one of two."""
+    people = sorted((data / "faces" / "eval").iterdir())
+    several = [p for p in sorted((data / "faces" / "train").iterdir()) if len(list(p.glob("*.jpg"))) >= 4][:40]
+    for person in several:
+        shutil.copytree(person, tmp_path / "others" / person.name)
+    for number, sources in enumerate([people[:1], people[1:3]]):
+        (tmp_path / "faces" / str(number)).mkdir(parents=True)
+        for source in sources:
+            for path in sorted(source.glob("*.jpg"))[:6]:
+                shutil.copyfile(path, tmp_path / "faces" / str(number) / f"{source.name}-{path.name}")
+    locate = ("locate", "--method", "variance", "--set", "locate.interchange_pairs=0")
+    found = run_ireu(*locate, "--targets", "faces", "--retain", "others", cwd=tmp_path)
+    assert found.code == 0, found.err
+    assert "target 2: the photos do not look alike to each other" in found.err
+    assert "(6 and 6 photos)" in found.err
+    assert "target 1:" not in found.err
+    assert manifest(tmp_path, "mask.pt")["metrics"]["mixed_targets"] == [2]
 
 
 @pytest.mark.parametrize("error", [BadPhotoError("changed while the run was going on"), FileNotFoundError(2, "gone")])
