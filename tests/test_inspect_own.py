@@ -97,5 +97,5 @@ def test_no_licence_from_elsewhere_comes_into_an_export(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("private")
     (tmp_path / "source" / "LICENSE").symlink_to("../secret")
     with pytest.raises(ModelError, match="LICENSE beside the encoder is a link that leads out"):
-        write_card(tmp_path / "out", tmp_path / "source", Told("transformers", None, None, None, ()))
+        write_card(tmp_path / "out", tmp_path / "source", Told("transformers", None, None, None, None, "float32", ()))
     assert not (tmp_path / "out" / "LICENSE").exists()

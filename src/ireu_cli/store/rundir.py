@@ -77,7 +77,7 @@ class RunDir:
 
     def seal(self, digest: str) -> str:
         """HMAC-SHA-256 (hex) of a manifest's digest: who lacks the key can make no other."""
-        return hmac.new(self._key, b"manifest " + digest.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._open(), b"manifest " + digest.encode(), hashlib.sha256).hexdigest()
 
     def vouches(self, manifest: Manifest) -> bool:
         """Whether a manifest is as a run with this folder's key wrote it.
