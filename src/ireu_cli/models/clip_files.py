@@ -27,19 +27,15 @@ from ireu_cli.params import EncoderParams
 # hidden size -> (heads, activation, published name); ecosystem sizes that tensors alone do not settle.
 _KNOWN = {1280: (16, "gelu", "ViT-H/14"), 1664: (16, "gelu", "ViT-bigG/14"), 1024: (16, "quick_gelu", "ViT-L/14")}
 _CLIP_TYPES = frozenset({"clip", "clip_vision_model"})
+_SIZES_READ = ("hidden_size", "image_size", "intermediate_size", "num_attention_heads", "num_channels", "patch_size")
 _READ = (
+    *_SIZES_READ,
     "attention_dropout",
     "hidden_act",
-    "hidden_size",
-    "image_size",
     "initializer_factor",
     "initializer_range",
-    "intermediate_size",
     "layer_norm_eps",
-    "num_attention_heads",
-    "num_channels",
     "num_hidden_layers",
-    "patch_size",
 )
 """What is taken from a config.json; other keys change how transformers runs a model, and not which one it is."""
 _PROCESSOR = "preprocessor_config.json"
