@@ -14,11 +14,8 @@ with run folders of their own and one output.
 
 import argparse
 import contextlib
-import json
-import multiprocessing
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -32,17 +29,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ireu_cli.cli.app import main as ireu
-from ireu_cli.cli.app import run as console_script
+from kill_runs import is_between, leftovers, result_at, run, start, taken
 
-# Commands start from a process that has imported the libraries, so that signals hit the work.
-STARTED = multiprocessing.get_context("forkserver")
-STARTED.set_forkserver_preload(
-    [f"ireu_cli.workflow.{name}" for name in ("locate", "unlearn", "verify", "export")]
-    + ["transformers.models.clip.modeling_clip", "torchmetrics.image.kid", "torchmetrics.image.fid"]
-)
 LONGEST_STOP = 2.0
 """Seconds that a command may take to end after SIGTERM."""
-LEFTOVER = re.compile(r"\..*(\.tmp|\.previous|\.ready|\.lock)")
 NOBODY = 65534
 
 
@@ -92,72 +82,6 @@ class Findings:
         if not holds:
             self.failures.append(what)
             print(f"FAILED {what}", flush=True)
-
-
-def work(folder: Path, arguments: tuple[str, ...], log: Path, user: int | None) -> None:
-    """What a started process does: one command as the console script runs it, in its folder."""
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    os.chdir(folder)
-    if user is not None:
-        ireu([arguments[0], "--help"])  # what is imported late may lie where another user cannot look
-        os.setgid(user)
-        os.setuid(user)
-    sys.argv = ["ireu", *arguments]
-    console_script()
-
-
-def start(folder: Path, arguments: tuple[str, ...], user: int | None = None) -> tuple[ForkServerProcess, Path]:
-    """Start a command; what it says goes into a file."""
-    descriptor, name = tempfile.mkstemp(suffix=".log")
-    os.close(descriptor)
-    process = STARTED.Process(target=work, args=(folder, arguments, Path(name), user))
-    process.start()
-    return process, Path(name)
-
-
-def run(folder: Path, arguments: tuple[str, ...], user: int | None = None) -> tuple[int | None, str]:
-    """Run a command to its end: exit code, and what it said."""
-    process, log = start(folder, arguments, user)
-    process.join()
-    return process.exitcode, taken(log)
-
-
-def taken(log: Path) -> str:
-    """What a command said; the file is gone then."""
-    text = log.read_text(errors="replace")
-    log.unlink()
-    return text
-
-
-def content(path: Path) -> object:
-    """A file's bytes; of a manifest its digest, which leaves out when and where."""
-    data = path.read_bytes()
-    return json.loads(data)["digest"] if b'"checksum"' in data else data
-
-
-def result_at(folder: Path, output: str) -> dict[str, object]:
-    """What lies at an output, by names below the folder, with its manifest."""
-    place = folder / output
-    paths = [*place.rglob("*")] if place.is_dir() else [place, place.with_name(f"{output}.json")]
-    return {str(path.relative_to(folder)): content(path) for path in sorted(paths) if path.is_file()}
-
-
-def leftovers(folder: Path) -> list[str]:
-    """What lies around outside the run folders."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name not in {".ireu", ".other"}]
-        found += [str(Path(place, name)) for name in (*folders, *names) if LEFTOVER.fullmatch(name)]
-    return found
-
-
-def is_between(folder: Path, output: str, old: dict[str, object], new: dict[str, object]) -> bool:
-    """Whether a file is new and its manifest is still on the way, as the next run finds it."""
-    found, record = result_at(folder, output), f"{output}.json"
-    waiting = [path for path in folder.glob(f".{record}.ireu-*.tmp") if content(path) == new.get(record)]
-    return bool(waiting) and found.get(output) == new.get(output) and found.get(record) == old.get(record)
 
 
 def stop(process: ForkServerProcess, how: signal.Signals, found: Findings) -> bool:
@@ -281,7 +205,8 @@ class Matrix:
     def other_user(self, _rng: random.Random, _moments: int) -> None:
         """A run folder of somebody else is named."""
         with self.folder("other-user", older=False) as folder:
-            os.chown(folder, NOBODY, NOBODY)
+            for path in (folder, *(path for path in folder.glob("*") if path.name != ".ireu")):
+                os.chown(path, NOBODY, NOBODY)
             code, said = run(folder, self.arguments(older=False), NOBODY)
             told = code == 3 and ".ireu" in said and "Traceback" not in said
             self.found.check(told, f"{self.command.name} other user: {code} {said}")

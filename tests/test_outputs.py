@@ -467,10 +467,12 @@ class TestKills:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        for _ in range(50):
-            own_folder(tmp_path)
-        over.set()
-        watcher.join()
+        try:
+            for _ in range(50):
+                own_folder(tmp_path)
+        finally:
+            over.set()
+            watcher.join()
         assert not missing
         assert names(tmp_path) == ["out"]
 
