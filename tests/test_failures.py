@@ -90,6 +90,14 @@ def test_v_shows_what_lies_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "/some/place" in shown
 
 
+def test_a_library_that_exits_does_not_pass_for_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(*_arguments: object) -> None:
+        sys.exit(7)
+
+    monkeypatch.setattr("ireu_cli.cli.run._workflow", lambda *_a, **_m: leave)
+    assert run_ireu("locate", cwd=tmp_path).code == 7
+
+
 def test_a_bug_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_arguments: object) -> None:
         raise TypeError("a bug")

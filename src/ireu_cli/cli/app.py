@@ -31,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(arguments, standalone_mode=False, prog_name="ireu")
         if code == 130 or signals.heard():
             raise KeyboardInterrupt
-    except SystemExit:
-        # Whoever read our help or version went away, and Typer ends.
-        return 0
+    except SystemExit as exit_:
+        # Where whoever read our help or version went away, Typer puts a stand-in for stdout and ends.
+        gone = type(sys.stdout).__name__ == "PacifyFlushWrapper"
+        return 0 if gone or exit_.code is None else exit_.code if isinstance(exit_.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - the one place where errors become exit codes
         return _failed(error, terminal, as_json=as_json)
     return code if isinstance(code, int) else 0
