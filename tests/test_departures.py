@@ -176,3 +176,12 @@ def test_inconclusive_shows_what_is_missing_and_not_what_passed(capsys: pytest.C
     assert not [line for line in lines if line.strip().startswith("pass")]
     Terminal(quiet=False, verbose=False).report(sample("pass"))
     assert "  pass " in capsys.readouterr().err
+
+
+def test_attacks_that_may_all_win_are_not_said_to_lose() -> None:
+    plain = sample("fail")
+    free = [c.model_copy(update={"threshold": 1.0}) if c.name == "attacks" else c for c in plain.criteria]
+    assert "; any success allowed" not in page(plain)
+    told = page(plain.model_copy(update={"criteria": tuple(free)}))
+    assert "; any success allowed" in told
+    assert "none of which wins" not in told
