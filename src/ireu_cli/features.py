@@ -21,7 +21,7 @@ Progress = Callable[[int], None]
 """Called with the number of items just done."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """Something to encode: `key` names its content, `label` is for messages, `load` gives the picture."""
 
