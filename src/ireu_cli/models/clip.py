@@ -13,8 +13,9 @@ from torch import Tensor
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.models import siglip
 from ireu_cli.models.checkpoint import Checkpoint
-from ireu_cli.models.clip_files import checkpoint_of, fill, from_checkpoint, outline_of, processor_beside
+from ireu_cli.models.clip_files import checkpoint_of, fill, from_checkpoint, outline_of
 from ireu_cli.models.fingerprint import Print, fingerprint_from, fingerprint_of, prints_by
+from ireu_cli.models.preprocessing import processor_beside
 from ireu_cli.models.reach import SIGLIP, TRANSFORMER, Anatomy
 from ireu_cli.models.siglip import SiglipTower
 from ireu_cli.params import EncoderParams, Tap

@@ -4,9 +4,7 @@ Settings are read here and not by transformers, and compared with the tensors be
 states decides neither how much is built nor which code runs.
 """
 
-import contextlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,8 @@ from ireu_cli.models import siglip
 from ireu_cli.models.arrived import WHOLE
 from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.models.portrait import find_bundle
-from ireu_cli.models.settings import checked_settings, read_settings, said, told_as_model_error
+from ireu_cli.models.preprocessing import PROCESSOR, processor_beside
+from ireu_cli.models.settings import checked_settings, said, told_as_model_error
 from ireu_cli.models.sizes import PROJECTION, disagreement, side_of, told_by
 from ireu_cli.models.tensor_file import shard_names
 from ireu_cli.params import EncoderParams
@@ -38,10 +37,6 @@ _READ = (
     "num_hidden_layers",
 )
 """What is taken from a config.json; other keys change how transformers runs a model, and not which one it is."""
-_PROCESSOR = "preprocessor_config.json"
-_LARGEST_SIDE = 8192
-_ENLARGED = 4
-"""How many times the side of the model's picture preprocessing may enlarge photos to, before it cuts them."""
 
 
 def encoder_place(source: str) -> str:
@@ -87,7 +82,7 @@ def _fetched(hub_id: str, revision: str | None) -> Path:
                 f"{hub_id} is no local file or folder, and the hub gives out no weights of it",
                 f"Correct --encoder; a model needs one of {', '.join(WHOLE)}",
             )
-        for name in ("config.json", _PROCESSOR, "processor_config.json", "README.md", "LICENSE"):
+        for name in ("config.json", PROCESSOR, "processor_config.json", "README.md", "LICENSE"):
             fetch(name)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
@@ -122,18 +117,7 @@ def config_of(checkpoint: Checkpoint) -> Any:
     """
     from transformers import CLIPVisionConfig, SiglipVisionConfig
 
-    is_siglip = checkpoint.is_siglip
-    try:
-        told = told_by(checkpoint)
-    except ValueError as error:
-        raise ModelError(
-            f"The encoder {checkpoint.source} is not complete: {error}", "Name a complete encoder"
-        ) from None
-    if not is_siglip and PROJECTION not in checkpoint:
-        raise ModelError(
-            f"The encoder {checkpoint.source} lacks {PROJECTION}: it is a vision transformer without its projection",
-            "Name a CLIPVisionModelWithProjection, or a whole CLIP model",
-        )
+    is_siglip, told = checkpoint.is_siglip, _told_by(checkpoint)
     found = _settings_beside(checkpoint)
     if found is None:
         try:
@@ -153,6 +137,26 @@ def config_of(checkpoint: Checkpoint) -> Any:
             "Put the right config.json in its place",
         )
     return config
+
+
+def _told_by(checkpoint: Checkpoint) -> dict[str, int]:
+    """The sizes that a checkpoint's tensors tell.
+
+    Raises:
+        ModelError: some are missing.
+    """
+    try:
+        told = told_by(checkpoint)
+    except ValueError as error:
+        raise ModelError(
+            f"The encoder {checkpoint.source} is not complete: {error}", "Name a complete encoder"
+        ) from None
+    if not checkpoint.is_siglip and PROJECTION not in checkpoint:
+        raise ModelError(
+            f"The encoder {checkpoint.source} lacks {PROJECTION}: it is a vision transformer without its projection",
+            "Name a CLIPVisionModelWithProjection, or a whole CLIP model",
+        )
+    return told
 
 
 def _settings_beside(checkpoint: Checkpoint) -> dict[str, Any] | None:
@@ -232,86 +236,12 @@ def from_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:
     return model, processor_beside(checkpoint, model.config.image_size)
 
 
-def processor_beside(checkpoint: Checkpoint, side: int) -> Any:
-    """What prepares pixels: the encoder's own settings, or those that diffusers takes where there are none.
-
-    Raises:
-        ModelError: the settings cannot be read, or are those of another kind of encoder.
-    """
-    name = "Siglip" if checkpoint.is_siglip else "CLIP"
-    kind, path = _processor_class(name), checkpoint.config.with_name(_PROCESSOR)
-    usual = siglip.usual_processor if checkpoint.is_siglip else _usual
-    lone = checkpoint.source.is_file()
-    try:
-        told = _processor_settings(path)
-    except FileNotFoundError:
-        return usual(kind, side)
-    except ModelError:
-        if lone and checkpoint.is_siglip:
-            return usual(kind, side)
-        raise
-    if checkpoint.is_siglip and not siglip.prepares(told, side):
-        if lone:
-            # It is of another file in the folder.
-            return usual(kind, side)
-        raise _unusable(path, f"not for whole pictures of {side} px")
-    _refuse_sizes(told, path, side)
-    if wrong := next((key for key in told if key.startswith("__") or callable(getattr(kind, key, None))), None):
-        raise _unusable(path, f"{printable(wrong, 40)} is no setting")
-    with quiet_transformers(), told_as_model_error(f"The {_PROCESSOR} of {path.parent} cannot be used", _MEND):
-        return kind.from_dict(told)
-
-
-_MEND = "Repair or remove it"
-
-
-def _processor_settings(path: Path) -> dict[str, Any]:
-    """The settings of an image processor, which transformers 5 keeps inside another file where it can."""
-    told = read_settings(path, largest=_LARGEST_SIDE)
-    with contextlib.suppress(FileNotFoundError):
-        inner = read_settings(path.with_name("processor_config.json")).get("image_processor")
-        if isinstance(inner, dict):
-            return checked_settings(inner, path.with_name("processor_config.json"), largest=_LARGEST_SIDE)
-    return told
-
-
-def _refuse_sizes(told: Mapping[str, Any], path: Path, side: int) -> None:
-    """Pictures are made no larger than a few times what the encoder sees."""
-    for key in ("size", "crop_size"):
-        value = told.get(key)
-        numbers = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
-        if any(
-            type(number) is not int or not 1 <= number <= _ENLARGED * side for number in numbers if number is not None
-        ):
-            raise _unusable(path, f"not for pictures of {side} px: its {key} is {printable(value, 60)}")
-
-
 def fill(model: Any, state: Mapping[str, Tensor]) -> None:
     """Give tensors to a model without weights."""
     model.load_state_dict(state, assign=True)
     # The one buffer, which no file holds.
     embeddings = model.vision_model.embeddings
     embeddings.position_ids = torch.arange(embeddings.num_positions, device=next(iter(state.values())).device)[None]
-
-
-def _unusable(path: Path, why: str) -> ModelError:
-    return ModelError(f"The {path.name} of {path.parent} cannot be used ({why})", _MEND)
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' progress bars and advice off the user's terminal, and restore its settings."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def sizes_in(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -332,16 +262,3 @@ def sizes_in(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_attention_heads": heads,
         "hidden_act": activation,
     }
-
-
-def _usual(kind: Any, side: int) -> Any:
-    """What diffusers' `load_ip_adapter` does when a repository has no settings."""
-    return kind(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-
-
-def _processor_class(name: str) -> Any:
-    """The Pillow processor under either name: its results do not depend on torchvision being installed."""
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    import transformers
-
-    return getattr(transformers, f"{name}ImageProcessorPil", None) or getattr(transformers, f"{name}ImageProcessor")

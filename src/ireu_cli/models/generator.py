@@ -20,12 +20,12 @@ from torch import Tensor
 
 from ireu_cli.errors import ModelError
 from ireu_cli.models.clip import DTYPES
-from ireu_cli.models.clip_files import quiet_transformers
 from ireu_cli.models.encoders import ImageEncoder, forward, null_features
 from ireu_cli.models.fingerprint import fingerprint_of
 from ireu_cli.models.parts import check_scheduler, check_tokenizer, read_model
 from ireu_cli.models.pipelines import digest_of_files, embeds_for, is_flux, open_pipeline, side_of
 from ireu_cli.models.portrait import Bundle, GeneratorEntry, find_bundle
+from ireu_cli.models.preprocessing import quiet_transformers
 from ireu_cli.models.settings import read_settings, told_as_model_error
 from ireu_cli.models.tensor_file import open_file
 from ireu_cli.params import FACE_TAPS, Tap
