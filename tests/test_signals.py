@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ireu_cli.cli import signals
+from ireu_cli.cli.output import Terminal
+
 SOON = 2.0
 """Seconds in which a command ends."""
 SLACK = 1.5
@@ -24,14 +27,14 @@ torch.set_num_threads(1)
 ready()
 torch.linalg.svd(matrix)
 """,
-    "a call of a library that returns after the rest": """
+    "a call of a library that never returns": """
 import ctypes
 libc = ctypes.CDLL(None)
+mutex = ctypes.create_string_buffer(64)
+libc.pthread_mutex_lock(mutex)
 ready()
-end = time.monotonic() + 60
-while time.monotonic() < end:
-    # Goes on when a signal comes.
-    libc.usleep(500_000_000)
+# Goes on when a signal comes, and never returns.
+libc.pthread_mutex_lock(mutex)
 """,
     "something that swallows interruptions": """
 ready()
@@ -149,7 +152,10 @@ def assert_stopped(process: subprocess.Popen[str], number: int) -> str:
     """Send the signal: it ends in time, says one sentence and leaves one object; returns stderr."""
     sent = time.monotonic()
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    try:
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
     took = time.monotonic() - sent
     assert process.returncode == 130, err
     assert took < SOON + SLACK
@@ -170,6 +176,16 @@ def test_a_signal_ends_whatever_goes_on(what: str, number: int, tmp_path: Path) 
         wait_for(tmp_path / "ready")
         time.sleep(0.1)
         assert_stopped(process, number)
+
+
+def test_a_swallowed_interruption_is_raised_again_between_two_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what a loop does on its way out, such as a checkpoint, is done."""
+    with Terminal(quiet=True, verbose=False).progress("photos", 3) as advance:
+        advance(1, "")
+        monkeypatch.setitem(signals._STATE, "finished", False)
+        monkeypatch.setitem(signals._STATE, "raised", True)
+        with pytest.raises(KeyboardInterrupt):
+            advance(1, "")
 
 
 def test_several_signals_are_one(tmp_path: Path) -> None:
