@@ -459,7 +459,7 @@ class TestKills:
     @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the call is Linux's")
     def test_a_served_folder_is_never_missing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         output = own_folder(tmp_path)
-        rename, ask = Path.rename, files.exchange
+        rename, ask = Path.rename, system.exchange
         exchanged: list[bool] = []
 
         def looking(self: Path, target: Path) -> Path:
