@@ -258,7 +258,8 @@ def test_labels_split_retained_people(again: Path) -> None:
     people = sorted(path.name for path in (again / "others").iterdir())
     rows = "".join(f"{name},{'even' if n % 2 else 'odd'}\n" for n, name in enumerate(people))
     (again / "labels.csv").write_text("person,turn\n" + rows)
-    found = verify(again, "--set", "data.labels=labels.csv", "-o", "split")
+    # Of each label three people have to be drawn, or no figures of pictures are split by it.
+    found = verify(again, "--set", "data.labels=labels.csv", "--set", "pictures.people=12", "-o", "split")
     assert found.code == 5, found.err
     text = (again / "split" / "report.json").read_text()
     groups = {(f["name"], f["group"]) for f in json.loads(text)["figures"] if f["group"]}
