@@ -217,7 +217,7 @@ def _turned(number: int) -> Image.Image:
         png_with(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b" " * 8_000_000)),
         png_with(b"iCCP", b"press\0\0" + zlib.compress(bytes(2_000_000))),
         encoded(picture(), "JPEG") + b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 400,
-        encoded(picture(), "JPEG") + b"\xff\xda\x00\x02" * 10 * MOST_SCANS,
+        encoded(picture(), "JPEG") + b"\x00\x02" + b"\xff\xda\x00\x02" * 10 * MOST_SCANS,
         encoded(picture(), "JPEG", icc_profile=bytes(range(256)) * 4000),
     ],
     ids=["text", "xmp", "profile", "film", "noise behind the end", "profile of a JPEG"],
