@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 import pytest
@@ -187,7 +187,7 @@ def _refusal(path: Path) -> Exception:
 class Unreadable:
     """An open file that nobody may read."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[Any]) -> None:
         self._file = file
 
     def __enter__(self) -> "Unreadable":
