@@ -269,6 +269,8 @@ class TestVerification:
             one = enrolled(people[4], gallery, 0.1, position)
             others = torch.cat([rows for place, rows in enumerate(people) if place != position])
             limit = (others @ unit(people[4].mean(0))).sort(descending=True).values[int(0.1 * len(others))]
+            assert one is not None
+            assert one.threshold == pytest.approx(float(limit))
             assert matched(pictures, one).tolist() == (pictures @ unit(people[4].mean(0)) > limit).double().tolist()
 
     @pytest.mark.parametrize(
