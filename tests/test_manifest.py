@@ -173,6 +173,15 @@ def test_no_field_of_a_manifest_is_without_bounds() -> None:
     assert not bare
 
 
+def test_the_last_digits_of_sums_do_not_change_the_digest() -> None:
+    """Libraries sum in another order where memory lies otherwise; seen in thresholds of detectors."""
+    one, other = ({"people": [{"threshold": value}]} for value in (3.7000000140659, 3.7000000140659 * (1 + 2e-16)))
+    assert one != other
+    assert example(metrics=one).sealed().digest == example(metrics=other).sealed().digest
+    moved = {"people": [{"threshold": 3.70000002}]}
+    assert example(metrics=one).sealed().digest != example(metrics=moved).sealed().digest
+
+
 def test_metrics_that_are_no_number_are_null_and_named() -> None:
     sealed = (
         example(metrics={"share": 0.5})

@@ -29,6 +29,8 @@ MOST_BYTES = 1 << 28
 """Of a manifest: one of a million photos has some 100 MB."""
 UNDEFINED = "undefined"
 """The metric that names those that are no number, such as a share of nothing; they are null."""
+_DIGITS = 12
+"""Of a metric: beyond them sums differ from run to run, as libraries add in the order that memory suits."""
 _LONGEST, _LARGEST = 20_000, 1e300
 """Of a text, and of a number, in parameters and metrics."""
 
@@ -220,7 +222,7 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Metrics with null for what is no number, and with the names of those."""
+    """Metrics with null for what is no number, and with the names of those; numbers to so many digits as repeat."""
     gone: list[str] = []
 
     def clean(value: Any, name: str) -> Any:
@@ -231,7 +233,7 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
         if isinstance(value, float) and not math.isfinite(value):
             gone.append(name)
             return None
-        return value
+        return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
 
     found: dict[str, Any] = clean(metrics, "")
     return found | ({UNDEFINED: sorted(set(gone))} if gone else {})
