@@ -123,8 +123,7 @@ class _Tokens:
 
     def __init__(self, session: Session, before: Lens, after: Lens) -> None:
         self._session, self._before, self._after = session, before, after
-        self._averages = FeatureCache(before.folder / "averages")
-        self._compared = self._averages
+        self._averages = self._compared = before.cache
         self.mean: Tensor | float = 0.0
 
     def encode(self, fresh: People, used: People) -> tuple[People, People]:
@@ -133,7 +132,7 @@ class _Tokens:
         decides = digest_of([COMPARED_VERSION, self._before.name, self._after.name, name])
         self._compared = FeatureCache(self._after.folder / f"compared-{decides[:32]}")
         fresh = self._encode(fresh, "retained photos, before and after", self._compared, self._both)
-        used = self._encode(used, "reference photos", self._averages, lambda pixels: self._see(pixels).mean(1))
+        used, self._averages = self._before.encode_averages(used, "--retain", "reference photos")
         return fresh, used
 
     def retained(self, fresh: People) -> Iterator[PersonEvidence]:

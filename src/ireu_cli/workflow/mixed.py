@@ -26,9 +26,9 @@ def say_mixed(session: Session, lens: Lens, cast: Cast) -> list[int]:
     rng = generator(session.config.seed, "strangers")
     order = torch.randperm(len(cast.used.photos), generator=rng)[:_STRANGERS].tolist()
     few = replace(cast.used, photos=tuple(cast.used.photos[place] for place in sorted(order)))
-    strangers = lens.encode(choose_photos(few, _PHOTOS, rng), "--retain", "retained photos")
+    strangers, vectors = lens.encode_averages(choose_photos(few, _PHOTOS, rng), "--retain", "retained photos")
     targets = lens.encode(candidates, "--targets", "target photos")
-    others = [flatten_tokens(lens.features(person)) for person in strangers.photos]
+    others = [vectors.get([photo.sha256 for photo in person]) for person in strangers.photos]
     numbers = []
     for person in targets.photos:
         found = halves(flatten_tokens(lens.features(person)), others)

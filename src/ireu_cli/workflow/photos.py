@@ -173,6 +173,24 @@ class Lens:
         self.refuse_or_note(bad, items, flag, label)
         return bad
 
+    def encode_averages(self, people: People, flag: str, label: str) -> tuple[People, FeatureCache]:
+        """Encode one vector a photo, as people are compared by; of taps of many tokens their mean alone is kept.
+
+        Returns:
+            The people whose photos can be used, and where the vectors are.
+
+        Raises:
+            PhotoError: as `encode`.
+        """
+        if self.null_features().ndim < 3:
+            return self.encode(people, flag, label), self.cache
+        cache = FeatureCache(self.folder / "averages")
+        items = [self.item(photo) for photo in people.flat]
+        bad = self.encode_items(
+            items, flag, label, into=cache, see=lambda pixels: flatten_tokens(forward(self.encoder, self.tap, pixels))
+        )
+        return people.where(lambda photo: photo.sha256 not in bad), cache
+
     def refuse_or_note(self, bad: dict[str, str], items: Sequence[Item], flag: str, label: str) -> None:
         """Refuse unusable items, or say that they are skipped, as `data.bad_photos` says.
 
