@@ -1,6 +1,7 @@
 """`ireu inspect` on what ireu itself wrote."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,19 @@ def test_a_mask_and_a_delta(tmp_path: Path, step: str, name: str) -> None:
     manifest_path(path).write_text(manifest_path(path).read_text().replace('"seed": 0', '"seed": 1'))
     with pytest.raises(ArtifactError, match="was changed after it was written"):
         inspect_encoder(str(manifest_path(path)))
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"M\xfcller.pt"), "a:b.pt", "a\\b.pt", "~a.pt", "a\nb.pt"])
+def test_results_of_any_name_are_read(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"values")
+    write_manifest(manifest_path(path), record("locate"), [path])
+    assert read_manifest(manifest_path(path)).step == "locate"
+    assert list(inspect_encoder(str(path))["files"].values()) == ["as recorded"]
+    path.write_bytes(b"valueS")
+    assert list(inspect_encoder(str(path))["files"].values()) == ["changed since"]
+    with pytest.raises(ArtifactError, match="does not match its manifest"):
+        read_manifest(manifest_path(path))
 
 
 def test_a_report_of_many_pictures_is_told_in_few_lines(tmp_path: Path) -> None:

@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from ireu_cli.bounded import ContentError, inside, read_bounded
+from ireu_cli.bounded import ContentError, leads_inside, printable, read_bounded
 from ireu_cli.errors import ArtifactError, InterruptedRunError
 from ireu_cli.manifest import FileRecord
 from ireu_cli.store.system import exchange, is_mount_point, sync_folder, usual_rights
 
 RECORDS = frozenset({"ireu.json", "manifest.json", "ireu.toml"})
 """Files that are put into a folder last: whoever finds one finds everything that it describes."""
-_CHUNK = 1 << 20
 _LONGEST = 180
 """Bytes of a file's name that leave room for what temporary names add; file systems take 255."""
 _BYTES = "bytes:"
@@ -200,11 +199,10 @@ def _is_of_dead(entry: str, name: str) -> bool:
     if entry != f".{name}.{middle}.tmp" or not (middle.isascii() and middle.isdigit()):
         return False
     try:
-        os.kill(int(middle), 0)
+        with contextlib.suppress(PermissionError):
+            os.kill(int(middle), 0)
     except (ProcessLookupError, OverflowError):
         return True
-    except PermissionError:
-        return False
     return False
 
 
@@ -243,30 +241,36 @@ def read_bytes(path: Path, what: str, remedy: str, most: int | None = None) -> b
 
 def file_record(path: Path, base: Path, sha256: str | None = None) -> FileRecord:
     """Describe a file by its bytes, its name relative to `base`; without its digest, the file is read."""
-    digest = sha256 or file_sha256(path)
     name = portable_name(path.relative_to(base).as_posix())
-    return FileRecord(name=name, sha256=digest, size=path.stat().st_size)
+    return FileRecord(name=name, sha256=sha256 or file_sha256(path), size=path.stat().st_size)
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 (hex) over a file, read in pieces."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def place_of(record: FileRecord, base: Path) -> Path:
+    """Where a recorded file lies, whatever its name: in the manifest's folder or below, links included.
+
+    Raises:
+        ArtifactError: it leads elsewhere.
+    """
+    path = base / native_name(record.name)
+    if leads_inside(base, path):
+        return path
+    fact = f"{printable(record.name)} leads out of the folder of its manifest"
+    raise ArtifactError(fact, "Put a copy there instead of the link")
 
 
 def check_record(record: FileRecord, base: Path) -> None:
     """Refuse a file whose bytes are not the recorded ones.
 
     Raises:
-        ArtifactError: missing, another size, another digest.
+        ArtifactError: missing, another size, another digest, or elsewhere.
     """
-    try:
-        path = inside(base, native_name(record.name))
-    except ContentError as error:
-        raise ArtifactError(f"A manifest names a file elsewhere: {error.fact}", error.remedy) from None
+    path = place_of(record, base)
     if not path.is_file():
         raise ArtifactError(f"{path} is missing", "Run the step that writes it again")
     if path.stat().st_size != record.size:

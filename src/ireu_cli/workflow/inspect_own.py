@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from ireu_cli.bounded import ContentError, inside, printable, read_bounded
+from ireu_cli.bounded import ContentError, printable, read_bounded
 from ireu_cli.errors import ArtifactError
-from ireu_cli.manifest import FileRecord, Manifest, parse_manifest
+from ireu_cli.manifest import MOST_BYTES, FileRecord, Manifest, parse_manifest
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME, manifest_path
-from ireu_cli.store.files import file_sha256
+from ireu_cli.store.files import file_sha256, native_name, place_of
 from ireu_cli.values import Json
 
-_MOST_RECORD = 1 << 28
 _SHOWN = 20
 _KINDS = {
     "locate": "mask, written by `ireu locate`",
@@ -75,13 +74,13 @@ def _is_ours(path: Path) -> bool:
 
 def _read(path: Path) -> bytes:
     try:
-        return read_bounded(path, _MOST_RECORD)
+        return read_bounded(path, MOST_BYTES)
     except OSError as error:
         raise ArtifactError(f"The record {path} cannot be read ({error.strerror})", "Check the rights to it") from None
 
 
 def _lists(manifest: Manifest, source: Path) -> bool:
-    return any(Path(record.name).name == source.name for record in manifest.outputs)
+    return any(Path(native_name(record.name)).name == source.name for record in manifest.outputs)
 
 
 def _files(manifest: Manifest, folder: Path) -> dict[str, Json]:
@@ -97,10 +96,10 @@ def _files(manifest: Manifest, folder: Path) -> dict[str, Json]:
 
 def _state(record: FileRecord, folder: Path) -> str:
     try:
-        path = inside(folder, record.name)
+        path = place_of(record, folder)
         if not path.is_file():
             return "missing"
         same = path.stat().st_size == record.size and file_sha256(path) == record.sha256
-    except (ContentError, OSError):
+    except (ArtifactError, OSError):
         return "cannot be read"
     return "as recorded" if same else "changed since"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ireu_cli.bounded import ContentError, read_json
 from ireu_cli.errors import ArtifactError, FailedErasureError
-from ireu_cli.manifest import Manifest
+from ireu_cli.manifest import MOST_BYTES, Manifest
 from ireu_cli.report import ErasureRecord, Report
 from ireu_cli.store.artifacts import REPORT_MANIFEST_NAME, REPORT_NAME, read_manifest
 from ireu_cli.store.files import read_bytes
@@ -64,11 +65,10 @@ def find_verdict(session: Session, delta: Manifest, folder: Path, named: Path | 
         return None
     try:
         return _read(session, delta, place)
-    except (ArtifactError, ValidationError) as error:
-        told = error if isinstance(error, ArtifactError) else _unreadable(place)
+    except ArtifactError as error:
         if named is not None:
-            raise told from None
-        session.talk.note(f"not verified, as far as is known: {told.fact}")
+            raise
+        session.talk.note(f"not verified, as far as is known: {error.fact}")
         return None
 
 
@@ -79,12 +79,14 @@ def refuse_failed(verdict: Verdict | None, *, allowed: bool) -> None:
         FailedErasureError: it failed.
     """
     if verdict is not None and verdict.report.outcome == "fail" and not allowed:
-        raise failed(f"The verification of this delta failed. {verdict.report.reason.rstrip('.')}")
+        raise failed(f"The verification of this delta failed. {verdict.report.reason}")
 
 
 def failed(fact: str) -> FailedErasureError:
     """What is said instead of an export."""
-    return FailedErasureError(fact, "Make another edit, or export this one all the same with --allow-failed")
+    return FailedErasureError(
+        fact.rstrip("."), "Make another edit, or export this one all the same with --allow-failed"
+    )
 
 
 def with_findings(record: ErasureRecord, verdict: Verdict | None) -> ErasureRecord:
@@ -97,10 +99,22 @@ def with_findings(record: ErasureRecord, verdict: Verdict | None) -> ErasureReco
     return record.model_copy(update=stated | found)
 
 
-def _unreadable(place: Path) -> ArtifactError:
-    return ArtifactError(
-        f"The report in {place} is not one that this version of ireu reads", "Make one with `ireu verify`"
-    )
+def read_report(path: Path, remedy: str = "Run `ireu verify` again with --force") -> Report:
+    """Read a report whose manifest was checked.
+
+    Raises:
+        ArtifactError: it is no report of this version; `remedy` ends the sentence.
+    """
+    data = read_bytes(path, "The report", remedy, MOST_BYTES)
+    try:
+        read_json(data, MOST_BYTES)
+        return Report.model_validate_json(data)
+    except ContentError as error:
+        raise ArtifactError(f"The report {path} {error.why}", remedy) from None
+    except ValidationError as error:
+        raise ArtifactError(
+            f"The report {path} is not one that this version of ireu reads ({error.error_count()} wrong fields)", remedy
+        ) from None
 
 
 def _read(session: Session, delta: Manifest, place: Path) -> Verdict:
@@ -108,7 +122,7 @@ def _read(session: Session, delta: Manifest, place: Path) -> Verdict:
     remedy = "Name the report of this delta with --report, or make one with `ireu verify`"
     if manifest.step != "verify" or manifest.parent != delta.digest:
         raise ArtifactError(f"The report in {place} is of another delta", remedy)
-    report = Report.model_validate_json(read_bytes(place / REPORT_NAME, "The report", remedy))
+    report = read_report(place / REPORT_NAME, remedy)
     if not session.run.vouches(manifest) and report.outcome != "fail":
         raise ArtifactError(
             f"The report in {place} is not sealed with the key of the run folder {session.run.path}", remedy

@@ -4,11 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from ireu_cli.bounded import ContentError, read_json
 from ireu_cli.config import Resolved
-from ireu_cli.errors import ArtifactError
 from ireu_cli.faces.labels import groups_of, read_labels
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest
@@ -22,7 +18,7 @@ from ireu_cli.steps.groups import SMALLEST_GROUP, column_of
 from ireu_cli.steps.pictures import GeneratorEvidence
 from ireu_cli.steps.verify import Beside, unusable, verify
 from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME, read_delta
-from ireu_cli.store.files import file_sha256, read_bytes, write_bytes
+from ireu_cli.store.files import file_sha256, write_bytes
 from ireu_cli.values import GateLedger, Ledger
 from ireu_cli.workflow.album import make_grids, write_images
 from ireu_cli.workflow.bypass import SAMPLING, Siege, photo_attacks, plan_siege
@@ -37,9 +33,7 @@ from ireu_cli.workflow.photos import among, photo_reader
 from ireu_cli.workflow.quality import measure_quality
 from ireu_cli.workflow.report import build_report
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
-
-_MOST_REPORT = 1 << 28
-"""Bytes of a report.json."""
+from ireu_cli.workflow.verdict import read_report
 
 
 @dataclass(frozen=True)
@@ -101,23 +95,6 @@ def run_verify(
         )  # fmt: skip
         manifest = _write(session, draft, report, seen.drawn, out, reader)
     return StepResult(out / REPORT_NAME, manifest, reused=False, report=report)
-
-
-def read_report(path: Path) -> Report:
-    """Read a report whose manifest was checked.
-
-    Raises:
-        ArtifactError: it is no report of this version.
-    """
-    remedy = "Run `ireu verify` again with --force"
-    data = read_bytes(path, "The report", remedy, _MOST_REPORT)
-    try:
-        read_json(data, _MOST_REPORT)
-        return Report.model_validate_json(data)
-    except ContentError as error:
-        raise ArtifactError(f"The report {path} {error.why}", remedy) from None
-    except ValidationError as error:
-        raise ArtifactError(f"The report {path} has {error.error_count()} wrong fields", remedy) from None
 
 
 def _look(
