@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
+from ireu_cli import stamps
 from ireu_cli.models import fingerprint
 from ireu_cli.models.clip import load_encoder, read_tap, with_delta
 from ireu_cli.params import EncoderParams
@@ -26,7 +27,6 @@ from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, w
 from ireu_cli.values import WeightDelta
 from ireu_cli.workflow import export as workflow_export
 from ireu_cli.workflow import export_files, export_transformer
-from ireu_cli.workflow import prints as workflow_prints
 from tests.conftest import plant_manifest, run_ireu
 from tests.tiny_generator import adapter_weights, draw, tiny_pipeline
 
@@ -216,7 +216,7 @@ def test_a_disk_that_fails_beside_the_checks_is_an_error(fresh: Path, monkeypatc
 
 def test_an_original_is_read_for_its_prints_once(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (fresh / "ireu.toml").unlink()
-    monkeypatch.setattr(workflow_prints, "_SETTLED", 0)
+    monkeypatch.setattr(stamps, "_SETTLED", 0)
     asked: list[int] = []
     own = fingerprint.prints_by
 

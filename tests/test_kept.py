@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from PIL import Image
 
+from ireu_cli import stamps
+from ireu_cli.faces import folder as folders
 from ireu_cli.faces.folder import scan_people
-from ireu_cli.store import digests, features, stamps
+from ireu_cli.store import digests, features
 from ireu_cli.store.digests import DigestBook
 from ireu_cli.store.features import FeatureCache
 from tests.conftest import Run, copy_with_second_target, manifest, run_ireu
@@ -36,6 +37,13 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return whole(file, name)
 
     monkeypatch.setattr(hashlib, "file_digest", counting)
+    photo = folders.digest_photo
+
+    def counting_photos(path: Path, *given: Any) -> str:
+        seen[path.name] += 1
+        return photo(path, *given)
+
+    monkeypatch.setattr(folders, "digest_photo", counting_photos)
     return seen
 
 
@@ -168,7 +176,7 @@ class TestDigests:
         assert sum(hashed.values()) == 6
 
     def test_inodes_of_all_bits_come_back(self) -> None:
-        known = {(2**64 - 1, 2**63 + 5, 7, -3, 9): "ab" * 32, (1, 2, 3, 4, 5): "cd" * 32}
+        known = {stamps.Stamp(2**64 - 1, 2**63 + 5, 7, -3, 9): "ab" * 32, stamps.Stamp(1, 2, 3, 4, 5): "cd" * 32}
         assert digests._unpacked(digests._packed(known)) == known
 
 
@@ -248,10 +256,11 @@ class TestCommands:
         shutil.rmtree(place / ".ireu" / "features")
         used = sorted(path for path in (place / "others").rglob("*.*") if path.is_file())
         bad, good = used[-20], used[-20].read_bytes()
-        bad.write_bytes(b"no photo")
+        # Its first bytes tell nothing against it.
+        bad.write_bytes(good[: len(good) // 2])
         calls = counted("ireu_cli.workflow.site", "last_state")
         first = unlearn(place, "-o", "stopped.safetensors")
-        assert first.code == 3
+        assert (first.code, "ends early" in first.err) == (3, True), first.err
         done = calls.total()
         bad.write_bytes(good)
         assert unlearn(place, "-o", "stopped.safetensors").code == 0
@@ -302,10 +311,3 @@ class TestCommands:
         ]
         targets = [path for path in (place / "faces").rglob("*.*") if path.is_file()]
         assert 0 < len(whole) <= 2 * len(targets)
-
-
-def test_a_photo_without_pixels_is_no_photo(tmp_path: Path) -> None:
-    """The stand-in for a bad photo of these tests is one."""
-    (tmp_path / "bad.jpg").write_bytes(b"no photo")
-    with pytest.raises(OSError, match="cannot identify"):
-        Image.open(tmp_path / "bad.jpg")

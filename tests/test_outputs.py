@@ -8,7 +8,9 @@ import stat
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import torch
@@ -21,7 +23,7 @@ from ireu_cli.store import files, locks, outputs, system
 from ireu_cli.store.artifacts import manifest_path, read_manifest, write_manifest
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.files import native_name, portable_name, write_bytes, write_folder
-from ireu_cli.store.outputs import found_at, recover, refuse_place, stamp_of, write_artifact, write_artifact_folder
+from ireu_cli.store.outputs import found_at, recover, refuse_place, state_of, write_artifact, write_artifact_folder
 from ireu_cli.store.pictures import PictureCache
 from ireu_cli.store.rundir import RunDir
 from tests.conftest import run_ireu
@@ -44,7 +46,7 @@ def mode(path: Path) -> int:
 
 def own_file(folder: Path, data: bytes = b"old", name: str = "mask.pt") -> Path:
     output = folder / name
-    write_artifact(output, data, DRAFT, stamp_of(manifest_path(output), output))
+    write_artifact(output, data, DRAFT, state_of(manifest_path(output), output))
     return output
 
 
@@ -56,12 +58,16 @@ def own_folder(folder: Path, name: str = "out", **content: bytes) -> Path:
             write_bytes(inside / file, data)
         return write_manifest(inside / "ireu.json", DRAFT, sorted(inside.iterdir()))
 
-    write_artifact_folder(output / "ireu.json", output, fill, stamp_of(output / "ireu.json", output), True)
+    write_artifact_folder(output / "ireu.json", output, fill, state_of(output / "ireu.json", output), True)
     return output
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+ALLOWED = {"export": ("--allow-failed",), "verify": ()}
+"""Flags without which an edit that failed would be refused for that."""
 
 
 class TestForeign:
@@ -75,7 +81,7 @@ class TestForeign:
         (tmp_path / "mine" / name).parent.mkdir(parents=True)
         (tmp_path / "mine" / name).write_bytes(b"{}")
         where = ("--delta", "delta.safetensors", "-o", tmp_path / "mine", "--force")
-        found = run_ireu(command, *where, cwd=job)
+        found = run_ireu(command, *where, *ALLOWED[command], cwd=job)
         assert (found.code, "ireu did not write" in found.err) == (3, True), found.err
         assert digests(tmp_path) == {f"mine/{name}": b"{}"}
 
@@ -83,7 +89,8 @@ class TestForeign:
         shutil.copytree(fresh / "encoder", fresh / "another")
         before = digests(fresh / "another")
         for command in ("export", "verify"):
-            found = run_ireu(command, "--delta", "delta.safetensors", "-o", "another", "--force", cwd=fresh)
+            where = ("--delta", "delta.safetensors", "-o", "another", "--force")
+            found = run_ireu(command, *where, *ALLOWED[command], cwd=fresh)
             assert (found.code, "ireu did not write" in found.err) == (3, True), found.err
         assert digests(fresh / "another") == before
 
@@ -106,7 +113,7 @@ class TestForeign:
     def test_what_was_changed_since_is_somebodys_own(self, fresh: Path) -> None:
         card = fresh / "encoder-unlearned" / "README.md"
         card.write_text(card.read_text() + "My words.")
-        found = run_ireu("export", "--delta", "delta.safetensors", "--force", cwd=fresh)
+        found = run_ireu("export", "--delta", "delta.safetensors", "--force", "--allow-failed", cwd=fresh)
         assert (found.code, "holds 1 files" in found.err) == (3, True), found.err
         assert card.read_text().endswith("My words.")
         (fresh / "mask.pt").write_bytes(b"mine")
@@ -142,13 +149,13 @@ class TestForeign:
 
     def test_what_appears_during_the_work_stays(self, tmp_path: Path) -> None:
         output = tmp_path / "mask.pt"
-        seen = stamp_of(manifest_path(output), output)
+        seen = state_of(manifest_path(output), output)
         output.write_text("mine")
         with pytest.raises(ArtifactError, match="in the meantime"):
             write_artifact(output, b"new", DRAFT, seen)
         assert digests(tmp_path) == {"mask.pt": b"mine"}
         folder = own_folder(tmp_path)
-        seen = stamp_of(folder / "ireu.json", folder)
+        seen = state_of(folder / "ireu.json", folder)
 
         def fill(inside: Path) -> Manifest:
             (folder / "notes").write_text("mine")
@@ -171,9 +178,15 @@ class TestForeign:
 
     def test_names_in_a_manifest_stay_in_their_folder(self, tmp_path: Path) -> None:
         write_bytes(tmp_path / "secret", b"x")
-        for name in ("../secret", str(tmp_path / "secret"), "bytes:..%2Fsecret"):
-            with pytest.raises(ArtifactError, match="outside"):
-                files.check_record(FileRecord(name=name, sha256="0", size=1), tmp_path / "in")
+        digest = sha256(b"x").hexdigest()
+        for name in ("../secret", str(tmp_path / "secret")):
+            with pytest.raises(ValueError, match="leads out of the folder"):
+                FileRecord(name=name, sha256=digest, size=1)
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "link").symlink_to(tmp_path / "secret")
+        for name in ("bytes:..%2Fsecret", f"bytes:{quote(str(tmp_path / 'secret'))}", "bytes:secret%00", "link"):
+            with pytest.raises(ArtifactError, match="leads out of the folder"):
+                files.check_record(FileRecord(name=name, sha256=digest, size=1), tmp_path / "in")
 
 
 class TestPlaces:
@@ -285,7 +298,7 @@ class TestMounted:
         place.mkdir()
         for module in (files, locks, outputs):
             monkeypatch.setattr(module, "is_mount_point", lambda path: path.name == "mounted")
-        where = ("export", "--delta", "delta.safetensors", "-o", "mounted")
+        where = ("export", "--delta", "delta.safetensors", "-o", "mounted", "--allow-failed")
         assert run_ireu(*where, cwd=fresh).code == 0
         assert digests(place).keys() == digests(fresh / "encoder-unlearned").keys()
         assert "already complete" in run_ireu(*where, cwd=fresh).err
@@ -304,7 +317,7 @@ class TestRights:
             assert run_ireu("locate", cwd=folder).code == 0
             assert run_ireu("unlearn", "--mask", "mask.pt", "--steps", "3", cwd=folder).code == 0
             assert run_ireu("verify", "--delta", "delta.safetensors", cwd=folder).code in {0, 4}
-            assert run_ireu("export", "--delta", "delta.safetensors", cwd=folder).code in {0, 3}
+            assert run_ireu("export", "--delta", "delta.safetensors", "--allow-failed", cwd=folder).code == 0
         finally:
             os.umask(before)
         private = [folder / name for name in ("mask.pt", "mask.pt.json", "delta.safetensors", "delta.safetensors.json")]
@@ -313,9 +326,8 @@ class TestRights:
         assert len(private) > 20
         assert [path for path in private if mode(path) & 0o077] == []
         exported = folder / "encoder-unlearned"
-        if exported.exists():
-            assert {mode(path) for path in (exported, *exported.rglob("*")) if path.is_dir()} == {0o750}
-            assert {mode(path) for path in exported.rglob("*") if path.is_file()} == {0o640}
+        assert {mode(path) for path in (exported, *exported.rglob("*")) if path.is_dir()} == {0o750}
+        assert {mode(path) for path in exported.rglob("*") if path.is_file()} == {0o640}
 
     def test_of_shared_folders(self, tmp_path: Path) -> None:
         before = os.umask(0o022)
@@ -665,7 +677,7 @@ class TestNames:
             # What loads encoders reads no such path; the photos and everything that is written are in one.
             ("locate", "--encoder", samples / "encoder", "-o", mask),
             ("unlearn", "--mask", mask, "--steps", "2", "-o", delta),
-            ("export", "--delta", delta, "--set", "export.min_edit_kept=0.01", "-o", self.BAD),
+            ("export", "--delta", delta, "--set", "export.min_edit_kept=0.01", "--allow-failed", "-o", self.BAD),
         ]
         for step in steps:
             found = run_ireu(*step, cwd=folder)
@@ -699,7 +711,7 @@ class TestRefusals:
         with pytest.raises(ArtifactError, match=r"Free the disk .* with --out"):
             own_file(tmp_path)
         with pytest.raises(ArtifactError, match=r"Free the disk .* with --run-dir"):
-            RunDir(tmp_path / "new")
+            RunDir(tmp_path / "new").keyed_digest("a")
 
     @pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO])
     def test_caches_are_not_emptied_when_they_cannot_be_read(

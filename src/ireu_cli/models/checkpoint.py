@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +29,7 @@ from ireu_cli.models.foreign import foreign_kind
 from ireu_cli.models.reach import SIGLIP, TRANSFORMER, Anatomy
 from ireu_cli.models.sizes import PATCHES
 from ireu_cli.models.tensor_file import TensorFile, files_of, open_file
+from ireu_cli.stamps import Stamp, stamp_of
 
 Layout = Literal["clip-folder", "siglip-folder", "single-file", "photomaker", "fastcomposer"]
 
@@ -42,19 +43,6 @@ _WHOLE_NUMBERS = frozenset({torch.float64, torch.float32, torch.float16, torch.b
 _EIGHT_BITS = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
 """The same, where no scales lie beside them."""
 _EXCEPT = re.compile(r"\.position_ids$")
-
-
-class Stamp(NamedTuple):
-    """What changes when somebody writes to a file, or puts another in its place; times in nanoseconds.
-
-    The last one changes with everything about the file, and the system sets it.
-    """
-
-    device: int
-    inode: int
-    size: int
-    content_time: int
-    inode_time: int
 
 
 @dataclass(frozen=True)
@@ -233,5 +221,4 @@ def _places_below(
 
 
 def _stamp(paths: Iterable[Path]) -> tuple[Stamp, ...]:
-    seen = (path.stat() for path in paths if path.exists())
-    return tuple(Stamp(one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in seen)
+    return tuple(stamp_of(path.stat()) for path in paths if path.exists())

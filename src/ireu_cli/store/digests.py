@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
+from ireu_cli.stamps import Stamp, is_settled, stamp_of
 from ireu_cli.store.features import read_tensors, write_tensors
-from ireu_cli.store.stamps import Stamp, is_settled, stamp_of
 
 _WORD = 2**64
 
@@ -68,6 +68,6 @@ def _unpacked(tensors: dict[str, Tensor] | None) -> dict[Stamp, str]:
         return {}
     rows = zip(tensors["stamps"].tolist(), tensors["digests"].numpy(), strict=True)
     return {
-        (device % _WORD, inode % _WORD, size, content, status): digest.tobytes().hex()
+        Stamp(device % _WORD, inode % _WORD, size, content, status): digest.tobytes().hex()
         for (device, inode, size, content, status), digest in rows
     }

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
+from ireu_cli.stamps import Stamp, is_settled, stamp_of
 from ireu_cli.store.files import write_bytes
-from ireu_cli.store.stamps import Stamp, is_settled, stamp_of
 
 _DIGEST = "sha256"
 _INDEX = "checked.jsonl"
@@ -220,7 +220,7 @@ def _read_notes(folder: Path) -> Iterator[tuple[_Batch, Stamp]]:
         except (ValueError, TypeError, RecursionError):
             continue
         if batch.start + len(batch.keys) * batch.step == size:
-            yield batch, (device, inode, size, content, status)
+            yield batch, Stamp(device, inode, size, content, status)
 
 
 def _append(path: Path, data: bytes) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ireu_cli.errors import ArtifactError
-from ireu_cli.manifest import FileRecord, Manifest, Step, completed, parse_manifest
+from ireu_cli.manifest import MOST_BYTES, FileRecord, Manifest, Step, completed, parse_manifest
+from ireu_cli.stamps import stamp_of
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME, manifest_path
 from ireu_cli.store.files import (
     check_record,
@@ -31,7 +32,7 @@ from ireu_cli.store.files import (
 from ireu_cli.store.locks import LOCK_INSIDE
 from ireu_cli.store.system import is_mount_point, sync_folder
 
-Stamp = Mapping[Path, tuple[int, ...]]
+State = Mapping[Path, tuple[int, ...]]
 """What the file system says of each file of an output, to see whether somebody changed it since."""
 _FOLDERS = MappingProxyType({"verify": REPORT_MANIFEST_NAME, "export": EXPORT_MANIFEST_NAME})
 _ELSEWHERE = "Choose another place with --out"
@@ -115,7 +116,7 @@ def _file_at(record: Path, output: Path) -> Manifest | None:
             raise ArtifactError(f"{output} exists and has no manifest of ireu", _OWN)
         return None
     try:
-        manifest = parse_manifest(read_bytes(record, "The manifest", _OWN), record.name)
+        manifest = parse_manifest(read_bytes(record, "The manifest", _OWN, MOST_BYTES), record.name)
     except ArtifactError as error:
         raise ArtifactError(error.fact, _OWN) from None
     if [native_name(one.name) for one in manifest.outputs] != [output.name]:
@@ -135,7 +136,7 @@ def _folder_at(record: Path, output: Path) -> Manifest | None:
         return None
     manifest, ours = None, {record}
     with contextlib.suppress(ArtifactError, OSError):
-        manifest = parse_manifest(read_bytes(record, "The manifest", _OWN), record.name)
+        manifest = parse_manifest(read_bytes(record, "The manifest", _OWN, MOST_BYTES), record.name)
     for one in () if manifest is None or record.is_symlink() else manifest.outputs:
         with contextlib.suppress(ArtifactError, OSError):
             check_record(one, output)
@@ -168,7 +169,7 @@ def refuse_full_mount(output: Path) -> None:
         )
 
 
-def stamp_of(record: Path, output: Path) -> Stamp:
+def state_of(record: Path, output: Path) -> State:
     """What the file system says of an output at this moment."""
     paths = [output, record]
     if record.parent == output:
@@ -178,25 +179,25 @@ def stamp_of(record: Path, output: Path) -> Stamp:
     found = {}
     for path in paths:
         with contextlib.suppress(FileNotFoundError):
-            kind = path.lstat()
-            is_folder = stat.S_ISDIR(kind.st_mode)
-            times = () if is_folder else (kind.st_size, kind.st_mtime_ns, kind.st_ctime_ns)
-            found[path] = (kind.st_dev, kind.st_ino, *times)
+            told = path.lstat()
+            stamp = stamp_of(told)
+            # Size and times of a folder change with what is in it, which is looked at itself.
+            found[path] = (stamp.device, stamp.inode) if stat.S_ISDIR(told.st_mode) else tuple(stamp)
     return found
 
 
-def refuse_changed(record: Path, output: Path, seen: Stamp) -> None:
+def refuse_changed(record: Path, output: Path, seen: State) -> None:
     """Refuse to write where somebody else wrote since the work began.
 
     Raises:
         ArtifactError: somebody did; what they wrote stays.
     """
-    if stamp_of(record, output) != seen:
+    if state_of(record, output) != seen:
         raise ArtifactError(f"{output} was changed by somebody else in the meantime", _OWN)
 
 
 def write_artifact(
-    output: Path, data: bytes | bytearray, manifest: Manifest, seen: Stamp, seal: Callable[[str], str] | None = None
+    output: Path, data: bytes | bytearray, manifest: Manifest, seen: State, seal: Callable[[str], str] | None = None
 ) -> Manifest:
     """Put a file and its manifest in their places; a run that is killed between the two is completed by the next.
 
@@ -230,7 +231,7 @@ def write_artifact(
 
 
 def write_artifact_folder(
-    record: Path, output: Path, fill: Callable[[Path], Manifest], seen: Stamp, shared: bool
+    record: Path, output: Path, fill: Callable[[Path], Manifest], seen: State, shared: bool
 ) -> Manifest:
     """Put a folder in its place.
 
@@ -281,7 +282,7 @@ def recover(record: Path, output: Path) -> None:
 def _describes(text: Path, output: Path) -> bool:
     """Whether a manifest that did not get to its place is that of what lies at the output."""
     try:
-        manifest = parse_manifest(text.read_bytes(), text.name)
+        manifest = parse_manifest(read_bytes(text, "The manifest", _OWN, MOST_BYTES), text.name)
         check_record(manifest.outputs[0], output.parent)
     except (ArtifactError, OSError, IndexError):
         return False

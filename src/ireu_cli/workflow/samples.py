@@ -9,7 +9,7 @@ from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.models.portrait import EMBEDDED, find_bundle
 from ireu_cli.store.files import read_bytes, write_bytes, write_folder
 from ireu_cli.store.locks import LOCK_INSIDE, beside
-from ireu_cli.store.outputs import recover, refuse_changed, refuse_full_mount, refuse_place, stamp_of
+from ireu_cli.store.outputs import recover, refuse_changed, refuse_full_mount, refuse_place, state_of
 
 TARGETS = 1
 _GROUPS = ("faces", "others")
@@ -88,7 +88,7 @@ def write_samples(out: Path, seed: int, *, force: bool) -> None:
     with beside(out, lambda _text: None):
         recover(settings, out)
         _refuse_others(out, people, force)
-        seen = stamp_of(settings, out)
+        seen = state_of(settings, out)
         # These people are nobody, and the settings hold nothing private.
         write_folder(out, fill, shared=True, check=lambda: refuse_changed(settings, out, seen))
 

@@ -69,7 +69,7 @@ class Session:
     talk: Talk
     force: bool
     parent: Manifest | None = None
-    seen: outputs.Stamp = field(default_factory=dict)
+    seen: outputs.State = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
 
@@ -197,7 +197,7 @@ class Session:
         """
         outputs.recover(record, output)
         existing = outputs.found_at(record, output)
-        self.seen = outputs.stamp_of(record, output)
+        self.seen = outputs.state_of(record, output)
         is_running = self.run.is_running(manifest.identity, output)
         is_same = existing is not None and existing.identity == manifest.identity
         if existing is not None and is_same and self.run.vouches(existing) and (is_running or not self.force):
