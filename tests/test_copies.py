@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,6 +140,24 @@ def test_copies_are_told_where_the_used_photos_were_deleted(fresh: Path, kept: i
     assert f"{len(originals)} photos are copies of photos that unlearning used" in found.err
     if not kept:
         assert "Every photo of a target is a copy" in found.err
+
+
+def test_copies_of_photos_that_nothing_is_known_of_make_no_verdict(fresh: Path) -> None:
+    """Two used photos stay; of the others there are copies, and what the run folder kept of them is gone."""
+    keep_used(fresh)
+    originals = photos(fresh)
+    assert len(originals) > 2
+    for path in originals[2:]:
+        for quality in (95, 88):
+            saved(quality)(Image.open(path).convert("RGB")).save(path.with_name(f"{path.stem}-{quality}.jpg"))
+        path.unlink()
+    for folder in (fresh / ".ireu" / "features").glob("small-*"):
+        shutil.rmtree(folder)
+    verify = ("verify", "--delta", "delta.safetensors", "--targets", "faces", "-o", "copied", "--json")
+    found = run_ireu(*verify, "--set", "verify.require_unseen=false", cwd=fresh)
+    assert found.code == 5, found.err
+    unmet = {control["name"]: control["found"] for control in found.json["report"]["controls"] if not control["met"]}
+    assert unmet["used_photos_known"] == pytest.approx(2 / len(originals))
 
 
 def test_different_photos_of_the_sample_people_are_no_copies() -> None:

@@ -1,5 +1,6 @@
 """Networks in ONNX that mean harm, or did not arrive whole."""
 
+import itertools
 import shutil
 import time
 from collections.abc import Callable
@@ -206,6 +207,44 @@ class TestPrograms:
         spoil(network, change)
         start = time.monotonic()
         with pytest.raises(ModelError, match=r"has a loop \(Loop\)"):
+            read(network)
+        assert time.monotonic() - start < 20
+
+    @pytest.mark.parametrize("how", ["loop", "circle", "many"])
+    def test_functions_hide_neither_loops_nor_billions_of_nodes(
+        self, network: Path, read: Callable[[Path], object], how: str
+    ) -> None:
+        def change(model: Any) -> None:
+            model.ir_version = max(model.ir_version, 8)
+            opsets = [*model.opset_import, helper.make_opsetid("own", 1)]
+            model.opset_import.append(opsets[-1])
+            body = helper.make_graph(
+                [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Identity", ["x"], ["y"])],
+                "b",
+                [helper.make_tensor_value_info(name, kind, []) for name, kind in (("i", 7), ("c", 9), ("x", 1))],
+                [helper.make_tensor_value_info("d", 9, []), helper.make_tensor_value_info("y", 1, [])],
+            )
+            many = helper.make_node("Constant", [], ["n"], value=numpy_helper.from_array(np.array(2**62)))
+            last = {
+                "loop": [many, helper.make_node("Loop", ["n", "", "a"], ["z"], body=body)],
+                "circle": [helper.make_node("f12", ["a"], ["z"], domain="own")],
+                "many": [helper.make_node("Identity", ["a"], ["z"])],
+            }[how]
+            model.functions.append(helper.make_function("own", "f0", ["a"], ["z"], last, opsets))
+            for number in range(1, 13):
+                names = ["a", *"bcdefghij", "z"]
+                calls = [
+                    helper.make_node(f"f{number - 1}", [given], [made], domain="own")
+                    for given, made in itertools.pairwise(names)
+                ]
+                model.functions.append(helper.make_function("own", f"f{number}", ["a"], ["z"], calls, opsets))
+            first = model.graph.node[0].input[0]
+            model.graph.node[0].input[0] = "before"
+            model.graph.node.insert(0, helper.make_node("f12", [first], ["before"], domain="own"))
+
+        spoil(network, change)
+        start = time.monotonic()
+        with pytest.raises(ModelError, match=r"has a loop \(Loop\)" if how == "loop" else "functions are written out"):
             read(network)
         assert time.monotonic() - start < 20
 

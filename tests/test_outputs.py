@@ -391,6 +391,21 @@ class TestRights:
         RunDir(tmp_path / "run")
         assert mode(tmp_path / "run") == 0o700
 
+    def test_a_folder_of_other_files_is_no_run_folder(self, tmp_path: Path) -> None:
+        """Others would lose the way to them, as to everything below /tmp."""
+        (tmp_path / "shared").mkdir()
+        (tmp_path / "shared").chmod(0o1777)
+        (tmp_path / "shared" / "file").write_text("mine")
+        with pytest.raises(ArtifactError, match=r"The run folder \S+shared is open to others and holds files"):
+            RunDir(tmp_path / "shared").key_name  # noqa: B018
+        assert mode(tmp_path / "shared") == 0o1777
+        assert names(tmp_path / "shared") == ["file"]
+        (tmp_path / "shared").chmod(0o700)
+        assert RunDir(tmp_path / "shared").key_name
+        (tmp_path / "shared").chmod(0o755)
+        assert RunDir(tmp_path / "shared").key_name
+        assert mode(tmp_path / "shared") == 0o700
+
     def test_a_run_folder_of_another_user(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "run").mkdir()
         (tmp_path / "run").chmod(0o777)

@@ -232,6 +232,26 @@ def test_texts_that_unpack_to_gigabytes_are_refused() -> None:
         decode(png_with(b"zTXt", b"x\0\0" + bomb), 64)
 
 
+def tiled(side: int) -> bytes:
+    """A TIFF of 64 x 64 pixels in one tile of `side` x `side`, which unpacks to zeros."""
+    body = zlib.compress(bytes(side * side * 3))
+    entries = [(256, 4, 64), (257, 4, 64), (258, 3, 8), (259, 3, 8), (262, 3, 2), (277, 3, 3), (322, 4, side)]
+    entries += [(323, 4, side), (324, 4, 0), (325, 4, len(body))]
+    around = 8 + 2 + 12 * len(entries) + 4
+    packed = b"II*\0" + struct.pack("<IH", 8, len(entries))
+    for tag, kind, value in entries:
+        count, told = (3, around) if tag == 258 else (1, around + 8 if tag == 324 else value)
+        packed += struct.pack("<HHII", tag, kind, count, told)
+    return packed + struct.pack("<I4H", 0, 8, 8, 8, 0) + body
+
+
+def test_a_small_tiff_of_a_huge_tile_is_refused_before_it_is_unpacked() -> None:
+    assert decode(tiled(64), 64).shape == (64, 64, 3)
+    for read in (lambda data: decode(data, 1), lambda data: look(io.BytesIO(data), 1)):
+        with pytest.raises(BadPhotoError, match=r"tiles of 1024 x 1024"):
+            read(tiled(1024))
+
+
 def test_jpegs_of_thousands_of_passes_are_refused() -> None:
     assert decode(progressive(20), 64).shape == (480, 640, 3)
     with pytest.raises(BadPhotoError, match="more than 100 passes"):

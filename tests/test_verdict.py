@@ -140,6 +140,25 @@ def test_a_failure_counts_whoever_wrote_it(weak: Path) -> None:
     assert export(weak).code == 3
 
 
+def test_of_a_failure_that_somebody_else_wrote_nothing_else_is_believed(weak: Path) -> None:
+    place = weak / "report"
+    plain = json.loads((place / "report.json").read_text())
+    plain |= {"standing": "passed", "gaps": [], "departures": []}
+    plain["record"] |= {"approved_by": "an authority", "attacks_tried": ["everything"]}
+    (place / "report.json").write_text(json.dumps(plain))
+    record = read_manifest_unchecked(place / "manifest.json")
+    write_manifest(place / "manifest.json", record, [place / one.name for one in record.outputs])
+    found = export(weak, "--allow-failed")
+    assert found.code == 0, found.err
+    metrics, card = told(weak)
+    assert metrics["verification"]["outcome"] == "fail"
+    assert metrics["verification"]["standing"] == "fail, by a report that another run folder made"
+    assert "**fail, by a report that another run folder made**" in card
+    assert "passed" not in json.dumps(metrics["verification"]) + card + found.err
+    assert metrics["record"]["approved_by"] is None
+    assert metrics["record"]["attacks_tried"] == []
+
+
 def test_an_export_before_its_verification_is_not_complete_after_it(weak: Path) -> None:
     shutil.move(weak / "report", weak / "later")
     assert export(weak, "--allow-failed").code == 0

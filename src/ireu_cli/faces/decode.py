@@ -31,6 +31,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+_TILE = (322, 323)
+"""TIFF's width and length of a tile."""
 _WIDTHS = {1: 1, 3: 2, 4: 4}
 """Bytes of a whole number in EXIF, by the number of its type."""
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -100,6 +102,7 @@ def _opened(file: BinaryIO, max_megapixels: float) -> Iterator[ImageFile.ImageFi
         with Image.open(file, formats=readable()) as image:
             size = image.size
             _check_size(size, max_megapixels)
+            _check_tiles(image, max_megapixels)
             if image.mode == "F":
                 raise BadPhotoError("holds floating-point values, which have no defined range")
             yield image
@@ -141,6 +144,14 @@ def _check_size(size: tuple[int, int], max_megapixels: float) -> None:
         raise BadPhotoError(f"{_larger(max_megapixels)} ({width} x {height})")
     if min(size) < SMALLEST_SIDE:
         raise BadPhotoError(f"is smaller than {SMALLEST_SIDE} pixels ({width} x {height})")
+
+
+def _check_tiles(image: Image.Image, max_megapixels: float) -> None:
+    """Refuse a TIFF whose tiles are larger than any picture may be: one is unpacked whole, however little is shown."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        width, length = (image.tag_v2.get(tag) for tag in _TILE)
+        if isinstance(width, int) and isinstance(length, int) and width * length > max(max_megapixels, 1) * 1e6:
+            raise BadPhotoError(f"{_larger(max_megapixels)} (tiles of {width} x {length})")
 
 
 def _refuse_scans(data: bytes) -> None:

@@ -17,6 +17,8 @@ from ireu_cli.models.arrived import wrong_with
 _MOST = (1 << 31) - (1 << 20)
 """Bytes that protobuf holds in one piece, and some room for what is added."""
 _LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
+_MOST_NODES, _DEEPEST_CALL = 1_000_000, 64
+"""Nodes of a network; the largest that embed faces have some thousand. Functions that call each other."""
 _RUNTIME = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _NEWER = re.compile(
     r"Unsupported model IR version|not a registered function/op|opset \d+ is under development|is till opset"
@@ -113,13 +115,47 @@ def _parsed(source: Path | bytes, path: Path | None = None) -> Any:
         raise
     except Exception:  # noqa: BLE001 - protobuf's errors have no common base of their own
         raise ModelError(f"The network {name or ''} {why}", remedy) from None
-    if looped := next((node.op_type for node in _nodes(network.graph) if node.op_type in _LOOPS), None):
+    if looped := next((node.op_type for node in _all_nodes(network) if node.op_type in _LOOPS), None):
         raise ModelError(f"The network {name or ''} has a loop ({looped})", "Name one without: it may never end")
+    if not _written_out(network) <= _MOST_NODES:
+        raise ModelError(
+            f"The network {name or ''} has more than {_MOST_NODES} nodes once its functions are written out",
+            "Export it without functions",
+        )
     return network
 
 
+def _all_nodes(network: Any) -> Iterator[Any]:
+    """Nodes of the graph and of the network's own functions, with those inside them."""
+    yield from _nodes(network.graph)
+    for function in network.functions:
+        yield from _nodes(function)
+
+
+def _written_out(network: Any) -> float:
+    """How many nodes a network has with each call of a function replaced by its nodes, as onnxruntime does it.
+
+    Functions that call each other in turn make billions out of a kilobyte; in a circle, infinity.
+    """
+    own = {(function.domain, function.name, function.overload): function for function in network.functions}
+    sizes: dict[Any, float] = {}
+
+    def size(nodes: Iterator[Any], deep: int) -> float:
+        if deep > _DEEPEST_CALL:
+            return math.inf
+        total = 0.0
+        for node in nodes:
+            called = (node.domain, node.op_type, node.overload)
+            if called in own and called not in sizes:
+                sizes[called] = size(_nodes(own[called]), deep + 1)
+            total += sizes.get(called, 1)
+        return total
+
+    return size(_nodes(network.graph), 0)
+
+
 def _graphs(graph: Any) -> Iterator[Any]:
-    """A graph, and those inside its nodes."""
+    """A graph or a function, and the graphs inside its nodes."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -140,7 +176,9 @@ def _external(network: Any) -> Iterator[Any]:
     for graph in (inner for each in graphs for inner in _graphs(each)):
         yield from (tensor for tensor in _tensors(graph) if tensor.data_location == tensor.EXTERNAL)
     for function in network.functions:
-        yield from (tensor for tensor in _held(function.node) if tensor.data_location == tensor.EXTERNAL)
+        inner = [graph for graph in _graphs(function) if graph is not function]
+        held = (*_held(function.node), *(tensor for graph in inner for tensor in _tensors(graph)))
+        yield from (tensor for tensor in held if tensor.data_location == tensor.EXTERNAL)
 
 
 def _tensors(graph: Any) -> Iterator[Any]:

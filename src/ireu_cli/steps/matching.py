@@ -50,12 +50,16 @@ class Impostors:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that verification looks at. `reference`: features (n_i, d) of people that only serve to fit the space."""
+    """All that verification looks at. `reference`: features (n_i, d) of people that only serve to fit the space.
+
+    `known_used`: share of the photos that unlearning used whose copies can be told, as it is known how they look.
+    """
 
     targets: Sequence[PersonEvidence]
     retained: Sequence[PersonEvidence]
     reference: Sequence[Tensor]
     null_relative: Tensor
+    known_used: float = 1.0
 
     @cached_property
     def space(self) -> IdentitySpace:

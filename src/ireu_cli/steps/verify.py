@@ -155,6 +155,9 @@ def _controls(
     if params.require_unseen:
         meaning = "photos of the targets that unlearning did not use, nor copies of those that it used"
         controls.append(control("unseen_photos", unseen, params.min_unseen_photos, meaning))
+    if evidence.known_used < 1:
+        meaning = "photos used in unlearning that are there or kept in the run folder, so that their copies are told"
+        controls.append(control("used_photos_known", evidence.known_used, 1.0, meaning))
     return tuple(controls)
 
 

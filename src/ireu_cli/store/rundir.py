@@ -26,6 +26,9 @@ from ireu_cli.store.locks import Note, beside, held
 from ireu_cli.store.packing import packed
 from ireu_cli.store.system import place_new
 
+_FIRST = frozenset({".gitignore"})
+"""What is made in a run folder before its key."""
+
 
 class RunDir:
     """One run folder. Made when something is to be kept: what fails before that leaves nothing behind."""
@@ -222,9 +225,18 @@ def _leads_to(place: Path, output: Path) -> bool:
 
 
 def _make_private(folder: Path, named: Path) -> None:
-    """Take away all rights but the owner's."""
+    """Take away all rights but the owner's, of a folder that is empty or holds a key of ours.
+
+    Raises:
+        ArtifactError: it holds other files, whose readers must not lose them; or it is another user's.
+    """
     found = folder.stat()
     if stat.S_IMODE(found.st_mode) & 0o077:
+        if not (folder / "key").is_file() and any(path.name not in _FIRST for path in folder.iterdir()):
+            raise ArtifactError(
+                f"The run folder {named} is open to others and holds files that ireu did not write",
+                "Name a folder of its own with --run-dir, such as one inside it",
+            )
         try:
             folder.chmod(0o700)
         except OSError:

@@ -43,24 +43,35 @@ class _Used:
 def keep_pictures(session: Session, reader: PhotoReader, photos: Sequence[Photo]) -> FeatureCache:
     """Keep small pictures of photos in the run folder; those that cannot be read are passed over.
 
-    They tell copies of the photos later, when the photos themselves may have been deleted.
+    They tell copies of the photos later, when the photos themselves may have been deleted. Of a photo that holds no
+    picture it is kept that it holds none.
     """
     cache = FeatureCache(session.run.features / f"small-{LIKENESS_VERSION}-{reader.name}")
     by_key = {photo.sha256: photo for photo in photos}
-    found = {}
+    found, bad = {}, []
     for key in cache.missing(list(by_key)):
         try:
             found[key] = torch.from_numpy(small_picture(reader.image(by_key[key]))).flatten()
-        except (BadPhotoError, OSError):
+        except BadPhotoError:
+            bad.append(key)
+        except OSError:
             continue
     if found:
         cache.put(list(found), torch.stack(list(found.values())))
+    unusable = _unusable(session, reader)
+    if bad := unusable.missing(bad):
+        unusable.put(bad, torch.zeros(len(bad), 1))
     return cache
+
+
+def _unusable(session: Session, reader: PhotoReader) -> FeatureCache:
+    """Its keys are those of photos that hold no picture."""
+    return FeatureCache(session.run.features / f"unusable-{LIKENESS_VERSION}-{reader.name}")
 
 
 def without_copies(
     session: Session, delta: Manifest, lens: Lens, targets: People, mean: Tensor | float
-) -> tuple[People, int]:
+) -> tuple[People, int, float]:
     """Leave out the targets' photos that are copies of photos that unlearning used.
 
     Each is compared with all used photos of its person, and with those of others that share a mark with it.
@@ -73,7 +84,8 @@ def without_copies(
         mean: features of the average of other people, (…, d).
 
     Returns:
-        The targets without the copies, and how many were left out.
+        The targets without the copies, how many were left out, and of how many of the photos that unlearning used of
+        these people it is known how they look, 0 to 1: copies of the others cannot be told.
 
     Raises:
         PhotoError: of a target nothing else is there.
@@ -81,6 +93,8 @@ def without_copies(
     cache = keep_pictures(session, lens.reader, targets.flat)
     places = {session.run.keyed_digest(key): key for key in cache}
     used = {digest: _Used(key, _small(cache, key)) for digest, key in _used(delta.targets, places).items()}
+    known = {*used, *(session.run.keyed_digest(key) for key in _unusable(session, lens.reader))}
+    wanted = _wanted(session, delta.targets, targets)
     table: dict[tuple[int, int], list[_Used]] = {}
     for one in used.values():
         for mark in marks(one.small):
@@ -92,8 +106,8 @@ def without_copies(
         copies |= _copies(lens, mean, cache, fresh, own)
         for photo in fresh:
             small = _small(cache, photo.sha256)
-            known = marks(small) | marks(small, mirrored=True)
-            shared = {one.key: one for mark in known for one in table.get(mark, ())}
+            own_marks = marks(small) | marks(small, mirrored=True)
+            shared = {one.key: one for mark in own_marks for one in table.get(mark, ())}
             copies |= _copies(lens, mean, cache, [photo], list(shared.values()))
     if copies:
         session.talk.note(
@@ -106,7 +120,17 @@ def without_copies(
             "Every photo of a target is a copy of one that unlearning used, and those are not there",
             "Add the photos that were used, and others of that person that were not",
         )
-    return left, len(copies)
+    return left, len(copies), len(wanted & known) / len(wanted) if wanted else 1.0
+
+
+def _wanted(session: Session, records: Sequence[PersonRecord], targets: People) -> set[str]:
+    """Photos that unlearning used of these people; of all, where somebody is among them whom no photo tells."""
+    found: set[str] = set()
+    for person in targets.photos:
+        here = {session.run.keyed_digest(photo.sha256) for photo in person}
+        theirs = [record.photos for record in records if not here.isdisjoint(record.photos)]
+        found.update(*(theirs or [record.photos for record in records]))
+    return found
 
 
 def _used(people: Sequence[PersonRecord], places: dict[str, str]) -> dict[str, str]:

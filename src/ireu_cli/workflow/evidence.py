@@ -65,7 +65,7 @@ def gather(
     seen = _Tokens(session, before, after) if null.ndim == 3 else _Vectors(before, after)
     fresh, used = seen.encode(fresh, used)
     mean = seen.mean
-    targets, copies = without_copies(session, delta, before, targets, mean)
+    targets, copies, known = without_copies(session, delta, before, targets, mean)
     after.encode(targets, "--targets", "target photos, edited")
     was_used = among(session, delta.targets)
 
@@ -79,6 +79,7 @@ def gather(
         retained=list(seen.retained(fresh)),
         reference=list(rows_by_person(seen.reference, used, whole=True)),
         null_relative=_relative(null, changed_null),
+        known_used=known,
     )
     return Gathered(found, targets, fresh, copies)
 

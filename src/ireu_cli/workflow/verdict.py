@@ -22,18 +22,26 @@ _FOUND = ("photos_supplied", "attacks_tried")
 
 @dataclass(frozen=True)
 class Verdict:
-    """A report of the delta at hand, and the digest of its manifest."""
+    """A report of the delta at hand, and the digest of its manifest.
+
+    `vouched`: whether this run folder sealed it; of another, nothing counts but that it is a failure.
+    """
 
     report: Report
     digest: str
+    vouched: bool
 
     @property
     def words(self) -> str:
         """What the outcome is called, with what it does not rest on."""
+        if not self.vouched:
+            return f"{self.report.outcome}, by a report that another run folder made"
         return self.report.standing or self.report.outcome
 
     def recorded(self) -> Json:
         """For the manifest of an export."""
+        if not self.vouched:
+            return {"outcome": self.report.outcome, "standing": self.words, "report": self.digest}
         weaker = [one.key for one in self.report.departures or () if one.effect == "weaker"]
         return {
             "outcome": self.report.outcome,
@@ -91,7 +99,7 @@ def failed(fact: str) -> FailedErasureError:
 
 def with_findings(record: ErasureRecord, verdict: Verdict | None) -> ErasureRecord:
     """The record of an export with what its verification found, and with what was stated for it and not again."""
-    if verdict is None:
+    if verdict is None or not verdict.vouched:
         return record
     theirs = verdict.report.record
     found = {name: getattr(theirs, name) for name in _FOUND}
@@ -123,8 +131,9 @@ def _read(session: Session, delta: Manifest, place: Path) -> Verdict:
     if manifest.step != "verify" or manifest.parent != delta.digest:
         raise ArtifactError(f"The report in {place} is of another delta", remedy)
     report = read_report(place / REPORT_NAME, remedy)
-    if not session.run.vouches(manifest) and report.outcome != "fail":
+    vouched = session.run.vouches(manifest)
+    if not vouched and report.outcome != "fail":
         raise ArtifactError(
             f"The report in {place} is not sealed with the key of the run folder {session.run.path}", remedy
         )
-    return Verdict(report, manifest.digest)
+    return Verdict(report, manifest.digest, vouched)
