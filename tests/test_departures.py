@@ -128,11 +128,18 @@ def test_the_direction_of_every_limit(key: str) -> None:
 
 WEAK = Departure(key="verify.max_match_unseen", value=0.6, default=0.1, source="environment", effect="weaker")
 
+OTHERS = [
+    WEAK.model_copy(update={"value": 0.05, "effect": "stronger"}),
+    Departure(key="verify.bootstrap", value=200, default=1000, source="flag", effect="no order"),
+]
+"""What asks no less."""
+
 
 @pytest.mark.parametrize(
     ("drawn", "covered", "attacked", "given", "words", "gaps"),
     [
         (["A"], ["A"], [None, "A"], [], "passed", ()),
+        (["A"], ["A"], [None, "A"], OTHERS, "passed", ()),
         ([], [], [None], [], "passed on features alone", ("pictures",)),
         ([], ["A"], [], [], "passed on features alone, without attacks", ("pictures", "attacks")),
         (["A"], ["A", "B"], [None, "A"], [],
@@ -213,10 +220,12 @@ def test_inconclusive_shows_what_is_missing_and_not_what_passed(capsys: pytest.C
     assert "  pass " in capsys.readouterr().err
 
 
-def test_attacks_that_may_all_win_are_not_said_to_lose() -> None:
+def test_attacks_that_may_all_win_are_not_said_to_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ireu_cli.report_page.attacks._SHOWN", 1)
     plain = sample("fail")
     free = [c.model_copy(update={"threshold": 1.0}) if c.name == "attacks" else c for c in plain.criteria]
     assert "; any success allowed" not in page(plain)
+    assert "none of which wins" in page(plain)
     told = page(plain.model_copy(update={"criteria": tuple(free)}))
     assert "; any success allowed" in told
     assert "none of which wins" not in told
