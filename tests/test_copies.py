@@ -1,5 +1,6 @@
 """Copies of photos that unlearning used are not photos that it never saw; other photos of the person are."""
 
+import functools
 import io
 import json
 import shutil
@@ -165,12 +166,13 @@ LIKE = {0.66: (False, False), 0.75: (True, False), 0.85: (True, True)}
 """Likeness of two pictures: whether one is a copy where the encoder sees the same in both, and where it does not."""
 
 
+@functools.cache
 def pair_of(wanted: float) -> tuple[np.ndarray, np.ndarray]:
     """Two small pictures that are so alike."""
     rng = np.random.default_rng(1)
     one, other = (rng.uniform(0, 255, (SMALL, SMALL)).astype(np.float32) for _ in range(2))
     low, high = 0.0, 1.0
-    for _ in range(30):
+    for _ in range(10):
         share = (low + high) / 2
         mixed = np.asarray((1 - share) * one + share * other, dtype=np.float32)
         low, high = (share, high) if likeness([one], [mixed])[0, 0] > wanted else (low, share)
