@@ -1,18 +1,29 @@
 """Copies of photos that unlearning used are not photos that it never saw; other photos of the person are."""
 
+import functools
 import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageEnhance, ImageOps
 
 from ireu_cli.faces.decode import decode
-from ireu_cli.faces.likeness import NEAR, SAME, likeness, marks, small_picture
+from ireu_cli.faces.likeness import NEAR, SAME, SMALL, likeness, marks, small_picture
+from ireu_cli.manifest import PersonRecord, photos_of
 from ireu_cli.models.portrait import EMBEDDED, find_bundle
+from ireu_cli.store.artifacts import read_manifest
+from ireu_cli.store.features import FeatureCache
+from ireu_cli.store.files import file_sha256
+from ireu_cli.store.rundir import RunDir
+from ireu_cli.values import Photo
+from ireu_cli.workflow import copies
 from tests.conftest import run_ireu
 
 Change = Callable[[Image.Image], Image.Image]
@@ -169,15 +180,85 @@ def test_different_photos_of_the_sample_people_are_no_copies() -> None:
         assert float(np.tril(likeness(small, small), -1).max()) < NEAR
 
 
+LIKE = {0.66: (False, False), 0.75: (True, False), 0.85: (True, True)}
+"""Likeness of two pictures: whether one is a copy where the encoder sees the same in both, and where it does not."""
+
+
+@functools.cache
+def pair_of(wanted: float) -> tuple[np.ndarray, np.ndarray]:
+    """Two small pictures that are so alike."""
+    rng = np.random.default_rng(1)
+    one, other = (rng.uniform(0, 255, (SMALL, SMALL)).astype(np.float32) for _ in range(2))
+    low, high = 0.0, 1.0
+    for _ in range(10):
+        share = (low + high) / 2
+        mixed = np.asarray((1 - share) * one + share * other, dtype=np.float32)
+        low, high = (share, high) if likeness([one], [mixed])[0, 0] > wanted else (low, share)
+    return one, mixed
+
+
+@pytest.mark.parametrize("wanted", LIKE)
+@pytest.mark.parametrize("cosine", [1.0, 0.95, 0.85, None])
+def test_between_two_thresholds_the_encoder_decides(wanted: float, cosine: float | None, tmp_path: Path) -> None:
+    """Features are centred: all faces look much the same to an encoder. Without features it is left at the pictures."""
+    alike, otherwise = LIKE[wanted]
+    small = FeatureCache(tmp_path / "small")
+    small.put(["used", "fresh"], torch.stack([torch.from_numpy(part).flatten() for part in pair_of(wanted)]))
+    seen, mean = FeatureCache(tmp_path / "features"), torch.tensor([0.0, 0.0, 100.0])
+    if cosine is not None:
+        seen.put(["used", "fresh"], mean + torch.tensor([[1.0, 0, 0], [cosine, (1 - cosine**2) ** 0.5, 0]]))
+    used = copies._Used("used", small.get(["used"])[0].reshape(SMALL, SMALL).numpy())
+    photo = Photo(0, 0, Path("x"), "fresh")
+    lens: Any = SimpleNamespace(cache=seen)
+    found = copies._copies(lens, mean, small, [photo], [used])
+    assert found == ({photo} if (alike if cosine is not None and cosine > 0.9 else otherwise) else set())
+
+
+@pytest.mark.parametrize("known", ["theirs", "nobody's", "nobody's of many"])
+def test_photos_are_compared_with_those_of_their_own_person(known: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is who is told by the used photos in a folder; without any, everybody's are looked at, if not too many."""
+    records = [PersonRecord(number=n + 1, photos=(str(n) * 64, str(n + 5) * 64)) for n in range(2)]
+    used = {digest: copies._Used(digest, np.zeros((1, 1), np.float32)) for one in records for digest in one.photos}
+    if known == "nobody's of many":
+        monkeypatch.setattr(copies, "_STRANGERS", 3)
+    session: Any = SimpleNamespace(run=SimpleNamespace(keyed_digest=str))
+    person = [Photo(0, 0, Path("x"), "f" * 64), Photo(0, 1, Path("y"), ("1" if known == "theirs" else "e") * 64)]
+    found = [one.key[0] for one in copies._own(session, records, person, used)]
+    assert found == {"theirs": ["1", "6"], "nobody's": ["0", "5", "1", "6"], "nobody's of many": []}[known]
+
+
+def test_copies_in_the_folder_of_another_target_are_found(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thousands of used photos, those that look alike are found by a mark that they share."""
+    monkeypatch.setattr(copies, "_STRANGERS", 0)
+    used = used_of(fresh)
+    other = fresh / "faces" / "somebody-else"
+    shutil.copytree(sorted((fresh / "others").iterdir())[-1], other)
+    expected = 0
+    for path in photos(fresh):
+        if digest_in(fresh, path) in used:
+            for name in ("jpeg-97", "mirrored"):
+                CHANGES[name](Image.open(path).convert("RGB")).save(other / f"{path.stem}-{name}.png")
+                expected += 1
+    found = run_ireu(
+        "verify", "--delta", "delta.safetensors", "--targets", "faces", "-o", "copied", "--json",
+        "--set", "attacks.suite=none", "--set", "pictures.generators=none", cwd=fresh,
+    )  # fmt: skip
+    assert found.code in {0, 4, 5}, found.err
+    assert found.json["report"]["copies"] == expected == 10
+
+
+def used_of(folder: Path) -> set[str]:
+    """Keyed digests of the target photos that unlearning used."""
+    return photos_of(read_manifest(folder / "delta.safetensors.json").targets)
+
+
+def digest_in(folder: Path, path: Path) -> str:
+    return RunDir(folder / ".ireu").keyed_digest(file_sha256(path))
+
+
 def keep_used(folder: Path) -> None:
     """Drop the target photos that unlearning did not use."""
-    from ireu_cli.manifest import photos_of
-    from ireu_cli.store.artifacts import read_manifest
-    from ireu_cli.store.files import file_sha256
-    from ireu_cli.store.rundir import RunDir
-
-    run = RunDir(folder / ".ireu")
-    used = photos_of(read_manifest(folder / "delta.safetensors.json").targets)
+    used = used_of(folder)
     for path in photos(folder):
-        if run.keyed_digest(file_sha256(path)) not in used:
+        if digest_in(folder, path) not in used:
             path.unlink()

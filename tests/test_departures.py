@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,13 +92,54 @@ def test_weaker_and_stronger(key: str, value: Any, effect: str) -> None:
         refuse_weaker((found,))
 
 
+COUNTED = {key for key, order in ORDERS.items() if order in {"less is weaker", "more is weaker"}}
+"""Settings of which more or less is asked."""
+NAMED = {key for key in schema_keys() if key.partition(".")[0] in SECTIONS and re.search(r"\.(min|max)_", key)}
+ENOUGH = {f"attacks.{name}" for name in ("people", "photos", "drawn", "seeds")}
+ENOUGH |= {f"attacks.{name}" for name in ("pgd_steps", "generator_steps", "relearn_steps", "relearn_photos")}
+ENOUGH |= {f"pictures.{name}" for name in ("target_photos", "people", "look_alikes", "photos", "seeds")}
+ENOUGH |= {"pictures.edits_per_photo", "verify.false_match_rate"}
+"""Numbers without `min` or `max` in their name of which less is weaker: what is looked at and tried."""
+
+
+def test_every_limit_has_a_direction() -> None:
+    assert NAMED | ENOUGH < COUNTED
+    others = {"verify.require_unseen", "judges.embedded", "judges.recognisers", "pictures.edits"}
+    assert others == COUNTED - NAMED - ENOUGH
+
+
+@pytest.mark.parametrize("key", sorted(NAMED | ENOUGH))
+def test_the_direction_of_every_limit(key: str) -> None:
+    """By what their names say, and not by the table that is tested."""
+    section, _, name = key.partition(".")
+    usual = load_config(None, {}, {}, cwd=Path("/none")).config.model_dump(mode="json")[section][name]
+    lower, higher = (usual - 1, usual + 1) if isinstance(usual, int) else (usual * 0.75, usual * 1.04)
+    less, more = ("stronger", "weaker") if name.startswith("max_") else ("weaker", "stronger")
+    found = []
+    for value in (lower, higher):
+        try:
+            found += [(value, one.effect) for one in departures(**{key: value})]
+        except ConfigError:
+            # Some cannot be any lower.
+            assert value == lower
+    assert found in ([(lower, less), (higher, more)], [(higher, more)])
+    assert len(found) == 2 or usual == 1
+
+
 WEAK = Departure(key="verify.max_match_unseen", value=0.6, default=0.1, source="environment", effect="weaker")
+
+OTHERS = [
+    WEAK.model_copy(update={"value": 0.05, "effect": "stronger"}),
+    Departure(key="verify.bootstrap", value=200, default=1000, source="flag", effect="no order"),
+]
+"""What asks no less."""
 
 
 @pytest.mark.parametrize(
     ("drawn", "covered", "attacked", "given", "words", "gaps"),
     [
         (["A"], ["A"], [None, "A"], [], "passed", ()),
+        (["A"], ["A"], [None, "A"], OTHERS, "passed", ()),
         ([], [], [None], [], "passed on features alone", ("pictures",)),
         ([], ["A"], [], [], "passed on features alone, without attacks", ("pictures", "attacks")),
         (["A"], ["A", "B"], [None, "A"], [],
@@ -178,10 +220,12 @@ def test_inconclusive_shows_what_is_missing_and_not_what_passed(capsys: pytest.C
     assert "  pass " in capsys.readouterr().err
 
 
-def test_attacks_that_may_all_win_are_not_said_to_lose() -> None:
+def test_attacks_that_may_all_win_are_not_said_to_lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ireu_cli.report_page.attacks._SHOWN", 1)
     plain = sample("fail")
     free = [c.model_copy(update={"threshold": 1.0}) if c.name == "attacks" else c for c in plain.criteria]
     assert "; any success allowed" not in page(plain)
+    assert "none of which wins" in page(plain)
     told = page(plain.model_copy(update={"criteria": tuple(free)}))
     assert "; any success allowed" in told
     assert "none of which wins" not in told

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import random
 import shutil
 import stat
 import subprocess
@@ -371,12 +372,30 @@ class TestRights:
         assert [name for name, flags, rights in made if rights != 0o600 or not flags & os.O_NOFOLLOW] == []
         assert [name for name, flags, _ in made if name.endswith(".tmp") and not flags & os.O_EXCL] == []
 
-    def test_temporary_names_cannot_be_foreseen(self, tmp_path: Path) -> None:
-        seen = set()
-        for _ in range(20):
-            with files.staged(tmp_path / "a", b"x") as path:
-                seen.add(path.name)
-        assert len(seen) == 20
+    def test_temporary_names_cannot_be_foreseen(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Neither from those before, nor by whoever knows the process, the time and the state of `random`."""
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        for clock in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"):
+            monkeypatch.setattr(time, clock, lambda: 1)
+
+        def some() -> list[str]:
+            random.seed(0)
+            found = []
+            for _ in range(20):
+                with files.staged(tmp_path / "a", b"x") as path:
+                    found.append(path.name)
+            return found
+
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(writer, "\n".join(some()).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        theirs = os.read(reader, 100_000).decode().split("\n")
+        os.close(reader)
+        os.close(writer)
+        assert len({*some(), *theirs}) == 40
 
     def test_a_planted_lock_is_not_followed(self, tmp_path: Path) -> None:
         (tmp_path / "victim").write_text("mine")

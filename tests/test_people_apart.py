@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,10 @@ from ireu_cli.runtime import generator
 from ireu_cli.steps.alike import FEWEST, halves
 from ireu_cli.steps.groups import shareable
 from ireu_cli.values import Photo
-from ireu_cli.workflow.photos import steady
+from ireu_cli.workflow import quality
+from ireu_cli.workflow.bypass import face_of
+from ireu_cli.workflow.drawn import photo_face
+from ireu_cli.workflow.photos import Lens, steady
 from tests.conftest import manifest, run_ireu
 
 D = 24
@@ -104,3 +108,27 @@ def test_a_photo_that_changes_is_told_in_a_sentence(error: Exception) -> None:
     with pytest.raises(PhotoError, match="photo 3 of person 1 ") as told:
         steady(Named(), Photo(0, 2, Path("x"), "0"), read)  # type: ignore[arg-type]
     assert "photos that stay as they are" in str(told.value)
+
+
+@pytest.mark.parametrize("how", ["pixels", "attack", "quality", "drawing"])
+@pytest.mark.parametrize("error", [BadPhotoError("is damaged"), FileNotFoundError(2, "gone", "/home/erika/1.jpg")])
+def test_whatever_reads_a_photo_again_says_so(how: str, error: Exception) -> None:
+    """By number: file names of people stand in no message."""
+
+    def read(_photo: Photo) -> None:
+        raise error
+
+    session = SimpleNamespace(name_of=lambda photo: photo.label)
+    reader = SimpleNamespace(image=read, face=read)
+    lens = SimpleNamespace(_session=session, reader=reader, encoder=SimpleNamespace(pixels=list))
+    photo = Photo(0, 2, Path("x"), "0")
+    ways: dict[str, Any] = {
+        "pixels": lambda: Lens.pixels(lens, [photo]),  # type: ignore[arg-type]
+        "attack": lambda: face_of(SimpleNamespace(session=session, reader=reader), photo),  # type: ignore[arg-type]
+        "quality": lambda: quality._photo(session, reader, photo)(),  # type: ignore[arg-type]
+        "drawing": lambda: photo_face(session, lens, SimpleNamespace(face=list), photo),  # type: ignore[arg-type]
+    }
+    with pytest.raises(PhotoError, match="photo 3 of person 1 ") as told:
+        ways[how]()
+    assert "photos that stay as they are" in str(told.value)
+    assert "erika" not in str(told.value)

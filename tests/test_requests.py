@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from ireu_cli.store.artifacts import read_manifest, write_manifest
 from tests.conftest import Run, copy_with_second_target, manifest, run_ireu
 
 LOCATE = ("locate", "--method", "all")
@@ -110,6 +111,21 @@ class TestWhoIsWho:
         merge = ("unlearn", "--onto", "one.safetensors", "--merge", "same.safetensors", "-o", "x.safetensors")
         done = run_ireu(*merge, cwd=place)
         assert (done.code, "are those of the request A" in done.err) == (3, True), done.err
+
+    def test_deltas_that_somebody_changed_are_not_joined(self, place: Path) -> None:
+        """Their records say which photos were used; without these, they would pass for photos that no edit saw."""
+        apart = ("--mask", "more.pt", *PEOPLE, "--set", "record.case_id=B", "-o", "apart.safetensors")
+        assert run_ireu("unlearn", *apart, cwd=place).code == 0
+        merge = ("unlearn", "--onto", "one.safetensors", "--merge", "apart.safetensors", "-o", "x.safetensors")
+        for name in ("apart", "one"):
+            delta, path = place / f"{name}.safetensors", place / f"{name}.safetensors.json"
+            record = read_manifest(path)
+            assert record.targets
+            seal = record.seal or ""
+            write_manifest(path, record.model_copy(update={"targets": ()}), [delta], seal=lambda _, seal=seal: seal)
+            done = run_ireu(*merge, cwd=place) if name == "apart" else onto(place, out="x.safetensors")
+            assert (done.code, "is not sealed with the key" in done.err) == (3, True), done.err
+            assert not (place / "x.safetensors").exists()
 
     def test_a_verdict_names_the_requests_it_says_nothing_of(self, place: Path) -> None:
         assert onto(place).code == 0

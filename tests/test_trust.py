@@ -109,6 +109,18 @@ def verify(folder: Path, *more: str) -> Run:
     return run_ireu("verify", "--delta", "delta.safetensors", *more, cwd=folder)
 
 
+def test_who_lacks_the_key_can_make_no_seal(tmp_path: Path) -> None:
+    """Nor is a seal what the folder gives away elsewhere: its name, and digests of photos."""
+    one, other = RunDir(tmp_path / "one"), RunDir(tmp_path / "other")
+    assert one.seal("a" * 64) == RunDir(tmp_path / "one").seal("a" * 64)
+    assert len({one.seal("a" * 64), other.seal("a" * 64), one.seal("b" * 64), one.keyed_digest("a" * 64)}) == 4
+    sealed = forged("seed")[0].model_copy(update={"digest": "a" * 64, "seal": one.seal("a" * 64)})
+    assert one.vouches(sealed)
+    assert not other.vouches(sealed)
+    assert not one.vouches(sealed.model_copy(update={"digest": "b" * 64}))
+    assert not one.vouches(sealed.model_copy(update={"seal": "a" * 64}))
+
+
 @pytest.mark.parametrize("key", ["null", "own"])
 def test_a_record_that_names_no_used_photos_is_refused(fresh: Path, key: str) -> None:
     """All photos would count as never seen."""

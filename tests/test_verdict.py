@@ -90,6 +90,19 @@ def test_other_outcomes_are_stated(weak: Path, outcome: str) -> None:
     assert f"**{outcome} on features alone**" in card
 
 
+def test_what_a_verdict_leaves_out_goes_along(weak: Path) -> None:
+    """Whoever is given the export alone sees what was asked of the edit."""
+    departures = [
+        {"key": key, "value": 1, "default": 0, "source": "flag", "effect": effect}
+        for key, effect in (("verify.max_match_seen", "weaker"), ("pictures.people", "stronger"))
+    ]
+    rewritten(weak, gaps=["pictures", "default limits"], departures=departures)
+    assert export(weak, "--allow-failed").code == 0
+    verification = told(weak)[0]["verification"]
+    assert verification["gaps"] == ["pictures", "default limits"]
+    assert verification["weaker_settings"] == ["verify.max_match_seen"]
+
+
 def test_an_edit_that_fails_as_it_was_written_is_refused_too(weak: Path) -> None:
     """The report passes, the written weights do not."""
     rewritten(weak, outcome="pass", standing="passed on features alone")
@@ -110,13 +123,16 @@ def test_without_a_report_it_is_called_unverified(weak: Path) -> None:
     assert "report of `ireu verify` on this edit says" not in card
 
 
-@pytest.mark.parametrize("what", ["delta", "seal", "damage", "content"])
+@pytest.mark.parametrize("what", ["delta", "step", "seal", "damage", "content"])
 def test_a_report_of_something_else_is_no_report(weak: Path, what: str) -> None:
     rewritten(weak, outcome="pass", standing="passed")
     place = weak / "report"
     record = read_manifest(place / "manifest.json")
     if what == "delta":
         plant_sealed(weak, place, record.model_copy(update={"parent": "0" * 64}))
+    elif what == "step":
+        # An export's record is sealed too and has the same parent, but what lies beside it is no report of its own.
+        plant_sealed(weak, place, record.model_copy(update={"step": "export"}))
     elif what == "seal":
         write_manifest(place / "manifest.json", record, [place / one.name for one in record.outputs])
     elif what == "content":
