@@ -101,12 +101,20 @@ class FileRecord(_Record):
 
 
 class EncoderRecord(_Record):
-    """The encoder, by its tensors: `fingerprint` is independent of the file layout."""
+    """The encoder, by its tensors: `fingerprint` is independent of the file layout.
+
+    `settings` is a digest of how it computes with them, where no tensor tells; records of earlier versions have none.
+    """
 
     fingerprint: Hash
     architecture: Words
     tap: str = Field(pattern=r"^[a-z_]{1,40}$")
     layers: int = Field(ge=0, le=1_000_000)
+    settings: Hash | None = None
+
+    def fits(self, settings: str | None) -> bool:
+        """Whether an encoder of the same weights computes as this one does, as far as is known."""
+        return self.settings in {None, settings}
 
 
 class PersonRecord(_Record):

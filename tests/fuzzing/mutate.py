@@ -83,15 +83,25 @@ def tree_of(told: Any, draw: random.Random) -> Any:
     """A copy of a tree in which some values are others, elsewhere, gone or doubled."""
     told = copy.deepcopy(told)
     for _ in range(draw.choice([1, 1, 1, 2, 3])):
-        places = [place for place in places_in(told) if place]
-        if not places:
+        if not isinstance(told, dict | list) or not told:
             return value(draw)
-        *path, last = draw.choice(places)
+        *path, last = _place(told, draw)
         spot = told
         for key in path:
             spot = spot[key]
         _change(spot, last, told, draw)
     return told
+
+
+def _place(told: Any, draw: random.Random) -> tuple[Any, ...]:
+    """Where to change something: anywhere, or by a walk from the top, which finds what is shallow more often."""
+    if draw.random() < 0.5:
+        return draw.choice([place for place in places_in(told) if place])
+    path: tuple[Any, ...] = ()
+    while isinstance(told, dict | list) and told and (not path or draw.random() < 0.6):
+        key = draw.choice(list(told)) if isinstance(told, dict) else draw.randrange(len(told))
+        path, told = (*path, key), told[key]
+    return path
 
 
 def _change(spot: Any, last: Any, told: Any, draw: random.Random) -> None:
@@ -105,7 +115,7 @@ def _change(spot: Any, last: Any, told: Any, draw: random.Random) -> None:
     elif kind == 3 and isinstance(spot, list):
         spot.extend([copy.deepcopy(spot[last])] * draw.choice([1, 2, 300]))
     elif kind == 4:
-        *path, key = draw.choice([place for place in places_in(told) if place])
+        *path, key = _place(told, draw)
         other = told
         for one in path:
             other = other[one]
@@ -230,7 +240,10 @@ def archive_of(data: bytes, draw: random.Random) -> bytes:
         members[at] = (name, bytes_of(content, draw))
     buffer = io.BytesIO()
     # Archives that hold a name twice are meant.
-    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(buffer, "w", draw.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as written:
+    with (
+        warnings.catch_warnings(action="ignore"),
+        zipfile.ZipFile(buffer, "w", draw.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])) as written,
+    ):
         for one, inner in members:
             info = zipfile.ZipInfo(one)
             info.compress_type = written.compression

@@ -155,7 +155,7 @@ def encoder(place: Path) -> Any:
     """An encoder: what names it, what it holds, and what it makes of a picture."""
     found = load_encoder(EncoderParams(source=str(place)), "cpu")
     state = found.model.state_dict()
-    name = (found.fingerprint, found.architecture, found.preprocessing)
+    name = (found.fingerprint, found.settings, found.architecture, found.preprocessing)
     return [name, sha(*(part for key in sorted(state) for part in (key, state[key]))), _features(found)]
 
 
@@ -271,5 +271,3 @@ def cached(path: Path) -> Any:
     cache = FeatureCache(path.parent)
     keys = ["a" * 64, "b" * 64]
     return None if cache.missing(keys) else sha(cache.get(keys))
-
-
