@@ -10,7 +10,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 
 from ireu_cli.bounded import ContentError, read_json
 from ireu_cli.errors import ArtifactError
@@ -111,6 +120,14 @@ class EncoderRecord(_Record):
     tap: str = Field(pattern=r"^[a-z_]{1,40}$")
     layers: int = Field(ge=0, le=1_000_000)
     settings: Hash | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what it does not state: such a record keeps the digest that it had before there were settings."""
+        found: dict[str, Any] = plain(self)
+        if self.settings is None:
+            found.pop("settings", None)
+        return found
 
     def fits(self, settings: str | None) -> bool:
         """Whether an encoder of the same weights computes as this one does, as far as is known."""
