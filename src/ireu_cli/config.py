@@ -11,6 +11,7 @@ import tomli
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
+from ireu_cli.bounded import printable
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import Config
 from ireu_cli.params.base import PLACE
@@ -21,6 +22,10 @@ ENV_PREFIX = "IREU_"
 # Set for tests and benchmarks (IREU_DATA) or read elsewhere; not part of the schema.
 CONFIG_VARIABLE = "IREU_CONFIG"
 _ENV_APART = frozenset({CONFIG_VARIABLE, "IREU_DATA"})
+_MOST_MISTAKES = 40
+"""That are told of at once."""
+_SHOWN = 80
+"""Characters of a key that a message shows; the longest that there is has half of that."""
 _MOST_TOML = 1 << 20
 """Bytes of a settings file."""
 
@@ -299,8 +304,10 @@ def _all_mistakes(error: ValidationError, sources: Mapping[str, Source]) -> str:
             parts.append(f"{variable_of(key) if source == 'environment' else key} is empty ({source})")
             continue
         variable = f", set by {variable_of(key)}" if source == "environment" else ""
-        parts.append(f"{key} ({source}): {what}{variable}")
-    return "The configuration has mistakes: " + "; ".join(dict.fromkeys(parts))
+        parts.append(f"{printable(key, _SHOWN)} ({source}): {what}{variable}")
+    told = list(dict.fromkeys(parts))
+    rest = [f"and {len(told) - _MOST_MISTAKES} more"] if len(told) > _MOST_MISTAKES else []
+    return "The configuration has mistakes: " + "; ".join([*told[:_MOST_MISTAKES], *rest])
 
 
 def variable_of(key: str) -> str:

@@ -10,7 +10,16 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 
 from ireu_cli.bounded import ContentError, read_json
 from ireu_cli.errors import ArtifactError
@@ -103,12 +112,28 @@ class FileRecord(_Record):
 
 
 class EncoderRecord(_Record):
-    """The encoder, by its tensors: `fingerprint` is independent of the file layout."""
+    """The encoder, by its tensors: `fingerprint` is independent of the file layout.
+
+    `settings` is a digest of how it computes with them, where no tensor tells; records of earlier versions have none.
+    """
 
     fingerprint: Hash
     architecture: Words
     tap: str = Field(pattern=r"^[a-z_]{1,40}$")
     layers: int = Field(ge=0, le=1_000_000)
+    settings: Hash | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what it does not state: such a record keeps the digest that it had before there were settings."""
+        found: dict[str, Any] = plain(self)
+        if self.settings is None:
+            found.pop("settings", None)
+        return found
+
+    def fits(self, settings: str | None) -> bool:
+        """Whether an encoder of the same weights computes as this one does, as far as is known."""
+        return self.settings in {None, settings}
 
 
 class PersonRecord(_Record):

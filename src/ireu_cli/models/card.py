@@ -156,7 +156,7 @@ def _face_card(path: Path, layout: str) -> Card:
         kind="face-embedding network",
         layout=layout,
         architecture=f"{convolutions} convolutions, {shapes[0]} to {shapes[1]}, opset "
-        f"{max(entry.version for entry in network.opset_import)}",
+        f"{max((entry.version for entry in network.opset_import), default='unknown')}",
         dtype="float16" if _FLOAT16 in kinds else "float32",
         parameters=sum(math.prod(tensor.dims) for tensor in network.graph.initializer),
         fingerprint=fingerprint_of(network),

@@ -55,6 +55,13 @@ class Encoder:
         return str(next(self.model.parameters()).dtype).removeprefix("torch.")
 
     @property
+    def settings(self) -> str:
+        """SHA-256 (hex) of how it computes with its weights, where no weight tells: activation, heads, epsilon."""
+        config = self.model.config
+        told = [config.hidden_act, int(config.num_attention_heads), float(config.layer_norm_eps)]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+    @property
     def preprocessing(self) -> str:
         """Digest (16 hex) of the processor's settings; equal digests give equal pixels."""
         settings = {

@@ -63,6 +63,11 @@ class FaceEncoder:
         return f"onnx face network {self.size} px to {width}"
 
     @property
+    def settings(self) -> None:
+        """Nothing decides what it computes that its fingerprint does not cover."""
+        return None
+
+    @property
     def preprocessing(self) -> str:
         """Digest (16 hex) of how pixels are prepared; equal digests give equal pixels."""
         settings = [self.size, self.mean, self.std, self.landmarks]

@@ -66,7 +66,7 @@ def append_gates(network: Any, gates: Gates) -> Any:
 
     Raises:
         ModelError: onnx is not installed, the network has several outputs, another kind of output or gates, is of an
-            early opset, or does not pass onnx's checker.
+            early opset, does not hold the gates' numbers, or does not pass onnx's checker.
     """
     edited = onnx_library().ModelProto()
     edited.CopyFrom(network)
@@ -95,9 +95,9 @@ def add_gates(network: Any, gates: Gates) -> None:
     dtype = kinds[output.type.tensor_type.elem_type]
     inner = f"{_PREFIX}embedding"
     _rename(graph, output.name, inner)
-    for name, values in _constants(gates).items():
+    for name, values in _cast(gates, dtype).items():
         # No initializers: files of before 2018 would have to list them among their inputs.
-        value = onnx.numpy_helper.from_array(values.astype(dtype), _PREFIX + name)
+        value = onnx.numpy_helper.from_array(values, _PREFIX + name)
         graph.node.append(onnx.helper.make_node("Constant", [], [_PREFIX + name], name=f"{_PREFIX}{name}", value=value))
     for number, (operator, inputs, result) in enumerate(_steps(inner, output.name)):
         graph.node.append(onnx.helper.make_node(operator, inputs, [result], name=f"{_PREFIX}{operator}_{number}"))
@@ -107,6 +107,22 @@ def add_gates(network: Any, gates: Gates) -> None:
         raise ModelError(
             f"The network with gates is not valid ({str(error).splitlines()[0]:.120})", "Check the network with onnx"
         ) from None
+
+
+def _cast(gates: Gates, dtype: Any) -> dict[str, npt.NDArray[Any]]:
+    """The constants in the network's own precision.
+
+    Raises:
+        ModelError: it does not hold some.
+    """
+    with np.errstate(all="ignore"):
+        found = {name: values.astype(dtype) for name, values in _constants(gates).items()}
+    if not all(np.isfinite(values).all() for values in found.values()):
+        raise ModelError(
+            f"The gates hold numbers that are too large for the network, which computes in {np.dtype(dtype).name}",
+            "Name a delta that was made for this network",
+        )
+    return found
 
 
 def _rename(graph: Any, old: str, new: str) -> None:

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,6 +25,12 @@ class _Settings(NetSettings):
     blocks: tuple[Annotated[int, Field(ge=1, le=200)], ...] = Field(min_length=1, max_length=5)
     tail: int = Field(ge=1, le=4096)
     embedding: int = Field(ge=1, le=8192)
+
+    @model_validator(mode="after")
+    def _of_stages(self) -> Self:
+        if len(self.widths) != len(self.blocks):
+            raise ValueError("a stage has a width and a number of blocks")
+        return self
 
     def build(self) -> FaceNet:
         """Build the network."""

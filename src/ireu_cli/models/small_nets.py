@@ -62,5 +62,7 @@ def read_net(
     if not all(file[name].dtype in _FLOATS for name in file if net.state_dict()[name].is_floating_point()):
         raise ModelError(f"The weights in {folder} are quantised", "Use an undamaged copy")
     own = net.state_dict()
+    if any(file[name].dtype.is_complex for name in file):
+        raise ModelError(f"The weights in {folder} hold complex numbers", "Use an undamaged copy")
     net.load_state_dict({name: file[name].to(own[name].dtype) for name in file}, assign=True)
     return net.eval().requires_grad_(False), settings

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import safetensors
 import torch
 from torch import Tensor
@@ -173,26 +174,32 @@ def _read_archive(path: Path) -> Mapping[str, Any]:
     if _is_packed(path):
         raise ModelError(f"{path} is a packed archive, and those of torch.save are not packed", _UNDAMAGED)
     try:
-        tree = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        tree = _load(path, mapped=True)
     except RuntimeError:
         # Archives of torch before 1.6 cannot be mapped.
-        tree = _read_old_archive(path)
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - unpickler, zip reader and torch each raise their own kinds
-        raise _not_plain(path, error) from None
+        tree = None
+    if tree is None:
+        tree = _load(path, mapped=False)
     if not isinstance(tree, Mapping):
         raise ModelError(f"{path} holds no dictionary of tensors but one {type(tree).__name__}", "Save its state dict")
     return tree
 
 
-def _read_old_archive(path: Path) -> Any:
+def _load(path: Path, *, mapped: bool) -> Any:
+    """What torch makes of an archive; a mapped one may end in RuntimeError, for archives that cannot be."""
+    why: Exception
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - see above
-        raise _not_plain(path, error) from None
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except MemoryError as error:
+        # Damaged data can ask for absurd amounts; it is the machine's fault where not even the file finds room.
+        np.empty(2 * path.stat().st_size, np.uint8)
+        why = error
+    except Exception as error:
+        if mapped and isinstance(error, RuntimeError):
+            raise
+        why = error
+    # Out here, what went wrong does not stand behind it: lack of memory would be told instead.
+    raise _not_plain(path, why)
 
 
 def _is_packed(path: Path) -> bool:

@@ -131,7 +131,8 @@ class Lens:
         self._session = session
         # The last digits of features depend on where and in what batches photos were encoded.
         how = f"{session.config.run.device.replace(':', '')}x{session.config.run.batch_size}"
-        self.name = f"{encoder.fingerprint[:32]}-{self.tap}-{encoder.preprocessing}-{encoder.dtype}-{reader.name}-{how}"
+        weights = encoder.fingerprint[:32] + ("" if encoder.settings is None else f"-{encoder.settings[:16]}")
+        self.name = f"{weights}-{self.tap}-{encoder.preprocessing}-{encoder.dtype}-{reader.name}-{how}"
         self.folder = session.run.features / self.name
         """Where what is known at the tap is kept."""
         self.cache = FeatureCache(self.folder)

@@ -71,6 +71,11 @@ def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Ear
             f"The encoder has fingerprint {encoder.fingerprint}, but {path} is for {manifest.encoder.fingerprint}",
             f"Name a delta of the same encoder with {flag}",
         )
+    if not manifest.encoder.fits(encoder.settings):
+        raise ModelError(
+            f"{path} is for an encoder of the same weights whose config.json states another way to compute with them",
+            f"Name a delta of the same encoder with {flag}",
+        )
     if manifest.encoder.tap != tap:
         raise ArtifactError(
             f"{path} is for the tap {manifest.encoder.tap}, and {tap} is edited", "Use deltas and masks of one tap"

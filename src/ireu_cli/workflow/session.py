@@ -120,6 +120,12 @@ class Session:
 
     def _checked(self, encoder: Kind) -> Kind:
         self.refuse_other(encoder.fingerprint)
+        if self.parent and not self.parent.encoder.fits(encoder.settings):
+            raise ModelError(
+                f"The encoder has the weights that {self.parent.step} used, and computes otherwise with them: its "
+                "config.json states another activation, number of heads or epsilon",
+                "Put back the config.json that lay beside the weights, or run the steps again",
+            )
         if self.parent and self.config.encoder.tap != self.parent.encoder.tap:
             raise ArtifactError(
                 f"The tap is {self.config.encoder.tap}, but {self.parent.step} used {self.parent.encoder.tap}",
@@ -155,13 +161,15 @@ class Session:
             architecture=encoder.architecture,
             tap=self.config.encoder.tap,
             layers=encoder.blocks,
+            settings=encoder.settings,
         )
         parent = self.parent.digest if self.parent else None
         identity = digest_of(
             {
                 "step": self.step,
                 "parameters": parameters,
-                "encoder": record.model_dump(),
+                # Without what records of earlier versions do not hold, so that the same work has one identity.
+                "encoder": record.model_dump(exclude={"settings"}),
                 "preprocessing": encoder.preprocessing,
                 "targets": [person.model_dump(mode="json") for person in targets],
                 "retain": [person.model_dump(mode="json") for person in retain],
@@ -199,7 +207,11 @@ class Session:
         existing = outputs.found_at(record, output)
         self.seen = outputs.state_of(record, output)
         is_running = self.run.is_running(manifest.identity, output)
-        is_same = existing is not None and existing.identity == manifest.identity
+        is_same = (
+            existing is not None
+            and existing.identity == manifest.identity
+            and existing.encoder.fits(manifest.encoder.settings)
+        )
         if existing is not None and is_same and self.run.vouches(existing) and (is_running or not self.force):
             return self.close(existing)
         if existing is not None and not is_running and not self.force:
