@@ -39,8 +39,7 @@ from ireu_cli.workflow.inspect import inspect_encoder
 from ireu_cli.workflow.origin import refuse_strange
 from ireu_cli.workflow.sections import handed_on
 from ireu_cli.workflow.session import Session
-from ireu_cli.workflow.verdict import find_verdict
-from ireu_cli.workflow.verify import read_report
+from ireu_cli.workflow.verdict import find_verdict, read_report
 
 NOT_DIGESTED = {"environment", "timings", "checksum"}
 """When and where a run took place: the seal does not cover it, and nothing is decided by it."""
@@ -118,7 +117,10 @@ def delta(path: Path) -> Any:
             edits.append(lambda: sha(*withdraw_cases(network, ledger, ledger.cases[:1]).tensors.items()))
         return [state, each_of(*edits)]
     encoder = load_encoder(EncoderParams(source=str(path.parents[1] / "tiny")), "cpu")
-    edits = [lambda: with_weights(encoder, found).fingerprint, lambda: encoders.reach_with(encoder, found)]
+    edits: list[Callable[[], Any]] = [
+        lambda: with_weights(encoder, found).fingerprint,
+        lambda: encoders.reach_with(encoder, found),
+    ]
     if ledger is not None:
         edits.append(lambda: sha(*withdraw_cases(encoder, ledger, ledger.cases[:1]).tensors.items()))
     return [state, each_of(*edits)]
