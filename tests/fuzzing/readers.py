@@ -112,12 +112,12 @@ def delta(path: Path) -> Any:
     state = sha(*(part for name in sorted(found.tensors) for part in (name, found.tensors[name])))
     if isinstance(ledger, GateLedger) or "gates.weights" in found.tensors:
         network = load_face_encoder(path.parents[1] / "network" / "w.onnx", ARCFACE_LANDMARKS, "cpu")
-        edits = [lambda: with_gates(network, found).fingerprint]
+        edits: list[Callable[[], Any]] = [lambda: with_gates(network, found).fingerprint]
         if ledger is not None:
             edits.append(lambda: sha(*withdraw_cases(network, ledger, ledger.cases[:1]).tensors.items()))
         return [state, each_of(*edits)]
     encoder = load_encoder(EncoderParams(source=str(path.parents[1] / "tiny")), "cpu")
-    edits: list[Callable[[], Any]] = [
+    edits = [
         lambda: with_weights(encoder, found).fingerprint,
         lambda: encoders.reach_with(encoder, found),
     ]
