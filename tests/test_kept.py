@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from ireu_cli import stamps
-from ireu_cli.faces import folder as folders
+from ireu_cli.faces.files import digest_photo
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.store import digests, features
 from ireu_cli.store.digests import DigestBook
@@ -37,13 +37,12 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return whole(file, name)
 
     monkeypatch.setattr(hashlib, "file_digest", counting)
-    photo = folders.digest_photo
 
     def counting_photos(path: Path, *given: Any) -> str:
         seen[path.name] += 1
-        return photo(path, *given)
+        return digest_photo(path, *given)
 
-    monkeypatch.setattr(folders, "digest_photo", counting_photos)
+    monkeypatch.setattr("ireu_cli.faces.folder.digest_photo", counting_photos)
     return seen
 
 
