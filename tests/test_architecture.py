@@ -53,7 +53,7 @@ ARROWS: dict[str, set[str]] = {
         "workflow",
         "",
     },
-    "cli": {"errors", "pace", "config", "workflow", "report", "cli", ""},
+    "cli": {"errors", "bounded", "pace", "config", "workflow", "report", "cli", ""},
 }
 
 

@@ -148,3 +148,4 @@ def test_what_is_shown_holds_no_escape_sequence() -> None:
     assert printable("\x1b[2Ja\nb\u202e") == "\\x1b[2Ja\\nb\\u202e"
     assert printable("x" * 100, 10) == "x" * 10 + "…"
     assert printable("\ud800") == "\\ud800"
+    assert printable(os.fsdecode(b"M\xfcller.pt")) == "M\\xfcller.pt"

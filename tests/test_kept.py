@@ -12,7 +12,6 @@ import safetensors.torch
 import torch
 
 from ireu_cli import stamps
-from ireu_cli.faces import folder as folders
 from ireu_cli.faces.files import digest_photo
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.store import digests, features
@@ -43,7 +42,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         seen[path.name] += 1
         return digest_photo(path, *given)
 
-    monkeypatch.setattr(folders, "digest_photo", counting_photos)
+    monkeypatch.setattr("ireu_cli.faces.folder.digest_photo", counting_photos)
     return seen
 
 

@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ireu_cli.store.packing import _KINDS, packed
+from ireu_cli.store.packing import KINDS, packed
 
 SHAPES = ((), (0,), (3,), (2, 5), (1, 1, 7))
 
@@ -19,7 +19,7 @@ def some(dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:
 
 @pytest.mark.parametrize("metadata", [{"format": "pt"}, {"state": '{"step": 3, "ü": "\\u001b\\" \\n"}'}])
 def test_the_bytes_are_those_of_safetensors(metadata: dict[str, str]) -> None:
-    tensors = {f'{dtype} {shape} ü"\\': some(dtype, shape) for dtype in _KINDS for shape in SHAPES}
+    tensors = {f'{dtype} {shape} ü"\\': some(dtype, shape) for dtype in KINDS for shape in SHAPES}
     assert packed(tensors, metadata) == safetensors.torch.save(tensors, metadata=metadata)
     for name in tensors:
         one = {name: tensors[name]}

@@ -13,7 +13,8 @@ from typing import Any, cast
 
 import pytest
 
-from ireu_cli.cli.output import Terminal, clean
+from ireu_cli.bounded import escaped
+from ireu_cli.cli.output import Terminal
 from ireu_cli.errors import ModelError
 from tests.conftest import run_ireu
 
@@ -26,9 +27,9 @@ def is_tame(text: str) -> bool:
 
 
 def test_wild_text_is_escaped_and_tame_text_is_left() -> None:
-    assert clean("Müller 🙂 [bold]x[/] 50 % – ok") == "Müller 🙂 [bold]x[/] 50 % – ok"
-    assert clean(WILD).isprintable()
-    assert clean("\x1b\n\u202e\udcfc") == r"\x1b\n\u202e\xfc"
+    assert escaped("Müller 🙂 [bold]x[/] 50 % – ok") == "Müller 🙂 [bold]x[/] 50 % – ok"
+    assert escaped(WILD).isprintable()
+    assert escaped("\x1b\n\u202e\udcfc") == r"\x1b\n\u202e\xfc"
 
 
 class _Screen(io.StringIO):
@@ -56,8 +57,19 @@ class _Criterion:
     found, threshold = 0.5, 0.5
 
 
+class _Control:
+    name = generator = measure = WILD
+    met, found, needed = False, 0.5, 1.0
+
+
+class _Departure:
+    key = words = usual = source = effect = WILD
+
+
 class _Report:
-    outcome = reason = WILD
+    outcome = reason = standing = WILD
+    departures = (_Departure(),)
+    controls = (_Control(),)
     criteria = (_Criterion(),)
     not_measured = (WILD,)
 

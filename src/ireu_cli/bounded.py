@@ -177,10 +177,27 @@ def leads_inside(folder: Path, path: Path) -> bool:
 
 
 def printable(text: Any, most: int = 80) -> str:
-    """Text out of a file for a message: characters that print nothing are escaped, and what is too long is cut."""
+    """Text out of a file for a message: `escaped`, and cut where it is too long."""
     cut = str(text)[: most + 1]
-    shown = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in cut[:most])
+    shown = escaped(cut[:most])
     return f"{shown}…" if len(cut) > most else shown
+
+
+def escaped(text: str) -> str:
+    r"""One line without anything that acts on a terminal or turns the direction of reading; such signs are escaped.
+
+    Control characters, line breaks included, become `\x1b` and the like, and so do bytes of a path that are no UTF-8.
+    """
+    return text if text.isprintable() else "".join(map(_sign, text))
+
+
+def _sign(sign: str) -> str:
+    if sign.isprintable():
+        return sign
+    # A byte that is no UTF-8 stands in a path as half of a character.
+    if "\udc80" <= sign <= "\udcff":
+        return f"\\x{ord(sign) - 0xDC00:02x}"
+    return sign.encode("unicode_escape").decode()
 
 
 class _BoundError(Exception):

@@ -1,6 +1,6 @@
 """stdout: the result, a path or one JSON object. stderr: everything else.
 
-Whatever is said passes `clean`: names, paths and messages of libraries may stem from somebody else's file.
+Whatever is said passes `escaped`: names, paths and messages of libraries may stem from somebody else's file.
 """
 
 import contextlib
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ireu_cli.bounded import escaped
 from ireu_cli.cli import signals
 from ireu_cli.errors import UserError
 from ireu_cli.pace import Pace, span
@@ -25,18 +26,10 @@ if TYPE_CHECKING:
     from ireu_cli.workflow.session import StepResult
 
 
-def clean(text: str) -> str:
-    r"""One line without anything that acts on a terminal or turns the direction of reading; such signs are escaped.
-
-    Control characters, line breaks included, become `\x1b` and the like, and so do bytes of a path that are no UTF-8.
-    """
-    return text if text.isprintable() else "".join(map(_sign, text))
-
-
 def say(text: str) -> None:
     """A line on stderr. Nobody may be there to read it, which stops no work."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
-        print(clean(text), file=sys.stderr, flush=True)
+        print(escaped(text), file=sys.stderr, flush=True)
 
 
 def emit(text: str) -> None:
@@ -49,7 +42,7 @@ def emit(text: str) -> None:
         try:
             print(text, flush=True)
         except UnicodeError:
-            print(clean(text).encode("ascii", "backslashreplace").decode(), flush=True)
+            print(escaped(text).encode("ascii", "backslashreplace").decode(), flush=True)
         # What comes now is the end alone.
         signals.finish()
     except BrokenPipeError:
@@ -144,7 +137,7 @@ class Terminal:
 
     def path(self, path: "Path") -> None:
         """Print a path as the whole result: byte for byte for a script, cleaned for a terminal."""
-        emit(clean(str(path)) if _is_terminal(sys.stdout) else str(path))
+        emit(escaped(str(path)) if _is_terminal(sys.stdout) else str(path))
 
     def report(self, report: "Report") -> None:
         """Show the outcome with what it does not rest on, settings that are not the default, and what was found."""
@@ -181,7 +174,7 @@ class Terminal:
             lines = [f"{key}: {_words(part)}" for key, part in value.items()] if isinstance(value, dict) else [value]
             for number, line in enumerate(lines or ["none known"]):
                 found.append(f"{'' if number else name.replace('_', ' '):<13} {line}")
-        emit("\n".join(map(clean, found)))
+        emit("\n".join(map(escaped, found)))
 
     def systems(self, systems: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         """Print every system and what it reads."""
@@ -193,7 +186,7 @@ class Terminal:
         for entry in systems:
             reads = " + ".join(channel["what"] for channel in entry["reads"]) or "no identity encoder"
             found.append(f"{entry['system']:<{width}}  {entry['within_reach']:<7}  {entry['title']}: {reads}")
-        emit("\n".join(map(clean, found)))
+        emit("\n".join(map(escaped, found)))
 
     def usage(self, text: str, *, as_json: bool, code: int) -> int:
         """Say what is wrong with the command line, in lines; returns the code."""
@@ -213,7 +206,7 @@ class Terminal:
         """The one object on stdout in place of a result."""
         # Where stdout itself is what fails, stderr has said it.
         with contextlib.suppress(UserError):
-            emit(_json({"error": clean(text), "exit_code": code}))
+            emit(_json({"error": escaped(text), "exit_code": code}))
 
 
 @contextmanager
@@ -231,23 +224,14 @@ def _bar(label: str, pace: Pace) -> Iterator[Callable[[str], None]]:
         TextColumn("{task.fields[words]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(clean(label), total=pace.total, words="", speed="", left="")
+        task = bar.add_task(escaped(label), total=pace.total, words="", speed="", left="")
 
         def show(words: str) -> None:
             left = "" if pace.left is None else f"about {span(pace.left)} left"
-            bar.update(task, completed=pace.done, words=clean(words), left=left)
+            bar.update(task, completed=pace.done, words=escaped(words), left=left)
             bar.update(task, speed=speed_of(bar.tasks[0].speed, label))
 
         yield show
-
-
-def _sign(sign: str) -> str:
-    if sign.isprintable():
-        return sign
-    # A byte that is no UTF-8 stands in a path as half of a character.
-    if "\udc80" <= sign <= "\udcff":
-        return f"\\x{ord(sign) - 0xDC00:02x}"
-    return sign.encode("unicode_escape").decode()
 
 
 def _is_terminal(stream: Any) -> bool:

@@ -7,7 +7,8 @@ import traceback
 import warnings
 from typing import Any, TextIO
 
-from ireu_cli.cli.output import clean, drop, say
+from ireu_cli.bounded import escaped
+from ireu_cli.cli.output import drop, say
 
 _ESCAPES = "ireu-bytes"
 
@@ -60,4 +61,4 @@ def _warn(message: Warning | str, category: type[Warning], *_place: Any, **_more
 class _CleanRecord(logging.LogRecord):
     def getMessage(self) -> str:  # noqa: N802 - logging's name
         """What a library logs, which may stem from a file."""
-        return "\n".join(clean(line) for line in super().getMessage().split("\n"))
+        return "\n".join(escaped(line) for line in super().getMessage().split("\n"))

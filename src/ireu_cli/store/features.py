@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from ireu_cli.bounded import ContentError, read_json
 from ireu_cli.errors import ArtifactError
 from ireu_cli.stamps import Stamp, is_settled, stamp_of
 from ireu_cli.store.files import write_bytes
@@ -138,7 +139,7 @@ class FeatureCache:
         except OSError:
             # It may be readable next time.
             return
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ContentError, ValueError, KeyError, TypeError, AttributeError):
             path.unlink(missing_ok=True)
 
 
@@ -146,9 +147,9 @@ def _batch(path: Path, header: bytes) -> _Batch:
     """What the header of a cache file says.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError, RecursionError: it is none.
+        ContentError, ValueError, KeyError, TypeError, AttributeError: it is none.
     """
-    entries = json.loads(header)
+    entries = read_json(header, _LONGEST)
     entries.pop("__metadata__", None)
     ordered = sorted(entries.items(), key=lambda entry: entry[1]["data_offsets"][0])
     shapes = {tuple(int(part) for part in entry["shape"]) for _, entry in ordered}
@@ -214,10 +215,10 @@ def _read_notes(folder: Path) -> Iterator[tuple[_Batch, Stamp]]:
         return
     for line in lines:
         try:
-            name, stamp, start, shape, keys = json.loads(line)
+            name, stamp, start, shape, keys = read_json(line, _LONGEST)
             device, inode, size, content, status = (int(part) for part in stamp)
             batch = _Batch(folder / str(name), int(start), tuple(int(part) for part in shape), tuple(map(str, keys)))
-        except (ValueError, TypeError, RecursionError):
+        except (ContentError, ValueError, TypeError):
             continue
         if batch.start + len(batch.keys) * batch.step == size:
             yield batch, Stamp(device, inode, size, content, status)
@@ -245,10 +246,10 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
     try:
         data = path.read_bytes()
         tensors = dict(safetensors.torch.load(data))
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (OSError, ValueError, safetensors.SafetensorError):
+        told = read_json(data[8 : 8 + int.from_bytes(data[:8], "little")], _LONGEST).get("__metadata__") or {}
+    except (OSError, ContentError, ValueError, safetensors.SafetensorError):
         return None
-    return tensors if header.get("__metadata__", {}).get(_DIGEST) == _digest(tensors) else None
+    return tensors if told.get(_DIGEST) == _digest(tensors) else None
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -12,9 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# In the order in which the format's own writer (huggingface/safetensors, `tensor.rs`) sorts them: those that need the
-# widest alignment first.
-_KINDS = {
+KINDS = {
     torch.uint64: "U64",
     torch.int64: "I64",
     torch.float64: "F64",
@@ -29,7 +27,9 @@ _KINDS = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-_RANKS = {kind: rank for rank, kind in enumerate(_KINDS)}
+"""What the format calls dtypes, in the order in which its own writer (huggingface/safetensors, `tensor.rs`) sorts them:
+those that need the widest alignment first."""
+_RANKS = {kind: rank for rank, kind in enumerate(KINDS)}
 _ALIGNED = 8
 _PIECE = 1 << 22
 """Bytes that are copied at once."""
@@ -48,7 +48,7 @@ def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytear
     for name in order:
         first, end = end, end + tensors[name].numel() * tensors[name].element_size()
         header[name] = {
-            "dtype": _KINDS[tensors[name].dtype],
+            "dtype": KINDS[tensors[name].dtype],
             "shape": list(tensors[name].shape),
             "data_offsets": [first, end],
         }

@@ -17,7 +17,7 @@ from pathlib import Path
 import safetensors
 from torch import Tensor
 
-from ireu_cli.bounded import ContentError, read_json
+from ireu_cli.bounded import MOST_JSON, ContentError, read_json
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import Manifest
 from ireu_cli.paths import as_text
@@ -127,7 +127,7 @@ class RunDir:
         if not path.exists():
             return {}
         try:
-            data = read_bytes(path, "The record", "Name the inputs with flags")
+            data = read_bytes(path, "The record", "Name the inputs with flags", MOST_JSON)
             found = read_json(data, surrogates=True)
             return {str(key): str(value) for key, value in found.items()}
         except (ContentError, AttributeError):
@@ -195,8 +195,8 @@ class RunDir:
         try:
             with as_text(path) as opened, safetensors.safe_open(opened, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-                return tensors, dict(json.loads((file.metadata() or {})["state"]))
-        except (safetensors.SafetensorError, KeyError, ValueError, OSError):
+                return tensors, dict(read_json((file.metadata() or {})["state"].encode()))
+        except (safetensors.SafetensorError, ContentError, KeyError, TypeError, ValueError, OSError):
             raise ArtifactError(f"The checkpoint {path} is damaged", "Delete it to begin the step again") from None
 
     def _make(self, name: str, data: bytes) -> Path:

@@ -18,26 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ireu_cli.bounded import read_json
 from ireu_cli.errors import ArtifactError
+from ireu_cli.store.packing import KINDS
 
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-    torch.float8_e4m3fn: "F8_E4M3",
-    torch.float8_e5m2: "F8_E5M2",
-    torch.uint16: "U16",
-    torch.uint32: "U32",
-    torch.uint64: "U64",
-}
+_DTYPES = KINDS | {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
 _ALIGNED = 8
+_MOST_HEADER = 1 << 25
+"""Bytes of a header, as much as is read where encoders are opened."""
 _PIECE = 1 << 22
 """Bytes that are read at once."""
 _SENT = 1 << 26
@@ -108,7 +96,8 @@ def _header_of(source: Path) -> tuple[dict[str, Any], int]:
     """A file's header, and where its values begin."""
     with source.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        return json.loads(file.read(length)), 8 + length
+        header = read_json(file.read(min(length, _MOST_HEADER + 1)), _MOST_HEADER, name=source.name, repeats=True)
+        return header, 8 + length
 
 
 def _pieces(data: memoryview, first: int, last: int) -> Iterator[memoryview]:
