@@ -153,7 +153,10 @@ def test_a_failure_counts_whoever_wrote_it(weak: Path) -> None:
     place = weak / "report"
     record = read_manifest(place / "manifest.json")
     write_manifest(place / "manifest.json", record, [place / one.name for one in record.outputs])
-    assert export(weak).code == 3
+    found = export(weak)
+    assert found.code == 3
+    # Not only what was written fails, which is verified again on features alone.
+    assert "The verification of this delta failed" in found.err
 
 
 def test_an_export_before_its_verification_is_not_complete_after_it(weak: Path) -> None:
