@@ -153,10 +153,22 @@ WILD = {
 }
 
 
-@pytest.mark.parametrize("field", WILD)
-def test_every_field_has_bounds(field: str) -> None:
+FURTHER: list[tuple[str, object]] = [
+    ("seal", "x" * 64),
+    ("parameters", {"locate": {"top_fraction": 1e301}}),
+    ("metrics", {"kept": -1e301}),
+    ("environment", {f"library {n}": "1" for n in range(101)}),
+    ("environment", {"python": "3" * 301}),
+    ("timings", {f"part {n}": 1.0 for n in range(1001)}),
+    ("outputs", [{"name": "a\0b", "sha256": "d" * 64, "size": 1}]),
+    ("outputs", [{"name": "a/../../b", "sha256": "d" * 64, "size": 1}]),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), [*WILD.items(), *FURTHER], ids=lambda part: f"{part!s:.20}")
+def test_every_field_has_bounds(field: str, value: object) -> None:
     """Also where the seals are right, as whoever forges a manifest makes them."""
-    plain = example().model_dump(mode="json") | {field: WILD[field]}
+    plain = example().model_dump(mode="json") | {field: value}
     if field not in {"digest", "checksum"}:
         plain |= _seals(plain)
     with pytest.raises(ArtifactError, match="wrong fields"):

@@ -63,6 +63,16 @@ def test_two_people_in_one_folder(photos: int) -> None:
     assert noticed >= 15
 
 
+def test_many_people_are_not_two() -> None:
+    """Halves that do not hold together say that photos are poor, or of a crowd."""
+    noticed = 0
+    for number in range(10):
+        crowd = halves(torch.cat([faces(200 + 8 * number + n, 1) for n in range(8)]), OTHERS)
+        assert crowd is not None
+        noticed += crowd.are_two
+    assert noticed <= 2
+
+
 @pytest.mark.parametrize("photos", range(FEWEST))
 def test_few_photos_say_nothing(photos: int) -> None:
     assert halves(faces(0, photos), OTHERS) is None

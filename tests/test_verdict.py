@@ -151,9 +151,14 @@ def test_a_report_of_something_else_is_no_report(weak: Path, what: str) -> None:
 
 def test_a_failure_counts_whoever_wrote_it(weak: Path) -> None:
     place = weak / "report"
-    record = read_manifest(place / "manifest.json")
+    # The run folder remembers its own runs by their digests, and not this one.
+    record = read_manifest(place / "manifest.json").model_copy(update={"tool_version": "0"})
     write_manifest(place / "manifest.json", record, [place / one.name for one in record.outputs])
-    assert export(weak).code == 3
+    assert not RunDir(weak / ".ireu").vouches(read_manifest(place / "manifest.json"))
+    found = export(weak)
+    assert found.code == 3
+    # Not only what was written fails, which is verified again on features alone.
+    assert "The verification of this delta failed" in found.err
 
 
 def test_of_a_failure_that_somebody_else_wrote_nothing_else_is_believed(weak: Path) -> None:
