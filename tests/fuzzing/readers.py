@@ -113,7 +113,7 @@ def delta(path: Path) -> Any:
     state = sha(*(part for name in sorted(found.tensors) for part in (name, found.tensors[name])))
     if isinstance(ledger, GateLedger) or "gates.weights" in found.tensors:
         network = load_face_encoder(path.parents[1] / "network" / "w.onnx", ARCFACE_LANDMARKS, "cpu")
-        edits = [lambda: with_gates(network, found).fingerprint]
+        edits: list[Callable[[], Any]] = [lambda: with_gates(network, found).fingerprint]
         if ledger is not None:
             edits.append(lambda: sha(*withdraw_cases(network, ledger, ledger.cases[:1]).tensors.items()))
         return [state, each_of(*edits)]
