@@ -120,7 +120,7 @@ def test_files_of_people_are_named_under_v_alone(
     monkeypatch.setattr("ireu_cli.cli.run._workflow", lambda *_a, **_m: fail)
     found = run_ireu("locate", "--targets", "faces", *(["-v"] if verbose else []), cwd=tmp_path)
     assert found.code == 3
-    first = found.err.splitlines()[0]
+    (first,) = (line for line in found.err.splitlines() if line.startswith("ireu: "))
     assert ("erika" in first) == ("erika" in found.err) == verbose
     assert ("data.targets (-v names it)" in first) != verbose
 
