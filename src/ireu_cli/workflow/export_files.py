@@ -129,7 +129,7 @@ def write_weights(
         for file in files:
             _write_file(edit, file, place / file.path.name, advance)
         if edit.source.index is not None:
-            shutil.copyfile(edit.source.index, place / edit.source.index.name)
+            _copy(edit.source.index, place)
         return Written(place if edit.layout in _FOLDERS else place / files[0].path.name, [*_copies(edit, folder)])
     # An encoder that is alone in a folder keeps its own name there.
     name = "model.safetensors"
@@ -160,7 +160,7 @@ def write_beside(edit: Edit, encoder: Encoder, folder: Path, told: Mapping[str, 
     else:
         for path in (edit.source.config, edit.source.config.with_name("preprocessor_config.json")):
             if path.exists():
-                shutil.copyfile(path, place / path.name)
+                _copy(path, place)
     _copy_adapters(edit, folder)
 
 
@@ -228,7 +228,7 @@ def _write_settings(edit: Edit, encoder: Encoder, place: Path, told: Mapping[str
     write_bytes(place / "config.json", _json(settings))
     own = edit.source.config.with_name("preprocessor_config.json")
     if own.is_file():
-        shutil.copyfile(own, place / own.name)
+        _copy(own, place)
     else:
         # The class with the Pillow backend writes its own name, which other versions do not know.
         name = "SiglipImageProcessor" if edit.source.is_siglip else "CLIPImageProcessor"
@@ -241,13 +241,22 @@ def _copy_adapters(edit: Edit, folder: Path) -> None:
     beside = edit.source.source.parent
     if edit.layout == "ip-adapter" and edit.source.source.name == "image_encoder":
         for path in sorted(beside.glob("ip-adapter*")):
-            if path.is_file() and not leads_inside(beside, path):
-                raise ModelError(
-                    f"{printable(path.name)} beside the encoder is a link that leads out of its folder",
-                    "Put a copy there instead of the link",
-                )
             if path.is_file():
-                shutil.copyfile(path, folder / "models" / path.name)
+                _copy(path, folder / "models")
+
+
+def _copy(path: Path, place: Path) -> None:
+    """Copy a file that lies beside the weights; an export may be published, so nothing comes into it from elsewhere.
+
+    Raises:
+        ModelError: it is a link that leads out of its folder.
+    """
+    if not leads_inside(path.parent, path):
+        raise ModelError(
+            f"{printable(path.name)} beside the encoder is a link that leads out of its folder",
+            "Put a copy there instead of the link",
+        )
+    shutil.copyfile(path, place / path.name)
 
 
 def written_dtype(wanted: Dtype | Literal["auto"], tensor: Tensor) -> torch.dtype:
