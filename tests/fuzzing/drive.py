@@ -16,8 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
+from ireu_cli.bounded import escaped
 from ireu_cli.cli.failures import chain, told_of
-from ireu_cli.cli.output import clean
 from ireu_cli.errors import IreuError
 from ireu_cli.faces.decode import BadPhotoError
 from tests.fuzzing.kinds import KINDS, Kind
@@ -126,7 +126,7 @@ class Bench:
 
 def _refused(error: Exception) -> tuple[State, str]:
     text = str(error)
-    if not clean(text).isprintable():
+    if not escaped(text).isprintable():
         return "failure", f"unprintable: {text!r:.200}"
     if len(text) > LONGEST:
         return "failure", f"an error of {len(text)} characters: {text:.200}"
