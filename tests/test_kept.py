@@ -187,7 +187,7 @@ def photos_in(folder: Path) -> Path:
 
 
 def scanned(folder: Path, place: Path) -> list[str]:
-    book = DigestBook(place / "book")
+    book = DigestBook(lambda: place / "book")
     people = scan_people(folder, "--retain", "everybody", book.digest)
     book.keep()
     return [photo.sha256 for photo in people.flat]

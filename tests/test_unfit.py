@@ -185,7 +185,8 @@ class TestHowAnEncoderComputes:
         other = "quick_gelu" if told.get("hidden_act", "quick_gelu") == "gelu" else "gelu"
         config.write_text(json.dumps(told | {"hidden_act": other}))
         for command in (("verify", "--delta", "delta.safetensors"), ("unlearn", "--mask", "mask.pt")):
-            found = run_ireu(*command, "-o", "new", cwd=fresh)
+            # In this folder, and not in the one that it is a copy of.
+            found = run_ireu(*command, "--encoder", "encoder", "-o", "new", cwd=fresh)
             assert found.code == 3
             assert "computes otherwise with them" in found.err
         assert "was made with another encoder" in run_ireu("locate", cwd=fresh).err

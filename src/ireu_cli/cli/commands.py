@@ -197,7 +197,7 @@ def export(
     ] = None,
     dtype: o.Dtype = None,
     report: Annotated[
-        Path | None, typer.Option("--report", help="Report of the delta (default: report/ beside the delta).")
+        Path | None, o.place_option("--report", help="Report of the delta (default: report/ beside the delta).")
     ] = None,
     allow_failed: Annotated[
         bool, typer.Option("--allow-failed", help="Export although the verification failed; the export says so.")

@@ -18,10 +18,15 @@ _WORD = 2**64
 class DigestBook:
     """sha256 of files by their stamps, kept from run to run; paths are not written down."""
 
-    def __init__(self, path: Path) -> None:
-        """Read the book; one that is not there or damaged is empty."""
-        self._path = path
-        self._known = _unpacked(read_tensors(path))
+    def __init__(self, place: Callable[[], Path], *, is_new: bool = False) -> None:
+        """Read the book; one that is not there or damaged is empty.
+
+        Args:
+            place: gives its file, and makes the folder around it; not asked before there is something to keep or read.
+            is_new: there is none yet.
+        """
+        self._place = place
+        self._known = {} if is_new else _unpacked(read_tensors(place()))
         self._met: dict[Stamp, str] = {}
         self._has_grown = False
 
@@ -50,7 +55,7 @@ class DigestBook:
         """Write down the files met, where there are new ones among them; whoever cannot reads the files again."""
         if self._has_grown:
             with contextlib.suppress(ArtifactError):
-                write_tensors(self._path, _packed(self._met))
+                write_tensors(self._place(), _packed(self._met))
 
 
 def _packed(digests: dict[Stamp, str]) -> dict[str, Tensor]:

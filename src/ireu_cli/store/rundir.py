@@ -69,6 +69,11 @@ class RunDir:
             self._key = self._read_or_make_key()
         return self._key
 
+    @property
+    def is_made(self) -> bool:
+        """Whether the folder is there."""
+        return self._key is not None
+
     def keyed_digest(self, sha256: str) -> str:
         """HMAC-SHA-256 (hex) of a photo's digest: stable in this run folder, meaningless to anyone else."""
         return hmac.new(self._open(), sha256.encode(), hashlib.sha256).hexdigest()

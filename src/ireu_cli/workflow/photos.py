@@ -89,7 +89,7 @@ def _scan(session: Session, folder: Path, what: str, flat_means: Literal["one pe
     """List a folder and say what is in it; what cannot be read is refused or left out, as `data.bad_photos` says."""
     flag, data, verbose = f"--{what}", session.config.data, session.talk.verbose
     # Files that nobody touched since an earlier step are not read again.
-    book = DigestBook(session.run.digests(folder))
+    book = DigestBook(lambda: session.run.digests(folder), is_new=not session.run.is_made)
     people = scan_people(folder, flag, flat_means, book.digest, data=data, verbose=verbose)
     book.keep()
     _tell(session, what, people)
