@@ -112,7 +112,7 @@ def _request(draws: Draws, pack: Path, count: int, draw: int) -> tuple[list[str]
         str(delta),
     )
     shutil.rmtree(out, ignore_errors=True)
-    ireu("export", *draws.run, "--delta", str(delta), "--encoder", str(pack), "-o", str(out))
+    ireu("export", "--allow-failed", *draws.run, "--delta", str(delta), "--encoder", str(pack), "-o", str(out))
     return targets, given
 
 
@@ -125,7 +125,10 @@ def _look(root: Path, name: str, photos: list[Path]) -> Tensor:
     with contextlib.redirect_stdout(io.StringIO()):
         analysis: Any = FaceAnalysis(name=name, root=str(root), providers=["CPUExecutionProvider"])
         analysis.prepare(ctx_id=-1, det_size=(320, 320))
-    found = [analysis.get(np.ascontiguousarray(np.array(Image.open(p).convert("RGB"))[:, :, ::-1])) for p in photos]
+    found = [
+        analysis.get(np.ascontiguousarray(np.array(Image.open(p, formats=("JPEG",)).convert("RGB"))[:, :, ::-1]))
+        for p in photos
+    ]
     width = next(faces[0].embedding.shape[0] for faces in found if faces)
     rows = [torch.from_numpy(faces[0].embedding) if faces else torch.full((width,), torch.nan) for faces in found]
     return torch.stack(rows)

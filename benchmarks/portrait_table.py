@@ -138,7 +138,7 @@ def few(count: int) -> list[str]:
 
 def read(file: Path) -> RgbImage:
     """A picture's pixels."""
-    with Image.open(file) as image:
+    with Image.open(file, formats=("JPEG", "PNG")) as image:
         return np.array(image.convert("RGB"))
 
 

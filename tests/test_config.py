@@ -1,11 +1,14 @@
 """Flag > manifest > environment > file > default; every mistake at once; the example is the schema."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import tomli
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from ireu_cli.config import example_toml, inherit, load_config, schema_keys
+from ireu_cli.config import example_toml, inherit, load_config, places_in, schema_keys, variable_of
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import Config
 
@@ -120,3 +123,121 @@ def test_example_loads_to_the_defaults_when_uncommented() -> None:
     parsed = tomli.loads("\n".join(lines))
     assert Config.model_validate(parsed) == Config()
     assert {key.split(".")[0] for key in schema_keys()} == set(parsed)
+
+
+PLACES = places_in(Config)
+
+
+def test_everything_that_is_a_path_is_known_as_one() -> None:
+    """A path is refused when it is empty: it would be the working folder."""
+    held = [key for key, value in flat(Config.model_fields).items() if "Path" in value]
+    assert set(held) | {"encoder.source"} == set(PLACES)
+    assert len(PLACES) >= 9
+
+
+def flat(fields: Mapping[str, FieldInfo], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, field in fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= flat(field.annotation.model_fields, f"{name}.")
+        else:
+            found[prefix + name] = str(field.annotation)
+    return found
+
+
+@pytest.mark.parametrize("key", PLACES)
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_path_is_refused_wherever_it_comes_from(tmp_path: Path, key: str, empty: str) -> None:
+    section, _, name = key.partition(".")
+    file = tmp_path / "ireu.toml"
+    file.write_text(f'[{section}]\n{name} = "{empty}"\n')
+    with pytest.raises(ConfigError, match=rf"{key} is empty \(file\)"):
+        load_config(file, {}, {})
+    with pytest.raises(ConfigError, match=rf"IREU_{section}__{name} is empty".upper().replace("IS EMPTY", "is empty")):
+        load_config(None, {f"IREU_{section}__{name}".upper(): empty}, {}, cwd=tmp_path / "none")
+    with pytest.raises(ConfigError, match=rf"{key} is empty \(flag\)"):
+        load_config(None, {}, {key: empty}, cwd=tmp_path / "none")
+
+
+def test_the_path_of_a_recogniser_is_refused_too() -> None:
+    with pytest.raises(ConfigError, match="is empty"):
+        load_config(None, {"IREU_JUDGES__RECOGNISERS": '[{"name": "a", "model": ""}]'}, {})
+
+
+@pytest.mark.parametrize("key", [key for key in schema_keys() if key not in PLACES])
+def test_any_other_empty_variable_is_not_set(tmp_path: Path, key: str) -> None:
+    resolved = load_config(None, {variable_of(key): ""}, {}, cwd=tmp_path)
+    assert resolved.config == Config()
+    assert resolved.sources[key] == "default"
+
+
+def test_an_empty_name_of_the_settings_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="IREU_CONFIG is empty"):
+        load_config(None, {"IREU_CONFIG": ""}, {}, cwd=tmp_path)
+
+
+def test_an_empty_text_in_the_file_is_unset(tmp_path: Path) -> None:
+    (tmp_path / "ireu.toml").write_text('[encoder]\nrevision = ""\n')
+    assert load_config(None, {}, {}, cwd=tmp_path).config.encoder.revision is None
+
+
+def test_the_example_has_no_empty_value_to_uncomment() -> None:
+    lines = [line for line in example_toml().splitlines() if "# unset by default" in line]
+    assert len(lines) > 15
+    for line in lines:
+        key, value = next(iter(tomli.loads(line.removeprefix("# ")).items()))
+        assert value not in ("", []), key
+
+
+def test_every_line_of_the_example_can_be_uncommented() -> None:
+    lines = []
+    for line in example_toml().splitlines():
+        body = line.removeprefix("# ")
+        is_setting = line.startswith("# ") and "=" in body and body.split(" = ")[0].isidentifier()
+        lines += [body] if is_setting or line.startswith("[") else []
+    config = Config.model_validate(tomli.loads("\n".join(lines)))
+    assert config.data.targets == Path("path/to/faces")
+    assert config.record.case_id
+
+
+KUBERNETES = {
+    "IREU_SERVICE_HOST": "10.96.7.11",
+    "IREU_SERVICE_PORT": "80",
+    "IREU_PORT": "tcp://10.96.7.11:80",
+    "IREU_PORT_80_TCP": "tcp://10.96.7.11:80",
+    "IREU_PORT_80_TCP_PROTO": "tcp",
+    "IREU_DATA_PORT": "tcp://10.96.7.12:80",
+    "IREU_DATA_SERVICE_HOST": "10.96.7.12",
+    "IREU_IMAGE": "registry.local/ireu:1.2",
+    "IREU_RUN": "x",
+    "IREU_JOB__SEED": "4",
+}
+
+
+def test_variables_of_others_are_passed_over_by_name(tmp_path: Path) -> None:
+    resolved = load_config(None, KUBERNETES | {"IREU_SEED": "7", "IREU_LOCATE__METHOD": "all"}, {}, cwd=tmp_path)
+    assert resolved.passed_over == tuple(sorted(KUBERNETES))
+    assert (resolved.config.seed, resolved.config.locate.method) == (7, "all")
+
+
+def test_a_wrong_key_of_a_section_is_a_mistake_and_its_variable_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load_config(None, {"IREU_LOCATE__METHDO": "all", "IREU_RUN__BATCH_SIZE": "many"}, {}, cwd=tmp_path)
+    assert "IREU_LOCATE__METHDO" in str(error.value)
+    assert "IREU_RUN__BATCH_SIZE" in str(error.value)
+
+
+def test_settings_may_begin_with_a_mark_and_end_lines_as_windows_does(tmp_path: Path) -> None:
+    (tmp_path / "ireu.toml").write_bytes(b'\xef\xbb\xbfseed = 3\r\n[locate]\r\nmethod = "all"\r\n')
+    config = load_config(None, {}, {}, cwd=tmp_path).config
+    assert (config.seed, config.locate.method) == (3, "all")
+
+
+def test_settings_are_read_within_bounds(tmp_path: Path) -> None:
+    file = tmp_path / "ireu.toml"
+    for content in (b"# " + b"x" * (1 << 21), b"a = " + b"[" * 100_000):
+        file.write_bytes(content)
+        with pytest.raises(ConfigError):
+            load_config(file, {}, {})
+    with pytest.raises(ConfigError, match="list of tables"):
+        load_config(None, {}, {"judges.recognisers": "[" * 100_000}, cwd=tmp_path / "none")

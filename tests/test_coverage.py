@@ -113,7 +113,7 @@ class TestCommands:
         (located / "encoder" / "README.md").write_text("---\nlicense: apache-2.0\n---\n# x\n")
         (located / "encoder" / "LICENSE").write_text("terms")
         assert self.unlearn(located, "--method", "ireu", "--steps", "2", "--layers", "blocks:0-1")[0] == 0
-        done = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", "--force", cwd=located)
+        done = run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "out", "--force", cwd=located)
         assert done.code == 0, done.err
         assert "IP-Adapter FaceID-Plus and PlusV2, SD1.5 and SDXL: half covered" in done.err
         told = json.loads((located / "out" / "ireu.json").read_text())["metrics"]
@@ -122,7 +122,8 @@ class TestCommands:
         card = (located / "out" / "README.md").read_text()
         assert "| IP-Adapter plus and plus-face, SD1.5 and SDXL | covered |" in card
         assert "license: apache-2.0" in card
-        assert "**fail**" in card or ": pass." in card or "**inconclusive**" in card
+        assert "It was **not verified** by `ireu verify`" in card
+        assert f"in float32 and on features alone: {told['verified_again']['outcome']}" in card
         assert (located / "out" / "LICENSE").read_text() == "terms"
         assert any("half covered" in line for line in told["record"]["systems_missed"])
 
@@ -130,7 +131,9 @@ class TestCommands:
         assert self.unlearn(located, "--method", "ireu", "--steps", "2")[0] == 0
         for name in ("README.md", "LICENSE"):
             (located / "encoder" / name).unlink(missing_ok=True)
-        done = run_ireu("export", "--delta", "delta.safetensors", "-o", "encoder", "--force", cwd=located)
+        done = run_ireu(
+            "export", "--allow-failed", "--delta", "delta.safetensors", "-o", "encoder", "--force", cwd=located
+        )
         assert (done.code, "encoder holds the original encoder" in done.err) == (3, True)
         assert (located / "encoder" / "model.safetensors").exists()
 

@@ -63,9 +63,10 @@ def test_reach_is_what_really_changes(tiny: Encoder, name: str, changed: tuple[s
     assert reach_of([name], tiny.blocks).taps == changed
 
 
-def test_reach_speaks_of_the_generators_it_misses() -> None:
+def test_reach_speaks_of_the_taps_it_misses_and_leaves_generators_to_the_table_of_systems() -> None:
     sentence = reach_of(["vision_model.encoder.layers.2.mlp.fc1.weight"], 3).sentence()
-    assert "does NOT reach penultimate (IP-Adapter Plus" in sentence
+    assert sentence == "The edit changes last, pooled, image_embeds. It does NOT reach penultimate"
+    assert reach_of(["vision_model.embeddings.x"], 3).sentence() == f"The edit changes every tap: {', '.join(TAPS)}"
 
 
 def test_select_weights(tiny: Encoder) -> None:
@@ -148,8 +149,7 @@ def test_sizes_of_published_encoders_are_told_from_tensors() -> None:
     shapes = {
         "vision_model.embeddings.patch_embedding.weight": (1280, 3, 14, 14),
         "vision_model.embeddings.position_embedding.weight": (257, 1280),
-        "vision_model.encoder.layers.0.mlp.fc1.weight": (5120, 1280),
-        "vision_model.encoder.layers.31.mlp.fc1.weight": (5120, 1280),
+        **{f"vision_model.encoder.layers.{block}.mlp.fc1.weight": (5120, 1280) for block in range(32)},
         "visual_projection.weight": (1024, 1280),
     }
     found = sizes_in({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
@@ -159,7 +159,6 @@ def test_sizes_of_published_encoders_are_told_from_tensors() -> None:
         "image_size": 224,
         "num_hidden_layers": 32,
         "intermediate_size": 5120,
-        "projection_dim": 1024,
         "num_attention_heads": 16,
         "hidden_act": "gelu",
     }

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from ireu_cli.errors import ConfigError
+from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.models.checkpoint import open_checkpoint
 from ireu_cli.models.clip import load_encoder, with_delta
 from ireu_cli.models.fingerprint import prints_by
@@ -282,3 +282,15 @@ def test_tensors_written_one_by_one_are_read_by_the_format_itself(tmp_path: Path
     with safe_open(tmp_path / "x.safetensors", framework="pt") as file:
         assert file.metadata() == {"format": "pt"}
     assert open_file(tmp_path / "x.safetensors")["half"].dtype == torch.float16
+
+
+@pytest.mark.parametrize("wanted", ["auto", "single-file"])
+def test_settings_that_lie_elsewhere_come_into_no_export(tiny_folder: Path, tmp_path: Path, wanted: str) -> None:
+    settings = tiny_folder / "preprocessor_config.json"
+    private = tmp_path / "private.json"
+    processor = load_encoder(EncoderParams(source=str(tiny_folder)), "cpu").processor
+    private.write_text(json.dumps(json.loads(processor.to_json_string()) | {"token": "secret"}))
+    settings.symlink_to(private)
+    with pytest.raises(ModelError, match=r"preprocessor_config\.json beside the encoder is a link that leads out"):
+        export(tiny_folder, tmp_path / "out", wanted)
+    assert "secret" not in "".join(path.read_text(errors="ignore") for path in (tmp_path / "out").rglob("*.json"))

@@ -263,7 +263,7 @@ def unlearn(folder: Path, *more: str, mask: bool = True) -> Run:
 def test_the_whole_job(place: Path) -> None:
     done = unlearn(place)
     assert done.code == 0, done.err
-    assert "InstantID" in done.err
+    assert "The edit changes every tap: embedding, normed_embedding" in done.err
     told = manifest(place, "delta.safetensors")["metrics"]
     assert told["reach"] == {"taps": ["embedding", "normed_embedding"], "missed": []}
     assert told["places"] == {"taken": 1, "all": 3}
@@ -275,7 +275,7 @@ def test_the_whole_job(place: Path) -> None:
     assert found["match_unseen"]["found"] <= 0.2
     assert found["retained_similarity"]["found"] > 0.97
     assert any("gives no gradients" in line for line in report["not_measured"])
-    exported = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", cwd=place)
+    exported = run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "out", cwd=place)
     assert exported.code == 0, exported.err
     assert sorted(path.name for path in (place / "out").iterdir()) == ["README.md", "ireu.json", "net.onnx"]
     metrics = json.loads((place / "out" / "ireu.json").read_text())["metrics"]
@@ -284,9 +284,12 @@ def test_the_whole_job(place: Path) -> None:
     before, after = ArcFaceONNX(str(place / "net.onnx")), ArcFaceONNX(str(place / "out" / "net.onnx"))
     assert (before.input_mean, before.output_names) == (after.input_mean, after.output_names)
     # Again into the same folder, and not over somebody's own file.
-    assert run_ireu("export", "--delta", "delta.safetensors", "-o", "out", "--force", cwd=place).code == 0
+    assert (
+        run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "out", "--force", cwd=place).code
+        == 0
+    )
     (place / "out" / "other.onnx").write_bytes(b"")
-    refused = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", "--force", cwd=place)
+    refused = run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "out", "--force", cwd=place)
     assert (refused.code, "did not write" in refused.err) == (3, True)
 
 
@@ -307,7 +310,7 @@ def test_requests_add_up_and_are_withdrawn_bit_for_bit(place: Path) -> None:
     last = ("--onto", "back.safetensors", "--withdraw", "A", "-o", "none.safetensors")
     assert unlearn(place, *last, mask=False).code == 0
     # An edit of nobody is exported as the original is, and its record says that nothing moves.
-    exported = run_ireu("export", "--delta", "none.safetensors", "-o", "out", cwd=place)
+    exported = run_ireu("export", "--allow-failed", "--delta", "none.safetensors", "-o", "out", cwd=place)
     assert exported.code == 0, exported.err
     record = json.loads((place / "out" / "ireu.json").read_text())["metrics"]["record"]
     assert (record["edited_tensors"], record["edit_norm"]) == ([], 0)
@@ -382,7 +385,7 @@ def test_what_a_network_cannot_do_is_refused(place: Path, arguments: tuple[str, 
 def test_an_export_of_another_kind_is_refused(place: Path) -> None:
     assert unlearn(place).code == 0
     for more, words in ((("--format", "clip-folder"), "Use --format onnx"), (("--dtype", "float16"), "precision")):
-        done = run_ireu("export", "--delta", "delta.safetensors", *more, "-o", "out", cwd=place)
+        done = run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", *more, "-o", "out", cwd=place)
         assert (done.code, words in done.err) == (3, True), done.err
     assert not (place / "out").exists()
 

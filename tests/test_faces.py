@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ireu_cli.errors import ModelError
-from ireu_cli.faces.align import crop_face, similarity, template_points
+from ireu_cli.faces.align import crop_face, face_matrix, similarity, template_points
 from ireu_cli.faces.decode import BadPhotoError, decode
 from ireu_cli.faces.insight import FaceFinder, inswapper
 from ireu_cli.faces.read import PhotoReader
@@ -45,6 +46,60 @@ def test_crop_puts_the_landmarks_on_the_template() -> None:
     expected = (np.asarray(ARCFACE_LANDMARKS).reshape(5, 2) + 0.25) / 1.5 * 100
     assert crop.shape == (100, 100, 3)
     np.testing.assert_allclose(points, expected, atol=1.0)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 10])
+def test_a_crop_of_a_large_photo_is_smooth(factor: int) -> None:
+    """What lies between the pixels of the crop is averaged, not passed over."""
+    side = 112 * factor
+    noise = np.random.default_rng(0).integers(0, 256, (side + 1, side, 3), np.uint8)
+    crop, _ = crop_face(noise, template_points(ARCFACE_LANDMARKS, noise[:side]), 112, 0.0)
+    averaged = cv2.resize(noise[:side], (112, 112), interpolation=cv2.INTER_AREA)
+    assert crop.std() <= averaged.std() + 1
+
+
+@pytest.mark.parametrize("side", [90, 112, 167, 169, 300, 1000, 2345])
+@pytest.mark.parametrize("margin", [0.0, 0.6])
+def test_a_crop_lies_where_its_matrix_says(side: int, margin: float) -> None:
+    """On a picture that is a smooth function of the place, at every size, up to the border's width."""
+
+    def shown(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return np.stack([127 + 90 * np.sin(6 * x + 3 * y), 127 + 90 * np.cos(5 * y), 30 + 180 * x], -1)
+
+    y, x = np.mgrid[0:side, 0:side]
+    image = shown(x / side, y / side).round().astype(np.uint8)
+    turn = np.array([[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]])
+    points = (template_points(ARCFACE_LANDMARKS, image) - side / 2) @ turn.T * 0.45 + side / 2
+    crop, _ = crop_face(image, points, 56, margin)
+    back = np.linalg.inv(np.vstack([face_matrix(points, 56, margin), [0, 0, 1]]))
+    v, u = np.mgrid[0:56, 0:56]
+    at = back[:2] @ np.stack([u.ravel(), v.ravel(), np.ones(56 * 56)]) / side
+    np.testing.assert_allclose(crop, shown(*at).reshape(56, 56, 3), atol=2.5)
+
+
+def test_crops_of_small_photos_are_as_they_were() -> None:
+    face = drawn(0, 0)
+    matrix = face_matrix(face.points, 112, 0.0)
+    plain = cv2.warpAffine(face.image, matrix, (112, 112), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    assert np.array_equal(crop_face(face.image, face.points, 112, 0.0)[0], plain)
+
+
+def test_a_face_as_large_as_a_speck_and_one_beyond_all_bounds_are_cropped() -> None:
+    image = drawn(0, 0).image
+    for scale in (1e-3, 1e4):
+        crop, _ = crop_face(image, template_points(ARCFACE_LANDMARKS, image) * scale, 64, 0.0)
+        assert crop.shape == (64, 64, 3)
+
+
+def test_a_large_face_is_swapped_into_a_small_photo_smoothly() -> None:
+    context, identity = drawn(0, 0), drawn(3, 1)
+    large = cv2.resize(identity.image, None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST).astype(int)
+    noise = np.random.default_rng(0).integers(-120, 121, large.shape)
+    rough = np.clip(large + noise, 0, 255).astype(np.uint8)
+    smooth = cv2.resize(rough, identity.image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    swapped = blend(context, Face(rough, (identity.points + 0.5) * 8 - 0.5))
+    wanted = blend(context, Face(smooth, identity.points))
+    assert np.abs(swapped.astype(int) - wanted).mean() < 2
 
 
 def test_blend_changes_the_face_and_keeps_the_rest() -> None:

@@ -248,7 +248,7 @@ class TestRequests:
         assert unlearn(two, *both, mask=False).code == 0
         assert not any(bool(change.any()) for change in tensors(two, "none.safetensors").values())
         assert manifest(two, "none.safetensors")["targets"] == []
-        exported = run_ireu("export", "--delta", "none.safetensors", "-o", "out", "--json", cwd=two)
+        exported = run_ireu("export", "--allow-failed", "--delta", "none.safetensors", "-o", "out", "--json", cwd=two)
         assert exported.code == 0, exported.err
         told = manifest(two / "out", "ireu")
         assert told["metrics"]["edited_encoder"] == told["encoder"]["fingerprint"]
@@ -357,7 +357,7 @@ def test_whoever_reads_last_is_reached_from_one_block_later(tmp_path: Path) -> N
     assert moved["last"] > 0.2
     verified = run_ireu("verify", "--delta", "delta.safetensors", *FEATURES, cwd=folder)
     assert verified.code == 0, verified.err
-    exported = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", "--json", cwd=folder)
+    exported = run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "out", "--json", cwd=folder)
     assert exported.code == 0, exported.err
     assert manifest(folder / "out", "ireu")["metrics"]["taps_missed"] == ["penultimate"]
 

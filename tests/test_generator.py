@@ -169,7 +169,7 @@ def test_broken_bundles(portrait: Path, tmp_path: Path) -> None:
     spoiled = tmp_path / "spoiled"
     shutil.copytree(portrait, spoiled)
     (spoiled / "a" / "ip_adapter.safetensors").write_bytes(b"rubbish")
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match=r"ip_adapter\.safetensors is not a safetensors file"):
         load_generators(str(spoiled), ["image_embeds"], "cpu")
     shutil.rmtree(spoiled / "vae")
     with pytest.raises(ModelError, match="cannot be loaded"):
@@ -195,7 +195,7 @@ def test_a_pipeline_with_the_usual_autoencoder_draws_too(portrait: Path, encoder
     np.testing.assert_array_equal(drawn, expected)
     config = json.loads((other / "vae" / "config.json").read_text())
     (other / "vae" / "config.json").write_text(json.dumps(config | {"_class_name": "AutoencoderOobleck"}))
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="no autoencoder that is known"):
         load_generators(str(other), None, "cpu")
 
 

@@ -34,7 +34,7 @@ PIPELINE = (
     Step(("locate",), "mask"),
     Step(("unlearn", "--mask", "mask.pt", "--steps", "100", "--set", "run.checkpoint_seconds=0.1"), "delta"),
     Step(("verify", "--delta", "delta.safetensors"), "report"),
-    Step(("export", "--delta", "delta.safetensors", "--dtype", "float16"), "encoder-unlearned"),
+    Step(("export", "--allow-failed", "--delta", "delta.safetensors", "--dtype", "float16"), "encoder-unlearned"),
 )
 
 

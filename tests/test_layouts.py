@@ -109,7 +109,7 @@ class TestRefusals:
 
     def test_nothing_there_and_unknown_endings(self, tmp_path: Path) -> None:
         (tmp_path / "x.gguf").write_bytes(b"")
-        for name, words in (("none.safetensors", "holds no weights"), ("x.gguf", "not known by its ending")):
+        for name, words in (("none.safetensors", "does not exist"), ("x.gguf", "not known by its ending")):
             with pytest.raises(ModelError, match=words):
                 open_checkpoint(tmp_path / name)
 

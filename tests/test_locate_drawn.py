@@ -39,7 +39,7 @@ def faceless(bundle: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "faceless"
     shutil.copytree(bundle, folder)
     settings = folder / "face_check" / "config.json"
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"threshold": 1.1}))
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"threshold": 1.0}))
     return folder
 
 

@@ -12,9 +12,13 @@ from ireu_cli.manifest import (
     FileRecord,
     Manifest,
     PersonRecord,
+    _file_text,
+    _seals,
     canonical_json,
+    difference,
     parse_manifest,
 )
+from tests.conftest import run_ireu
 
 FIXTURES = Path(__file__).parent / "fixtures"
 
@@ -102,3 +106,117 @@ def test_old_manifests_stay_readable(path: Path) -> None:
     manifest = parse_manifest(path.read_bytes(), path.name)
     assert manifest.state == "complete"
     manifest.config()
+
+
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [DEEP, b'{"a":' * 100_000, b'{"schema_version": 1, "seed": ' + b"9" * 5000 + b"}", b'{"a": NaN}', b"\xef\xbb\xbf{"],
+)
+def test_json_that_means_harm_is_refused_in_words(data: bytes, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError):
+        parse_manifest(data, "m.json")
+    (tmp_path / "m.pt").write_bytes(b"x")
+    (tmp_path / "m.pt.json").write_bytes(data)
+    found = run_ireu("unlearn", "--mask", "m.pt", cwd=tmp_path)
+    assert found.code == 3, found.err
+    assert "Traceback" not in found.err
+
+
+def test_a_manifest_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ireu_cli.store.artifacts.MOST_BYTES", 100)
+    (tmp_path / "m.pt").write_bytes(b"x")
+    (tmp_path / "m.pt.json").write_bytes(b"{" + b" " * 200 + b"}")
+    found = run_ireu("unlearn", "--mask", "m.pt", cwd=tmp_path)
+    assert (found.code, "larger than" in found.err) == (3, True), found.err
+
+
+WILD = {
+    "identity": "\x1b[2J",
+    "tool_version": "1\x1b[2J",
+    "seed": 2**31,
+    "parent": "../../x",
+    "key": "K" * 16,
+    "parameters": {"locate": {"top_fraction": "x" * 20_001}},
+    "metrics": {"requests": ["not", "by", "case"]},
+    "environment": {"python": "3\n11"},
+    "timings": {"encode": -1.0},
+    "targets": [{"number": 0, "photos": []}],
+    "retain": [{"number": 1, "photos": ["x" * 64]}],
+    "encoder": {"fingerprint": "b" * 64, "architecture": "\x1b]0;x", "tap": "pooled", "layers": 6},
+    "inputs": [{"name": "../a", "sha256": "d" * 64, "size": 1}],
+    "outputs": [{"name": "/etc/passwd", "sha256": "d" * 64, "size": 1}],
+    "digest": "x",
+    "checksum": "x" * 64,
+}
+
+
+FURTHER: list[tuple[str, object]] = [
+    ("seal", "x" * 64),
+    ("parameters", {"locate": {"top_fraction": 1e301}}),
+    ("metrics", {"kept": -1e301}),
+    ("environment", {f"library {n}": "1" for n in range(101)}),
+    ("environment", {"python": "3" * 301}),
+    ("timings", {f"part {n}": 1.0 for n in range(1001)}),
+    ("outputs", [{"name": "a\0b", "sha256": "d" * 64, "size": 1}]),
+    ("outputs", [{"name": "a/../../b", "sha256": "d" * 64, "size": 1}]),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), [*WILD.items(), *FURTHER], ids=lambda part: f"{part!s:.20}")
+def test_every_field_has_bounds(field: str, value: object) -> None:
+    """Also where the seals are right, as whoever forges a manifest makes them."""
+    plain = example().model_dump(mode="json") | {field: value}
+    if field not in {"digest", "checksum"}:
+        plain |= _seals(plain)
+    with pytest.raises(ArtifactError, match="wrong fields"):
+        parse_manifest(_file_text(plain).encode(), "m.json")
+
+
+def test_no_field_of_a_manifest_is_without_bounds() -> None:
+    """A text needs a pattern or a length; what may be anything is looked through."""
+    bare = []
+    for model in (Manifest, EncoderRecord, FileRecord, PersonRecord):
+        for name, field in model.model_fields.items():
+            unbound = field.annotation in (str, int, float) or "dict[str, typing.Any]" in str(field.annotation)
+            bare += [name] if unbound and not field.metadata else []
+    assert not bare
+
+
+def test_the_last_digits_of_sums_do_not_change_the_digest() -> None:
+    """Libraries sum in another order where memory lies otherwise; seen in thresholds of detectors."""
+    one, other = ({"people": [{"threshold": value}]} for value in (3.7000000140659, 3.7000000140659 * (1 + 2e-16)))
+    assert one != other
+    assert example(metrics=one).sealed().digest == example(metrics=other).sealed().digest
+    moved = {"people": [{"threshold": 3.70000002}]}
+    assert example(metrics=one).sealed().digest != example(metrics=moved).sealed().digest
+
+
+def test_metrics_that_are_no_number_are_null_and_named() -> None:
+    sealed = (
+        example(metrics={"share": 0.5})
+        .model_copy(update={"metrics": {"kept": 4, "evidence": {"share": float("nan"), "curve": [1.0, float("inf")]}}})
+        .sealed()
+    )
+    assert sealed.metrics == {
+        "kept": 4,
+        "evidence": {"share": None, "curve": [1.0, None]},
+        "undefined": ["evidence.curve", "evidence.share"],
+    }
+    assert parse_manifest(sealed.text().encode(), "m.json") == sealed
+
+
+def test_a_difference_that_no_parameter_states_is_named_rightly() -> None:
+    requests = {"requests": {"A-1": ["c" * 64]}}
+    there = example(step="unlearn", metrics=requests, environment={"transformers": "5.1", "torch": "2"})
+    same = example(step="unlearn", metrics={}, environment={"transformers": "5.1", "torch": "2"})
+    assert difference(there, same, "A-2") == "record.case_id = A-1"
+    assert difference(there, same, None) == "record.case_id = A-1"
+    later = example(step="unlearn", metrics={}, environment={"transformers": "5.2", "torch": "2"})
+    assert difference(there, later, "A-1") == "other versions of libraries (transformers 5.1)"
+    unnamed = example(step="unlearn", metrics={"requests": {"a" * 12: ["c" * 64]}}, environment={})
+    assert difference(unnamed, same, "A-1") == "no record.case_id"
+    assert "--onto" in difference(unnamed, same, None)
+    assert difference(example(), same) == "another step (locate)"

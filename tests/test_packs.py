@@ -129,7 +129,7 @@ def test_a_pack_goes_through_all_commands(samples: Path, tmp_path: Path) -> None
     assert done.code == 0, done.err
     assert "IP-Adapter FaceID and portrait, SD1.5 and SDXL: covered" in done.err
     assert "PhotoMaker v2, SDXL: half covered" in done.err
-    exported = run_ireu("export", "--delta", "delta.safetensors", "-o", "out", cwd=folder)
+    exported = run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "out", cwd=folder)
     assert exported.code == 0, exported.err
     names = sorted(path.name for path in (folder / "out").iterdir())
     assert names == ["LICENSE", "README.md", "ireu.json", "w600k_r50.onnx"]

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from ireu_cli.models.clip import load_encoder
 from ireu_cli.models.portrait import embedded_folder
 from ireu_cli.params import EncoderParams
-from ireu_cli.store.artifacts import read_delta, read_manifest, write_delta, write_manifest
+from ireu_cli.store.artifacts import read_delta, read_manifest, write_delta
 from ireu_cli.values import WeightDelta
-from tests.conftest import Run, run_ireu
+from tests.conftest import Run, plant_manifest, run_ireu
 
 pytestmark = pytest.mark.slow
 
@@ -60,7 +60,7 @@ def plant(folder: Path, edit: Edit, name: str) -> str:
     record = read_manifest(folder / "delta.safetensors.json")
     tensors = edit(read_delta(folder / "delta.safetensors").tensors)
     write_delta(folder / name, WeightDelta(tensors))
-    write_manifest(folder / f"{name}.json", record.model_copy(update={"outputs": ()}), [folder / name])
+    plant_manifest(folder / f"{name}.json", record.model_copy(update={"outputs": ()}), [folder / name])
     return name
 
 

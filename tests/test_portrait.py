@@ -15,9 +15,9 @@ from ireu_cli.models.clip import load_encoder, with_delta
 from ireu_cli.models.encoders import forward, null_features
 from ireu_cli.models.generator import Generator, load_generators
 from ireu_cli.params import EncoderParams
-from ireu_cli.store.artifacts import read_delta, read_manifest, write_manifest
+from ireu_cli.store.artifacts import read_delta, read_manifest
 from ireu_cli.store.pictures import PictureCache
-from tests.conftest import Run, run_ireu
+from tests.conftest import Run, plant_manifest, run_ireu
 from tests.tiny_portrait import LANDMARKS, write_face_encoder
 
 FEW = (
@@ -248,7 +248,7 @@ def test_a_recogniser_that_helped_to_make_the_mask_does_not_judge(again: Path) -
     record = read_manifest(again / "delta.safetensors.json")
     parameters = record.parameters | {"locate": record.parameters["locate"] | {"method": "saliency"}}
     delta = again / "delta.safetensors"
-    write_manifest(again / "delta.safetensors.json", record.model_copy(update={"parameters": parameters}), [delta])
+    plant_manifest(again / "delta.safetensors.json", record.model_copy(update={"parameters": parameters}), [delta])
     found = verify(again, "--targets", "faces", "--retain", "others", "-o", "other")
     assert found.code == 3
     assert "1 recognisers may judge, 2 are needed; tiny helped to make the mask" in found.err
@@ -258,7 +258,8 @@ def test_labels_split_retained_people(again: Path) -> None:
     people = sorted(path.name for path in (again / "others").iterdir())
     rows = "".join(f"{name},{'even' if n % 2 else 'odd'}\n" for n, name in enumerate(people))
     (again / "labels.csv").write_text("person,turn\n" + rows)
-    found = verify(again, "--set", "data.labels=labels.csv", "-o", "split")
+    # Of each label three people have to be drawn, or no figures of pictures are split by it.
+    found = verify(again, "--set", "data.labels=labels.csv", "--set", "pictures.people=12", "-o", "split")
     assert found.code == 5, found.err
     text = (again / "split" / "report.json").read_text()
     groups = {(f["name"], f["group"]) for f in json.loads(text)["figures"] if f["group"]}
@@ -324,7 +325,7 @@ def test_the_bundles_encoder_is_exported_with_its_preprocessing(again: Path, por
     arguments = ("--encoder", "own", "--targets", "faces", "--retain", "others", "--max-photos", "3")
     assert run_ireu("locate", *arguments, "--set", "locate.interchange_pairs=0", "-o", "m.pt", cwd=again).code == 0
     assert run_ireu("unlearn", "--mask", "m.pt", *PAPERS, "-o", "d.safetensors", cwd=again).code == 0
-    assert run_ireu("export", "--delta", "d.safetensors", "-o", "e", cwd=again).code == 0
+    assert run_ireu("export", "--allow-failed", "--delta", "d.safetensors", "-o", "e", cwd=again).code == 0
     assert (again / "e" / "preprocessor_config.json").read_text() == settings
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from ireu_cli import stamps
 from ireu_cli.models import checkpoint as checkpoints
 from ireu_cli.models.checkpoint import open_checkpoint
 from ireu_cli.models.fingerprint import Print, prints_by
@@ -39,7 +40,7 @@ def reader(
     request: pytest.FixtureRequest, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Reader:
     # Files of a moment ago count as settled.
-    monkeypatch.setattr(prints, "_SETTLED", 0)
+    monkeypatch.setattr(stamps, "_SETTLED", 0)
     source = write_layout(request.param, tiny_folder, tmp_path / "place")
     return Reader(source, tmp_path / "prints")
 
@@ -56,7 +57,7 @@ def test_files_are_read_once(reader: Reader) -> None:
 
 def test_files_that_changed_a_moment_ago_are_read_again(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second change within the same tick of the file system would show no other time."""
-    monkeypatch.setattr(prints, "_SETTLED", 3_600_000_000_000)
+    monkeypatch.setattr(stamps, "_SETTLED", 3_600_000_000_000)
     reader.read()
     reader.read()
     assert len(reader.asked) == 2

@@ -209,7 +209,7 @@ def test_missing_and_damaged_files(tmp_path: Path) -> None:
     for name, content in (("rubbish", b"rubbish"), ("empty", b""), ("half", write(tmp_path / "x.onnx").read_bytes())):
         path = tmp_path / f"{name}.onnx"
         path.write_bytes(content[: len(content) // 2])
-        with pytest.raises(ModelError, match="ONNX"):
+        with pytest.raises(ModelError, match=r"is not an ONNX network|is empty"):
             load_onnx(described(path))
 
 
@@ -263,7 +263,7 @@ def test_external_weights_count(tmp_path: Path, name: str) -> None:
     assert found[0].fingerprint == found[2].fingerprint
     assert found[0].fingerprint != found[1].fingerprint
     (tmp_path / "a" / name).unlink()
-    with pytest.raises(ModelError, match="external data"):
+    with pytest.raises(ModelError, match=r"which is not there\. Fetch that file as well"):
         load_onnx(described(tmp_path / "a" / "x.onnx"))
 
 

@@ -15,7 +15,7 @@ from ireu_cli.report_page.forest import forest
 from ireu_cli.report_page.plots import Frame, ticks
 from ireu_cli.report_page.rival import rival
 from ireu_cli.report_page.summary import tiles
-from ireu_cli.report_page.words import number, rate, span
+from ireu_cli.report_page.words import judged, number, rate, span
 from tests.sample_report import RATE, RECOGNISERS, encoder_only, hostile, nothing_measured, sample, sample_pictures
 
 OUTCOMES: tuple[Outcome, ...] = ("pass", "fail", "inconclusive")
@@ -463,7 +463,18 @@ def test_plan_and_command_are_kept_whole() -> None:
 
 
 def test_numbers() -> None:
-    assert number(-0.0001, "share") == "0.0\u00a0%"
+    assert number(-1e-12, "share") == "0.0\u00a0%"
+    # What is not nothing, or not all, is not shown as it.
+    assert number(-0.0001, "share") == "\u22120.01\u00a0%"
+    assert [number(value, "share") for value in (1, 0.9999, 0.99996)] == [
+        "100.0\u00a0%",
+        "99.99\u00a0%",
+        "99.996\u00a0%",
+    ]
+    assert [number(value, "ratio") for value in (0.9999, 0.00004, 0.5)] == ["0.9999", "0.00004", "0.500"]
+    assert judged(0.9499, "share", 0.95) == "94.99\u00a0%"
+    assert judged(0.9499, "ratio", 0.95) == "0.9499"
+    assert judged(0.9999, "ratio") == "0.9999"
     assert number(-0.0321, "cosine") == "\u22120.032"
     assert [number(value, "distance") for value in (0.00312, 41.27)] == ["0.0031", "41.3"]
     assert number(31.44, "dB") == "31.4\u00a0dB"

@@ -104,7 +104,7 @@ class TestReading:
             sizes = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27}
             config = SiglipVisionConfig(**sizes, num_attention_heads=16, image_size=384, patch_size=14)
             state = siglip.SiglipTower(config).state_dict()
-        found = SiglipVisionConfig(**siglip.sizes_in(state, 27))
+        found = SiglipVisionConfig(**siglip.sizes_in(state))
         assert {name: value for name, value in found.to_dict().items() if config.to_dict()[name] != value} == {}
 
     def test_sizes_that_nobody_published_need_a_config(self, folder: Path) -> None:
@@ -348,7 +348,9 @@ class TestRequests:
         more = ("--for", "instantx-flux-ip-adapter", "--set", "encoder.groups=S")
         done = ok(job, "unlearn", "--mask", "mask.pt", *GATED, *more)
         assert "InstantX FLUX IP-Adapter: covered" in done.err
-        done = ok(job, "export", "--delta", "delta.safetensors", "-o", "out", "--set", "encoder.groups=S")
+        done = ok(
+            job, "export", "--allow-failed", "--delta", "delta.safetensors", "-o", "out", "--set", "encoder.groups=S"
+        )
         assert "FLUX Redux, FramePack: not covered: reads last of SigLIP so400m" in done.err
 
     @pytest.mark.parametrize("tap", ["penultimate", "last"])
@@ -378,7 +380,7 @@ class TestRequests:
     @pytest.mark.parametrize(("dtype", "kept"), [("float16", torch.float16), ("bfloat16", torch.bfloat16)])
     def test_an_export_is_loaded_by_transformers(self, job: Path, dtype: str, kept: torch.dtype) -> None:
         ok(job, "unlearn", "--mask", "mask.pt", *GATED)
-        ok(job, "export", "--delta", "delta.safetensors", "-o", "out", "--dtype", dtype)
+        ok(job, "export", "--allow-failed", "--delta", "delta.safetensors", "-o", "out", "--dtype", dtype)
         model, info = SiglipVisionModel.from_pretrained(job / "out", output_loading_info=True, dtype=dtype)
         assert not info["missing_keys"]
         assert model.dtype == kept
@@ -389,8 +391,10 @@ class TestRequests:
 
     def test_other_layouts(self, job: Path) -> None:
         ok(job, "unlearn", "--mask", "mask.pt", *GATED)
-        done = run_ireu("export", "--delta", "delta.safetensors", "-o", "no", "--format", "clip-folder", cwd=job)
+        done = run_ireu(
+            "export", "--allow-failed", "--delta", "delta.safetensors", "-o", "no", "--format", "clip-folder", cwd=job
+        )
         assert (done.code, "Use --format siglip-folder, single-file" in done.err) == (3, True)
-        ok(job, "export", "--delta", "delta.safetensors", "-o", "file", "--format", "single-file")
+        ok(job, "export", "--allow-failed", "--delta", "delta.safetensors", "-o", "file", "--format", "single-file")
         told = manifest(job / "file", "ireu")["metrics"]["edited_encoder"]
         assert load(job / "file" / "model.safetensors").fingerprint == told

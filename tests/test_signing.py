@@ -1,6 +1,11 @@
 """Exports as the signing tool of the OpenSSF takes them: signed, verified, and found out when something changes."""
 
+import os
+import re
 import shutil
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -46,3 +51,20 @@ def test_an_added_file_breaks_the_signature(signed: Path) -> None:
     (signed / "extra.txt").write_text("x")
     with pytest.raises(ValueError, match="mismatch"):
         verify(signed)
+
+
+def test_the_commands_of_the_docs_sign_and_find_out(job: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "artifacts.md").read_text()
+    (block,) = [part for part in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) if "model_signing" in part]
+    install, keys, sign, check = block.strip().splitlines()
+    assert re.fullmatch(r"pip install model-signing==[0-9.]+", install)
+    shutil.copytree(job / "encoder-unlearned", tmp_path / "encoder-unlearned")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    run = partial(
+        subprocess.run, shell=True, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
+    for line in (keys, sign, check):
+        done = run(line)
+        assert done.returncode == 0, done.stderr
+    (tmp_path / "encoder-unlearned" / "README.md").write_text("another card")
+    assert run(check).returncode != 0

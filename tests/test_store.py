@@ -2,8 +2,6 @@
 
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +16,6 @@ from ireu_cli.store.files import (
     file_record,
     files_below,
     flush,
-    recover_folder,
     write_bytes,
     write_folder,
 )
@@ -65,18 +62,6 @@ def test_flushing_ends_when_nobody_wants_the_files(tmp_path: Path, monkeypatch: 
     assert len(flushed) == 2
     flush(files_below(tmp_path))
     assert len(flushed) == 5
-
-
-def test_recover_folder_after_a_kill_between_the_renames(tmp_path: Path) -> None:
-    previous = tmp_path / ".out.previous"
-    write_bytes(previous / "a", b"old")
-    gone = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True
-    )
-    write_bytes(tmp_path / f".out.{int(gone.stdout)}.tmp" / "a", b"half")
-    recover_folder(tmp_path / "out")
-    assert (tmp_path / "out" / "a").read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_check_record_names_what_differs(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from ireu_cli.params import VerifyParams
 from ireu_cli.runtime import generator
 from ireu_cli.steps.figures import Evidence, PersonEvidence, find_figure
-from ireu_cli.steps.verify import Verified, verify
+from ireu_cli.steps.verify import Beside, Verified, verify
 
 PARAMS = VerifyParams()
 D = 24
@@ -112,6 +112,34 @@ def test_without_unseen_photos_it_is_inconclusive_unless_allowed() -> None:
     assert unmet(verified) == {"unseen_photos"}
     allowed = VerifyParams(require_unseen=False)
     assert verify(replace(whole, targets=seen), allowed, 0).outcome == "pass"
+
+
+@pytest.mark.parametrize(("unseen", "met"), [(1, False), (2, False), (3, True)])
+def test_few_unseen_photos_do_not_suffice(unseen: int, met: bool) -> None:
+    """They are counted over all targets, and a criterion on two photos says little."""
+    whole = evidence()
+    target = replace(whole.targets[0], seen=torch.arange(10) >= unseen)
+    rest = replace(whole.targets[1], seen=torch.ones(10, dtype=torch.bool))
+    verified = verify(replace(whole, targets=[target, rest]), PARAMS, 0)
+    assert ("unseen_photos" not in unmet(verified)) == met
+    (control,) = [one for one in verified.controls if one.name == "unseen_photos"]
+    assert (control.found, control.needed) == (unseen, 3)
+
+
+def test_figures_of_groups_of_few_people_leave_no_report() -> None:
+    whole = evidence()
+    some = [
+        ("age = old", range(3)),
+        ("age = young", range(3, 30)),
+        ("hair = red", range(1)),
+        ("hair = dark", range(1, 30)),
+    ]
+    labelled = tuple((name, frozenset(positions)) for name, positions in some)
+    attacked = [f for f in verify(whole, PARAMS, 0).figures if f.name == "match_rate"]
+    further = tuple(f.model_copy(update={"group": "hair = red", "people": 1, "name": "attacked"}) for f in attacked)
+    assert further
+    found = verify(whole, PARAMS, 0, (), Beside(figures=further, labelled=labelled)).figures
+    assert {f.group for f in found if f.group} == {"age = old", "age = young"}
 
 
 def test_one_seen_photo_alone_cannot_be_enrolled() -> None:

@@ -75,7 +75,7 @@ def _decode(root: Path, pixels_file: Path, facts_file: Path) -> None:
     whole = hashlib.sha256()
     for i, file in enumerate(files):
         whole.update(f"{file.relative_to(root).as_posix()} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
-        with Image.open(file) as picture:
+        with Image.open(file, formats=("JPEG", "PNG")) as picture:
             pixels[i] = np.asarray(picture.convert("RGB").resize((SIDE, SIDE))).transpose(2, 0, 1)
     pixels.flush()
     part.replace(pixels_file)

@@ -2,31 +2,46 @@
 
 import difflib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tomli
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
+from ireu_cli.bounded import printable
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import Config
+from ireu_cli.params.base import PLACE
 
 Source = Literal["flag", "environment", "file", "manifest", "default"]
 DEFAULT_FILE = Path("ireu.toml")
 ENV_PREFIX = "IREU_"
 # Set for tests and benchmarks (IREU_DATA) or read elsewhere; not part of the schema.
-_ENV_APART = frozenset({"IREU_CONFIG", "IREU_DATA"})
+CONFIG_VARIABLE = "IREU_CONFIG"
+_ENV_APART = frozenset({CONFIG_VARIABLE, "IREU_DATA"})
+_MOST_MISTAKES = 40
+"""That are told of at once."""
+_SHOWN = 80
+"""Characters of a key that a message shows; the longest that there is has half of that."""
+_MOST_TOML = 1 << 20
+"""Bytes of a settings file."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A validated configuration and, for each dotted key, where its value came from."""
+    """A validated configuration and, for each dotted key, where its value came from.
+
+    `passed_over` names variables that begin like ours and are no settings, such as those that Kubernetes hands to every
+    container; `file` is the settings file that was read.
+    """
 
     config: Config
     sources: Mapping[str, Source]
+    passed_over: tuple[str, ...] = ()
+    file: Path | None = None
 
 
 def load_config(
@@ -36,7 +51,8 @@ def load_config(
 
     Args:
         file: an explicit `--config`, which must exist; None means `ireu.toml` in `cwd` if there is one.
-        environment: `IREU_SEED`, `IREU_<SECTION>__<KEY>`.
+        environment: `IREU_SEED`, `IREU_<SECTION>__<KEY>`; an empty one counts as not set, unless it names a file or a
+            folder, which is a mistake.
         flags: dotted keys to values; None stands for "not given".
         cwd: where `ireu.toml` is looked for.
 
@@ -60,9 +76,10 @@ def load_config(
     if spoiled := [key for key, value in values.items() if key.startswith("record.") and not _is_text(value)]:
         raise ConfigError(f"{spoiled[0]} holds bytes that are no text in UTF-8", "Write it in UTF-8")
     try:
-        return Resolved(Config.model_validate(_nest(values)), sources)
+        config = Config.model_validate(_nest(values))
     except ValidationError as error:
         raise ConfigError(_all_mistakes(error, sources), "Compare with ireu.toml.example and try again") from None
+    return Resolved(config, sources, _passed_over(environment), settings_file(file, environment, cwd))
 
 
 def _is_text(value: Any) -> bool:
@@ -95,15 +112,43 @@ def inherit(resolved: Resolved, earlier: Mapping[str, Any], source: Source = "ma
             values[key] = value
             sources[key] = source
     try:
-        return Resolved(Config.model_validate(_nest(values)), sources)
+        return replace(resolved, config=Config.model_validate(_nest(values)), sources=sources)
     except ValidationError as error:
         raise ConfigError(_all_mistakes(error, sources), "Use the version of ireu that wrote the manifest") from None
+
+
+def refuse_missing(resolved: Resolved, keys: Sequence[str], working_folder: Path) -> None:
+    """Refuse folders that are not there, before anything is made.
+
+    Args:
+        resolved: the configuration.
+        keys: dotted keys of folders.
+        working_folder: where relative paths begin, also those of a settings file that lies elsewhere.
+
+    Raises:
+        ConfigError: naming the path and where it was set.
+    """
+    for key in keys:
+        section, _, name = key.partition(".")
+        path = getattr(getattr(resolved.config, section), name)
+        if path is None or (working_folder / path).exists():
+            continue
+        source = resolved.sources[key]
+        where = {
+            "flag": f"given by --{name}",
+            "environment": f"set by {variable_of(key)}",
+            "file": f"set as {key} in {resolved.file}",
+        }.get(source, source)
+        raise ConfigError(
+            f"{path}, {where}, does not exist",
+            "Correct the path" if path.is_absolute() else f"Correct the path: it begins at {working_folder}",
+        )
 
 
 def without(resolved: Resolved, section: str, key: str) -> Resolved:
     """Take back a value that may be left out, wherever it came from."""
     part = getattr(resolved.config, section).model_copy(update={key: None})
-    return Resolved(resolved.config.model_copy(update={section: part}), resolved.sources)
+    return replace(resolved, config=resolved.config.model_copy(update={section: part}))
 
 
 def schema_keys() -> list[str]:
@@ -129,7 +174,8 @@ def example_toml() -> str:
 def _example_entry(model: type[BaseModel], key: str) -> list[str]:
     field = model.model_fields[key]
     default = field.default if field.default is not PydanticUndefined else None
-    value = '""' if default is None else _toml_value(default)
+    # An empty text would stand for the working folder where a path is meant.
+    value = _toml_value((field.examples or [""])[0] if default is None else default)
     unset = "  # unset by default" if default is None else ""
     return [f"# {field.description}", f"# {key} = {value}{unset}"]
 
@@ -145,9 +191,17 @@ def _is_section(annotation: Any) -> type[BaseModel] | None:
 
 
 def settings_file(file: Path | None, environment: Mapping[str, str], cwd: Path = Path()) -> Path | None:
-    """The file that settings are read from: an explicit one, or `ireu.toml` where there is one."""
-    if file or environment.get("IREU_CONFIG"):
-        return file or Path(environment["IREU_CONFIG"])
+    """The file that settings are read from: an explicit one, or `ireu.toml` where there is one.
+
+    Raises:
+        ConfigError: the variable that names it is empty.
+    """
+    if file is not None:
+        return file
+    if (named := environment.get(CONFIG_VARIABLE)) is not None:
+        if not named.strip():
+            raise ConfigError(f"{CONFIG_VARIABLE} is empty", "Name a settings file, or unset the variable")
+        return Path(named)
     return cwd / DEFAULT_FILE if (cwd / DEFAULT_FILE).exists() else None
 
 
@@ -156,7 +210,8 @@ def _read_file(file: Path | None, environment: Mapping[str, str], cwd: Path) -> 
     if path is None:
         return {}
     try:
-        return tomli.loads(path.read_text(encoding="utf-8"))
+        # Editors on Windows begin a file with a mark.
+        return tomli.loads(_settings_bytes(path).decode("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(
             f"The configuration file {path} does not exist", "Correct --config, or leave it out"
@@ -172,9 +227,48 @@ def _read_file(file: Path | None, environment: Mapping[str, str], cwd: Path) -> 
         raise ConfigError(f"The configuration file {path} is not TOML: {error}", "Correct that line") from None
 
 
+def _settings_bytes(path: Path) -> bytes:
+    """What a settings file holds; it may be a pipe."""
+    with path.open("rb") as file:
+        data = file.read(_MOST_TOML + 1)
+    if len(data) > _MOST_TOML:
+        raise ConfigError(f"The configuration file {path} is larger than 1 MB", "See ireu.toml.example")
+    return data
+
+
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    names = [name for name in environment if name.startswith(ENV_PREFIX) and name not in _ENV_APART]
-    return {name.removeprefix(ENV_PREFIX).lower().replace("__", ".", 1): environment[name] for name in sorted(names)}
+    """What variables set. An empty one is not set, unless it names a place: that is refused when it is validated."""
+    places = set(places_in(Config))
+    found = {key: environment[name] for name in sorted(environment) if (key := _key_of(name)) is not None}
+    return {key: value for key, value in found.items() if value.strip() or key in places}
+
+
+def _key_of(variable: str) -> str | None:
+    """The key that a variable sets: one of the top, or one of a section, `IREU_<SECTION>__<KEY>`; else None."""
+    if not variable.startswith(ENV_PREFIX) or variable in _ENV_APART:
+        return None
+    section, marks, key = variable.removeprefix(ENV_PREFIX).lower().partition("__")
+    field = Config.model_fields.get(section)
+    if field is None or (_is_section(field.annotation) is not None) != bool(marks):
+        return None
+    return f"{section}.{key}" if marks else section
+
+
+def _passed_over(environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Variables that begin like ours and set nothing."""
+    ours = (name for name in environment if name.startswith(ENV_PREFIX) and name not in _ENV_APART)
+    return tuple(sorted(name for name in ours if _key_of(name) is None))
+
+
+def places_in(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every dotted key that names a file or a folder."""
+    found = []
+    for name, field in model.model_fields.items():
+        if (section := _is_section(field.annotation)) is not None:
+            found += places_in(section, f"{prefix}{name}.")
+        elif PLACE in field.metadata or PLACE in get_args(field.annotation):
+            found.append(f"{prefix}{name}")
+    return found
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -204,9 +298,21 @@ def _all_mistakes(error: ValidationError, sources: Mapping[str, Source]) -> str:
         key = ".".join(str(part) for part in item["loc"][:2])
         source = sources.get(key) or sources.get(".".join(str(part) for part in item["loc"]), "file")
         unknown = item["type"] == "extra_forbidden"
-        what = f"unknown key{_near(key)}" if unknown else item["msg"][0].lower() + item["msg"][1:]
-        parts.append(f"{key} ({source}): {what}")
-    return "The configuration has mistakes: " + "; ".join(dict.fromkeys(parts))
+        words = item["msg"].removeprefix("Value error, ")
+        what = f"unknown key{_near(key)}" if unknown else words[0].lower() + words[1:]
+        if what == "is empty":
+            parts.append(f"{variable_of(key) if source == 'environment' else key} is empty ({source})")
+            continue
+        variable = f", set by {variable_of(key)}" if source == "environment" else ""
+        parts.append(f"{printable(key, _SHOWN)} ({source}): {what}{variable}")
+    told = list(dict.fromkeys(parts))
+    rest = [f"and {len(told) - _MOST_MISTAKES} more"] if len(told) > _MOST_MISTAKES else []
+    return "The configuration has mistakes: " + "; ".join([*told[:_MOST_MISTAKES], *rest])
+
+
+def variable_of(key: str) -> str:
+    """The variable that sets a dotted key."""
+    return ENV_PREFIX + key.replace(".", "__", 1).upper()
 
 
 def _near(key: str) -> str:

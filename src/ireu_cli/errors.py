@@ -59,6 +59,10 @@ class VanishedEditError(UserError):
     """Rounding to the served dtype loses the edit."""
 
 
+class FailedErasureError(UserError):
+    """An edit was verified and failed, and is not to be served."""
+
+
 class InterruptedRunError(IreuError):
     """The run was stopped from outside; what was done is kept."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ireu_cli.errors import PhotoError
@@ -20,7 +21,7 @@ Progress = Callable[[int], None]
 """Called with the number of items just done."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Item:
     """Something to encode: `key` names its content, `label` is for messages, `load` gives the picture."""
 
@@ -36,8 +37,18 @@ def encode(
     cache: FeatureCache,
     batch_size: int,
     progress: Progress | None = None,
+    see: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, str]:
     """Make sure the features of all items are in the cache.
+
+    Args:
+        encoder: prepares the pixels.
+        tap: whose output is kept.
+        items: what to encode.
+        cache: where rows are kept.
+        batch_size: items encoded at once.
+        progress: is told of items that are done.
+        see: gives the rows to keep of pixels (n, 3, side, side), where these are not the tap's output.
 
     Returns:
         For each item that cannot be used, its key and why, in words; the others are in the cache.
@@ -50,7 +61,7 @@ def encode(
     for keys, pixels, unusable in stream(encoder, todo, batch_size):
         bad |= unusable
         if keys:
-            cache.put(keys, forward(encoder, tap, pixels))
+            cache.put(keys, see(pixels) if see else forward(encoder, tap, pixels))
         if progress:
             progress(len(keys) + len(unusable))
     return bad
@@ -65,7 +76,8 @@ def stream(
         Keys of the usable items, their pixels (n, 3, side, side), and for each other item its key and why.
     """
     batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
-    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(_READERS) as loaders:
+    reader, loaders = ThreadPoolExecutor(1), ThreadPoolExecutor(_READERS)
+    try:
         ahead = reader.submit(_load, encoder, batches[0], loaders) if batches else None
         for following in [*batches[1:], None]:
             if ahead is None:
@@ -73,6 +85,11 @@ def stream(
             ready = ahead.result()
             ahead = reader.submit(_load, encoder, following, loaders) if following is not None else None
             yield ready
+    finally:
+        # Whoever stops here does not wait for the photos of a whole batch that nobody wants any more.
+        loaders.shutdown(wait=False, cancel_futures=True)
+        reader.shutdown(cancel_futures=True)
+        loaders.shutdown()
 
 
 def chunks(cache: FeatureCache, keys: Sequence[str], size: int = 64) -> Iterator[tuple[list[str], Tensor]]:
@@ -104,15 +121,16 @@ def refuse_bad(bad: dict[str, str], labels: dict[str, str], flag: str) -> None:
 
 
 def _load(encoder: ImageEncoder, batch: Sequence[Item], loaders: Executor) -> tuple[list[str], Tensor, dict[str, str]]:
-    outcomes = list(zip(batch, loaders.map(_picture, batch), strict=True))
+    # Each picture becomes pixels as soon as it is read: whole pictures of a batch may take gigabytes.
+    outcomes = list(zip(batch, loaders.map(lambda item: _pixels(encoder, item), batch), strict=True))
     keys = [item.key for item, outcome in outcomes if not isinstance(outcome, BadPhotoError)]
-    images = [outcome for _, outcome in outcomes if not isinstance(outcome, BadPhotoError)]
+    pixels = [outcome for _, outcome in outcomes if not isinstance(outcome, BadPhotoError)]
     bad = {item.key: str(outcome) for item, outcome in outcomes if isinstance(outcome, BadPhotoError)}
-    return keys, encoder.pixels(images), bad
+    return keys, torch.cat(pixels) if pixels else encoder.pixels([]), bad
 
 
-def _picture(item: Item) -> RgbImage | BadPhotoError:
+def _pixels(encoder: ImageEncoder, item: Item) -> Tensor | BadPhotoError:
     try:
-        return item.load()
+        return encoder.pixels([item.load()])
     except BadPhotoError as error:
         return error

@@ -6,11 +6,22 @@ day; `checksum` covers every field, so that no byte of the record can change unn
 
 import hashlib
 import json
-from collections.abc import Iterable
-from typing import Any, Literal, Self
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 
+from ireu_cli.bounded import ContentError, read_json
 from ireu_cli.errors import ArtifactError
 from ireu_cli.params import Config
 
@@ -19,8 +30,63 @@ SCHEMA_VERSION = 1
 
 Step = Literal["locate", "unlearn", "verify", "export"]
 
-# Time and machine: the same run elsewhere is still the same run.
-_OUTSIDE_DIGEST = frozenset({"environment", "timings", "digest", "checksum"})
+# Time, machine and run folder: the same run elsewhere is still the same run.
+_OUTSIDE_DIGEST = frozenset({"environment", "timings", "digest", "checksum", "seal"})
+
+
+MOST_BYTES = 1 << 28
+"""Of a manifest: one of a million photos has some 100 MB."""
+UNDEFINED = "undefined"
+"""The metric that names those that are no number, such as a share of nothing; they are null."""
+_DIGITS = 12
+"""Of a metric: beyond them sums differ from run to run, as libraries add in the order that memory suits."""
+_LONGEST, _LARGEST = 20_000, 1e300
+"""Of a text, and of a number, in parameters and metrics."""
+
+
+def _downwards(name: str) -> str:
+    """A file below the manifest's folder."""
+    if "\0" in name or name.startswith("/") or ".." in name.split("/"):
+        raise ValueError("leads out of the folder")
+    return name
+
+
+def _bounded(values: dict[str, Any]) -> dict[str, Any]:
+    for value in _leaves(values):
+        if isinstance(value, str) and len(value) > _LONGEST:
+            raise ValueError("holds a text that is too long")
+        if isinstance(value, int | float) and not abs(value) <= _LARGEST:
+            raise ValueError("holds a number that is too large")
+    return values
+
+
+def _requests(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The requests that a delta is made of: photos by case."""
+    if "requests" in metrics:
+        _REQUESTS.validate_python(metrics["requests"])
+    return metrics
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Every key and every value that is no list or object."""
+    todo = [value]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, dict):
+            todo += [*one, *one.values()]
+        elif isinstance(one, list | tuple):
+            todo += one
+        else:
+            yield one
+
+
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Seal = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+"""Empty before the record is sealed."""
+Words = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+"""A short text of one line."""
+Values = Annotated[dict[str, Any], AfterValidator(_bounded)]
+_REQUESTS = TypeAdapter(dict[str, list[Hash]])
 
 
 def canonical_json(value: Any) -> str:
@@ -40,25 +106,41 @@ class _Record(BaseModel):
 class FileRecord(_Record):
     """One file by its bytes. `name` is relative to the manifest's folder and never a photo's."""
 
-    name: str
-    sha256: str
-    size: int
+    name: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_downwards)]
+    sha256: Hash
+    size: int = Field(ge=0, lt=2**63)
 
 
 class EncoderRecord(_Record):
-    """The encoder, by its tensors: `fingerprint` is independent of the file layout."""
+    """The encoder, by its tensors: `fingerprint` is independent of the file layout.
 
-    fingerprint: str
-    architecture: str
-    tap: str
-    layers: int
+    `settings` is a digest of how it computes with them, where no tensor tells; records of earlier versions have none.
+    """
+
+    fingerprint: Hash
+    architecture: Words
+    tap: str = Field(pattern=r"^[a-z_]{1,40}$")
+    layers: int = Field(ge=0, le=1_000_000)
+    settings: Hash | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what it does not state: such a record keeps the digest that it had before there were settings."""
+        found: dict[str, Any] = plain(self)
+        if self.settings is None:
+            found.pop("settings", None)
+        return found
+
+    def fits(self, settings: str | None) -> bool:
+        """Whether an encoder of the same weights computes as this one does, as far as is known."""
+        return self.settings in {None, settings}
 
 
 class PersonRecord(_Record):
     """One person as a number and the keyed digests of the photos; nothing that leads to a name or a face."""
 
-    number: int
-    photos: tuple[str, ...]
+    number: int = Field(ge=1, lt=2**40)
+    photos: tuple[Hash, ...]
 
 
 class Manifest(_Record):
@@ -67,22 +149,25 @@ class Manifest(_Record):
     schema_version: Literal[1] = 1
     step: Step
     state: Literal["running", "complete"]
-    tool_version: str
-    identity: str = Field(description="digest of everything that decides the result: step, parameters, inputs, parent")
-    seed: int
-    parameters: dict[str, Any]
+    tool_version: str = Field(pattern=r"^[0-9A-Za-z.+!_-]{1,64}$")
+    identity: Hash = Field(description="digest of everything that decides the result: step, parameters, inputs, parent")
+    seed: int = Field(ge=0, lt=2**31)
+    parameters: Values
     encoder: EncoderRecord
-    parent: str | None = None
-    key: str | None = Field(None, description="which run folder's key the photo digests are keyed with")
+    parent: Hash | None = None
+    key: str | None = Field(
+        None, pattern=r"^[0-9a-f]{16}$", description="which run folder's key the photo digests are keyed with"
+    )
     targets: tuple[PersonRecord, ...] = ()
     retain: tuple[PersonRecord, ...] = ()
     inputs: tuple[FileRecord, ...] = ()
     outputs: tuple[FileRecord, ...] = ()
-    metrics: dict[str, Any] = {}
-    environment: dict[str, str] = {}
-    timings: dict[str, float] = {}
-    digest: str = ""
-    checksum: str = ""
+    metrics: Annotated[Values, AfterValidator(_requests)] = {}
+    environment: dict[Words, Words] = Field({}, max_length=100)
+    timings: dict[Words, Annotated[float, Field(ge=0, lt=1e12)]] = Field({}, max_length=1000)
+    digest: Seal = ""
+    checksum: Seal = ""
+    seal: Hash | None = Field(None, description="HMAC of `digest` with the run folder's key, which `key` names")
 
     @property
     def is_of_several(self) -> bool:
@@ -91,8 +176,9 @@ class Manifest(_Record):
         return requests is not None and (len(requests) != 1 or "withdrawn" in self.metrics)
 
     def sealed(self) -> Self:
-        """Return the record with `digest` and `checksum` filled in."""
-        return self.model_copy(update=_seals(self.model_dump(mode="json")))
+        """Return the record with `digest` and `checksum` filled in; metrics that are no number become null."""
+        known = self.model_copy(update={"metrics": _numbers(self.metrics)})
+        return known.model_copy(update=_seals(known.model_dump(mode="json")))
 
     def text(self) -> str:
         """Return the file's text: sorted keys, two spaces of indent, one newline at the end."""
@@ -114,6 +200,14 @@ def photos_of(people: Iterable[PersonRecord]) -> set[str]:
     return {digest for person in people for digest in person.photos}
 
 
+def completed(
+    manifest: Manifest, outputs: tuple[FileRecord, ...], seal: Callable[[str], str] | None = None
+) -> Manifest:
+    """A finished step's manifest, sealed; `seal` makes the keyed seal out of the digest, None leaves it without one."""
+    sealed = manifest.model_copy(update={"state": "complete", "outputs": outputs, "seal": None}).sealed()
+    return sealed if seal is None else sealed.model_copy(update={"seal": seal(sealed.digest)}).sealed()
+
+
 def parse_manifest(data: bytes, name: str) -> Manifest:
     """Read a manifest and check it against itself.
 
@@ -126,9 +220,9 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
     """
     remedy = "Run the step that writes it again, or restore the file from a copy"
     try:
-        plain = json.loads(data.decode("utf-8"))
-    except ValueError:
-        raise ArtifactError(f"The manifest {name} is not readable JSON", remedy) from None
+        plain = read_json(data, MOST_BYTES, name=name)
+    except ContentError as error:
+        raise ArtifactError(f"The manifest {name} {error.why}", remedy) from None
     if not isinstance(plain, dict):
         raise ArtifactError(f"The manifest {name} is not a JSON object", remedy)
     if (version := plain.get("schema_version")) != SCHEMA_VERSION:
@@ -152,6 +246,24 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
     return manifest
 
 
+def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics with null for what is no number, and with the names of those; numbers to so many digits as repeat."""
+    gone: list[str] = []
+
+    def clean(value: Any, name: str) -> Any:
+        if isinstance(value, dict):
+            return {key: clean(part, f"{name}.{key}" if name else str(key)) for key, part in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(part, name) for part in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            gone.append(name)
+            return None
+        return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+
+    found: dict[str, Any] = clean(metrics, "")
+    return found | ({UNDEFINED: sorted(set(gone))} if gone else {})
+
+
 def _seals(plain: dict[str, Any]) -> dict[str, str]:
     digest = digest_of({key: value for key, value in plain.items() if key not in _OUTSIDE_DIGEST})
     checksum = digest_of({key: value for key, value in plain.items() if key != "checksum"} | {"digest": digest})
@@ -162,8 +274,11 @@ def _file_text(plain: dict[str, Any]) -> str:
     return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def difference(existing: Manifest, wanted: Manifest) -> str:
-    """Say in words how the record of what is there differs from what is wanted."""
+def difference(existing: Manifest, wanted: Manifest, case: str | None = None) -> str:
+    """Say in words how the record of what is there differs from what is wanted.
+
+    `case` is the `record.case_id` of what is wanted, which no manifest states before it is complete.
+    """
     parts = []
     for section, values in wanted.parameters.items():
         old = existing.parameters.get(section)
@@ -171,10 +286,32 @@ def difference(existing: Manifest, wanted: Manifest) -> str:
             parts += [f"{section}.{key} = {old.get(key)}" for key, value in values.items() if old.get(key) != value]
         elif old != values:
             parts.append(f"{section} = {old}")
+    if existing.step != wanted.step:
+        parts.append(f"another step ({existing.step})")
     if existing.encoder != wanted.encoder:
         parts.append("another encoder or tap")
     if existing.parent != wanted.parent:
         parts.append("another input artifact")
     if (existing.targets, existing.retain) != (wanted.targets, wanted.retain):
         parts.append("other photos")
-    return ", ".join(parts) or f"another step ({existing.step})"
+    return ", ".join(parts or _unrecorded(existing, wanted, case))
+
+
+def _unrecorded(existing: Manifest, wanted: Manifest, case: str | None) -> list[str]:
+    """What decides the result and stands in no parameter: cases of requests, and how libraries prepare photos."""
+    cases = existing.metrics.get("requests") or {}
+    unnamed = existing.identity[:12]
+    parts = []
+    if cases and case not in cases and not (case is None and unnamed in cases):
+        named = ", ".join(name for name in cases if name != unnamed)
+        parts.append(f"record.case_id = {named}" if named else "no record.case_id")
+    changed = [
+        f"{name} {old}"
+        for name in ("transformers", "torch", "pillow", "onnxruntime")
+        if (old := existing.environment.get(name)) and old != wanted.environment.get(name)
+    ]
+    if changed:
+        parts.append(f"other versions of libraries ({', '.join(changed)})")
+    if existing.tool_version != wanted.tool_version:
+        parts.append(f"ireu {existing.tool_version}")
+    return parts or ["something that parameters do not name, such as another --onto delta or other swapped faces"]

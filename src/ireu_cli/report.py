@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 Outcome = Literal["pass", "fail", "inconclusive"]
 Role = Literal["target-seen", "target-unseen", "look-alike", "retained", "null"]
 State = Literal["original", "edited", "change"]
+Effect = Literal["weaker", "stronger", "no order"]
 Unit = Literal["cosine", "ratio", "share", "dB", "distance"]
 
 REPORT_SCHEMA_VERSION = 2
@@ -18,6 +19,22 @@ NO_ATTACK = "none"
 """The photos as they are: what every attack is compared with."""
 WHITE_BOX = ("pgd-2", "pgd-4", "pgd-8", "pgd-detector-2", "pgd-detector-4", "pgd-detector-8", "relearn")
 """Beginnings of the names of attacks for which one has to hold the original encoder, or what it said of the person."""
+
+
+def rounded(value: float, digits: int = 3, *limits: float) -> str:
+    """A number with so many decimals, or more where it would else be shown as 0, 1 or a limit that it is not.
+
+    Args:
+        value: any finite number.
+        digits: decimals that usually suffice.
+        limits: further numbers that it must not be taken for.
+    """
+    apart = {limit for limit in (0.0, 1.0, *limits) if limit != value}
+    for more in range(digits, digits + 9):
+        text = f"{value:.{more}f}"
+        if float(text) not in apart:
+            return text
+    return f"{value:.3g}"
 
 
 class _Part(BaseModel):
@@ -145,6 +162,35 @@ class Criterion(_Part):
     meaning: str
 
 
+class Departure(_Part):
+    """A setting that is not the default: what it is, what it would be, and where it was set.
+
+    `effect`: whether less is asked of the edit by it, or more; `no order` where neither can be said.
+    """
+
+    key: str
+    value: Any
+    default: Any
+    source: str
+    effect: Effect
+
+    @property
+    def words(self) -> str:
+        """The value as `ireu.toml` has it."""
+        return _in_words(self.value)
+
+    @property
+    def usual(self) -> str:
+        """The default as `ireu.toml` has it."""
+        return _in_words(self.default)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "none"
+    return str(value).lower() if isinstance(value, bool) else "unset" if value is None else str(value)
+
+
 class Subject(_Part):
     """What was verified, by digests."""
 
@@ -204,12 +250,23 @@ class ErasureRecord(_Part):
 
 
 class Report(_Part):
-    """The content of `report.json`."""
+    """The content of `report.json`.
+
+    `standing` is what the outcome is called, with what it does not rest on, and `gaps` names that: `pictures`,
+    `attacks`, `generator NAME`, `attacks on generator NAME`, `default limits`. `departures` are the settings that are
+    not the default; None in reports of earlier versions, which did not tell.
+    `copies`: photos of targets that were left out as copies of photos that unlearning used; None where an earlier
+    version did not look for them.
+    """
 
     schema_version: Literal[2] = 2
     outcome: Outcome
     reason: str
     level: Literal["encoder", "generator"]
+    standing: str | None = None
+    gaps: tuple[str, ...] = ()
+    departures: tuple[Departure, ...] | None = None
+    copies: int | None = None
     subject: Subject
     recognisers: tuple[Calibration, ...] = ()
     controls: tuple[Control, ...]

@@ -2,7 +2,9 @@
 
 import contextlib
 import hashlib
+import os
 import platform
+import warnings
 from importlib import metadata
 
 import torch
@@ -17,10 +19,30 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
 
 
-def environment(device: str) -> dict[str, str]:
-    """What the run ran on; recorded, and kept out of every digest."""
+def settle(device: str) -> None:
+    """Have torch compute in the precision that records state, and on CUDA by repeatable algorithms where it has some.
+
+    TF32 would keep ten bits of a float32's mantissa. The CPU needs neither; where CUDA has no repeatable algorithm
+    (gradients of resampled pictures), last bits may differ from run to run.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    if not device.startswith("cuda"):
+        return
+    # Read when CUDA is started; without it, products of matrices are refused in this mode.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Its gradients are summed in any order.
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
+    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+
+
+def environment(device: str, batch_size: int) -> dict[str, str]:
+    """What the run ran on, which decides the last digits of its results; recorded, and kept out of every digest."""
     packages = {name: metadata.version(name) for name in _PACKAGES}
     for name in _OPTIONAL:
         with contextlib.suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
-    return {"python": platform.python_version(), "platform": platform.platform(), "device": device, **packages}
+    ran_on = {"python": platform.python_version(), "platform": platform.platform(), "device": device}
+    return {**ran_on, "batch_size": str(batch_size), **packages}

@@ -15,7 +15,7 @@ Json = Any
 """Whatever `json` reads and writes; metrics and evidence are made of it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Photo:
     """One photo file of one person. `sha256` is over the file's bytes; the path never leaves the process."""
 

@@ -1,97 +1,102 @@
-"""The Typer application, and `main`, which turns our errors into one sentence and one exit code."""
+"""`run`, the console script, and `main`, which turns every error into one sentence and one exit code.
 
-import io
-import signal
+Imports almost nothing: signals are heard before the rest is imported.
+"""
+
+import os
 import sys
-import threading
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, NoReturn
 
-import typer
+from ireu_cli.cli import signals
 
-from ireu_cli import __version__
-from ireu_cli.cli import commands
-from ireu_cli.cli.exit_codes import ExitCode, code_of
-from ireu_cli.cli.output import Terminal
-from ireu_cli.errors import InterruptedRunError, IreuError, interrupted
-
-# Rich help is switched off: it would triple the time of `--help`, and tracebacks with locals would print face data.
-app = typer.Typer(
-    name="ireu",
-    help="Make image generators unable to draw a particular person, by editing their image encoder.",
-    no_args_is_help=True,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-for _command in (
-    commands.inspect,
-    commands.locate,
-    commands.unlearn,
-    commands.verify,
-    commands.export,
-    commands.samples,
-):
-    app.command()(_command)
-
-
-def _show_version(value: bool) -> None:
-    if value:
-        typer.echo(f"ireu {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    """Make image generators unable to draw a particular person, by editing their image encoder."""
-
-
-_STOPPED = threading.Event()
-"""Set by a signal that asks to stop."""
+if TYPE_CHECKING:
+    from ireu_cli.cli.output import Terminal
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; returns the exit code.
+
+    Raises:
+        Exception: a bug of ireu.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    from ireu_cli.cli.output import Terminal
+
+    terminal = Terminal(quiet=False, verbose=bool({"-v", "--verbose"} & set(arguments)))
     as_json = "--json" in arguments
-    terminal = Terminal(quiet=False, verbose=False)
     try:
-        app(arguments, standalone_mode=True, prog_name="ireu")
+        from ireu_cli.cli.program import app
+
+        code = app(arguments, standalone_mode=False, prog_name="ireu")
+        if code == 130 or signals.heard():
+            raise KeyboardInterrupt
     except SystemExit as exit_:
-        code = int(exit_.code or 0)
-        if as_json and code == ExitCode.USAGE:
-            terminal.json_error("The command line cannot be read; stderr says why", code=code)
-        return code
-    except Exception as error:
-        # Libraries that are stopped while they are imported or load a file tell of something else, and so do we then.
-        if _STOPPED.is_set() and not isinstance(error, InterruptedRunError):
-            error = interrupted()
-        if not isinstance(error, IreuError):
+        # Where whoever read our help or version went away, Typer puts a stand-in for stdout and ends.
+        gone = type(sys.stdout).__name__ == "PacifyFlushWrapper"
+        return 0 if gone or exit_.code is None else exit_.code if isinstance(exit_.code, int) else 1
+    except BaseException as error:  # noqa: BLE001 - the one place where errors become exit codes
+        return _failed(error, terminal, as_json=as_json)
+    return code if isinstance(code, int) else 0
+
+
+def run() -> NoReturn:
+    """The console script: SIGTERM counts as an interruption as SIGINT does, and ends the process in any case."""
+    code = 1
+    # A signal may interrupt any line from here on; whatever it interrupts, the end is the same.
+    try:
+        try:
+            _hold_places()
+            signals.listen(as_json="--json" in sys.argv)
+            from ireu_cli.cli import streams
+
+            streams.prepare()
+            code = main()
+        except BaseException:  # noqa: BLE001 - a bug, or a signal while an error was told
+            if not signals.heard():
+                streams.show_traceback()
+        if not signals.heard():
+            code = streams.close(code)
+            signals.finish()
+    except BaseException:
+        if not signals.heard():
             raise
-        code = code_of(error)
-        terminal.error(str(error), as_json=as_json, code=code)
-        return code
-    return ExitCode.DONE
+    if signals.heard():
+        signals.end()
+    sys.exit(code)
 
 
-def run() -> None:
-    """The console script: SIGTERM counts as an interruption as SIGINT does, so that checkpoints are written."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    # A job in the background of a script does not hear SIGINT, and should not.
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
-    for stream in (sys.stdout, sys.stderr):
-        # File names need not be text; printing one must not fail.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="surrogateescape")
-    sys.exit(main())
+def _hold_places() -> None:
+    """Open what is closed of stdin, stdout and stderr: else the next file that is opened takes its place."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
-def _interrupt(_signal: int, _frame: Any) -> None:
-    _STOPPED.set()
-    raise KeyboardInterrupt
+def _failed(error: BaseException, terminal: "Terminal", *, as_json: bool) -> int:
+    """Say what went wrong.
+
+    Raises:
+        BaseException: a bug.
+    """
+    from ireu_cli.cli.exit_codes import ExitCode, code_of
+    from ireu_cli.cli.failures import causes, told_of, usage_of
+    from ireu_cli.errors import InterruptedRunError, interrupted
+
+    # Libraries that are stopped while they are imported or load a file tell of something else, and so do we then.
+    if signals.heard() and not isinstance(error, InterruptedRunError):
+        error = interrupted()
+    if (usage := usage_of(error)) is not None:
+        return terminal.usage(usage, as_json=as_json, code=ExitCode.USAGE)
+    if (told := told_of(error)) is None:
+        if as_json:
+            terminal.json_error(f"A bug of ireu ({type(error).__name__}); stderr has more", code=ExitCode.BUG)
+        raise error
+    code = code_of(told)
+    if code is not ExitCode.INTERRUPTED or signals.may_tell():
+        terminal.error(str(told), as_json=as_json, code=code)
+        for line in causes(error) if terminal.verbose else ():
+            terminal.note(line)
+    return code

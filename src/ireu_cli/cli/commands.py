@@ -6,35 +6,39 @@ from typing import Annotated
 import typer
 
 from ireu_cli.cli import options as o
-from ireu_cli.cli.run import execute
+from ireu_cli.cli.run import execute, working_folder
 
 
 def samples(
-    folder: Annotated[Path, typer.Argument(help="The folder to write.")],
+    folder: Annotated[Path, o.place_argument(help="The folder to write.")],
     seed: Annotated[int, typer.Option("--seed", help="Decides which of the people is to be unlearned.")] = 0,
     force: o.Force = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Write photos of people who do not exist, to try the whole job on."""
+    working_folder()
     from ireu_cli.cli.output import Terminal
     from ireu_cli.workflow.samples import write_samples
 
     write_samples(folder, seed, force=force)
-    Terminal(quiet=False, verbose=False).path(folder)
+    Terminal(quiet=False, verbose=verbose).path(folder)
 
 
 def inspect(
-    source: Annotated[str | None, typer.Argument(help="A file or folder of an encoder, or a pack.")] = None,
+    source: Annotated[str | None, o.source_argument(help="A file or folder of an encoder, or a pack.")] = None,
     systems: Annotated[bool, typer.Option("--systems", help="List the generators, and what each reads.")] = False,
     as_json: o.Json = False,
+    verbose: o.Verbose = False,
 ) -> None:
     """Say which encoder a file holds, who reads it and which edits reach whom, or list the systems."""
+    working_folder()
     from ireu_cli.cli.output import Terminal
     from ireu_cli.errors import UsageError
     from ireu_cli.workflow.inspect import inspect_encoder, list_systems
 
     if systems == (source is not None):
         raise UsageError("Either an encoder or --systems is to be shown", "Name a file or folder, or give --systems")
-    terminal = Terminal(quiet=False, verbose=False)
+    terminal = Terminal(quiet=False, verbose=verbose)
     if source is None:
         terminal.systems(list_systems(), as_json=as_json)
     else:
@@ -57,7 +61,7 @@ def locate(
     device: o.Device = None,
     dtype: o.Dtype = None,
     run_dir: o.RunDir = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The mask to write.")] = Path("mask.pt"),
+    out: Annotated[Path, o.place_option("-o", "--out", help="The mask to write.")] = Path("mask.pt"),
     force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -103,7 +107,7 @@ def unlearn(
     seed: o.Seed = None,
     device: o.Device = None,
     run_dir: o.RunDir = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The delta to write.")] = Path("delta.safetensors"),
+    out: Annotated[Path, o.place_option("-o", "--out", help="The delta to write.")] = Path("delta.safetensors"),
     force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -153,7 +157,10 @@ def verify(
         bool,
         typer.Option("--with-pictures", help="Put grids of photos and pictures into the report; they show people."),
     ] = False,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The report folder to write.")] = Path("report"),
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to run with a setting that is weaker than the default.")
+    ] = False,
+    out: Annotated[Path, o.place_option("-o", "--out", help="The report folder to write.")] = Path("report"),
     force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -171,7 +178,10 @@ def verify(
             "verify.pictures": with_pictures or None,
         }
     )
-    execute("verify", delta, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose)
+    execute(
+        "verify", delta, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose,
+        more={"strict": strict},
+    )  # fmt: skip
 
 
 def export(
@@ -186,9 +196,15 @@ def export(
         str | None, typer.Option("--format", help="Layout, such as clip-folder, photomaker or onnx; auto keeps it.")
     ] = None,
     dtype: o.Dtype = None,
+    report: Annotated[
+        Path | None, o.place_option("--report", help="Report of the delta (default: report/ beside the delta).")
+    ] = None,
+    allow_failed: Annotated[
+        bool, typer.Option("--allow-failed", help="Export although the verification failed; the export says so.")
+    ] = False,
     device: o.Device = None,
     run_dir: o.RunDir = None,
-    out: Annotated[Path, typer.Option("-o", "--out", help="The folder to write.")] = Path("encoder-unlearned"),
+    out: Annotated[Path, o.place_option("-o", "--out", help="The folder to write.")] = Path("encoder-unlearned"),
     force: o.Force = False,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
@@ -204,7 +220,10 @@ def export(
             "export.dtype": dtype,
         }
     )
-    execute("export", delta, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose)
+    execute(
+        "export", delta, out, config, set_, flags, force=force, as_json=as_json, quiet=quiet, verbose=verbose,
+        more={"report": report, "allow_failed": allow_failed},
+    )  # fmt: skip
 
 
 def _data(

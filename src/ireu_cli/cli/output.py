@@ -1,10 +1,22 @@
-"""stdout: the result, a path or one JSON object. stderr: everything else."""
+"""stdout: the result, a path or one JSON object. stderr: everything else.
 
+Whatever is said passes `escaped`: names, paths and messages of libraries may stem from somebody else's file.
+"""
+
+import contextlib
 import json
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import TYPE_CHECKING, Any
+
+from ireu_cli.bounded import escaped
+from ireu_cli.cli import signals
+from ireu_cli.errors import UserError
+from ireu_cli.pace import Pace, span
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,44 +26,95 @@ if TYPE_CHECKING:
     from ireu_cli.workflow.session import StepResult
 
 
+def say(text: str) -> None:
+    """A line on stderr. Nobody may be there to read it, which stops no work."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        print(escaped(text), file=sys.stderr, flush=True)
+
+
+def emit(text: str) -> None:
+    """Print the result on stdout.
+
+    Raises:
+        UserError: it cannot be written; a reader that went away is no error.
+    """
+    try:
+        try:
+            print(text, flush=True)
+        except UnicodeError:
+            print(escaped(text).encode("ascii", "backslashreplace").decode(), flush=True)
+        # What comes now is the end alone.
+        signals.finish()
+    except BrokenPipeError:
+        drop(sys.stdout)
+    except OSError as error:
+        drop(sys.stdout)
+        raise UserError(
+            f"The result cannot be written to stdout ({error.strerror or type(error).__name__})",
+            "Send it somewhere else, and run the command again: what was done is kept",
+        ) from error
+
+
+def drop(stream: Any) -> None:
+    """Let a stream that cannot be written end nowhere, so that Python does not fail on it at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
 class Terminal:
     """Talks to the user on stderr; silent under `--quiet`, no bars when stderr is not a terminal."""
 
-    def __init__(self, *, quiet: bool, verbose: bool) -> None:
-        """Args: `quiet` silences all but errors; `verbose` adds where each value came from."""
+    def __init__(self, *, quiet: bool, verbose: bool, clock: Callable[[], float] = monotonic) -> None:
+        """Args: `quiet` silences all but errors; `verbose` adds sources, paths and causes; `clock` gives seconds."""
         self.quiet = quiet
         self.verbose = verbose
+        self._clock = clock
+        self._free = threading.Lock()
 
     def note(self, text: str) -> None:
         """One line of talk."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            say(text)
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        """A bar with remaining time and speed; on anything but a terminal, nothing."""
-        if self.quiet or not sys.stderr.isatty() or total == 0:
-            yield _nothing
-            return
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TextColumn("{task.fields[words]}"),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(label, total=total, words="", speed="")
+        """Say how far a loop is, and what the rest takes: by a bar, or by a line now and then without a terminal."""
+        pace = Pace(total, self._clock)
+        # Some loops run in threads of their own.
+        turn = threading.Lock()
+        with self._shown(label, pace) as show:
 
             def advance(count: int, words: str) -> None:
-                bar.update(task, advance=count, words=words)
-                bar.update(task, speed=speed_of(bar.tasks[0].speed, label))
+                # Between two items is where a run that was asked to stop goes no further.
+                signals.check()
+                with turn:
+                    pace.advance(count)
+                    show(words)
 
             yield advance
+
+    @contextmanager
+    def _shown(self, label: str, pace: Pace) -> Iterator[Callable[[str], None]]:
+        if self.quiet or pace.total == 0:
+            yield _nothing
+        # A terminal has room for one bar; of what runs beside it, lines are told.
+        elif not _is_terminal(sys.stderr) or not self._free.acquire(blocking=False):
+            yield self._lines(label, pace)
+        else:
+            try:
+                with _bar(label, pace) as show:
+                    yield show
+            finally:
+                self._free.release()
+
+    def _lines(self, label: str, pace: Pace) -> Callable[[str], None]:
+        def show(words: str) -> None:
+            if pace.is_due():
+                self.note(pace.line(label, words))
+
+        return show
 
     def sources(self, resolved: "Resolved") -> None:
         """Under `-v`, every value with its source."""
@@ -68,55 +131,131 @@ class Terminal:
         if result.reused:
             self.note(f"{result.artifact} is already complete; nothing to do")
         if as_json:
-            print(json.dumps(_summary(result), sort_keys=True))
+            emit(_json(_summary(result)))
         else:
-            print(result.artifact)
+            self.path(result.artifact)
 
     def path(self, path: "Path") -> None:
-        """Print a path as the whole result."""
-        print(path)
+        """Print a path as the whole result: byte for byte for a script, cleaned for a terminal."""
+        emit(escaped(str(path)) if _is_terminal(sys.stdout) else str(path))
 
     def report(self, report: "Report") -> None:
-        """Show the outcome and the thresholds as a table."""
+        """Show the outcome with what it does not rest on, settings that are not the default, and what was found."""
         if self.quiet:
             return
-        self.note(f"{report.outcome.upper()}: {report.reason}")
+        called = report.standing or report.outcome
+        _, _, rest = called.partition(" ")
+        self.note(f"{report.outcome.upper()}{f' {rest}' if rest else ''}: {report.reason}")
+        for one in report.departures or ():
+            effect = "" if one.effect == "no order" else f", {one.effect}"
+            self.note(f"  {one.key} = {one.words} ({one.source}; default {one.usual}{effect})")
+        for control in report.controls:
+            if not control.met:
+                name = _named(control.name, control.generator, control.measure)
+                sense = "more than" if control.name == "no_op_fails" else "at least"
+                found = f"{_figure(control.found, control.needed):>12}  {sense} {control.needed:g}"
+                self.note(f"  {'not met':<12} {name:<23} {found}")
         for criterion in report.criteria:
-            found = "not measured" if criterion.found is None else f"{criterion.found:.3f}"
-            name = f"{criterion.generator}: {criterion.name}" if criterion.generator else criterion.name
-            self.note(f"  {criterion.outcome:<12} {name:<23} {found:>12}  {criterion.sense} {criterion.threshold:g}")
+            if report.outcome == "inconclusive" and criterion.outcome == "pass":
+                continue
+            name = _named(criterion.name, criterion.generator)
+            found = f"{_figure(criterion.found, criterion.threshold):>12}  {criterion.sense} {criterion.threshold:g}"
+            self.note(f"  {criterion.outcome:<12} {name:<23} {found}")
         for text in report.not_measured:
             self.note(f"  not measured: {text}")
 
     def card(self, card: Mapping[str, Any], *, as_json: bool) -> None:
         """Print what an encoder is."""
         if as_json:
-            print(json.dumps(card, sort_keys=True))
+            emit(_json(card))
             return
+        found = []
         for name, value in card.items():
             lines = [f"{key}: {_words(part)}" for key, part in value.items()] if isinstance(value, dict) else [value]
             for number, line in enumerate(lines or ["none known"]):
-                print(f"{'' if number else name.replace('_', ' '):<13} {line}")
+                found.append(f"{'' if number else name.replace('_', ' '):<13} {line}")
+        emit("\n".join(map(escaped, found)))
 
     def systems(self, systems: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         """Print every system and what it reads."""
         if as_json:
-            print(json.dumps(systems, sort_keys=True))
+            emit(_json(systems))
             return
         width = max(len(entry["system"]) for entry in systems)
+        found = []
         for entry in systems:
             reads = " + ".join(channel["what"] for channel in entry["reads"]) or "no identity encoder"
-            print(f"{entry['system']:<{width}}  {entry['within_reach']:<7}  {entry['title']}: {reads}")
+            found.append(f"{entry['system']:<{width}}  {entry['within_reach']:<7}  {entry['title']}: {reads}")
+        emit("\n".join(map(escaped, found)))
+
+    def usage(self, text: str, *, as_json: bool, code: int) -> int:
+        """Say what is wrong with the command line, in lines; returns the code."""
+        for line in text.split("\n"):
+            say(line)
+        if as_json:
+            self.json_error("The command line cannot be read; stderr says why", code=code)
+        return code
 
     def error(self, text: str, *, as_json: bool, code: int) -> None:
         """Say what went wrong; under `--json`, stdout still gets one object."""
-        print(f"ireu: {text}", file=sys.stderr)
+        say(f"ireu: {text}")
         if as_json:
             self.json_error(text, code=code)
 
     def json_error(self, text: str, *, code: int) -> None:
         """The one object on stdout in place of a result."""
-        print(json.dumps({"error": text, "exit_code": code}, sort_keys=True))
+        # Where stdout itself is what fails, stderr has said it.
+        with contextlib.suppress(UserError):
+            emit(_json({"error": escaped(text), "exit_code": code}))
+
+
+@contextmanager
+def _bar(label: str, pace: Pace) -> Iterator[Callable[[str], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    # What stands in brackets is no markup: words may be a name out of a file.
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
+        TextColumn("{task.fields[speed]}", markup=False),
+        TextColumn("{task.fields[words]}", markup=False),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(escaped(label), total=pace.total, words="", speed="", left="")
+
+        def show(words: str) -> None:
+            left = "" if pace.left is None else f"about {span(pace.left)} left"
+            bar.update(task, completed=pace.done, words=escaped(words), left=left)
+            bar.update(task, speed=speed_of(bar.tasks[0].speed, label))
+
+        yield show
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False
+
+
+def _json(value: Any) -> str:
+    """One line of JSON in ASCII: whatever acts on a terminal is escaped, and so is the one sign that JSON leaves."""
+    return json.dumps(value, sort_keys=True).replace("\x7f", "\\u007f")
+
+
+def _named(name: str, generator: str | None, measure: str | None = None) -> str:
+    """A control or criterion with the generator and the recogniser that it is about."""
+    return f"{generator + ': ' if generator else ''}{name}{' by ' + measure if measure else ''}"
+
+
+def _figure(value: float | None, limit: float) -> str:
+    """A figure that was found, never rounded to the limit that it does not reach."""
+    from ireu_cli.report import rounded
+
+    return "not measured" if value is None else rounded(value, 3, limit)
 
 
 def _words(value: Any) -> str:
@@ -124,8 +263,8 @@ def _words(value: Any) -> str:
     return (", ".join(value) or "nothing known") if isinstance(value, list) else str(value)
 
 
-def _nothing(_count: int, _words: str) -> None:
-    """Stand in for a bar that is not shown."""
+def _nothing(_words: str) -> None:
+    """Stand in for what is not shown."""
 
 
 def _summary(result: "StepResult") -> Mapping[str, Any]:
@@ -144,9 +283,13 @@ def _summary(result: "StepResult") -> Mapping[str, Any]:
     }
 
 
+_UNITS = {"photos": "photos", "pictures": "pictures", "MB": "MB", "weights": "tensors"}
+"""What is counted, by a word of the label."""
+
+
 def speed_of(speed: float | None, label: str) -> str:
     """How much is done in a second, such as `3.1 photos/s`; slow work in minutes."""
     if not speed:
         return ""
-    unit = next((unit for unit in ("photos", "pictures") if unit in label), "steps")
+    unit = next((unit for word, unit in _UNITS.items() if word in label), "steps")
     return f"{speed:.1f} {unit}/s" if speed >= 1 else f"{60 * speed:.1f} {unit}/min"

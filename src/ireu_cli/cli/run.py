@@ -3,11 +3,13 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from ireu_cli.cli.exit_codes import OUTCOMES, ExitCode
+from ireu_cli.cli.failures import refused
 from ireu_cli.cli.output import Terminal
 from ireu_cli.errors import UsageError, UserError, interrupted
 
@@ -33,14 +35,18 @@ def execute(
     onto: Path | None = None,
     merge: Sequence[Path] = (),
     withdraw: Sequence[str] = (),
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Resolve the configuration, run the step, print the result; `verify` exits with its outcome's code.
+
+    `more` is what `verify` or `export` alone is asked.
 
     Raises:
         IreuError: for `main` to report.
     """
-    from ireu_cli.config import load_config, settings_file
+    from ireu_cli.config import load_config, refuse_missing, settings_file
 
+    here = working_folder()
     out = Path(os.path.normpath(out))
     if not out.name:
         raise UsageError(f"The output {out} has no name of its own", "Name a file or folder with --out")
@@ -54,13 +60,15 @@ def execute(
         config, os.environ, parse_sets(sets or []) | {k: v for k, v in flags.items() if v is not None}
     )
     terminal.sources(resolved)
+    if resolved.passed_over:
+        terminal.note(f"Variables that are no settings of ireu, and are passed over: {', '.join(resolved.passed_over)}")
+    # What the steps after it do not say comes from their input.
+    folders = ("data.targets", "data.retain")
+    refuse_missing(resolved, [key for key in folders if command == "locate" or resolved.sources[key] == "flag"], here)
     try:
-        result = _workflow(command, resolved, terminal, parent, out, force, onto, merge, withdraw)()
+        result = _workflow(command, resolved, terminal, parent, out, force, onto, merge, withdraw, more)()
     except OSError as error:
-        raise UserError(
-            f"The system refused a file or folder ({error.strerror or type(error).__name__})",
-            "Check the paths that were given, and the rights to them",
-        ) from None
+        raise refused(error, _private_name(error, resolved, verbose=verbose)) from error
     except KeyboardInterrupt:
         raise interrupted() from None
     if result.report is not None:
@@ -69,6 +77,18 @@ def execute(
     code = OUTCOMES[result.report.outcome] if result.report else ExitCode.DONE
     if code is not ExitCode.DONE:
         raise typer.Exit(code)
+
+
+def working_folder() -> Path:
+    """Where relative paths begin; libraries end the process without a word where it is gone.
+
+    Raises:
+        UserError: somebody deleted it.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UserError("The working folder does not exist any more", "Change to another one") from None
 
 
 def parse_sets(sets: Sequence[str]) -> dict[str, str]:
@@ -82,6 +102,18 @@ def parse_sets(sets: Sequence[str]) -> dict[str, str]:
         if not sign or not key.strip():
             raise UsageError(f"--set {text} is not SECTION.KEY=VALUE", "Write it as in --set unlearn.alpha=50")
     return {key.strip(): value for key, _, value in pairs}
+
+
+def _private_name(error: OSError, resolved: "Resolved", *, verbose: bool) -> str | None:
+    """How a file among people's photos is called: their names stay out of logs, unless -v asks for them."""
+    if verbose or not isinstance(error.filename, str | bytes):
+        return None
+    place = Path(os.fsdecode(error.filename)).absolute()
+    data, pairs = resolved.config.data, resolved.config.locate.pairs
+    for key, folder in (("data.targets", data.targets), ("data.retain", data.retain), ("locate.pairs", pairs)):
+        if folder is not None and place.is_relative_to(folder.absolute()) and place != folder.absolute():
+            return f"A file or folder in {key} (-v names it)"
+    return None
 
 
 def _check_unlearn(mask: Path | None, onto: Path | None, merge: Sequence[Path], withdraw: Sequence[str]) -> None:
@@ -105,6 +137,7 @@ def _workflow(
     onto: Path | None,
     merge: Sequence[Path],
     withdraw: Sequence[str],
+    more: Mapping[str, Any],
 ) -> Callable[[], "StepResult"]:
     if withdraw and onto is not None:
         from ireu_cli.workflow.requests import run_withdraw
@@ -125,7 +158,7 @@ def _workflow(
     if command == "verify":
         from ireu_cli.workflow.verify import run_verify
 
-        return lambda: run_verify(resolved, terminal, parent, out, force=force)
+        return lambda: run_verify(resolved, terminal, parent, out, force=force, **more)
     from ireu_cli.workflow.export import run_export
 
-    return lambda: run_export(resolved, terminal, parent, out, force=force)
+    return lambda: run_export(resolved, terminal, parent, out, force=force, **more)

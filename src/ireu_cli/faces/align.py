@@ -1,5 +1,7 @@
 """Five landmarks and the similarity that carries one face onto another."""
 
+import math
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -65,12 +67,49 @@ def aligned_like_insightface(image: RgbImage, points: Points, size: int) -> RgbI
     return np.asarray(cv2.warpAffine(image, matrix, (size, size), borderValue=0), dtype=np.uint8)
 
 
+def warp(image: RgbImage, matrix: Points, size: tuple[int, int]) -> RgbImage:
+    """Carry a picture over to another frame, smoothly where it becomes smaller; beyond the border it is mirrored.
+
+    `cv2.warpAffine` takes its values between four pixels and passes over all others, so a picture that becomes much
+    smaller is first shrunk by a whole number, each pixel being the mean of those it stands for.
+
+    Args:
+        image: the picture.
+        matrix: float64 (2, 3), a similarity from the picture to the frame.
+        size: width and height of the frame in pixels.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    factor = _shrinking(image, matrix)
+    if factor > 1:
+        height, width = image.shape[:2]
+        # Whole blocks, so that every pixel stands for as many.
+        padded = cv2.copyMakeBorder(image, 0, -height % factor, 0, -width % factor, cv2.BORDER_REFLECT)
+        few = (padded.shape[1] // factor, padded.shape[0] // factor)
+        image = np.asarray(cv2.resize(padded, few, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        # The middle of a pixel has whole coordinates, so that of the first block lies at (factor - 1) / 2.
+        middle = matrix[:, :2].sum(1, keepdims=True) * (factor - 1) / 2
+        matrix = np.hstack([matrix[:, :2] * factor, matrix[:, 2:] + middle])
+    found = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(found, dtype=np.uint8)
+
+
 def crop_face(image: RgbImage, points: Points, size: int, margin: float) -> tuple[RgbImage, Points]:
     """Cut the face out upright: the ArcFace template with `margin` of its side as room, split evenly around it.
 
     Returns:
         uint8 (size, size, 3) and the landmarks in it.
+
+    Raises:
+        BadPhotoError: the points do not span anything.
     """
     matrix = face_matrix(points, size, margin)
-    crop = cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
-    return np.asarray(crop, dtype=np.uint8), points @ matrix[:, :2].T + matrix[:, 2]
+    return warp(image, matrix, (size, size)), points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def _shrinking(image: RgbImage, matrix: Points) -> int:
+    """The whole number nearest to how many pixels become one, not more than there are."""
+    scale = math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
+    most = min(image.shape[:2])
+    return most if scale * most < 1 else max(1, round(1 / scale))

@@ -1,15 +1,49 @@
 """From the bytes of a photo to RGB pixels, with one defined outcome for everything that cameras and people produce."""
 
+import contextlib
 import io
+import math
+import re
 import warnings
+from collections.abc import Iterator
+from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
+from ireu_cli.faces.formats import HEAD, readable, what_else
 from ireu_cli.values import RgbImage
 
 SMALLEST_SIDE = 32
 """Below this many pixels a face cannot be told from another."""
+MOST_SCANS = 100
+"""Passes of a progressive JPEG over its pixels. Cameras and programs make up to some twenty; a hostile file of one
+megabyte holds thousands, each of which takes as long as a whole picture."""
+_MOST_TEXT = 64 * 2**20
+"""Bytes of compressed texts and profiles in a PNG, unpacked. Drawing programs keep whole projects there."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112
+_TILE = (322, 323)
+"""TIFF's width and length of a tile."""
+_WIDTHS = {1: 1, 3: 2, 4: 4}
+"""Bytes of a whole number in EXIF, by the number of its type."""
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""In a JPEG's data, 0xFF begins a marker unless 0x00, another 0xFF or the number of a restart follows."""
+_START, _SCAN, _END = 0xD8, 0xDA, 0xD9
+
+# Settings of a whole process: photos are read by several threads, so nothing is set and taken back for one photo.
+# Pillow's remarks are on what lies around the pixels.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, _MOST_TEXT)
+PngImagePlugin.MAX_TEXT_MEMORY = max(PngImagePlugin.MAX_TEXT_MEMORY, _MOST_TEXT)
 
 
 class BadPhotoError(Exception):
@@ -30,49 +64,168 @@ def decode(data: bytes, max_megapixels: float) -> RgbImage:
         uint8 (height, width, 3), RGB.
 
     Raises:
-        BadPhotoError: empty, not a picture, ends early, too large, too small, or floating-point values.
+        BadPhotoError: empty, not a picture in one of the formats, ends early, too large, too small, floating-point
+            values, or 16-bit values of which only 12 bits are used.
+        MemoryError: the machine has no more memory, which says nothing about the photo.
     """
-    if not data:
-        raise BadPhotoError("is empty (0 bytes)")
+    _refuse_scans(data)
+    with _opened(io.BytesIO(data), max_megapixels) as image:
+        wide = image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile)
+        upright = _upright(image)
+        # Some formats tell their true size with the pixels.
+        _check_size(upright.size, max_megapixels)
+        if wide:
+            _refuse_12_bits(upright)
+        return np.asarray(_to_rgb(upright), dtype=np.uint8)
+
+
+def look(file: BinaryIO, max_megapixels: float) -> None:
+    """Refuse what the first bytes of a photo tell against it; nothing is decoded.
+
+    Raises:
+        BadPhotoError: empty, not a picture in one of the formats, too large, too small, or floating-point values.
+        MemoryError: the machine has no more memory.
+    """
+    with _opened(file, max_megapixels):
+        pass
+
+
+@contextlib.contextmanager
+def _opened(file: BinaryIO, max_megapixels: float) -> Iterator[ImageFile.ImageFile]:
+    """Open a picture; whatever goes wrong with it then is told in words."""
+    limit = math.ceil(min(max_megapixels * 1e6, 2**62))
+    # Pillow's own limit is the process's, so it is only ever raised: a photo may be as large as the user says.
+    if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = limit
+    size = (0, 0)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                _check_size(image.size, max_megapixels)
-                return np.asarray(_to_rgb(_upright(image)), dtype=np.uint8)
-    except BadPhotoError:
+        with Image.open(file, formats=readable()) as image:
+            size = image.size
+            _check_size(size, max_megapixels)
+            _check_tiles(image, max_megapixels)
+            if image.mode == "F":
+                raise BadPhotoError("holds floating-point values, which have no defined range")
+            yield image
+    except (BadPhotoError, MemoryError):
         raise
     except Image.DecompressionBombError:
-        raise BadPhotoError(f"is larger than {max_megapixels:g} megapixels") from None
+        raise BadPhotoError(_larger(max_megapixels)) from None
     except UnidentifiedImageError:
-        raise BadPhotoError("is not a picture that can be read") from None
+        file.seek(0)
+        raise BadPhotoError(what_else(file.read(HEAD))) from None
     except Exception as error:  # noqa: BLE001 - decoders raise every kind of error on damaged data
-        ends_early = "truncated" in str(error).lower() or isinstance(error, EOFError)
-        raise BadPhotoError(
-            "ends early (truncated file)" if ends_early else "is damaged and cannot be decoded"
-        ) from None
+        raise _damaged(error, size) from None
+
+
+def _damaged(error: Exception, size: tuple[int, int]) -> BadPhotoError:
+    """What a decoder's error says of the photo.
+
+    Raises:
+        MemoryError: it says that there is no memory, and there is none.
+    """
+    text = str(error).lower()
+    if "out of memory" in text:
+        # Damaged data can ask for absurd amounts; it is the machine's fault where not even the picture finds room.
+        np.empty(8 * size[0] * size[1], np.uint8)
+    if "max_text" in text or "text chunks" in text:
+        return BadPhotoError(f"carries more than {_MOST_TEXT // 2**20} MiB of texts or profiles beside its pixels")
+    if "truncated" in text or isinstance(error, EOFError):
+        return BadPhotoError("ends early (truncated file)")
+    return BadPhotoError("is damaged and cannot be decoded")
+
+
+def _larger(max_megapixels: float) -> str:
+    return f"is larger than {max_megapixels:g} megapixels, the limit of data.max_megapixels"
 
 
 def _check_size(size: tuple[int, int], max_megapixels: float) -> None:
     width, height = size
     if width * height > max_megapixels * 1e6:
-        raise BadPhotoError(f"is larger than {max_megapixels:g} megapixels ({width} x {height})")
+        raise BadPhotoError(f"{_larger(max_megapixels)} ({width} x {height})")
     if min(size) < SMALLEST_SIDE:
         raise BadPhotoError(f"is smaller than {SMALLEST_SIDE} pixels ({width} x {height})")
 
 
+def _check_tiles(image: Image.Image, max_megapixels: float) -> None:
+    """Refuse a TIFF whose tiles are larger than any picture may be: one is unpacked whole, however little is shown."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        width, length = (image.tag_v2.get(tag) for tag in _TILE)
+        if isinstance(width, int) and isinstance(length, int) and width * length > max(max_megapixels, 1) * 1e6:
+            raise BadPhotoError(f"{_larger(max_megapixels)} (tiles of {width} x {length})")
+
+
+def _refuse_scans(data: bytes) -> None:
+    """Refuse a JPEG of absurdly many passes; what lies behind its end, such as a film, does not count."""
+    if not data.startswith(b"\xff\xd8"):
+        return
+    scans, place = 0, 2
+    while found := _MARKER.search(data, place):
+        kind, place = data[found.end() - 1], found.end()
+        if kind == _END:
+            return
+        scans += kind == _SCAN
+        if scans > MOST_SCANS:
+            raise BadPhotoError(f"is a JPEG of more than {MOST_SCANS} passes, which would take minutes to decode")
+        if kind != _START:
+            place += max(2, int.from_bytes(data[place : place + 2], "big"))
+
+
 def _upright(image: Image.Image) -> Image.Image:
-    image.load()
+    """The picture turned as its EXIF says. Only that one number is read: the rest may be as broken as it likes."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        orientation = _orientation(image)
+        # Pillow itself turns a TIFF when it loads it, and looks through all other entries on the way.
+        image.info.pop("xmp", None)
+        exif = image.getexif()
+        for tag in list(exif):
+            del exif[tag]
+        image.load()
+    else:
+        image.load()
+        orientation = _orientation(image)
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The number by which the picture is to be turned, 1 for not at all."""
+    found = _orientation_in(image.info.get("exif"))
     try:
-        orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # noqa: BLE001 - broken EXIF says nothing about the pixels
-        return image
-    return ImageOps.exif_transpose(image) if orientation in range(2, 9) else image
+        told = found or image.getexif().get(_ORIENTATION)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - what lies around the pixels says nothing about them
+        return 1
+    return told if isinstance(told, int) else 1
+
+
+def _orientation_in(exif: object) -> int | None:
+    """Look up one entry of the first directory, past others that are broken; None where it is not there."""
+    if not isinstance(exif, bytes):
+        return None
+    block = exif.removeprefix(b"Exif\x00\x00")
+    order: Literal["little", "big"] = "little" if block.startswith(b"II") else "big"
+    start = int.from_bytes(block[4:8], order)
+    count = int.from_bytes(block[start : start + 2], order)
+    for place in range(start + 2, min(start + 2 + 12 * count, len(block) - 11), 12):
+        if int.from_bytes(block[place : place + 2], order) == _ORIENTATION:
+            width = _WIDTHS.get(int.from_bytes(block[place + 2 : place + 4], order), 0)
+            return int.from_bytes(block[place + 8 : place + 8 + width], order) or None
+    return None
+
+
+def _refuse_12_bits(image: Image.Image) -> None:
+    """Refuse what a raw converter left in the lowest 12 of 16 bits, which would come out nearly black."""
+    if image.mode[:1] not in {"I", "L", "R"}:
+        return
+    found = image.getextrema()
+    extrema = found if isinstance(found[0], tuple) else (found,)
+    brightest = max(high for band, (_, high) in zip(image.getbands(), extrema, strict=True) if band != "A")
+    if brightest <= (0xFFF if image.mode.startswith("I") else 0xF):
+        raise BadPhotoError("is nearly black: it uses 12 of its 16 bits; scale its values to the whole range")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise BadPhotoError("holds floating-point values, which have no defined range")
     if image.mode.startswith("I"):
         return _from_16_bit(image).convert("RGB")
     if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:

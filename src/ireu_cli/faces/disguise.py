@@ -135,7 +135,7 @@ def _gain(photo: RgbImage, _points: Points, *, red: float, green: float, blue: f
 def _jpeg(photo: RgbImage, _points: Points, *, quality: int) -> RgbImage:
     file = io.BytesIO()
     Image.fromarray(photo).save(file, "JPEG", quality=quality)
-    with Image.open(file) as image:
+    with Image.open(file, formats=("JPEG",)) as image:
         return np.array(image.convert("RGB"))
 
 

@@ -1,7 +1,7 @@
 """Folders of photos: who is in them, which files count, what is told to the user."""
 
-import hashlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -9,18 +9,36 @@ from typing import Literal
 import torch
 
 from ireu_cli.errors import PhotoError
+from ireu_cli.faces.decode import BadPhotoError, look
+from ireu_cli.faces.files import digest_photo, most_bytes, why_not_opened
+from ireu_cli.faces.formats import ENDINGS, UNREAD_ENDINGS
+from ireu_cli.faces.listing import Listing, Person, list_folder, list_person
+from ireu_cli.params import DataParams
 from ireu_cli.values import Photo
 
-ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+@dataclass(frozen=True)
+class Unread:
+    """A photo or a folder of a person that cannot be read: its person's number from 0, its label, path, and why."""
+
+    person: int
+    label: str
+    path: Path
+    reason: str
 
 
 @dataclass(frozen=True)
 class People:
-    """The photos of a folder by person, and what was left out, in words that name nobody."""
+    """The photos of a folder by person, and what was left out, in words that name nobody.
+
+    `folders` are those of all people by their numbers, of one without subfolders the folder itself.
+    """
 
     photos: tuple[tuple[Photo, ...], ...]
     labelled: bool
     notes: tuple[str, ...] = ()
+    unread: tuple[Unread, ...] = ()
+    folders: tuple[Path, ...] = ()
 
     @property
     def flat(self) -> list[Photo]:
@@ -33,54 +51,52 @@ class People:
         return replace(self, photos=tuple(person for person in kept if person))
 
 
-def scan_people(folder: Path, flag: str, flat_means: Literal["one person", "everybody"]) -> People:
+def scan_people(
+    folder: Path,
+    flag: str,
+    flat_means: Literal["one person", "everybody"],
+    remember: Callable[[Path, Callable[[Path], str]], str] | None = None,
+    *,
+    data: DataParams | None = None,
+    verbose: bool = False,
+) -> People:
     """List a folder of photos and digest every file.
 
     Args:
         folder: `folder/<person>/*.jpg`, or `folder/*.jpg`.
         flag: the flag that named it, for messages.
         flat_means: photos without subfolders are one person's, or each somebody else's.
+        remember: gives a file's sha256 (hex), which it knows or lets the function that it is given read. By default
+            every file is read.
+        data: how large a photo may be. Where its `bad_photos` is `error`, what the first bytes of a photo tell against
+            it is found already here; without `data`, nothing is looked at.
+        verbose: messages may name paths.
 
     Returns:
-        People in the order of the sorted folder names, photos in the order of the sorted file names. A second copy of
-        the same bytes is left out, and `notes` says so.
+        People in the order of the sorted folder names, photos in the order of the sorted paths. A second copy of the
+        same bytes is left out, and `notes` says so. What cannot be read is in `unread`.
 
     Raises:
         PhotoError: no such folder, no photos in it, photos beside subfolders, or a person without photos.
     """
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise PhotoError(f"The folder given by {flag} {what}", f"Name a folder of photos with {flag}")
-    direct, subfolders, others = _split(folder)
-    if direct and subfolders:
+    named = f" ({folder})" if verbose else ""
+    top = _top(folder, flag, named)
+    if top.photos and top.folders:
         raise PhotoError(
-            f"The folder given by {flag} holds photos beside {len(subfolders)} subfolders",
+            f"The folder given by {flag}{named} holds photos beside {len(top.folders)} subfolders",
             "Put every photo into the subfolder of its person",
         )
-    notes = []
-    if direct:
-        groups = [direct] if flat_means == "one person" else [[path] for path in direct]
-    else:
-        parts = [_split(subfolder) for subfolder in subfolders]
-        groups = [files for files, _, _ in parts]
-        others += sum(count for _, _, count in parts)
-    empty = [number for number, group in enumerate(groups, 1) if not group]
-    if not groups or len(empty) == len(groups):
-        raise PhotoError(
-            f"The folder given by {flag} holds no photos ({others} other files)",
-            f"Put photos there ({', '.join(sorted(ENDINGS))})",
-        )
-    if empty:
-        raise PhotoError(
-            f"Person {empty[0]} of the folder given by {flag} has no photos ({len(empty)} such people)",
-            "Add photos, or remove the empty subfolder",
-        )
-    if others:
-        notes.append(f"{others} files with other endings ignored")
-    people, copies = _digest(groups)
-    if copies:
-        notes.append(f"{copies} second copies of the same photo ignored")
-    return People(people, labelled=bool(subfolders) or flat_means == "one person", notes=tuple(notes))
+    found = _people(folder, top, flat_means)
+    people = [person for person in found if not person.is_circle]
+    _refuse_empty(people, _others(top, found), flag, named, verbose=verbose)
+    read = _reader(data)
+    known = read if remember is None else lambda path: remember(path, read)
+    photos, unread, copies = _digest([person.photos for person in people], known)
+    for number, person in enumerate(people):
+        unread += [Unread(number, f"a folder of person {number + 1}", path, why) for path, why in person.closed]
+    notes = [*_notes(top, found), *([f"{copies} second copies of the same photo ignored"] if copies else [])]
+    labelled = bool(top.folders) or flat_means == "one person"
+    return People(photos, labelled, tuple(notes), tuple(unread), tuple(person.folder for person in people))
 
 
 def choose_photos(people: People, limit: int | None, generator: torch.Generator) -> People:
@@ -103,36 +119,116 @@ def split_people(people: People, holdout: float, generator: torch.Generator) -> 
     return replace(people, photos=used), replace(people, photos=rest)
 
 
-def _split(folder: Path) -> tuple[list[Path], list[Path], int]:
-    visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    photos = [path for path in visible if path.is_file() and path.suffix.lower() in ENDINGS]
-    folders = [path for path in visible if path.is_dir()]
-    return photos, folders, len(visible) - len(photos) - len(folders)
+def _top(folder: Path, flag: str, named: str) -> Listing:
+    """What lies in the folder that a flag named.
+
+    Raises:
+        PhotoError: it is no folder, or cannot be opened.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise PhotoError(f"The folder given by {flag}{named} {what}", f"Name a folder of photos with {flag}")
+    try:
+        top = list_folder(folder)
+        # Where there is no photo, a folder that is called like one is a person's.
+        return top if any(path.is_file() for path in top.photos) else list_folder(folder, of_people=True)
+    except OSError as error:
+        raise PhotoError(
+            f"The folder given by {flag}{named} {why_not_opened(error)}",
+            "Correct the rights to it, or name another one",
+        ) from None
 
 
-def _digest(groups: list[list[Path]]) -> tuple[tuple[tuple[Photo, ...], ...], int]:
+def _people(folder: Path, top: Listing, flat_means: str) -> list[Person]:
+    if not top.photos:
+        above = [folder, *folder.absolute().parents]
+        return [list_person(path, above) for path in top.folders]
+    if flat_means == "one person":
+        return [Person(folder, top.photos)]
+    return [Person(folder, [path]) for path in top.photos]
+
+
+def _others(top: Listing, people: list[Person]) -> Counter[str]:
+    others = Counter(top.others)
+    for person in people:
+        others.update(person.others)
+    return others
+
+
+def _not_read(others: Counter[str]) -> str:
+    """Pictures that are not read, such as `3 .heic`; empty where there are none."""
+    return ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()) if ending in UNREAD_ENDINGS)
+
+
+def _refuse_empty(people: list[Person], others: Counter[str], flag: str, named: str, *, verbose: bool) -> None:
+    """Refuse a folder without photos, and a person without; whose folder cannot be opened may have some."""
+    if not any(person.photos or person.closed for person in people):
+        pictures = f", pictures that are not read among them: {_not_read(others)}" if _not_read(others) else ""
+        raise PhotoError(
+            f"The folder given by {flag}{named} holds no photos ({others.total()} other files{pictures})",
+            f"Put photos there ({', '.join(sorted(ENDINGS))})",
+        )
+    empty = [(number, person) for number, person in enumerate(people, 1) if not (person.photos or person.closed)]
+    if empty:
+        number, person = empty[0]
+        called = f" ({person.folder})" if verbose else ""
+        deeper = f", only {person.folders} subfolders" if person.folders else ""
+        raise PhotoError(
+            f"Person {number}{called} of the folder given by {flag} has no photos{deeper} ({len(empty)} such people)",
+            "Put the photos into the person's own folder, or name the folder whose subfolders are people"
+            if deeper
+            else "Add photos, or remove the empty subfolder",
+        )
+
+
+def _notes(top: Listing, people: list[Person]) -> list[str]:
+    """What was left out, and what was not where photos usually are."""
+    found: list[Listing | Person] = [top, *people]
+    others = _others(top, people)
+    system = sorted({name for part in found for name in part.system})
+    notes = [f"{others.total()} files with other endings ignored"] if others else []
+    if pictures := _not_read(others):
+        notes.append(f"pictures that are not read are among them ({pictures}): convert them to JPEG")
+    if system:
+        count = sum(len(part.system) for part in found)
+        notes.append(f"{count} folders of the system left out ({', '.join(system)})")
+    if circles := sum(person.circles for person in people):
+        notes.append(f"{circles} links left out that lead back to a folder around them, or to one seen before")
+    if nested := sum(person.nested for person in people):
+        notes.append(f"{nested} photos are in subfolders of a person's folder, and count as that person's")
+    return notes
+
+
+def _reader(data: DataParams | None) -> Callable[[Path], str]:
+    megapixels = (data or DataParams()).max_megapixels
+    early = (lambda file: look(file, megapixels)) if data and data.bad_photos == "error" else None
+    return lambda path: digest_photo(path, most_bytes(megapixels), early)
+
+
+def _digest(
+    groups: Sequence[Iterable[Path]], read: Callable[[Path], str]
+) -> tuple[tuple[tuple[Photo, ...], ...], list[Unread], int]:
     seen: set[str] = set()
+    unread: list[Unread] = []
     copies = 0
     people = []
     for number, group in enumerate(groups):
         person = []
         for index, path in enumerate(group):
-            digest = hashlib.sha256(_bytes(path, number, index)).hexdigest()
-            if digest in seen:
+            photo = Photo(number, index, path, "")
+            try:
+                photo = replace(photo, sha256=read(path))
+            except BadPhotoError as error:
+                unread.append(Unread(number, photo.label, path, str(error)))
+                continue
+            except OSError as error:
+                unread.append(Unread(number, photo.label, path, why_not_opened(error)))
+                continue
+            if photo.sha256 in seen:
                 copies += 1
                 continue
-            seen.add(digest)
-            person.append(Photo(number, index, path, digest))
+            seen.add(photo.sha256)
+            person.append(photo)
         if person:
             people.append(tuple(person))
-    return tuple(people), copies
-
-
-def _bytes(path: Path, number: int, index: int) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise PhotoError(
-            f"Photo {index + 1} of person {number + 1} cannot be opened ({error.strerror})",
-            "Correct the file's permissions, or remove it",
-        ) from None
+    return tuple(people), unread, copies

@@ -47,7 +47,7 @@ class Labels:
         Raises:
             ConfigError: the folder does not tell people apart, or the file begins with a person instead of a header.
         """
-        names = {_normal(person[0].path.parent.name): person[0].person for person in people.photos}
+        names = {_normal(people.folders[person[0].person].name): person[0].person for person in people.photos}
         if not people.labelled:
             raise ConfigError(
                 "data.labels names people by their folders, but the photos are not in folders",

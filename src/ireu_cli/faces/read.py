@@ -1,17 +1,46 @@
 """Reading one photo the way the run asks for: as it is, or detected, cropped and aligned."""
 
-import functools
 import hashlib
+import threading
 from collections.abc import Callable
 
 from ireu_cli.faces.align import Points, crop_face, template_points
 from ireu_cli.faces.decode import BadPhotoError, decode
+from ireu_cli.faces.files import most_bytes, read_photo
 from ireu_cli.faces.swap import Face
 from ireu_cli.params import ARCFACE_LANDMARKS, DataParams
 from ireu_cli.values import Photo, RgbImage
 
-READING_VERSION = 1
+READING_VERSION = 2
 """Raise it when the same bytes give other pixels, so that cached features are not mixed."""
+
+
+RECENT_BYTES = 256 * 2**20
+"""Pixels of the photos that are remembered: thirty at two megapixels and more, one or two at the largest."""
+
+
+class _Recent:
+    """The photos that were read last, as many as there is room for; several threads may ask."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, 0
+        self._faces: dict[Photo, Face] = {}
+        self._lock = threading.Lock()
+
+    def get(self, photo: Photo, read: Callable[[Photo], Face]) -> Face:
+        with self._lock:
+            known = self._faces.pop(photo, None)
+            if known is not None:
+                self._faces[photo] = known
+                return known
+        face = read(photo)
+        with self._lock:
+            if photo not in self._faces:
+                self._faces[photo] = face
+                self._held += face.image.nbytes
+            while self._held > self._most:
+                self._held -= self._faces.pop(next(iter(self._faces))).image.nbytes
+        return face
 
 
 class PhotoReader:
@@ -21,7 +50,8 @@ class PhotoReader:
         """Args: `data` says how to read; `find` gives a face's landmarks, None when photos are already aligned."""
         self._data = data
         self._find = find
-        self._recent = functools.lru_cache(maxsize=32)(self._read)
+        self._most = most_bytes(data.max_megapixels)
+        self._recent = _Recent(RECENT_BYTES)
 
     @property
     def name(self) -> str:
@@ -43,14 +73,14 @@ class PhotoReader:
         Raises:
             BadPhotoError: the photo cannot be used.
         """
-        return self._recent(photo)
+        return self._recent.get(photo, self._read)
 
     def image(self, photo: Photo) -> RgbImage:
         """Return the picture alone; see `face`."""
         return self._read(photo).image
 
     def _read(self, photo: Photo) -> Face:
-        data = photo.path.read_bytes()
+        data = read_photo(photo.path, self._most)
         if hashlib.sha256(data).hexdigest() != photo.sha256:
             raise BadPhotoError("changed while the run was going on")
         image = decode(data, self._data.max_megapixels)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ireu_cli.faces.align import Points, similarity
+from ireu_cli.faces.align import Points, similarity, warp
 from ireu_cli.values import RgbImage
 
 
@@ -38,9 +38,7 @@ def blend(context: Face, identity: Face) -> RgbImage:
     """Put the identity's face into the context's photo, keeping the context's light along the seam."""
     height, width = context.image.shape[:2]
     matrix = similarity(identity.points, context.points)
-    warped = cv2.warpAffine(
-        identity.image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
-    )
+    warped = warp(identity.image, matrix, (width, height))
     region = face_region(context)
     if not region.any():
         return context.image

@@ -8,13 +8,13 @@ compared with themselves as if with another.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ireu_cli.maths.stats import Interval, interval, resampled_weights
+from ireu_cli.maths.stats import Interval, interval, weights_in_parts
 
 MOST_PAIRS = 200_000
 """More pairs than these are sampled: at a false-match rate of 1e-4, 20 errors are left."""
@@ -87,15 +87,15 @@ def calibrate(
     Returns:
         Without points where no threshold or no true-accept rate can be found.
     """
-    people = [person.double() for person in people if len(person)]
+    people = [person for person in people if len(person)]
     photos, none = sum(map(len, people)), torch.empty(0, dtype=torch.float64)
     if not all(bool(torch.isfinite(person).all()) for person in people):
         return CalibrationResult(photos, len(people), none, none, (), min_accept_rate, _NOT_FINITE)
     impostor, genuine = pair_scores(people, rng) if people else (Scores(none, none), Scores(none, none))
     why_not, points = _unfit(len(people), impostor, genuine), {}
     if why_not is None:
-        weights = resampled_weights(len(people), resamples, rng)
-        points = _points(impostor, genuine, list(dict.fromkeys((*rates, at_rate))), weights)
+        weights = weights_in_parts(len(people), resamples, rng)
+        points = _points(impostor, genuine, list(dict.fromkeys((*rates, at_rate))), weights, len(people))
         why_not = _too_weak(points[at_rate], min_accept_rate)
     found = tuple(points[rate] for rate in rates) if points else ()
     return CalibrationResult(photos, len(people), impostor.values, genuine.values, found, min_accept_rate, why_not)
@@ -117,7 +117,12 @@ def resolves(pairs: int, people: int, rate: float) -> bool:
     `ERRORS` pairs of photos are to lie above the threshold, and they are to come from at least one pair of people:
     with fewer people, the threshold is that of the two who happen to look most alike.
     """
-    return pairs * rate >= ERRORS and people * (people - 1) / 2 * rate >= 1
+    return pairs * rate >= ERRORS and false_pairs(people, rate) >= 1
+
+
+def false_pairs(people: int, rate: float) -> float:
+    """How many pairs of so many people are taken for one person at a false-match rate."""
+    return people * (people - 1) / 2 * rate
 
 
 def thresholds(scores: Scores, rates: Sequence[float], weights: Tensor) -> Tensor:
@@ -132,9 +137,8 @@ def thresholds(scores: Scores, rates: Sequence[float], weights: Tensor) -> Tenso
         float64 (r, rates); NaN in rows without any pair of two people.
     """
     order = scores.values.argsort(descending=True, stable=True)
-    values, pairs, count = scores.values[order], scores.people[order], weights.shape[1]
-    met = torch.bincount(pairs[:, 0] * count + pairs[:, 1], minlength=count**2).view(count, count).double()
-    wanted = ((weights @ met) * weights).sum(1, keepdim=True) * torch.tensor(rates, dtype=torch.float64)
+    values, pairs = scores.values[order], scores.people[order]
+    wanted = _all_pairs(pairs, weights)[:, None] * torch.tensor(rates, dtype=torch.float64)
     # Only the top of the scores decides; all of them where a resample puts more weight below it than expected.
     top = min(len(values), max(_TOP, math.ceil(4 * max(rates) * len(values))))
     index = _reached(pairs[:top], weights, wanted)
@@ -154,24 +158,31 @@ def accepted(scores: Scores, limits: Tensor, weights: Tensor) -> Tensor:
     Returns:
         float64 (r, rates); NaN where a threshold is NaN, and in rows without any pair.
     """
-    above, owner = torch.zeros_like(limits), scores.people[:, 0]
-    for person in torch.unique(owner).tolist():
-        ordered = scores.values[owner == person].sort().values
-        higher = len(ordered) - torch.searchsorted(ordered, limits.contiguous(), right=True)
-        above += weights[:, person, None] * higher
-    every = weights @ torch.bincount(owner, minlength=weights.shape[1]).double()
-    return (above / every[:, None]).masked_fill(torch.isnan(limits), torch.nan)
+    values, order = scores.values.sort()
+    owner, every, found = scores.people[order, 0], [], []
+    step = max(1, _CELLS // len(values))
+    for part, some in zip(torch.split(weights, step), torch.split(limits, step), strict=True):
+        summed = part[:, owner].cumsum(1)
+        not_above = torch.searchsorted(values, some.contiguous(), right=True)
+        every.append(summed[:, -1:].expand_as(some))
+        found.append(every[-1] - torch.nn.functional.pad(summed, (1, 0)).gather(1, not_above))
+    return (torch.cat(found) / torch.cat(every)).masked_fill(torch.isnan(limits), torch.nan)
 
 
-def _points(impostor: Scores, genuine: Scores, rates: Sequence[float], weights: Tensor) -> dict[float, CalibratedPoint]:
-    limits = thresholds(impostor, rates, weights)
-    shares = accepted(genuine, limits, weights)
+def _points(
+    impostor: Scores, genuine: Scores, rates: Sequence[float], weights: Iterable[Tensor], people: int
+) -> dict[float, CalibratedPoint]:
+    found = []
+    for part in weights:
+        limits = thresholds(impostor, rates, part)
+        found.append((limits, accepted(genuine, limits, part)))
+    every, shares = (torch.cat(column) for column in zip(*found, strict=True))
     return {
         rate: CalibratedPoint(
             rate,
-            _figure(limits[:, i]),
+            _figure(every[:, i]),
             _figure(shares[:, i]),
-            resolves(len(impostor.values), weights.shape[1], rate),
+            resolves(len(impostor.values), people, rate),
         )
         for i, rate in enumerate(rates)
     }
@@ -210,20 +221,33 @@ def _pairs(start: Tensor, stop: Tensor, rng: torch.Generator) -> Tensor:
     counts = stop - start
     ends = counts.cumsum(0)
     total = int(ends[-1])
-    numbers = torch.arange(total)
     if total > MOST_PAIRS:
         # One from each of as many equal stretches.
         places = torch.arange(MOST_PAIRS) + torch.rand(MOST_PAIRS, dtype=torch.float64, generator=rng)
         numbers = (places * (total / MOST_PAIRS)).long().clamp(max=total - 1)
+    else:
+        numbers = torch.arange(total)
     first = torch.searchsorted(ends, numbers, right=True)
     return torch.stack([first, start[first] + numbers - (ends - counts)[first]], dim=1)
 
 
 def _cosines(vectors: Tensor, pairs: Tensor) -> Tensor:
-    """Cosines of pairs (n, 2) of rows, without holding all pairs at once."""
-    unit = torch.nn.functional.normalize(vectors, dim=1)
-    parts = [(unit[part[:, 0]] * unit[part[:, 1]]).sum(1) for part in torch.split(pairs, 8192)]
+    """Cosines of pairs (n, 2) of rows: float64 (n,), without holding all pairs at once."""
+
+    def unit(rows: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(vectors[rows].double(), dim=1)
+
+    parts = [(unit(part[:, 0]) * unit(part[:, 1])).sum(1) for part in torch.split(pairs, 8192)]
     return torch.cat(parts).clamp(-1, 1)
+
+
+def _all_pairs(pairs: Tensor, weights: Tensor) -> Tensor:
+    """The summed weights of all pairs of people (n, 2), by row of the people's weights: float64 (r,)."""
+    count = weights.shape[1]
+    met, often = torch.unique(pairs[:, 0] * count + pairs[:, 1], return_counts=True)
+    first, second = met // count, met % count
+    parts = torch.split(weights, max(1, _CELLS // len(met)))
+    return torch.cat([(part[:, first] * part[:, second]) @ often.double() for part in parts])
 
 
 def _reached(pairs: Tensor, weights: Tensor, wanted: Tensor) -> Tensor:

@@ -5,11 +5,15 @@ covariance of photos of one person around that person's mean, m the mean of the 
 """
 
 import math
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from ireu_cli.maths.identity import centred
 
 _COUNTED = 10
 """A rate is read off the scores where so many of them lie above; below that, the tail is extrapolated."""
@@ -23,6 +27,8 @@ FOLDS = 5
 """Groups of people, each of which scores are tried on that owe them nothing but the spread of changed copies."""
 _LEAST = 1e-4
 """The variance that shrinkage goes by, at least, as a share of that of all photos: those of a person may be copies."""
+AT_ONCE = 1024
+"""Photos of a fold that are summed in one product; a product of few rows costs as much as one of many."""
 _FEW, _SHARE = 20, 20
 """Of one person so many photos count, or a twentieth of all photos where that is more."""
 _TAIL = 100
@@ -31,7 +37,7 @@ _TAIL = 100
 
 @dataclass
 class PeopleSums:
-    """Running sums over people; holds one person at a time, so memory does not grow with their number."""
+    """Running sums over people; memory does not grow with their number."""
 
     photos: int = 0
     pairs: int = 0
@@ -43,21 +49,35 @@ class PeopleSums:
     by_person: bool | None = None
     """Whether people tell the spread; None: where there are photos enough of the same people."""
 
-    def add_person(self, features: Tensor) -> None:
-        """Add all photos of one person: float (n, d). A single photo counts for the mean alone."""
-        features = features.double()
-        own = features - features.mean(0)
+    def add_people(self, people: Sequence[Tensor]) -> None:
+        """Add all photos of some people at once: float (n, d) each. A single photo counts for the mean alone."""
+        features, own = next(centred(people, at_once=sys.maxsize))
         self.photos += len(features)
-        self.pairs += len(features) - 1
+        self.pairs += len(features) - len(people)
         self.total = self.total + features.sum(0)
         self.square = self.square + features.T @ features
         self.within = self.within + own.T @ own
 
-    def add_views(self, features: Tensor) -> None:
-        """Add changed copies of one photo beside the photo itself: float (v, d); what they differ in tells nobody."""
-        own = features.double() - features.double().mean(0)
+    def add_person(self, features: Tensor) -> None:
+        """Add all photos of one person: float (n, d)."""
+        self.add_people([features])
+
+    def add_views(self, *photos: Tensor) -> None:
+        """Add photos beside changed copies of each, float (v, d) each; what copies of one differ in tells nobody."""
+        features, own = next(centred(photos, at_once=sys.maxsize))
         self.views += len(features)
         self.between_views = self.between_views + own.T @ own
+
+    def plus(self, some: "PeopleSums") -> "PeopleSums":
+        """The sums over these people and over others; changed copies of photos stay."""
+        return replace(
+            self,
+            photos=self.photos + some.photos,
+            pairs=self.pairs + some.pairs,
+            total=self.total + some.total,
+            square=self.square + some.square,
+            within=self.within + some.within,
+        )
 
     def without(self, some: "PeopleSums") -> "PeopleSums":
         """What is left when people who were added are taken out again; changed copies of photos stay."""
@@ -112,14 +132,18 @@ class Deal:
 
     sizes: tuple[int, ...]
 
-    @property
+    @cached_property
     def most(self) -> int:
         """Photos of one person that count, so that no single person says what strangers are like."""
         return max(_FEW, sum(self.sizes) // _SHARE)
 
     def fold(self, number: int) -> int:
         """The fold of a person."""
-        return number * FOLDS // len(self.sizes) if max(self.sizes) == 1 else number % FOLDS
+        return number * FOLDS // len(self.sizes) if self._is_unlabelled else number % FOLDS
+
+    @cached_property
+    def _is_unlabelled(self) -> bool:
+        return max(self.sizes) == 1
 
 
 @dataclass(frozen=True)
@@ -162,26 +186,56 @@ class Whitened:
         return cls(sums.mean(), sums.spread(), torch.linalg.cholesky(sums.whitener(shrinkage)))
 
 
-def sum_people(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) -> PeopleInFolds:
-    """Go through people once, one at a time.
+@dataclass(frozen=True)
+class FoldSums:
+    """Sums over each fold's people, and over changed copies of some photos, which count in all folds."""
+
+    folds: tuple[PeopleSums, ...]
+    copies: PeopleSums
+
+    def together(self) -> PeopleInFolds:
+        """What directions and thresholds are made of."""
+        every = self.copies
+        for fold in self.folds:
+            every = every.plus(fold)
+        others = [every.without(fold) for fold in self.folds]
+        # One kind of spread for all: scores of one kind say nothing of thresholds for the other.
+        by_person = all(part.labelled for part in others)
+        return PeopleInFolds(
+            replace(every, by_person=by_person), tuple(replace(part, by_person=by_person) for part in others)
+        )
+
+
+def sum_folds(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) -> FoldSums:
+    """Go through people once, some at a time: one product a fold and so many photos, however few photos a person has.
 
     Args:
         people: of each person, float (n, d).
-        views: of some photos, the photo and its changed copies, float (v, d); they count in every fold.
+        views: of some photos, the photo and its changed copies, float (v, d).
         deal: how people go into folds.
     """
-    every, folds = PeopleSums(), [PeopleSums() for _ in range(FOLDS)]
+    folds = tuple(PeopleSums() for _ in range(FOLDS))
+    waiting: list[list[Tensor]] = [[] for _ in folds]
+    counts = [0] * FOLDS
     for number, person in enumerate(people):
-        every.add_person(person[: deal.most])
-        folds[deal.fold(number)].add_person(person[: deal.most])
-    for copies in views:
-        every.add_views(copies)
-    others = [every.without(fold) for fold in folds]
-    # One kind of spread for all: scores of one kind say nothing of thresholds for the other.
-    by_person = all(part.labelled for part in others)
-    return PeopleInFolds(
-        replace(every, by_person=by_person), tuple(replace(part, by_person=by_person) for part in others)
-    )
+        fold = deal.fold(number)
+        waiting[fold].append(person[: deal.most])
+        counts[fold] += len(waiting[fold][-1])
+        if counts[fold] >= AT_ONCE:
+            folds[fold].add_people(waiting[fold])
+            waiting[fold], counts[fold] = [], 0
+    for sums, rest in zip(folds, waiting, strict=True):
+        if rest:
+            sums.add_people(rest)
+    copies = PeopleSums()
+    if seen := list(views):
+        copies.add_views(*seen)
+    return FoldSums(folds, copies)
+
+
+def sum_people(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) -> PeopleInFolds:
+    """`sum_folds`, put together."""
+    return sum_folds(people, views, deal).together()
 
 
 def direction(person: Tensor, mean: Tensor, spread: Tensor, factor: Tensor, silent: Tensor) -> Tensor:
@@ -215,12 +269,18 @@ class Threshold:
     extrapolated: bool
 
 
-def threshold_at(scores: Tensor, rate: float) -> Threshold:
+def highest_needed(count: int, rate: float) -> int:
+    """How many of the highest of so many scores `threshold_at` looks at."""
+    return min(count, max(_TAIL, math.floor(rate * (count + 1))) + 1)
+
+
+def threshold_at(scores: Tensor, rate: float, count: int | None = None) -> Threshold:
     """The score that other people's photos exceed at the given rate.
 
     Args:
         scores: (n,), of photos of other people.
         rate: false-alarm rate, above 0 and below 1.
+        count: how many photos there are, where `scores` are only the highest of theirs, `highest_needed` at least.
 
     Returns:
         Where ten scores or a tenth of them reach the rate, the one that leaves no more than that share above;
@@ -229,13 +289,14 @@ def threshold_at(scores: Tensor, rate: float) -> Threshold:
         the next score exceeds it at the rate on average, however few the scores are (the predictive distribution, a
         Lomax one).
     """
-    ordered = scores.double().sort(descending=True).values
-    tail = max(2, min(_TAIL, len(ordered) // 10))
+    count = len(scores) if count is None else count
+    ordered = scores.double().topk(min(len(scores), highest_needed(count, rate))).values
+    tail = max(2, min(_TAIL, count // 10))
     # Above the score that so many exceed lies the next one in one more of one more cases, on average.
-    above = math.floor(rate * (len(ordered) + 1)) - 1
+    above = math.floor(rate * (count + 1)) - 1
     if above >= min(_COUNTED, tail):
         return Threshold(float(ordered[above]), extrapolated=False)
-    start = float(ordered[min(tail, len(ordered) - 1)])
+    start = float(ordered[min(tail, count - 1)])
     excess = float((ordered[:tail] - start).mean())
-    share = (tail + 1) / (len(ordered) + 1)
+    share = (tail + 1) / (count + 1)
     return Threshold(start + excess * tail * math.expm1(math.log(share / rate) / tail), extrapolated=True)

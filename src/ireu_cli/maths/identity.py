@@ -4,7 +4,7 @@ Features are centred on the retained people and, where labelled photos allow, wh
 (shrunk towards the identity), which finds a person far better than plain cosine does on weak encoders.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,32 @@ class IdentitySpace:
         return torch.nn.functional.normalize(mapped, dim=-1)
 
 
+def centred(people: Iterable[Tensor], at_once: int = 1024) -> Iterator[tuple[Tensor, Tensor]]:
+    """Go through groups of rows, float (n, d) each, about so many rows at once.
+
+    Yields:
+        Rows of some groups, and the same less their group's mean: float64 (rows, d) each.
+    """
+    waiting: list[Tensor] = []
+    count = 0
+    for person in people:
+        waiting.append(person)
+        count += len(person)
+        if count >= at_once:
+            yield _centred(waiting)
+            waiting, count = [], 0
+    if waiting:
+        yield _centred(waiting)
+
+
+def _centred(groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    rows = torch.cat(list(groups)).double()
+    sizes = torch.tensor([len(group) for group in groups])
+    owner = torch.arange(len(sizes)).repeat_interleave(sizes)
+    means = torch.zeros(len(sizes), rows.shape[1], dtype=torch.float64).index_add_(0, owner, rows) / sizes[:, None]
+    return rows, rows - means[owner]
+
+
 def fit_space(people: Sequence[Tensor]) -> IdentitySpace:
     """Fit the space on other people's features.
 
@@ -37,14 +63,14 @@ def fit_space(people: Sequence[Tensor]) -> IdentitySpace:
     Returns:
         Whitened when there are at least max(30, d / 8) photos beyond the first of each person, else centred cosine.
     """
-    every = torch.cat(list(people)).double()
-    mean, d = every.mean(0), every.shape[1]
-    spread = [person.double() - person.double().mean(0) for person in people if len(person) > 1]
-    freedom = sum(len(part) - 1 for part in spread)
+    sizes = [len(person) for person in people]
+    total = sum((rows.sum(0) for rows, _ in centred(people)), torch.zeros((), dtype=torch.float64))
+    mean, d = total / sum(sizes), people[0].shape[1]
+    freedom = sum(sizes) - len(sizes)
     if freedom < max(30, d / 8):
         return IdentitySpace(mean, torch.eye(d, dtype=torch.float64), "centred cosine")
-    deviations = torch.cat(spread)
-    covariance = deviations.T @ deviations / freedom
+    within = sum((own.T @ own for _, own in centred(people)), torch.zeros((), dtype=torch.float64))
+    covariance = within / freedom
     ridge = SHRINKAGE * covariance.diagonal().mean() + 1e-12
     values, vectors = torch.linalg.eigh(covariance + ridge * torch.eye(d, dtype=torch.float64))
     return IdentitySpace(mean, vectors @ torch.diag(values.rsqrt()) @ vectors.T, "whitened cosine")
@@ -57,8 +83,8 @@ def centroid(mapped: Tensor) -> Tensor:
 
 def match_threshold(impostor_scores: Tensor, false_match_rate: float) -> float:
     """The similarity that a share `false_match_rate` of the impostor scores (n,) exceeds."""
-    ordered = impostor_scores.double().sort(descending=True).values
-    return float(ordered[min(len(ordered) - 1, int(false_match_rate * len(ordered)))])
+    above = min(len(impostor_scores) - 1, int(false_match_rate * len(impostor_scores)))
+    return float(impostor_scores.double().topk(above + 1).values[above])
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,13 @@ def activation_gram(active: Tensor) -> Tensor:
     return (rows.T @ rows).double()
 
 
-def folded(columns: Tensor, room: Room, places: slice = slice(None)) -> Tensor:
+def folded(columns: Tensor, room: Room, places: Tensor | slice = slice(None)) -> Tensor:
     """What makes up for reserved units that are taken away, of all or of those at some places of the reserve.
 
     Args:
         columns: (d, n), C of the layer.
         room: the reserve.
-        places: of the units that are taken.
+        places: of the units that are taken, int64 (t,).
 
     Returns:
         float64 (d, n - r + 1): added to the kept units' columns and, the last one, to the constant c.

@@ -1,11 +1,14 @@
 """Means with intervals, resampled over people: photos of one person are not independent evidence."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+_CELLS = 4_000_000
+"""Draws in memory at once: resamples times people may be many more."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ def estimate(groups: Sequence[Tensor], resamples: int, generator: torch.Generato
     value = float(sums.sum() / counts.sum())
     if len(groups) < 3:
         return Estimate(value, None, None, int(counts.sum()), len(groups))
-    draws = torch.randint(len(groups), (resamples, len(groups)), generator=generator)
-    means = sums[draws].sum(1) / counts[draws].sum(1)
+    parts = _draws(len(groups), resamples, generator)
+    means = torch.cat([sums[draws].sum(1) / counts[draws].sum(1) for draws in parts])
     low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Estimate(value, low, high, int(counts.sum()), len(groups))
 
@@ -56,14 +59,27 @@ class Interval:
 def resampled_weights(count: int, resamples: int, generator: torch.Generator) -> Tensor:
     """How often each of `count` independent things counts in a bootstrap: float64 (1 + resamples, count).
 
-    The first row is the sample itself, all ones; it is alone where fewer than three things are there.
+    The first row is the sample itself, all ones; it is alone where fewer than three things are there. Where there may
+    be many things, go through `weights_in_parts`.
     """
-    whole = torch.ones(1, count, dtype=torch.float64)
+    return torch.cat(list(weights_in_parts(count, resamples, generator)))
+
+
+def weights_in_parts(count: int, resamples: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """The rows of `resampled_weights`, some at a time, so that memory does not grow with resamples times things."""
+    yield torch.ones(1, count, dtype=torch.float64)
     if count < 3:
-        return whole
-    draws = torch.randint(count, (resamples, count), generator=generator)
-    counts = torch.zeros(resamples, count, dtype=torch.float64)
-    return torch.cat([whole, counts.scatter_add_(1, draws, torch.ones(draws.shape, dtype=torch.float64))])
+        return
+    for draws in _draws(count, resamples, generator):
+        counts = torch.zeros(draws.shape, dtype=torch.float64)
+        yield counts.scatter_add_(1, draws, torch.ones(draws.shape, dtype=torch.float64))
+
+
+def _draws(count: int, resamples: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Numbers below `count`, int64 (rows, count), `resamples` rows in all: the same in whatever parts they come."""
+    step = max(1, _CELLS // count)
+    for start in range(0, resamples, step):
+        yield torch.randint(count, (min(step, resamples - start), count), generator=generator)
 
 
 def interval(values: Tensor) -> Interval | None:

@@ -25,6 +25,13 @@ def warp(pictures: Tensor, matrices: Tensor, side: int) -> Tensor:
     places = torch.stack([x, y, torch.ones_like(x)], -1) @ back.transpose(1, 2)[:, None]
     # grid_sample counts from -1 to 1 between the outer edges of the outer pixels.
     grid = (2 * places + 1) / torch.tensor([width, height], dtype=torch.float64) - 1
-    return functional.grid_sample(
-        pictures, grid.to(pictures), mode="bilinear", padding_mode="reflection", align_corners=False
+    # In half precision a place in a large picture would be off by a quarter of a pixel.
+    kind = torch.promote_types(pictures.dtype, torch.float32)
+    sampled = functional.grid_sample(
+        pictures.to(kind),
+        grid.to(pictures.device, kind),
+        mode="bilinear",
+        padding_mode="reflection",
+        align_corners=False,
     )
+    return sampled.to(pictures.dtype)

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ireu_cli.errors import ModelError
-from ireu_cli.models.checkpoint import PATCHES, Checkpoint, encoder_in, open_whole
+from ireu_cli.models.checkpoint import Checkpoint, encoder_in, open_whole
 from ireu_cli.models.clip_files import config_of, outline_of
 from ireu_cli.models.encoders import face_network
 from ireu_cli.models.face_encoder import convolutions_in, fingerprint_of
 from ireu_cli.models.face_pack import recognises
 from ireu_cli.models.fingerprint import fingerprint_by
 from ireu_cli.models.foreign import ForeignSizes, foreign_sizes
-from ireu_cli.models.onnx_gates import load_network
+from ireu_cli.models.networks import load_network
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.models.reach import reach_of
 from ireu_cli.params import FACE_TAPS, Tap
@@ -108,7 +108,7 @@ def _foreign_card(whole: Checkpoint, found: ForeignSizes) -> Card:
         kind=f"{found.kind}, not edited by ireu",
         layout=whole.layout,
         architecture=f"{found.hidden} wide, {found.blocks} blocks, patches of {found.patch}",
-        dtype=str(whole[own[found.names[0]]].dtype).removeprefix("torch."),
+        dtype=" and ".join(whole.dtypes(own.values())),
         parameters=sum(whole[name].numel() for name in own.values()),
         fingerprint=fingerprint_by(own, lambda name: whole[own[name]]),
         groups=found.groups,
@@ -133,7 +133,7 @@ def _transformer_card(checkpoint: Checkpoint) -> Card:
         layout=checkpoint.layout,
         architecture=f"{config.hidden_size} wide, {blocks} blocks, patches of {config.patch_size}, "
         f"{config.image_size} px, {end}{config.hidden_act}",
-        dtype=str(checkpoint[PATCHES].dtype).removeprefix("torch."),
+        dtype=" and ".join(checkpoint.dtypes(names)),
         parameters=sum(checkpoint[name].numel() for name in names),
         fingerprint=fingerprint_by(names, checkpoint.__getitem__),
         groups=groups_of(checkpoint),
@@ -156,7 +156,7 @@ def _face_card(path: Path, layout: str) -> Card:
         kind="face-embedding network",
         layout=layout,
         architecture=f"{convolutions} convolutions, {shapes[0]} to {shapes[1]}, opset "
-        f"{max(entry.version for entry in network.opset_import)}",
+        f"{max((entry.version for entry in network.opset_import), default='unknown')}",
         dtype="float16" if _FLOAT16 in kinds else "float32",
         parameters=sum(math.prod(tensor.dims) for tensor in network.graph.initializer),
         fingerprint=fingerprint_of(network),

@@ -12,38 +12,37 @@
 A layout is told from the tensors, never from the name of the file.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
+import torch
 from torch import Tensor
 
+from ireu_cli.bounded import printable
 from ireu_cli.errors import ForeignEncoderError, ModelError
 from ireu_cli.models import siglip
 from ireu_cli.models.foreign import foreign_kind
 from ireu_cli.models.reach import SIGLIP, TRANSFORMER, Anatomy
+from ireu_cli.models.sizes import PATCHES
 from ireu_cli.models.tensor_file import TensorFile, files_of, open_file
+from ireu_cli.stamps import Stamp, stamp_of
 
 Layout = Literal["clip-folder", "siglip-folder", "single-file", "photomaker", "fastcomposer"]
 
 PREFIXES: dict[Layout, str] = {"single-file": "", "photomaker": "id_encoder.", "fastcomposer": "image_encoder."}
-PATCHES = "vision_model.embeddings.patch_embedding.weight"
-"""A tensor that every vision transformer of transformers has, CLIP's and SigLIP's; its dtype is told as theirs."""
 _PARTS = ("vision_model.", "visual_projection.")
-
-
-class Stamp(NamedTuple):
-    """What changes when somebody writes to a file, or puts another in its place; times in nanoseconds.
-
-    The last one changes with everything about the file, and the system sets it.
-    """
-
-    device: int
-    inode: int
-    size: int
-    content_time: int
-    inode_time: int
+_BARE = ("embeddings.patch_embedding.weight", "embeddings.class_embedding")
+"""Names that transformers 5 gives the tensors of a CLIP vision transformer without projection."""
+_OPEN_CLIP = "transformer.resblocks.0.attn.in_proj_weight"
+_WHOLE_NUMBERS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+"""Dtypes whose values stand for themselves."""
+_EIGHT_BITS = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
+"""The same, where no scales lie beside them."""
+_EXCEPT = re.compile(r"\.position_ids$")
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,45 @@ class Checkpoint(Mapping[str, Tensor]):
     def __len__(self) -> int:
         """How many tensors there are."""
         return len(self.places)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of one tensor, without mapping it."""
+        file, key = self.places[name]
+        return file.shape(key)
+
+    def dtypes(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The dtypes of some tensors, the one of most values first, such as float8_e4m3fn and float16."""
+        values: Counter[str] = Counter()
+        for name in names:
+            tensor = self[name]
+            values[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+        return tuple(kind for kind, _ in values.most_common())
+
+    def refuse_quantised(self, names: Iterable[str]) -> None:
+        """Refuse weights whose values mean nothing without something that lies beside them.
+
+        Args:
+            names: the encoder's weights.
+
+        Raises:
+            ModelError: they are whole numbers, of fewer than eight bits, or have scales or a low-rank part beside them.
+        """
+        own = set(names)
+        modules = {name.rpartition(".")[0] for name in own}
+        for name in self:
+            parts = name.split(".")
+            above = {".".join(parts[:count]) for count in range(1, len(parts))}
+            if name not in own and not _EXCEPT.search(name) and any(f"{one}.weight" in own for one in above & modules):
+                raise ModelError(
+                    f"The weights of {self.source} are not whole without what lies beside them: {printable(name)}",
+                    "Name the encoder with plain weights of 16 or 32 bits: not quantised, and merged",
+                )
+        for name in sorted(own):
+            if (kind := self[name].dtype) not in _WHOLE_NUMBERS | _EIGHT_BITS:
+                raise ModelError(
+                    f"The encoder {self.source} holds {name} in {str(kind).removeprefix('torch.')}",
+                    "Name the encoder with plain weights of 16 or 32 bits",
+                )
 
     def has_changed(self) -> bool:
         """Whether somebody wrote to a file of weights since, or put another in its place."""
@@ -148,6 +186,21 @@ def encoder_in(whole: Checkpoint) -> Checkpoint:
             return replace(
                 whole, layout=layout if prefix else whole.layout, places=_places_below(whole, prefix, _PARTS)
             )
+    if all(name in whole.places for name in _BARE):
+        raise ModelError(
+            f"{whole.source} holds a CLIP vision transformer that lacks its projection, under names of transformers 5",
+            "Name a CLIPVisionModelWithProjection, or a whole CLIP model",
+        )
+    if any(name.endswith(_OPEN_CLIP) for name in whole.places):
+        raise ModelError(
+            f"{whole.source} is in the layout of open_clip", "Convert it to that of transformers, or name such a copy"
+        )
+    if named := next((name for name in whole.places if name.endswith(f".{PATCHES}")), None):
+        raise ModelError(
+            f"{whole.source} holds a vision transformer below a prefix that no generator uses: "
+            f"{printable(named.removesuffix(PATCHES))}",
+            "Take the prefix off the names of its tensors",
+        )
     raise ModelError(
         f"{whole.source} holds no vision transformer of CLIP or SigLIP: no tensor is called {PATCHES}, "
         "with or without a known prefix",
@@ -168,5 +221,4 @@ def _places_below(
 
 
 def _stamp(paths: Iterable[Path]) -> tuple[Stamp, ...]:
-    seen = (path.stat() for path in paths if path.exists())
-    return tuple(Stamp(one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in seen)
+    return tuple(stamp_of(path.stat()) for path in paths if path.exists())

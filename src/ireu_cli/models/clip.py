@@ -4,27 +4,18 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ireu_cli.errors import ArtifactError, ConfigError, ForeignEncoderError, ModelError
+from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.models import siglip
-from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
-from ireu_cli.models.clip_files import (
-    checkpoint_of,
-    encoder_place,
-    fill,
-    from_checkpoint,
-    from_pretrained,
-    is_siglip_model,
-    outline_of,
-    processor_beside,
-)
+from ireu_cli.models.checkpoint import Checkpoint
+from ireu_cli.models.clip_files import checkpoint_of, fill, from_checkpoint, outline_of
 from ireu_cli.models.fingerprint import Print, fingerprint_from, fingerprint_of, prints_by
+from ireu_cli.models.preprocessing import processor_beside
 from ireu_cli.models.reach import SIGLIP, TRANSFORMER, Anatomy
 from ireu_cli.models.siglip import SiglipTower
 from ireu_cli.params import EncoderParams, Tap
@@ -64,6 +55,13 @@ class Encoder:
         return str(next(self.model.parameters()).dtype).removeprefix("torch.")
 
     @property
+    def settings(self) -> str:
+        """SHA-256 (hex) of how it computes with its weights, where no weight tells: activation, heads, epsilon."""
+        config = self.model.config
+        told = [config.hidden_act, int(config.num_attention_heads), float(config.layer_norm_eps)]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+    @property
     def preprocessing(self) -> str:
         """Digest (16 hex) of the processor's settings; equal digests give equal pixels."""
         settings = {
@@ -97,28 +95,31 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
         ModelError: not there, not a vision transformer of CLIP or SigLIP, or with weights missing from the file.
         ConfigError: it has no such tap.
     """
-    checkpoint = _own_checkpoint(params)
-    if checkpoint is not None:
-        _refuse_other_tap(params, checkpoint.anatomy)
-        model, processor = from_checkpoint(checkpoint)
-    else:
-        source = encoder_place(params.source)
-        model, processor = from_pretrained(source, params.revision, local=Path(source).is_dir())
+    checkpoint = checkpoint_of(params)
+    _refuse_other_tap(params, checkpoint.anatomy)
+    model, processor = from_checkpoint(checkpoint)
     model = model.to(torch.float32).eval().requires_grad_(False)
     state = model.state_dict()
     fingerprint = finite_fingerprint(params.source, prints_by(state, state.__getitem__))
     encoder = Encoder(_placed(model, device, params.dtype), processor, fingerprint)
-    side = int(model.config.image_size)
+    _try_preprocessing(encoder, params.source)
+    return encoder
+
+
+def _try_preprocessing(encoder: Encoder, source: str) -> None:
+    """A square picture and a wide one have to come out as the encoder takes them."""
+    side = int(encoder.model.config.image_size)
     try:
-        found = encoder.null_pixels().shape[-2:]
-    except (ValueError, TypeError, KeyError, AttributeError):
+        found = encoder.pixels([np.zeros((side, side, 3), np.uint8), np.zeros((side, 2 * side + 1, 3), np.uint8)]).shape
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - settings that do not go together end in errors of every kind
         found = None
-    if found != (side, side):
+    if found != (2, 3, side, side):
         raise ModelError(
-            f"The preprocessor_config.json beside {params.source} is not for pictures of {side} px",
+            f"The preprocessor_config.json beside {source} is not for pictures of {side} px",
             "Put the right one beside it, or remove it",
         )
-    return encoder
 
 
 def _refuse_other_tap(params: EncoderParams, anatomy: Anatomy) -> None:
@@ -127,23 +128,6 @@ def _refuse_other_tap(params: EncoderParams, anatomy: Anatomy) -> None:
             f"{params.source} has no tap {params.tap}: it is a {anatomy.kind}",
             f"Use --tap {' or '.join(anatomy.taps)}",
         )
-
-
-def _own_checkpoint(params: EncoderParams) -> Checkpoint | None:
-    """Weights that transformers does not find by itself: in a file, in a larger checkpoint, of SigLIP; else None."""
-    place = Path(encoder_place(params.source))
-    if not place.exists():
-        return checkpoint_of(params) if is_siglip_model(str(place), params.revision) else None
-    if place.is_file():
-        return open_checkpoint(place)
-    try:
-        found = open_checkpoint(place)
-    except ForeignEncoderError:
-        raise
-    except ModelError:
-        # Let transformers say what is wrong with it.
-        return None
-    return None if found.layout == "clip-folder" else found
 
 
 def outline_encoder(checkpoint: Checkpoint, fingerprint: str) -> Encoder:

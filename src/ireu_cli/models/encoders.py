@@ -12,7 +12,7 @@ from ireu_cli.models.clip import Encoder
 from ireu_cli.models.face_encoder import FaceEncoder, load_face_encoder, with_gates
 from ireu_cli.models.face_pack import is_pack, recogniser_in
 from ireu_cli.models.portrait import find_bundle
-from ireu_cli.models.reach import READERS, Reach, reach_of
+from ireu_cli.models.reach import Reach, reach_of
 from ireu_cli.params import FACE_TAPS, EncoderParams, Tap
 from ireu_cli.values import WeightDelta
 
@@ -79,7 +79,7 @@ def with_delta(encoder: ImageEncoder, delta: WeightDelta, dtype: str = "float32"
 def reach_in(encoder: ImageEncoder, names: Iterable[str], *, class_token_only: bool = False) -> Reach:
     """State which taps change when the named weights change; gates behind a network change all that it gives."""
     if isinstance(encoder, FaceEncoder):
-        return Reach(FACE_TAPS, (), READERS)
+        return Reach(FACE_TAPS, ())
     return reach_of(names, encoder.blocks, encoder.anatomy, class_token_only=class_token_only)
 
 

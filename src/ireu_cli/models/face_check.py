@@ -1,16 +1,17 @@
 """The embedded face check: is there a face in the picture, and where are its landmarks?"""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ireu_cli.models.small_nets import NetSettings, read_net
 from ireu_cli.values import RgbImage
 
 SIDE = 64
@@ -40,6 +41,11 @@ class FaceCheckNet(nn.Module):
         """-> (n, 11)."""
         found: Tensor = self.head(self.body(pictures * 2 - 1).flatten(1))
         return found
+
+
+class _Settings(NetSettings):
+    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(min_length=1, max_length=5)
+    threshold: float = Field(ge=0, le=1)
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,12 @@ class FaceCheck:
 
 
 def load_face_check(folder: Path, device: str = "cpu") -> FaceCheck:
-    """Load the embedded face check from its folder (config.json, model.safetensors)."""
-    config = json.loads((folder / "config.json").read_text())
-    net = FaceCheckNet(config["widths"])
-    net.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()})
-    return FaceCheck(net.eval().requires_grad_(False).to(torch.device(device)), float(config["threshold"]))
+    """Load the embedded face check from its folder (config.json, model.safetensors).
+
+    Raises:
+        ModelError: a file is missing or damaged, or the two do not fit each other.
+    """
+    net, settings = read_net(
+        folder, _Settings, lambda stated: 2 * len(stated.widths), lambda stated: FaceCheckNet(stated.widths)
+    )
+    return FaceCheck(net.to(torch.device(device)), settings.threshold)

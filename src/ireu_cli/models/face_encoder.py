@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ireu_cli.bounded import printable
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.faces.align import aligned_like_insightface, template_points
 from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.models.onnx_gates import GATE_TENSORS, Gates, add_gates, load_network
+from ireu_cli.models.networks import load_network, session_error
+from ireu_cli.models.onnx_gates import GATE_TENSORS, Gates, add_gates
 from ireu_cli.models.onnx_session import open_session
 from ireu_cli.params import Tap
 from ireu_cli.values import RgbImage, WeightDelta
@@ -28,6 +30,8 @@ from ireu_cli.values import RgbImage, WeightDelta
 _REMEDY = "Name an ArcFace network in ONNX: one picture in, one embedding out"
 _NAMED = 8
 """Nodes whose names tell insightface how pixels are prepared."""
+_LARGEST_SIDE, _WIDEST = 1024, 1 << 16
+"""Bounds of what a network may ask for: pixels of a face's side, and features."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,11 @@ class FaceEncoder:
         """Say in short which network it is, from its sizes."""
         width = self.session.get_outputs()[0].shape[-1]
         return f"onnx face network {self.size} px to {width}"
+
+    @property
+    def settings(self) -> None:
+        """Nothing decides what it computes that its fingerprint does not cover."""
+        return None
 
     @property
     def preprocessing(self) -> str:
@@ -142,11 +151,16 @@ def _opened(file: str, network: Any, landmarks: tuple[float, ...], device: str) 
         raise ModelError(f"The device {device} does not exist", "Correct --device") from None
     try:
         session = open_session(content, device)
-    except ModelError:
+    except (ModelError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base of their own
-        raise ModelError(f"The network {file} cannot be run ({type(error).__name__})", _REMEDY) from None
+        why, remedy = session_error(error)
+        raise ModelError(f"The network {file} cannot be run ({why})", remedy or _REMEDY) from None
     size = _side(session, file)
+    if not network.graph.output[0].type.tensor_type.HasField("shape"):
+        # Onnx's checker wants it stated; onnxruntime found it out.
+        _state_shape(network, session.get_outputs()[0].shape)
+        content = network.SerializeToString()
     own = _prepares_itself(network)
     mean, std = (0.0, 1.0) if own else (127.5, 127.5)
     convolutions = convolutions_in(network)
@@ -157,6 +171,14 @@ def _opened(file: str, network: Any, landmarks: tuple[float, ...], device: str) 
     return encoder
 
 
+def _state_shape(network: Any, shape: Sequence[Any]) -> None:
+    stated = network.graph.output[0].type.tensor_type.shape
+    for length in shape:
+        dimension = stated.dim.add()
+        if isinstance(length, int):
+            dimension.dim_value = length
+
+
 def _side(session: Any, file: str) -> int:
     """The side of the input, once input and output have the form of a face-embedding network."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
@@ -165,7 +187,7 @@ def _side(session: Any, file: str) -> int:
     shape, width = inputs[0].shape, outputs[0].shape[-1] if outputs[0].shape else None
     if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or not isinstance(shape[2], int):
         raise ModelError(f"The network {file} takes an input of the shape {shape}", _REMEDY)
-    if shape[2] % 112 and shape[2] % 128:
+    if not 112 <= shape[2] <= _LARGEST_SIDE or (shape[2] % 112 and shape[2] % 128):
         raise ModelError(
             f"The network {file} takes faces of {shape[2]} px", "insightface aligns to 112 or 128 px alone"
         )
@@ -178,7 +200,7 @@ def _side(session: Any, file: str) -> int:
             f"The network {file} takes {inputs[0].type} and gives {outputs[0].type}",
             "Export it with an input and an output of single precision",
         )
-    if len(outputs[0].shape) != 2 or not isinstance(width, int):
+    if len(outputs[0].shape) != 2 or not isinstance(width, int) or not 2 <= width <= _WIDEST:
         raise ModelError(f"The network {file} gives an output of the shape {outputs[0].shape}", _REMEDY)
     return int(shape[2])
 
@@ -190,8 +212,12 @@ def _try(encoder: FaceEncoder) -> None:
         raise ConfigError("The landmarks of the photos lie on one point", "Correct data.landmarks") from None
     try:
         found = encoder.embed(pixels, "embedding")
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base of their own
-        raise ModelError(f"The network {encoder.file} cannot be run ({type(error).__name__})", _REMEDY) from None
+        raise ModelError(f"The network {encoder.file} cannot be run ({session_error(error)[0]})", _REMEDY) from None
+    if found.shape != (len(pixels), encoder.session.get_outputs()[0].shape[-1]):
+        raise ModelError(f"The network {encoder.file} gives an output of the shape {tuple(found.shape)}", _REMEDY)
     if not bool(torch.isfinite(found).all()):
         raise ModelError(
             f"The network {encoder.file} gives values that are not finite numbers", "Use an undamaged copy"
@@ -222,7 +248,7 @@ def fingerprint_of(network: Any) -> str:
     """SHA-256 (hex) over operators, their attributes and connections, and all tensors; not over the file's layout.
 
     Raises:
-        ModelError: it is made of parts that this does not look into.
+        ModelError: it is made of parts that this does not look into, or a tensor does not have the values that it says.
     """
     from onnx import numpy_helper
 
@@ -235,7 +261,13 @@ def fingerprint_of(network: Any) -> str:
         attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
         digest.update(repr((node.domain, node.op_type, list(node.input), list(node.output), attributes)).encode())
     for tensor in sorted(network.graph.initializer, key=lambda each: str(each.name)):
-        values = np.ascontiguousarray(numpy_helper.to_array(tensor))
+        try:
+            values = np.ascontiguousarray(numpy_helper.to_array(tensor))
+        except (ValueError, TypeError, KeyError, NotImplementedError):
+            raise ModelError(
+                f"The tensor {printable(tensor.name, 60)} of the network does not have the values that it states",
+                "Use an undamaged copy",
+            ) from None
         digest.update(f"{tensor.name}{values.dtype}{values.shape}".encode())
         digest.update(values.tobytes())
     return digest.hexdigest()

@@ -6,12 +6,12 @@ one's task from the shapes of its inputs and outputs, and keeps the first of eac
 sorts earlier takes the place of the file that was meant.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ireu_cli.bounded import ContentError, inside, printable, read_json
 from ireu_cli.errors import ModelError
-from ireu_cli.models.onnx_gates import load_network
+from ireu_cli.models.networks import load_network
 
 MANIFEST = "manifest.json"
 _VERSION = 2
@@ -60,22 +60,35 @@ def named_files(folder: Path) -> dict[str, Path] | None:
     if not path.is_file():
         return None
     try:
-        told = json.loads(path.read_text())
+        told = read_json(path, repeats=True)
         if not isinstance(told, dict) or told.get("manifest_version") != _VERSION:
             return None
         named = {str(task): entry["file"] for task, entry in told["tasks"].items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (ContentError, OSError, ValueError, KeyError, AttributeError, TypeError):
         raise ModelError(f"{path} cannot be read as a manifest of insightface", "Repair or remove it") from None
-    for name in named.values():
-        inside = isinstance(name, str) and (folder / name).resolve().is_relative_to(folder.resolve())
-        if not inside or not (folder / name).is_file():
-            raise ModelError(f"{path} names {name}, which is not in the pack", "Fetch the file, or repair the manifest")
-    return {task: folder / name for task, name in named.items()}
+    return {task: _inside(folder, name, path) for task, name in named.items()}
+
+
+def _inside(folder: Path, name: Any, manifest: Path) -> Path:
+    unfit = ModelError(
+        f"{manifest} names {printable(name)}, which is not in the pack", "Fetch the file, or repair the manifest"
+    )
+    try:
+        found = inside(folder, name)
+    except ContentError:
+        raise unfit from None
+    if not found.is_file():
+        raise unfit
+    return found
 
 
 def is_pack(source: Path) -> bool:
     """Whether a folder is to be read as a pack."""
-    return source.is_dir() and not (source / "config.json").exists() and any(source.rglob("*.onnx"))
+    return (
+        source.is_dir()
+        and not (source / "config.json").exists()
+        and any(file for pattern in ("*.onnx", "*/*.onnx") for file in source.glob(pattern))
+    )
 
 
 def recognises(network: Any) -> bool:

@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from ireu_cli.errors import ModelError
 from ireu_cli.models.clip import DTYPES
-from ireu_cli.models.clip_files import quiet_transformers
 from ireu_cli.models.encoders import ImageEncoder, forward, null_features
 from ireu_cli.models.fingerprint import fingerprint_of
+from ireu_cli.models.parts import check_scheduler, check_tokenizer, read_model
 from ireu_cli.models.pipelines import digest_of_files, embeds_for, is_flux, open_pipeline, side_of
 from ireu_cli.models.portrait import Bundle, GeneratorEntry, find_bundle
+from ireu_cli.models.preprocessing import quiet_transformers
+from ireu_cli.models.settings import read_settings, told_as_model_error
+from ireu_cli.models.tensor_file import open_file
 from ireu_cli.params import FACE_TAPS, Tap
 from ireu_cli.values import RgbImage
 
@@ -145,29 +147,21 @@ def load_generators(
     entries = [(entry, tap) for entry, tap in entries if names is None or entry.name in names]
     if not entries:
         return ()
-    with _quiet():
-        try:
-            shared = _load_shared(bundle.folder) if any(entry.unet for entry, _ in entries) else {}
-            return tuple(_load(bundle, entry, tap, shared, device) for entry, tap in entries)
-        except (OSError, KeyError, ValueError, RuntimeError, AttributeError, safetensors.SafetensorError) as error:
-            raise ModelError(
-                f"The generators of {encoder_source} cannot be loaded ({type(error).__name__})",
-                "Install the package again, or name an undamaged bundle",
-            ) from None
+    fact = f"The generators of {encoder_source} cannot be loaded"
+    with _quiet(), told_as_model_error(fact, "Install the package again, or name an undamaged bundle"):
+        shared = _load_shared(bundle.folder) if any(entry.unet for entry, _ in entries) else {}
+        return tuple(_load(bundle, entry, tap, shared, device) for entry, tap in entries)
 
 
 def _load_shared(folder: Path) -> dict[str, Any]:
-    import diffusers
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    scheduler = getattr(
-        diffusers, json.loads((folder / "scheduler" / "scheduler_config.json").read_text())["_class_name"]
-    )
+    check_tokenizer(folder / "tokenizer")
     return {
         "vae": _model(_autoencoder(folder / "vae"), folder / "vae"),
         "text_encoder": _model(CLIPTextModel, folder / "text_encoder"),
         "tokenizer": CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        "scheduler": scheduler.from_pretrained(folder / "scheduler"),
+        "scheduler": check_scheduler(folder / "scheduler").from_pretrained(folder / "scheduler"),
     }
 
 
@@ -175,18 +169,15 @@ def _autoencoder(folder: Path) -> Any:
     """The class that the folder's config names: `AutoencoderTiny`, or `AutoencoderKL` as most pipelines have it."""
     import diffusers
 
-    name = json.loads((folder / "config.json").read_text(encoding="utf-8"))["_class_name"]
-    if name not in {"AutoencoderTiny", "AutoencoderKL"}:
-        raise ValueError(f"{name} is no autoencoder that is known")
+    name = read_settings(folder / "config.json").get("_class_name")
+    if name not in ("AutoencoderTiny", "AutoencoderKL"):
+        raise ModelError(f"The vae in {folder} is no autoencoder that is known", "Name an AutoencoderKL or Tiny")
     return getattr(diffusers, name)
 
 
 def _model(kind: Any, folder: Path) -> Any:
-    """A part of the bundle in single precision; weights that the file lacks would be random numbers."""
-    model, info = kind.from_pretrained(folder, output_loading_info=True, local_files_only=True)
-    if info["missing_keys"]:
-        raise ValueError(f"{folder} lacks weights")
-    return model.float().eval().requires_grad_(False)
+    """A part of the bundle in single precision."""
+    return read_model(kind, folder).float()
 
 
 def _load(bundle: Bundle, entry: GeneratorEntry, tap: Tap, shared: dict[str, Any], device: str) -> Generator:
@@ -209,8 +200,7 @@ def _assembled(bundle: Bundle, entry: GeneratorEntry, own: str, shared: dict[str
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
     unet = _model(UNet2DConditionModel, bundle.folder / own)
-    weights = safetensors.torch.load_file(bundle.folder / entry.adapter)
-    adapter = {name: tensor.float() for name, tensor in weights.items()}
+    adapter = {name: tensor.float() for name, tensor in open_file(bundle.folder / entry.adapter).items()}
     fingerprint = _fingerprint(bundle, own, unet, adapter, shared)
     pipeline = StableDiffusionPipeline(
         **shared,
@@ -238,11 +228,12 @@ def _fingerprint(bundle: Bundle, own: str, unet: Any, adapter: Any, shared: dict
     digest = hashlib.sha256(fingerprint_of(tensors).encode())
     for part in (own, "vae", "text_encoder", "scheduler"):
         name = "scheduler_config.json" if part == "scheduler" else "config.json"
-        settings = json.loads((bundle.folder / part / name).read_text(encoding="utf-8"))
+        settings = read_settings(bundle.folder / part / name)
         decisive = {key: value for key, value in settings.items() if key not in _INDECISIVE}
         digest.update(json.dumps(decisive, sort_keys=True).encode())
     for path in sorted((bundle.folder / "tokenizer").iterdir()):
-        digest.update(path.read_bytes())
+        if path.is_file():
+            digest.update(path.read_bytes())
     return digest.hexdigest()
 
 

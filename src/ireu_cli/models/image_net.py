@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from ireu_cli.errors import ModelError
+from ireu_cli.models.networks import refuse_external, session_error
 from ireu_cli.models.onnx_session import open_session
 from ireu_cli.values import RgbImage
 
 SIDE = 224
 """Pixels to which pictures are resized where the network does not fix a size."""
+_LARGEST_SIDE = 4096
 _REMEDY = "Name with judges.image_model an .onnx network that maps one batch of RGB pictures to features (n, d)"
 
 
@@ -64,6 +66,7 @@ def load_image_net(path: Path, device: str = "cpu") -> ImageNetFeatures:
         raise ModelError(
             f"The image model {path} cannot be read ({error.strerror})", "Correct its permissions"
         ) from None
+    refuse_external(data, path)
     session = _open(data, path, device)
     layout = _layout(session, path)
 
@@ -82,11 +85,11 @@ def load_image_net(path: Path, device: str = "cpu") -> ImageNetFeatures:
 def _open(data: bytes, path: Path, device: str) -> Any:
     try:
         return open_session(data, device)
-    except ModelError:
+    except (ModelError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - onnxruntime raises every kind on damaged files
         raise ModelError(
-            f"The image model {path} is not an ONNX network that loads ({type(error).__name__})",
+            f"The image model {path} is not an ONNX network that loads ({session_error(error)[0]})",
             "Check that the file is complete and holds its own weights",
         ) from None
 
@@ -107,6 +110,8 @@ def _layout(session: Any, path: Path) -> _Layout:
     channels_last = shape[1] != 3
     height, width = shape[1:3] if channels_last else shape[2:4]
     size = (height if isinstance(height, int) else SIDE, width if isinstance(width, int) else SIDE)
+    if not all(1 <= side <= _LARGEST_SIDE for side in size):
+        raise ModelError(f"The image model {path} takes pictures of {size[1]} x {size[0]} px", _REMEDY)
     return _Layout(inputs[0].name, channels_last, size)
 
 

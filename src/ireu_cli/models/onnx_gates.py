@@ -8,7 +8,6 @@ bit. Only operators are used whose meaning has not changed since opset 8.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.models.networks import onnx_library
 
 _PREFIX = "ireu_gate_"
 _OPSET = 8
@@ -66,9 +66,9 @@ def append_gates(network: Any, gates: Gates) -> Any:
 
     Raises:
         ModelError: onnx is not installed, the network has several outputs, another kind of output or gates, is of an
-            early opset, or does not pass onnx's checker.
+            early opset, does not hold the gates' numbers, or does not pass onnx's checker.
     """
-    edited = _onnx().ModelProto()
+    edited = onnx_library().ModelProto()
     edited.CopyFrom(network)
     add_gates(edited, gates)
     return edited
@@ -80,7 +80,7 @@ def add_gates(network: Any, gates: Gates) -> None:
     Raises:
         ModelError: see `append_gates`.
     """
-    onnx = _onnx()
+    onnx = onnx_library()
     graph = network.graph
     if len(graph.output) != 1:
         raise ModelError(f"The network has {len(graph.output)} outputs", "Name an embedding network, which has one")
@@ -95,9 +95,9 @@ def add_gates(network: Any, gates: Gates) -> None:
     dtype = kinds[output.type.tensor_type.elem_type]
     inner = f"{_PREFIX}embedding"
     _rename(graph, output.name, inner)
-    for name, values in _constants(gates).items():
+    for name, values in _cast(gates, dtype).items():
         # No initializers: files of before 2018 would have to list them among their inputs.
-        value = onnx.numpy_helper.from_array(values.astype(dtype), _PREFIX + name)
+        value = onnx.numpy_helper.from_array(values, _PREFIX + name)
         graph.node.append(onnx.helper.make_node("Constant", [], [_PREFIX + name], name=f"{_PREFIX}{name}", value=value))
     for number, (operator, inputs, result) in enumerate(_steps(inner, output.name)):
         graph.node.append(onnx.helper.make_node(operator, inputs, [result], name=f"{_PREFIX}{operator}_{number}"))
@@ -109,28 +109,20 @@ def add_gates(network: Any, gates: Gates) -> None:
         ) from None
 
 
-def load_network(source: Path | bytes) -> Any:
-    """Read an `onnx.ModelProto` from a file, whose external tensors lie beside it, or from its bytes.
+def _cast(gates: Gates, dtype: Any) -> dict[str, npt.NDArray[Any]]:
+    """The constants in the network's own precision.
 
     Raises:
-        ModelError: onnx is not installed, or it is no ONNX network.
+        ModelError: it does not hold some.
     """
-    onnx = _onnx()
-    try:
-        return onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(str(source))
-    except Exception as error:  # noqa: BLE001 - protobuf's errors have no common base of their own
+    with np.errstate(all="ignore"):
+        found = {name: values.astype(dtype) for name, values in _constants(gates).items()}
+    if not all(np.isfinite(values).all() for values in found.values()):
         raise ModelError(
-            f"The encoder {source if isinstance(source, Path) else ''} is not an ONNX network ({type(error).__name__})",
-            "Name an .onnx file, with its external data beside it",
-        ) from None
-
-
-def _onnx() -> Any:
-    try:
-        import onnx
-    except ImportError:
-        raise ModelError("onnx is not installed", "Install it with `pip install 'ireu[detect]'`") from None
-    return onnx
+            f"The gates hold numbers that are too large for the network, which computes in {np.dtype(dtype).name}",
+            "Name a delta that was made for this network",
+        )
+    return found
 
 
 def _rename(graph: Any, old: str, new: str) -> None:

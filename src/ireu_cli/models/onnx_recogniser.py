@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import mmap
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +12,12 @@ import numpy.typing as npt
 
 from ireu_cli.errors import ModelError
 from ireu_cli.models.judging import JudgingNet, Run, from_network, is_vector, tried
+from ireu_cli.models.networks import external_files, session_error
 from ireu_cli.models.onnx_session import open_session
 from ireu_cli.params import RecogniserParams
 from ireu_cli.values import RgbImage
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-# How protobuf writes the entry of an external tensor that names its file: key "location", then the name, preceded by
-# its length in one byte or in two, the lower seven bits first.
-_EXTERNAL = re.compile(rb"\x0a\x08location\x12([\x80-\xff]?)([\x00-\x7f])", re.DOTALL)
 _NOT_A_RECOGNISER = "Name an .onnx network that maps one picture of a face to one vector"
 
 
@@ -101,20 +97,10 @@ def _file_digest(file: Path) -> str:
     digest = hashlib.sha256()
     with file.open("rb") as stream:
         digest.update(hashlib.file_digest(stream, "sha256").digest())
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            names = {_text(data, match) for match in _EXTERNAL.finditer(data)}
-    for beside in (file.parent / name for name in sorted(names)):
-        if beside.is_file():
-            with beside.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    for beside in external_files(file):
+        with beside.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
-
-
-def _text(data: mmap.mmap, match: "re.Match[bytes]") -> str:
-    """The length-prefixed text at a match of `_EXTERNAL`."""
-    low, last = match.groups()
-    length = last[0] if not low else (low[0] & 0x7F) | last[0] << 7
-    return data[match.end() : match.end() + length].decode(errors="replace").replace("\0", "")
 
 
 def _session(params: RecogniserParams, device: str) -> Any:
@@ -122,13 +108,13 @@ def _session(params: RecogniserParams, device: str) -> Any:
         raise ModelError(f"The file {params.model} of the recogniser {params.name} does not exist", "Correct its model")
     try:
         return open_session(params.model, device)
-    except ModelError:
+    except (ModelError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base of their own
+        why, remedy = session_error(error)
         raise ModelError(
-            f"The file {params.model} of the recogniser {params.name} does not load as an ONNX network "
-            f"({type(error).__name__})",
-            "Check that it is complete, with its external data beside it",
+            f"The file {params.model} of the recogniser {params.name} does not load as an ONNX network ({why})",
+            remedy or "Check that it is complete, with its external data beside it",
         ) from None
 
 

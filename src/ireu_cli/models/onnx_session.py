@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ireu_cli.errors import ModelError
+from ireu_cli.models.networks import external_files
 
 
 def open_session(source: Path | bytes, device: str) -> Any:
@@ -16,13 +17,15 @@ def open_session(source: Path | bytes, device: str) -> Any:
         device: torch device; onnxruntime's CUDA provider where it names CUDA and the provider is there, else the CPU.
 
     Raises:
-        ModelError: onnxruntime is not installed.
+        ModelError: onnxruntime is not installed, or weights of the file lie outside its folder.
         Exception: whatever onnxruntime raises on a damaged network, which has no common base.
     """
     try:
         import onnxruntime
     except ImportError:
         raise ModelError("onnxruntime is not installed", "Install it with `pip install onnxruntime`") from None
+    if isinstance(source, Path):
+        external_files(source)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
@@ -30,7 +33,15 @@ def open_session(source: Path | bytes, device: str) -> Any:
     options.log_severity_level = 4
     place = torch.device(device)
     providers: list[Any] = ["CPUExecutionProvider"]
-    if place.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    if place.type == "cuda" and not stays_on_cpu(device):
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": place.index or 0}))
     given = source if isinstance(source, bytes) else str(source)
     return onnxruntime.InferenceSession(given, options, providers=providers)
+
+
+def stays_on_cpu(device: str) -> bool:
+    """Whether networks in ONNX run on the CPU although another device is named: onnxruntime lacks its provider."""
+    import onnxruntime
+
+    kind = device.partition(":")[0]
+    return kind != "cpu" and (kind != "cuda" or "CUDAExecutionProvider" not in onnxruntime.get_available_providers())

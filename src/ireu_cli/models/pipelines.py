@@ -1,19 +1,31 @@
 """Whole diffusers pipelines in folders, with an IP-Adapter mounted and without an encoder: SD, SDXL, FLUX."""
 
 import hashlib
-import importlib
-import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ireu_cli.bounded import leads_inside, printable
 from ireu_cli.errors import ModelError
+from ireu_cli.models.parts import (
+    check_scheduler,
+    check_tokenizer,
+    class_called,
+    is_model,
+    is_scheduler,
+    is_tokenizer,
+    read_model,
+)
+from ireu_cli.models.settings import read_settings
+from ireu_cli.models.tensor_file import open_file
 
 _LEFT_OUT = ("image_encoder", "feature_extractor", "safety_checker")
 """Parts that are not loaded: features are handed in, and every picture is wanted."""
 _INDEX = "model_index.json"
+_PART = re.compile(r"[a-z][a-z0-9_]{0,60}")
 
 
 def open_pipeline(folder: Path, adapter: Path, dtype: torch.dtype, device: str) -> Any:
@@ -26,21 +38,21 @@ def open_pipeline(folder: Path, adapter: Path, dtype: torch.dtype, device: str) 
         device: torch device.
 
     Raises:
-        ModelError: the pipeline takes no IP-Adapter, a part of it lacks weights, or the adapter reads two encoders.
-        OSError, ValueError, KeyError, RuntimeError, AttributeError: diffusers cannot load it.
+        ModelError: the pipeline takes no IP-Adapter, a part of it lacks weights or is of code beside it, or the adapter
+            reads two encoders.
+        Exception: diffusers cannot load it.
     """
-    from diffusers import DiffusionPipeline
-
     index = _parts_of(folder)
+    kind = class_called("diffusers", _settings_of(folder).get("_class_name"), f"The pipeline {folder}")
+    if not hasattr(kind, "load_ip_adapter"):
+        raise ModelError(f"{kind.__name__} of diffusers takes no IP-Adapter", "Name a pipeline with load_ip_adapter")
     given: dict[str, Any] = {part: None for part in _LEFT_OUT if part in index}
-    given |= {part: _model(folder / part, *names) for part, names in index.items() if part not in _LEFT_OUT}
-    pipeline: Any = DiffusionPipeline.from_pretrained(
+    given |= {part: _part(folder, part, *names) for part, names in index.items() if part not in _LEFT_OUT}
+    # Its names, shapes and size; the library reads it again.
+    open_file(adapter)
+    pipeline: Any = kind.from_pretrained(
         folder, local_files_only=True, **{part: model for part, model in given.items() if model is not _NO_MODEL}
     )
-    if not hasattr(pipeline, "load_ip_adapter"):
-        raise ModelError(
-            f"{type(pipeline).__name__} of diffusers takes no IP-Adapter", "Name a pipeline with load_ip_adapter"
-        )
     encoder = "image_encoder_pretrained_model_name_or_path" if is_flux(pipeline) else "image_encoder_folder"
     pipeline.load_ip_adapter(
         str(adapter.parent), subfolder="", weight_name=adapter.name, low_cpu_mem_usage=False, **{encoder: None}
@@ -108,28 +120,50 @@ def digest_of_files(folder: Path, adapter: Path) -> str:
 _NO_MODEL = object()
 
 
+def _settings_of(folder: Path) -> dict[str, Any]:
+    return read_settings(folder / _INDEX)
+
+
 def _parts_of(folder: Path) -> dict[str, tuple[str, str]]:
-    """The parts that a pipeline's index names, each with the library and the class of it."""
-    index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    return {part: (value[0], value[1]) for part, value in index.items() if isinstance(value, list) and value[0]}
-
-
-def _model(folder: Path, library: str, name: str) -> Any:
-    """A part with weights, all of which its files have: what they lack would be random numbers.
+    """The parts that a pipeline's index names, each with the library and the class of it.
 
     Raises:
-        ModelError: they have not.
+        ModelError: the pipeline's class lies in a file beside it, or a part's name is none of a folder in it.
     """
-    if library not in {"diffusers", "transformers"}:
-        return _NO_MODEL
-    kind = getattr(importlib.import_module(library), name, None)
-    if not (isinstance(kind, type) and issubclass(kind, torch.nn.Module)):
-        return _NO_MODEL
-    loader: Any = kind
-    model, info = loader.from_pretrained(folder, output_loading_info=True, local_files_only=True, use_safetensors=True)
-    if info["missing_keys"]:
-        raise ModelError(f"The {folder.name} of the pipeline {folder.parent} lacks weights", "Use an undamaged copy")
-    return model
+    settings, found = _settings_of(folder), {}
+    if not isinstance(settings.get("_class_name"), str):
+        raise ModelError(
+            f"The {_INDEX} of {folder} names no class of diffusers but code beside it, and no code of a folder is run",
+            "Name a pipeline whose class is one of diffusers",
+        )
+    for part, value in settings.items():
+        if part.startswith("_") or not isinstance(value, list):
+            continue
+        if not _PART.fullmatch(part) or len(value) != 2 or not leads_inside(folder, folder / part):
+            raise ModelError(f"The {_INDEX} of {folder} names no part by {printable(part)}", "Use an undamaged copy")
+        if value[0] is not None:
+            found[part] = (value[0], value[1])
+    return found
+
+
+def _part(folder: Path, part: str, library: str, name: str) -> Any:
+    """A part with weights, all of which its files have; what has none is checked, for diffusers to load.
+
+    Raises:
+        ModelError: weights are missing, or it is no part that is known.
+    """
+    kind = class_called(library, name, f"The {part} of the pipeline {folder}")
+    if is_model(kind):
+        return read_model(kind, folder / part)
+    if is_tokenizer(kind):
+        check_tokenizer(folder / part)
+    elif not is_scheduler(kind) or check_scheduler(folder / part) is None:
+        raise ModelError(
+            f"The {part} of the pipeline {folder} is a {kind.__name__}, which is neither a model nor a tokenizer nor a "
+            "scheduler",
+            "Name a pipeline of Stable Diffusion, SDXL or FLUX",
+        )
+    return _NO_MODEL
 
 
 def _keep_upcast(pipeline: Any) -> None:

@@ -3,18 +3,45 @@
 `portrait-mini` is the bundle that comes with the package; a folder that holds a `portrait.json` is another one.
 """
 
+import unicodedata
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ireu_cli.bounded import ContentError, inside, leads_inside, printable, read_json, relative_path, safe_name
 from ireu_cli.errors import ModelError
 from ireu_cli.params import FACE_TAPS, Dtype, Landmarks, Tap
 
 EMBEDDED = "portrait-mini"
 """What `encoder.source` calls the bundle of the package."""
 INDEX = "portrait.json"
+_REMEDY = "Correct it, or name another encoder"
+_MOST_PROMPT = 2000
+_SHARED = ("vae", "text_encoder", "tokenizer", "scheduler")
+"""Folders of a bundle that its index does not name, and that all its U-Nets share."""
+
+
+def _named(text: str) -> str:
+    try:
+        return safe_name(text, what="")
+    except ContentError as error:
+        raise ValueError(error.why) from None
+
+
+def _downwards(text: str) -> str:
+    try:
+        return relative_path(text, what="")
+    except ContentError as error:
+        raise ValueError(error.why) from None
+
+
+Name = Annotated[str, AfterValidator(_named)]
+"""What reports, folders of pictures and the terminal call something; see `bounded.safe_name`."""
+Below = Annotated[str, AfterValidator(_downwards)]
+"""A path inside the bundle."""
 
 
 class _Part(BaseModel):
@@ -29,15 +56,15 @@ class GeneratorEntry(_Part):
     diffusers saved a whole pipeline in. `side` is in pixels, by default the pipeline's own.
     """
 
-    name: str
-    tap: str
-    unet: str | None = None
-    pipeline: str | None = None
-    adapter: str
-    steps: int
-    guidance: float
-    scale: float
-    side: int | None = Field(None, ge=8, multiple_of=8)
+    name: Name
+    tap: str = Field(max_length=64)
+    unet: Below | None = None
+    pipeline: Below | None = None
+    adapter: Below
+    steps: int = Field(ge=1, le=1000)
+    guidance: float = Field(ge=0, le=100)
+    scale: float = Field(ge=0, le=10)
+    side: int | None = Field(None, ge=8, le=4096, multiple_of=8)
     dtype: Dtype = "float32"
 
     @model_validator(mode="after")
@@ -58,14 +85,30 @@ class Bundle(_Part):
 
     folder: Path = Path()
     schema_version: Literal[1]
-    image_encoder: str
-    recogniser: str
-    face_encoder: str | None = None
-    face_check: str
+    image_encoder: Below
+    recogniser: Below
+    face_encoder: Below | None = None
+    face_check: Below
     landmarks: Landmarks
-    generators: tuple[GeneratorEntry, ...]
-    prompt: str
-    people: str | None = None
+    generators: tuple[GeneratorEntry, ...] = Field(max_length=64)
+    prompt: str = Field(max_length=_MOST_PROMPT)
+    people: Below | None = None
+
+    @field_validator("generators")
+    @classmethod
+    def _tells_apart(cls, generators: tuple[GeneratorEntry, ...]) -> tuple[GeneratorEntry, ...]:
+        # As file systems that fold case and accents would: a report has a file for each.
+        names = [unicodedata.normalize("NFKC", entry.name).casefold() for entry in generators]
+        if len(set(names)) != len(names):
+            raise ValueError("two generators have one name")
+        return generators
+
+    @field_validator("prompt")
+    @classmethod
+    def _one_line(cls, prompt: str) -> str:
+        if not prompt.isprintable():
+            raise ValueError("holds a character that prints nothing")
+        return prompt
 
     def entries(self, beside: Tap = "image_embeds") -> tuple[tuple[GeneratorEntry, Tap], ...]:
         """The generators that read a tap of the same encoder as one that reads `beside`; others are passed over."""
@@ -95,17 +138,45 @@ def find_bundle(source: str, embedded: Path | None = None) -> Bundle | None:
     elif not (path / INDEX).is_file():
         return None
     try:
-        text = (path / INDEX).read_text(encoding="utf-8")
+        told = read_json(path / INDEX)
+        bundle = Bundle.model_validate(told).model_copy(update={"folder": path})
+        _stay_inside(bundle)
     except OSError:
         raise ModelError(
             f"The embedded encoder {EMBEDDED} is not part of this installation", "Name an encoder with --encoder"
         ) from None
-    try:
-        return Bundle.model_validate_json(text).model_copy(update={"folder": path})
-    except (ValidationError, ValueError):
-        raise ModelError(
-            f"The {INDEX} of {source} cannot be used", "Install the package again, or name another encoder"
-        ) from None
+    except ContentError as error:
+        raise ModelError(f"The {INDEX} of {source} cannot be used: {error.fact}", _REMEDY) from None
+    except ValidationError as error:
+        raise ModelError(f"The {INDEX} of {source} cannot be used: {_mistake(error)}", _REMEDY) from None
+    return bundle
+
+
+def _stay_inside(bundle: Bundle) -> None:
+    """Refuse a bundle out of which one of its own paths leads, as it stands there or through links.
+
+    Raises:
+        ContentError: one does.
+    """
+    for path in _paths(bundle):
+        inside(bundle.folder, path, f"the path in {INDEX}")
+    for name in _SHARED:
+        if not leads_inside(bundle.folder, bundle.folder / name):
+            raise ContentError(name, "is a link that leads out of the bundle")
+
+
+def _paths(bundle: Bundle) -> Iterator[str]:
+    yield from (bundle.image_encoder, bundle.recogniser, bundle.face_check)
+    yield from (path for path in (bundle.face_encoder, bundle.people) if path is not None)
+    for entry in bundle.generators:
+        yield from (path for path in (entry.unet, entry.pipeline, entry.adapter) if path is not None)
+
+
+def _mistake(error: ValidationError) -> str:
+    """The first mistake, by the place where it is and without the value that stands there."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(printable(part, 40) for part in first["loc"])
+    return f"{place or 'it'}: {printable(first['msg'].removeprefix('Value error, '), 120)}"
 
 
 def embedded_folder() -> Path:

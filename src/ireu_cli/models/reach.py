@@ -1,4 +1,4 @@
-"""Which weights an edit may change, which taps that reaches, and who reads those taps.
+"""Which weights an edit may change, and which taps that reaches.
 
 A CLIP vision transformer computes embeddings -> pre_layrnorm -> blocks 0 … L-1 -> post_layernorm(CLS) -> projection.
 SigLIP's computes embeddings -> blocks 0 … L-1 -> post_layernorm(all tokens) -> pooling head. `penultimate` is the
@@ -11,28 +11,6 @@ from dataclasses import dataclass
 
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import Tap
-
-READERS: dict[Tap, tuple[str, ...]] = {
-    "image_embeds": (
-        "IP-Adapter base (SD1.5, SDXL)",
-        "FLUX IP-Adapter",
-        "FastComposer",
-        "PhotoMaker v1 (through its projections)",
-    ),
-    "pooled": ("PhotoMaker v1", "FastComposer"),
-    "penultimate": (
-        "IP-Adapter Plus, Plus-Face, Full-Face",
-        "IP-Adapter FaceID-Plus",
-        "ConsistentID",
-        "HyperLoRA",
-        "Kolors IP-Adapter-Plus",
-    ),
-    "last": ("PhotoMaker v2",),
-    "embedding": ("InstantID", "PuLID", "ConsisID", "PhotoMaker v2", "Kolors FaceID"),
-    "normed_embedding": ("IP-Adapter FaceID", "IP-Adapter FaceID-Plus", "ConsistentID", "HyperLoRA"),
-}
-"""Generators by the tap they read from an encoder. Having the tap reached is not yet having the system
-covered: some read a second encoder too."""
 
 _BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 
@@ -49,7 +27,6 @@ class Anatomy:
     taps: tuple[Tap, ...]
     parts: Mapping[str, str]
     first_tap: Mapping[str, int]
-    readers: Mapping[Tap, tuple[str, ...]]
 
     @property
     def whole(self) -> Tap:
@@ -67,7 +44,6 @@ TRANSFORMER = Anatomy(
         "projection": "visual_projection.",
     },
     {"embeddings": 0, "pre_layernorm": 0, "post_layernorm": 2, "projection": 3},
-    READERS,
 )
 SIGLIP = Anatomy(
     "SigLIP vision transformer",
@@ -78,31 +54,22 @@ SIGLIP = Anatomy(
         "head": "vision_model.head.",
     },
     {"embeddings": 0, "post_layernorm": 1, "head": 2},
-    {
-        "penultimate": ("SD3 and SD3.5 IP-Adapter",),
-        "last": ("FLUX Redux", "FramePack"),
-        "pooled": ("InstantX FLUX IP-Adapter",),
-    },
 )
 
 
 @dataclass(frozen=True)
 class Reach:
-    """What an edit of some weights changes, and who reads it."""
+    """Which taps an edit of some weights changes, and which it does not; who reads them is told by `systems`."""
 
     taps: tuple[Tap, ...]
     missed: tuple[Tap, ...]
-    readers: Mapping[Tap, tuple[str, ...]]
 
     def sentence(self) -> str:
         """Say it in words, for the user to read before the work starts."""
-        changed = self._named(self.taps) or "no tap"
+        changed = ", ".join(self.taps)
         if not self.missed:
-            return f"The edit changes every tap. Generators that mount this encoder and read them: {changed}"
-        return f"The edit changes {changed}. It does NOT reach {self._named(self.missed)}"
-
-    def _named(self, taps: Iterable[Tap]) -> str:
-        return "; ".join(f"{tap} ({', '.join(self.readers[tap])})" for tap in taps)
+            return f"The edit changes every tap: {changed}"
+        return f"The edit changes {changed or 'no tap'}. It does NOT reach {', '.join(self.missed)}"
 
 
 def reach_of(
@@ -120,7 +87,7 @@ def reach_of(
     first = min((_first_tap(name, blocks, anatomy) for name in names), default=len(anatomy.taps))
     if class_token_only:
         first = max(first, anatomy.taps.index("pooled"))
-    return Reach(anatomy.taps[first:], anatomy.taps[:first], anatomy.readers)
+    return Reach(anatomy.taps[first:], anatomy.taps[:first])
 
 
 def select_weights(

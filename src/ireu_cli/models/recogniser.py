@@ -1,20 +1,40 @@
 """The embedded recogniser: aligned faces to unit vectors, differentiable, for measuring and for saliency."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Self
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
 from ireu_cli.models.face_net import FaceNet
+from ireu_cli.models.portrait import Name
+from ireu_cli.models.small_nets import NetSettings, read_net
 from ireu_cli.values import RgbImage
 
 ALIGNED = 112
 """Side of an aligned face in pixels (ArcFace's template)."""
+
+
+class _Settings(NetSettings):
+    name: Name
+    widths: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = Field(min_length=1, max_length=5)
+    blocks: tuple[Annotated[int, Field(ge=1, le=200)], ...] = Field(min_length=1, max_length=5)
+    tail: int = Field(ge=1, le=4096)
+    embedding: int = Field(ge=1, le=8192)
+
+    @model_validator(mode="after")
+    def _of_stages(self) -> Self:
+        if len(self.widths) != len(self.blocks):
+            raise ValueError("a stage has a width and a number of blocks")
+        return self
+
+    def build(self) -> FaceNet:
+        """Build the network."""
+        return FaceNet(self.widths, self.blocks, self.tail, self.embedding)
 
 
 @dataclass(frozen=True)
@@ -37,8 +57,11 @@ class Recogniser:
 
 
 def load_recogniser(folder: Path, device: str = "cpu") -> Recogniser:
-    """Load the embedded recogniser from its folder (config.json, model.safetensors)."""
-    config = json.loads((folder / "config.json").read_text())
-    net = FaceNet(config["widths"], config["blocks"], config["tail"], config["embedding"])
-    net.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / "model.safetensors").items()})
-    return Recogniser(net.eval().requires_grad_(False).to(torch.device(device)), str(config["name"]))
+    """Load the embedded recogniser from its folder (config.json, model.safetensors).
+
+    Raises:
+        ModelError: a file is missing or damaged, or the two do not fit each other.
+    """
+    # A block has a dozen tensors and more.
+    net, settings = read_net(folder, _Settings, lambda stated: 12 * sum(stated.blocks), _Settings.build)
+    return Recogniser(net.to(torch.device(device)), settings.name)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ireu_cli.models.mlp_site import before_block
+from ireu_cli.models.sizes import side_of, told_by
 from ireu_cli.params import Tap
 
 MODEL_TYPES = frozenset({"siglip", "siglip_vision_model"})
@@ -61,38 +62,23 @@ def behind_blocks(model: SiglipTower, states: Tensor, tap: Tap) -> Tensor:
     return found
 
 
-def config_from(told: Mapping[str, Any]) -> Any:
-    """The `SiglipVisionConfig` in a config.json, of the vision transformer alone or of a whole model.
-
-    Raises:
-        ValueError: it is of another kind of model.
-    """
-    from transformers import SiglipVisionConfig
-
-    if told.get("model_type") not in MODEL_TYPES:
-        raise ValueError("of another kind")
-    config = SiglipVisionConfig.from_dict(dict(told.get("vision_config", told)))
-    # Its tensors are there, or it would not be told as SigLIP.
-    config.vision_use_head = True
-    return config
-
-
-def sizes_in(state: Mapping[str, Tensor], blocks: int) -> dict[str, Any]:
+def sizes_in(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """The settings of a `SiglipVisionConfig` that tensors tell, and what they do not tell of published encoders.
 
     Raises:
-        KeyError: tensors are missing, or no published encoder is so wide.
+        KeyError: no published encoder is so wide.
+        ValueError: tensors are missing, or do not fit each other.
     """
-    hidden, channels, patch, _ = state["vision_model.embeddings.patch_embedding.weight"].shape
-    row = round(state["vision_model.embeddings.position_embedding.weight"].shape[0] ** 0.5)
-    heads, activation = _KNOWN[hidden]
+    told = told_by(state)
+    heads, activation = _KNOWN[told["hidden"]]
+    side = side_of(told, class_token=False)
     return {
-        "hidden_size": hidden,
-        "num_channels": channels,
-        "patch_size": patch,
-        "image_size": _SIDES.get(row, row * patch),
-        "num_hidden_layers": blocks,
-        "intermediate_size": state["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
+        "hidden_size": told["hidden"],
+        "num_channels": told["channels"],
+        "patch_size": told["patch"],
+        "image_size": _SIDES.get(side // told["patch"], side),
+        "num_hidden_layers": told["blocks"],
+        "intermediate_size": told["intermediate"],
         "num_attention_heads": heads,
         "hidden_act": activation,
     }

@@ -1,9 +1,11 @@
 """What all parameters share: types, how lists are read from flags, and their base."""
 
-import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from ireu_cli.bounded import ContentError, read_json
 
 Tap = Literal["pooled", "image_embeds", "penultimate", "last", "embedding", "normed_embedding"]
 FacesMode = Literal["aligned", "detect"]
@@ -42,9 +44,29 @@ def json_list(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value) if value.strip() else []
-    except ValueError:
-        raise ValueError("must be a list of tables, in JSON where it comes from a flag") from None
+        # Paths in it may be any bytes.
+        return read_json(value.encode(errors="backslashreplace"), surrogates=True) if value.strip() else []
+    except ContentError as error:
+        raise ValueError(f"must be a list of tables, in JSON where it comes from a flag; it {error.why}") from None
+
+
+def _not_empty(value: Any) -> Any:
+    """Refuse an empty path: it would stand for the working folder."""
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is empty")
+    return value
+
+
+def _stated(value: Any) -> Any:
+    """An empty text states nothing."""
+    return None if isinstance(value, str) and not value.strip() else value
+
+
+PLACE = BeforeValidator(_not_empty)
+"""Marks what names a file or a folder."""
+FilePath = Annotated[Path, PLACE]
+OptionalPath = Annotated[Path | None, PLACE]
+OptionalText = Annotated[str | None, BeforeValidator(_stated)]
 
 
 Fraction = Annotated[float, Field(ge=-1, le=2)]

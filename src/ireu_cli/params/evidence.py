@@ -1,12 +1,11 @@
 """Parameters of `verify`: who judges, what is drawn and tried, and what is asked of it."""
 
 from datetime import date
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from ireu_cli.params.base import NameList, Params, RateList, json_list
+from ireu_cli.params.base import FilePath, NameList, OptionalPath, Params, RateList, json_list
 
 
 class RecogniserParams(Params):
@@ -17,7 +16,7 @@ class RecogniserParams(Params):
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,40}$", description="what the report calls it")
     kind: Literal["onnx", "insightface"] = Field("onnx", description="an .onnx file, or a pack read by insightface")
-    model: Path = Field(description="the .onnx file, or the folder of the pack (ROOT/models/PACK)")
+    model: FilePath = Field(description="the .onnx file, or the folder of the pack (ROOT/models/PACK)")
     size: int = Field(112, ge=16, le=1024, description="side of the aligned face in pixels")
     colour: Literal["rgb", "bgr"] = Field("rgb", description="order of the channels")
     mean: tuple[float, float, float] = Field((127.5, 127.5, 127.5), description="subtracted from each channel")
@@ -44,8 +43,9 @@ class JudgesParams(Params):
         description="control: pairs of photos of one retained person that a recogniser has to match at "
         "verify.false_match_rate, or it cannot tell people apart",
     )
-    image_model: Path | None = Field(
+    image_model: OptionalPath = Field(
         None,
+        examples=["path/to/network.onnx"],
         description="an .onnx network of pictures (RGB, 224 px, 0 to 255) whose output serves for KID and FID beside "
         "the original encoder's features",
     )
@@ -70,7 +70,10 @@ class VerifyParams(Params):
     min_original_match: float = Field(0.5, ge=0, le=1, description="control: photos that match before the edit")
     min_gallery_people: int = Field(20, ge=2, description="retained people needed to say anything")
     min_impostors_per_error: float = Field(
-        2.0, gt=0, description="retained photos times false_match_rate must reach this, or the rate is not resolved"
+        2.0,
+        gt=0,
+        description="retained photos times false_match_rate must reach this, and pairs of retained people times it 1, "
+        "or the rate is not resolved",
     )
     max_reidentified_seen: float = Field(
         0.10, ge=0, le=1, description="pictures drawn from photos used in unlearning that the recogniser still matches"
@@ -112,6 +115,11 @@ class VerifyParams(Params):
     )
     keep_images: bool = Field(False, description="leave every drawn picture under images/ in the report, with an index")
     require_unseen: bool = Field(True, description="without other photos of the targets the run is inconclusive")
+    min_unseen_photos: int = Field(
+        3,
+        ge=1,
+        description="control: photos of the targets that unlearning did not use, nor copies of those that it used",
+    )
     lookalike_share: float = Field(0.1, gt=0, le=1, description="share of retained people reported as look-alikes")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples behind each interval")
 
@@ -155,17 +163,23 @@ class AttacksParams(Params):
 class RecordParams(Params):
     """What the operator states for the erasure record; none of it changes a result."""
 
-    case_id: str | None = Field(None, description="the operator's number of the case")
-    request_date: str | None = Field(None, description="when the person asked, as YYYY-MM-DD")
-    legal_basis: str | None = Field(None, description="such as GDPR Art. 17(1)(c)")
-    requester_verified_by: str | None = Field(None, description="how the requester was verified; no personal data")
-    photos_deleted_by: str | None = Field(None, description="when the person's photos are deleted, as YYYY-MM-DD")
-    encoder_source: str | None = Field(None, description="where the encoder came from")
-    encoder_licence: str | None = Field(None, description="its licence")
-    approved_by: str | None = Field(None, description="who approved the erasure")
+    case_id: str | None = Field(None, examples=["2026-017"], description="the operator's number of the case")
+    request_date: str | None = Field(None, examples=["2026-01-31"], description="when the person asked, as YYYY-MM-DD")
+    legal_basis: str | None = Field(None, examples=["GDPR Art. 17(1)(c)"], description="such as GDPR Art. 17(1)(c)")
+    requester_verified_by: str | None = Field(
+        None, examples=["identity document"], description="how the requester was verified; no personal data"
+    )
+    photos_deleted_by: str | None = Field(
+        None, examples=["2026-03-31"], description="when the person's photos are deleted, as YYYY-MM-DD"
+    )
+    encoder_source: str | None = Field(
+        None, examples=["https://example.com/encoder"], description="where the encoder came from"
+    )
+    encoder_licence: str | None = Field(None, examples=["Apache-2.0"], description="its licence")
+    approved_by: str | None = Field(None, examples=["data protection officer"], description="who approved the erasure")
     recipients: NameList = Field((), description="who received the exported encoder")
-    supersedes: str | None = Field(None, description="case that this one replaces")
-    superseded_by: str | None = Field(None, description="case that replaces this one")
+    supersedes: str | None = Field(None, examples=["2026-009"], description="case that this one replaces")
+    superseded_by: str | None = Field(None, examples=["2026-021"], description="case that replaces this one")
 
     @field_validator("request_date", "photos_deleted_by", mode="before")
     @classmethod

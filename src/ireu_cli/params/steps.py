@@ -6,12 +6,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ireu_cli.params.base import (
+    ARCFACE_LANDMARKS,
+    PLACE,
     Dtype,
     ExportFormat,
     FacesMode,
+    FilePath,
     Landmarks,
     LocateMethod,
     NameList,
+    OptionalPath,
+    OptionalText,
     Params,
     Scope,
     Swapper,
@@ -21,10 +26,12 @@ from ireu_cli.params.base import (
 
 
 class RunParams(Params):
-    """How a run behaves; none of it changes a result."""
+    """How a run behaves; `device` and `batch_size` change the last digits of features, and nothing else a result."""
 
-    run_dir: Path = Field(Path(".ireu"), description="private folder of the runs: key, cached features, checkpoints")
-    device: str = Field("cpu", description="torch device: cpu, cuda, cuda:1, mps")
+    run_dir: FilePath = Field(
+        Path(".ireu"), description="private folder of the runs: key, cached features, checkpoints"
+    )
+    device: str = Field("cpu", min_length=1, max_length=64, description="torch device: cpu, cuda, cuda:1, mps")
     batch_size: int = Field(16, ge=1, description="photos encoded at once")
     checkpoint_seconds: float = Field(30.0, ge=0, description="at most this much work is lost when a run is killed")
 
@@ -32,12 +39,12 @@ class RunParams(Params):
 class EncoderParams(Params):
     """Which encoder, and which of its tensors the generator reads."""
 
-    source: str = Field(
+    source: Annotated[str, PLACE] = Field(
         "portrait-mini",
         description="portrait-mini (embedded), a folder of a CLIPVisionModelWithProjection or of SigLIP, a file of "
         "weights, a hub id, or an ArcFace network as .onnx file or insightface pack",
     )
-    revision: str | None = Field(None, description="revision of a hub id")
+    revision: OptionalText = Field(None, examples=["main"], description="revision of a hub id")
     tap: Tap = Field(
         "image_embeds",
         description="tensor that the generator reads; embedding and normed_embedding are those of ArcFace networks",
@@ -51,17 +58,22 @@ class EncoderParams(Params):
 class DataParams(Params):
     """Which photos, and how they are read."""
 
-    targets: Path | None = Field(None, description="people to unlearn: DIR/<person>/*.jpg, or DIR/*.jpg for one")
-    retain: Path | None = Field(None, description="other people, whose rendering must not change; same layout")
+    targets: OptionalPath = Field(
+        None, examples=["path/to/faces"], description="people to unlearn: DIR/<person>/*.jpg, or DIR/*.jpg for one"
+    )
+    retain: OptionalPath = Field(
+        None, examples=["path/to/others"], description="other people, whose rendering must not change; same layout"
+    )
     max_photos: int | None = Field(
-        None, ge=1, description="use at most this many photos of each target (seeded choice)"
+        None, examples=[5], ge=1, description="use at most this many photos of each target (seeded choice)"
     )
     retain_holdout: float = Field(
         0.5, ge=0, lt=1, description="share of retained people that unlearning never sees and verify measures"
     )
     bad_photos: Literal["error", "skip"] = Field("error", description="what an unreadable photo does to the run")
-    labels: Path | None = Field(
+    labels: OptionalPath = Field(
         None,
+        examples=["path/to/labels.csv"],
         description="CSV whose first column is the folder name of a person and whose others are labels; results on "
         "retained people are split by each label",
     )
@@ -71,11 +83,14 @@ class DataParams(Params):
     )
     landmarks: Landmarks | None = Field(
         None,
+        examples=[ARCFACE_LANDMARKS],
         description="aligned photos: x, y of eyes, nose, mouth corners as fractions of the picture; unset: where "
         "portrait-mini expects them, ArcFace's for every other encoder",
     )
-    face_models: Path | None = Field(None, description="detect: root folder of insightface (holds models/<pack>/)")
-    face_pack: str = Field("buffalo_l", description="detect: name of the insightface pack")
+    face_models: OptionalPath = Field(
+        None, examples=["path/to/insightface"], description="detect: root folder of insightface (holds models/<pack>/)"
+    )
+    face_pack: str = Field("buffalo_l", min_length=1, max_length=64, description="detect: name of the insightface pack")
     crop_size: int = Field(224, ge=32, le=4096, description="detect: side of the aligned crop in pixels")
     crop_margin: float = Field(
         0.6, ge=0, le=4, description="detect: room around the ArcFace template, as a share of it"
@@ -91,8 +106,12 @@ class LocateParams(Params):
     )
     top_fraction: float = Field(0.4, gt=0, le=1, description="share k of the features that the mask keeps")
     swapper: Swapper = Field("blend", description="swap: built-in blend, an insightface inswapper, or your own pairs")
-    swapper_model: Path | None = Field(None, description="swap: the inswapper .onnx for swapper = insightface")
-    pairs: Path | None = Field(None, description="swap: DIR/<person>/<photo name>/*.jpg for swapper = pairs")
+    swapper_model: OptionalPath = Field(
+        None, examples=["path/to/inswapper_128.onnx"], description="swap: the inswapper .onnx for swapper = insightface"
+    )
+    pairs: OptionalPath = Field(
+        None, examples=["path/to/pairs"], description="swap: DIR/<person>/<photo name>/*.jpg for swapper = pairs"
+    )
     partners: int = Field(10, ge=1, description="swap: other people whose face is put into each photo")
     saliency_steps: int = Field(4, ge=1, le=1000, description="saliency: denoising steps of each sketch")
     saliency_draws: int = Field(4, ge=1, le=1000, description="saliency: sketches of each photo, each of other noise")

@@ -64,10 +64,11 @@ def _block(report: Report, generator: str | None) -> Html:
     folded = [row for row, is_shown in zip(rows, shown, strict=True) if not is_shown]
     title = f"{place(generator)}: success of attacks, worst on top"
     if allowed is not None:
-        title += f"; at most {number(allowed, 'share')} allowed"
+        title += f"; at most {number(allowed, 'share')} allowed" if allowed < 1 else "; any success allowed"
     whole = table(title, *_narrow(list(compress(rows, shown)), columns))
     rest = table(f"{place(generator)}: weaker attacks", *_narrow(folded, columns))
-    none_wins = "" if allowed is None else ", none of which wins"
+    # With a limit of 1 every attack is allowed to win.
+    none_wins = "" if allowed is None or allowed >= 1 else ", none of which wins"
     return join((whole, fold(counted(len(folded), "weaker attack", "weaker attacks") + none_wins, rest)))
 
 

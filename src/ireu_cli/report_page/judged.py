@@ -31,13 +31,18 @@ def _bodies(items: Sequence[_Item], row: Callable[[_Item], Row]) -> list[Body]:
 def _criterion(item: Criterion) -> Row:
     unit = unit_of(item.name)
     allowed = f"{item.sense} {judged(item.threshold, unit)}"
-    return (_meaning(item), badge(item.outcome), _phrase(judged(item.found, unit)), _phrase(allowed))
+    return (_meaning(item), badge(item.outcome), _phrase(judged(item.found, unit, item.threshold)), _phrase(allowed))
 
 
 def _control(item: Control) -> Row:
     unit = unit_of(item.name)
     met = badge("pass", "yes") if item.met else badge("fail", "no")
-    return (_meaning(item), met, _phrase(judged(item.found, unit)), _phrase(_needed(item, judged(item.needed, unit))))
+    return (
+        _meaning(item),
+        met,
+        _phrase(judged(item.found, unit, item.needed)),
+        _phrase(_needed(item, judged(item.needed, unit))),
+    )
 
 
 def _needed(item: Control, words: str) -> str:

@@ -13,7 +13,7 @@ from ireu_cli.report_page.pictures import Picture, gallery
 from ireu_cli.report_page.record import erasure, limits, provenance, recognisers
 from ireu_cli.report_page.rival import rival
 from ireu_cli.report_page.style import STYLE
-from ireu_cli.report_page.summary import tiles, verdict, verified
+from ireu_cli.report_page.summary import departures, tiles, verdict, verified
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """What a browser may load for the page: nothing but what it holds."""
@@ -28,7 +28,8 @@ def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
     """
     parts = _parts(report, pictures)
     sections = join(section(key, title, content) for key, title, content in parts)
-    summary = el("header", verdict(report), verified(report), tiles(report), _contents(parts))
+    top = (verdict(report), departures(report), verified(report), tiles(report), _contents(parts))
+    summary = el("header", *top)
     foot = el("footer", el("p", f"ireu {report.provenance.tool_version}, report schema {report.schema_version}."))
     body = el("body", el("main", summary, sections), foot)
     return f"<!doctype html>\n{el('html', _head(report), body, lang='en')}\n"

@@ -60,6 +60,9 @@ h1 { display: grid; grid-template-columns: auto 1fr; column-gap: .3em; align-ite
 h1 .kicker { grid-column: 1 / -1; font-size: .9375rem; font-weight: 600; letter-spacing: .01em; margin-bottom: .6em;
   color: var(--ink) }
 h1 .icon { width: .85em; height: .85em }
+h1 .rest { grid-column: 1 / -1; font-size: 1.25rem; line-height: 1.35; letter-spacing: 0; font-weight: 600;
+  margin-top: .6rem; max-width: 24rem }
+header > .scroll { margin-top: 1.5rem }
 .reason { margin-top: 1rem; font-size: 1.0625rem; max-width: 52rem }
 .tally { list-style: none; padding: 0; margin-top: .75rem; display: flex; flex-wrap: wrap; gap: .25rem 1.5rem;
   font-size: .9375rem; font-weight: 600 }

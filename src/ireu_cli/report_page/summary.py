@@ -3,30 +3,44 @@
 from ireu_cli.report import NO_ATTACK, WHITE_BOX, Figure, Outcome, Report
 from ireu_cli.report_page.markup import NOTHING, Html, code, el, join
 from ireu_cli.report_page.pick import attacked, before, criterion, generators, plain
-from ireu_cli.report_page.tables import icon
-from ireu_cli.report_page.words import counted, listing, number, place, sentence, span
+from ireu_cli.report_page.tables import icon, table
+from ireu_cli.report_page.words import ROLES, counted, listing, number, place, sentence, span
 
 _SHORT = 12
 """Characters of a digest that running text shows."""
 
 
 def verdict(report: Report) -> Html:
-    """The outcome as a word and a sign, and the reason."""
+    """The outcome as a word and a sign, what it does not rest on, and the reason."""
     met = sum(c.met for c in report.controls)
     passed = sum(c.outcome == "pass" for c in report.criteria)
     tally = [
         f"{met} of {counted(len(report.controls), 'control', 'controls')} met" if report.controls else None,
         f"{passed} of {counted(len(report.criteria), 'criterion', 'criteria')} met" if report.criteria else None,
     ]
+    _, _, rest = (report.standing or "").partition(" ")
     chips = join(el("li", words) for words in tally if words)
     heading = el(
         "h1",
         el("span", "Verification of an erasure", cls="kicker"),
         icon(report.outcome),
         el("span", sentence(report.outcome), cls="word"),
+        el("span", rest, cls="rest") if rest else None,
     )
     why = el("div", el("p", report.reason, cls="reason"), el("ul", chips, cls="tally") if chips else NOTHING)
-    return el("div", heading, why, cls=f"verdict {report.outcome}")
+    # A pass that leaves something out is not to be taken for one that does not.
+    tone = "inconclusive" if report.outcome == "pass" and report.gaps else report.outcome
+    return el("div", heading, why, cls=f"verdict {tone}")
+
+
+def departures(report: Report) -> Html:
+    """Settings that are not the default, weaker ones on top: what was asked is half of a verdict."""
+    order = ("weaker", "no order", "stronger")
+    found = sorted(report.departures or (), key=lambda one: order.index(one.effect))
+    words = {"weaker": "asks less than the default", "stronger": "asks more", "no order": ""}
+    rows = [(code(d.key), d.words, d.usual, d.source, words[d.effect]) for d in found]
+    head = ("setting", "in this run", "default", "set by", "")
+    return table("Settings that are not the default", head, [(None, rows)])
 
 
 def verified(report: Report) -> Html:
@@ -51,6 +65,11 @@ def verified(report: Report) -> Html:
         f"The erasure is of {counted(record.people, 'person', 'people')}; of {record.photos_supplied} photos supplied, "
         f"{record.photos_used} served to unlearn. "
     )
+    if report.copies:
+        about += (
+            f"{counted(report.copies, 'photo was', 'photos were')} left out as copies of these: they say nothing of "
+            "photos that unlearning never saw. "
+        )
     served = f"The edited encoder was read at {subject.tap} and run in {subject.served_dtype}."
     return el("p", *encoders, how, judged, about, served, cls="lead")
 
@@ -85,7 +104,7 @@ def _tiles(report: Report, generator: str | None) -> list[Html]:
             report,
             generator,
             "delta_id",
-            "target-unseen",
+            "target",
             "delta_id",
             "How much more targets changed than others (delta_id)",
         ),
@@ -108,13 +127,15 @@ def _matched(report: Report, generator: str | None, name: str, judged: str, word
 
 
 def _single(report: Report, generator: str | None, name: str, role: str, key: str, words: str) -> Html:
-    """The lowest of the recognisers."""
-    found = plain(report, name, generator, role, "change")
-    if not found and role == "target-unseen":
-        found = plain(report, name, generator, "target-seen", "change")
+    """The lowest of the recognisers; of targets, the lower of used and other photos, as the criterion has it."""
+    roles = ("target-unseen", "target-seen") if role == "target" else (role,)
+    found = [figure for one in roles for figure in plain(report, name, generator, one, "change")]
     if not found:
         return NOTHING
-    return _tile(words, min(found, key=lambda f: f.value), None, _outcome(report, key, generator), len(found))
+    lowest = min(found, key=lambda f: f.value)
+    more = f"The lower of used and other photos: {ROLES[lowest.role]}" if len({f.role for f in found}) > 1 else None
+    judges = len({f.measure for f in found})
+    return _tile(words, lowest, None, _outcome(report, key, generator), judges, more)
 
 
 def _attack(report: Report, generator: str | None) -> Html:

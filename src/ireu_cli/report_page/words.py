@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from ireu_cli.report import Figure, Unit
+from ireu_cli.report import Figure, Unit, rounded
+
+_NOTHING = 1e-9
 
 ROLES = {
     "target-seen": "targets, used photos",
@@ -33,10 +35,10 @@ _SHARES = (
 """Beginnings of the names of criteria and controls on shares; the schema gives them no unit."""
 
 
-def number(value: float, unit: Unit) -> str:
-    """A value in its unit; a share as a percentage."""
+def number(value: float, unit: Unit, *limits: float) -> str:
+    """A value in its unit; a share as a percentage. What is not 0, 1 or one of the limits is not shown as it."""
     ending = {"share": "\u00a0%", "dB": "\u00a0dB"}.get(unit, "")
-    return _bare(value, unit) + ending
+    return _bare(value, unit, *limits) + ending
 
 
 def span(figure: Figure) -> str | None:
@@ -53,13 +55,15 @@ def unit_of(name: str) -> Unit:
     return "dB" if "psnr" in name else "ratio"
 
 
-def judged(value: float | None, unit: Unit) -> str:
-    """What a criterion or control found or needs."""
+def judged(value: float | None, unit: Unit, *limits: float) -> str:
+    """What a criterion or control found or needs; never shown as one of the limits that it is not."""
     if value is None:
         return "not measured"
     if unit != "ratio":
-        return number(value, unit)
-    return f"{value:.0f}" if value == int(value) else f"{value:.3f}".rstrip("0").rstrip(".").replace("-", "\u2212")
+        return number(value, unit, *limits)
+    if value == int(value):
+        return f"{value:.0f}"
+    return rounded(value, 3, *limits).rstrip("0").rstrip(".").replace("-", "\u2212")
 
 
 def rate(value: float) -> str:
@@ -87,15 +91,16 @@ def place(generator: str | None) -> str:
     return "Encoder features" if generator is None else f"Generator {generator}"
 
 
-def _bare(value: float, unit: Unit) -> str:
+def _bare(value: float, unit: Unit, *limits: float) -> str:
     """A value without the sign of its unit; distances reach from thousandths to hundreds."""
     if unit == "share":
-        return _signed(100 * value, 1)
+        return _signed(100 * value, 1, 100.0, *(100 * limit for limit in limits))
     if unit == "distance":
-        return _signed(value, 1 if abs(value) >= 10 else 4)
-    return _signed(value, 1 if unit == "dB" else 3)
+        return _signed(value, 1 if abs(value) >= 10 else 4, *limits)
+    return _signed(value, 1 if unit == "dB" else 3, *limits)
 
 
-def _signed(value: float, digits: int) -> str:
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "\u2212")
+def _signed(value: float, digits: int, *limits: float) -> str:
+    # What arithmetic leaves of nothing is nothing.
+    text = f"{0:.{digits}f}" if abs(value) < _NOTHING else rounded(value, digits, *limits)
+    return text.replace("-", "\u2212")

@@ -57,7 +57,7 @@ def feature_matcher(evidence: Evidence, rate: float) -> FeatureMatcher:
         rate: false-match rate on retained people's photos.
     """
     space = evidence.space
-    everyone = torch.cat([space(person.original) for person in evidence.retained])
+    everyone = evidence.impostors.vectors
     pools = [p.original[p.seen] if bool(p.seen.any()) else p.original for p in evidence.targets]
     return FeatureMatcher(space, [enrol(space(pool), everyone, rate) for pool in pools])
 

@@ -3,18 +3,17 @@
 People are enrolled with the original encoder, as every generator that mounts the encoder was trained on its output.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable, Sequence
 
-import torch
 from torch import Tensor
 
-from ireu_cli.maths.identity import IdentitySpace, centroid, fit_space, match_threshold
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Definition, Figure, Role, State
 from ireu_cli.runtime import generator
 from ireu_cli.steps.estimated import estimated
+from ireu_cli.steps.matching import Compared, Scores
+from ireu_cli.steps.matching import Evidence as Evidence
+from ireu_cli.steps.matching import PersonEvidence as PersonEvidence
 
 _TAP = "the tap's output for photos of the role"
 _SET = "photos of the role; enrolments from the original encoder, thresholds and rivals from retained people"
@@ -62,88 +61,35 @@ DEFINITIONS = {
 }
 
 
-@dataclass(frozen=True)
-class PersonEvidence:
-    """One person before and after.
-
-    `original` and `edited` are features (n, d). Over the whole tap, photo by photo (n,): `cosine` between the two,
-    `relative` change, and `centred` change. `seen` (n,) bool tells the photos that unlearning used.
-    """
-
-    original: Tensor
-    edited: Tensor
-    cosine: Tensor
-    relative: Tensor
-    centred: Tensor
-    seen: Tensor
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that verification looks at. `reference`: features (n_i, d) of people that only serve to fit the space."""
-
-    targets: Sequence[PersonEvidence]
-    retained: Sequence[PersonEvidence]
-    reference: Sequence[Tensor]
-    null_relative: Tensor
-
-    @cached_property
-    def space(self) -> IdentitySpace:
-        """The space in which features are compared, fitted on people that are not measured where there are any."""
-        return fit_space(self.reference or [person.original for person in self.retained])
-
-
-@dataclass(frozen=True)
-class Scores:
-    """One person's photos against their enrolment: (n,) similarities, 0/1 matches and rank-1 hits, both states."""
-
-    similarity: tuple[Tensor, Tensor]
-    match: tuple[Tensor, Tensor]
-    rank1: tuple[Tensor, Tensor]
-    impostor: Tensor
-
-
 def measure(
     evidence: Evidence,
     params: VerifyParams,
     seed: int,
-    others: Sequence[Scores],
+    compared: Compared,
     labelled: Sequence[tuple[str, frozenset[int]]] = (),
 ) -> tuple[Figure, ...]:
     """Measure every figure that the evidence allows.
 
     Args:
         evidence: finite features before and after.
-        others: what `retained_scores` gives of it.
-        params: false-match rate, share of look-alikes, resamples.
+        compared: what `compare` gives of it.
+        params: false-match rate, resamples.
         seed: decides the bootstrap.
         labelled: groups of retained people by their positions; what happens to their features is given apart.
     """
-    space = evidence.space
-    retained = [space(person.original) for person in evidence.retained]
-    gallery = torch.stack([centroid(mapped) for mapped in retained])
-    everyone = torch.cat(retained)
-    rate = params.false_match_rate
-    targets = [_target_scores(person, space, gallery, everyone, rate) for person in evidence.targets]
-    alike = _look_alikes(evidence.targets, space, gallery, params.lookalike_share)
-    groups: list[tuple[Role, Sequence[PersonEvidence], Sequence[Scores], Sequence[Tensor]]] = [
-        ("target-seen", evidence.targets, targets, [person.seen for person in evidence.targets]),
-        ("target-unseen", evidence.targets, targets, [~person.seen for person in evidence.targets]),
-        ("look-alike", *_pick(evidence.retained, others, alike)),
-        ("retained", *_pick(evidence.retained, others, range(len(others)))),
-    ]
-    collected = _Collector(space.kind, params.bootstrap, seed, rate)
-    for role, people, scores, chosen in groups:
-        states: tuple[tuple[State, int], ...] = (("original", 0), ("edited", 1))
-        for state, position in states:
-            for name in ("similarity", "match_rate", "rank1"):
-                attribute = "match" if name == "match_rate" else name
-                values = [getattr(s, attribute)[position][c] for s, c in zip(scores, chosen, strict=True)]
-                collected.add(name, role, state, values)
-        collected.add("feature_cosine", role, "change", [p.cosine[c] for p, c in zip(people, chosen, strict=True)])
-        collected.add("relative_change", role, "change", [p.relative[c] for p, c in zip(people, chosen, strict=True)])
-        collected.add("centred_change", role, "change", [p.centred[c] for p, c in zip(people, chosen, strict=True)])
-    collected.add("impostor_similarity", "retained", "original", [scores.impostor for scores in targets])
+    collected = _Collector(evidence.space.kind, params.bootstrap, seed, params.false_match_rate)
+    seen = [person.seen for person in evidence.targets]
+    unseen = [~rows for rows in seen]
+    look_alikes = [evidence.retained[position] for position in compared.look_alikes]
+    collected.add_scores("target-seen", compared.targets, seen)
+    collected.add_changes("target-seen", evidence.targets, seen)
+    collected.add_scores("target-unseen", compared.targets, unseen)
+    collected.add_changes("target-unseen", evidence.targets, unseen)
+    collected.add_scores("look-alike", list(compared.alike.values()))
+    collected.add_changes("look-alike", look_alikes)
+    collected.add_scores("retained", list(compared.retained.values()))
+    collected.add_changes("retained", evidence.retained)
+    collected.add("impostor_similarity", "retained", "original", compared.impostor)
     collected.add("relative_change", "null", "change", [evidence.null_relative])
     for group, positions in labelled:
         members = [person for place, person in enumerate(evidence.retained) if place in positions]
@@ -152,94 +98,19 @@ def measure(
     return tuple(collected.figures)
 
 
-def retained_scores(evidence: Evidence, rate: float) -> list[Scores]:
-    """Every retained person's photos against their own enrolment, at a false-match rate."""
-    space = evidence.space
-    retained = [space(person.original) for person in evidence.retained]
-    gallery, everyone = torch.stack([centroid(mapped) for mapped in retained]), torch.cat(retained)
-    return [_retained_scores(n, evidence.retained, space, gallery, everyone, rate) for n in range(len(retained))]
-
-
-def share_removed(others: Sequence[Scores], params: VerifyParams) -> float | None:
+def share_removed(others: Iterable[Scores], params: VerifyParams) -> float | None:
     """Share of retained people whom the criteria on targets would call removed, were they the target.
 
     Of a retained person, a delta is the delta of another person. Only people whom the original encoder shows are asked;
     None without any.
 
     Args:
-        others: what `retained_scores` gives.
+        others: scores of retained people.
         params: the criteria.
     """
     rates = [(float(score.match[0].nanmean()), float(score.match[1].nanmean())) for score in others]
     verdicts = [after <= params.max_match_unseen for before, after in rates if before >= params.min_original_match]
     return sum(verdicts) / len(verdicts) if verdicts else None
-
-
-def _target_scores(
-    person: PersonEvidence, space: IdentitySpace, gallery: Tensor, everyone: Tensor, rate: float
-) -> Scores:
-    original, edited = space(person.original), space(person.edited)
-    pool = original[person.seen] if bool(person.seen.any()) else original
-    places = person.seen.nonzero().flatten().tolist() if bool(person.seen.any()) else list(range(len(original)))
-    enrolments = torch.stack(
-        [
-            centroid(_without(pool, places.index(i) if i in places else None))
-            if len(pool) > 1 or i not in places
-            else torch.full_like(original[0], torch.nan)
-            for i in range(len(original))
-        ]
-    )
-    return _score(original, edited, enrolments, gallery, everyone, rate, centroid(pool))
-
-
-def _retained_scores(
-    index: int, people: Sequence[PersonEvidence], space: IdentitySpace, gallery: Tensor, everyone: Tensor, rate: float
-) -> Scores:
-    original, edited = space(people[index].original), space(people[index].edited)
-    start = sum(len(person.original) for person in people[:index])
-    others = torch.cat([everyone[:start], everyone[start + len(original) :]])
-    rivals = torch.cat([gallery[:index], gallery[index + 1 :]])
-    if len(original) < 2 or not len(others):
-        enrolments = torch.full_like(original, torch.nan)
-    else:
-        enrolments = torch.stack([centroid(_without(original, i)) for i in range(len(original))])
-    return _score(original, edited, enrolments, rivals, others, rate, gallery[index])
-
-
-def _score(
-    original: Tensor, edited: Tensor, enrolments: Tensor, rivals: Tensor, impostors: Tensor, rate: float, whole: Tensor
-) -> Scores:
-    """Photos without an enrolment (their person's only photo) are left out, as NaN; `_Collector` drops them."""
-    thresholds = torch.tensor([match_threshold(impostors @ e, rate) for e in enrolments], dtype=torch.float64)
-    known = torch.isfinite(enrolments).all(1)
-
-    def state(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        similarity = (features * enrolments).sum(1)
-        match = (similarity > thresholds).double()
-        hit = (similarity > (features @ rivals.T).max(1).values).double()
-        unknown = torch.tensor(torch.nan, dtype=torch.float64)
-        return similarity, torch.where(known, match, unknown), torch.where(known, hit, unknown)
-
-    before, after = state(original), state(edited)
-    return Scores((before[0], after[0]), (before[1], after[1]), (before[2], after[2]), impostors @ whole)
-
-
-def _without(mapped: Tensor, index: int | None) -> Tensor:
-    return mapped if index is None else torch.cat([mapped[:index], mapped[index + 1 :]])
-
-
-def _look_alikes(targets: Sequence[PersonEvidence], space: IdentitySpace, gallery: Tensor, share: float) -> list[int]:
-    """Return the retained people nearest to any target, as positions in the gallery."""
-    count = max(1, round(share * len(gallery)))
-    likeness = torch.stack([gallery @ centroid(space(person.original)) for person in targets]).amax(0)
-    return sorted(likeness.topk(min(count, len(gallery))).indices.tolist())
-
-
-def _pick(
-    people: Sequence[PersonEvidence], scores: Sequence[Scores], which: Sequence[int]
-) -> tuple[list[PersonEvidence], list[Scores], list[Tensor]]:
-    every = [torch.ones(len(people[index].original), dtype=torch.bool) for index in which]
-    return [people[index] for index in which], [scores[index] for index in which], every
 
 
 class _Collector:
@@ -250,6 +121,23 @@ class _Collector:
         self._measure, self._resamples, self._seed = f"tap features, {measure}", resamples, seed
         self._rate = rate
 
+    def add_scores(self, role: Role, scores: Sequence[Scores], chosen: Sequence[Tensor] | None = None) -> None:
+        """Add what compares photos with people, of all photos or of those chosen, bool (n,) a person."""
+        states: tuple[State, State] = ("original", "edited")
+        for position, state in enumerate(states):
+            for name, attribute in (("similarity", "similarity"), ("match_rate", "match"), ("rank1", "rank1")):
+                columns = [getattr(score, attribute)[position] for score in scores]
+                self.add(name, role, state, _chosen(columns, chosen))
+
+    def add_changes(self, role: Role, people: Sequence[PersonEvidence], chosen: Sequence[Tensor] | None = None) -> None:
+        """Add how far features moved, of all photos or of those chosen, bool (n,) a person."""
+        for name, attribute in (
+            ("feature_cosine", "cosine"),
+            ("relative_change", "relative"),
+            ("centred_change", "centred"),
+        ):
+            self.add(name, role, "change", _chosen([getattr(person, attribute) for person in people], chosen))
+
     def add(self, name: str, role: Role, state: State, values: Sequence[Tensor], group: str | None = None) -> None:
         rng = generator(self._seed, "bootstrap", name, role, state, group or "")
         found = estimated(
@@ -259,6 +147,10 @@ class _Collector:
         )  # fmt: skip
         if found is not None:
             self.figures.append(found)
+
+
+def _chosen(columns: Sequence[Tensor], chosen: Sequence[Tensor] | None) -> Sequence[Tensor]:
+    return columns if chosen is None else [column[rows] for column, rows in zip(columns, chosen, strict=True)]
 
 
 def find_figure(figures: Sequence[Figure], name: str, role: Role, state: State) -> Figure | None:

@@ -73,7 +73,7 @@ def make_gate(recogniser: str, targets: Sequence[Tensor], retained: Sequence[Ten
         retained: the same of other people, whose photos set the thresholds.
         rate: false-match rate for each target.
     """
-    others = torch.cat([rows for rows in retained if len(rows)])
+    others = _joined(retained)
     return Gate(recogniser, [enrol(rows, others, rate) if len(rows) else None for rows in targets])
 
 
@@ -99,9 +99,11 @@ def gate_figures(
     known = [_faces(rows) for rows in seen]
     if sum(bool(len(rows)) for rows in faces) < 2:
         return ()
-    gate = make_gate(recogniser, known, faces, params.false_match_rate)
+    # Put together once: a gate is made for each photo that is left out of its own enrolment.
+    everybody = [_joined(faces)]
+    gate = make_gate(recogniser, known, everybody, params.false_match_rate)
     values: dict[tuple[str, Role], list[Tensor]] = {
-        ("gate_caught", "target-seen"): [_own(gate, rows, faces, params.false_match_rate) for rows in seen],
+        ("gate_caught", "target-seen"): [_own(gate, rows, everybody, params.false_match_rate) for rows in seen],
         ("gate_caught", "target-unseen"): [gate.refuses(rows, n) for n, rows in enumerate(unseen)],
         ("gate_false_refusal", "retained"): _false_refusals(recogniser, known, faces, params.false_match_rate),
     }
@@ -133,6 +135,12 @@ def _false_refusals(
         return []
     gates = [make_gate(recogniser, targets, half, rate) for half in halves]
     return [gates[1 - place % 2].refuses_any(rows) for place, rows in enumerate(retained) if len(rows)]
+
+
+def _joined(people: Sequence[Tensor]) -> Tensor:
+    """The photos of everybody, float64 (n, d)."""
+    known = [rows for rows in people if len(rows)]
+    return known[0].double() if len(known) == 1 else torch.cat(known).double()
 
 
 def _faces(rows: Tensor) -> Tensor:

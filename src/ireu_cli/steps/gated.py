@@ -13,7 +13,15 @@ from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, CapacityError
 from ireu_cli.maths.detector import Deal as Deal
-from ireu_cli.maths.detector import PeopleInFolds, PeopleSums, Threshold, Whitened, direction, threshold_at
+from ireu_cli.maths.detector import (
+    PeopleInFolds,
+    PeopleSums,
+    Threshold,
+    Whitened,
+    direction,
+    highest_needed,
+    threshold_at,
+)
 from ireu_cli.maths.room import folded, make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.maths.token_gate import TokenSums, contrast, gated
@@ -26,6 +34,9 @@ from ireu_cli.values import Ledger, Room, WeightDelta
 
 _PASSES = 8
 """Of the fixed-point iteration that makes up for the layer norm after the site; it gains a digit a pass."""
+
+_KEPT = 8192
+"""Scores of photos beyond those needed that are kept before the highest are sought."""
 
 MakeRoom = Callable[[Tensor, Tensor, int], Room]
 """`maths.room.make_room`."""
@@ -179,10 +190,18 @@ def with_thresholds(
 
 
 def _margins(weights: Sequence[Tensor], people: PeopleInFolds, rows: Rows, rate: float) -> list[Threshold]:
-    """By how much more than the mean a score has to be, of each person."""
-    tried = enumerate(zip(weights, people.others, strict=True))
-    scores = torch.cat([(piece.double() - sums.mean()) @ some for fold, (some, sums) in tried for piece in rows(fold)])
-    return [threshold_at(column, rate) for column in scores.T]
+    """By how much more than the mean a score has to be, of each person; only the highest scores are kept."""
+    highest, count = torch.empty(0, weights[0].shape[1], dtype=torch.float64), 0
+    needed = highest_needed(people.every.photos, rate)
+    for fold, (some, sums) in enumerate(zip(weights, people.others, strict=True)):
+        for piece in rows(fold):
+            scores = (piece.double() - sums.mean()) @ some
+            highest, count = torch.cat([highest, scores]), count + len(scores)
+            if len(highest) > needed + _KEPT:
+                highest = highest.topk(needed, 0).values
+    if highest_needed(count, rate) > len(highest):
+        raise RuntimeError("thresholds are set on more photos than were summed")
+    return [threshold_at(column, rate, count) for column in highest.T]
 
 
 def change_of(wanted: Wanted, readout: Readout, average: Tensor, mask: Tensor, gain: float) -> Tensor:
@@ -292,14 +311,17 @@ def compose(ledger: Ledger, weights: dict[str, Tensor]) -> WeightDelta:
     site = MlpSite(ledger.block)
     out_weight = weights[site.name("fc2.weight")]
     new = {name: tensor.clone() for name, tensor in weights.items()}
-    for entry in by_slot(ledger):
-        places = slice(2 * ledger.slots[entry], 2 * ledger.slots[entry] + 2)
+    if ledger.slots:
+        # One product in the order of slots: a function of the set of requests, whatever their order was.
+        order = by_slot(ledger)
+        slots = torch.tensor([ledger.slots[entry] for entry in order])
+        places = (2 * slots[:, None] + torch.arange(2)).flatten()
         units, added = ledger.room.units[places], folded(out_weight, ledger.room, places)
         new[site.name("fc2.weight")][:, ledger.room.kept] += added[:, :-1]
         new[site.name("fc2.bias")] += added[:, -1]
-        new[site.name("fc1.weight")][units] = ledger.rows[entry].double()
-        new[site.name("fc1.bias")][units] = ledger.biases[entry].double()
-        new[site.name("fc2.weight")][:, units] = ledger.columns[entry].double()
+        new[site.name("fc1.weight")][units] = ledger.rows[order].double().flatten(0, 1)
+        new[site.name("fc1.bias")][units] = ledger.biases[order].double().flatten()
+        new[site.name("fc2.weight")][:, units] = ledger.columns[order].double().transpose(0, 1).flatten(1)
     own = {name: (new[name] - weights[name]).float() for name in new}
     shared = {name: change if ledger.slots else torch.zeros_like(change) for name, change in ledger.apparatus.items()}
     return WeightDelta(dict(sorted((own | shared).items())), ledger)

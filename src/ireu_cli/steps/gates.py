@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
-from ireu_cli.maths.detector import Deal, PeopleInFolds, sum_people
+from ireu_cli.maths.detector import Deal, FoldSums, PeopleInFolds, sum_folds
 from ireu_cli.models.onnx_gates import Gates
 from ireu_cli.steps.gated import Found, Rows, directions, with_thresholds
 from ireu_cli.steps.slots import add_all, add_entries, by_slot
@@ -31,18 +31,22 @@ class EmbeddingStatistics:
         return self.people.every.mean()
 
 
-def summarise_embeddings(
-    people: Iterable[Tensor], views: Iterable[Tensor], nulls: Tensor, sizes: Sequence[int]
-) -> EmbeddingStatistics:
-    """Put together what requests need, one person at a time.
+def sum_embeddings(people: Iterable[Tensor], views: Iterable[Tensor], sizes: Sequence[int]) -> FoldSums:
+    """Go through people once.
 
     Args:
         people: of each person, embeddings at length one, float (n, d).
         views: of some photos, those of the photo and its changed copies, (v, d).
-        nulls: (k, d), those of the null images.
         sizes: photos of each person.
     """
-    return EmbeddingStatistics(sum_people(people, views, Deal(tuple(sizes))), nulls)
+    return sum_folds(people, views, Deal(tuple(sizes)))
+
+
+def summarise_embeddings(
+    people: Iterable[Tensor], views: Iterable[Tensor], nulls: Tensor, sizes: Sequence[int]
+) -> EmbeddingStatistics:
+    """`sum_embeddings`, put together with the embeddings at length one of the null images, (k, d)."""
+    return EmbeddingStatistics(sum_embeddings(people, views, sizes).together(), nulls)
 
 
 def find_embedded(

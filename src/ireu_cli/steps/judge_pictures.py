@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Control, Criterion, Figure, Role, State
-from ireu_cli.steps.judgement import Sense, control, criterion, others_stay
-from ireu_cli.steps.pictures import GeneratorEvidence, PersonPictures, matched
+from ireu_cli.steps.galleries import matched
+from ireu_cli.steps.judgement import Sense, control, criterion, false_matches, others_stay
+from ireu_cli.steps.pictures import GeneratorEvidence, PersonPictures
 
 _TARGETS: tuple[Role, ...] = ("target-seen", "target-unseen")
 _ROLES: tuple[Role, ...] = (*_TARGETS, "look-alike", "retained")
@@ -57,7 +58,7 @@ def picture_controls(
         ("original_draws_target", min(before, default=None), params.min_original_reidentified,
          "pictures of the targets that the recogniser matches, drawn with the original encoder"),
         ("gallery_faces", people, params.min_gallery_people, "retained people in whose photos a face is found"),
-        ("false_match_rate_resolved", photos * params.false_match_rate, params.min_impostors_per_error,
+        ("false_match_rate_resolved", false_matches(photos, people, params), params.min_impostors_per_error,
          "expected false matches among retained photos with a face"),
     )  # fmt: skip
     controls = [control(*demand, generator=first.generator) for demand in demands]
@@ -86,11 +87,8 @@ def share_removed(evidence: GeneratorEvidence, params: VerifyParams) -> float | 
     average = sum(known) / len(known)
     verdicts = []
     for person, likeness in zip(people, kept, strict=True):
-        others = [rows for place, rows in enumerate(evidence.retained_photos) if place != person.position]
-        before, after = (
-            matched(vectors, person.photos, others, params.false_match_rate).nanmean()
-            for vectors in (person.original, person.edited)
-        )
+        enrolment = evidence.enrolment(person, params.false_match_rate)
+        before, after = (matched(vectors, enrolment).nanmean() for vectors in (person.original, person.edited))
         if float(before) >= params.min_original_reidentified:
             gone = float(after) <= params.max_reidentified_unseen and average - likeness >= params.min_delta_id
             verdicts.append(float(gone))

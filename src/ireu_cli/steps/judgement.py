@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from ireu_cli.maths.calibration import false_pairs
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Control, Criterion, Outcome
 
@@ -54,3 +55,14 @@ def criterion(
         sense=sense,
         meaning=meaning,
     )
+
+
+def false_matches(photos: int, people: int, params: VerifyParams) -> float:
+    """False matches that are expected among retained photos, as far as there are people whom they can come from.
+
+    Many photos of few people say what the two who happen to look most alike are like. As for recognisers, there is to
+    be one pair of people that is taken for one person; with a share of a pair, so large a share of the needed matches
+    counts at most.
+    """
+    rate = params.false_match_rate
+    return min(photos * rate, params.min_impostors_per_error * false_pairs(people, rate))

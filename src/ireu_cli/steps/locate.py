@@ -62,7 +62,7 @@ def locate_by_variance(people: Iterable[Tensor], fraction: float, rng: torch.Gen
         rng: draws the random control. Halves are every second person.
 
     Raises:
-        PhotoError: fewer than four people have two photos, so that halves cannot be compared.
+        PhotoError: fewer than four people have two photos (halves cannot be compared), or all features are alike.
     """
     whole, halves = FisherSums(), (FisherSums(), FisherSums())
     for person in people:
@@ -75,9 +75,15 @@ def locate_by_variance(people: Iterable[Tensor], fraction: float, rng: torch.Gen
             "Add labelled people with --retain, or use --method swap",
         )
     score = whole.ratio()
+    total = float(score.sum())
+    if not 0 < total < float("inf"):
+        raise PhotoError(
+            "The photos do not differ from person to person, so no feature tells people apart",
+            "Check that they are photos of several people",
+        )
     mask = top_mask(score, fraction)
     control = top_mask(torch.rand(len(score), generator=rng), fraction)
-    share = score / score.sum()
+    share = score / total
     evidence: dict[str, Json] = {
         "chance": float(mask.sum()) / len(mask),
         "photos": whole.photos,

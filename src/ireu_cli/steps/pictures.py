@@ -5,17 +5,19 @@ it is left out of the figures on identity, and counted in `face_found` and `phot
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ireu_cli.maths.identity import centroid, enrol
-from ireu_cli.maths.stats import interval, resampled_weights
+from ireu_cli.maths.identity import centroid
+from ireu_cli.maths.stats import interval, weights_in_parts
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Definition, Figure, Role, State
 from ireu_cli.runtime import generator
 from ireu_cli.steps.estimated import estimated
+from ireu_cli.steps.galleries import Enrolment, Gallery, enrolled, gallery_of, matched
 
 _DRAWN = "pictures of the role, each from its photo, prompt and noise"
 _PAIRED = "pictures of the role drawn before and after, from the same photo, prompt and noise"
@@ -132,6 +134,21 @@ class GeneratorEvidence:
     retained_photos: Sequence[Tensor]
     target_photos: Sequence[Tensor] = ()
     first: bool = True
+    _enrolled: dict[tuple[int | None, int, float], Enrolment | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        """Retained people, put together once for all comparisons."""
+        return gallery_of(self.retained_photos)
+
+    def enrolment(self, person: PersonPictures, rate: float) -> Enrolment | None:
+        """The person as pictures are compared with, made once; None where there is no face or nobody else."""
+        known = (person.position, id(person.photos), rate)
+        if known not in self._enrolled:
+            self._enrolled[known] = enrolled(person.photos, self.gallery, rate, person.position)
+        return self._enrolled[known]
 
 
 def measure_pictures(
@@ -169,21 +186,6 @@ def rates_of(photos: int, params: VerifyParams) -> list[float]:
     return list(dict.fromkeys([params.false_match_rate, *lower]))
 
 
-def matched(vectors: Tensor, photos: Tensor, others: Sequence[Tensor], rate: float) -> Tensor:
-    """Whether pictures match a person: float64 (n,), 1 or 0, NaN where there is no face or nobody to compare with.
-
-    Args:
-        vectors: unit vectors (n, d) of the pictures; NaN without a face.
-        photos: unit vectors (k, d) of the person's photos, which are averaged to the enrolment.
-        others: unit vectors (k, d) of the photos of each other person, which set the threshold.
-        rate: false-match rate.
-    """
-    known = [rows for rows in others if len(rows)]
-    if not len(photos) or not known:
-        return torch.full((len(vectors),), torch.nan, dtype=torch.float64)
-    return enrol(photos, torch.cat(known), rate).matches(vectors)
-
-
 def _add_identity(
     collected: "_Collector",
     role: Role,
@@ -196,7 +198,7 @@ def _add_identity(
         vectors = [getattr(person, state) for person in people]
         collected.add("id_original", role, state, [(v * p.own).sum(1) for v, p in zip(vectors, people, strict=True)])
         for rate in rates:
-            hits = [matched(v, p.photos, _others(p, evidence), rate) for v, p in zip(vectors, people, strict=True)]
+            hits = [matched(v, evidence.enrolment(p, rate)) for v, p in zip(vectors, people, strict=True)]
             collected.add("reidentified", role, state, hits, rate=rate)
         collected.add("rank1", role, state, [_nearest(v, p, evidence) for v, p in zip(vectors, people, strict=True)])
     collected.add("id_generated", role, "change", [_kept(person) for person in people])
@@ -230,30 +232,27 @@ def _found(vectors: Tensor) -> Tensor:
 def _each_photo(person: PersonPictures) -> Tensor:
     """The vector of each photo once, however many pictures were drawn from it: (photos, d)."""
     numbers = person.photo_numbers.tolist()
-    return person.own[[numbers.index(number) for number in dict.fromkeys(numbers)]]
+    first = {number: place for place, number in reversed(list(enumerate(numbers)))}
+    return person.own[[first[number] for number in dict.fromkeys(numbers)]]
 
 
 def _kept(person: PersonPictures) -> Tensor:
     return (person.original * person.edited).sum(1)
 
 
-def _others(person: PersonPictures, evidence: GeneratorEvidence) -> list[Tensor]:
-    return [rows for place, rows in enumerate(evidence.retained_photos) if place != person.position and len(rows)]
-
-
 def _nearest(vectors: Tensor, person: PersonPictures, evidence: GeneratorEvidence) -> Tensor:
-    others = _others(person, evidence)
-    if not len(person.photos) or not others:
+    gallery = evidence.gallery
+    rivals = gallery.enrolments[gallery.people != (-1 if person.position is None else person.position)]
+    if not len(person.photos) or not len(rivals):
         return torch.full((len(vectors),), torch.nan, dtype=torch.float64)
-    rivals = torch.stack([centroid(rows.double()) for rows in others])
     scores = vectors.double() @ centroid(person.photos.double())
     best = (vectors.double() @ rivals.T).max(1).values
     return torch.where(torch.isfinite(scores), (scores > best).double(), scores)
 
 
 def _impostors(person: PersonPictures, evidence: GeneratorEvidence) -> Tensor:
-    others = _others(person, evidence)
-    return person.original @ torch.cat(others).mean(0) if others else torch.empty(0)
+    others = evidence.gallery.without(person.position)
+    return person.original.double() @ others.mean(0) if len(others) else torch.empty(0)
 
 
 def _add_adherence(collected: "_Collector", role: Role, state: State, people: Sequence[PersonPictures]) -> None:
@@ -310,8 +309,8 @@ class _Collector:
             if not values:
                 return
             sums, counts = (torch.tensor([float(f(v)) for v in values], dtype=torch.float64) for f in (torch.sum, len))
-            weights = resampled_weights(len(values), self._resamples, rng)
-            means.append((weights @ sums) / (weights @ counts))
+            parts = weights_in_parts(len(values), self._resamples, rng)
+            means.append(torch.cat([(weights @ sums) / (weights @ counts) for weights in parts]))
             pictures, people = pictures + int(counts.sum()), people + len(values)
         rows = min(len(mean) for mean in means)
         span = interval(means[0][:rows] - means[1][:rows])

@@ -47,7 +47,8 @@ def plan_shots(
         seed: decides the choice and the noise.
     """
     alike = sorted(look_alikes)
-    others = [position for position in range(len(retained)) if position not in set(alike)]
+    set_apart = set(alike)
+    others = [position for position in range(len(retained)) if position not in set_apart]
     order = torch.randperm(len(others), generator=generator(seed, "pictures", "people")).tolist()
     chosen = sorted(others[position] for position in order[: params.people])
     groups: list[tuple[Role, Group, int]] = [

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ireu_cli.maths.detector import Deal, sum_people
+from ireu_cli.maths.detector import AT_ONCE, Deal, FoldSums, sum_folds
 from ireu_cli.maths.room import activation_gram
 from ireu_cli.maths.token_gate import TokenSums
 from ireu_cli.models.mlp_site import MlpSite
@@ -65,6 +65,57 @@ class SiteSums:
         return cls(done, unusable, kinds[0], kinds[1], tensors["gram"])
 
 
+@dataclass(frozen=True)
+class PeopleSummed:
+    """Sums over retained people at a site, which need their rows alone: by folds, and of the tap's features, (k,)."""
+
+    folds: FoldSums
+    tap: Tensor
+
+    def together(self, sums: SiteSums, nulls: Tensor) -> SiteStatistics:
+        """What requests need.
+
+        Args:
+            sums: over the photos' tokens.
+            nulls: (2, d), what enters the site at the class token of the null images.
+        """
+        people = self.folds.together()
+        average = self.tap / max(people.every.photos, 1)
+        return SiteStatistics(people, sums.class_token, sums.others, sums.gram, average, nulls)
+
+
+def sum_site(
+    people: Iterable[tuple[Tensor, Tensor]], views: Iterable[Tensor], readout: Readout, sizes: Sequence[int]
+) -> PeopleSummed:
+    """Go through people once.
+
+    Args:
+        people: of each person, what enters the site at the class token and the last states, float32 (n, d) each.
+        views: of some photos, what enters the site for the photo and its changed copies, float32 (v, d) each.
+        readout: from the last state to the tap.
+        sizes: photos of each person.
+    """
+    total, deal = torch.zeros((), dtype=torch.float64), Deal(tuple(sizes))
+    waiting: list[Tensor] = []
+
+    def read() -> Tensor:
+        found = readout.read(torch.cat(waiting)).double().sum(0) if waiting else torch.zeros((), dtype=torch.float64)
+        waiting.clear()
+        return found
+
+    def entering() -> Iterator[Tensor]:
+        nonlocal total
+        for inputs, states in people:
+            # As for thresholds: whoever is in very many photos would else be the average, and nobody may be it.
+            waiting.append(states[: deal.most])
+            if sum(map(len, waiting)) >= AT_ONCE:
+                total = total + read()
+            yield inputs
+
+    folds = sum_folds(entering(), views, deal)
+    return PeopleSummed(folds, total + read())
+
+
 def summarise(
     sums: SiteSums,
     people: Iterable[tuple[Tensor, Tensor]],
@@ -73,25 +124,5 @@ def summarise(
     readout: Readout,
     sizes: Sequence[int],
 ) -> SiteStatistics:
-    """Put together what requests need.
-
-    Args:
-        sums: over the photos' tokens.
-        people: of each person, what enters the site at the class token and the last states, float32 (n, d) each.
-        views: of some photos, what enters the site for the photo and its changed copies, float32 (v, d) each.
-        nulls: (2, d), what enters the site at the class token of the null images.
-        readout: from the last state to the tap.
-        sizes: photos of each person.
-    """
-    total, deal = torch.zeros((), dtype=torch.float64), Deal(tuple(sizes))
-
-    def entering() -> Iterator[Tensor]:
-        nonlocal total
-        for inputs, states in people:
-            # As for thresholds: whoever is in very many photos would else be the average, and nobody may be it.
-            total = total + readout.read(states[: deal.most]).double().sum(0)
-            yield inputs
-
-    found = sum_people(entering(), views, deal)
-    average = total / max(found.every.photos, 1)
-    return SiteStatistics(found, sums.class_token, sums.others, sums.gram, average, nulls)
+    """`sum_site`, put together with the sums over tokens; see there."""
+    return sum_site(people, views, readout, sizes).together(sums, nulls)

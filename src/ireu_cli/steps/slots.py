@@ -24,7 +24,8 @@ def add_entries(ledger: Kept, cases: Sequence[str], entries: Mapping[str, Tensor
     Raises:
         CapacityError: there are not so many slots left; says how many there are.
     """
-    free: list[int] = [slot for slot in range(ledger.capacity) if slot not in ledger.slots]
+    taken = set(ledger.slots)
+    free: list[int] = [slot for slot in range(ledger.capacity) if slot not in taken]
     if len(cases) > len(free):
         raise CapacityError(
             f"{len(cases)} people are to be unlearned, and {len(free)} of the {ledger.capacity} places are free",
@@ -36,7 +37,8 @@ def add_entries(ledger: Kept, cases: Sequence[str], entries: Mapping[str, Tensor
 
 def leave(ledger: Kept, cases: Sequence[str]) -> Kept:
     """Take the requests of some cases out of a ledger; their slots are free again."""
-    kept = [i for i, case in enumerate(ledger.cases) if case not in cases]
+    leaving = set(cases)
+    kept = [i for i, case in enumerate(ledger.cases) if case not in leaving]
     rows: dict[str, Any] = {name: getattr(ledger, name)[kept] for name in ledger.ENTRY}
     return replace(
         ledger,

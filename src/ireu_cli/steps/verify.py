@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import torch
 
 from ireu_cli.params import VerifyParams
-from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Role, State
+from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Role, State, rounded
 from ireu_cli.steps.attack_figures import attack_criteria
-from ireu_cli.steps.figures import Evidence, Scores, find_figure, measure, retained_scores, share_removed
+from ireu_cli.steps.figures import Evidence, find_figure, measure, share_removed
+from ireu_cli.steps.groups import shareable
 from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria
-from ireu_cli.steps.judgement import OTHERS_STAY, Sense, control, criterion, others_stay
+from ireu_cli.steps.judgement import OTHERS_STAY, Sense, control, criterion, false_matches, others_stay
+from ireu_cli.steps.matching import Compared, compare
 from ireu_cli.steps.pictures import GeneratorEvidence, measure_pictures
 
 
@@ -67,9 +69,9 @@ def verify(
     useless = unusable(evidence)
     if useless is not None:
         return useless
-    others = retained_scores(evidence, params.false_match_rate)
-    figures = measure(evidence, params, seed, others, beside.labelled)
-    controls = (*_controls(evidence, figures, others, params), *(_apart(found) for found in beside.calibrations))
+    compared = compare(evidence, params)
+    figures = measure(evidence, params, seed, compared, beside.labelled)
+    controls = (*_controls(evidence, figures, compared, params), *(_apart(found) for found in beside.calibrations))
     criteria = _criteria(evidence, figures, params)
     for name in dict.fromkeys(generator.generator for generator in drawn):
         siblings = [generator for generator in drawn if generator.generator == name]
@@ -79,7 +81,7 @@ def verify(
         figures += found
     criteria += attack_criteria(beside.figures, beside.attacked, params)
     outcome, reason = _conclude(controls, criteria)
-    return Verified(outcome, reason, controls, criteria, (*figures, *beside.figures))
+    return Verified(outcome, reason, controls, criteria, shareable((*figures, *beside.figures)))
 
 
 def _apart(found: Calibration) -> Control:
@@ -113,7 +115,7 @@ def unusable(evidence: Evidence) -> Verified | None:
 
 
 def _controls(
-    evidence: Evidence, figures: Sequence[Figure], others: Sequence[Scores], params: VerifyParams
+    evidence: Evidence, figures: Sequence[Figure], compared: Compared, params: VerifyParams
 ) -> tuple[Control, ...]:
     photos = sum(len(person.original) for person in evidence.retained)
     before = [
@@ -137,7 +139,7 @@ def _controls(
         ),
         control(
             "false_match_rate_resolved",
-            photos * params.false_match_rate,
+            false_matches(photos, len(evidence.retained), params),
             params.min_impostors_per_error,
             "expected false matches among retained photos",
         ),
@@ -149,9 +151,13 @@ def _controls(
             meaning="match rate of a delta that changes nothing must exceed what may remain",
         ),
     ]
-    controls.append(others_stay([share_removed(others, params)], params))
+    controls.append(others_stay([share_removed(compared.retained.values(), params)], params))
     if params.require_unseen:
-        controls.append(control("unseen_photos", unseen, 1, "photos of the targets that unlearning did not use"))
+        meaning = "photos of the targets that unlearning did not use, nor copies of those that it used"
+        controls.append(control("unseen_photos", unseen, params.min_unseen_photos, meaning))
+    if evidence.known_used < 1:
+        meaning = "photos used in unlearning that are there or kept in the run folder, so that their copies are told"
+        controls.append(control("used_photos_known", evidence.known_used, 1.0, meaning))
     return tuple(controls)
 
 
@@ -191,10 +197,13 @@ def _conclude(controls: Sequence[Control], criteria: Sequence[Criterion]) -> tup
     # A delta that removes everybody fails for what it does to them; that it tells nobody apart only follows from it.
     unmet = [c for c in controls if not c.met and not (c.name == OTHERS_STAY and failed)]
     if unmet:
-        parts = [f"{_name(c)} is {_number(c.found)}, needed {c.needed:g} ({c.meaning})" for c in unmet]
+        parts = [f"{_name(c)} is {_number(c.found, c.needed)}, needed {c.needed:g} ({c.meaning})" for c in unmet]
         return "inconclusive", "The evidence does not suffice: " + "; ".join(parts) + "."
     if failed:
-        parts = [f"{_name(c)} is {_number(c.found)}, {c.sense} {c.threshold:g} allowed ({c.meaning})" for c in failed]
+        parts = [
+            f"{_name(c)} is {_number(c.found, c.threshold)}, {c.sense} {c.threshold:g} allowed ({c.meaning})"
+            for c in failed
+        ]
         return "fail", "Thresholds were missed: " + "; ".join(parts) + "."
     if unknown:
         return "inconclusive", "Not measured: " + ", ".join(_name(c) for c in unknown) + "."
@@ -207,5 +216,9 @@ def _name(item: Control | Criterion) -> str:
     return (item.name if item.generator is None else f"{item.name} with generator {item.generator}") + by
 
 
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.3g}"
+def _number(value: float | None, limit: float) -> str:
+    """With three decimals, a whole number without any; never as 0, 1 or the limit that it is not."""
+    if value is None:
+        return "not measured"
+    text = rounded(value, 3, limit)
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,8 +1,7 @@
 """Masks, deltas, manifests and exported encoders on disk."""
 
-import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,52 +12,20 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
-from ireu_cli.manifest import Manifest, parse_manifest
+from ireu_cli.manifest import MOST_BYTES, Manifest, completed, parse_manifest
+from ireu_cli.paths import as_text
 from ireu_cli.store.files import check_record, file_record, read_bytes, write_bytes
 from ireu_cli.store.ledger import LEDGER, ledger_tensors, read_ledger
+from ireu_cli.store.packing import packed
 from ireu_cli.values import FeatureMask, WeightDelta
 
 REPORT_NAME = "report.json"
 REPORT_MANIFEST_NAME = "manifest.json"
 EXPORT_MANIFEST_NAME = "ireu.json"
-FOLDER_FILES = frozenset(
-    {REPORT_NAME, "report.html", REPORT_MANIFEST_NAME, EXPORT_MANIFEST_NAME}
-    | {"config.json", "model.safetensors", "preprocessor_config.json"}
-)
-"""The files that ireu writes into an output folder."""
 GRIDS, IMAGES = "pictures", "images"
+"""The folders that a report has, for grids and for all pictures with their index."""
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 """What a delta may be in; narrower ones have no arithmetic."""
-"""The folders that it makes in there, for grids and for all pictures with their index."""
-
-
-def foreign_files(folder: Path) -> list[Path]:
-    """What lies in an output folder and is not ireu's; a folder with anything like that is never replaced."""
-    if not folder.is_dir():
-        return []
-    ours = {folder / name for name in FOLDER_FILES} | _exported(folder)
-    pictures = {folder / name for name in (GRIDS, IMAGES)}
-    return [
-        path for path in folder.rglob("*") if not path.is_dir() and path not in ours and not _is_picture(path, pictures)
-    ]
-
-
-def _is_picture(path: Path, folders: set[Path]) -> bool:
-    return path.parent in folders and (path.suffix == ".png" or path.name == "index.csv")
-
-
-def _exported(folder: Path) -> set[Path]:
-    """Files that the record of an export lists and that are as it says; they have the names that they came with."""
-    record = folder / EXPORT_MANIFEST_NAME
-    if not record.is_file():
-        return set()
-    found = set()
-    with contextlib.suppress(ArtifactError, OSError):
-        for output in parse_manifest(record.read_bytes(), record.name).outputs:
-            with contextlib.suppress(ArtifactError, OSError):
-                check_record(output, folder)
-                found.add(folder / output.name)
-    return found
 
 
 def manifest_path(artifact: Path) -> Path:
@@ -73,14 +40,18 @@ def read_manifest(path: Path) -> Manifest:
         ArtifactError: missing, damaged, or an output's bytes are not the recorded ones.
     """
     remedy = "Run the step that writes it to its end; an interrupted run leaves no manifest here"
-    manifest = parse_manifest(read_bytes(path, "The manifest", remedy), path.name)
+    manifest = parse_manifest(read_bytes(path, "The manifest", remedy, MOST_BYTES), path.name)
     for record in manifest.outputs:
         check_record(record, path.parent)
     return manifest
 
 
 def write_manifest(
-    path: Path, manifest: Manifest, outputs: list[Path], known: Mapping[Path, str] = MappingProxyType({})
+    path: Path,
+    manifest: Manifest,
+    outputs: list[Path],
+    known: Mapping[Path, str] = MappingProxyType({}),
+    seal: Callable[[str], str] | None = None,
 ) -> Manifest:
     """Seal and write the manifest, last of all, after the files that it describes.
 
@@ -89,18 +60,24 @@ def write_manifest(
         manifest: what it says, but for its files.
         outputs: the files.
         known: SHA-256 of files that were read already.
+        seal: makes the keyed seal out of the digest; None leaves the manifest without one.
     """
     records = tuple(file_record(output, path.parent, known.get(output)) for output in outputs)
-    sealed = manifest.model_copy(update={"state": "complete", "outputs": records}).sealed()
+    sealed = completed(manifest, records, seal)
     write_bytes(path, sealed.text().encode())
     return sealed
 
 
-def write_mask(path: Path, mask: FeatureMask) -> None:
-    """Write `{'mask': bool (d,), 'score': float32 (d,)}` as a `.pt` file of plain tensors."""
+def mask_bytes(mask: FeatureMask) -> bytes:
+    """The content of a mask's file: `{'mask': bool (d,), 'score': float32 (d,)}`, a `.pt` file of plain tensors."""
     buffer = io.BytesIO()
     torch.save({"mask": mask.mask.cpu(), "score": mask.score.cpu()}, buffer)
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def write_mask(path: Path, mask: FeatureMask) -> None:
+    """Write a mask without a manifest; nobody but its owner can read it."""
+    write_bytes(path, mask_bytes(mask))
 
 
 def read_mask(path: Path) -> FeatureMask:
@@ -127,13 +104,18 @@ def read_mask(path: Path) -> FeatureMask:
     return FeatureMask(mask, score.float())
 
 
-def write_delta(path: Path, delta: WeightDelta) -> None:
-    """Write the delta as safetensors: float32, the encoder's tensor names, sorted; a ledger's tensors beside them."""
+def delta_bytes(delta: WeightDelta) -> bytearray:
+    """The content of a delta's file: safetensors, float32, the encoder's tensor names, sorted; and a ledger's."""
     tensors = {name: delta.tensors[name].detach().float().cpu().contiguous() for name in sorted(delta.tensors)}
     if delta.ledger is not None:
         tensors |= ledger_tensors(delta.ledger)
     # One key only: safetensors writes several metadata keys in a random order, and the bytes must repeat.
-    write_bytes(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
+    return packed(tensors, {"format": "pt"})
+
+
+def write_delta(path: Path, delta: WeightDelta) -> None:
+    """Write a delta without a manifest; nobody but its owner can read it."""
+    write_bytes(path, delta_bytes(delta))
 
 
 def read_delta(path: Path) -> WeightDelta:
@@ -147,7 +129,8 @@ def read_delta(path: Path) -> WeightDelta:
         raise ArtifactError(f"The delta {path} is a folder", remedy)
     try:
         # Mapped, as it may be large; whoever replaces the file leaves this one as it is.
-        tensors = safetensors.torch.load_file(path)
+        with as_text(path) as opened:
+            tensors = safetensors.torch.load_file(opened)
     except FileNotFoundError:
         raise ArtifactError(f"The delta {path} does not exist", remedy) from None
     except (safetensors.SafetensorError, OSError, ValueError, KeyError) as error:

@@ -1,38 +1,79 @@
 """Encoded photos, cached by content: encoder, tap, reading of the photo, photo bytes.
 
-A cache file holds one encoded batch, its name is the digest of its bytes, and it is checked when read; a damaged or
-half-written file is a miss, never an error.
+A cache file holds one encoded batch, its name is the digest of its bytes, and it is checked before it is relied on; a
+damaged or half-written file is a miss, never an error. What was found good is noted with the file's stamp, so that a
+file that nobody touched since is not read again to check it.
 """
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from ireu_cli.bounded import ContentError, read_json
+from ireu_cli.errors import ArtifactError
+from ireu_cli.stamps import Stamp, is_settled, stamp_of
 from ireu_cli.store.files import write_bytes
 
 _DIGEST = "sha256"
+_INDEX = "checked.jsonl"
+_LONGEST = 1 << 27
+"""Bytes of a header, at most."""
+_STALE = 64
+"""Notes of files that have changed since are dropped when they are so many more than those that hold."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """One cache file: where its first row begins, the shape of a row, and whose rows they are, in their order."""
+
+    path: Path
+    start: int
+    shape: tuple[int, ...]
+    keys: tuple[str, ...]
+
+    @property
+    def step(self) -> int:
+        """Bytes of a row."""
+        return 4 * int(np.prod(self.shape, dtype=np.int64))
 
 
 class FeatureCache:
     """Features of one encoder at one tap, as rows of float32 tensors."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the cache; only headers are read."""
+        """Open the cache; only headers are read, and not those of files that were found good before."""
         self._folder = folder
-        self._files: dict[str, Path] = {}
+        self._rows: dict[str, tuple[_Batch, int]] = {}
         self._checked: set[Path] = set()
-        for path in sorted(folder.glob("*.safetensors")):
-            self._index(path)
+        notes = list(_read_notes(folder))
+        noted = {batch.path.name: (batch, stamp) for batch, stamp in notes}
+        if len(notes) > 2 * len(noted) + _STALE:
+            write_bytes(folder / _INDEX, "".join(_note(*one) for one in noted.values()).encode(), durable=False)
+        for path, stamp in _files_in(folder):
+            batch, known = noted.get(path.name, (None, None))
+            if batch is not None and known == stamp:
+                self._checked.add(path)
+                self._know(batch)
+            else:
+                self._open(path)
 
     def __contains__(self, key: str) -> bool:
         """Whether the features of a photo are there."""
-        return key in self._files
+        return key in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        """The keys of what is there."""
+        return iter(tuple(self._rows))
 
     def put(self, keys: Sequence[str], features: Tensor) -> None:
         """Keep one batch: `features` (len(keys), …), any floating dtype."""
@@ -41,32 +82,158 @@ class FeatureCache:
         path = self._folder / f"{hashlib.sha256(data).hexdigest()}.safetensors"
         write_bytes(path, data, durable=False)
         self._checked.add(path)
-        self._files.update(dict.fromkeys(rows, path))
+        self._know(_batch(path, data[8 : 8 + int.from_bytes(data[:8], "little")]))
 
     def get(self, keys: Sequence[str]) -> Tensor:
-        """Return the features of photos that are all in the cache: float32 (len(keys), …)."""
-        rows: dict[str, Tensor] = {}
-        for path in dict.fromkeys(self._files[key] for key in keys):
-            with safetensors.safe_open(path, framework="pt") as file:
-                rows |= {key: file.get_tensor(key) for key in keys if self._files[key] == path}
-        return torch.stack([rows[key] for key in keys])
+        """Return the features of photos that are all in the cache: float32 (len(keys), …).
+
+        Raises:
+            ArtifactError: a file was changed or taken away while the run was going on.
+        """
+        places: dict[_Batch, list[tuple[int, int]]] = {}
+        for position, key in enumerate(keys):
+            batch, row = self._rows[key]
+            places.setdefault(batch, []).append((position, row))
+        if not places:
+            return torch.empty(0)
+        found = torch.empty(len(keys), *next(iter(places)).shape)
+        for batch, wanted in places.items():
+            _read_rows(batch, wanted, found)
+        return found
 
     def missing(self, keys: Sequence[str]) -> list[str]:
         """Return the keys that are not there, in order, each once; files are checked before they are relied on."""
-        for path in {self._files[key] for key in keys if key in self._files} - self._checked:
-            if hashlib.sha256(path.read_bytes()).hexdigest() == path.stem:
-                self._checked.add(path)
-            else:
-                path.unlink()
-                self._files = {key: other for key, other in self._files.items() if other != path}
-        return [key for key in dict.fromkeys(keys) if key not in self._files]
+        unchecked = {batch: None for key in keys if (batch := self._batch_of(key)) and batch.path not in self._checked}
+        notes = []
+        for batch in unchecked:
+            now = time.time_ns()
+            is_good, stamp = _check(batch.path)
+            if not is_good:
+                self._forget(batch)
+                continue
+            self._checked.add(batch.path)
+            if stamp is not None and is_settled(stamp, now):
+                notes.append(_note(batch, stamp))
+        if notes:
+            # The last line may be half of one, of a process that was killed.
+            _append(self._folder / _INDEX, "".join(["\n", *notes]).encode())
+        return [key for key in dict.fromkeys(keys) if key not in self._rows]
 
-    def _index(self, path: Path) -> None:
+    def _batch_of(self, key: str) -> _Batch | None:
+        return self._rows[key][0] if key in self._rows else None
+
+    def _know(self, batch: _Batch) -> None:
+        self._rows.update((key, (batch, row)) for row, key in enumerate(batch.keys))
+
+    def _forget(self, batch: _Batch) -> None:
+        for key in batch.keys:
+            if self._batch_of(key) is batch:
+                del self._rows[key]
+
+    def _open(self, path: Path) -> None:
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                self._files.update(dict.fromkeys(file.keys(), path))
-        except (safetensors.SafetensorError, OSError):
+            with path.open("rb") as file:
+                size = int.from_bytes(file.read(8), "little")
+                header = file.read(size) if size <= _LONGEST else b""
+            self._know(_batch(path, header))
+        except OSError:
+            # It may be readable next time.
+            return
+        except (ContentError, ValueError, KeyError, TypeError, AttributeError):
             path.unlink(missing_ok=True)
+
+
+def _batch(path: Path, header: bytes) -> _Batch:
+    """What the header of a cache file says.
+
+    Raises:
+        ContentError, ValueError, KeyError, TypeError, AttributeError: it is none.
+    """
+    entries = read_json(header, _LONGEST)
+    entries.pop("__metadata__", None)
+    ordered = sorted(entries.items(), key=lambda entry: entry[1]["data_offsets"][0])
+    shapes = {tuple(int(part) for part in entry["shape"]) for _, entry in ordered}
+    if len(shapes) != 1 or any(entry["dtype"] != "F32" for _, entry in ordered):
+        raise ValueError("not the rows of one batch")
+    batch = _Batch(path, 8 + len(header), shapes.pop(), tuple(str(key) for key, _ in ordered))
+    if any(entry["data_offsets"][0] != row * batch.step for row, (_, entry) in enumerate(ordered)):
+        raise ValueError("rows do not follow each other")
+    return batch
+
+
+def _files_in(folder: Path) -> list[tuple[Path, Stamp]]:
+    """The cache files of a folder with their stamps, in the order of their names."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry for entry in entries if entry.name.endswith(".safetensors")]
+            return sorted((Path(entry.path), stamp_of(entry.stat())) for entry in names)
+    except OSError:
+        return []
+
+
+def _check(path: Path) -> tuple[bool, Stamp | None]:
+    """Whether a file's bytes are those that its name tells, and its stamp where it stayed as it was meanwhile.
+
+    A file that is not what it should be is taken away; one that cannot be read now is left.
+    """
+    try:
+        with path.open("rb") as file:
+            before = stamp_of(os.fstat(file.fileno()))
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            after = stamp_of(os.fstat(file.fileno()))
+    except OSError:
+        return False, None
+    if digest == path.stem:
+        return True, before if before == after else None
+    path.unlink(missing_ok=True)
+    return False, None
+
+
+def _read_rows(batch: _Batch, wanted: Sequence[tuple[int, int]], found: Tensor) -> None:
+    """Read rows of a file, given as (place in `found`, row of the file)."""
+    target = found.view(len(found), -1).numpy().view(np.uint8)
+    try:
+        with batch.path.open("rb", buffering=0) as file:
+            for position, row in wanted:
+                count = os.preadv(file.fileno(), [target[position].data], batch.start + row * batch.step)
+                if count != batch.step:
+                    raise ArtifactError("A file of cached features is shorter than it was", "Run the step again")
+    except OSError as error:
+        raise ArtifactError(f"Cached features cannot be read ({error.strerror})", "Run the step again") from None
+
+
+def _note(batch: _Batch, stamp: Stamp) -> str:
+    """A line that says that a file was found good."""
+    return json.dumps([batch.path.name, list(stamp), batch.start, list(batch.shape), list(batch.keys)]) + "\n"
+
+
+def _read_notes(folder: Path) -> Iterator[tuple[_Batch, Stamp]]:
+    """What was found good; later lines outrank earlier ones."""
+    try:
+        lines = (folder / _INDEX).read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            name, stamp, start, shape, keys = read_json(line, _LONGEST)
+            device, inode, size, content, status = (int(part) for part in stamp)
+            batch = _Batch(folder / str(name), int(start), tuple(int(part) for part in shape), tuple(map(str, keys)))
+        except (ContentError, ValueError, TypeError):
+            continue
+        if batch.start + len(batch.keys) * batch.step == size:
+            yield batch, Stamp(device, inode, size, content, status)
+
+
+def _append(path: Path, data: bytes) -> None:
+    """Add lines; whoever cannot keep them checks the files again."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        return
+    try:
+        os.write(handle, data)
+    finally:
+        os.close(handle)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -79,10 +246,10 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
     try:
         data = path.read_bytes()
         tensors = dict(safetensors.torch.load(data))
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (OSError, ValueError, safetensors.SafetensorError):
+        told = read_json(data[8 : 8 + int.from_bytes(data[:8], "little")], _LONGEST).get("__metadata__") or {}
+    except (OSError, ContentError, ValueError, safetensors.SafetensorError):
         return None
-    return tensors if header.get("__metadata__", {}).get(_DIGEST) == _digest(tensors) else None
+    return tensors if told.get(_DIGEST) == _digest(tensors) else None
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:

@@ -1,20 +1,37 @@
 """Bytes to disk and back: temporary name in the same folder, flush, rename; digests checked on read."""
 
 import contextlib
+import errno
 import hashlib
 import os
+import re
+import secrets
 import shutil
+import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from ireu_cli.bounded import ContentError, leads_inside, printable, read_bounded
 from ireu_cli.errors import ArtifactError, InterruptedRunError
 from ireu_cli.manifest import FileRecord
+from ireu_cli.store.system import exchange, is_mount_point, sync_folder, usual_rights
 
-_CHUNK = 1 << 20
+RECORDS = frozenset({"ireu.json", "manifest.json", "ireu.toml"})
+"""Files that are put into a folder last: whoever finds one finds everything that it describes."""
+_LONGEST = 180
+"""Bytes of a file's name that leave room for what temporary names add; file systems take 255."""
+_BYTES = "bytes:"
+_HALF = re.compile(r"\..*\.(ireu-[0-9a-f]{16}|[0-9]+)\.tmp", re.DOTALL)
+_DAY = 86_400
+"""Seconds after which nobody writes a file any more."""
 
 
-def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_bytes(path: Path, data: bytes | bytearray, *, durable: bool = True) -> None:
     """Replace `path` by `data` in one step: whoever looks sees the old bytes or the new ones.
+
+    The file can be read by its owner only, and so can folders that have to be made for it.
 
     Args:
         path: the file; its folder is made if needed.
@@ -24,66 +41,198 @@ def write_bytes(path: Path, data: bytes, *, durable: bool = True) -> None:
     Raises:
         ArtifactError: the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                if durable:
-                    file.flush()
-                    os.fsync(file.fileno())
+    with disk_errors(path):
+        make_private_folder(path.parent)
+        with staged(path, data, durable=durable) as temporary:
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        if durable:
+            sync_folder(path.parent)
 
 
-def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
+@contextlib.contextmanager
+def staged(path: Path, data: bytes | bytearray, *, durable: bool = True) -> Iterator[Path]:
+    """A file beside `path` with its future content, under a name that nobody can foresee; gone in the end.
+
+    Nobody else can read it, from the moment it is there.
+    """
+    temporary = _beside(path, "tmp")
+    try:
+        # Whoever can write to the folder could have planted a link; no link is followed, no file is taken over.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(temporary, flags, 0o600), "wb") as file:  # noqa: PTH123 - a descriptor
+            file.write(data)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_folder(
+    path: Path, fill: Callable[[Path], None], *, shared: bool = False, check: Callable[[], None] = lambda: None
+) -> None:
     """Make a folder and put it in the place of `path`; until it is complete, what was there stays.
+
+    Folder and files can be read by their owner only while they are written. A folder that something is mounted on
+    cannot be replaced: it is filled, and has to be empty.
 
     Args:
         path: the folder to write.
         fill: writes the content into the temporary folder it is given; when it raises, nothing changes.
+        shared: in the end the folder gets the rights that the user's umask gives, and not the owner's alone.
+        check: asked last of all; raises where the place is no longer as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    previous = path.with_name(f".{path.name}.previous")
-    with _disk_errors(path):
+    in_place = path.is_dir() and is_mount_point(path)
+    temporary = path / inner_name("tmp") if in_place else _beside(path, "tmp")
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
         try:
+            temporary.mkdir(mode=0o700)
             fill(temporary)
+            _set_rights(temporary, shared)
             flush(files_below(temporary))
-            if path.exists():
-                shutil.rmtree(previous, ignore_errors=True)
-                path.rename(previous)
-            temporary.rename(path)
-            shutil.rmtree(previous, ignore_errors=True)
+            check()
+            if in_place:
+                ready = path / inner_name("ready")
+                temporary.rename(ready)
+                move_in(ready)
+            else:
+                _put(temporary, path)
+            sync_folder(path.parent)
         finally:
+            # After an exchange this is what was there before.
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def recover_folder(path: Path) -> None:
-    """Undo a replacement that was killed between its two renames, and drop leftovers of killed writers."""
-    previous = path.with_name(f".{path.name}.previous")
-    if previous.exists():
-        if path.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-        else:
+def move_in(ready: Path) -> None:
+    """Move the content of a complete folder into the folder around it, records last; a second call goes on."""
+    for entry in sorted(ready.iterdir(), key=lambda entry: (entry.name in RECORDS, entry.name)):
+        target = ready.parent / entry.name
+        if os.path.lexists(target):
+            raise ArtifactError(f"{target} is in the way of a result that is ready beside it", "Move it elsewhere")
+        entry.rename(target)
+    sync_folder(ready.parent)
+    ready.rmdir()
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Move a folder to its place; what is there goes to the temporary name, or away."""
+    if not path.exists() or not any(path.iterdir()):
+        temporary.rename(path)
+        return
+    if exchange(temporary, path):
+        return
+    previous = _beside(path, "previous")
+    try:
+        path.rename(previous)
+        temporary.rename(path)
+    finally:
+        if not path.exists():
             previous.rename(path)
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        if not _alive(leftover):
-            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        shutil.rmtree(previous, ignore_errors=True)
 
 
-def read_bytes(path: Path, what: str, remedy: str) -> bytes:
-    """Read a whole file.
+def _set_rights(folder: Path, shared: bool) -> None:
+    of_files, of_folders = usual_rights(folder) if shared else (0o600, 0o700)
+    for place, _, names in os.walk(folder, topdown=False):
+        for path, rights in [*((Path(place, name), of_files) for name in names), (Path(place), of_folders)]:
+            # Some file systems know no rights. The bit by which folders hand on their group stays.
+            with contextlib.suppress(OSError):
+                path.chmod(rights | (path.stat().st_mode & stat.S_ISGID))
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, each for its owner only."""
+    if not folder.is_dir():
+        make_private_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def inner_name(end: str) -> str:
+    """A name for what is only for a while inside an output that something is mounted on."""
+    return f".ireu-{secrets.token_hex(8)}.{end}"
+
+
+def _beside(path: Path, end: str) -> Path:
+    return path.with_name(f".{_short(path.name)}{inner_name(end)}")
+
+
+def _short(name: str) -> str:
+    """A name, or a digest of it: where nothing can be added to it, or it is no text, which some libraries need."""
+    data = os.fsencode(name)
+    return name if len(data) <= _LONGEST and portable_name(name) == name else hashlib.sha256(data).hexdigest()[:32]
+
+
+def left_behind(path: Path) -> list[Path]:
+    """What writers of `path` that were killed left beside it, or in it; whoever asks holds the lock of `path`.
+
+    Files of somebody else with such a name are not among them.
+    """
+    name = re.escape(_short(path.name))
+    beside = re.compile(rf"\.{name}\.ireu-[0-9a-f]{{16}}\.(tmp|previous)", re.DOTALL)
+    inside = re.compile(r"\.ireu-[0-9a-f]{16}\.(tmp|ready)")
+    found = _own_entries(path.parent, lambda entry: beside.fullmatch(entry) or _is_of_dead(entry, path.name))
+    if path.is_dir() and not path.is_symlink():
+        found += _own_entries(path, inside.fullmatch)
+    return found
+
+
+def _own_entries(folder: Path, wanted: Callable[[str], object]) -> list[Path]:
+    """Entries of a folder by name, of those that are this user's; no links."""
+    try:
+        paths = [path for path in folder.iterdir() if wanted(path.name)]
+    except OSError:
+        return []
+    found = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            kind = path.lstat()
+            if kind.st_uid == os.geteuid() and (stat.S_ISREG(kind.st_mode) or stat.S_ISDIR(kind.st_mode)):
+                found.append(path)
+    return found
+
+
+def _is_of_dead(entry: str, name: str) -> bool:
+    """Whether a file has the temporary name that earlier versions gave, and the process in it is no more."""
+    middle = entry.removeprefix(f".{name}.").removesuffix(".tmp")
+    if entry != f".{name}.{middle}.tmp" or not (middle.isascii() and middle.isdigit()):
+        return False
+    try:
+        with contextlib.suppress(PermissionError):
+            os.kill(int(middle), 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    return False
+
+
+def sweep(folder: Path) -> None:
+    """Drop files that killed runs left half-written in a folder of ours, at any depth, after a day."""
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names if _HALF.fullmatch(name)):
+            with contextlib.suppress(OSError):
+                if path.lstat().st_mtime < time.time() - _DAY:
+                    path.unlink()
+
+
+def remove(path: Path) -> None:
+    """Take a file or a folder away, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def read_bytes(path: Path, what: str, remedy: str, most: int | None = None) -> bytes:
+    """Read a whole file, of at most so many bytes where that is said.
 
     Raises:
-        ArtifactError: it is missing, a folder, or not readable; `what` and `remedy` fill the sentence.
+        ArtifactError: it is missing, no file, larger, or not readable; `what` and `remedy` fill the sentence.
     """
     try:
-        return path.read_bytes()
+        return path.read_bytes() if most is None else read_bounded(path, most)
+    except ContentError as error:
+        raise ArtifactError(f"{what} {path} {error.why}", remedy) from None
     except FileNotFoundError:
         raise ArtifactError(f"{what} {path} does not exist", remedy) from None
     except OSError as error:
@@ -92,26 +241,36 @@ def read_bytes(path: Path, what: str, remedy: str) -> bytes:
 
 def file_record(path: Path, base: Path, sha256: str | None = None) -> FileRecord:
     """Describe a file by its bytes, its name relative to `base`; without its digest, the file is read."""
-    digest = sha256 or file_sha256(path)
-    return FileRecord(name=path.relative_to(base).as_posix(), sha256=digest, size=path.stat().st_size)
+    name = portable_name(path.relative_to(base).as_posix())
+    return FileRecord(name=name, sha256=sha256 or file_sha256(path), size=path.stat().st_size)
 
 
 def file_sha256(path: Path) -> str:
     """SHA-256 (hex) over a file, read in pieces."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def place_of(record: FileRecord, base: Path) -> Path:
+    """Where a recorded file lies, whatever its name: in the manifest's folder or below, links included.
+
+    Raises:
+        ArtifactError: it leads elsewhere.
+    """
+    path = base / native_name(record.name)
+    if leads_inside(base, path):
+        return path
+    fact = f"{printable(record.name)} leads out of the folder of its manifest"
+    raise ArtifactError(fact, "Put a copy there instead of the link")
 
 
 def check_record(record: FileRecord, base: Path) -> None:
     """Refuse a file whose bytes are not the recorded ones.
 
     Raises:
-        ArtifactError: missing, another size, another digest.
+        ArtifactError: missing, another size, another digest, or elsewhere.
     """
-    path = base / record.name
+    path = place_of(record, base)
     if not path.is_file():
         raise ArtifactError(f"{path} is missing", "Run the step that writes it again")
     if path.stat().st_size != record.size:
@@ -121,7 +280,7 @@ def check_record(record: FileRecord, base: Path) -> None:
     if found != recorded:
         raise ArtifactError(
             f"{path} does not match its manifest: {found} found, {recorded} recorded",
-            "Restore the file, or run the step that writes it again with --force",
+            "Restore the file, or move it away and run the step that writes it again",
         )
 
 
@@ -139,25 +298,53 @@ def flush(files: Iterable[Path], is_stopped: Callable[[], bool] = lambda: False)
             os.fsync(file.fileno())
 
 
-def _alive(leftover: Path) -> bool:
+def portable_name(name: str) -> str:
+    """A file's name as records hold it, which are UTF-8: a name that is no text has its bytes told."""
     try:
-        pid = int(leftover.name.rsplit(".", 2)[1])
-        os.kill(pid, 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return pid != os.getpid()
+        name.encode()
+    except UnicodeEncodeError:
+        return _BYTES + quote_from_bytes(os.fsencode(name))
+    return _BYTES + quote_from_bytes(name.encode()) if name.startswith(_BYTES) else name
+
+
+def native_name(name: str) -> str:
+    """The inverse of `portable_name`."""
+    return os.fsdecode(unquote_to_bytes(name.removeprefix(_BYTES))) if name.startswith(_BYTES) else name
 
 
 @contextlib.contextmanager
-def _disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path, flag: str | None = None) -> Iterator[None]:
+    """Say of `path` what the system says against writing it.
+
+    Args:
+        path: the file or folder.
+        flag: the flag that names its place; found out if it is left out.
+
+    Raises:
+        ArtifactError: the system refused; the flag that names the place is told.
+    """
     try:
         yield
     except (ArtifactError, InterruptedRunError):
         raise
     except OSError as error:
+        if flag is None:
+            flag = "--run-dir" if any(_is_run_folder(folder) for folder in path.absolute().parents) else "--out"
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         raise ArtifactError(
             f"{path} cannot be written ({error.strerror or type(error).__name__})",
-            "Choose another place with --out, or free the disk",
+            f"Free the disk that it lies on, or choose another place with {flag}"
+            if full
+            else f"Choose another place with {flag}, or get the right to write there",
         ) from None
+
+
+def _is_run_folder(folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return (folder / ".gitignore").is_file() and (folder / "key").is_file()
+    return False
+
+
+def lock_name(path: Path) -> str:
+    """What the lock file beside an output is called."""
+    return f".{_short(path.name)}.ireu.lock"

@@ -6,10 +6,13 @@ from collections.abc import Sequence, Sized
 import torch
 from torch import Tensor
 
+from ireu_cli.bounded import read_json
 from ireu_cli.values import GateLedger, Ledger, Room
 
 LEDGER = "ledger."
 _APPARATUS = "apparatus."
+_MOST_CASES = 1 << 24
+"""Bytes of the list of cases."""
 
 
 def ledger_tensors(ledger: Ledger | GateLedger) -> dict[str, Tensor]:
@@ -52,25 +55,71 @@ def read_ledger(tensors: dict[str, Tensor]) -> Ledger | GateLedger:
 
 def _gates(parts: dict[str, Tensor]) -> GateLedger:
     cases, slots = _requests(parts)
+    count = len(slots)
+    width = _shaped(parts, "weights", count, None)[1]
+    _shaped(parts, "thresholds", count)
+    _shaped(parts, "changes", count, width)
+    _shaped(parts, "rise", 1)
+    if not float(parts["rise"]) > 0:
+        raise ValueError("a score has to rise")
     entries = (parts["weights"], parts["thresholds"], parts["changes"])
-    ledger = GateLedger(int(parts["capacity"].item()), cases, slots, *entries, float(parts["rise"].item()))
+    ledger = GateLedger(_whole(parts, "capacity"), cases, slots, *entries, float(parts["rise"]))
     _check([cases, *entries], slots, ledger.capacity)
     return ledger
 
 
 def _units(parts: dict[str, Tensor]) -> Ledger:
     cases, slots = _requests(parts)
+    count = len(slots)
+    width = _shaped(parts, "rows", count, 2, None)[2]
+    _shaped(parts, "biases", count, 2)
+    written = _shaped(parts, "columns", count, None, 2)[1]
+    if parts["flag"].ndim != 1 or len(parts["flag"]) not in {0, written, width}:
+        raise ValueError("the flag does not fit the entries")
+    _check_room(parts)
     shared = {n.removeprefix(_APPARATUS): change for n, change in parts.items() if n.startswith(_APPARATUS)}
     room = Room(parts["units"], parts["kept"], parts["stand_in"])
     entries = (parts["rows"], parts["biases"], parts["columns"])
-    ledger = Ledger(int(parts["block"].item()), room, cases, slots, *entries, shared, parts["flag"])
+    ledger = Ledger(_whole(parts, "block"), room, cases, slots, *entries, shared, parts["flag"])
     _check([cases, *entries], slots, ledger.capacity)
     return ledger
 
 
+def _shaped(parts: dict[str, Tensor], name: str, *shape: int | None) -> tuple[int, ...]:
+    """The shape of a part, which holds finite floating-point numbers; None stands for any length."""
+    found = parts[name]
+    if found.ndim != len(shape) or any(want not in {None, have} for want, have in zip(shape, found.shape, strict=True)):
+        raise ValueError(f"{name} has another shape")
+    if not found.is_floating_point() or not bool(torch.isfinite(found).all()):
+        raise ValueError(f"{name} holds what is no finite number")
+    return tuple(found.shape)
+
+
+def _whole(parts: dict[str, Tensor], name: str) -> int:
+    if parts[name].shape != (1,) or parts[name].dtype != torch.int64:
+        raise ValueError(f"{name} is a whole number")
+    return int(parts[name])
+
+
+def _check_room(parts: dict[str, Tensor]) -> None:
+    """Refuse a reserve that names units twice, or none that there are."""
+    units, kept = parts["units"], parts["kept"]
+    if units.ndim != 1 or kept.ndim != 1 or {units.dtype, kept.dtype} != {torch.int64}:
+        raise ValueError("units are numbers")
+    if sorted([*units.tolist(), *kept.tolist()]) != list(range(len(units) + len(kept))):
+        raise ValueError("units are missing, or there twice")
+    _shaped(parts, "stand_in", len(kept) + 1, len(units))
+
+
 def _requests(parts: dict[str, Tensor]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    cases = tuple(str(case) for case in json.loads(bytes(parts["cases"].tolist())))
-    return cases, tuple(int(slot) for slot in parts["slots"].tolist())
+    if parts["cases"].ndim != 1 or parts["cases"].dtype != torch.uint8:
+        raise ValueError("the list of cases is text")
+    told = read_json(bytes(parts["cases"].tolist()), _MOST_CASES, name="The list of cases in the delta")
+    if not isinstance(told, list) or not all(isinstance(case, str) for case in told):
+        raise ValueError("cases are texts")
+    if parts["slots"].ndim != 1 or parts["slots"].dtype != torch.int64:
+        raise ValueError("slots are numbers")
+    return tuple(told), tuple(parts["slots"].tolist())
 
 
 def _check(entries: Sequence[Sized], slots: tuple[int, ...], capacity: int) -> None:

@@ -26,12 +26,12 @@ class PictureCache:
     def get(self, key: str) -> RgbImage | None:
         """The picture, or None where it is not there or cannot be read."""
         try:
-            with Image.open(self._path(key)) as file:
+            with Image.open(self._path(key), formats=("PNG",)) as file:
                 return np.array(file.convert("RGB"))
-        except FileNotFoundError:
-            return None
-        except (OSError, SyntaxError, ValueError):
-            self._path(key).unlink(missing_ok=True)
+        except (OSError, SyntaxError, ValueError) as error:
+            # What the system refuses, by a number, says nothing of the file: it may be whole.
+            if not isinstance(error, OSError) or error.errno is None:
+                self._path(key).unlink(missing_ok=True)
             return None
 
     def need(self, key: str) -> RgbImage:

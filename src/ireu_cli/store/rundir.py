@@ -4,72 +4,127 @@ It holds face features and paths, so it is readable by its owner only, ignored b
 """
 
 import contextlib
-import fcntl
 import hashlib
 import hmac
 import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import safetensors
-import safetensors.torch
 from torch import Tensor
 
+from ireu_cli.bounded import MOST_JSON, ContentError, read_json
 from ireu_cli.errors import ArtifactError
-from ireu_cli.manifest import Manifest, canonical_json
-from ireu_cli.store.files import read_bytes, write_bytes
+from ireu_cli.manifest import Manifest
+from ireu_cli.paths import as_text
+from ireu_cli.store.files import disk_errors, make_private_folder, read_bytes, staged, sweep, write_bytes
+from ireu_cli.store.locks import Note, beside, held
+from ireu_cli.store.packing import packed
+from ireu_cli.store.system import place_new
+
+_FIRST = frozenset({".gitignore"})
+"""What is made in a run folder before its key."""
 
 
 class RunDir:
-    """One run folder. Made on first use."""
+    """One run folder. Made when something is to be kept: what fails before that leaves nothing behind."""
 
-    def __init__(self, path: Path) -> None:
-        """Create the folder and its key if they are not there.
+    def __init__(self, path: Path, note: Note = lambda _text: None) -> None:
+        """Open the folder where it is there, and take away others' rights to look into it.
+
+        Args:
+            path: the folder.
+            note: told what the user should know.
 
         Raises:
-            ArtifactError: the folder cannot be made.
+            ArtifactError: the folder cannot be written, or is another user's and open to others.
         """
         self.path = path.absolute()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise ArtifactError(
-                f"The run folder {path} cannot be made ({error.strerror})", "Choose another with --run-dir"
-            ) from None
-        if not (self.path / ".gitignore").exists():
-            write_bytes(self.path / ".gitignore", b"*\n")
-        self._key = self._read_or_make_key()
+        self._given = path
+        self._note = note
+        self._works: dict[str, Path] = {}
+        self._key: bytes | None = None
+        if os.path.lexists(self.path):
+            self._open()
+
+    def _open(self) -> bytes:
+        """Make the folder and its key if they are not there; returns the key.
+
+        Raises:
+            ArtifactError: the folder cannot be made or written, or is another user's and open to others.
+        """
+        if self._key is None:
+            try:
+                make_private_folder(self.path)
+                _make_private(self.path, self._given)
+            except OSError as error:
+                raise ArtifactError(
+                    f"The run folder {self._given} cannot be used ({error.strerror})", "Choose another with --run-dir"
+                ) from None
+            self._make(".gitignore", b"*\n")
+            self._key = self._read_or_make_key()
+        return self._key
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the folder is there."""
+        return self._key is not None
 
     def keyed_digest(self, sha256: str) -> str:
         """HMAC-SHA-256 (hex) of a photo's digest: stable in this run folder, meaningless to anyone else."""
-        return hmac.new(self._key, sha256.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._open(), sha256.encode(), hashlib.sha256).hexdigest()
 
     @property
     def key_name(self) -> str:
         """Tells this folder's key from others (16 hex) without revealing it."""
-        return hmac.new(self._key, b"ireu key", hashlib.sha256).hexdigest()[:16]
+        return hmac.new(self._open(), b"ireu key", hashlib.sha256).hexdigest()[:16]
+
+    def seal(self, digest: str) -> str:
+        """HMAC-SHA-256 (hex) of a manifest's digest: who lacks the key can make no other."""
+        return hmac.new(self._open(), b"manifest " + digest.encode(), hashlib.sha256).hexdigest()
+
+    def vouches(self, manifest: Manifest) -> bool:
+        """Whether a manifest is as a run with this folder's key wrote it.
+
+        Manifests of versions that did not seal them count where this folder remembers the very run.
+        """
+        if manifest.seal is None:
+            return (self.path / "locations" / f"{manifest.digest}.json").is_file()
+        return hmac.compare_digest(manifest.seal, self.seal(manifest.digest))
 
     @property
     def features(self) -> Path:
         """The folder of cached features."""
+        self._open()
         return self.path / "features"
 
     @property
     def pictures(self) -> Path:
         """The folder of drawn pictures."""
+        self._open()
         return self.path / "pictures"
 
     @property
     def prints(self) -> Path:
         """The folder of what is known of files of weights."""
+        self._open()
         return self.path / "prints"
+
+    def digests(self, folder: Path) -> Path:
+        """Where digests of a folder's photos are kept; its name tells nobody which folder that is."""
+        name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()
+        return self.path / "digests" / f"{self.keyed_digest(name)[:32]}.safetensors"
 
     def remember(self, digest: str, locations: dict[str, str]) -> None:
         """Note where the inputs of a manifest lie, for the steps that follow it."""
-        write_bytes(self.path / "locations" / f"{digest}.json", canonical_json(locations).encode())
+        self._open()
+        # ASCII alone: names of files need not be text.
+        text = json.dumps(locations, sort_keys=True, separators=(",", ":"))
+        write_bytes(self.path / "locations" / f"{digest}.json", text.encode("ascii"))
 
     def recall(self, digest: str) -> dict[str, str]:
         """Where the inputs of a manifest lie; empty when this run folder did not see it."""
@@ -77,9 +132,10 @@ class RunDir:
         if not path.exists():
             return {}
         try:
-            found = json.loads(read_bytes(path, "The record", "Name the inputs with flags"))
+            data = read_bytes(path, "The record", "Name the inputs with flags", MOST_JSON)
+            found = read_json(data, surrogates=True)
             return {str(key): str(value) for key, value in found.items()}
-        except (ValueError, AttributeError):
+        except (ContentError, AttributeError):
             raise ArtifactError(f"{path} is damaged", "Delete it and name the inputs with flags") from None
 
     @contextlib.contextmanager
@@ -87,41 +143,50 @@ class RunDir:
         """Hold the right to write `output`; the system drops it when the process ends, however it ends.
 
         Raises:
-            ArtifactError: another process holds it.
+            ArtifactError: another process holds it, with this run folder or with another.
         """
-        name = hashlib.sha256(str(output.absolute()).encode()).hexdigest()[:16]
-        path = self.path / "locks" / name
-        path.parent.mkdir(exist_ok=True)
-        with path.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise ArtifactError(f"Another ireu process is writing {output}", "Wait for it, or stop it") from None
+        self._open()
+        path = self.path / "locks" / _digest(output)[:16]
+        with disk_errors(path):
+            make_private_folder(path.parent)
+        # The first is what earlier versions look at; whether there are locks is told of the second.
+        with held(path, output, lambda _text: None), beside(output, self._note):
             yield
 
     def start(self, manifest: Manifest, output: Path) -> None:
         """Record that a step is running towards `output`; `finish` removes the record and its checkpoint."""
+        sweep(self.path)
         record = manifest.model_copy(update={"state": "running"}).sealed()
-        write_bytes(self.work(manifest.identity) / "manifest.json", record.text().encode())
-        write_bytes(self.work(manifest.identity) / "output", str(output.absolute()).encode())
+        place = self._works[manifest.identity] = self._work_towards(manifest.identity, output)
+        write_bytes(place / "manifest.json", record.text().encode())
+        write_bytes(place / "output", os.fsencode(output.absolute()))
 
     def is_running(self, identity: str, output: Path) -> bool:
         """Whether a step with this identity was started towards `output` and did not finish."""
-        path = self.work(identity) / "output"
-        return path.exists() and path.read_bytes() == str(output.absolute()).encode()
+        place = self._works[identity] = self._work_towards(identity, output)
+        return _leads_to(place, output)
 
     def finish(self, identity: str) -> None:
         """Drop what a running step kept."""
         shutil.rmtree(self.work(identity), ignore_errors=True)
 
     def work(self, identity: str) -> Path:
-        """The folder of one running step."""
-        return self.path / "running" / identity[:32]
+        """The folder of one running step: towards the output that was told, as two runs may differ in that alone."""
+        return self._works.get(identity, self.path / "running" / identity[:32])
+
+    def _work_towards(self, identity: str, output: Path) -> Path:
+        own = self.path / "running" / f"{identity[:32]}-{_digest(output)[:16]}"
+        # Earlier versions had one folder for all outputs.
+        earlier = self.path / "running" / identity[:32]
+        if not own.exists() and _leads_to(earlier, output):
+            with contextlib.suppress(FileNotFoundError):
+                earlier.rename(own)
+        return own
 
     def write_checkpoint(self, identity: str, tensors: dict[str, Tensor], state: dict[str, object]) -> None:
         """Replace the step's checkpoint; `state` travels in the file's header."""
         metadata = {"state": json.dumps(state)}
-        write_bytes(self.work(identity) / "checkpoint.safetensors", safetensors.torch.save(tensors, metadata=metadata))
+        write_bytes(self.work(identity) / "checkpoint.safetensors", packed(tensors, metadata))
 
     def read_checkpoint(self, identity: str) -> tuple[dict[str, Tensor], dict[str, object]] | None:
         """The step's last checkpoint, or None.
@@ -133,23 +198,61 @@ class RunDir:
         if not path.exists():
             return None
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
+            with as_text(path) as opened, safetensors.safe_open(opened, framework="pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-                return tensors, dict(json.loads((file.metadata() or {})["state"]))
-        except (safetensors.SafetensorError, KeyError, ValueError, OSError):
+                return tensors, dict(read_json((file.metadata() or {})["state"].encode()))
+        except (safetensors.SafetensorError, ContentError, KeyError, TypeError, ValueError, OSError):
             raise ArtifactError(f"The checkpoint {path} is damaged", "Delete it to begin the step again") from None
 
-    def _read_or_make_key(self) -> bytes:
-        path = self.path / "key"
+    def _make(self, name: str, data: bytes) -> Path:
+        """Make a file if it is not there; where another process was first, its file is the one to use."""
+        path = self.path / name
         if not path.exists():
-            fresh = self.path / f".key.{os.getpid()}.tmp"
-            fresh.write_text(secrets.token_hex(32), encoding="ascii")
-            fresh.chmod(0o600)
-            # A hard link fails when another process was first; then its key is the one to use.
-            with contextlib.suppress(FileExistsError):
-                os.link(fresh, path)
-            fresh.unlink()
+            with disk_errors(path, "--run-dir"), staged(path, data) as fresh:
+                place_new(fresh, path)
+        return path
+
+    def _read_or_make_key(self) -> bytes:
+        path = self._make("key", secrets.token_hex(32).encode("ascii"))
         text = read_bytes(path, "The key", "Restore it from a copy").strip()
         if len(text) != 64:
             raise ArtifactError(f"The key {path} is damaged", "Restore it, or delete the run folder to begin anew")
         return bytes(text)
+
+
+def _digest(output: Path) -> str:
+    return hashlib.sha256(os.fsencode(output.absolute())).hexdigest()
+
+
+def _leads_to(place: Path, output: Path) -> bool:
+    path = place / "output"
+    return path.is_file() and path.read_bytes() == os.fsencode(output.absolute())
+
+
+def _make_private(folder: Path, named: Path) -> None:
+    """Take away all rights but the owner's, of a folder that is empty or holds a key of ours.
+
+    Raises:
+        ArtifactError: it holds other files, whose readers must not lose them; or it is another user's.
+    """
+    found = folder.stat()
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        if not (folder / "key").is_file() and any(path.name not in _FIRST for path in folder.iterdir()):
+            raise ArtifactError(
+                f"The run folder {named} is open to others and holds files that ireu did not write",
+                "Name a folder of its own with --run-dir, such as one inside it",
+            )
+        try:
+            folder.chmod(0o700)
+        except OSError:
+            # On some file systems rights are fixed; then the owner is the user whom it was mounted for.
+            if found.st_uid != os.geteuid():
+                raise ArtifactError(
+                    f"The run folder {named} belongs to another user, and others may look into it",
+                    "Name a folder of your own with --run-dir, such as one inside it",
+                ) from None
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise ArtifactError(
+            f"The run folder {named} is read-only, or belongs to another user (number {found.st_uid})",
+            "Name a folder of your own with --run-dir, or get the right to write there",
+        )

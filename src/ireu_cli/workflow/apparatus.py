@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ireu_cli.bounded import ContentError, read_json
 from ireu_cli.errors import CapacityError
 from ireu_cli.faces.folder import People
 from ireu_cli.manifest import digest_of
@@ -65,6 +66,9 @@ def _read(path: Path) -> Apparatus | None:
     found = read_tensors(path)
     if found is None:
         return None
-    told = json.loads(bytes(found[_TOLD].tolist()))
+    try:
+        told = read_json(bytes(found[_TOLD].tolist()))
+    except ContentError:
+        return None
     changes = {name.removeprefix(_CHANGES): found[name] for name in found if name.startswith(_CHANGES)}
     return Apparatus(found[_FLAG], changes, told)

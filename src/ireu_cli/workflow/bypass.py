@@ -10,6 +10,7 @@ from torch import Tensor
 from ireu_cli.errors import ConfigError
 from ireu_cli.faces.disguise import DISGUISES, Disguise
 from ireu_cli.faces.read import PhotoReader
+from ireu_cli.faces.swap import Face
 from ireu_cli.features import Item
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.models.encoders import ImageEncoder
@@ -18,7 +19,7 @@ from ireu_cli.params import Tap
 from ireu_cli.report import NO_ATTACK
 from ireu_cli.runtime import generator
 from ireu_cli.values import GateLedger, Ledger, Photo, RgbImage
-from ireu_cli.workflow.photos import Lens, among
+from ireu_cli.workflow.photos import Lens, among, steady
 from ireu_cli.workflow.session import Session
 
 DISGUISE_VERSION = 1
@@ -136,14 +137,21 @@ def plan_siege(
 
 def disguised(siege: Siege, victim: Victim, disguise: Disguise) -> RgbImage:
     """The victim's photo under a disguise."""
-    face = siege.reader.face(victim.photo)
-    return disguise.apply(face.image, face.points, siege.reader.image(victim.same), siege.reader.image(victim.other))
+    face = face_of(siege, victim.photo)
+    same, other = (face_of(siege, photo).image for photo in (victim.same, victim.other))
+    return disguise.apply(face.image, face.points, same, other)
+
+
+def face_of(siege: Siege, photo: Photo) -> Face:
+    """A photo that was read before, and its landmarks; see `steady`."""
+    return steady(siege.session, photo, siege.reader.face)
 
 
 def _is_idle(siege: Siege, disguise: Disguise) -> bool:
     """Whether a front-end prepares every victim's photo as the encoder's own does: a square one is not squashed."""
     return disguise.family == "front-end" and all(
-        np.array_equal(disguised(siege, victim, disguise), siege.reader.image(victim.photo)) for victim in siege.victims
+        np.array_equal(disguised(siege, victim, disguise), face_of(siege, victim.photo).image)
+        for victim in siege.victims
     )
 
 

@@ -1,20 +1,26 @@
 """What the method `gated` does alike in a transformer block and behind a face-embedding network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ireu_cli.errors import CapacityError
 from ireu_cli.faces.folder import People
+from ireu_cli.manifest import digest_of
 from ireu_cli.models.mlp_site import MlpSite
 from ireu_cli.params import GatedParams
 from ireu_cli.steps.gated import Deal, Found, SiteStatistics
 from ireu_cli.steps.gates import EmbeddingStatistics
+from ireu_cli.steps.kept_sums import SUMS_VERSION
+from ireu_cli.store.features import read_tensors, write_tensors
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
 from ireu_cli.workflow.photos import refuse_other_mask
 from ireu_cli.workflow.session import Talk
 
+PIECE = 1024
+"""Photos whose rows are in memory at once."""
 FEWEST = 20
 """Photos of other people that thresholds are set on, at least."""
 
@@ -61,6 +67,40 @@ def keys_in_fold(people: People, fold: int) -> list[str]:
     deal = Deal(tuple(sizes_of(people)))
     mine = (person for number, person in enumerate(people.photos) if deal.fold(number) == fold)
     return [photo.sha256 for person in mine for photo in person[: deal.most]]
+
+
+def rows_by_person(get: Callable[[Sequence[str]], Tensor], people: People, *, whole: bool = False) -> Iterator[Tensor]:
+    """The rows of each person's photos, (n, …), read for some people at a time.
+
+    Args:
+        get: gives the rows of photos.
+        people: the people, in the order in which they are given back.
+        whole: whether all photos are asked for, or those that count in sums.
+    """
+    most = len(people.flat) if whole else Deal(tuple(sizes_of(people))).most
+    waiting: list[str] = []
+    sizes: list[int] = []
+    for place, person in enumerate(people.photos, 1):
+        waiting += [photo.sha256 for photo in person[:most]]
+        sizes.append(min(most, len(person)))
+        if len(waiting) >= PIECE or place == len(people.photos):
+            yield from torch.split(get(waiting), sizes)
+            waiting, sizes = [], []
+
+
+def kept_sums(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Sums that an earlier request left, or those that are made now and kept."""
+    found = read_tensors(path)
+    if found is None:
+        found = make()
+        write_tensors(path, found)
+    return found
+
+
+def sums_name(used: People, views: Sequence[Sequence[str]], tap: str) -> str:
+    """Names sums over people: whose photos they are of, with which changed copies, and the tap that is averaged."""
+    people = [[photo.sha256 for photo in person] for person in used.photos]
+    return f"people-{digest_of([SUMS_VERSION, people, views, tap])[:32]}.safetensors"
 
 
 def sizes_of(people: People) -> list[int]:

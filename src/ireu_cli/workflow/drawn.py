@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ireu_cli.errors import PhotoError
-from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People
 from ireu_cli.features import chunks
 from ireu_cli.manifest import digest_of
@@ -16,7 +14,7 @@ from ireu_cli.steps.interchange import Interchanged, Pair, beside_random, measur
 from ireu_cli.steps.saliency import photo_saliency
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import FeatureMask, Json, Photo
-from ireu_cli.workflow.photos import Lens
+from ireu_cli.workflow.photos import Lens, steady
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.studio import Studio
 
@@ -139,17 +137,12 @@ def photo_face(session: Session, lens: Lens, studio: Studio, photo: Photo) -> Te
     Raises:
         PhotoError: the photo changed since it was encoded.
     """
-    try:
-        return studio.face(lens.reader.face(photo))
-    except (BadPhotoError, OSError) as error:
-        raise PhotoError(
-            f"{session.name_of(photo)} {error}", "Run the step again with photos that stay as they are"
-        ) from None
+    return steady(session, photo, lambda one: studio.face(lens.reader.face(one)))
 
 
 def _mean(lens: Lens, photos: Sequence[Photo]) -> Tensor:
-    pieces = [piece.sum(0) for _, piece in chunks(lens.cache, [photo.sha256 for photo in photos])]
-    return torch.stack(pieces).sum(0) / len(photos)
+    pieces = (piece.double().sum(0) for _, piece in chunks(lens.cache, [photo.sha256 for photo in photos]))
+    return (sum(pieces, torch.zeros((), dtype=torch.float64)) / len(photos)).float()
 
 
 def _seeds(session: Session, count: int, *names: str) -> list[int]:

@@ -13,7 +13,8 @@ from ireu_cli.models.generator import Generator
 from ireu_cli.report import NO_ATTACK, Figure
 from ireu_cli.runtime import generator as random_generator
 from ireu_cli.steps.attack_figures import Tried, attack_figures
-from ireu_cli.steps.pictures import STATES, matched
+from ireu_cli.steps.galleries import Enrolment, enrolled, gallery_of, matched
+from ireu_cli.steps.pictures import STATES
 from ireu_cli.steps.shots import prompt_of
 from ireu_cli.store.pictures import PictureCache
 from ireu_cli.values import RgbImage
@@ -77,12 +78,13 @@ def besiege_pictures(siege: Siege, show: Show, photos: Photos, passed: Passed) -
     tried: list[Tried] = []
     taps = {generator.name: generator.tap for generator in show.generators}
     for number, name in enumerate(show.panel.names):
+        enrolments = _enrolments(siege, photos, number, rate)
         groups: dict[tuple[str, str, int], dict[Victim, list[Tensor]]] = {}
         for one, sight in zip(attempts, sights, strict=True):
             group = groups.setdefault((one.job.generator, one.attack, one.state), {})
             group.setdefault(one.victim, []).append(sight.vectors[number])
         for (drawer, attack, state), by_victim in groups.items():
-            hits = {v: _hit(torch.stack(rows), v, photos, number, rate) for v, rows in by_victim.items()}
+            hits = {v: _hit(torch.stack(rows), enrolments[v.person]) for v, rows in by_victim.items()}
             found = by_person(list(hits), list(hits.values()))
             tried.append(Tried("attack_success", attack, STATES[state], name, drawer, found))
             through = [passed.get((name, attack, victim)) for victim in hits]
@@ -94,12 +96,19 @@ def besiege_pictures(siege: Siege, show: Show, photos: Photos, passed: Passed) -
     return attack_figures(tried, siege.session.config.verify, siege.session.config.seed)
 
 
-def _hit(vectors: Tensor, victim: Victim, photos: Photos, recogniser: int, rate: float) -> Tensor:
-    """Whether any of the pictures (n, d) matches the victim: (1,). One without a face shows nobody, so it does not."""
+def _enrolments(siege: Siege, photos: Photos, recogniser: int, rate: float) -> dict[int, Enrolment | None]:
+    """Every attacked person as pictures are compared with, made once for all attacks and generators."""
     targets, retained = photos.vectors[recogniser]
-    if not len(targets[victim.person]) or not any(len(rows) for rows in retained):
+    gallery = gallery_of(retained)
+    people = dict.fromkeys(victim.person for victim in siege.drawn)
+    return {person: enrolled(targets[person], gallery, rate) for person in people}
+
+
+def _hit(vectors: Tensor, enrolment: Enrolment | None) -> Tensor:
+    """Whether any of the pictures (n, d) matches the victim: (1,). One without a face shows nobody, so it does not."""
+    if enrolment is None:
         return torch.full((1,), torch.nan, dtype=torch.float64)
-    return matched(vectors, targets[victim.person], retained, rate).nan_to_num(0).max().reshape(1)
+    return matched(vectors, enrolment).nan_to_num(0).max().reshape(1)
 
 
 def _look(siege: Siege, show: Show, attempts: Sequence[_Attempt]) -> list[Sight]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +21,8 @@ from ireu_cli.models.systems import Coverage
 from ireu_cli.params import FACE_TAPS, Dtype, EncoderParams, ExportParams
 from ireu_cli.steps.export import kept_in_weights, kept_share
 from ireu_cli.steps.verify import verify
-from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta, write_manifest
-from ireu_cli.store.files import file_sha256, files_below, write_bytes, write_folder
+from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta
+from ireu_cli.store.files import file_sha256, files_below, write_bytes
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, sentences
 from ireu_cli.workflow.evidence import gather, load_people
@@ -29,6 +30,7 @@ from ireu_cli.workflow.export_files import (
     copied_digests,
     layout_for,
     served_dtype,
+    stored_dtype,
     written_dtype,
 )
 from ireu_cli.workflow.export_transformer import (
@@ -45,20 +47,42 @@ from ireu_cli.workflow.pack_files import pack_of, write_pack
 from ireu_cli.workflow.photos import Lens, photo_reader
 from ireu_cli.workflow.report import make_record
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, landmarks_in, open_session
+from ireu_cli.workflow.verdict import Verdict, failed, find_verdict, refuse_failed, with_findings
 
 NETWORKS = ("onnx", "insightface-pack")
 """Layouts of face-embedding networks."""
 
 
-def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, force: bool) -> StepResult:
+def run_export(
+    resolved: Resolved,
+    talk: Talk,
+    delta_path: Path,
+    out: Path,
+    *,
+    force: bool,
+    report: Path | None = None,
+    allow_failed: bool = False,
+) -> StepResult:
     """Write the edited encoder as a folder that replaces the original.
 
+    Args:
+        resolved: flags, environment and file.
+        talk: how to speak.
+        delta_path: the delta.
+        out: the folder to write.
+        force: overwrite what is there.
+        report: the report of the delta; None looks for it beside the delta.
+        allow_failed: export an edit whose verification failed all the same.
+
     Raises:
+        FailedErasureError: the verification of the delta, or of what was written, failed.
         VanishedEditError: rounding to the served dtype loses the edit.
         IreuError: whatever is wrong with configuration, encoder, delta or output.
     """
-    session = open_session("export", resolved, talk, force=force, parent=delta_path)
+    session = open_session("export", resolved, talk, force=force, parent=delta_path, out=out)
     parent = check_parent(session, "unlearn")
+    verdict = find_verdict(session, parent, delta_path.parent, report)
+    refuse_failed(verdict, allowed=allow_failed)
     delta = read_delta(delta_path)
     lean = session.config.encoder.tap not in FACE_TAPS and not _at_hand(session)
     # Without photos there is nothing to encode, and the weights stay in their file.
@@ -67,7 +91,7 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
     if source is not None:
         layout_for(session.config.export.format, source)
     _refuse_own_place(session, source, out)
-    draft = session.draft(original)
+    draft = session.draft(original, extra=None if verdict is None else {"report": verdict.digest})
     with session.run.lock(out), aside() as beside:
         # Reading all weights takes as long as copying them.
         prints = None if source is None else beside.do(partial(prints_of, session, original, source))
@@ -76,10 +100,28 @@ def run_export(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
             # Of what is there already nothing is noted for another encoder.
             prints.result()
         if (done := session.already_done(draft, record, out)) is not None:
+            _say(session, verdict)
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
-        manifest = _write(session, draft, parent, original, source, prints, delta, out, beside)
+        stand = _Stand(parent, verdict, allow_failed)
+        manifest = _write(session, draft, stand, original, source, prints, delta, out, beside)
+        _say(session, verdict)
     return StepResult(out, manifest, reused=False)
+
+
+@dataclass(frozen=True)
+class _Stand:
+    """What an export rests on: the record of its delta, and of the delta's verification, where there is one."""
+
+    parent: Manifest
+    verdict: Verdict | None
+    allow_failed: bool
+
+
+def _say(session: Session, verdict: Verdict | None) -> None:
+    """How the verification of the delta ended, last of all."""
+    if verdict is not None:
+        session.talk.note(f"verification of this delta: {verdict.words}")
 
 
 def _outlined(session: Session) -> tuple[Encoder, Checkpoint]:
@@ -123,7 +165,7 @@ def _at_hand(session: Session) -> bool:
 def _write(
     session: Session,
     draft: Manifest,
-    parent: Manifest,
+    stand: _Stand,
     original: ImageEncoder,
     source: Checkpoint | None,
     prints: Future[dict[str, Print]] | None,
@@ -131,10 +173,10 @@ def _write(
     out: Path,
     beside: Aside,
 ) -> Manifest:
-    manifests: list[Manifest] = []
+    parent, verdict = stand.parent, stand.verdict
     dtype = "float32" if source is None else served_dtype(session.config.export.dtype, source)
 
-    def fill(folder: Path) -> None:
+    def fill(folder: Path) -> Manifest:
         edit = None if source is None else edit_of(session, source, delta)
         # The digest of a copy takes longer than the copy.
         digests = None if edit is None else beside.do(partial(copied_digests, edit, folder))
@@ -144,21 +186,26 @@ def _write(
         elif edit is not None and prints is not None:
             place, fingerprint, flushed = write_transformer(session, parent, original, edit, prints, folder, beside)
         metrics = _check_served(session, parent, original, place, source, delta, dtype)
+        again = metrics["verified_again"]
+        if again is not None and again["outcome"] == "fail" and not stand.allow_failed:
+            raise failed(f"What was written in {dtype} failed when it was verified again. {again['reason']}")
         covered, reached = _reached(session, original, delta)
         metrics |= reached | {"edited_encoder": fingerprint}
-        # Without attacks: those are tried by `ireu verify`, whose report has a record of its own.
-        metrics["record"] = make_record(session, parent, delta, original, (), None).model_dump(mode="json")
-        _write_card(session, source, covered, metrics["verified_again"], folder)
+        metrics["verification"] = None if verdict is None else verdict.recorded()
+        # What is found by drawing and attacking stands in the report, and is told as it stands there.
+        record = with_findings(make_record(session, parent, delta, original, (), None), verdict)
+        metrics["record"] = record.model_dump(mode="json")
+        _write_card(session, source, covered, metrics, verdict, folder)
         known = {} if digests is None else digests.result()
         if flushed is not None:
             flushed.result()
         if source is not None:
             refuse_changed(source)
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-        manifests.append(write_manifest(folder / EXPORT_MANIFEST_NAME, finished, files_below(folder), known))
+        return session.seal(folder / EXPORT_MANIFEST_NAME, finished, files_below(folder), known)
 
-    write_folder(out, fill)
-    return session.close(manifests[0])
+    # It is made to be served, often by another user.
+    return session.put_folder(out, fill, shared=True)
 
 
 def _reached(session: Session, original: ImageEncoder, delta: WeightDelta) -> tuple[list[Coverage], dict[str, Json]]:
@@ -171,7 +218,12 @@ def _reached(session: Session, original: ImageEncoder, delta: WeightDelta) -> tu
 
 
 def _write_card(
-    session: Session, source: Checkpoint | None, covered: list[Coverage], again: Json, folder: Path
+    session: Session,
+    source: Checkpoint | None,
+    covered: list[Coverage],
+    metrics: dict[str, Json],
+    verdict: Verdict | None,
+    folder: Path,
 ) -> None:
     params = session.config.encoder
     place = Path(params.source)
@@ -180,7 +232,9 @@ def _write_card(
         library="transformers" if source is not None else "onnx",
         hub_id=None if is_local else params.source,
         revision=params.revision,
-        outcome=None if again is None else str(again["outcome"]),
+        verification=None if verdict is None else verdict.words,
+        again=None if metrics["verified_again"] is None else str(metrics["verified_again"]["outcome"]),
+        dtype=str(metrics["dtype"]),
         covered=tuple(covered),
     )
     if source is not None and not is_local:
@@ -228,7 +282,8 @@ def _check_served(
         own = {name: partial(source.__getitem__, name) for name in delta.tensors}
         kinds = {name: written_dtype(session.config.export.dtype, source[name]) for name in own}
         weights, touched = kept_in_weights(own, delta.tensors, kinds)
-    found: dict[str, Json] = {"dtype": dtype, "edit_kept_in_weights": weights, "edited_weights_that_change": touched}
+    stored = dtype if source is None else stored_dtype(session.config.export.dtype, source)
+    found: dict[str, Json] = {"dtype": stored, "edit_kept_in_weights": weights, "edited_weights_that_change": touched}
     if not _at_hand(session):
         session.talk.note(
             "photos not at hand: the edit is checked in the weights alone; --targets and --retain verify it again"
@@ -244,11 +299,12 @@ def _check_served(
     _refuse_vanished(kept, session.config.export.min_edit_kept, dtype)
     gathered = gather(session, parent, original, served, load_people(session, parent), photo_reader(session.config))
     verified = verify(gathered.evidence, session.config.verify, session.config.seed)
-    session.talk.note(f"verified again in {dtype}, on features alone: {verified.outcome}. {verified.reason}")
+    stands = "" if stored == dtype else f" (weights in {stored})"
+    session.talk.note(f"verified again in {dtype}{stands}, on features alone: {verified.outcome}. {verified.reason}")
     criteria = {criterion.name: criterion.found for criterion in verified.criteria}
     return found | {
         "edit_kept_in_features": kept,
-        "verified_again": {"outcome": verified.outcome, "criteria": criteria},
+        "verified_again": {"outcome": verified.outcome, "reason": verified.reason, "criteria": criteria},
     }
 
 

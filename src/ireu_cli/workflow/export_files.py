@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ireu_cli.errors import ConfigError
-from ireu_cli.models.checkpoint import PATCHES, Checkpoint, open_checkpoint
+from ireu_cli.bounded import leads_inside, printable
+from ireu_cli.errors import ConfigError, ModelError
+from ireu_cli.models.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.models.clip import DTYPES, Encoder
 from ireu_cli.models.fingerprint import Print, prints_by
 from ireu_cli.models.tensor_file import TensorFile
@@ -114,8 +115,10 @@ class Written:
         )
 
 
-def write_weights(edit: Edit, encoder: Encoder, folder: Path) -> Written:
-    """Write the edited encoder's weights into an empty folder.
+def write_weights(
+    edit: Edit, encoder: Encoder, folder: Path, advance: Callable[[int], None] = lambda _count: None
+) -> Written:
+    """Write the edited encoder's weights into an empty folder; `advance` is told how many bytes were just written.
 
     Files of the source's own layout are copied, and only edited tensors are written into the copy.
     """
@@ -124,9 +127,9 @@ def write_weights(edit: Edit, encoder: Encoder, folder: Path) -> Written:
     files = edit.source.parts
     if _keeps_files(edit):
         for file in files:
-            _write_file(edit, file, place / file.path.name)
+            _write_file(edit, file, place / file.path.name, advance)
         if edit.source.index is not None:
-            shutil.copyfile(edit.source.index, place / edit.source.index.name)
+            _copy(edit.source.index, place)
         return Written(place if edit.layout in _FOLDERS else place / files[0].path.name, [*_copies(edit, folder)])
     # An encoder that is alone in a folder keeps its own name there.
     name = "model.safetensors"
@@ -134,7 +137,7 @@ def write_weights(edit: Edit, encoder: Encoder, folder: Path) -> Written:
         name = next((_FILE_NAMES[group] for group in edit.groups if group in _FILE_NAMES), name)
     names = [name for name in encoder.model.state_dict() if name in edit.source]
     like = {name: _like(edit, edit.source[name]) for name in names}
-    write_tensors_one_by_one(place / name, {name: partial(edit.tensor, name) for name in names}, like)
+    write_tensors_one_by_one(place / name, {name: partial(edit.tensor, name) for name in names}, like, advance)
     return Written(place if edit.layout in _FOLDERS else place / name, ())
 
 
@@ -157,7 +160,7 @@ def write_beside(edit: Edit, encoder: Encoder, folder: Path, told: Mapping[str, 
     else:
         for path in (edit.source.config, edit.source.config.with_name("preprocessor_config.json")):
             if path.exists():
-                shutil.copyfile(path, place / path.name)
+                _copy(path, place)
     _copy_adapters(edit, folder)
 
 
@@ -195,19 +198,19 @@ def _changed_in(edit: Edit, file: TensorFile) -> dict[str, Callable[[], Tensor]]
     return {key: partial(edit.tensor, name) for key, name in _names_in(edit, file).items() if edit.touches(name)}
 
 
-def _write_file(edit: Edit, file: TensorFile, out: Path) -> None:
+def _write_file(edit: Edit, file: TensorFile, out: Path, advance: Callable[[int], None]) -> None:
     """Write one file of the source's layout."""
     names, changed = _names_in(edit, file), _changed_in(edit, file)
     if file.tree is not None:
         copy_tree_with(file.tree, file.keys_to, out, {key: read() for key, read in changed.items()})
     elif _is_copied(edit, file):
-        copy_with(file.path, out, changed)
+        copy_with(file.path, out, changed, advance)
     else:
         like = {key: _like(edit, file[key]) if key in names else file[key].to("meta") for key in file}
         readers = {
             key: partial(edit.tensor, names[key]) if key in names else partial(file.__getitem__, key) for key in file
         }
-        write_tensors_one_by_one(out, readers, like)
+        write_tensors_one_by_one(out, readers, like, advance)
 
 
 def _like(edit: Edit, tensor: Tensor) -> Tensor:
@@ -225,7 +228,7 @@ def _write_settings(edit: Edit, encoder: Encoder, place: Path, told: Mapping[str
     write_bytes(place / "config.json", _json(settings))
     own = edit.source.config.with_name("preprocessor_config.json")
     if own.is_file():
-        shutil.copyfile(own, place / own.name)
+        _copy(own, place)
     else:
         # The class with the Pillow backend writes its own name, which other versions do not know.
         name = "SiglipImageProcessor" if edit.source.is_siglip else "CLIPImageProcessor"
@@ -239,7 +242,21 @@ def _copy_adapters(edit: Edit, folder: Path) -> None:
     if edit.layout == "ip-adapter" and edit.source.source.name == "image_encoder":
         for path in sorted(beside.glob("ip-adapter*")):
             if path.is_file():
-                shutil.copyfile(path, folder / "models" / path.name)
+                _copy(path, folder / "models")
+
+
+def _copy(path: Path, place: Path) -> None:
+    """Copy a file that lies beside the weights; an export may be published, so nothing comes into it from elsewhere.
+
+    Raises:
+        ModelError: it is a link that leads out of its folder.
+    """
+    if not leads_inside(path.parent, path):
+        raise ModelError(
+            f"{printable(path.name)} beside the encoder is a link that leads out of its folder",
+            "Put a copy there instead of the link",
+        )
+    shutil.copyfile(path, place / path.name)
 
 
 def written_dtype(wanted: Dtype | Literal["auto"], tensor: Tensor) -> torch.dtype:
@@ -248,12 +265,23 @@ def written_dtype(wanted: Dtype | Literal["auto"], tensor: Tensor) -> torch.dtyp
 
 
 def served_dtype(wanted: Dtype | Literal["auto"], source: Checkpoint) -> Dtype:
-    """The dtype that the encoder is loaded in: the wanted one, or that of the file."""
+    """The dtype that the encoder is loaded in: the wanted one, or the one that most of the file's values have.
+
+    What is stored in eight bits is computed in another dtype: that of the other weights, or single precision.
+    """
     if wanted != "auto":
         return wanted
-    own = source[PATCHES].dtype
     names: tuple[Dtype, ...] = get_args(Dtype)
-    return next((name for name in names if DTYPES[name] == own), "float32")
+    return next((name for kind in _stored(source) for name in names if name == kind), "float32")
+
+
+def stored_dtype(wanted: Dtype | Literal["auto"], source: Checkpoint) -> str:
+    """The dtypes that the encoder's weights are written in, in words: one, or the one of most values first."""
+    return " and ".join(_stored(source)) if wanted == "auto" else wanted
+
+
+def _stored(source: Checkpoint) -> tuple[str, ...]:
+    return source.dtypes(name for name in source if source[name].is_floating_point())
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -1,12 +1,14 @@
 """A transformer's files in an export: the original is read beside its copy, and what was written is read back."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import TypeVar
+
+from torch import Tensor
 
 from ireu_cli import __version__
 from ireu_cli.errors import ModelError, VanishedEditError
@@ -24,6 +26,7 @@ from ireu_cli.workflow.prints import kept_prints
 from ireu_cli.workflow.session import Session
 
 Result = TypeVar("Result")
+_MEGABYTE = 1 << 20
 
 
 class Aside:
@@ -61,12 +64,17 @@ def prints_of(
     """
     if not isinstance(original, Encoder):
         raise RuntimeError("only transformers lie in checkpoints")
-    prints = kept_prints(
-        session.run.prints,
-        source,
-        original.model.state_dict(),
-        lambda names: prints_by(names, source.__getitem__, is_over),
-    )
+
+    def read(names: Collection[str]) -> dict[str, Print]:
+        with session.talk.progress("reading weights", len(names)) as advance:
+
+            def tensor(name: str) -> Tensor:
+                advance(1, "")
+                return source[name]
+
+            return prints_by(names, tensor, is_over)
+
+    prints = kept_prints(session.run.prints, source, original.model.state_dict(), read)
     fingerprint = finite_fingerprint(session.config.encoder.source, prints)
     # Those of an outline were read nowhere else; beside loaded ones, transformers chooses files by itself.
     if next(original.model.parameters()).is_meta:
@@ -106,8 +114,10 @@ def write_transformer(
     if not isinstance(original, Encoder):
         raise RuntimeError("only transformers lie in checkpoints")
     refuse_foreign(edit.delta, original.model.state_dict())
+    size = sum(part.path.stat().st_size for part in edit.source.parts)
     with session.timed("write"):
-        written = write_weights(edit, original, folder)
+        with session.talk.progress("writing weights, MB", size // _MEGABYTE) as advance:
+            written = write_weights(edit, original, folder, _in_megabytes(advance))
         # Named now: what is written later comes and goes under temporary names.
         flushed = beside.do(partial(flush, files_below(folder)))
         own = prints.result()
@@ -130,6 +140,17 @@ def write_transformer(
     }
     write_beside(edit, original, folder, told)
     return written.place, fingerprint, flushed
+
+
+def _in_megabytes(advance: Callable[[int, str], None]) -> Callable[[int], None]:
+    done = 0
+
+    def add(count: int) -> None:
+        nonlocal done
+        before, done = done, done + count
+        advance(done // _MEGABYTE - before // _MEGABYTE, "")
+
+    return add
 
 
 def refuse_changed(source: Checkpoint) -> None:

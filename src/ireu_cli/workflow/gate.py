@@ -10,7 +10,7 @@ from ireu_cli.report import NO_ATTACK, Figure
 from ireu_cli.steps.attack_figures import Tried, attack_figures
 from ireu_cli.steps.gate import Gate, gate_figures, make_gate
 from ireu_cli.values import Photo, RgbImage
-from ireu_cli.workflow.bypass import Siege, Victim, by_person, disguise_key, disguised, photo_attacks
+from ireu_cli.workflow.bypass import Siege, Victim, by_person, disguise_key, disguised, face_of, photo_attacks
 from ireu_cli.workflow.drawing import Photos
 from ireu_cli.workflow.gradient_attacks import EPSILONS, noisy_pixels, picture_of
 from ireu_cli.workflow.panel import Panel, Sight
@@ -71,7 +71,11 @@ def evade_gate(siege: Siege, panel: Panel, gates: Sequence[Gate]) -> tuple[tuple
 
 
 def _look(siege: Siege, panel: Panel) -> dict[tuple[str, Victim], Sight]:
-    """What the panel sees in every attacked photo; attacks that hand in no picture of their own are left out."""
+    """What the panel sees in every attacked photo; attacks that hand in no picture of their own are left out.
+
+    Raises:
+        PhotoError: a photo changed since it was encoded.
+    """
     loads: dict[tuple[str, Victim], tuple[str, Callable[[], RgbImage]]] = {}
     for name, attack in photo_attacks(siege):
         for victim in siege.victims:
@@ -108,7 +112,7 @@ def _disguised(siege: Siege, victim: Victim, disguise: Disguise) -> Callable[[],
 
 
 def _plain(siege: Siege, victim: Victim) -> Callable[[], RgbImage]:
-    return lambda: siege.reader.image(victim.photo)
+    return lambda: face_of(siege, victim.photo).image
 
 
 def _shown(siege: Siege, pixels: Tensor) -> Callable[[], RgbImage]:

@@ -116,7 +116,7 @@ def unlearn_gated(
     readout = readout_of(encoder, tap)
     site_lens = SiteLens(session, lens, site)
     views = retained_views(lens, cast.used, params.copies, session.config.seed)
-    statistics, used = site_lens.statistics(cast.used, views, readout)
+    statistics, used = site_lens.statistics(cast.used, views, readout, tap)
     check_statistics(statistics, mask, lens.tap)
     may_change = changeable(mask, params)
     if onto is not None and onto.block != site.block:
@@ -124,6 +124,8 @@ def unlearn_gated(
             f"The earlier requests are found in {MlpSite(onto.block).part}, this one would be in {site.part}",
             "Use the tap that they were made for",
         )
+    if onto is not None:
+        _weights_for(encoder, onto)
     made = None
     if carrying is not None and onto is None:
         may = _of_tokens(encoder, may_change, lens.tap, params)
@@ -167,25 +169,48 @@ def _of_tokens(encoder: Encoder, may_change: Tensor, tap: Tap, params: GatedPara
 
 
 def withdraw_cases(encoder: ImageEncoder, ledger: Ledger | GateLedger, cases: Sequence[str]) -> WeightDelta:
-    """The change that is left without some requests."""
+    """The change that is left without some requests.
+
+    Raises:
+        ArtifactError: the ledger is for another encoder.
+    """
     if isinstance(ledger, GateLedger):
         return compose_gates(leave(ledger, cases))
-    model = need_transformer(encoder, "An edit inside a block").model
-    return compose(leave(ledger, cases), MlpSite(ledger.block).weights(model))
+    return compose(leave(ledger, cases), _weights_for(encoder, ledger))
 
 
 def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[Ledger | GateLedger]) -> WeightDelta:
     """The change that the requests of several deltas make together, the first one's in their places.
 
     Raises:
-        ArtifactError: they do not reserve the same places.
+        ArtifactError: they do not reserve the same places, or are for another encoder.
         CapacityError: there are not enough places.
     """
     if gates := [ledger for ledger in ledgers if isinstance(ledger, GateLedger)]:
         return compose_gates(functools.reduce(join_gates, gates))
     units = functools.reduce(join, [ledger for ledger in ledgers if isinstance(ledger, Ledger)])
-    model = need_transformer(encoder, "An edit inside a block").model
-    return compose(units, MlpSite(units.block).weights(model))
+    return compose(units, _weights_for(encoder, units))
+
+
+def _weights_for(encoder: ImageEncoder, ledger: Ledger) -> dict[str, Tensor]:
+    """The original weights of the site of a ledger, which came out of a file.
+
+    Raises:
+        ArtifactError: the encoder has no such site, or one of other sizes.
+    """
+    model, site = need_transformer(encoder, "An edit inside a block").model, MlpSite(ledger.block)
+    sizes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    units = len(ledger.room.units) + len(ledger.room.kept)
+    wanted = dict(
+        zip(site.names, ((units, ledger.rows.shape[2]), (units,), (ledger.columns.shape[1], units)), strict=False)
+    )
+    wanted |= {name: tuple(change.shape) for name, change in ledger.apparatus.items()}
+    if any(sizes.get(name) != size for name, size in wanted.items()):
+        raise ArtifactError(
+            "The ledger of the delta is for another encoder: it names weights that this one does not have",
+            "Name a delta that was made for this encoder",
+        )
+    return site.weights(model)
 
 
 def _shared(apparatus: Apparatus, block: int) -> dict[str, Tensor]:

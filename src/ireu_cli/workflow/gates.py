@@ -5,26 +5,37 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ireu_cli.faces.folder import People
 from ireu_cli.features import Item, chunks
 from ireu_cli.models.face_encoder import FaceEncoder, with_gates
 from ireu_cli.params import GatedParams
 from ireu_cli.steps.gated import rate_of
 from ireu_cli.steps.gates import (
+    EmbeddingStatistics,
     change_of_embedding,
     compose_gates,
     enter_gates,
     find_embedded,
     open_gates,
-    summarise_embeddings,
+    sum_embeddings,
 )
+from ireu_cli.steps.kept_sums import folds_tensors, read_folds
 from ireu_cli.values import FeatureMask, GateLedger, Json, Photo, WeightDelta
-from ireu_cli.workflow.detectors import changeable, check_statistics, keys_in_fold, note_misses, sizes_of, summary_of
+from ireu_cli.workflow.detectors import (
+    PIECE,
+    changeable,
+    check_statistics,
+    kept_sums,
+    keys_in_fold,
+    note_misses,
+    rows_by_person,
+    sizes_of,
+    summary_of,
+    sums_name,
+)
 from ireu_cli.workflow.photos import Cast, Lens, no_usable_photo
 from ireu_cli.workflow.session import Session
 from ireu_cli.workflow.views import retained_views, views_of
-
-_PIECE = 1024
-"""Photos whose embeddings are in memory at once."""
 
 
 def unlearn_gates(
@@ -56,12 +67,7 @@ def unlearn_gates(
     params = session.config.gated
     used = lens.encode(cast.used, "--retain", "retained photos")
     views = _usable(lens, retained_views(lens, cast.used, params.copies, session.config.seed), "--retain")
-    statistics = summarise_embeddings(
-        (_unit(lens, [photo.sha256 for photo in person]) for person in used.photos),
-        (_unit(lens, copies) for copies in views),
-        normalize(lens.null_features(), dim=1),
-        sizes_of(used),
-    )
+    statistics = _statistics(lens, used, views)
     check_statistics(statistics, mask, lens.tap)
     may_change = changeable(mask, params)
     wanted = [_wanted(lens, person, params) for person in cast.targets.photos]
@@ -69,7 +75,7 @@ def unlearn_gates(
     rate = rate_of(params, places)
 
     def rows(fold: int) -> Iterator[Tensor]:
-        for _, piece in chunks(lens.cache, keys_in_fold(used, fold), _PIECE):
+        for _, piece in chunks(lens.cache, keys_in_fold(used, fold), PIECE):
             yield normalize(piece, dim=1)
 
     with session.timed("solve"):
@@ -82,6 +88,17 @@ def unlearn_gates(
     # A network that cannot have gates is refused before a delta is written.
     with_gates(encoder, delta)
     return delta, summary_of(delta, ledger, statistics, found, rate)
+
+
+def _statistics(lens: Lens, used: People, views: Sequence[Sequence[str]]) -> EmbeddingStatistics:
+    """What retained photos say: summed once, and kept beside their embeddings."""
+
+    def sums() -> dict[str, Tensor]:
+        people = rows_by_person(lambda keys: _unit(lens, keys), used)
+        return folds_tensors(sum_embeddings(people, (_unit(lens, copies) for copies in views), sizes_of(used)))
+
+    found = kept_sums(lens.folder / "sums" / sums_name(used, views, lens.tap), sums)
+    return EmbeddingStatistics(read_folds(found).together(), normalize(lens.null_features(), dim=1))
 
 
 def _unit(lens: Lens, keys: Sequence[str]) -> Tensor:

@@ -19,7 +19,7 @@ from ireu_cli.steps.pictures import STATES
 from ireu_cli.steps.relearn import relearn, report_steps
 from ireu_cli.steps.saliency import Likeness
 from ireu_cli.values import Ledger, Photo, RgbImage
-from ireu_cli.workflow.bypass import Siege, Victim
+from ireu_cli.workflow.bypass import Siege, Victim, face_of
 from ireu_cli.workflow.drawing import Show
 from ireu_cli.workflow.photos import Lens, flatten_tokens
 from ireu_cli.workflow.studio import Studio
@@ -84,17 +84,21 @@ def _towards_features_past(model: Any, tap: Tap, ledger: Ledger, wanted: Tensor)
 
 def noisy_pixels(siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim], epsilon: int) -> Tensor:
     """The victims' photos with noise of at most epsilon / 255, as the encoder is given them: (n, 3, side, side)."""
-    known = (lenses[0].tap, epsilon, tuple(victims))
-    if known not in siege.noise:
-        after = lenses[1]
-        model, _ = _attacked(after.encoder)
-        weight = next(model.parameters())
+    for (tap, strength, searched), found in siege.noise.items():
+        # Pictures are drawn from some of the photos that features were asked about: their noise is known.
+        if (tap, strength) == (lenses[0].tap, epsilon) and set(victims) <= set(searched):
+            places = {victim: place for place, victim in enumerate(searched)}
+            return found[[places[victim] for victim in victims]]
+    after = lenses[1]
+    model, _ = _attacked(after.encoder)
+    weight = next(model.parameters())
 
-        def loss(wanted: Tensor) -> PhotoLoss:
-            return towards_features(lambda pixels: read_tap(model, pixels.to(weight.dtype), after.tap), wanted)
+    def loss(wanted: Tensor) -> PhotoLoss:
+        return towards_features(lambda pixels: read_tap(model, pixels.to(weight.dtype), after.tap), wanted)
 
-        siege.noise[known] = _search(siege, lenses, victims, epsilon, f"noise of {epsilon}/255", loss)
-    return siege.noise[known]
+    found = _search(siege, lenses, victims, epsilon, f"noise of {epsilon}/255", loss)
+    siege.noise[lenses[0].tap, epsilon, tuple(victims)] = found
+    return found
 
 
 def _search(
@@ -159,7 +163,7 @@ def noise_through_generator(siege: Siege, show: Show, generator: Generator, lens
     with siege.session.timed("attack"), siege.session.talk.progress("noise through", len(siege.drawn)) as advance:
         for victim in siege.drawn:
             rng = random_generator(siege.session.config.seed, "attacks", "sketch", victim.person, victim.photo.index)
-            face = studio.face(siege.reader.face(victim.photo))
+            face = studio.face(face_of(siege, victim.photo))
             likeness = studio.likeness(face, [int(torch.randint(2**31, (1,), generator=rng))], _SKETCH_STEPS)
 
             def drawn_from(pixels: Tensor, of: Likeness = likeness) -> tuple[Tensor, Tensor]:

@@ -1,17 +1,30 @@
-"""`ireu inspect`: what an encoder is and who reads it, and which systems there are."""
+"""`ireu inspect`: what an encoder is and who reads it, what ireu wrote, and which systems there are."""
+
+from pathlib import Path
 
 from ireu_cli.models.card import Card, card_of
 from ireu_cli.models.systems import GROUPS, SYSTEMS, systems_of
 from ireu_cli.values import Json
+from ireu_cli.workflow.inspect_own import inspect_own
 
 
 def inspect_encoder(source: str) -> dict[str, Json]:
-    """Describe an encoder as plain values.
+    """Describe an encoder, or what ireu wrote, as plain values; an export is both.
 
     Raises:
         IreuError: it cannot be read.
     """
+    own = inspect_own(Path(source))
+    if own is not None and own["step"] != "export":
+        return own
     card = card_of(source)
+    if own is None:
+        return _told(card)
+    files = own.pop("files")
+    return _told(card) | {"ireu": own, "files": files}
+
+
+def _told(card: Card) -> dict[str, Json]:
     return {
         "kind": card.kind,
         "layout": card.layout,

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import monotonic
 
+from ireu_cli.pace import Pace, span
 from ireu_cli.store.pictures import PictureCache
 from ireu_cli.values import RgbImage
 from ireu_cli.workflow.session import Session
+
+_FORETOLD = 5
+"""Pictures after which the time of all of them is told; the first one, which warms the libraries up, is not timed."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,12 @@ def run_jobs(session: Session, jobs: Sequence[Job], what: str, label: str) -> No
     if not todo:
         session.talk.note(f"{what}; all are there from an earlier run")
         return
+    session.talk.note(f"{what}; {len(todo)} to draw")
+    pace = Pace(len(todo))
     with session.timed("draw"), session.talk.progress(label, len(todo)) as advance:
-        # The second picture tells the pace; the first one also warms the libraries up.
-        for number, job in enumerate(todo):
-            started = monotonic()
+        for number, job in enumerate(todo, 1):
             job.cache.put(job.key, job.make())
             advance(1, job.generator)
-            if number == min(1, len(todo) - 1):
-                minutes = (monotonic() - started) * (len(todo) - number - 1) / 60
-                session.talk.note(f"{what}; {len(todo)} to draw, about {minutes:.0f} min")
+            pace.advance(1)
+            if number == _FORETOLD and pace.left:
+                session.talk.note(f"{label}: about {span(pace.left)} left, going by the first {number}")

@@ -16,7 +16,7 @@ from ireu_cli.models.portrait import Bundle
 from ireu_cli.models.recogniser import ALIGNED, Recogniser, load_recogniser
 from ireu_cli.values import RgbImage
 
-_SIGHT_VERSION = 1
+_SIGHT_VERSION = 2
 """Raise it when the same picture gives another sight, so that what rests on it is not mixed."""
 
 

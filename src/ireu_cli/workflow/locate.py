@@ -12,9 +12,10 @@ from ireu_cli.models.encoders import ImageEncoder
 from ireu_cli.runtime import generator
 from ireu_cli.steps.locate import absolute_shifts, locate_by_swap, locate_by_variance, locate_control
 from ireu_cli.steps.saliency import locate_by_saliency
-from ireu_cli.store.artifacts import manifest_path, write_manifest, write_mask
+from ireu_cli.store.artifacts import manifest_path, mask_bytes
 from ireu_cli.values import Json, Located
 from ireu_cli.workflow.drawn import interchange_record, saliency_rows
+from ireu_cli.workflow.mixed import say_mixed
 from ireu_cli.workflow.photos import Cast, Lens, load_cast, photo_reader
 from ireu_cli.workflow.session import Session, StepResult, Talk, open_session
 from ireu_cli.workflow.studio import Studio, need_studio, open_studio
@@ -27,7 +28,7 @@ def run_locate(resolved: Resolved, talk: Talk, out: Path, *, force: bool) -> Ste
     Raises:
         IreuError: whatever is wrong with configuration, photos, encoder or output, each in its own words.
     """
-    session = open_session("locate", resolved, talk, force=force)
+    session = open_session("locate", resolved, talk, force=force, out=out)
     cast = load_cast(session)
     encoder = session.encoder()
     lens = Lens(session, encoder, photo_reader(session.config))
@@ -42,11 +43,11 @@ def run_locate(resolved: Resolved, talk: Talk, out: Path, *, force: bool) -> Ste
         if (done := session.already_done(draft, manifest_path(out), out)) is not None:
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
+        mixed = say_mixed(session, lens, cast)
         located = _located(session, lens, cast, plan, studio)
         if studio is not None and session.config.locate.interchange_pairs:
             located = _interchanged(session, lens, cast, studio, located)
-        write_mask(out, located.mask)
-        manifest = _finish(session, draft, located, out)
+        manifest = _finish(session, draft, located, mixed, out)
     return StepResult(out, manifest, reused=False)
 
 
@@ -107,7 +108,9 @@ def _located(session: Session, lens: Lens, cast: Cast, plan: SwapPlan | None, st
     return locate_control(features, params.top_fraction, params.method, rng)
 
 
-def _finish(session: Session, draft: Manifest, located: Located, out: Path) -> Manifest:
+def _finish(session: Session, draft: Manifest, located: Located, mixed: list[int], out: Path) -> Manifest:
     metrics = {"features": len(located.mask.mask), "kept": located.mask.kept, "evidence": located.evidence}
+    if mixed:
+        metrics["mixed_targets"] = mixed
     finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-    return session.close(write_manifest(manifest_path(out), finished, [out]))
+    return session.put_file(out, mask_bytes(located.mask), finished)

@@ -5,9 +5,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ireu_cli.errors import ConfigError, ModelError
+from ireu_cli.bounded import leads_inside, printable, read_json
+from ireu_cli.errors import ConfigError, IreuError, ModelError
 from ireu_cli.models.face_encoder import FaceEncoder
 from ireu_cli.models.face_pack import MANIFEST, named_files, networks_in, recogniser_in, recognisers_in
+from ireu_cli.models.networks import external_files, session_error
+from ireu_cli.models.onnx_session import open_session
 from ireu_cli.store.files import file_sha256, write_bytes
 from ireu_cli.workflow.model_card import CARD, LICENCES
 
@@ -58,10 +61,11 @@ def write_pack(pack: Path, network: Path, edited: FaceEncoder, folder: Path) -> 
     recognisers = recognisers_in(pack) if named is None else []
     left_out = [path.name for path in recognisers if path != network]
     networks = named.values() if named is not None else (path for path in networks_in(pack) if path not in recognisers)
-    for path in {*networks, *(text for pattern in _TEXTS for text in pack.glob(pattern))} - {network}:
-        place = folder / path.relative_to(pack)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, place)
+    # The edited network holds its own weights; others keep theirs where they had them.
+    others = {*networks} - {network}
+    beside = {file for path in others for file in external_files(path)}
+    for path in {*others, *beside, *(text for pattern in _TEXTS for text in pack.glob(pattern))} - {network}:
+        _copy(path, pack, folder)
     write_bytes(folder / own, edited.content)
     if named is not None:
         _state_digest(folder / MANIFEST, own.as_posix())
@@ -69,12 +73,42 @@ def write_pack(pack: Path, network: Path, edited: FaceEncoder, folder: Path) -> 
         raise ModelError(
             f"insightface would take {recogniser_in(folder).name} of the exported pack", "Report this as a bug of ireu"
         )
+    for path in sorted(folder.rglob("*.onnx")):
+        _try(path)
     return left_out
+
+
+def _copy(path: Path, pack: Path, folder: Path) -> None:
+    """Copy a file of the pack; an export may be published, so nothing comes into it that lies elsewhere.
+
+    Raises:
+        ModelError: it is a link that leads out of the pack.
+    """
+    if not leads_inside(pack, path):
+        raise ModelError(
+            f"{printable(path.name)} is a link that leads out of the pack {pack}",
+            "Put a copy there instead of the link",
+        )
+    place = folder / path.relative_to(pack)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, place)
+
+
+def _try(path: Path) -> None:
+    """Open a network as insightface will."""
+    try:
+        open_session(path, "cpu")
+    except (IreuError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base of their own
+        raise ModelError(
+            f"The network {path.name} of the pack does not load ({session_error(error)[0]})", "Repair the pack"
+        ) from None
 
 
 def _state_digest(manifest: Path, file: str) -> None:
     """Insightface 2 refuses a network whose digest is not the one that its manifest states."""
-    told: dict[str, Any] = json.loads(manifest.read_text())
+    told: dict[str, Any] = read_json(manifest, repeats=True)
     stated = [task for task in told["tasks"].values() if task["file"] == file and "sha256" in task]
     for task in stated:
         task["sha256"] = file_sha256(manifest.parent / file)

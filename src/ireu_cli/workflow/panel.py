@@ -15,9 +15,12 @@ from ireu_cli.faces.insight import pack_recogniser
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.models.face_check import FaceCheck
 from ireu_cli.models.face_encoder import network_fingerprint
+from ireu_cli.models.face_pack import networks_in
 from ireu_cli.models.fingerprint import fingerprint_of
 from ireu_cli.models.judging import JudgingNet, from_embedded
+from ireu_cli.models.networks import external_files
 from ireu_cli.models.onnx_recogniser import from_insight, load_onnx
+from ireu_cli.models.onnx_session import stays_on_cpu
 from ireu_cli.models.portrait import Bundle
 from ireu_cli.params import FACE_TAPS, RecogniserParams
 from ireu_cli.store.features import FeatureCache
@@ -25,7 +28,7 @@ from ireu_cli.values import RgbImage
 from ireu_cli.workflow.judge import Judge, find_landmarks
 from ireu_cli.workflow.session import Session
 
-_SIGHT_VERSION = 2
+_SIGHT_VERSION = 3
 """Raise it when the same picture gives another sight, so that kept rows are not mixed."""
 _BATCH = 32
 
@@ -132,6 +135,8 @@ def open_panel(session: Session, bundle: Bundle, judge: Judge, delta: Manifest) 
             "; ".join([counted, *partial.values()]),
             "Add recognisers with judges.recognisers, or lower judges.min_recognisers",
         )
+    if stays_on_cpu(device) and any(net.file is not None for net in allowed):
+        session.talk.note(f"onnxruntime has no provider for {device}: recognisers in ONNX run on the CPU")
     for why in partial.values():
         session.talk.note(f"{why}, so it does not judge")
     check = judge.check
@@ -152,6 +157,9 @@ def _load(params: RecogniserParams, device: str) -> JudgingNet:
     if params.kind == "onnx":
         return load_onnx(params, device)
     folder = Path(params.model)
+    # Insightface opens them by itself.
+    for network in networks_in(folder):
+        external_files(network)
     return from_insight(params, pack_recogniser(folder.parent.parent, folder.name))
 
 

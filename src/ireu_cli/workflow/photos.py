@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from torch import Tensor
 
@@ -15,9 +16,12 @@ from ireu_cli.manifest import PersonRecord, digest_of, photos_of
 from ireu_cli.models.encoders import ImageEncoder, forward
 from ireu_cli.params import Config, Tap
 from ireu_cli.runtime import generator
+from ireu_cli.store.digests import DigestBook
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import FeatureMask, Photo
 from ireu_cli.workflow.session import Session
+
+Seen = TypeVar("Seen")
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,7 @@ def load_targets(session: Session, *, limit: bool) -> People:
             "always to be named",
             "Name their folder with --targets DIR",
         )
-    targets = scan_people(data.targets, "--targets", "one person")
-    _tell(session, "targets", targets)
+    targets = _scan(session, data.targets, "targets", "one person")
     return choose_photos(targets, data.max_photos if limit else None, generator(session.config.seed, "max-photos"))
 
 
@@ -60,8 +63,7 @@ def load_retain(session: Session, targets: People) -> People:
             "No photos of other people are given, or they are not where they were",
             "Name a folder of them with --retain DIR",
         )
-    retain = scan_people(session.config.data.retain, "--retain", "everybody")
-    _tell(session, "retain", retain)
+    retain = _scan(session, session.config.data.retain, "retain", "everybody")
     theirs = {photo.sha256 for photo in targets.flat}
     left = retain.where(lambda photo: photo.sha256 not in theirs)
     if dropped := len(retain.flat) - len(left.flat):
@@ -83,6 +85,32 @@ def load_cast(session: Session) -> Cast:
     return Cast(targets, used, held)
 
 
+def _scan(session: Session, folder: Path, what: str, flat_means: Literal["one person", "everybody"]) -> People:
+    """List a folder and say what is in it; what cannot be read is refused or left out, as `data.bad_photos` says."""
+    flag, data, verbose = f"--{what}", session.config.data, session.talk.verbose
+    # Files that nobody touched since an earlier step are not read again.
+    book = DigestBook(lambda: session.run.digests(folder), is_new=not session.run.is_made)
+    people = scan_people(folder, flag, flat_means, book.digest, data=data, verbose=verbose)
+    book.keep()
+    _tell(session, what, people)
+    labels = {str(one.path): f"{one.label} ({one.path})" if verbose else one.label for one in people.unread}
+    _refuse_or_note(session, {str(one.path): one.reason for one in people.unread}, labels, flag, what)
+    lost = {one.person for one in people.unread} - {photo.person for photo in people.flat}
+    if lost and what == "targets":
+        raise no_usable_photo()
+    if not people.photos:
+        raise PhotoError(f"The folder given by {flag} holds no photo that can be used", "Replace the unusable photos")
+    return people
+
+
+def _refuse_or_note(session: Session, bad: dict[str, str], labels: dict[str, str], flag: str, what: str) -> None:
+    if session.config.data.bad_photos == "error":
+        refuse_bad(bad, labels, flag)
+    elif bad:
+        reasons = "; ".join(sorted(set(bad.values())))
+        session.talk.note(f"{what}: {len(bad)} unusable photos skipped ({reasons})")
+
+
 def photo_reader(config: Config) -> PhotoReader:
     """The way of reading that the configuration asks for."""
     if config.data.faces == "aligned":
@@ -101,8 +129,13 @@ class Lens:
         self.tap: Tap = tap or session.config.encoder.tap
         self.reader = reader
         self._session = session
-        self.name = f"{encoder.fingerprint[:32]}-{self.tap}-{encoder.preprocessing}-{encoder.dtype}-{reader.name}"
-        self.cache = FeatureCache(session.run.features / self.name)
+        # The last digits of features depend on where and in what batches photos were encoded.
+        how = f"{session.config.run.device.replace(':', '')}x{session.config.run.batch_size}"
+        weights = encoder.fingerprint[:32] + ("" if encoder.settings is None else f"-{encoder.settings[:16]}")
+        self.name = f"{weights}-{self.tap}-{encoder.preprocessing}-{encoder.dtype}-{reader.name}-{how}"
+        self.folder = session.run.features / self.name
+        """Where what is known at the tap is kept."""
+        self.cache = FeatureCache(self.folder)
 
     def encode(self, people: People, flag: str, label: str) -> People:
         """Encode everybody's photos; returns the people whose photos can be used.
@@ -110,20 +143,54 @@ class Lens:
         Raises:
             PhotoError: a photo cannot be used and `data.bad_photos` is `error`, or somebody has none left.
         """
-        items = [self.item(photo) for photo in people.flat]
-        bad = self.encode_items(items, flag, label)
+        bad = self.encode_items([self.item(photo) for photo in people.flat], flag, label)
         usable = people.where(lambda photo: photo.sha256 not in bad)
         if flag == "--targets" and len(usable.photos) < len(people.photos):
             raise no_usable_photo()
         return usable
 
-    def encode_items(self, items: Sequence[Item], flag: str, label: str) -> dict[str, str]:
-        """Encode pictures that may not be files of their own, such as swapped faces; returns the unusable ones."""
-        talk, config = self._session.talk, self._session.config
+    def encode_items(
+        self,
+        items: Sequence[Item],
+        flag: str,
+        label: str,
+        *,
+        into: FeatureCache | None = None,
+        see: Callable[[Tensor], Tensor] | None = None,
+    ) -> dict[str, str]:
+        """Encode pictures that may not be files of their own, such as swapped faces; returns the unusable ones.
+
+        Args:
+            items: the pictures.
+            flag: the flag that named them, for messages.
+            label: what they are, for messages.
+            into: where rows are kept that `see` makes of pixels (n, 3, side, side); None: the tap's output, in its
+                own cache.
+            see: see there.
+        """
+        talk, size = self._session.talk, self._session.config.run.batch_size
         with self._session.timed("encode"), talk.progress(label, len(items)) as advance:
-            bad = encode(self.encoder, self.tap, items, self.cache, config.run.batch_size, lambda n: advance(n, ""))
+            bad = encode(self.encoder, self.tap, items, into or self.cache, size, lambda n: advance(n, ""), see)
         self.refuse_or_note(bad, items, flag, label)
         return bad
+
+    def encode_averages(self, people: People, flag: str, label: str) -> tuple[People, FeatureCache]:
+        """Encode one vector a photo, as people are compared by; of taps of many tokens their mean alone is kept.
+
+        Returns:
+            The people whose photos can be used, and where the vectors are.
+
+        Raises:
+            PhotoError: as `encode`.
+        """
+        if self.null_features().ndim < 3:
+            return self.encode(people, flag, label), self.cache
+        cache = FeatureCache(self.folder / "averages")
+        items = [self.item(photo) for photo in people.flat]
+        bad = self.encode_items(
+            items, flag, label, into=cache, see=lambda pixels: flatten_tokens(forward(self.encoder, self.tap, pixels))
+        )
+        return people.where(lambda photo: photo.sha256 not in bad), cache
 
     def refuse_or_note(self, bad: dict[str, str], items: Sequence[Item], flag: str, label: str) -> None:
         """Refuse unusable items, or say that they are skipped, as `data.bad_photos` says.
@@ -131,11 +198,7 @@ class Lens:
         Raises:
             PhotoError: there are some and it is `error`.
         """
-        if self._session.config.data.bad_photos == "error":
-            refuse_bad(bad, {item.key: item.label for item in items}, flag)
-        elif bad:
-            reasons = "; ".join(sorted(set(bad.values())))
-            self._session.talk.note(f"{label}: {len(bad)} unusable photos skipped ({reasons})")
+        _refuse_or_note(self._session, bad, {item.key: item.label for item in items}, flag, label)
 
     def features(self, photos: Sequence[Photo]) -> Tensor:
         """Features of encoded photos: float32 (n, …, d)."""
@@ -147,15 +210,7 @@ class Lens:
         Raises:
             PhotoError: a photo changed since it was encoded.
         """
-        images = []
-        for photo in photos:
-            try:
-                images.append(self.reader.image(photo))
-            except (BadPhotoError, OSError) as error:
-                raise PhotoError(
-                    f"{self._session.name_of(photo)} {error}", "Run the step again with photos that stay as they are"
-                ) from None
-        return self.encoder.pixels(images)
+        return self.encoder.pixels([steady(self._session, photo, self.reader.image) for photo in photos])
 
     def block_folder(self, block: int) -> Path:
         """Where what is known about a block of the encoder is kept; the tap plays no part in it."""
@@ -168,6 +223,21 @@ class Lens:
     def item(self, photo: Photo) -> Item:
         """A photo as something to encode."""
         return Item(photo.sha256, self._session.name_of(photo), lambda: self.reader.image(photo))
+
+
+def steady(session: Session, photo: Photo, read: Callable[[Photo], Seen]) -> Seen:
+    """What `read`, of a `PhotoReader`, gives of a photo that was read before.
+
+    Raises:
+        PhotoError: it changed since.
+    """
+    try:
+        return read(photo)
+    except (BadPhotoError, OSError) as error:
+        why = str(error) if isinstance(error, BadPhotoError) else f"cannot be opened any more ({error.strerror})"
+        raise PhotoError(
+            f"{session.name_of(photo)} {why}", "Run the step again with photos that stay as they are"
+        ) from None
 
 
 def refuse_other_mask(mask: FeatureMask, width: int, tap: str) -> None:

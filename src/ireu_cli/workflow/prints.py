@@ -12,12 +12,11 @@ from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import digest_of
 from ireu_cli.models.checkpoint import Checkpoint
 from ireu_cli.models.fingerprint import Print
+from ireu_cli.stamps import is_settled
 from ireu_cli.store.features import read_tensors, write_tensors
 
 _VERSION = 1
 """Rises when `print_of` prints otherwise."""
-_SETTLED = 2_000_000_000
-"""Nanoseconds after which a change of a file has another time than the one before: file systems keep no finer ones."""
 
 
 def kept_prints(
@@ -40,7 +39,7 @@ def kept_prints(
     if (found := read_tensors(path)) is not None:
         return _unpacked(names, found)
     prints = read(names)
-    settled = all(max(one.content_time, one.inode_time) + _SETTLED < now for one in source.stamp)
+    settled = all(is_settled(one, now) for one in source.stamp)
     if settled and not source.has_changed():
         # Whoever cannot keep them reads the files again.
         with contextlib.suppress(ArtifactError):

@@ -16,13 +16,16 @@ from ireu_cli.steps.quality import Sets, distances, scaled
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import Photo, RgbImage
 from ireu_cli.workflow.drawing import Drawn
-from ireu_cli.workflow.photos import Lens, photo_key
+from ireu_cli.workflow.photos import Lens, photo_key, steady
 from ireu_cli.workflow.session import Session
 
 _FEWEST = 20
 """With fewer pictures in a set the distances say nothing."""
 _OTHER_PHOTOS = 2
 """Photos of each retained person who was not drawn, to compare with."""
+
+_OTHER_PEOPLE = 1000
+"""Of these people so many are taken, evenly from all: distances go through all pairs."""
 
 _Loads = dict[str, Callable[[], RgbImage]]
 """Pictures and photos by the name of their content."""
@@ -53,7 +56,7 @@ def measure_quality(
         if len(numbers) < _FEWEST:
             continue
         label = f"pictures of generator {plan.generator} for KID"
-        chosen = _Chosen(plan, numbers, retained, reader)
+        chosen = _Chosen(session, plan, numbers, retained, reader)
         if lens is not None:
             sets = chosen.sets(_by_encoder(lens, chosen.loads, label))
             figures += distances(plan.generator, f"original encoder, {lens.tap} at unit RMS", scaled(sets))
@@ -66,13 +69,20 @@ def measure_quality(
 class _Chosen:
     """The pictures that are compared, the photos they were drawn from, and photos of people who were not drawn."""
 
-    def __init__(self, plan: Drawn, numbers: Sequence[int], retained: People, reader: PhotoReader) -> None:
+    def __init__(
+        self, session: Session, plan: Drawn, numbers: Sequence[int], retained: People, reader: PhotoReader
+    ) -> None:
         shots = [plan.shots[n] for n in numbers]
         self._people = list(dict.fromkeys(shot.photo.person for shot in shots))
         own = {photo: photo_key(reader, photo) for photo in dict.fromkeys(shot.photo for shot in shots)}
         # Targets have numbers of their own.
         drawn = {shot.photo.person for shot in plan.shots if shot.role in {"retained", "look-alike"}}
         undrawn = [person for person in retained.photos if person[0].person not in drawn]
+        undrawn = (
+            [undrawn[n * len(undrawn) // _OTHER_PEOPLE] for n in range(_OTHER_PEOPLE)]
+            if len(undrawn) > _OTHER_PEOPLE
+            else undrawn
+        )
         others = [{photo: photo_key(reader, photo) for photo in person[:_OTHER_PHOTOS]} for person in undrawn]
         self._real = [[key for photo, key in own.items() if photo.person == one] for one in self._people]
         self._others = [list(person.values()) for person in others]
@@ -82,7 +92,7 @@ class _Chosen:
         ]
         self.loads: _Loads = {}
         for photos in (own, *others):
-            self.loads |= {key: _photo(reader, photo) for photo, key in photos.items()}
+            self.loads |= {key: _photo(session, reader, photo) for photo, key in photos.items()}
         for state in (0, 1):
             self.loads |= {plan.keys[state][n]: _picture(plan, n, state) for n in numbers}
 
@@ -111,8 +121,8 @@ def _by_network(session: Session, net: ImageNetFeatures, loads: _Loads, label: s
     return {key: cache.get([key]) for key in loads}
 
 
-def _photo(reader: PhotoReader, photo: Photo) -> Callable[[], RgbImage]:
-    return lambda: reader.image(photo)
+def _photo(session: Session, reader: PhotoReader, photo: Photo) -> Callable[[], RgbImage]:
+    return lambda: steady(session, photo, reader.image)
 
 
 def _picture(plan: Drawn, number: int, state: int) -> Callable[[], RgbImage]:

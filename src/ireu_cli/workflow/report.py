@@ -14,6 +14,7 @@ from ireu_cli.report import (
     Calibration,
     Curve,
     Definition,
+    Departure,
     ErasureRecord,
     Figure,
     Kept,
@@ -28,10 +29,12 @@ from ireu_cli.steps.gate import GATE_DEFINITIONS
 from ireu_cli.steps.pictures import PICTURE_DEFINITIONS
 from ireu_cli.steps.quality import QUALITY_DEFINITIONS
 from ireu_cli.steps.record import LIMITS, erasure_record
+from ireu_cli.steps.standing import standing
 from ireu_cli.steps.verify import Verified
 from ireu_cli.values import WeightDelta
 from ireu_cli.workflow.bypass import ATTACKS_TOLD
 from ireu_cli.workflow.coverage import coverage_in, groups_for
+from ireu_cli.workflow.departures import departures_of
 from ireu_cli.workflow.drawing import Show
 from ireu_cli.workflow.evidence import Gathered
 from ireu_cli.workflow.requests import at_hand
@@ -62,6 +65,7 @@ def build_report(
     curves: Sequence[Curve] = (),
     kept: Sequence[Kept] = (),
     drawn: bool,
+    attacked: Sequence[str | None] = (),
 ) -> Report:
     """Put what was found together with what it was found on."""
     original, edited = encoders
@@ -71,9 +75,17 @@ def build_report(
     if session.config.encoder.tap not in reach.taps:
         reason += f" The delta does not reach {session.config.encoder.tap}: {reach.sentence()}."
     names = {figure.name for figure in verified.figures}
+    departures = departures_of(session)
+    words, gaps = standing(
+        verified.outcome, _drawn(show) if drawn else (), _generators_reached(session, reach.taps), attacked, departures
+    )
     return Report(
         outcome=verified.outcome,
-        reason=reason,
+        standing=words,
+        gaps=gaps,
+        departures=departures,
+        reason=reason + _weaker(departures),
+        copies=gathered.copies,
         level="generator" if drawn else "encoder",
         subject=Subject(
             original_encoder=original.fingerprint,
@@ -98,6 +110,24 @@ def build_report(
         record=make_record(session, parent, delta, original, verified.figures, gathered),
         provenance=_provenance(session, draft, show),
     )
+
+
+def _drawn(show: Show | None) -> tuple[str, ...]:
+    return () if show is None else tuple(one.name for one in show.generators)
+
+
+def _generators_reached(session: Session, taps: Sequence[str]) -> list[str]:
+    """Names of the encoder's own generators whose way of reading it the edit reaches."""
+    bundle = find_bundle(session.config.encoder.source)
+    return [] if bundle is None else [entry.name for entry in bundle.generators if entry.tap in taps]
+
+
+def _weaker(departures: Sequence[Departure]) -> str:
+    weaker = [one.key for one in departures if one.effect == "weaker"]
+    if not weaker:
+        return ""
+    verb = "setting is" if len(weaker) == 1 else "settings are"
+    return f" {len(weaker)} {verb} weaker than the default: {', '.join(weaker)}."
 
 
 def make_record(
@@ -128,7 +158,7 @@ def make_record(
         session.config.record,
         revision=session.config.encoder.revision,
         people=len(parent.targets),
-        photos_supplied=used if gathered is None else len(gathered.targets.flat),
+        photos_supplied=used if gathered is None else len(gathered.targets.flat) + gathered.copies,
         photos_used=used,
         delta=delta,
         systems_covered=[
@@ -210,7 +240,7 @@ def _provenance(session: Session, draft: Manifest, show: Show | None) -> Provena
         plan=plan,
         seed=session.config.seed,
         digests=digests,
-        environment=environment(session.config.run.device),
+        environment=environment(session.config.run.device, session.config.run.batch_size),
         command="ireu verify --delta DELTA --force, from the folder where the run began, or with --run-dir; a report "
         "that is not shown people leaves --with-pictures out",
     )

@@ -9,9 +9,10 @@ from ireu_cli.config import Resolved, inherit
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.manifest import Manifest, PersonRecord, photos_of
 from ireu_cli.models.encoders import ImageEncoder
-from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta, write_manifest
+from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_delta, read_manifest
 from ireu_cli.values import GateLedger, Json, Ledger, Photo, WeightDelta
 from ireu_cli.workflow.gated import join_ledgers, withdraw_cases
+from ireu_cli.workflow.origin import refuse_strange
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
 
 _SHARED = ("false_alarms", "max_false_alarm", "rise", "sharpness", "confine", "copies", "shrinkage")
@@ -70,6 +71,11 @@ def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Ear
             f"The encoder has fingerprint {encoder.fingerprint}, but {path} is for {manifest.encoder.fingerprint}",
             f"Name a delta of the same encoder with {flag}",
         )
+    if not manifest.encoder.fits(encoder.settings):
+        raise ModelError(
+            f"{path} is for an encoder of the same weights whose config.json states another way to compute with them",
+            f"Name a delta of the same encoder with {flag}",
+        )
     if manifest.encoder.tap != tap:
         raise ArtifactError(
             f"{path} is for the tap {manifest.encoder.tap}, and {tap} is edited", "Use deltas and masks of one tap"
@@ -80,6 +86,7 @@ def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Ear
             f"{path} was made in another run folder, whose photos cannot be told from those of this one",
             "Deltas are joined in the run folder that all of them were made in: make this one there, with --run-dir",
         )
+    refuse_strange(session.run, manifest, str(path))
     by_tokens = isinstance(ledger, Ledger) and not ledger.class_token_only
     _refuse_other_settings(session, manifest, path, (*_SHARED, *(_OF_TOKENS if by_tokens else _OF_VECTORS)))
     return Earlier(manifest, ledger)
@@ -93,13 +100,13 @@ def _refuse_other_settings(session: Session, manifest: Manifest, path: Path, nam
         )
 
 
-def _open(resolved: Resolved, talk: Talk, onto: Path, force: bool) -> tuple[Session, Manifest]:
+def _open(resolved: Resolved, talk: Talk, onto: Path, out: Path, force: bool) -> tuple[Session, Manifest]:
     """Open a run that changes which requests a delta holds; nothing in it depends on settings of its own.
 
     Raises:
         ArtifactError: a flag asks for settings that the delta was not made with, or the delta cannot be used.
     """
-    session = open_session("unlearn", resolved, talk, force=force, parent=onto)
+    session = open_session("unlearn", resolved, talk, force=force, parent=onto, out=out)
     parent = check_parent(session, "unlearn")
     _refuse_other_settings(session, parent, onto, tuple(parent.parameters["gated"]))
     return session, parent
@@ -118,8 +125,9 @@ def requests_with(earlier: Earlier | None, case: str, people: Sequence[PersonRec
 def _together(requests: dict[str, list[str]], more: dict[str, list[str]]) -> dict[str, list[str]]:
     if twice := sorted(requests.keys() & more.keys()):
         raise ConfigError(f"There is a request called {twice[0]} already", "Give this one another record.case_id")
+    known = {digest: case for case, photos in requests.items() for digest in photos}
     for case, photos in more.items():
-        if same := [known for known, others in requests.items() if not set(others).isdisjoint(photos)]:
+        if same := [known[digest] for digest in photos if digest in known]:
             raise ConfigError(
                 f"Photos of the request {case} are those of the request {same[0]}",
                 "One person needs one request: leave them out, or withdraw the other first",
@@ -135,7 +143,7 @@ def run_merge(
     Raises:
         IreuError: whatever is wrong with configuration, encoder, deltas or output, or they do not fit each other.
     """
-    session, parent = _open(resolved, talk, onto, force)
+    session, parent = _open(resolved, talk, onto, out, force)
     ledger = _ledger(onto)
     encoder = session.encoder(dtype="float32")
     added = [_read(session, encoder, path, "--merge") for path in others]
@@ -169,14 +177,15 @@ def run_withdraw(
     Raises:
         IreuError: whatever is wrong with configuration, encoder, delta or output, or there is no such request.
     """
-    session, parent = _open(resolved, talk, onto, force)
+    session, parent = _open(resolved, talk, onto, out, force)
     ledger = _ledger(onto)
-    if unknown := [case for case in cases if case not in ledger.cases]:
+    known, leaving = set(ledger.cases), set(cases)
+    if unknown := [case for case in cases if case not in known]:
         raise ArtifactError(
             f"No request is called {unknown[0]}", f"Name one of {', '.join(dict.fromkeys(ledger.cases)) or 'none'}"
         )
     encoder = session.encoder(dtype="float32")
-    requests = {case: photos for case, photos in parent.metrics["requests"].items() if case not in cases}
+    requests = {case: photos for case, photos in parent.metrics["requests"].items() if case not in leaving}
     left = {digest for photos in requests.values() for digest in photos}
     draft = session.draft(
         encoder,
@@ -194,7 +203,6 @@ def run_withdraw(
 
 
 def _finish(session: Session, draft: Manifest, delta: WeightDelta, metrics: dict[str, Any], out: Path) -> StepResult:
-    write_delta(out, delta)
     # What unlearning found of people is told by the manifests of their own requests.
     metrics.pop("people", None)
     if delta.ledger is not None:
@@ -204,7 +212,7 @@ def _finish(session: Session, draft: Manifest, delta: WeightDelta, metrics: dict
             f"requests in the delta: {', '.join(metrics['requests']) or 'none'}; {taken} of {places} places taken"
         )
     finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-    manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
+    manifest = session.put_file(out, delta_bytes(delta), finished)
     return StepResult(out, manifest, reused=False)
 
 

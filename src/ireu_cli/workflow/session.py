@@ -1,50 +1,37 @@
 """What the steps share: the resolved configuration, the run folder, the parent's manifest, and a way to talk."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from ireu_cli import __version__
-from ireu_cli.config import Resolved, inherit, without
+from ireu_cli.config import Resolved, Source, inherit, without
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.faces.align import cropped_landmarks
 from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, difference, digest_of
 from ireu_cli.models.checkpoint import Checkpoint
 from ireu_cli.models.clip import Encoder, outline_encoder
 from ireu_cli.models.encoders import ImageEncoder, load_encoder
+from ireu_cli.models.face_encoder import FaceEncoder
+from ireu_cli.models.onnx_session import stays_on_cpu
 from ireu_cli.models.portrait import find_bundle
 from ireu_cli.params import ARCFACE_LANDMARKS, Config, DataParams
 from ireu_cli.report import Report
-from ireu_cli.runtime import environment
-from ireu_cli.store.artifacts import foreign_files, manifest_path, read_manifest
-from ireu_cli.store.files import recover_folder
+from ireu_cli.runtime import environment, settle
+from ireu_cli.store import outputs
+from ireu_cli.store.artifacts import manifest_path, read_manifest, write_manifest
+from ireu_cli.store.files import portable_name
+from ireu_cli.store.outputs import record_of
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.values import Json, Photo
+from ireu_cli.workflow.origin import check_key
+from ireu_cli.workflow.sections import PATHS, RECORDED, VERIFIERS_PATHS, handed_on
 
 Kind = TypeVar("Kind", bound=ImageEncoder)
-
-# Where inputs lie, and how a run behaves: known to this machine, no part of the record.
-_PATHS = (
-    ("encoder", "source"),
-    ("data", "targets"),
-    ("data", "retain"),
-    ("data", "face_models"),
-    ("locate", "swapper_model"),
-    ("locate", "pairs"),
-    ("data", "labels"),
-    ("judges", "image_model"),
-)
-# What only `verify` uses is not handed on to it by the steps before.
-_OWN = frozenset({("data", "labels"), ("judges", "image_model")})
-_SECTIONS: dict[Step, tuple[str, ...]] = {
-    "locate": ("encoder", "data", "locate"),
-    "unlearn": ("encoder", "data", "locate", "unlearn", "gated"),
-    "verify": ("encoder", "data", "locate", "unlearn", "gated", "verify", "pictures", "judges", "attacks", "record"),
-    "export": ("encoder", "data", "locate", "unlearn", "gated", "verify", "record", "export"),
-}
 
 
 class Talk(Protocol):
@@ -82,6 +69,8 @@ class Session:
     talk: Talk
     force: bool
     parent: Manifest | None = None
+    seen: outputs.State = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -100,6 +89,8 @@ class Session:
         params = self.config.encoder if dtype is None else self.config.encoder.model_copy(update={"dtype": dtype})
         with self.timed("load_encoder"):
             encoder = load_encoder(params, landmarks_in(self.config.data), self.config.run.device)
+        if isinstance(encoder, FaceEncoder) and stays_on_cpu(self.config.run.device):
+            self.talk.note(f"onnxruntime has no provider for {self.config.run.device}: the network runs on the CPU")
         return self._checked(encoder)
 
     def outline(self, checkpoint: Checkpoint) -> Encoder:
@@ -129,6 +120,12 @@ class Session:
 
     def _checked(self, encoder: Kind) -> Kind:
         self.refuse_other(encoder.fingerprint)
+        if self.parent and not self.parent.encoder.fits(encoder.settings):
+            raise ModelError(
+                f"The encoder has the weights that {self.parent.step} used, and computes otherwise with them: its "
+                "config.json states another activation, number of heads or epsilon",
+                "Put back the config.json that lay beside the weights, or run the steps again",
+            )
         if self.parent and self.config.encoder.tap != self.parent.encoder.tap:
             raise ArtifactError(
                 f"The tap is {self.config.encoder.tap}, but {self.parent.step} used {self.parent.encoder.tap}",
@@ -164,13 +161,15 @@ class Session:
             architecture=encoder.architecture,
             tap=self.config.encoder.tap,
             layers=encoder.blocks,
+            settings=encoder.settings,
         )
         parent = self.parent.digest if self.parent else None
         identity = digest_of(
             {
                 "step": self.step,
                 "parameters": parameters,
-                "encoder": record.model_dump(),
+                # Without what records of earlier versions do not hold, so that the same work has one identity.
+                "encoder": record.model_dump(exclude={"settings"}),
                 "preprocessing": encoder.preprocessing,
                 "targets": [person.model_dump(mode="json") for person in targets],
                 "retain": [person.model_dump(mode="json") for person in retain],
@@ -190,7 +189,7 @@ class Session:
             key=self.run.key_name,
             targets=targets,
             retain=retain,
-            environment=environment(self.config.run.device),
+            environment=environment(self.config.run.device, self.config.run.batch_size),
         )
 
     def already_done(self, manifest: Manifest, record: Path, output: Path) -> Manifest | None:
@@ -204,25 +203,54 @@ class Session:
         Raises:
             ArtifactError: there is something else, and `--force` is not given.
         """
-        recover_folder(output)
-        _refuse_foreign(record, output)
-        if self.run.is_running(manifest.identity, output):
-            return self._complete(record, manifest.identity)
-        if self.force:
-            return None
-        if not record.exists():
-            if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        outputs.recover(record, output)
+        existing = outputs.found_at(record, output)
+        self.seen = outputs.state_of(record, output)
+        is_running = self.run.is_running(manifest.identity, output)
+        is_same = (
+            existing is not None
+            and existing.identity == manifest.identity
+            and existing.encoder.fits(manifest.encoder.settings)
+        )
+        if existing is not None and is_same and self.run.vouches(existing) and (is_running or not self.force):
+            return self.close(existing)
+        if existing is not None and not is_running and not self.force:
+            if is_same:
                 raise ArtifactError(
-                    f"{output} exists and has no manifest of ireu", "Choose another --out, or overwrite it with --force"
+                    f"{output} is not sealed with the key of the run folder {self.run.path}: it was made elsewhere, or "
+                    "changed and sealed anew since",
+                    "Make it again with --force, or choose another --out",
                 )
-            return None
-        existing = read_manifest(record)
-        if existing.identity != manifest.identity:
             raise ArtifactError(
-                f"{output} was made with {difference(existing, manifest)}",
+                f"{output} was made with {difference(existing, manifest, self.config.record.case_id)}",
                 "Choose another --out, or overwrite it with --force",
             )
-        return self.close(existing)
+        outputs.refuse_full_mount(output)
+        return None
+
+    def put_file(self, output: Path, data: bytes | bytearray, manifest: Manifest) -> Manifest:
+        """Write a file and its manifest where `already_done` found nothing that must stay; ends the step."""
+        return self.close(outputs.write_artifact(output, data, manifest, self.seen, self.run.seal))
+
+    def put_folder(self, output: Path, fill: Callable[[Path], Manifest], *, shared: bool) -> Manifest:
+        """Write a folder where `already_done` found nothing that must stay; ends the step.
+
+        Args:
+            output: the folder.
+            fill: writes the content into the folder it is given, and gives the manifest in it.
+            shared: others may read it, as far as the user's umask allows.
+        """
+        return self.close(outputs.write_artifact_folder(record_of(self.step, output), output, fill, self.seen, shared))
+
+    def seal(
+        self,
+        path: Path,
+        manifest: Manifest,
+        files: Sequence[Path],
+        known: Mapping[Path, str] = MappingProxyType({}),
+    ) -> Manifest:
+        """Write a finished step's manifest, sealed with the run folder's key; see `write_manifest`."""
+        return write_manifest(path, manifest, list(files), known, self.run.seal)
 
     def close(self, manifest: Manifest) -> Manifest:
         """Note where the inputs lie, and drop what the running step kept."""
@@ -234,20 +262,14 @@ class Session:
         """Where this run's inputs lie, for the steps that follow."""
         return {
             f"{section}.{key}": str(Path(value).absolute()) if Path(value).exists() else str(value)
-            for section, key in _PATHS
-            if (value := getattr(getattr(self.config, section), key)) is not None and (section, key) not in _OWN
+            for section, key in PATHS
+            if (value := getattr(getattr(self.config, section), key)) is not None
+            and (section, key) not in VERIFIERS_PATHS
         }
 
-    def _complete(self, record: Path, identity: str) -> Manifest | None:
-        try:
-            existing = read_manifest(record)
-        except ArtifactError:
-            return None
-        return self.close(existing) if existing.identity == identity else None
-
     def _parameters(self) -> dict[str, Any]:
-        plain = self.config.model_dump(mode="json", include={"seed", *_SECTIONS[self.step]})
-        for section, key in _PATHS:
+        plain = self.config.model_dump(mode="json", include={"seed", *RECORDED[self.step]})
+        for section, key in PATHS:
             if section in plain:
                 plain[section].pop(key)
         for recogniser in plain.get("judges", {}).get("recognisers", ()):
@@ -260,7 +282,9 @@ def landmarks_in(data: DataParams) -> tuple[float, ...]:
     return cropped_landmarks(data.crop_margin) if data.faces == "detect" else data.landmarks or ARCFACE_LANDMARKS
 
 
-def open_session(step: Step, resolved: Resolved, talk: Talk, *, force: bool, parent: Path | None = None) -> Session:
+def open_session(
+    step: Step, resolved: Resolved, talk: Talk, *, force: bool, parent: Path | None = None, out: Path | None = None
+) -> Session:
     """Open a session; what the user leaves out comes from the parent's manifest and from the run folder.
 
     Args:
@@ -269,27 +293,31 @@ def open_session(step: Step, resolved: Resolved, talk: Talk, *, force: bool, par
         talk: how to speak.
         force: overwrite what is there.
         parent: the input artifact (mask or delta), whose manifest lies beside it.
+        out: what the step writes; a place where it could not is refused now, before the work.
 
     Raises:
-        ArtifactError: the parent, its manifest or the run folder cannot be used.
+        ArtifactError: the parent, its manifest, the run folder or the place of the output cannot be used.
     """
-    run = RunDir(resolved.config.run.run_dir)
+    if out is not None:
+        outputs.refuse_place(record_of(step, out), out)
+    run = RunDir(resolved.config.run.run_dir, talk.note)
     manifest = None
     if parent is not None:
         if not parent.is_file():
             raise ArtifactError(f"{parent} does not exist", "Name the file that the step before wrote")
         manifest = read_manifest(manifest_path(parent))
-        if parent.name not in {record.name for record in manifest.outputs}:
+        if portable_name(parent.name) not in {record.name for record in manifest.outputs}:
             raise ArtifactError(
                 f"The manifest beside {parent} describes another file", "Move the file back beside its own manifest"
             )
-        _check_key(step, resolved, run, manifest)
-        resolved = inherit(resolved, manifest.parameters)
+        check_key(step, resolved, run, manifest)
+        resolved = inherit(resolved, handed_on(manifest))
         known = run.recall(manifest.digest)
         resolved = inherit(resolved, {key: place for key, place in known.items() if _still_there(key, place)})
         if manifest.is_of_several and resolved.sources["data.targets"] != "flag":
             resolved = without(resolved, "data", "targets")
-    return Session(step, _with_landmarks(resolved.config), run, talk, force, manifest)
+    settle(resolved.config.run.device)
+    return Session(step, _with_landmarks(resolved.config), run, talk, force, manifest, sources=resolved.sources)
 
 
 def check_parent(session: Session, step: Step) -> Manifest:
@@ -312,32 +340,6 @@ def _with_landmarks(config: Config) -> Config:
     bundle = find_bundle(config.encoder.source)
     landmarks = ARCFACE_LANDMARKS if bundle is None else bundle.landmarks
     return config.model_copy(update={"data": config.data.model_copy(update={"landmarks": landmarks})})
-
-
-def _check_key(step: Step, resolved: Resolved, run: RunDir, manifest: Manifest) -> None:
-    """Without the key nobody can tell which photos an earlier step used; an export of named weights can do without."""
-    alone = (
-        step == "export" and resolved.sources["encoder.source"] != "default" and resolved.config.data.targets is None
-    )
-    if manifest.key not in {None, run.key_name} and not alone:
-        raise ArtifactError(
-            f"The run folder {run.path} is not the one that {manifest.step} ran with, "
-            "so it cannot tell which photos were used",
-            f"Run from the folder where {manifest.step} ran, or name its run folder with --run-dir",
-        )
-
-
-def _refuse_foreign(record: Path, output: Path) -> None:
-    """Not even `--force` may replace a folder that holds somebody's own files."""
-    if record.parent != output:
-        if output.is_dir():
-            raise ArtifactError(f"{output} is a folder, and a file is to be written", "Name a file with --out")
-    elif output.exists() and not output.is_dir():
-        raise ArtifactError(f"{output} is a file, and a folder is to be written", "Name a folder with --out")
-    elif foreign := foreign_files(output):
-        raise ArtifactError(
-            f"{output} holds {len(foreign)} files that ireu did not write", "Choose another folder with --out"
-        )
 
 
 def _still_there(key: str, place: str) -> bool:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import CapacityError, PhotoError
+from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People
 from ireu_cli.features import Item, stream
 from ireu_cli.models.clip import Encoder
@@ -79,16 +80,17 @@ def gather_states(session: Session, lens: Lens, encoder: Encoder, cast: Cast, bl
     """
     params = session.config.gated
     targets = lens.encode(cast.targets, "--targets", "target photos")
-    used = lens.encode(cast.used, "--retain", "retained photos").flat
+    used = cast.used.flat
     order = torch.randperm(len(used), generator=generator(session.config.seed, "block", "sample")).tolist()
-    photos = [used[i] for i in sorted(order[: min(params.erase_photos, room_for(encoder))])]
+    photos = _usable(session, lens, [used[i] for i in order], min(params.erase_photos, room_for(encoder)))
     if len(photos) < FEWEST:
         raise CapacityError(
             f"{len(photos)} photos of other people say too little of what people are like on average",
             "Add people to the --retain folder, or lower data.retain_holdout",
         )
     held = [person[-1] for person in targets.photos if len(person) > 2]
-    given = [photo for photo in targets.flat if photo not in held]
+    kept_back = set(held)
+    given = [photo for photo in targets.flat if photo not in kept_back]
     views = [(item, photo.person) for photo in given for item in views_of(lens, photo, params.copies)]
     if len(views) > room_for(encoder):
         raise CapacityError(
@@ -108,3 +110,29 @@ def gather_states(session: Session, lens: Lens, encoder: Encoder, cast: Cast, bl
         states([lens.item(photo) for photo in photos], "retained photos, block"),
         entering(encoder.model, encoder.null_pixels().to(weight.device, weight.dtype), block).float().cpu(),
     )
+
+
+def _usable(session: Session, lens: Lens, photos: Sequence[Photo], most: int) -> list[Photo]:
+    """The first photos that can be read, at most so many, in the order of their people; no other is opened.
+
+    Raises:
+        PhotoError: one cannot be used and `data.bad_photos` is `error`.
+    """
+    found: list[Photo] = []
+    bad: dict[str, str] = {}
+    tried: list[Item] = []
+    with session.timed("encode"), session.talk.progress("retained photos", min(most, len(photos))) as advance:
+        for photo in photos:
+            if len(found) == most:
+                break
+            item = lens.item(photo)
+            tried.append(item)
+            try:
+                item.load()
+            except BadPhotoError as error:
+                bad[item.key] = str(error)
+                continue
+            found.append(photo)
+            advance(1, "")
+    lens.refuse_or_note(bad, tried, "--retain", "retained photos")
+    return sorted(found, key=lambda photo: (photo.person, photo.index))

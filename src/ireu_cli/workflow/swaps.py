@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ireu_cli.errors import ConfigError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError, decode
-from ireu_cli.faces.folder import ENDINGS, People
+from ireu_cli.faces.files import digest_photo, most_bytes, read_photo
+from ireu_cli.faces.folder import People
+from ireu_cli.faces.listing import list_folder
 from ireu_cli.faces.swap import FaceSwap, blend
 from ireu_cli.features import Item
 from ireu_cli.params import Config
@@ -20,7 +22,7 @@ from ireu_cli.values import Photo, RgbImage
 from ireu_cli.workflow.photos import Lens
 from ireu_cli.workflow.session import Session
 
-SWAP_VERSION = 1
+SWAP_VERSION = 2
 """Raise it when `blend` makes other pixels of the same photos, so that cached features are not mixed."""
 
 
@@ -149,14 +151,20 @@ def _brought_pairs(config: Config, targets: People) -> SwapPlan:
 
 
 def _pair_files(root: Path, config: Config, photo: Photo) -> list[Path]:
-    parent = photo.path.parent
-    inside = root if config.data.targets is not None and parent == config.data.targets else root / parent.name
-    folder = inside / photo.path.stem
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in ENDINGS)
+    if config.data.targets is None:
+        raise RuntimeError("photos of targets were read without their folder")
+    folder = root / photo.path.relative_to(config.data.targets).with_suffix("")
+    return list_folder(folder).photos if folder.is_dir() else []
 
 
 def _brought(config: Config, photo: Photo, number: int, path: Path) -> Item:
-    def load() -> RgbImage:
-        return decode(path.read_bytes(), config.data.max_megapixels)
+    label, most = f"pair {number + 1} of {photo.label}", most_bytes(config.data.max_megapixels)
+    try:
+        digest = digest_photo(path, most)
+    except BadPhotoError as error:
+        raise PhotoError(f"{label} {error}", "Replace the file, or remove it") from None
 
-    return Item(f"pair-{file_sha256(path)}", f"pair {number + 1} of {photo.label}", load)
+    def load() -> RgbImage:
+        return decode(read_photo(path, most), config.data.max_megapixels)
+
+    return Item(f"pair-{digest}", label, load)

@@ -17,8 +17,9 @@ from ireu_cli.models.systems import Coverage, needed_taps
 from ireu_cli.steps.block import STEPS as BLOCK_STEPS
 from ireu_cli.steps.block import block_for, unlearn_block
 from ireu_cli.steps.unlearn import ForgetSet, RetainSet, TrainState, planned_steps, unlearn
-from ireu_cli.store.artifacts import manifest_path, read_mask, write_delta, write_manifest
+from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_mask
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
+from ireu_cli.workflow.copies import keep_pictures
 from ireu_cli.workflow.coverage import coverage_in, groups_for, recorded, refuse_missed, sentences
 from ireu_cli.workflow.gated import carrying_block, carrying_names, edited_names, unlearn_gated
 from ireu_cli.workflow.gates import unlearn_gates
@@ -54,7 +55,7 @@ def run_unlearn(
     """
     if onto is not None:
         resolved = with_shared(resolved, onto)
-    session = open_session("unlearn", resolved, talk, force=force, parent=mask_path)
+    session = open_session("unlearn", resolved, talk, force=force, parent=mask_path, out=out)
     parent = check_parent(session, "locate")
     mask = read_mask(mask_path)
     cast = load_cast(session)
@@ -72,6 +73,7 @@ def run_unlearn(
         if (done := session.already_done(draft, manifest_path(out), out)) is not None:
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
+        keep_pictures(session, lens.reader, cast.targets.flat)
         if is_gated:
             name = session.config.record.case_id or draft.identity[:12]
             requests = requests_with(earlier, name, theirs)
@@ -81,14 +83,13 @@ def run_unlearn(
             delta, summary = _train_block(session, lens, draft.identity, cast, mask)
         else:
             delta, summary = _train(session, lens, draft.identity, plan.names, *_sets(session, lens, cast, mask), mask)
-        write_delta(out, delta)
         metrics = {
             "reach": {"taps": plan.reach.taps, "missed": plan.reach.missed},
             "coverage": recorded(plan.covered),
             **summary,
         }
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-        manifest = session.close(write_manifest(manifest_path(out), finished, [out]))
+        manifest = session.put_file(out, delta_bytes(delta), finished)
     return StepResult(out, manifest, reused=False)
 
 

@@ -14,13 +14,15 @@ from ireu_cli.report_page import page
 from ireu_cli.steps.attack_figures import feature_matcher
 from ireu_cli.steps.calibration import calibrated
 from ireu_cli.steps.curves import drawn_curves, kept_plot
+from ireu_cli.steps.groups import SMALLEST_GROUP, column_of
 from ireu_cli.steps.pictures import GeneratorEvidence
 from ireu_cli.steps.verify import Beside, unusable, verify
-from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME, read_delta, write_manifest
-from ireu_cli.store.files import file_sha256, read_bytes, write_bytes, write_folder
+from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME, read_delta
+from ireu_cli.store.files import file_sha256, write_bytes
 from ireu_cli.values import GateLedger, Ledger
 from ireu_cli.workflow.album import make_grids, write_images
 from ireu_cli.workflow.bypass import SAMPLING, Siege, photo_attacks, plan_siege
+from ireu_cli.workflow.departures import departures_of, refuse_weaker
 from ireu_cli.workflow.drawing import Drawn, Photos, Show, draw_all, look_at_photos, open_show
 from ireu_cli.workflow.drawn_attacks import besiege_pictures
 from ireu_cli.workflow.evidence import Gathered, gather, load_people
@@ -31,6 +33,7 @@ from ireu_cli.workflow.photos import among, photo_reader
 from ireu_cli.workflow.quality import measure_quality
 from ireu_cli.workflow.report import build_report
 from ireu_cli.workflow.session import Session, StepResult, Talk, check_parent, open_session
+from ireu_cli.workflow.verdict import read_report
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,18 @@ class _Seen:
     attacked: tuple[str | None, ...] = ()
 
 
-def run_verify(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, force: bool) -> StepResult:
-    """Measure the edited encoder and write the report.
+def run_verify(
+    resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, force: bool, strict: bool = False
+) -> StepResult:
+    """Measure the edited encoder and write the report; with `strict`, no setting may be weaker than the default.
 
     Raises:
         IreuError: whatever is wrong with configuration, photos, encoder, delta or output.
     """
-    session = open_session("verify", resolved, talk, force=force, parent=delta_path)
+    session = open_session("verify", resolved, talk, force=force, parent=delta_path, out=out)
     parent = check_parent(session, "unlearn")
+    if strict:
+        refuse_weaker(departures_of(session))
     delta = read_delta(delta_path)
     original = session.encoder(dtype="float32")
     edited = with_delta(original, delta, session.config.encoder.dtype)
@@ -84,14 +91,10 @@ def run_verify(resolved: Resolved, talk: Talk, delta_path: Path, out: Path, *, f
         report = build_report(
             session, draft, delta, (original, edited), verified, gathered, show,
             calibrations=seen.calibrations, curves=seen.curves, kept=seen.kept, drawn=bool(seen.evidence),
+            attacked=seen.attacked,
         )  # fmt: skip
         manifest = _write(session, draft, report, seen.drawn, out, reader)
     return StepResult(out / REPORT_NAME, manifest, reused=False, report=report)
-
-
-def read_report(path: Path) -> Report:
-    """Read a report whose manifest was checked."""
-    return Report.model_validate_json(read_bytes(path, "The report", "Run `ireu verify` again with --force"))
 
 
 def _look(
@@ -162,7 +165,13 @@ def _labelled(session: Session, gathered: Gathered) -> tuple[tuple[str, frozense
     for note in labels.notes:
         session.talk.note(note)
     numbers = [person[0].person for person in gathered.retained.photos]
-    return tuple((name, frozenset(positions)) for name, positions in groups_of(numbers, labels.values))
+    found = groups_of(numbers, labels.values)
+    if small := sorted({column_of(name) for name, positions in found if len(positions) < SMALLEST_GROUP}):
+        session.talk.note(
+            f"results are not split by {', '.join(small)}: fewer than {SMALLEST_GROUP} of the people who are measured "
+            "share a value of it"
+        )
+    return tuple((name, frozenset(positions)) for name, positions in found)
 
 
 def _file_digests(session: Session) -> list[str]:
@@ -175,11 +184,10 @@ def _file_digests(session: Session) -> list[str]:
 def _write(
     session: Session, draft: Manifest, report: Report, drawn: Sequence[Drawn], out: Path, reader: PhotoReader
 ) -> Manifest:
-    written: list[Manifest] = []
     params = session.config.verify
     grids = [grid for plan in drawn for grid in make_grids(plan, reader)] if params.pictures else []
 
-    def fill(folder: Path) -> None:
+    def fill(folder: Path) -> Manifest:
         write_bytes(folder / REPORT_NAME, (report.model_dump_json(indent=2) + "\n").encode())
         write_bytes(folder / "report.html", page(report, [(g.generator, g.role, g.png) for g in grids]).encode())
         files = [folder / REPORT_NAME, folder / "report.html"]
@@ -188,9 +196,8 @@ def _write(
             write_bytes(files[-1], grid.png)
         if params.keep_images and drawn:
             files += write_images(folder / IMAGES, drawn)
-        metrics = {"outcome": report.outcome, "reason": report.reason}
+        metrics = {"outcome": report.outcome, "standing": report.standing, "reason": report.reason}
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-        written.append(write_manifest(folder / REPORT_MANIFEST_NAME, finished, files))
+        return session.seal(folder / REPORT_MANIFEST_NAME, finished, files)
 
-    write_folder(out, fill)
-    return session.close(written[0])
+    return session.put_folder(out, fill, shared=False)

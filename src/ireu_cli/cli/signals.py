@@ -1,0 +1,107 @@
+"""Being stopped: SIGTERM and SIGINT end a command at any moment, in time to write a checkpoint where that can be done.
+
+The main thread is interrupted, writes what it has and ends. Where it does not (it is inside a long call of a library,
+or something swallowed the interruption) a thread of its own ends the process; the system wakes it through a pipe.
+"""
+
+import os
+import signal
+import sys
+import threading
+from typing import Any, NoReturn
+
+CODE = 130
+GRACE = 1.2
+"""Seconds that the main thread has to end by itself."""
+_HEARD = threading.Event()
+_TOLD = threading.Lock()
+_STATE = {"listening": False, "raised": False, "finished": False, "json": False}
+_SENTENCE = "Interrupted. Run the same command again to go on."
+
+
+def listen(*, as_json: bool) -> None:
+    """Hear SIGTERM and SIGINT from now on; `as_json` decides what stdout is told at the end."""
+    _STATE["json"], _STATE["listening"] = as_json, True
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    numbers = [signal.SIGTERM]
+    # A job in the background of a script does not hear SIGINT, and should not.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        numbers.append(signal.SIGINT)
+    threading.Thread(target=_watch, args=(reader, frozenset(numbers)), daemon=True).start()
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in numbers:
+        signal.signal(number, _interrupt)
+    sys.unraisablehook = _unless_heard(sys.unraisablehook)
+    threading.excepthook = _unless_heard(threading.excepthook)
+
+
+def heard() -> bool:
+    """Whether the command was asked to stop."""
+    return _HEARD.is_set()
+
+
+def check() -> None:
+    """Go no further where the command was asked to stop and something swallowed the interruption.
+
+    Raises:
+        KeyboardInterrupt: it was.
+    """
+    if _STATE["raised"] and not _STATE["finished"] and threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt
+
+
+def may_tell() -> bool:
+    """Whether nobody has said yet that the command was interrupted; whoever asks first says it."""
+    return not _STATE["listening"] or _TOLD.acquire(blocking=False)
+
+
+def finish() -> None:
+    """The work is over: a signal changes the exit code no more, and only limits how long the end may take."""
+    _STATE["finished"] = True
+
+
+def end() -> NoReturn:
+    """End the process as interrupted, whatever its threads do."""
+    if may_tell():
+        # Whoever should read it may have stopped reading.
+        telling = threading.Thread(target=_tell, daemon=True)
+        telling.start()
+        telling.join(0.3)
+    os._exit(CODE)
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    if _STATE["finished"]:
+        return
+    _HEARD.set()
+    # A second signal, such as the one that timeout(1) sends to the group, must not disturb the way out.
+    if not _STATE["raised"]:
+        _STATE["raised"] = True
+        raise KeyboardInterrupt
+
+
+def _watch(reader: int, numbers: frozenset[int]) -> None:
+    while not numbers & set(os.read(reader, 64)):
+        pass
+    if not _STATE["finished"]:
+        _HEARD.set()
+    # The thread dies with the process.
+    threading.Event().wait(GRACE)
+    end()
+
+
+def _tell() -> None:
+    from ireu_cli.cli.output import Terminal
+
+    Terminal(quiet=False, verbose=False).error(_SENTENCE, as_json=_STATE["json"], code=CODE)
+
+
+def _unless_heard(hook: Any) -> Any:
+    """What fails in the background while the command ends is of no interest."""
+
+    def quiet(problem: Any) -> None:
+        if not heard():
+            hook(problem)
+
+    return quiet

@@ -1,0 +1,78 @@
+"""Digests of photos that were read before, by the stamps of their files."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import ArtifactError
+from ireu_cli.stamps import Stamp, is_settled, stamp_of
+from ireu_cli.store.features import read_tensors, write_tensors
+
+_WORD = 2**64
+
+
+class DigestBook:
+    """sha256 of files by their stamps, kept from run to run; paths are not written down."""
+
+    def __init__(self, place: Callable[[], Path], *, is_new: bool = False) -> None:
+        """Read the book; one that is not there or damaged is empty.
+
+        Args:
+            place: gives its file, and makes the folder around it; not asked before there is something to keep or read.
+            is_new: there is none yet.
+        """
+        self._place = place
+        self._known = {} if is_new else _unpacked(read_tensors(place()))
+        self._met: dict[Stamp, str] = {}
+        self._has_grown = False
+
+    def digest(self, path: Path, read: Callable[[Path], str]) -> str:
+        """sha256 (hex) of a file's bytes, which are read if it has changed since it was last read, or may have.
+
+        Args:
+            path: the file.
+            read: gives the digest, or raises what is wrong with the file; that is not remembered.
+
+        Raises:
+            OSError: the file cannot be looked at.
+        """
+        stamp = stamp_of(path.stat())
+        if (known := self._known.get(stamp)) is not None:
+            self._met[stamp] = known
+            return known
+        now = time.time_ns()
+        digest = read(path)
+        if stamp == stamp_of(path.stat()) and is_settled(stamp, now):
+            self._met[stamp] = digest
+            self._has_grown = True
+        return digest
+
+    def keep(self) -> None:
+        """Write down the files met, where there are new ones among them; whoever cannot reads the files again."""
+        if self._has_grown:
+            with contextlib.suppress(ArtifactError):
+                write_tensors(self._place(), _packed(self._met))
+
+
+def _packed(digests: dict[Stamp, str]) -> dict[str, Tensor]:
+    # Inodes may take all 64 bits.
+    stamps = [[(part + _WORD // 2) % _WORD - _WORD // 2 for part in stamp] for stamp in digests]
+    data = bytearray(bytes.fromhex("".join(digests.values())))
+    return {
+        "stamps": torch.tensor(stamps, dtype=torch.int64),
+        "digests": torch.frombuffer(data, dtype=torch.uint8).view(len(digests), -1),
+    }
+
+
+def _unpacked(tensors: dict[str, Tensor] | None) -> dict[Stamp, str]:
+    if tensors is None:
+        return {}
+    rows = zip(tensors["stamps"].tolist(), tensors["digests"].numpy(), strict=True)
+    return {
+        Stamp(device % _WORD, inode % _WORD, size, content, status): digest.tobytes().hex()
+        for (device, inode, size, content, status), digest in rows
+    }

@@ -1,0 +1,79 @@
+"""Who may write an output: one process at a time, whichever run folder it has."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ireu_cli.errors import ArtifactError
+from ireu_cli.store.files import disk_errors, lock_name
+from ireu_cli.store.system import Hold, hold, is_mount_point
+
+LOCK_INSIDE = ".ireu.lock"
+"""The lock of a folder that something is mounted on: what is around it may be read-only."""
+Note = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def beside(output: Path, note: Note) -> Iterator[None]:
+    """Hold the right to write `output`, by a lock file beside it, which is gone afterwards.
+
+    Folders above the output are made if needed. The system drops the lock when the process ends, however it ends.
+
+    Args:
+        output: the file or folder.
+        note: told where the file system has no locks.
+
+    Raises:
+        ArtifactError: another process holds it, or the folder cannot be written.
+    """
+    mounted = output.is_dir() and is_mount_point(output)
+    path = output / LOCK_INSIDE if mounted else output.with_name(lock_name(output))
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with held(path, output, note):
+        try:
+            yield
+        finally:
+            # While it is held: whoever waits for it sees that it is gone, and makes a new one.
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+@contextlib.contextmanager
+def held(path: Path, output: Path, note: Note) -> Iterator[None]:
+    """Hold the lock of a file, which is made if it is not there.
+
+    Raises:
+        ArtifactError: another process holds it.
+    """
+    with disk_errors(path):
+        descriptor, outcome = _open_and_ask(path)
+    try:
+        if outcome is Hold.TAKEN:
+            raise ArtifactError(f"Another ireu process is writing {output}", "Wait for it, or stop it")
+        if outcome is Hold.NO_LOCKS:
+            note(
+                f"the file system of {output} has no locks: see to it that no other ireu process writes there at the "
+                "same time"
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_and_ask(path: Path) -> tuple[int, Hold]:
+    """Open the file and ask for its lock, again if the holder before took the file away meanwhile."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+        outcome = hold(descriptor)
+        if outcome is not Hold.OURS or _is_at(descriptor, path):
+            return descriptor, outcome
+        os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
