@@ -29,8 +29,8 @@ TAPS: tuple[Tap, ...] = ("penultimate", "image_embeds")
 
 def saved(image: RgbImage, quality: int) -> RgbImage:
     """Saved again as JPEG."""
-    data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), dtype=np.uint8)
+    data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return decode(data.tobytes(), 100)
 
 
 def cut(image: RgbImage, share: float, right: float = 0.5, down: float = 0.5) -> RgbImage:

@@ -6,12 +6,14 @@ left of it. Everything is drawn from the generator that is passed in, so a batch
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional
 
 Draw = torch.Generator
@@ -219,7 +221,7 @@ def _as_picture(face: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.f
 
 
 def _jpeg(face: torch.Tensor, quality: int) -> torch.Tensor:
-    pixels = np.rint(_as_picture(face)[:, :, ::-1] * 255).astype(np.uint8)
-    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    read = cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1]
-    return torch.from_numpy(read.astype(np.float32).transpose(2, 0, 1) / 255)
+    file = io.BytesIO()
+    Image.fromarray(np.rint(_as_picture(face) * 255).astype(np.uint8)).save(file, "JPEG", quality=quality)
+    with Image.open(file, formats=("JPEG",)) as picture:
+        return torch.from_numpy(np.asarray(picture, np.float32).transpose(2, 0, 1) / 255)

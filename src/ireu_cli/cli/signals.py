@@ -4,6 +4,7 @@ The main thread is interrupted, writes what it has and ends. Where it does not (
 or something swallowed the interruption) a thread of its own ends the process; the system wakes it through a pipe.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -32,6 +33,9 @@ def listen(*, as_json: bool) -> None:
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     for number in numbers:
         signal.signal(number, _interrupt)
+    # What is registered first runs last. The interpreter would take the handlers back at its very end, and a signal
+    # would then kill a process whose work is done.
+    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in numbers])
     sys.unraisablehook = _unless_heard(sys.unraisablehook)
     threading.excepthook = _unless_heard(threading.excepthook)
 

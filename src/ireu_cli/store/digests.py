@@ -38,9 +38,13 @@ class DigestBook:
             read: gives the digest, or raises what is wrong with the file; that is not remembered.
 
         Raises:
-            OSError: the file cannot be looked at.
+            OSError: the file went away while it was read.
         """
-        stamp = stamp_of(path.stat())
+        try:
+            stamp = stamp_of(path.stat())
+        except OSError:
+            # Whoever reads photos has the words for it.
+            return read(path)
         if (known := self._known.get(stamp)) is not None:
             self._met[stamp] = known
             return known
