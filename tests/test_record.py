@@ -108,7 +108,7 @@ def test_a_bad_date_is_a_mistake_in_the_configuration(tmp_path: Path) -> None:
     file.write_text('[record]\nrequest_date = "last week"\ncase_id = 7\n')
     with pytest.raises(ConfigError) as error:
         load_config(file, {}, {})
-    assert "record.request_date (file): value error, must be a date as YYYY-MM-DD" in str(error.value)
+    assert "record.request_date (file): must be a date as YYYY-MM-DD" in str(error.value)
     assert "record.case_id (file)" in str(error.value)
 
 
