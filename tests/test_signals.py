@@ -188,6 +188,32 @@ def test_a_swallowed_interruption_is_raised_again_between_two_items(monkeypatch:
             advance(1, "")
 
 
+def test_an_import_is_not_interrupted(tmp_path: Path) -> None:
+    """Libraries in C++ that import Python abort where that fails; what comes after the import is interrupted."""
+    (tmp_path / "heavy.py").write_text(
+        """
+import time
+open("ready", "w").close()
+time.sleep(0.5)
+open("imported", "w").close()
+"""
+    )
+    body = """
+    sys.path.insert(0, ".")
+    try:
+        import heavy
+        time.sleep(60)
+    finally:
+        open("way out", "w").close()
+"""
+    with start([sys.executable, "-c", SCRIPT.format(body=body)], tmp_path) as process:
+        wait_for(tmp_path / "ready")
+        time.sleep(0.1)
+        assert_stopped(process, signal.SIGTERM)
+    assert (tmp_path / "imported").exists()
+    assert (tmp_path / "way out").exists()
+
+
 def test_several_signals_are_one(tmp_path: Path) -> None:
     """As timeout(1) sends them; the way out is not disturbed."""
     body = """
@@ -226,11 +252,13 @@ def test_a_result_that_is_there_keeps_its_code(tmp_path: Path) -> None:
     """The work is done and told; what remains is Python's own end."""
     script = """
 import atexit, sys, time
-from ireu_cli.cli import app
+from ireu_cli.cli import app, streams
 def last():
     open("ready", "w").close()
     time.sleep({seconds})
-atexit.register(last)
+prepare = streams.prepare
+# As libraries do: after signals are heard.
+streams.prepare = lambda: (atexit.register(last), prepare())
 sys.argv = ["ireu", "--version"]
 app.run()
 """
@@ -247,28 +275,31 @@ app.run()
 
 
 COMMANDS = {
-    "inspect": ["inspect", "encoder", "--json"],
-    "samples": ["samples", "s"],
-    "locate": ["locate", "-o", "a.pt", "--force"],
-    "unlearn": ["unlearn", "--mask", "mask.pt", "--steps", "100000", "-o", "a.safetensors"],
-    "verify": ["verify", "--delta", "delta.safetensors", "-o", "a", "--force"],
-    "export": ["export", "--delta", "delta.safetensors", "-o", "b", "--force"],
+    "inspect": (["inspect", "encoder", "--json"], 0),
+    "samples": (["samples", "s"], 0),
+    "locate": (["locate", "-o", "a.pt", "--force"], 0),
+    "unlearn": (["unlearn", "--mask", "mask.pt", "--steps", "100000", "-o", "a.safetensors"], 0),
+    # The small delta of the fixture erases nobody.
+    "verify": (["verify", "--delta", "delta.safetensors", "-o", "a", "--force"], 4),
+    "export": (["export", "--delta", "delta.safetensors", "-o", "b", "--force", "--allow-failed"], 0),
 }
+"""The arguments, and the exit code of a run that nothing stops."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_ends_at_any_moment(command: str, fresh: Path) -> None:
     """From the first line of ours on; before it, the system ends the process itself, which shells show as 143."""
+    arguments, code = COMMANDS[command]
     for after in (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.6, 0.8, 1, 1.3, 1.6, 2, 2.5, 3, 3.5, 4, 5, 6, 8):
-        process = start([sys.executable, "-m", "ireu_cli", *COMMANDS[command]], fresh)
+        process = start([sys.executable, "-m", "ireu_cli", *arguments], fresh)
         time.sleep(after)
         sent = time.monotonic()
         running = process.poll() is None
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
         assert time.monotonic() - sent < SOON + SLACK, f"after {after} s"
-        assert process.returncode in {130, -signal.SIGTERM, *((0,) if not running or after > 0.5 else ())}, err
+        assert process.returncode in {130, -signal.SIGTERM, *((code,) if not running or after > 0.5 else ())}, err
         assert process.returncode != -signal.SIGTERM or after < 1.5, "the handler should be there by now"
         assert "Traceback" not in err, f"after {after} s"
         if not running:

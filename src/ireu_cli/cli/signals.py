@@ -9,11 +9,17 @@ import os
 import signal
 import sys
 import threading
+import time
+from types import FrameType
 from typing import Any, NoReturn
 
 CODE = 130
 GRACE = 1.2
 """Seconds that the main thread has to end by itself."""
+_AGAIN = 0.05
+"""Seconds after which the main thread is interrupted again where it could not be."""
+_IMPORTER = "<frozen importlib._bootstrap>"
+_MAIN = threading.main_thread().ident or 0
 _HEARD = threading.Event()
 _TOLD = threading.Lock()
 _STATE = {"listening": False, "raised": False, "finished": False, "json": False}
@@ -75,23 +81,36 @@ def end() -> NoReturn:
     os._exit(CODE)
 
 
-def _interrupt(_signal: int, _frame: Any) -> None:
+def _interrupt(_signal: int, frame: FrameType | None) -> None:
     if _STATE["finished"]:
         return
     _HEARD.set()
     # A second signal, such as the one that timeout(1) sends to the group, must not disturb the way out.
-    if not _STATE["raised"]:
+    if not _STATE["raised"] and not _importing(frame):
         _STATE["raised"] = True
         raise KeyboardInterrupt
 
 
+def _importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported: C++ that imports Python ends the process where an import is interrupted."""
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTER:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _watch(reader: int, numbers: frozenset[int]) -> None:
-    while not numbers & set(os.read(reader, 64)):
+    while not (number := min(numbers & set(os.read(reader, 64)), default=0)):
         pass
     if not _STATE["finished"]:
         _HEARD.set()
     # The thread dies with the process.
-    threading.Event().wait(GRACE)
+    deadline = time.monotonic() + GRACE
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(left, _AGAIN))
+        if not _STATE["raised"] and not _STATE["finished"]:
+            signal.pthread_kill(_MAIN, number)
     end()
 
 
