@@ -1,5 +1,6 @@
 """Commands that can be killed: started from a process that has imported the libraries, and what they leave."""
 
+import codecs
 import json
 import multiprocessing
 import os
@@ -28,7 +29,9 @@ def work(folder: Path, arguments: tuple[str, ...], log: Path, user: int | None) 
         os.dup2(file.fileno(), 2)
     os.chdir(folder)
     if user is not None:
-        ireu([arguments[0], "--help"])  # what is imported late may lie where another user cannot look
+        # What is imported late may lie where another user cannot look.
+        ireu([arguments[0], "--help"])
+        codecs.lookup("utf-8-sig")
         os.setgid(user)
         os.setuid(user)
     sys.argv = ["ireu", *arguments]
