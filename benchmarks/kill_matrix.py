@@ -64,7 +64,8 @@ COMMANDS = (
         "verify", ("--delta", "delta.safetensors", *SMALL), ("--seed", "1"), "report", frozenset({0, 4, 5})
     ),
     Command(
-        "export", ("--delta", "delta.safetensors", "--allow-failed"), ("--dtype", "float16"), "encoder-unlearned", frozenset({0})
+        "export", ("--delta", "delta.safetensors", "--allow-failed"), ("--dtype", "float16"), "encoder-unlearned",
+        frozenset({0}),
     ),
 )  # fmt: skip
 
