@@ -43,9 +43,13 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
     """
     # Opening a pipe would wait for somebody to write.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
             raise ContentError(path.name, "is no regular file")
-        data = file.read(most_bytes + 1)
+        # Python makes room for all that it is asked to read. Files of the system call themselves empty.
+        data = file.read(min(found.st_size, most_bytes) + 1)
+        if len(data) > found.st_size:
+            data += file.read(most_bytes + 1 - len(data))
     if len(data) > most_bytes:
         raise ContentError(path.name, f"is larger than {_size(most_bytes)}")
     return data
