@@ -3,13 +3,12 @@
     python benchmarks/scale.py [--photos 1000 10000 100000] [--layouts people flat]
 
 Every photo is a PNG of its own, of 32 pixels a side, and the commands run whole: session, digests, caches, statistics,
-manifests. The encoder is a CLIP of three blocks and 64 channels on a corner of 16 pixels, so that hardly anything but the commands
-themselves takes time. Retained people have 1 to 50 photos
-(`people`), or all photos lie in one folder (`flat`), where locating by variance is not possible and takes all
-features. `first` is the first request of the method gated, `later` one for another person with the same retained
-photos; `verify` measures features, without attacks. Each command runs in a process of its own. Printed are processor
-time, beyond the imports, and peak memory (`ru_maxrss`) over those of the fewest photos, beside the number of photos
-over the fewest.
+manifests. The encoder is a CLIP of three blocks and 64 channels on a corner of 16 pixels, so that hardly anything but
+the commands themselves takes time. Retained people have 1 to 50 photos (`people`), or all photos lie in one folder
+(`flat`), where locating by variance is not possible and takes all features. `first` is the
+first request of the method gated, `later` one for another person with the same retained photos; `verify` measures
+features, without attacks. Each command runs in a process of its own. Printed are processor time, beyond the imports,
+and peak memory (`ru_maxrss`) over those of the fewest photos, beside the number of photos over the fewest.
 """
 
 import argparse

@@ -174,8 +174,9 @@ class TestDigests:
         assert scanned(folder, tmp_path) == first
         assert sum(hashed.values()) == 6
 
-    def test_inodes_of_all_bits_come_back(self) -> None:
-        known = {stamps.Stamp(2**64 - 1, 2**63 + 5, 7, -3, 9): "ab" * 32, stamps.Stamp(1, 2, 3, 4, 5): "cd" * 32}
+    def test_inodes_and_times_of_all_bits_come_back(self) -> None:
+        found = (stamps.Stamp(2**64 - 1, 2**63 + 5, 7, -3, 2**64), stamps.Stamp(1, 2, 3, 4, 5))
+        known = {digests._key(stamp): bytes([number]) * 32 for number, stamp in enumerate(found)}
         assert digests._unpacked(digests._packed(known)) == known
 
 

@@ -80,21 +80,21 @@ def list_folder(folder: Path, *, of_people: bool = False) -> Listing:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            path = folder / entry.name
-            is_photo = path.suffix.lower() in ENDINGS
+            path, ending = folder / entry.name, _ending(entry.name)
+            is_photo = ending in ENDINGS
             if _is_folder(entry) and not (is_photo and not of_people):
                 system = SYSTEM.get(entry.name.casefold())
                 found.system.append(system) if system else found.folders.append(path)
             elif is_photo:
                 found.photos.append(path)
-            elif not path.suffix and _leads_nowhere(entry):
+            elif not ending and _leads_nowhere(entry):
                 # A folder of photos on a share that is not there, rather than a file of something else.
                 found.folders.append(path)
             else:
-                ending = path.suffix.lower()
                 found.others[ending if ending in UNREAD_ENDINGS else ""] += 1
-    found.photos.sort()
-    found.folders.sort()
+    # In one folder names sort as paths do, in a fraction of the time.
+    found.photos.sort(key=_name)
+    found.folders.sort(key=_name)
     return found
 
 
@@ -129,8 +129,19 @@ def list_person(folder: Path, above: Iterable[Path] = ()) -> Person:
             todo += reversed(found.folders)
         else:
             person.folders = len(found.folders)
-    person.photos.sort()
+    if person.nested:
+        person.photos.sort()
     return person
+
+
+def _name(path: Path) -> str:
+    return path.name
+
+
+def _ending(name: str) -> str:
+    """The ending as `Path.suffix` has it, in small letters, without a path around it."""
+    dot = name.rfind(".")
+    return name[dot:].lower() if 0 < dot < len(name) - 1 else ""
 
 
 def _why_closed(folder: Path, error: OSError) -> str:

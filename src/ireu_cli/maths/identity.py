@@ -54,18 +54,18 @@ def _centred(groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return rows, rows - means[owner]
 
 
-def fit_space(people: Sequence[Tensor]) -> IdentitySpace:
+def fit_space(people: Iterable[Tensor]) -> IdentitySpace:
     """Fit the space on other people's features.
 
     Args:
-        people: float (n_i, d) a person, original encoder.
+        people: float (n_i, d) a person, original encoder; gone through three times.
 
     Returns:
         Whitened when there are at least max(30, d / 8) photos beyond the first of each person, else centred cosine.
     """
     sizes = [len(person) for person in people]
     total = sum((rows.sum(0) for rows, _ in centred(people)), torch.zeros((), dtype=torch.float64))
-    mean, d = total / sum(sizes), people[0].shape[1]
+    mean, d = total / sum(sizes), len(total)
     freedom = sum(sizes) - len(sizes)
     if freedom < max(30, d / 8):
         return IdentitySpace(mean, torch.eye(d, dtype=torch.float64), "centred cosine")

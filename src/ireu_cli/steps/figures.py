@@ -61,6 +61,9 @@ DEFINITIONS = {
 }
 
 
+_CHANGES = {"feature_cosine": "cosine", "relative_change": "relative", "centred_change": "centred"}
+
+
 def measure(
     evidence: Evidence,
     params: VerifyParams,
@@ -80,21 +83,22 @@ def measure(
     collected = _Collector(evidence.space.kind, params.bootstrap, seed, params.false_match_rate)
     seen = [person.seen for person in evidence.targets]
     unseen = [~rows for rows in seen]
-    look_alikes = [evidence.retained[position] for position in compared.look_alikes]
+    changes = [_changes(person) for person in evidence.retained]
+    targets = [_changes(person) for person in evidence.targets]
     collected.add_scores("target-seen", compared.targets, seen)
-    collected.add_changes("target-seen", evidence.targets, seen)
+    collected.add_changes("target-seen", targets, seen)
     collected.add_scores("target-unseen", compared.targets, unseen)
-    collected.add_changes("target-unseen", evidence.targets, unseen)
+    collected.add_changes("target-unseen", targets, unseen)
     collected.add_scores("look-alike", list(compared.alike.values()))
-    collected.add_changes("look-alike", look_alikes)
+    collected.add_changes("look-alike", [changes[position] for position in compared.look_alikes])
     collected.add_scores("retained", list(compared.retained.values()))
-    collected.add_changes("retained", evidence.retained)
+    collected.add_changes("retained", changes)
     collected.add("impostor_similarity", "retained", "original", compared.impostor)
     collected.add("relative_change", "null", "change", [evidence.null_relative])
     for group, positions in labelled:
-        members = [person for place, person in enumerate(evidence.retained) if place in positions]
-        collected.add("feature_cosine", "retained", "change", [person.cosine for person in members], group)
-        collected.add("centred_change", "retained", "change", [person.centred for person in members], group)
+        members = [changes[position] for position in sorted(positions)]
+        collected.add("feature_cosine", "retained", "change", [one["feature_cosine"] for one in members], group)
+        collected.add("centred_change", "retained", "change", [one["centred_change"] for one in members], group)
     return tuple(collected.figures)
 
 
@@ -129,14 +133,12 @@ class _Collector:
                 columns = [getattr(score, attribute)[position] for score in scores]
                 self.add(name, role, state, _chosen(columns, chosen))
 
-    def add_changes(self, role: Role, people: Sequence[PersonEvidence], chosen: Sequence[Tensor] | None = None) -> None:
+    def add_changes(
+        self, role: Role, changes: Sequence[dict[str, Tensor]], chosen: Sequence[Tensor] | None = None
+    ) -> None:
         """Add how far features moved, of all photos or of those chosen, bool (n,) a person."""
-        for name, attribute in (
-            ("feature_cosine", "cosine"),
-            ("relative_change", "relative"),
-            ("centred_change", "centred"),
-        ):
-            self.add(name, role, "change", _chosen([getattr(person, attribute) for person in people], chosen))
+        for name in _CHANGES:
+            self.add(name, role, "change", _chosen([one[name] for one in changes], chosen))
 
     def add(self, name: str, role: Role, state: State, values: Sequence[Tensor], group: str | None = None) -> None:
         rng = generator(self._seed, "bootstrap", name, role, state, group or "")
@@ -147,6 +149,11 @@ class _Collector:
         )  # fmt: skip
         if found is not None:
             self.figures.append(found)
+
+
+def _changes(person: PersonEvidence) -> dict[str, Tensor]:
+    """How far features moved, by figure; copies, so that nobody's features are held for them."""
+    return {name: getattr(person, attribute).clone() for name, attribute in _CHANGES.items()}
 
 
 def _chosen(columns: Sequence[Tensor], chosen: Sequence[Tensor] | None) -> Sequence[Tensor]:

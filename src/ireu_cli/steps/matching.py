@@ -21,7 +21,9 @@ MOST_COMPARED = 2_000
 MOST_IMPOSTORS = 20_000
 """Photos of retained people that set thresholds: at a false-match rate of 1e-3, 20 of them lie above."""
 _PIECE = 4096
-_CELLS = 4_000_000
+"""Photos of retained people that are mapped at once."""
+_CELLS = 1_000_000
+"""Similarities that are held at once."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Impostors:
 class Evidence:
     """All that verification looks at. `reference`: features (n_i, d) of people that only serve to fit the space.
 
+    Retained people and those of the reference may be read anew whenever somebody goes through them.
     `known_used`: share of the photos that unlearning used whose copies can be told, as it is known how they look.
     """
 
@@ -64,26 +67,44 @@ class Evidence:
     @cached_property
     def space(self) -> IdentitySpace:
         """The space in which features are compared, fitted on people that are not measured where there are any."""
-        return fit_space(self.reference or [person.original for person in self.retained])
+        return fit_space(self.reference or _Originals(self.retained))
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """How many photos each retained person has."""
+        return tuple(len(person.original) for person in self.retained)
 
     @cached_property
     def impostors(self) -> Impostors:
         """All photos of retained people with the original encoder, or as many of them, drawn at random."""
-        sizes = torch.tensor([len(person.original) for person in self.retained])
+        sizes = torch.tensor(self.sizes)
         owner = torch.arange(len(sizes)).repeat_interleave(sizes)
         chosen = _some(len(owner), MOST_IMPOSTORS, "impostors")
-        starts = sizes.cumsum(0) - sizes
         people = owner[chosen]
-        places = (chosen - starts[people]).tolist()
-        rows = [self.retained[who].original[place] for who, place in zip(people.tolist(), places, strict=True)]
-        return Impostors(self.space(torch.stack(rows)), people)
+        places = torch.split(chosen - (sizes.cumsum(0) - sizes)[people], people.bincount(minlength=len(sizes)).tolist())
+        rows = [person.original[mine] for person, mine in zip(self.retained, places, strict=True)]
+        return Impostors(self.space(torch.cat(rows)), people)
 
     def galleries(self) -> Iterator[tuple[int, Tensor]]:
         """The enrolments of retained people, (n, d), some at a time, with the position of the first."""
-        for start in range(0, len(self.retained), _PIECE):
-            people = [person.original for person in self.retained[start : start + _PIECE]]
-            mapped = torch.split(self.space(torch.cat(people)), [len(person) for person in people])
-            yield start, torch.stack([centroid(person) for person in mapped])
+        start, waiting, photos = 0, list[Tensor](), 0
+        for place, person in enumerate(self.retained, 1):
+            waiting.append(person.original)
+            photos += len(person.original)
+            if photos >= _PIECE or place == len(self.retained):
+                mapped = torch.split(self.space(torch.cat(waiting)), [len(one) for one in waiting])
+                yield start, torch.stack([centroid(one) for one in mapped])
+                start, waiting, photos = place, [], 0
+
+
+@dataclass(frozen=True)
+class _Originals:
+    """The features of people before the edit, as often as somebody goes through them."""
+
+    people: Sequence[PersonEvidence]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (person.original for person in self.people)
 
 
 @dataclass(frozen=True)
@@ -139,7 +160,7 @@ def compare(evidence: Evidence, params: VerifyParams) -> Compared:
     likeness = _likeness(evidence)
     count = min(max(1, round(params.lookalike_share * len(likeness))), len(likeness))
     alike = sorted(likeness.topk(count).indices.tolist())
-    sizes = [len(person.original) for person in evidence.retained]
+    sizes = evidence.sizes
     everybody = _people(range(len(sizes)), sizes, "retained")
     nearest = _people(alike, sizes, "look-alikes")
     probes = [_target(person, space, *pool) for person, pool in zip(evidence.targets, pools, strict=True)]

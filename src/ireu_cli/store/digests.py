@@ -1,6 +1,7 @@
 """Digests of photos that were read before, by the stamps of their files."""
 
 import contextlib
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from ireu_cli.errors import ArtifactError
 from ireu_cli.stamps import Stamp, is_settled, stamp_of
 from ireu_cli.store.features import read_tensors, write_tensors
 
+_STAMP = struct.Struct("=5Q")
 _WORD = 2**64
 
 
@@ -27,7 +29,7 @@ class DigestBook:
         """
         self._place = place
         self._known = {} if is_new else _unpacked(read_tensors(place()))
-        self._met: dict[Stamp, str] = {}
+        self._met: list[bytes] = []
         self._has_grown = False
 
     def digest(self, path: Path, read: Callable[[Path], str]) -> str:
@@ -45,13 +47,15 @@ class DigestBook:
         except OSError:
             # Whoever reads photos has the words for it.
             return read(path)
-        if (known := self._known.get(stamp)) is not None:
-            self._met[stamp] = known
-            return known
+        key = _key(stamp)
+        if (known := self._known.get(key)) is not None:
+            self._met.append(key)
+            return known.hex()
         now = time.time_ns()
         digest = read(path)
         if stamp == stamp_of(path.stat()) and is_settled(stamp, now):
-            self._met[stamp] = digest
+            self._known[key] = bytes.fromhex(digest)
+            self._met.append(key)
             self._has_grown = True
         return digest
 
@@ -59,24 +63,25 @@ class DigestBook:
         """Write down the files met, where there are new ones among them; whoever cannot reads the files again."""
         if self._has_grown:
             with contextlib.suppress(ArtifactError):
-                write_tensors(self._place(), _packed(self._met))
+                write_tensors(self._place(), _packed({key: self._known[key] for key in self._met}))
 
 
-def _packed(digests: dict[Stamp, str]) -> dict[str, Tensor]:
-    # Inodes may take all 64 bits.
-    stamps = [[(part + _WORD // 2) % _WORD - _WORD // 2 for part in stamp] for stamp in digests]
-    data = bytearray(bytes.fromhex("".join(digests.values())))
+def _key(stamp: Stamp) -> bytes:
+    """A stamp as 40 bytes: a hundred thousand of them as Python's numbers would take four times the room."""
+    # Inodes may take all 64 bits; times may lie before 1970, or after 2262.
+    return _STAMP.pack(*(part % _WORD for part in stamp))
+
+
+def _packed(digests: dict[bytes, bytes]) -> dict[str, Tensor]:
+    stamps, values = bytearray(b"".join(digests)), bytearray(b"".join(digests.values()))
     return {
-        "stamps": torch.tensor(stamps, dtype=torch.int64),
-        "digests": torch.frombuffer(data, dtype=torch.uint8).view(len(digests), -1),
+        "stamps": torch.frombuffer(stamps, dtype=torch.int64).view(len(digests), -1),
+        "digests": torch.frombuffer(values, dtype=torch.uint8).view(len(digests), -1),
     }
 
 
-def _unpacked(tensors: dict[str, Tensor] | None) -> dict[Stamp, str]:
+def _unpacked(tensors: dict[str, Tensor] | None) -> dict[bytes, bytes]:
     if tensors is None:
         return {}
-    rows = zip(tensors["stamps"].tolist(), tensors["digests"].numpy(), strict=True)
-    return {
-        Stamp(device % _WORD, inode % _WORD, size, content, status): digest.tobytes().hex()
-        for (device, inode, size, content, status), digest in rows
-    }
+    rows = zip(tensors["stamps"].numpy(), tensors["digests"].numpy(), strict=True)
+    return {stamp.tobytes(): digest.tobytes() for stamp, digest in rows}

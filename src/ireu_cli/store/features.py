@@ -7,10 +7,12 @@ file that nobody touched since is not read again to check it.
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -41,10 +43,10 @@ class _Batch:
     shape: tuple[int, ...]
     keys: tuple[str, ...]
 
-    @property
+    @cached_property
     def step(self) -> int:
         """Bytes of a row."""
-        return 4 * int(np.prod(self.shape, dtype=np.int64))
+        return 4 * math.prod(self.shape)
 
 
 class FeatureCache:

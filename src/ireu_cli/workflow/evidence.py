@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from ireu_cli.workflow.detectors import PIECE, rows_by_person
 from ireu_cli.workflow.photos import Lens, among, flatten_tokens, load_retain, load_targets
 from ireu_cli.workflow.session import Session
 
+T = TypeVar("T")
 COMPARED_VERSION = 1
 """Rises when the same photos compare otherwise, so that kept rows are not mixed."""
 _PIECE = 32
@@ -76,12 +78,40 @@ def gather(
 
     found = Evidence(
         targets=[compared(person) for person in targets.photos],
-        retained=list(seen.retained(fresh)),
-        reference=list(rows_by_person(seen.reference, used, whole=True)),
+        retained=seen.retained(fresh),
+        reference=Kept(seen.reference, used, lambda rows: rows),
         null_relative=_relative(null, changed_null),
         known_used=known,
     )
     return Gathered(found, targets, fresh, copies)
+
+
+class Kept(Sequence[T]):
+    """What is known of people, read from the run folder whenever somebody looks, so that it takes no memory."""
+
+    def __init__(self, rows: Callable[[Sequence[str]], Tensor], people: People, make: Callable[[Tensor], T]) -> None:
+        """Args: `rows` gives those of photos; `people` in their order; `make` gives a person out of the rows."""
+        self._rows, self._people, self._make = rows, people, make
+
+    def __len__(self) -> int:
+        """How many people."""
+        return len(self._people.photos)
+
+    def __iter__(self) -> Iterator[T]:
+        """Everybody, read for some at a time."""
+        return map(self._make, rows_by_person(self._rows, self._people, whole=True))
+
+    @overload
+    def __getitem__(self, place: int) -> T: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[T]: ...
+
+    def __getitem__(self, place: int | slice) -> T | Sequence[T]:
+        """One person, or some."""
+        if isinstance(place, slice):
+            return [self[position] for position in range(len(self))[place]]
+        return self._make(self._rows([photo.sha256 for photo in self._people.photos[place]]))
 
 
 class _Vectors:
@@ -101,14 +131,14 @@ class _Vectors:
             self.mean = (sum(sums, torch.zeros((), dtype=torch.float64)) / len(photos)).float()
         return fresh, used
 
-    def retained(self, fresh: People) -> Iterator[PersonEvidence]:
+    def retained(self, fresh: People) -> "Kept[PersonEvidence]":
         """Everybody, compared in both states."""
 
         def rows(keys: Sequence[str]) -> Tensor:
             original, edited = self._before.cache.get(keys), self._after.cache.get(keys)
             return _joined(compare_taps(original, edited, self.mean))
 
-        return map(_person, rows_by_person(rows, fresh, whole=True))
+        return Kept(rows, fresh, _person)
 
     def reference(self, keys: Sequence[str]) -> Tensor:
         """Features of photos that only serve to fit the space."""
@@ -136,9 +166,9 @@ class _Tokens:
         used, self._averages = self._before.encode_averages(used, "--retain", "reference photos")
         return fresh, used
 
-    def retained(self, fresh: People) -> Iterator[PersonEvidence]:
+    def retained(self, fresh: People) -> "Kept[PersonEvidence]":
         """Everybody, compared in both states."""
-        return map(_person, rows_by_person(self._compared.get, fresh, whole=True))
+        return Kept(self._compared.get, fresh, _person)
 
     def reference(self, keys: Sequence[str]) -> Tensor:
         """Features of photos that only serve to fit the space."""
