@@ -1,8 +1,9 @@
 """Encoding photos: cached by content, one batch read ahead, no photo encoded twice."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ def encode(
     Args:
         encoder: prepares the pixels.
         tap: whose output is kept.
-        items: what to encode.
+        items: what to encode; may be made whenever somebody looks.
         cache: where rows are kept.
         batch_size: items encoded at once.
         progress: is told of items that are done.
@@ -53,12 +54,12 @@ def encode(
     Returns:
         For each item that cannot be used, its key and why, in words; the others are in the cache.
     """
-    by_key = {item.key: item for item in items}
-    todo = [by_key[key] for key in cache.missing(list(by_key))]
+    places = {item.key: place for place, item in enumerate(items)}
+    todo = cache.missing(list(places))
     if progress:
-        progress(len(by_key) - len(todo))
+        progress(len(places) - len(todo))
     bad: dict[str, str] = {}
-    for keys, pixels, unusable in stream(encoder, todo, batch_size):
+    for keys, pixels, unusable in stream(encoder, (items[places[key]] for key in todo), batch_size):
         bad |= unusable
         if keys:
             cache.put(keys, see(pixels) if see else forward(encoder, tap, pixels))
@@ -68,22 +69,25 @@ def encode(
 
 
 def stream(
-    encoder: ImageEncoder, items: Sequence[Item], batch_size: int
+    encoder: ImageEncoder, items: Iterable[Item], batch_size: int
 ) -> Iterator[tuple[list[str], Tensor, dict[str, str]]]:
     """Read and preprocess items in batches, the next one while the caller works on this one.
 
     Yields:
         Keys of the usable items, their pixels (n, 3, side, side), and for each other item its key and why.
     """
-    batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
+    left = iter(items)
     reader, loaders = ThreadPoolExecutor(1), ThreadPoolExecutor(_READERS)
+
+    def begin() -> Future[tuple[list[str], Tensor, dict[str, str]]] | None:
+        batch = list(islice(left, batch_size))
+        return reader.submit(_load, encoder, batch, loaders) if batch else None
+
     try:
-        ahead = reader.submit(_load, encoder, batches[0], loaders) if batches else None
-        for following in [*batches[1:], None]:
-            if ahead is None:
-                return
+        ahead = begin()
+        while ahead is not None:
             ready = ahead.result()
-            ahead = reader.submit(_load, encoder, following, loaders) if following is not None else None
+            ahead = begin()
             yield ready
     finally:
         # Whoever stops here does not wait for the photos of a whole batch that nobody wants any more.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, overload
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.features import stream
+from ireu_cli.made import Made
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.models.encoders import ImageEncoder, forward
 from ireu_cli.runtime import generator
@@ -86,32 +87,17 @@ def gather(
     return Gathered(found, targets, fresh, copies)
 
 
-class Kept(Sequence[T]):
+class Kept(Made[tuple[Photo, ...], T]):
     """What is known of people, read from the run folder whenever somebody looks, so that it takes no memory."""
 
     def __init__(self, rows: Callable[[Sequence[str]], Tensor], people: People, make: Callable[[Tensor], T]) -> None:
         """Args: `rows` gives those of photos; `people` in their order; `make` gives a person out of the rows."""
-        self._rows, self._people, self._make = rows, people, make
-
-    def __len__(self) -> int:
-        """How many people."""
-        return len(self._people.photos)
+        super().__init__(people.photos, lambda person: make(rows([photo.sha256 for photo in person])))
+        self._rows, self._people, self._read = rows, people, make
 
     def __iter__(self) -> Iterator[T]:
         """Everybody, read for some at a time."""
-        return map(self._make, rows_by_person(self._rows, self._people, whole=True))
-
-    @overload
-    def __getitem__(self, place: int) -> T: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[T]: ...
-
-    def __getitem__(self, place: int | slice) -> T | Sequence[T]:
-        """One person, or some."""
-        if isinstance(place, slice):
-            return [self[position] for position in range(len(self))[place]]
-        return self._make(self._rows([photo.sha256 for photo in self._people.photos[place]]))
+        return map(self._read, rows_by_person(self._rows, self._people, whole=True))
 
 
 class _Vectors:
@@ -175,8 +161,7 @@ class _Tokens:
         return self._averages.get(keys)
 
     def _encode(self, people: People, label: str, cache: FeatureCache, see: Callable[[Tensor], Tensor]) -> People:
-        items = [self._before.item(photo) for photo in people.flat]
-        bad = self._before.encode_items(items, "--retain", label, into=cache, see=see)
+        bad = self._before.encode_items(self._before.items(people), "--retain", label, into=cache, see=see)
         return people.where(lambda photo: photo.sha256 not in bad)
 
     def _see(self, pixels: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People, choose_photos, scan_people, split_people
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.features import Item, encode, refuse_bad
+from ireu_cli.made import Made
 from ireu_cli.manifest import PersonRecord, digest_of, photos_of
 from ireu_cli.models.encoders import ImageEncoder, forward
 from ireu_cli.params import Config, Tap
@@ -143,7 +144,7 @@ class Lens:
         Raises:
             PhotoError: a photo cannot be used and `data.bad_photos` is `error`, or somebody has none left.
         """
-        bad = self.encode_items([self.item(photo) for photo in people.flat], flag, label)
+        bad = self.encode_items(self.items(people), flag, label)
         usable = people.where(lambda photo: photo.sha256 not in bad)
         if flag == "--targets" and len(usable.photos) < len(people.photos):
             raise no_usable_photo()
@@ -186,9 +187,12 @@ class Lens:
         if self.null_features().ndim < 3:
             return self.encode(people, flag, label), self.cache
         cache = FeatureCache(self.folder / "averages")
-        items = [self.item(photo) for photo in people.flat]
         bad = self.encode_items(
-            items, flag, label, into=cache, see=lambda pixels: flatten_tokens(forward(self.encoder, self.tap, pixels))
+            self.items(people),
+            flag,
+            label,
+            into=cache,
+            see=lambda pixels: flatten_tokens(forward(self.encoder, self.tap, pixels)),
         )
         return people.where(lambda photo: photo.sha256 not in bad), cache
 
@@ -198,7 +202,7 @@ class Lens:
         Raises:
             PhotoError: there are some and it is `error`.
         """
-        _refuse_or_note(self._session, bad, {item.key: item.label for item in items}, flag, label)
+        _refuse_or_note(self._session, bad, {item.key: item.label for item in items if item.key in bad}, flag, label)
 
     def features(self, photos: Sequence[Photo]) -> Tensor:
         """Features of encoded photos: float32 (n, …, d)."""
@@ -219,6 +223,10 @@ class Lens:
     def null_features(self) -> Tensor:
         """Features of the two null images: float32 (2, …, d)."""
         return forward(self.encoder, self.tap, self.encoder.null_pixels())
+
+    def items(self, people: People) -> Sequence[Item]:
+        """Everybody's photos as something to encode, each made when somebody looks: there may be very many."""
+        return Made(people.flat, self.item)
 
     def item(self, photo: Photo) -> Item:
         """A photo as something to encode."""
