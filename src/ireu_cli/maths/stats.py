@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_CELLS = 500_000
+_CELLS = 250_000
 """Draws in memory at once: resamples times people may be many more."""
 
 

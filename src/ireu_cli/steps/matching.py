@@ -22,7 +22,7 @@ MOST_IMPOSTORS = 20_000
 """Photos of retained people that set thresholds: at a false-match rate of 1e-3, 20 of them lie above."""
 _PIECE = 4096
 """Photos of retained people that are mapped at once."""
-_CELLS = 1_000_000
+_CELLS = 250_000
 """Similarities that are held at once."""
 
 
