@@ -3,7 +3,8 @@
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -311,3 +312,18 @@ class TestCommands:
         ]
         targets = [path for path in (place / "faces").rglob("*.*") if path.is_file()]
         assert 0 < len(whole) <= 2 * len(targets)
+
+
+def test_every_file_that_is_looked_at_is_told(tmp_path: Path) -> None:
+    """Also one that cannot be read."""
+    folder = photos_in(tmp_path / "photos")
+    (folder / "3.jpg").symlink_to("nowhere")
+    told: list[int] = []
+
+    @contextmanager
+    def progress(total: int) -> Iterator[Callable[[int, str], None]]:
+        told.append(total)
+        yield lambda count, _words: told.append(count)
+
+    scan_people(folder, "--retain", "everybody", progress=progress)
+    assert told == [4, 1, 1, 1, 1]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -59,6 +60,7 @@ def scan_people(
     *,
     data: DataParams | None = None,
     verbose: bool = False,
+    progress: Callable[[int], AbstractContextManager[Callable[[int, str], None]]] | None = None,
 ) -> People:
     """List a folder of photos and digest every file.
 
@@ -71,6 +73,7 @@ def scan_people(
         data: how large a photo may be. Where its `bad_photos` is `error`, what the first bytes of a photo tell against
             it is found already here; without `data`, nothing is looked at.
         verbose: messages may name paths.
+        progress: is given the number of files, and told of each that is done.
 
     Returns:
         People in the order of the sorted folder names, photos in the order of the sorted paths. A second copy of the
@@ -91,7 +94,9 @@ def scan_people(
     _refuse_empty(people, _others(top, found), flag, named, verbose=verbose)
     read = _reader(data)
     known = read if remember is None else lambda path: remember(path, read)
-    photos, unread, copies = _digest([person.photos for person in people], known)
+    groups = [person.photos for person in people]
+    with nullcontext(_nothing) if progress is None else progress(sum(map(len, groups))) as advance:
+        photos, unread, copies = _digest(groups, known, advance)
     for number, person in enumerate(people):
         unread += [Unread(number, f"a folder of person {number + 1}", path, why) for path, why in person.closed]
     notes = [*_notes(top, found), *([f"{copies} second copies of the same photo ignored"] if copies else [])]
@@ -205,8 +210,12 @@ def _reader(data: DataParams | None) -> Callable[[Path], str]:
     return lambda path: digest_photo(path, most_bytes(megapixels), early)
 
 
+def _nothing(_count: int, _words: str) -> None:
+    """Nobody wants to know."""
+
+
 def _digest(
-    groups: Sequence[Iterable[Path]], read: Callable[[Path], str]
+    groups: Sequence[Iterable[Path]], read: Callable[[Path], str], advance: Callable[[int, str], None]
 ) -> tuple[tuple[tuple[Photo, ...], ...], list[Unread], int]:
     seen: set[str] = set()
     unread: list[Unread] = []
@@ -216,6 +225,7 @@ def _digest(
         person = []
         for index, path in enumerate(group):
             photo = Photo(number, index, path, "")
+            advance(1, "")
             try:
                 photo = replace(photo, sha256=read(path))
             except BadPhotoError as error:

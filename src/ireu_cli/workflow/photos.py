@@ -91,7 +91,10 @@ def _scan(session: Session, folder: Path, what: str, flat_means: Literal["one pe
     flag, data, verbose = f"--{what}", session.config.data, session.talk.verbose
     # Files that nobody touched since an earlier step are not read again.
     book = DigestBook(lambda: session.run.digests(folder), is_new=not session.run.is_made)
-    people = scan_people(folder, flag, flat_means, book.digest, data=data, verbose=verbose)
+    people = scan_people(
+        folder, flag, flat_means, book.digest, data=data, verbose=verbose,
+        progress=lambda total: session.talk.progress(f"reading {what} photos", total),
+    )  # fmt: skip
     book.keep()
     _tell(session, what, people)
     labels = {str(one.path): f"{one.label} ({one.path})" if verbose else one.label for one in people.unread}
