@@ -33,7 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "models": {"errors", "bounded", "params", "paths", "stamps", "values", "faces", "models"},
     "store": {"errors", "bounded", "params", "paths", "stamps", "values", "manifest", "store"},
     "features": {"errors", "bounded", "params", "values", "faces", "models", "store"},
-    "steps": {"errors", "params", "values", "report", "runtime", "maths", "models", "steps"},
+    "steps": {"errors", "made", "params", "values", "report", "runtime", "maths", "models", "steps"},
     "workflow": {
         "errors",
         "bounded",

@@ -1,7 +1,7 @@
 """Means with intervals, resampled over people: photos of one person are not independent evidence."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,7 @@ class Estimate:
     people: int
 
 
-def estimate(groups: Sequence[Tensor], resamples: int, generator: torch.Generator) -> Estimate | None:
+def estimate(groups: Iterable[Tensor], resamples: int, generator: torch.Generator) -> Estimate | None:
     """Mean over photos, percentile bootstrap over people.
 
     Args:
@@ -33,18 +33,17 @@ def estimate(groups: Sequence[Tensor], resamples: int, generator: torch.Generato
     Returns:
         None without any value. With fewer than three people there is no interval: it would claim too much.
     """
-    groups = [group.double() for group in groups if len(group)]
-    if not groups:
+    found = [(float(group.double().sum()), len(group)) for group in groups if len(group)]
+    if not found:
         return None
-    sums = torch.tensor([float(group.sum()) for group in groups], dtype=torch.float64)
-    counts = torch.tensor([len(group) for group in groups], dtype=torch.float64)
+    sums, counts = torch.tensor(found, dtype=torch.float64).T.contiguous()
     value = float(sums.sum() / counts.sum())
-    if len(groups) < 3:
-        return Estimate(value, None, None, int(counts.sum()), len(groups))
-    parts = _draws(len(groups), resamples, generator)
+    if len(found) < 3:
+        return Estimate(value, None, None, int(counts.sum()), len(found))
+    parts = _draws(len(found), resamples, generator)
     means = torch.cat([sums[draws].sum(1) / counts[draws].sum(1) for draws in parts])
     low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Estimate(value, low, high, int(counts.sum()), len(groups))
+    return Estimate(value, low, high, int(counts.sum()), len(found))
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def estimated(
         rng: source of the resampling.
         name: what the figure is, and so on as the fields of `Figure`.
     """
-    found = estimate([value[torch.isfinite(value)] for value in values], resamples, rng)
+    found = estimate((value[torch.isfinite(value)] for value in values), resamples, rng)
     if found is None:
         return None
     return Figure(

@@ -4,9 +4,12 @@ People are enrolled with the original encoder, as every generator that mounts th
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
+import torch
 from torch import Tensor
 
+from ireu_cli.made import Made
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Definition, Figure, Role, State
 from ireu_cli.runtime import generator
@@ -83,22 +86,21 @@ def measure(
     collected = _Collector(evidence.space.kind, params.bootstrap, seed, params.false_match_rate)
     seen = [person.seen for person in evidence.targets]
     unseen = [~rows for rows in seen]
-    changes = [_changes(person) for person in evidence.retained]
-    targets = [_changes(person) for person in evidence.targets]
+    changes = _Changes(evidence.retained, evidence.sizes)
+    targets = _Changes(evidence.targets, [len(rows) for rows in seen])
     collected.add_scores("target-seen", compared.targets, seen)
     collected.add_changes("target-seen", targets, seen)
     collected.add_scores("target-unseen", compared.targets, unseen)
     collected.add_changes("target-unseen", targets, unseen)
     collected.add_scores("look-alike", list(compared.alike.values()))
-    collected.add_changes("look-alike", [changes[position] for position in compared.look_alikes])
+    collected.add_changes("look-alike", changes, places=compared.look_alikes)
     collected.add_scores("retained", list(compared.retained.values()))
     collected.add_changes("retained", changes)
     collected.add("impostor_similarity", "retained", "original", compared.impostor)
     collected.add("relative_change", "null", "change", [evidence.null_relative])
     for group, positions in labelled:
-        members = [changes[position] for position in sorted(positions)]
-        collected.add("feature_cosine", "retained", "change", [one["feature_cosine"] for one in members], group)
-        collected.add("centred_change", "retained", "change", [one["centred_change"] for one in members], group)
+        for name in ("feature_cosine", "centred_change"):
+            collected.add(name, "retained", "change", changes.of(name, sorted(positions)), group)
     return tuple(collected.figures)
 
 
@@ -134,11 +136,15 @@ class _Collector:
                 self.add(name, role, state, _chosen(columns, chosen))
 
     def add_changes(
-        self, role: Role, changes: Sequence[dict[str, Tensor]], chosen: Sequence[Tensor] | None = None
+        self,
+        role: Role,
+        changes: "_Changes",
+        chosen: Sequence[Tensor] | None = None,
+        places: Sequence[int] | None = None,
     ) -> None:
-        """Add how far features moved, of all photos or of those chosen, bool (n,) a person."""
+        """Add how far features moved, of all photos, of those chosen, bool (n,) a person, or of people at places."""
         for name in _CHANGES:
-            self.add(name, role, "change", _chosen([one[name] for one in changes], chosen))
+            self.add(name, role, "change", _chosen(changes.of(name, places), chosen))
 
     def add(self, name: str, role: Role, state: State, values: Sequence[Tensor], group: str | None = None) -> None:
         rng = generator(self._seed, "bootstrap", name, role, state, group or "")
@@ -151,9 +157,24 @@ class _Collector:
             self.figures.append(found)
 
 
-def _changes(person: PersonEvidence) -> dict[str, Tensor]:
-    """How far features moved, by figure; copies, so that nobody's features are held for them."""
-    return {name: getattr(person, attribute).clone() for name, attribute in _CHANGES.items()}
+class _Changes:
+    """How far features moved, by figure: numbers alone, so that nobody's features are held for them."""
+
+    def __init__(self, people: Sequence[PersonEvidence], sizes: Sequence[int]) -> None:
+        self._ends = [0, *accumulate(sizes)]
+        self._columns = {name: torch.empty(self._ends[-1]) for name in _CHANGES}
+        for place, person in enumerate(people):
+            for name, attribute in _CHANGES.items():
+                self._columns[name][self._rows(place)] = getattr(person, attribute)
+
+    def of(self, name: str, places: Sequence[int] | None = None) -> Sequence[Tensor]:
+        """A figure's values (n,), for each person or for those at some places."""
+        column = self._columns[name]
+        chosen = range(len(self._ends) - 1) if places is None else places
+        return Made(chosen, lambda place: column[self._rows(place)])
+
+    def _rows(self, place: int) -> slice:
+        return slice(self._ends[place], self._ends[place + 1])
 
 
 def _chosen(columns: Sequence[Tensor], chosen: Sequence[Tensor] | None) -> Sequence[Tensor]:
