@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -20,6 +21,7 @@ from pydantic import (
     ValidationError,
     model_serializer,
 )
+from pydantic.dataclasses import dataclass
 
 from ireu_cli.bounded import ContentError, read_json
 from ireu_cli.errors import ArtifactError
@@ -136,11 +138,19 @@ class EncoderRecord(_Record):
         return self.settings in {None, settings}
 
 
-class PersonRecord(_Record):
-    """One person as a number and the keyed digests of the photos; nothing that leads to a name or a face."""
+@dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+class PersonRecord:
+    """One person as a number and the keyed digests of the photos; nothing that leads to a name or a face.
+
+    There may be very many, and a model of pydantic takes five times the room.
+    """
 
     number: int = Field(ge=1, lt=2**40)
     photos: tuple[Hash, ...]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"number": self.number, "photos": list(self.photos)}
 
 
 class Manifest(_Record):
@@ -230,6 +240,10 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
             f"The manifest {name} has schema version {version!r:.40}; this version of ireu reads {SCHEMA_VERSION}",
             "Install the version of ireu that wrote it, or restore the file if it was damaged",
         )
+    # Over the file's own fields, not the model's: a field that a later version adds must not unseal older files.
+    sealed = _seals(plain) if _is_text_of(plain, data.decode("utf-8")) else None
+    # Of very many photos one form of them at a time.
+    del plain
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
@@ -237,9 +251,7 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
         raise ArtifactError(
             f"The manifest {name} has {error.error_count()} wrong fields, first {first:.60}", remedy
         ) from None
-    # Over the file's own fields, not the model's: a field that a later version adds must not unseal older files.
-    seals = {"digest": manifest.digest, "checksum": manifest.checksum}
-    if data.decode("utf-8") != _file_text(plain) or _seals(plain) != seals:
+    if sealed != {"digest": manifest.digest, "checksum": manifest.checksum}:
         raise ArtifactError(
             f"The manifest {name} was changed after it was written: its checksum does not match", remedy
         )
@@ -270,8 +282,21 @@ def _seals(plain: dict[str, Any]) -> dict[str, str]:
     return {"digest": digest, "checksum": checksum}
 
 
+_WRITER = json.JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+
+
 def _file_text(plain: dict[str, Any]) -> str:
-    return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return _WRITER.encode(plain) + "\n"
+
+
+def _is_text_of(plain: dict[str, Any], text: str) -> bool:
+    """Whether `_file_text` gives that text, which is not written a second time."""
+    place = 0
+    for piece in chain(_WRITER.iterencode(plain), "\n"):
+        if not text.startswith(piece, place):
+            return False
+        place += len(piece)
+    return place == len(text)
 
 
 def difference(existing: Manifest, wanted: Manifest, case: str | None = None) -> str:

@@ -171,8 +171,8 @@ class Session:
                 # Without what records of earlier versions do not hold, so that the same work has one identity.
                 "encoder": record.model_dump(exclude={"settings"}),
                 "preprocessing": encoder.preprocessing,
-                "targets": [person.model_dump(mode="json") for person in targets],
-                "retain": [person.model_dump(mode="json") for person in retain],
+                "targets": [person.plain() for person in targets],
+                "retain": [person.plain() for person in retain],
                 "parent": parent,
                 "extra": extra,
             }

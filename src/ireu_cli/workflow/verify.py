@@ -71,7 +71,7 @@ def run_verify(
         targets=session.records(people[0].photos),
         retain=session.records(people[1].photos),
         extra={
-            "reference": [person.model_dump(mode="json") for person in session.records(people[2].photos)],
+            "reference": [person.plain() for person in session.records(people[2].photos)],
             "show": None if show is None else show.fingerprint,
             "files": _file_digests(session),
         },
