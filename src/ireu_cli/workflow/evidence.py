@@ -48,8 +48,9 @@ def load_people(session: Session, delta: Manifest) -> tuple[People, People, Peop
     targets = load_targets(session, limit=False)
     retain = load_retain(session, targets)
     used = among(session, delta.retain)
-    fresh = {photo for person in retain.photos if not any(map(used, person)) for photo in person}
-    return targets, retain.where(fresh.__contains__), retain.where(lambda photo: photo not in fresh)
+    fresh = {photo.sha256 for person in retain.photos if not any(map(used, person)) for photo in person}
+    unused = retain.where(lambda photo: photo.sha256 in fresh)
+    return targets, unused, retain.where(lambda photo: photo.sha256 not in fresh)
 
 
 def gather(
