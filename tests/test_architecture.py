@@ -28,7 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "report": {"errors", "params"},
     "report_page": {"report", "report_page"},
     "runtime": {"errors"},
-    "maths": {"errors", "values", "maths"},
+    "maths": {"errors", "made", "values", "maths"},
     "faces": {"errors", "bounded", "params", "values", "faces"},
     "models": {"errors", "bounded", "params", "paths", "stamps", "values", "faces", "models"},
     "store": {"errors", "bounded", "params", "paths", "stamps", "values", "manifest", "store"},

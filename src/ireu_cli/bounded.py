@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ireu_cli.errors import UserError
 
@@ -43,16 +43,20 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
     """
     # Opening a pipe would wait for somebody to write.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ContentError(path.name, "is no regular file")
-        # Python makes room for all that it is asked to read. Files of the system call themselves empty.
-        data = file.read(min(found.st_size, most_bytes) + 1)
-        if len(data) > found.st_size:
-            data += file.read(most_bytes + 1 - len(data))
+        data = read_one_more(file, most_bytes)
     if len(data) > most_bytes:
         raise ContentError(path.name, f"is larger than {_size(most_bytes)}")
     return data
+
+
+def read_one_more(file: BinaryIO, most_bytes: int) -> bytes:
+    """All that an open file holds, up to so many bytes and one more, which tells that it is larger."""
+    size = os.fstat(file.fileno()).st_size
+    # Python makes room for all that it is asked to read. Files of the system call themselves empty.
+    data = file.read(min(size, most_bytes) + 1)
+    return data + file.read(most_bytes + 1 - len(data)) if len(data) > size else data
 
 
 def read_json(

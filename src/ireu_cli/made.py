@@ -1,8 +1,9 @@
-"""Things that are made whenever somebody looks, where there may be too many to hold."""
+"""Too many things to hold: made whenever somebody looks, or gone through some at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Generic, TypeVar, overload
 
+G = TypeVar("G", bound=Sized)
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -18,6 +19,10 @@ class Made(Sequence[T], Generic[S, T]):
         """How many things."""
         return len(self._source)
 
+    def __iter__(self) -> Iterator[T]:
+        """All things, one after the other."""
+        return map(self._make, self._source)
+
     @overload
     def __getitem__(self, place: int) -> T: ...
 
@@ -29,3 +34,17 @@ class Made(Sequence[T], Generic[S, T]):
         if isinstance(place, slice):
             return Made(self._source[place], self._make)
         return self._make(self._source[place])
+
+
+def in_pieces(groups: Iterable[G], at_once: int) -> Iterator[list[G]]:
+    """Go through groups, some at a time, until they hold so many things together."""
+    waiting: list[G] = []
+    count = 0
+    for group in groups:
+        waiting.append(group)
+        count += len(group)
+        if count >= at_once:
+            yield waiting
+            waiting, count = [], 0
+    if waiting:
+        yield waiting

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from ireu_cli.bounded import read_one_more
 from ireu_cli.faces.decode import BadPhotoError
 
 _AROUND = 64 * 2**20
@@ -45,7 +46,7 @@ def read_photo(path: Path, most: int) -> bytes:
         MemoryError: the machine has no more memory.
     """
     with _opened(path, most) as file:
-        data = file.read(most + 1)
+        data = read_one_more(file, most)
     if len(data) > most:
         raise _too_large(most)
     return data

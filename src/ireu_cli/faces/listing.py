@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from ireu_cli.faces.files import why_not_opened
@@ -93,8 +94,8 @@ def list_folder(folder: Path, *, of_people: bool = False) -> Listing:
             else:
                 found.others[ending if ending in UNREAD_ENDINGS else ""] += 1
     # In one folder names sort as paths do, in a fraction of the time.
-    found.photos.sort(key=_name)
-    found.folders.sort(key=_name)
+    found.photos.sort(key=attrgetter("name"))
+    found.folders.sort(key=attrgetter("name"))
     return found
 
 
@@ -132,10 +133,6 @@ def list_person(folder: Path, above: Iterable[Path] = ()) -> Person:
     if person.nested:
         person.photos.sort()
     return person
-
-
-def _name(path: Path) -> str:
-    return path.name
 
 
 def _ending(name: str) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ireu_cli.made import in_pieces
+
 SHRINKAGE = 0.3
 """Share of the mean eigenvalue added to the covariance's diagonal."""
 
@@ -34,16 +36,7 @@ def centred(people: Iterable[Tensor], at_once: int = 1024) -> Iterator[tuple[Ten
     Yields:
         Rows of some groups, and the same less their group's mean: float64 (rows, d) each.
     """
-    waiting: list[Tensor] = []
-    count = 0
-    for person in people:
-        waiting.append(person)
-        count += len(person)
-        if count >= at_once:
-            yield _centred(waiting)
-            waiting, count = [], 0
-    if waiting:
-        yield _centred(waiting)
+    return map(_centred, in_pieces(people, at_once))
 
 
 def _centred(groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

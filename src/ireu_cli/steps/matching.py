@@ -7,11 +7,13 @@ with all others would take time by the square of their number, and tell nothing 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ireu_cli.made import Made, in_pieces
 from ireu_cli.maths.identity import IdentitySpace, centroid, fit_space
 from ireu_cli.params import VerifyParams
 from ireu_cli.runtime import generator
@@ -51,6 +53,15 @@ class Impostors:
 
 
 @dataclass(frozen=True)
+class Survey:
+    """How many photos each retained person has, and whether all features are finite numbers before and after."""
+
+    sizes: tuple[int, ...]
+    finite_before: bool
+    finite_after: bool
+
+
+@dataclass(frozen=True)
 class Evidence:
     """All that verification looks at. `reference`: features (n_i, d) of people that only serve to fit the space.
 
@@ -67,12 +78,26 @@ class Evidence:
     @cached_property
     def space(self) -> IdentitySpace:
         """The space in which features are compared, fitted on people that are not measured where there are any."""
-        return fit_space(self.reference or _Originals(self.retained))
+        return fit_space(self.reference or self._originals)
+
+    @property
+    def _originals(self) -> Sequence[Tensor]:
+        return Made(self.retained, lambda person: person.original)
 
     @cached_property
+    def survey(self) -> Survey:
+        """What going once through everybody tells."""
+        sizes, before, after = list[int](), True, True
+        for person in chain(self.retained, self.targets):
+            sizes.append(len(person.original))
+            before &= bool(torch.isfinite(person.original).all())
+            after &= bool(torch.isfinite(person.edited).all()) and bool(torch.isfinite(person.relative).all())
+        return Survey(tuple(sizes[: len(self.retained)]), before, after)
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """How many photos each retained person has."""
-        return tuple(len(person.original) for person in self.retained)
+        return self.survey.sizes
 
     @cached_property
     def impostors(self) -> Impostors:
@@ -87,24 +112,11 @@ class Evidence:
 
     def galleries(self) -> Iterator[tuple[int, Tensor]]:
         """The enrolments of retained people, (n, d), some at a time, with the position of the first."""
-        start, waiting, photos = 0, list[Tensor](), 0
-        for place, person in enumerate(self.retained, 1):
-            waiting.append(person.original)
-            photos += len(person.original)
-            if photos >= _PIECE or place == len(self.retained):
-                mapped = torch.split(self.space(torch.cat(waiting)), [len(one) for one in waiting])
-                yield start, torch.stack([centroid(one) for one in mapped])
-                start, waiting, photos = place, [], 0
-
-
-@dataclass(frozen=True)
-class _Originals:
-    """The features of people before the edit, as often as somebody goes through them."""
-
-    people: Sequence[PersonEvidence]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (person.original for person in self.people)
+        start = 0
+        for people in in_pieces(self._originals, _PIECE):
+            mapped = torch.split(self.space(torch.cat(people)), [len(person) for person in people])
+            yield start, torch.stack([centroid(person) for person in mapped])
+            start += len(people)
 
 
 @dataclass(frozen=True)

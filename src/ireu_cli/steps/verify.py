@@ -7,7 +7,6 @@ asked too, and all of them have to agree.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 
@@ -105,21 +104,12 @@ def unusable(evidence: Evidence) -> Verified | None:
         return Verified(
             "inconclusive", "Fewer than two retained people are left whom unlearning did not use.", (), (), ()
         )
-    finite = _finite(evidence)
-    if not finite[0] or not all(bool(torch.isfinite(part).all()) for part in evidence.reference):
+    survey = evidence.survey
+    if not survey.finite_before or not all(bool(torch.isfinite(part).all()) for part in evidence.reference):
         return Verified("inconclusive", "The original encoder gives features that are not finite numbers.", (), (), ())
-    if not finite[1] or not bool(torch.isfinite(evidence.null_relative).all()):
+    if not survey.finite_after or not bool(torch.isfinite(evidence.null_relative).all()):
         return Verified("fail", "The edited encoder gives features that are not finite numbers.", (), (), ())
     return None
-
-
-def _finite(evidence: Evidence) -> tuple[bool, bool]:
-    """Whether all features are finite numbers, before and after."""
-    before = after = True
-    for person in chain(evidence.targets, evidence.retained):
-        before &= bool(torch.isfinite(person.original).all())
-        after &= bool(torch.isfinite(person.edited).all()) and bool(torch.isfinite(person.relative).all())
-    return before, after
 
 
 def _controls(

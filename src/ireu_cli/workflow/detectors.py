@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ireu_cli.errors import CapacityError
 from ireu_cli.faces.folder import People
+from ireu_cli.made import in_pieces
 from ireu_cli.manifest import digest_of
 from ireu_cli.models.mlp_site import MlpSite
 from ireu_cli.params import GatedParams
@@ -78,14 +79,8 @@ def rows_by_person(get: Callable[[Sequence[str]], Tensor], people: People, *, wh
         whole: whether all photos are asked for, or those that count in sums.
     """
     most = len(people.flat) if whole else Deal(tuple(sizes_of(people))).most
-    waiting: list[str] = []
-    sizes: list[int] = []
-    for place, person in enumerate(people.photos, 1):
-        waiting += [photo.sha256 for photo in person[:most]]
-        sizes.append(min(most, len(person)))
-        if len(waiting) >= PIECE or place == len(people.photos):
-            yield from torch.split(get(waiting), sizes)
-            waiting, sizes = [], []
+    for piece in in_pieces((person[:most] for person in people.photos), PIECE):
+        yield from torch.split(get([photo.sha256 for photos in piece for photo in photos]), list(map(len, piece)))
 
 
 def kept_sums(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -205,7 +205,9 @@ class Lens:
         Raises:
             PhotoError: there are some and it is `error`.
         """
-        _refuse_or_note(self._session, bad, {item.key: item.label for item in items if item.key in bad}, flag, label)
+        if bad:
+            labels = {item.key: item.label for item in items if item.key in bad}
+            _refuse_or_note(self._session, bad, labels, flag, label)
 
     def features(self, photos: Sequence[Photo]) -> Tensor:
         """Features of encoded photos: float32 (n, …, d)."""
