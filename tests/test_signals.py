@@ -276,7 +276,7 @@ app.run()
 
 COMMANDS = {
     "inspect": (["inspect", "encoder", "--json"], 0),
-    "samples": (["samples", "s"], 0),
+    "samples": (["samples", "s", "--force"], 0),
     "locate": (["locate", "-o", "a.pt", "--force"], 0),
     "unlearn": (["unlearn", "--mask", "mask.pt", "--steps", "100000", "-o", "a.safetensors"], 0),
     # The small delta of the fixture erases nobody.
