@@ -1,6 +1,5 @@
 """What each attack hands to the encoder, and who is attacked."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +14,8 @@ from ireu_cli.values import Photo
 from ireu_cli.workflow.bypass import AVERAGE, Siege, Victim, attacked_features, by_person, plan_siege
 from ireu_cli.workflow.session import Session
 
-PEOPLE = [[Photo(p, n, Path("x"), f"{p}-{n}") for n in range(6)] for p in range(3)]
-OTHERS = [Photo(9, n, Path("x"), f"9-{n}") for n in range(4)]
+PEOPLE = [[Photo(p, n, "x", f"{p}-{n}") for n in range(6)] for p in range(3)]
+OTHERS = [Photo(9, n, "x", f"9-{n}") for n in range(4)]
 
 
 class Rows:

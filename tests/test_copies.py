@@ -208,7 +208,7 @@ def test_between_two_thresholds_the_encoder_decides(wanted: float, cosine: float
     if cosine is not None:
         seen.put(["used", "fresh"], mean + torch.tensor([[1.0, 0, 0], [cosine, (1 - cosine**2) ** 0.5, 0]]))
     used = copies._Used("used", small.get(["used"])[0].reshape(SMALL, SMALL).numpy())
-    photo = Photo(0, 0, Path("x"), "fresh")
+    photo = Photo(0, 0, "x", "fresh")
     lens: Any = SimpleNamespace(cache=seen)
     found = copies._copies(lens, mean, small, [photo], [used])
     assert found == ({photo} if (alike if cosine is not None and cosine > 0.9 else otherwise) else set())
@@ -222,7 +222,7 @@ def test_photos_are_compared_with_those_of_their_own_person(known: str, monkeypa
     if known == "nobody's of many":
         monkeypatch.setattr(copies, "_STRANGERS", 3)
     session: Any = SimpleNamespace(run=SimpleNamespace(keyed_digest=str))
-    person = [Photo(0, 0, Path("x"), "f" * 64), Photo(0, 1, Path("y"), ("1" if known == "theirs" else "e") * 64)]
+    person = [Photo(0, 0, "x", "f" * 64), Photo(0, 1, "y", ("1" if known == "theirs" else "e") * 64)]
     found = [one.key[0] for one in copies._own(session, records, person, used)]
     assert found == {"theirs": ["1", "6"], "nobody's": ["0", "5", "1", "6"], "nobody's of many": []}[known]
 

@@ -134,7 +134,7 @@ def test_detection_on_real_photos(data: Path) -> None:
     np.testing.assert_allclose(points[:2], [[60, 69], [102, 68]], atol=14)
     assert points[3:, 1].mean() > points[:2, 1].mean() + 30
     reader = PhotoReader(DataParams(faces="detect", crop_size=112), finder.find)
-    face = reader.face(Photo(0, 0, path, hashlib.sha256(path.read_bytes()).hexdigest()))
+    face = reader.face(Photo(0, 0, str(path), hashlib.sha256(path.read_bytes()).hexdigest()))
     assert face.image.shape == (112, 112, 3)
     with pytest.raises(BadPhotoError, match="no face"):
         finder.find(np.full((160, 160, 3), 90, np.uint8))

@@ -2,8 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import (
@@ -221,3 +224,20 @@ def test_a_difference_that_no_parameter_states_is_named_rightly() -> None:
     assert difference(unnamed, same, "A-1") == "no record.case_id"
     assert "--onto" in difference(unnamed, same, None)
     assert difference(example(), same) == "another step (locate)"
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+PEOPLE = st.fixed_dictionaries(
+    {"number": st.integers() | st.booleans(), "photos": st.lists(TEXTS, max_size=3) | st.lists(st.none()) | TEXTS},
+    optional={"more": TEXTS},
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(TEXTS, VALUES | st.lists(PEOPLE, min_size=1, max_size=3), min_size=1, max_size=4))
+def test_the_quick_writer_writes_what_json_writes(plain: dict[str, Any]) -> None:
+    assert _file_text(plain) == json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False) + "\n"

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -326,7 +325,7 @@ def test_psnr_and_ssim() -> None:
 
 
 def photos(people: int, each: int) -> list[list[Photo]]:
-    return [[Photo(p, n, Path("x"), f"{p}-{n}") for n in range(each)] for p in range(people)]
+    return [[Photo(p, n, "x", f"{p}-{n}") for n in range(each)] for p in range(people)]
 
 
 def test_shots() -> None:

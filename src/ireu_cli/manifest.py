@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from json.encoder import encode_basestring
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -185,10 +185,17 @@ class Manifest(_Record):
         requests = self.metrics.get("requests")
         return requests is not None and (len(requests) != 1 or "withdrawn" in self.metrics)
 
-    def sealed(self) -> Self:
-        """Return the record with `digest` and `checksum` filled in; metrics that are no number become null."""
+    def sealed(self, seal: Callable[[str], str] | None = None) -> Self:
+        """Return the record with `digest` and `checksum` filled in; metrics that are no number become null.
+
+        `seal` makes the keyed seal out of the digest; with None the record keeps what it has.
+        """
         known = self.model_copy(update={"metrics": _numbers(self.metrics)})
-        return known.model_copy(update=_seals(known.model_dump(mode="json")))
+        plain = known.model_dump(mode="json")
+        if seal is None:
+            return known.model_copy(update=_seals(plain))
+        given = {"seal": seal(_digest(plain))}
+        return known.model_copy(update=given | _seals(plain | given))
 
     def text(self) -> str:
         """Return the file's text: sorted keys, two spaces of indent, one newline at the end."""
@@ -214,8 +221,7 @@ def completed(
     manifest: Manifest, outputs: tuple[FileRecord, ...], seal: Callable[[str], str] | None = None
 ) -> Manifest:
     """A finished step's manifest, sealed; `seal` makes the keyed seal out of the digest, None leaves it without one."""
-    sealed = manifest.model_copy(update={"state": "complete", "outputs": outputs, "seal": None}).sealed()
-    return sealed if seal is None else sealed.model_copy(update={"seal": seal(sealed.digest)}).sealed()
+    return manifest.model_copy(update={"state": "complete", "outputs": outputs, "seal": None}).sealed(seal)
 
 
 def parse_manifest(data: bytes, name: str) -> Manifest:
@@ -276,8 +282,12 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
     return found | ({UNDEFINED: sorted(set(gone))} if gone else {})
 
 
+def _digest(plain: dict[str, Any]) -> str:
+    return digest_of({key: value for key, value in plain.items() if key not in _OUTSIDE_DIGEST})
+
+
 def _seals(plain: dict[str, Any]) -> dict[str, str]:
-    digest = digest_of({key: value for key, value in plain.items() if key not in _OUTSIDE_DIGEST})
+    digest = _digest(plain)
     checksum = digest_of({key: value for key, value in plain.items() if key != "checksum"} | {"digest": digest})
     return {"digest": digest, "checksum": checksum}
 
@@ -286,13 +296,45 @@ _WRITER = json.JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False, allow_n
 
 
 def _file_text(plain: dict[str, Any]) -> str:
-    return _WRITER.encode(plain) + "\n"
+    return "".join(_pieces(plain))
+
+
+def _pieces(plain: dict[str, Any]) -> Iterator[str]:
+    """The text that `_WRITER` gives of a record, and a newline; with many people in a fraction of the time."""
+    mark = "{\n  "
+    for key, value in sorted(plain.items()):
+        yield f"{mark}{encode_basestring(key)}: "
+        if isinstance(value, list) and value:
+            yield "["
+            for place, part in enumerate(value):
+                yield f"{',' if place else ''}\n    {_person_text(part) or _indented(part, 4)}"
+            yield "\n  ]"
+        else:
+            yield _indented(value, 2)
+        mark = ",\n  "
+    yield "\n}\n"
+
+
+def _indented(value: Any, by: int) -> str:
+    # A newline within a text is written in two letters.
+    return _WRITER.encode(value).replace("\n", "\n" + " " * by)
+
+
+def _person_text(value: Any) -> str | None:
+    """What `_indented` gives of a person with photos, by 4; None of anything else."""
+    if not (isinstance(value, dict) and value.keys() == {"number", "photos"} and type(value["number"]) is int):
+        return None
+    photos = value["photos"]
+    if not (isinstance(photos, list) and photos and all(type(photo) is str for photo in photos)):
+        return None
+    listed = ",\n        ".join(map(encode_basestring, photos))
+    return f'{{\n      "number": {value["number"]},\n      "photos": [\n        {listed}\n      ]\n    }}'
 
 
 def _is_text_of(plain: dict[str, Any], text: str) -> bool:
     """Whether `_file_text` gives that text, which is not written a second time."""
     place = 0
-    for piece in chain(_WRITER.iterencode(plain), "\n"):
+    for piece in _pieces(plain):
         if not text.startswith(piece, place):
             return False
         place += len(piece)

@@ -17,12 +17,20 @@ Json = Any
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """One photo file of one person. `sha256` is over the file's bytes; the path never leaves the process."""
+    """One photo file of one person. `sha256` is over the file's bytes; the path never leaves the process.
+
+    There may be very many, and a `Path` takes three times the room of a text.
+    """
 
     person: int
     index: int
-    path: Path
+    file: str
     sha256: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return Path(self.file)
 
     @property
     def label(self) -> str:

@@ -1,5 +1,6 @@
 """Folders of photos: who is in them, which files count, what is told to the user."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -56,7 +57,7 @@ def scan_people(
     folder: Path,
     flag: str,
     flat_means: Literal["one person", "everybody"],
-    remember: Callable[[Path, Callable[[Path], str]], str] | None = None,
+    remember: Callable[[str, Callable[[str], str]], str] | None = None,
     *,
     data: DataParams | None = None,
     verbose: bool = False,
@@ -89,19 +90,21 @@ def scan_people(
             f"The folder given by {flag}{named} holds photos beside {len(top.folders)} subfolders",
             "Put every photo into the subfolder of its person",
         )
-    found = _people(folder, top, flat_means)
+    found = _people(folder, top)
     people = [person for person in found if not person.is_circle]
     _refuse_empty(people, _others(top, found), flag, named, verbose=verbose)
     read = _reader(data)
-    known = read if remember is None else lambda path: remember(path, read)
-    groups = [person.photos for person in people]
+    known = read if remember is None else lambda file: remember(file, read)
+    is_everybodys = bool(top.photos) and flat_means == "everybody"
+    groups = [[file] for file in top.photos] if is_everybodys else [person.photos for person in people]
+    folders = (folder,) * len(groups) if is_everybodys else tuple(person.folder for person in people)
     with nullcontext(_nothing) if progress is None else progress(sum(map(len, groups))) as advance:
         photos, unread, copies = _digest(groups, known, advance)
     for number, person in enumerate(people):
         unread += [Unread(number, f"a folder of person {number + 1}", path, why) for path, why in person.closed]
     notes = [*_notes(top, found), *([f"{copies} second copies of the same photo ignored"] if copies else [])]
     labelled = bool(top.folders) or flat_means == "one person"
-    return People(photos, labelled, tuple(notes), tuple(unread), tuple(person.folder for person in people))
+    return People(photos, labelled, tuple(notes), tuple(unread), folders)
 
 
 def choose_photos(people: People, limit: int | None, generator: torch.Generator) -> People:
@@ -136,7 +139,7 @@ def _top(folder: Path, flag: str, named: str) -> Listing:
     try:
         top = list_folder(folder)
         # Where there is no photo, a folder that is called like one is a person's.
-        return top if any(path.is_file() for path in top.photos) else list_folder(folder, of_people=True)
+        return top if any(map(os.path.isfile, top.photos)) else list_folder(folder, of_people=True)
     except OSError as error:
         raise PhotoError(
             f"The folder given by {flag}{named} {why_not_opened(error)}",
@@ -144,13 +147,12 @@ def _top(folder: Path, flag: str, named: str) -> Listing:
         ) from None
 
 
-def _people(folder: Path, top: Listing, flat_means: str) -> list[Person]:
+def _people(folder: Path, top: Listing) -> list[Person]:
+    """The folders of people, or the one that all photos lie in."""
     if not top.photos:
         above = [folder, *folder.absolute().parents]
         return [list_person(path, above) for path in top.folders]
-    if flat_means == "one person":
-        return [Person(folder, top.photos)]
-    return [Person(folder, [path]) for path in top.photos]
+    return [Person(folder, top.photos)]
 
 
 def _others(top: Listing, people: list[Person]) -> Counter[str]:
@@ -204,10 +206,10 @@ def _notes(top: Listing, people: list[Person]) -> list[str]:
     return notes
 
 
-def _reader(data: DataParams | None) -> Callable[[Path], str]:
+def _reader(data: DataParams | None) -> Callable[[str], str]:
     megapixels = (data or DataParams()).max_megapixels
     early = (lambda file: look(file, megapixels)) if data and data.bad_photos == "error" else None
-    return lambda path: digest_photo(path, most_bytes(megapixels), early)
+    return lambda file: digest_photo(Path(file), most_bytes(megapixels), early)
 
 
 def _nothing(_count: int, _words: str) -> None:
@@ -215,7 +217,7 @@ def _nothing(_count: int, _words: str) -> None:
 
 
 def _digest(
-    groups: Sequence[Iterable[Path]], read: Callable[[Path], str], advance: Callable[[int, str], None]
+    groups: Sequence[Iterable[str]], read: Callable[[str], str], advance: Callable[[int, str], None]
 ) -> tuple[tuple[tuple[Photo, ...], ...], list[Unread], int]:
     seen: set[str] = set()
     unread: list[Unread] = []
@@ -223,16 +225,13 @@ def _digest(
     people = []
     for number, group in enumerate(groups):
         person = []
-        for index, path in enumerate(group):
-            photo = Photo(number, index, path, "")
+        for index, file in enumerate(group):
             advance(1, "")
             try:
-                photo = replace(photo, sha256=read(path))
-            except BadPhotoError as error:
-                unread.append(Unread(number, photo.label, path, str(error)))
-                continue
-            except OSError as error:
-                unread.append(Unread(number, photo.label, path, why_not_opened(error)))
+                photo = Photo(number, index, file, read(file))
+            except (BadPhotoError, OSError) as error:
+                why = str(error) if isinstance(error, BadPhotoError) else why_not_opened(error)
+                unread.append(Unread(number, Photo(number, index, file, "").label, Path(file), why))
                 continue
             if photo.sha256 in seen:
                 copies += 1

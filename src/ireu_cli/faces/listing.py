@@ -37,7 +37,7 @@ class Listing:
     `others` counts files by other endings: those of pictures that are not read, and "" for the rest.
     """
 
-    photos: list[Path] = field(default_factory=list)
+    photos: list[str] = field(default_factory=list)
     folders: list[Path] = field(default_factory=list)
     system: list[str] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
@@ -52,7 +52,7 @@ class Person:
     """
 
     folder: Path
-    photos: list[Path] = field(default_factory=list)
+    photos: list[str] = field(default_factory=list)
     nested: int = 0
     closed: list[tuple[Path, str]] = field(default_factory=list)
     system: list[str] = field(default_factory=list)
@@ -81,20 +81,20 @@ def list_folder(folder: Path, *, of_people: bool = False) -> Listing:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            path, ending = folder / entry.name, _ending(entry.name)
+            ending = _ending(entry.name)
             is_photo = ending in ENDINGS
             if _is_folder(entry) and not (is_photo and not of_people):
                 system = SYSTEM.get(entry.name.casefold())
-                found.system.append(system) if system else found.folders.append(path)
+                found.system.append(system) if system else found.folders.append(folder / entry.name)
             elif is_photo:
-                found.photos.append(path)
+                found.photos.append(entry.path)
             elif not ending and _leads_nowhere(entry):
                 # A folder of photos on a share that is not there, rather than a file of something else.
-                found.folders.append(path)
+                found.folders.append(folder / entry.name)
             else:
                 found.others[ending if ending in UNREAD_ENDINGS else ""] += 1
-    # In one folder names sort as paths do, in a fraction of the time.
-    found.photos.sort(key=attrgetter("name"))
+    # In one folder names, and whole paths as texts, sort as paths do, in a fraction of the time.
+    found.photos.sort()
     found.folders.sort(key=attrgetter("name"))
     return found
 
@@ -131,7 +131,7 @@ def list_person(folder: Path, above: Iterable[Path] = ()) -> Person:
         else:
             person.folders = len(found.folders)
     if person.nested:
-        person.photos.sort()
+        person.photos.sort(key=lambda file: Path(file).parts)
     return person
 
 

@@ -106,9 +106,15 @@ class Evidence:
         owner = torch.arange(len(sizes)).repeat_interleave(sizes)
         chosen = _some(len(owner), MOST_IMPOSTORS, "impostors")
         people = owner[chosen]
-        places = torch.split(chosen - (sizes.cumsum(0) - sizes)[people], people.bincount(minlength=len(sizes)).tolist())
-        rows = [person.original[mine] for person, mine in zip(self.retained, places, strict=True)]
-        return Impostors(self.space(torch.cat(rows)), people)
+        places = chosen - (sizes.cumsum(0) - sizes)[people]
+        parts = zip(torch.split(people, _PIECE), torch.split(places, _PIECE), strict=True)
+        return Impostors(torch.cat([self.space(self._photos(*part)) for part in parts]), people)
+
+    def _photos(self, people: Tensor, places: Tensor) -> Tensor:
+        """Some photos, of retained people in ascending order, with the original encoder: (n, d)."""
+        owners, counts = torch.unique_consecutive(people, return_counts=True)
+        chosen = zip(owners.tolist(), torch.split(places, counts.tolist()), strict=True)
+        return torch.cat([self.retained[person].original[mine] for person, mine in chosen])
 
     def galleries(self) -> Iterator[tuple[int, Tensor]]:
         """The enrolments of retained people, (n, d), some at a time, with the position of the first."""
@@ -265,18 +271,17 @@ def _scores(evidence: Evidence, probes: Sequence[_Probe], rate: float) -> list[S
 
 def _thresholds(enrolments: Tensor, owner: Tensor, impostors: Impostors, rate: float) -> Tensor:
     """The similarity that a share of other people's photos exceeds, of each enrolment: (n,); NaN without others."""
-    found = []
-    for part, own in zip(
-        *(torch.split(t, max(1, _CELLS // len(impostors.people))) for t in (enrolments, owner)), strict=True
-    ):
+    # Made beforehand: small results between large freed blocks would leave these too short for the next ones.
+    found = torch.empty_like(enrolments[:, 0])
+    at_once = max(1, _CELLS // len(impostors.people))
+    for limits, part, own in zip(*(torch.split(t, at_once) for t in (found, enrolments, owner)), strict=True):
         scores = part @ impostors.vectors.T
         mine = impostors.people == own[:, None]
         others = (~mine).sum(1)
         place = (rate * others).long().clamp(max=others - 1)
         highest = scores.masked_fill(mine, -torch.inf).topk(int(place.max().clamp(min=0)) + 1).values
-        limit = highest.gather(1, place.clamp(min=0)[:, None])[:, 0]
-        found.append(limit.masked_fill(others == 0, torch.nan))
-    return torch.cat(found)
+        limits[:] = highest.gather(1, place.clamp(min=0)[:, None])[:, 0].masked_fill(others == 0, torch.nan)
+    return found
 
 
 def _rivals(evidence: Evidence, states: tuple[Tensor, Tensor], owner: Tensor) -> tuple[Tensor, Tensor]:

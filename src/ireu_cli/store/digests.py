@@ -1,7 +1,9 @@
 """Digests of photos that were read before, by the stamps of their files."""
 
 import contextlib
+import os
 import struct
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,28 +34,29 @@ class DigestBook:
         self._met: list[bytes] = []
         self._has_grown = False
 
-    def digest(self, path: Path, read: Callable[[Path], str]) -> str:
+    def digest(self, file: str, read: Callable[[str], str]) -> str:
         """sha256 (hex) of a file's bytes, which are read if it has changed since it was last read, or may have.
 
         Args:
-            path: the file.
+            file: where it lies.
             read: gives the digest, or raises what is wrong with the file; that is not remembered.
 
         Raises:
             OSError: the file went away while it was read.
         """
         try:
-            stamp = stamp_of(path.stat())
+            stamp = stamp_of(os.stat(file))  # noqa: PTH116 - a Path for each of very many takes longer
         except OSError:
             # Whoever reads photos has the words for it.
-            return read(path)
+            return read(file)
         key = _key(stamp)
         if (known := self._known.get(key)) is not None:
             self._met.append(key)
-            return known.hex()
+            return sys.intern(known.hex())
         now = time.time_ns()
-        digest = read(path)
-        if stamp == stamp_of(path.stat()) and is_settled(stamp, now):
+        # The caches of features know photos by the same text.
+        digest = sys.intern(read(file))
+        if stamp == stamp_of(os.stat(file)) and is_settled(stamp, now):  # noqa: PTH116
             self._known[key] = bytes.fromhex(digest)
             self._met.append(key)
             self._has_grown = True

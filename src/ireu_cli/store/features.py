@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ def _batch(path: Path, header: bytes) -> _Batch:
     shapes = {tuple(int(part) for part in entry["shape"]) for _, entry in ordered}
     if len(shapes) != 1 or any(entry["dtype"] != "F32" for _, entry in ordered):
         raise ValueError("not the rows of one batch")
-    batch = _Batch(path, 8 + len(header), shapes.pop(), tuple(str(key) for key, _ in ordered))
+    batch = _Batch(path, 8 + len(header), shapes.pop(), tuple(sys.intern(str(key)) for key, _ in ordered))
     if any(entry["data_offsets"][0] != row * batch.step for row, (_, entry) in enumerate(ordered)):
         raise ValueError("rows do not follow each other")
     return batch

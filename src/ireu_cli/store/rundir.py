@@ -76,7 +76,7 @@ class RunDir:
 
     def keyed_digest(self, sha256: str) -> str:
         """HMAC-SHA-256 (hex) of a photo's digest: stable in this run folder, meaningless to anyone else."""
-        return hmac.new(self._open(), sha256.encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._open(), sha256.encode(), "sha256").hex()
 
     @property
     def key_name(self) -> str:

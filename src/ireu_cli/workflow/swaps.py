@@ -154,7 +154,7 @@ def _pair_files(root: Path, config: Config, photo: Photo) -> list[Path]:
     if config.data.targets is None:
         raise RuntimeError("photos of targets were read without their folder")
     folder = root / photo.path.relative_to(config.data.targets).with_suffix("")
-    return list_folder(folder).photos if folder.is_dir() else []
+    return [Path(file) for file in list_folder(folder).photos] if folder.is_dir() else []
 
 
 def _brought(config: Config, photo: Photo, number: int, path: Path) -> Item:
