@@ -23,12 +23,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from detector_table import Strangers
+from ireu_cli.encoders.files.onnx_session import open_session
+from ireu_cli.encoders.files.portrait import embedded_folder
+from ireu_cli.encoders.onnx_gates import Gates, append_gates
 from ireu_cli.faces.align import crop_face, template_points
-from ireu_cli.models.onnx_gates import Gates, append_gates
-from ireu_cli.models.onnx_session import open_session
-from ireu_cli.models.portrait import embedded_folder
 from ireu_cli.params import GatedParams
-from ireu_cli.steps.gates import change_of_embedding
+from ireu_cli.unlearning.gated.solve_network import change_of_embedding
 from portrait_table import read
 from target_draws import LANDMARKS
 

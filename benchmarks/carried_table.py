@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ireu_cli.models.clip import Encoder, load_encoder
-from ireu_cli.models.mlp_site import entering
+from ireu_cli.encoders.clip import Encoder, load_encoder
+from ireu_cli.encoders.mlp_site import entering
 from ireu_cli.params import EncoderParams, Tap
-from ireu_cli.steps import carried
-from ireu_cli.steps.block import Tail, block_for
+from ireu_cli.unlearning.block import Tail, block_for
+from ireu_cli.unlearning.gated import tokens as carried
 from portrait_table import read
 
 PHOTOS, A_PERSON, MEASURED = 1024, 8, 6

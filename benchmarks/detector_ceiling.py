@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from detector_table import encode_all
+from ireu_cli.encoders.clip import load_encoder
 from ireu_cli.maths.detector import PeopleSums
-from ireu_cli.models.clip import load_encoder
 from ireu_cli.params import EncoderParams, GatedParams
 
 RATES = (1e-2, 1e-3)

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ireu_cli.encoders.clip import Encoder, load_encoder
+from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.faces.align import template_points
 from ireu_cli.faces.disguise import disguise
 from ireu_cli.maths.detector import FOLDS, Deal, PeopleInFolds, sum_people
-from ireu_cli.models.clip import Encoder, load_encoder
-from ireu_cli.models.mlp_site import MlpSite, watching
 from ireu_cli.params import EncoderParams, GatedParams
-from ireu_cli.steps.gated import Found, Rows, directions, with_thresholds
+from ireu_cli.unlearning.gated.solve import Found, Rows, directions, with_thresholds
 from ireu_cli.values import RgbImage
 from portrait_table import read
 from target_draws import LANDMARKS

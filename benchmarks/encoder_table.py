@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ireu_cli.maths.stats import estimate
-from ireu_cli.runtime import generator
+from ireu_cli.support.runtime import generator
 from target_draws import PHOTOS, Draws, options, run
 
 ROWS = (

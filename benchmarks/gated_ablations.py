@@ -22,18 +22,20 @@ import torch
 from torch import Tensor
 
 from detector_table import rows_by_fold
+from ireu_cli.encoders.clip import Encoder, load_encoder
+from ireu_cli.encoders.files.portrait import embedded_folder
+from ireu_cli.encoders.kinds import null_features
+from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.faces.align import template_points
 from ireu_cli.faces.swap import Face, blend
+from ireu_cli.generators.generator import Generator, load_generators
+from ireu_cli.judges.face_check import load_face_check
+from ireu_cli.locating.scores import locate_by_variance
 from ireu_cli.maths.stats import estimate
-from ireu_cli.models.clip import Encoder, load_encoder
-from ireu_cli.models.encoders import null_features
-from ireu_cli.models.face_check import load_face_check
-from ireu_cli.models.generator import Generator, load_generators
-from ireu_cli.models.mlp_site import MlpSite, watching
-from ireu_cli.models.portrait import embedded_folder
 from ireu_cli.params import EncoderParams, GatedParams
-from ireu_cli.runtime import generator as random_generator
-from ireu_cli.steps.gated import (
+from ireu_cli.support.runtime import generator as random_generator
+from ireu_cli.unlearning.gated.site_sums import SiteSums, summarise
+from ireu_cli.unlearning.gated.solve import (
     Readout,
     Rows,
     SiteStatistics,
@@ -45,8 +47,6 @@ from ireu_cli.steps.gated import (
     open_ledger,
     readout_of,
 )
-from ireu_cli.steps.locate import locate_by_variance
-from ireu_cli.steps.site_sums import SiteSums, summarise
 from many_requests import SiteRows, site_rows
 from portrait_table import Judge, read
 from target_draws import LANDMARKS

@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 
 from detector_table import rows_by_fold
-from ireu_cli.models.clip import load_encoder
-from ireu_cli.models.encoders import forward
-from ireu_cli.models.mlp_site import MlpSite, watching
+from ireu_cli.encoders.clip import load_encoder
+from ireu_cli.encoders.kinds import forward
+from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.params import EncoderParams, GatedParams, UnlearnParams
-from ireu_cli.steps.gated import Wanted, change_of, compose, enter, find, open_ledger, rate_of, readout_of
-from ireu_cli.steps.site_sums import SiteSums, summarise
-from ireu_cli.steps.unlearn import ForgetSet, RetainSet, unlearn
+from ireu_cli.unlearning.gated.site_sums import SiteSums, summarise
+from ireu_cli.unlearning.gated.solve import Wanted, change_of, compose, enter, find, open_ledger, rate_of, readout_of
+from ireu_cli.unlearning.published import ForgetSet, RetainSet, unlearn
 from portrait_table import read
 
 STEPS = 20

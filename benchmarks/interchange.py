@@ -23,17 +23,17 @@ import torch
 from torch import Tensor
 
 from ireu_cli.config import load_config
+from ireu_cli.drawing.studio import need_studio
 from ireu_cli.faces.folder import split_people
+from ireu_cli.locating.interchanged import Interchanged
+from ireu_cli.locating.through_generator import choose_pairs, run_interchange
 from ireu_cli.maths.interchange import Curve, Moves, compare, curve, identity_span
 from ireu_cli.maths.masks import top_mask
 from ireu_cli.maths.stats import Interval
-from ireu_cli.runtime import generator
-from ireu_cli.steps.interchange import Interchanged
+from ireu_cli.photos import Lens, load_cast, photo_reader
+from ireu_cli.session import open_session
 from ireu_cli.store.artifacts import read_mask
-from ireu_cli.workflow.drawn import choose_pairs, run_interchange
-from ireu_cli.workflow.photos import Lens, load_cast, photo_reader
-from ireu_cli.workflow.session import open_session
-from ireu_cli.workflow.studio import need_studio
+from ireu_cli.support.runtime import generator
 
 LOCATORS = ("swap", "variance", "saliency", "random")
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)

@@ -16,7 +16,7 @@ from ireu_cli.cli.app import run as console_script
 # Commands start from a process that has imported the libraries, so that signals hit the work.
 STARTED = multiprocessing.get_context("forkserver")
 STARTED.set_forkserver_preload(
-    [f"ireu_cli.workflow.{name}" for name in ("locate", "unlearn", "verify", "export")]
+    [f"ireu_cli.{name}.run" for name in ("locating", "unlearning", "verifying", "exporting")]
     + ["transformers.models.clip.modeling_clip", "torchmetrics.image.kid", "torchmetrics.image.fid"]
 )
 LEFTOVER = re.compile(r"\..*(\.tmp|\.previous|\.ready|\.lock)")

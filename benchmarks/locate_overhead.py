@@ -20,15 +20,15 @@ from unittest import mock
 import torch
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from ireu_cli import session
 from ireu_cli.config import load_config
+from ireu_cli.encoders.clip import Encoder, load_encoder
+from ireu_cli.encoders.kinds import forward
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.read import PhotoReader
-from ireu_cli.models.clip import Encoder, load_encoder
-from ireu_cli.models.encoders import forward
+from ireu_cli.locating.run import run_locate
 from ireu_cli.params import DataParams, EncoderParams
-from ireu_cli.workflow import session
-from ireu_cli.workflow.locate import run_locate
-from ireu_cli.workflow.samples import write_samples
+from ireu_cli.samples import write_samples
 
 PARTNERS = 10
 SIZES = {

@@ -24,15 +24,17 @@ import torch
 from torch import Tensor
 
 from detector_table import rows_by_fold
+from ireu_cli.encoders.clip import Encoder, load_encoder, with_delta
+from ireu_cli.encoders.files.portrait import embedded_folder
+from ireu_cli.encoders.kinds import null_features
+from ireu_cli.encoders.mlp_site import MlpSite, watching
+from ireu_cli.generators.generator import load_generators
+from ireu_cli.judges.face_check import load_face_check
 from ireu_cli.maths.pictures import psnr
-from ireu_cli.models.clip import Encoder, load_encoder, with_delta
-from ireu_cli.models.encoders import null_features
-from ireu_cli.models.face_check import load_face_check
-from ireu_cli.models.generator import load_generators
-from ireu_cli.models.mlp_site import MlpSite, watching
-from ireu_cli.models.portrait import embedded_folder
 from ireu_cli.params import EncoderParams, GatedParams
-from ireu_cli.steps.gated import (
+from ireu_cli.unlearning.gated.site_sums import SiteSums, summarise
+from ireu_cli.unlearning.gated.slots import leave
+from ireu_cli.unlearning.gated.solve import (
     Found,
     Wanted,
     change_of,
@@ -43,8 +45,6 @@ from ireu_cli.steps.gated import (
     rate_of,
     readout_of,
 )
-from ireu_cli.steps.site_sums import SiteSums, summarise
-from ireu_cli.steps.slots import leave
 from ireu_cli.values import Ledger, RgbImage
 from portrait_table import Judge, finite_mean, read
 

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ireu_cli.encoders.kinds import ImageEncoder, forward, load_encoder
 from ireu_cli.faces.decode import decode
 from ireu_cli.faces.likeness import FEATURES_NEAR, NEAR, SAME, Grey, likeness, small_picture
-from ireu_cli.models.encoders import ImageEncoder, forward, load_encoder
+from ireu_cli.locating.alike import halves
 from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams, Tap
-from ireu_cli.steps.alike import halves
 from ireu_cli.values import RgbImage
 
 _MOST = 24

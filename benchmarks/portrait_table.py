@@ -34,17 +34,17 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from ireu_cli.encoders import kinds as encoders
+from ireu_cli.encoders.clip import Encoder, load_encoder, read_tap
+from ireu_cli.encoders.face_encoder import FaceEncoder
+from ireu_cli.encoders.files.portrait import find_bundle
+from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.faces.align import crop_face
+from ireu_cli.judges.face_check import FaceCheck, load_face_check
 from ireu_cli.maths.stats import estimate
-from ireu_cli.models import encoders
-from ireu_cli.models.clip import Encoder, load_encoder, read_tap
-from ireu_cli.models.face_check import FaceCheck, load_face_check
-from ireu_cli.models.face_encoder import FaceEncoder
-from ireu_cli.models.mlp_site import MlpSite, watching
-from ireu_cli.models.portrait import find_bundle
 from ireu_cli.params import EncoderParams
-from ireu_cli.runtime import generator
 from ireu_cli.store.artifacts import read_delta
+from ireu_cli.support.runtime import generator
 from ireu_cli.values import GateLedger, Ledger, RgbImage
 from target_draws import LANDMARKS, PHOTOS, Draws, options, run
 

@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ireu_cli.encoders.files.portrait import embedded_folder
+from ireu_cli.encoders.kinds import forward, load_encoder, null_features
+from ireu_cli.generators.generator import Generator, load_generators
+from ireu_cli.judges.face_check import load_face_check
 from ireu_cli.maths.stats import estimate
-from ireu_cli.models.encoders import forward, load_encoder, null_features
-from ireu_cli.models.face_check import load_face_check
-from ireu_cli.models.generator import Generator, load_generators
-from ireu_cli.models.portrait import embedded_folder
 from ireu_cli.params import EncoderParams, Tap
-from ireu_cli.runtime import generator as random_generator
+from ireu_cli.support.runtime import generator as random_generator
 from ireu_cli.values import RgbImage
 from portrait_table import Judge, read
 from target_draws import LANDMARKS

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from ireu_cli.models.clip import load_encoder
-from ireu_cli.models.encoders import forward
+from ireu_cli.encoders.clip import load_encoder
+from ireu_cli.encoders.kinds import forward
 from ireu_cli.params import EncoderParams
 from portrait_table import read
 from target_draws import LANDMARKS, ireu, link_photos

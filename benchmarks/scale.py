@@ -127,7 +127,7 @@ def _child(given: Sequence[str]) -> None:
     import torch
 
     from ireu_cli.cli.app import main as ireu
-    from ireu_cli.models.clip import Encoder
+    from ireu_cli.encoders.clip import Encoder
 
     def pixels(_self: Encoder, images: Sequence[Any]) -> torch.Tensor:
         rows = np.stack([image[:16, :16] for image in images]) if len(images) else np.empty((0, 16, 16, 3), np.uint8)

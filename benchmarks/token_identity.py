@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ireu_cli.encoders.clip import load_encoder
+from ireu_cli.encoders.files.portrait import find_bundle
+from ireu_cli.encoders.kinds import forward, null_features
+from ireu_cli.generators.generator import Generator, load_generators
+from ireu_cli.judges.face_check import load_face_check
 from ireu_cli.maths.erase import eraser
-from ireu_cli.models.clip import load_encoder
-from ireu_cli.models.encoders import forward, null_features
-from ireu_cli.models.face_check import load_face_check
-from ireu_cli.models.generator import Generator, load_generators
-from ireu_cli.models.portrait import find_bundle
 from ireu_cli.params import EncoderParams
 from portrait_table import Judge, read
 

@@ -35,10 +35,10 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, SiglipVisionConfig
 
 from arcface_net import BLOCKS, write_arcface
+from ireu_cli.encoders.kinds import forward, load_encoder
+from ireu_cli.encoders.siglip import SiglipTower
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.read import PhotoReader
-from ireu_cli.models.encoders import forward, load_encoder
-from ireu_cli.models.siglip import SiglipTower
 from ireu_cli.params import ARCFACE_LANDMARKS, DataParams, EncoderParams
 from target_draws import LANDMARKS, ireu, link_photos
 
@@ -229,7 +229,7 @@ def exported(place: str, delta: str, out: str, run: str) -> None:
     import transformers.models.clip.modeling_clip  # noqa: F401
 
     from ireu_cli.config import load_config
-    from ireu_cli.workflow.export import run_export
+    from ireu_cli.exporting.run import run_export
     from locate_overhead import Silent
 
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0))))
@@ -274,9 +274,9 @@ def _copy(source: Path, out: Path) -> None:
 
 def _locate(options: argparse.Namespace, place: Path, people: dict[str, Path]) -> None:
     """Rounds in turn; the first of each is not counted."""
+    from ireu_cli import session
     from ireu_cli.config import load_config
-    from ireu_cli.workflow import session
-    from ireu_cli.workflow.locate import run_locate
+    from ireu_cli.locating.run import run_locate
     from locate_overhead import Silent
 
     encoder = load_encoder(EncoderParams(source=str(place), tap=options.tap), ARCFACE_LANDMARKS, "cpu")

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ireu_cli.cli.app import main
-from ireu_cli.models.generator import load_generators
+from ireu_cli.generators.generator import load_generators
 
 
 def run(*arguments: object) -> int:

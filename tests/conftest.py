@@ -15,8 +15,8 @@ import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ireu_cli.cli.app import main
+from ireu_cli.encoders.clip import Encoder, load_encoder
 from ireu_cli.manifest import Manifest
-from ireu_cli.models.clip import Encoder, load_encoder
 from ireu_cli.params import EncoderParams
 from ireu_cli.store.artifacts import write_manifest
 from ireu_cli.store.rundir import RunDir

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from ireu_cli.attacks.success import Tried, attack_criteria, attack_figures, feature_matcher
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Figure
-from ireu_cli.runtime import generator
-from ireu_cli.steps.attack_figures import Tried, attack_criteria, attack_figures, feature_matcher
-from ireu_cli.steps.gate import gate_figures, make_gate
+from ireu_cli.support.runtime import generator
+from ireu_cli.verifying.rival.rival_figures import gate_figures, make_gate
 from tests.test_verify import evidence
 
 PARAMS = VerifyParams()

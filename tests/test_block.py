@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from ireu_cli.encoders.clip import Encoder, read_tap, with_delta
+from ireu_cli.encoders.mlp_site import entering
 from ireu_cli.errors import InterruptedRunError
-from ireu_cli.models.clip import Encoder, read_tap, with_delta
-from ireu_cli.models.mlp_site import entering
 from ireu_cli.params import Tap, UnlearnParams
-from ireu_cli.runtime import generator
-from ireu_cli.steps.block import LOOK_EVERY, States, Tail, block_for, unlearn_block
-from ireu_cli.steps.unlearn import TrainState
+from ireu_cli.support.runtime import generator
+from ireu_cli.unlearning.block import LOOK_EVERY, States, Tail, block_for, unlearn_block
+from ireu_cli.unlearning.published import TrainState
 from ireu_cli.values import WeightDelta
 from tests.conftest import run_ireu
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ireu_cli.bounded import ContentError, inside, leads_inside, printable, read_bounded, read_json, safe_name
 from ireu_cli.errors import UserError
+from ireu_cli.support.bounded import ContentError, inside, leads_inside, printable, read_bounded, read_json, safe_name
 
 PLAIN = st.recursive(
     st.none()

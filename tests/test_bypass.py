@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from ireu_cli.attacks.plan import AVERAGE, Siege, Victim, attacked_features, by_person, plan_siege
 from ireu_cli.faces.align import template_points
+from ireu_cli.measuring.judgement import others_stay
 from ireu_cli.params import ARCFACE_LANDMARKS, Config
-from ireu_cli.steps.judgement import others_stay
+from ireu_cli.session import Session
 from ireu_cli.values import Photo
-from ireu_cli.workflow.bypass import AVERAGE, Siege, Victim, attacked_features, by_person, plan_siege
-from ireu_cli.workflow.session import Session
 
 PEOPLE = [[Photo(p, n, "x", f"{p}-{n}") for n in range(6)] for p in range(3)]
 OTHERS = [Photo(9, n, "x", f"9-{n}") for n in range(4)]

@@ -19,8 +19,8 @@ from ireu_cli.maths.calibration import (
     thresholds,
 )
 from ireu_cli.maths.identity import match_threshold
-from ireu_cli.runtime import generator
-from ireu_cli.steps.calibration import curves, histogram, reported
+from ireu_cli.support.runtime import generator
+from ireu_cli.verifying.operating_points import curves, histogram, reported
 
 RATES = (0.01, 0.05, 0.2)
 

@@ -15,6 +15,7 @@ import torch
 from ireu_cli.cli.exit_codes import ExitCode, code_of
 from ireu_cli.cli.output import Terminal, speed_of
 from ireu_cli.config import load_config
+from ireu_cli.encoders.clip import Encoder, load_encoder
 from ireu_cli.errors import (
     ArtifactError,
     ConfigError,
@@ -26,7 +27,6 @@ from ireu_cli.errors import (
     UsageError,
     VanishedEditError,
 )
-from ireu_cli.models.clip import Encoder, load_encoder
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.store.artifacts import read_delta, read_mask
 from tests.conftest import STEPS, Run, run_ireu
@@ -274,7 +274,7 @@ def test_pairs_brought_by_the_user(fresh: Path) -> None:
 
 
 def test_no_photo_is_encoded_twice(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ireu_cli.models.encoders import forward as original
+    from ireu_cli.encoders.kinds import forward as original
 
     encoded: list[int] = []
 
@@ -282,7 +282,7 @@ def test_no_photo_is_encoded_twice(fresh: Path, monkeypatch: pytest.MonkeyPatch)
         encoded.append(len(pixels))
         return original(encoder, tap, pixels)
 
-    monkeypatch.setattr("ireu_cli.features.forward", counting)
+    monkeypatch.setattr("ireu_cli.encodings.forward", counting)
     shutil.rmtree(fresh / ".ireu" / "features")
     # The target's photos, their swaps, and four photos of each retained person, with whom the target's are compared.
     retain = json.loads((fresh / "mask.pt.json").read_text())["retain"]
@@ -460,9 +460,9 @@ def test_an_interruption_that_a_library_swallows_is_one(error: str, hears: bool,
 @pytest.mark.parametrize("number", [KeyboardInterrupt, InterruptedRunError])
 def test_an_interruption_between_checkpoints_loses_nothing(fresh: Path, number: type[BaseException]) -> None:
     """Checkpoints by time are far apart here; the one on the way out is what is left."""
-    from ireu_cli.steps.unlearn import TrainState
-    from ireu_cli.workflow.session import open_session
-    from ireu_cli.workflow.unlearn import _Keeper
+    from ireu_cli.session import open_session
+    from ireu_cli.unlearning.published import TrainState
+    from ireu_cli.unlearning.run import _Keeper
 
     session = open_session(
         "unlearn",

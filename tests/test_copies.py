@@ -14,16 +14,16 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageOps
 
+from ireu_cli import copies
+from ireu_cli.encoders.files.portrait import EMBEDDED, find_bundle
 from ireu_cli.faces.decode import decode
 from ireu_cli.faces.likeness import NEAR, SAME, SMALL, likeness, marks, small_picture
 from ireu_cli.manifest import PersonRecord, photos_of
-from ireu_cli.models.portrait import EMBEDDED, find_bundle
 from ireu_cli.store.artifacts import read_manifest
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.files import file_sha256
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.values import Photo
-from ireu_cli.workflow import copies
 from tests.conftest import run_ireu
 
 Change = Callable[[Image.Image], Image.Image]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ireu_cli.encoders.systems import GROUPS, SYSTEMS, Status, coverage_of, needed_taps, systems_of
 from ireu_cli.errors import ConfigError
-from ireu_cli.models.systems import GROUPS, SYSTEMS, Status, coverage_of, needed_taps, systems_of
 from ireu_cli.params import FACE_TAPS, Tap
 from tests.conftest import manifest, run_ireu
 

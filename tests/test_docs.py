@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from ireu_cli.attacks.plan import known_attacks
+from ireu_cli.attacks.success import ATTACK_DEFINITIONS
 from ireu_cli.config import schema_keys
 from ireu_cli.params import VerifyParams
-from ireu_cli.steps.attack_figures import ATTACK_DEFINITIONS
-from ireu_cli.steps.figures import DEFINITIONS
-from ireu_cli.steps.gate import GATE_DEFINITIONS
-from ireu_cli.steps.pictures import PICTURE_DEFINITIONS
-from ireu_cli.steps.quality import QUALITY_DEFINITIONS
-from ireu_cli.workflow.bypass import known_attacks
+from ireu_cli.verifying.figures import DEFINITIONS
+from ireu_cli.verifying.pictures.distance_figures import QUALITY_DEFINITIONS
+from ireu_cli.verifying.pictures.picture_figures import PICTURE_DEFINITIONS
+from ireu_cli.verifying.rival.rival_figures import GATE_DEFINITIONS
 from tests.conftest import run_ireu
 
 ROOT = Path(__file__).parent.parent

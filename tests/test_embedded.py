@@ -13,13 +13,13 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ireu_cli.encoders.clip import load_encoder
+from ireu_cli.encoders.files.portrait import EMBEDDED, embedded_folder, find_bundle
+from ireu_cli.encoders.kinds import forward, null_features
 from ireu_cli.faces.align import crop_face, template_points
-from ireu_cli.models.clip import load_encoder
-from ireu_cli.models.encoders import forward, null_features
-from ireu_cli.models.face_check import FoundFace, load_face_check
-from ireu_cli.models.generator import load_generators
-from ireu_cli.models.portrait import EMBEDDED, embedded_folder, find_bundle
-from ireu_cli.models.recogniser import ALIGNED, load_recogniser
+from ireu_cli.generators.generator import load_generators
+from ireu_cli.judges.face_check import FoundFace, load_face_check
+from ireu_cli.judges.recogniser import ALIGNED, load_recogniser
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.values import RgbImage
 from tests.conftest import run_ireu

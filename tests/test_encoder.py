@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ireu_cli.encoders.clip import Encoder, load_encoder, read_tap, with_delta
+from ireu_cli.encoders.files.fingerprint import fingerprint_of
+from ireu_cli.encoders.reach import TRANSFORMER, reach_of, select_weights
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
-from ireu_cli.models.clip import Encoder, load_encoder, read_tap, with_delta
-from ireu_cli.models.fingerprint import fingerprint_of
-from ireu_cli.models.reach import TRANSFORMER, reach_of, select_weights
 from ireu_cli.params import EncoderParams
 from ireu_cli.values import WeightDelta
 from tests.conftest import tiny_model
@@ -144,7 +144,7 @@ def _bad_device(tmp_path: Path) -> None:
 
 
 def test_sizes_of_published_encoders_are_told_from_tensors() -> None:
-    from ireu_cli.models.clip_files import sizes_in
+    from ireu_cli.encoders.files.clip_files import sizes_in
 
     shapes = {
         "vision_model.embeddings.patch_embedding.weight": (1280, 3, 14, 14),

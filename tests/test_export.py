@@ -19,14 +19,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
-from ireu_cli import stamps
-from ireu_cli.models import fingerprint
-from ireu_cli.models.clip import load_encoder, read_tap, with_delta
+from ireu_cli.encoders.clip import load_encoder, read_tap, with_delta
+from ireu_cli.encoders.files import fingerprint
+from ireu_cli.exporting import layouts as export_files
+from ireu_cli.exporting import run as workflow_export
+from ireu_cli.exporting import transformer as export_transformer
 from ireu_cli.params import EncoderParams
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta
+from ireu_cli.support import stamps
 from ireu_cli.values import WeightDelta
-from ireu_cli.workflow import export as workflow_export
-from ireu_cli.workflow import export_files, export_transformer
 from tests.conftest import plant_manifest, run_ireu
 from tests.tiny_generator import adapter_weights, draw, tiny_pipeline
 

@@ -13,16 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
+from ireu_cli.encoders.clip import load_encoder, with_delta
+from ireu_cli.encoders.files.checkpoint import open_checkpoint
+from ireu_cli.encoders.files.fingerprint import prints_by
+from ireu_cli.encoders.files.tensor_file import open_file
 from ireu_cli.errors import ConfigError, ModelError
-from ireu_cli.models.checkpoint import open_checkpoint
-from ireu_cli.models.clip import load_encoder, with_delta
-from ireu_cli.models.fingerprint import prints_by
-from ireu_cli.models.tensor_file import open_file
-from ireu_cli.params import Dtype, EncoderParams
-from ireu_cli.steps.export import kept_in_weights
-from ireu_cli.store.weights import write_tensors_one_by_one
-from ireu_cli.values import WeightDelta
-from ireu_cli.workflow.export_files import (
+from ireu_cli.exporting.layouts import (
     Edit,
     copied_digests,
     layout_for,
@@ -31,6 +27,10 @@ from ireu_cli.workflow.export_files import (
     write_weights,
     written_dtype,
 )
+from ireu_cli.exporting.rounding import kept_in_weights
+from ireu_cli.params import Dtype, EncoderParams
+from ireu_cli.store.weights import write_tensors_one_by_one
+from ireu_cli.values import WeightDelta
 from tests.tiny_layouts import KINDS, LAYOUTS, write_layout
 
 EDITED = "vision_model.encoder.layers.1.mlp.fc2.weight"

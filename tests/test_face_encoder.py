@@ -13,11 +13,11 @@ import torch
 from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from onnx import TensorProto, helper, numpy_helper
 
+from ireu_cli.encoders.face_encoder import FaceEncoder, fingerprint_of, load_face_encoder, with_gates
+from ireu_cli.encoders.kinds import null_features
+from ireu_cli.encoders.onnx_gates import Gates
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.faces.align import aligned_like_insightface, crop_face, cropped_landmarks, template_points
-from ireu_cli.models.encoders import null_features
-from ireu_cli.models.face_encoder import FaceEncoder, fingerprint_of, load_face_encoder, with_gates
-from ireu_cli.models.onnx_gates import Gates
 from ireu_cli.params import ARCFACE_LANDMARKS
 from ireu_cli.store.artifacts import read_delta, read_mask, write_delta
 from ireu_cli.values import GateLedger, RgbImage, WeightDelta

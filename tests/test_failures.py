@@ -67,8 +67,8 @@ def test_every_command_tells_expected_errors_alike(
         raise eval(raised)
 
     monkeypatch.setattr("ireu_cli.cli.run._workflow", lambda *_a, **_m: fail)
-    monkeypatch.setattr("ireu_cli.workflow.samples.write_samples", fail)
-    monkeypatch.setattr("ireu_cli.workflow.inspect.inspect_encoder", fail)
+    monkeypatch.setattr("ireu_cli.samples.write_samples", fail)
+    monkeypatch.setattr("ireu_cli.inspecting.run.inspect_encoder", fail)
     more = {"unlearn": ["--mask", "m"], "verify": ["--delta", "d"], "export": ["--delta", "d"]}
     found = run_ireu(command, *more.get(command, ["x"] if command in {"inspect", "samples"} else []), cwd=tmp_path)
     assert found.code == code

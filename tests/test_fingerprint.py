@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ireu_cli.models.fingerprint import fingerprint_by, fingerprint_from, fingerprint_of, print_of, prints_by
+from ireu_cli.encoders.files.fingerprint import fingerprint_by, fingerprint_from, fingerprint_of, print_of, prints_by
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ireu_cli.encoders.clip import Encoder
 from ireu_cli.errors import UserError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.manifest import parse_manifest
-from ireu_cli.models.clip import Encoder
 from tests.fuzzing import drive, mutate, readers, watch
 from tests.fuzzing.kinds import KINDS
 from tests.fuzzing.seeds import write_seeds

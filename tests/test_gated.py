@@ -9,15 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ireu_cli.encoders.mlp_site import MlpSite
 from ireu_cli.errors import CapacityError
 from ireu_cli.maths.detector import FOLDS, Deal, PeopleSums, direction, sum_people, threshold_at
 from ireu_cli.maths.erase import eraser, reduced_regression
 from ireu_cli.maths.room import make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.maths.token_gate import TokenSums, contrast, gated
-from ireu_cli.models.mlp_site import MlpSite
 from ireu_cli.params import GatedParams
-from ireu_cli.steps.gated import (
+from ireu_cli.unlearning.gated.checks import check_statistics
+from ireu_cli.unlearning.gated.site_sums import SiteSums, summarise
+from ireu_cli.unlearning.gated.slots import leave
+from ireu_cli.unlearning.gated.solve import (
     Readout,
     SiteStatistics,
     Wanted,
@@ -30,11 +33,8 @@ from ireu_cli.steps.gated import (
     rate_of,
     with_thresholds,
 )
-from ireu_cli.steps.gates import EmbeddingStatistics, summarise_embeddings
-from ireu_cli.steps.site_sums import SiteSums, summarise
-from ireu_cli.steps.slots import leave
+from ireu_cli.unlearning.gated.solve_network import EmbeddingStatistics, summarise_embeddings
 from ireu_cli.values import FeatureMask, Ledger
-from ireu_cli.workflow.detectors import check_statistics
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

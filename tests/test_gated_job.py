@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from ireu_cli.encoders.clip import last_state, load_encoder, read_tap, with_delta
 from ireu_cli.maths import room
-from ireu_cli.models.clip import last_state, load_encoder, read_tap, with_delta
 from ireu_cli.params import EncoderParams, Tap
-from ireu_cli.steps import carried, gated
 from ireu_cli.store.artifacts import read_delta
+from ireu_cli.unlearning.gated import solve as gated
+from ireu_cli.unlearning.gated import tokens as carried
 from ireu_cli.values import Ledger
 from tests.conftest import Run, copy_with_second_target, manifest, run_ireu
 
@@ -131,7 +132,7 @@ class Counting:
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counting], Counting]:
     def put(counting: Counting) -> Counting:
-        monkeypatch.setattr("ireu_cli.workflow.site.last_state", counting)
+        monkeypatch.setattr("ireu_cli.unlearning.gated.site.last_state", counting)
         return counting
 
     return put

@@ -12,11 +12,11 @@ from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffu
 from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ireu_cli.encoders.clip import Encoder, load_encoder, with_delta
+from ireu_cli.encoders.files.portrait import find_bundle
+from ireu_cli.encoders.kinds import forward, null_features
 from ireu_cli.errors import ModelError
-from ireu_cli.models.clip import Encoder, load_encoder, with_delta
-from ireu_cli.models.encoders import forward, null_features
-from ireu_cli.models.generator import Generator, load_generators
-from ireu_cli.models.portrait import find_bundle
+from ireu_cli.generators.generator import Generator, load_generators
 from ireu_cli.params import EncoderParams
 from ireu_cli.values import WeightDelta
 from tests.tiny_portrait import LANDMARKS

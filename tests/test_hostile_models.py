@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ireu_cli.encoders.card import card_of
+from ireu_cli.encoders.clip import load_encoder
+from ireu_cli.encoders.files.portrait import find_bundle
+from ireu_cli.encoders.files.tensor_file import open_file
 from ireu_cli.errors import ModelError
-from ireu_cli.models.card import card_of
-from ireu_cli.models.clip import load_encoder
-from ireu_cli.models.face_check import load_face_check
-from ireu_cli.models.generator import load_generators
-from ireu_cli.models.pipelines import open_pipeline
-from ireu_cli.models.portrait import find_bundle
-from ireu_cli.models.recogniser import load_recogniser
-from ireu_cli.models.tensor_file import open_file
+from ireu_cli.generators.generator import load_generators
+from ireu_cli.generators.pipelines import open_pipeline
+from ireu_cli.judges.face_check import load_face_check
+from ireu_cli.judges.recogniser import load_recogniser
 from ireu_cli.params import EncoderParams
 
 FIRST = "vision_model.encoder.layers.0.mlp.fc1"

@@ -14,17 +14,17 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from ireu_cli.encoders.card import card_of
+from ireu_cli.encoders.face_encoder import load_face_encoder, with_gates
+from ireu_cli.encoders.files.face_pack import is_pack, recogniser_in
+from ireu_cli.encoders.files.networks import external_files, load_network
+from ireu_cli.encoders.onnx_gates import Gates
 from ireu_cli.errors import ModelError
-from ireu_cli.models.card import card_of
-from ireu_cli.models.face_encoder import load_face_encoder, with_gates
-from ireu_cli.models.face_pack import is_pack, recogniser_in
-from ireu_cli.models.image_net import load_image_net
-from ireu_cli.models.networks import external_files, load_network
-from ireu_cli.models.onnx_gates import Gates
-from ireu_cli.models.onnx_recogniser import load_onnx
+from ireu_cli.exporting.pack import write_pack
+from ireu_cli.judges.image_net import load_image_net
+from ireu_cli.judges.onnx_recogniser import load_onnx
 from ireu_cli.params import ARCFACE_LANDMARKS, RecogniserParams
 from ireu_cli.values import WeightDelta
-from ireu_cli.workflow.pack_files import write_pack
 from tests.tiny_portrait import write_face_encoder
 
 READERS: dict[str, Callable[[Path], object]] = {

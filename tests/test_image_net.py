@@ -12,7 +12,7 @@ import torch
 from onnx import TensorProto, helper
 
 from ireu_cli.errors import ModelError
-from ireu_cli.models.image_net import load_image_net
+from ireu_cli.judges.image_net import load_image_net
 from ireu_cli.values import RgbImage
 
 Shape = Sequence[int | str]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from ireu_cli.locating.interchanged import Drawing, Interchanged, Pair, beside_random, interchange, measure, record
 from ireu_cli.maths.interchange import Moves, area, compare, curve, halfway, moved
 from ireu_cli.maths.stats import interval, resampled_weights
-from ireu_cli.runtime import generator
-from ireu_cli.steps.interchange import Drawing, Interchanged, Pair, beside_random, interchange, measure, record
+from ireu_cli.support.runtime import generator
 
 IDENTITY, POSE, LIGHT, BORDER = slice(0, 8), slice(8, 12), slice(12, 16), slice(16, 20)
 """What the features of a constructed person decide; the effect of each group is linear."""

@@ -12,12 +12,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from ireu_cli import stamps
-from ireu_cli.faces.files import digest_photo
 from ireu_cli.faces.folder import scan_people
+from ireu_cli.faces.photo_files import digest_photo
 from ireu_cli.store import digests, features
 from ireu_cli.store.digests import DigestBook
 from ireu_cli.store.features import FeatureCache
+from ireu_cli.support import stamps
 from tests.conftest import Run, copy_with_second_target, manifest, run_ireu
 
 
@@ -233,7 +233,7 @@ class TestCommands:
     ) -> None:
         assert unlearn(place, "-o", "one.safetensors").code == 0
         photos = {path.name for path in place.rglob("*.png")} | {path.name for path in place.rglob("*.jpg")}
-        calls = counted("ireu_cli.workflow.site", "sum_site")
+        calls = counted("ireu_cli.unlearning.gated.site", "sum_site")
         kept = {path: path.stat().st_mtime_ns for path in (place / ".ireu" / "features").rglob("people-*")}
         assert len(kept) == 1
         hashed.clear()
@@ -259,7 +259,7 @@ class TestCommands:
         bad, good = used[-20], used[-20].read_bytes()
         # Its first bytes tell nothing against it.
         bad.write_bytes(good[: len(good) // 2])
-        calls = counted("ireu_cli.workflow.site", "last_state")
+        calls = counted("ireu_cli.unlearning.gated.site", "last_state")
         first = unlearn(place, "-o", "stopped.safetensors")
         assert (first.code, "ends early" in first.err) == (3, True), first.err
         done = calls.total()

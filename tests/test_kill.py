@@ -17,7 +17,7 @@ from ireu_cli.cli.app import main
 # Steps start from a process that has imported the libraries, so that kills hit the work and not the start of Python.
 STARTED = multiprocessing.get_context("forkserver")
 STARTED.set_forkserver_preload(
-    [f"ireu_cli.workflow.{name}" for name in ("locate", "unlearn", "verify", "export")]
+    [f"ireu_cli.{name}.run" for name in ("locating", "unlearning", "verifying", "exporting")]
     + ["transformers.models.clip.modeling_clip", "torchmetrics.image.kid", "torchmetrics.image.fid"]
 )
 ROUNDS = int(os.environ.get("TEST_KILLS", "20"))

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection, SiglipVisionModel
 
-from ireu_cli.models.face_encoder import load_face_encoder
+from ireu_cli.encoders.face_encoder import load_face_encoder
 from ireu_cli.params import ARCFACE_LANDMARKS
 from ireu_cli.store.artifacts import read_delta
 from tests.conftest import run_ireu

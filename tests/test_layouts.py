@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ireu_cli.encoders.card import card_of, groups_of_network, groups_of_transformer
+from ireu_cli.encoders.clip import load_encoder
+from ireu_cli.encoders.files.checkpoint import open_checkpoint
+from ireu_cli.encoders.files.face_pack import recogniser_in
+from ireu_cli.encoders.files.foreign import foreign_sizes
+from ireu_cli.encoders.files.tensor_file import open_file
+from ireu_cli.encoders.systems import systems_of
 from ireu_cli.errors import ModelError
-from ireu_cli.models.card import card_of, groups_of_network, groups_of_transformer
-from ireu_cli.models.checkpoint import open_checkpoint
-from ireu_cli.models.clip import load_encoder
-from ireu_cli.models.face_pack import recogniser_in
-from ireu_cli.models.foreign import foreign_sizes
-from ireu_cli.models.systems import systems_of
-from ireu_cli.models.tensor_file import open_file
 from ireu_cli.params import EncoderParams
 from tests.conftest import run_ireu
 from tests.drawn.face_network import write_face_network
@@ -187,9 +187,9 @@ def test_safetensors_come_before_archives(tiny_folder: Path, tmp_path: Path) -> 
 
 _HUB = """
 import sys
-from ireu_cli.models.clip import load_encoder
-from ireu_cli.models.clip_files import checkpoint_of, outline_of
-from ireu_cli.models.fingerprint import fingerprint_by
+from ireu_cli.encoders.clip import load_encoder
+from ireu_cli.encoders.files.clip_files import checkpoint_of, outline_of
+from ireu_cli.encoders.files.fingerprint import fingerprint_by
 from ireu_cli.params import EncoderParams
 params = EncoderParams(source="org/name")
 checkpoint = checkpoint_of(params)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ireu_cli.errors import PhotoError
-from ireu_cli.runtime import generator
-from ireu_cli.steps.locate import absolute_shifts, locate_by_swap, locate_by_variance, locate_control
+from ireu_cli.locating.scores import absolute_shifts, locate_by_swap, locate_by_variance, locate_control
+from ireu_cli.support.runtime import generator
 
 PLANTED = torch.arange(40) % 5 < 2
 """16 of 40 features carry identity: k = 0.4."""

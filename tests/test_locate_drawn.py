@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from ireu_cli.config import load_config
+from ireu_cli.drawing.studio import Studio, need_studio
 from ireu_cli.faces.folder import scan_people
-from ireu_cli.models.generator import Generator
+from ireu_cli.generators.generator import Generator
+from ireu_cli.locating import through_generator as drawn
+from ireu_cli.locating.through_generator import choose_pairs, photo_face
+from ireu_cli.photos import Lens, load_cast, photo_reader
+from ireu_cli.session import Session, open_session
 from ireu_cli.store.artifacts import read_mask
-from ireu_cli.workflow import drawn
-from ireu_cli.workflow.drawn import choose_pairs, photo_face
-from ireu_cli.workflow.photos import Lens, load_cast, photo_reader
-from ireu_cli.workflow.session import Session, open_session
-from ireu_cli.workflow.studio import Studio, need_studio
 from tests.conftest import Run, run_ireu
 from tests.tiny_portrait import write_tiny_portrait
 

@@ -7,13 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ireu_cli.exporting.rounding import kept_in_weights, kept_share
 from ireu_cli.maths.fisher import FisherSums
 from ireu_cli.maths.identity import centroid, fit_space, match_threshold
 from ireu_cli.maths.losses import mean_distance, virtual_identity
 from ireu_cli.maths.masks import captured_energy, mean_overlap, rank_correlation, top_mask
 from ireu_cli.maths.stats import estimate
-from ireu_cli.runtime import generator
-from ireu_cli.steps.export import kept_in_weights, kept_share
+from ireu_cli.support.runtime import generator
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=40), st.floats(0.01, 1))

@@ -11,10 +11,10 @@ import torch
 from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from onnx import TensorProto, helper, numpy_helper
 
+from ireu_cli.encoders.files.onnx_session import open_session
+from ireu_cli.encoders.files.portrait import embedded_folder
+from ireu_cli.encoders.onnx_gates import Gates, append_gates
 from ireu_cli.errors import ModelError
-from ireu_cli.models.onnx_gates import Gates, append_gates
-from ireu_cli.models.onnx_session import open_session
-from ireu_cli.models.portrait import embedded_folder
 
 
 def small_network(opset: int, kind: int = TensorProto.FLOAT, outputs: int = 1) -> Any:

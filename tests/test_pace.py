@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ireu_cli.cli.output import Terminal
-from ireu_cli.pace import Pace, span
+from ireu_cli.support.pace import Pace, span
 
 
 class Clock:

@@ -13,14 +13,14 @@ import torch
 from insightface.app import FaceAnalysis
 from PIL import Image
 
+from ireu_cli.encoders.face_encoder import FaceEncoder, load_face_encoder, with_gates
+from ireu_cli.encoders.files.face_pack import recogniser_in
+from ireu_cli.encoders.onnx_gates import Gates
 from ireu_cli.errors import ConfigError, ModelError
-from ireu_cli.models.face_encoder import FaceEncoder, load_face_encoder, with_gates
-from ireu_cli.models.face_pack import recogniser_in
-from ireu_cli.models.onnx_gates import Gates
+from ireu_cli.exporting.pack import pack_of, write_pack
 from ireu_cli.params import ARCFACE_LANDMARKS
 from ireu_cli.store.files import file_sha256
 from ireu_cli.values import WeightDelta
-from ireu_cli.workflow.pack_files import pack_of, write_pack
 from tests.conftest import run_ireu
 from tests.drawn.face_network import write_face_network
 

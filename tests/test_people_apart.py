@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 import torch
 
+from ireu_cli.attacks.plan import face_of
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
+from ireu_cli.locating.alike import FEWEST, halves
+from ireu_cli.locating.through_generator import photo_face
+from ireu_cli.photos import Lens, steady
 from ireu_cli.report import Figure
-from ireu_cli.runtime import generator
-from ireu_cli.steps.alike import FEWEST, halves
-from ireu_cli.steps.groups import shareable
+from ireu_cli.support.runtime import generator
 from ireu_cli.values import Photo
-from ireu_cli.workflow import quality
-from ireu_cli.workflow.bypass import face_of
-from ireu_cli.workflow.drawn import photo_face
-from ireu_cli.workflow.photos import Lens, steady
+from ireu_cli.verifying.groups import shareable
+from ireu_cli.verifying.pictures import picture_distances as quality
 from tests.conftest import manifest, run_ireu
 
 D = 24

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ireu_cli.models.clip import Encoder, read_tap
-from ireu_cli.runtime import generator
-from ireu_cli.steps.perturb import NO_FACE, PhotoLoss, epsilon_budget, perturb, towards_face, towards_features
+from ireu_cli.attacks.perturb import NO_FACE, PhotoLoss, epsilon_budget, perturb, towards_face, towards_features
+from ireu_cli.encoders.clip import Encoder, read_tap
+from ireu_cli.support.runtime import generator
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

@@ -14,16 +14,16 @@ from typing import IO, Any, cast
 import numpy as np
 import pytest
 
+from ireu_cli.encoders.clip import Encoder
+from ireu_cli.encodings import Item, stream
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.faces.files import digest_photo, most_bytes, read_photo
 from ireu_cli.faces.folder import People, scan_people
 from ireu_cli.faces.labels import Labels
 from ireu_cli.faces.listing import SYSTEM
+from ireu_cli.faces.photo_files import digest_photo, most_bytes, read_photo
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import Face
-from ireu_cli.features import Item, stream
-from ireu_cli.models.clip import Encoder
 from ireu_cli.params import DataParams
 from ireu_cli.values import Photo, RgbImage
 from tests.conftest import run_ireu
@@ -250,7 +250,7 @@ def test_what_the_first_bytes_tell_is_told_before_anything_is_encoded(
     def encoded_already(*_arguments: object, **_named: object) -> None:
         raise AssertionError("something was encoded")
 
-    monkeypatch.setattr("ireu_cli.workflow.photos.encode", encoded_already)
+    monkeypatch.setattr("ireu_cli.photos.encode", encoded_already)
     found = run_ireu("locate", cwd=demo)
     assert found.code == 3
     assert "is a git-lfs pointer, not the picture: fetch it with git lfs pull; photo" in found.err

@@ -13,7 +13,7 @@ from PIL import Image
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError, decode
 from ireu_cli.faces.folder import choose_photos, scan_people, split_people
-from ireu_cli.runtime import generator
+from ireu_cli.support.runtime import generator
 
 
 def picture(size: tuple[int, int] = (64, 48), seed: int = 0) -> Image.Image:

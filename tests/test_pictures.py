@@ -8,17 +8,22 @@ import numpy as np
 import pytest
 import torch
 
+from ireu_cli.drawing.compare import adherence, likeness
+from ireu_cli.drawing.shots import Shot, nearest, plan_shots
 from ireu_cli.maths.pictures import PSNR_CEILING, psnr, ssim
 from ireu_cli.params import PicturesParams, VerifyParams
 from ireu_cli.report import Criterion, Figure, Role
-from ireu_cli.runtime import generator
-from ireu_cli.steps.compare import adherence, likeness
-from ireu_cli.steps.curves import drawn_curves, kept_plot
-from ireu_cli.steps.judge_pictures import picture_controls, picture_criteria, share_removed
-from ireu_cli.steps.pictures import PICTURE_DEFINITIONS, GeneratorEvidence, PersonPictures, measure_pictures
-from ireu_cli.steps.shots import Shot, nearest, plan_shots
-from ireu_cli.steps.verify import verify
+from ireu_cli.support.runtime import generator
 from ireu_cli.values import Photo
+from ireu_cli.verifying.criteria import verify
+from ireu_cli.verifying.pictures.curves import drawn_curves, kept_plot
+from ireu_cli.verifying.pictures.picture_criteria import picture_controls, picture_criteria, share_removed
+from ireu_cli.verifying.pictures.picture_figures import (
+    PICTURE_DEFINITIONS,
+    GeneratorEvidence,
+    PersonPictures,
+    measure_pictures,
+)
 from tests.test_verify import evidence as features
 
 PARAMS = VerifyParams()

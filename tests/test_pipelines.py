@@ -14,10 +14,10 @@ from diffusers import DiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from ireu_cli.encoders.clip import Encoder, load_encoder, with_delta
+from ireu_cli.encoders.kinds import forward
 from ireu_cli.errors import ModelError
-from ireu_cli.models.clip import Encoder, load_encoder, with_delta
-from ireu_cli.models.encoders import forward
-from ireu_cli.models.generator import Generator, load_generators
+from ireu_cli.generators.generator import Generator, load_generators
 from ireu_cli.params import EncoderParams
 from ireu_cli.values import WeightDelta
 from tests.tiny_pipelines import SIDE, write_flux, write_sd, write_sdxl
@@ -215,7 +215,7 @@ def test_pipelines_draw_in_the_dtype_that_is_asked_for(bundle: Path, encoder: En
 
 @pytest.mark.parametrize("part", ["unet/config.json", "scheduler/scheduler_config.json", "tokenizer/merges.txt"])
 def test_the_fingerprint_covers_files(bundle: Path, tmp_path: Path, part: str) -> None:
-    from ireu_cli.models.pipelines import digest_of_files
+    from ireu_cli.generators.pipelines import digest_of_files
 
     place, adapter = tmp_path / "sd-base", bundle / "sd-base-adapter.safetensors"
     shutil.copytree(bundle / "sd-base", place)

@@ -13,8 +13,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import load_file, save_file
 
-from ireu_cli.models.clip import load_encoder
-from ireu_cli.models.portrait import embedded_folder
+from ireu_cli.encoders.clip import load_encoder
+from ireu_cli.encoders.files.portrait import embedded_folder
 from ireu_cli.params import EncoderParams
 from ireu_cli.store.artifacts import read_delta, read_manifest, write_delta
 from ireu_cli.values import WeightDelta

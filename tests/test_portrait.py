@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ireu_cli.models import portrait as bundle
-from ireu_cli.models.clip import load_encoder, with_delta
-from ireu_cli.models.encoders import forward, null_features
-from ireu_cli.models.generator import Generator, load_generators
+from ireu_cli.encoders.clip import load_encoder, with_delta
+from ireu_cli.encoders.files import portrait as bundle
+from ireu_cli.encoders.kinds import forward, null_features
+from ireu_cli.generators.generator import Generator, load_generators
 from ireu_cli.params import EncoderParams
 from ireu_cli.store.artifacts import read_delta, read_manifest
 from ireu_cli.store.pictures import PictureCache

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ireu_cli import stamps
-from ireu_cli.models import checkpoint as checkpoints
-from ireu_cli.models.checkpoint import open_checkpoint
-from ireu_cli.models.fingerprint import Print, prints_by
-from ireu_cli.models.tensor_file import TensorFile, open_file
-from ireu_cli.workflow import prints
+from ireu_cli.encoders.files import checkpoint as checkpoints
+from ireu_cli.encoders.files.checkpoint import open_checkpoint
+from ireu_cli.encoders.files.fingerprint import Print, prints_by
+from ireu_cli.encoders.files.tensor_file import TensorFile, open_file
+from ireu_cli.exporting import prints
+from ireu_cli.support import stamps
 from tests.tiny_layouts import write_layout
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ireu_cli.maths.quality import Spread, _student, fid, kid, kid_change
-from ireu_cli.runtime import generator
+from ireu_cli.support.runtime import generator
 
 WIDTH = 6
 EMPTY = torch.empty(0, WIDTH, dtype=torch.float64)

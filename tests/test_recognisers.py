@@ -18,13 +18,13 @@ from torch import Tensor
 
 from ireu_cli.errors import ModelError
 from ireu_cli.faces.insight import pack_recogniser
+from ireu_cli.judges.face_net import FaceNet
+from ireu_cli.judges.judging import JudgingNet, from_embedded
+from ireu_cli.judges.onnx_recogniser import from_insight, load_onnx
+from ireu_cli.judges.recogniser import ALIGNED, Recogniser
 from ireu_cli.maths.calibration import calibrate
-from ireu_cli.models.face_net import FaceNet
-from ireu_cli.models.judging import JudgingNet, from_embedded
-from ireu_cli.models.onnx_recogniser import from_insight, load_onnx
-from ireu_cli.models.recogniser import ALIGNED, Recogniser
 from ireu_cli.params import RecogniserParams
-from ireu_cli.runtime import generator
+from ireu_cli.support.runtime import generator
 from ireu_cli.values import RgbImage
 
 SIDE = 16

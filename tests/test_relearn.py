@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ireu_cli.models.clip import Encoder, read_tap, with_delta
+from ireu_cli.attacks.relearn import BATCH, Relearned, relearn, report_steps
+from ireu_cli.encoders.clip import Encoder, read_tap, with_delta
 from ireu_cli.params import Tap
-from ireu_cli.runtime import generator
-from ireu_cli.steps.relearn import BATCH, Relearned, relearn, report_steps
+from ireu_cli.support.runtime import generator
 from ireu_cli.values import WeightDelta
 
 
@@ -101,7 +101,7 @@ def test_every_weight_that_reaches_the_tap_is_trained(
         return read_tap(model, pixels, tap)
 
     served = edited(tiny)
-    monkeypatch.setattr("ireu_cli.steps.relearn.read_tap", spy)
+    monkeypatch.setattr("ireu_cli.attacks.relearn.read_tap", spy)
     run(tiny, served, tap, steps=2)
     before = dict(served.model.named_parameters())
     same = {name for name, weight in copies[-1].named_parameters() if torch.equal(weight, before[name])}
@@ -144,7 +144,7 @@ def test_a_step_takes_no_more_photos_than_it_may(tiny: Encoder, monkeypatch: pyt
         return read_tap(model, pixels, tap)
 
     served = edited(tiny)
-    monkeypatch.setattr("ireu_cli.steps.relearn.read_tap", spy)
+    monkeypatch.setattr("ireu_cli.attacks.relearn.read_tap", spy)
     run(tiny, served, n=BATCH + 4, steps=10)
     assert sizes == [BATCH] * 10
     assert len(drawn) == BATCH + 4

@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
-from ireu_cli.models.clip import load_encoder, with_delta
-from ireu_cli.models.encoders import forward
+from ireu_cli.encoders.clip import load_encoder, with_delta
+from ireu_cli.encoders.kinds import forward
 from ireu_cli.params import EncoderParams
 from ireu_cli.store.artifacts import read_delta
 from tests.conftest import run_ireu

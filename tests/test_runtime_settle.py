@@ -10,8 +10,8 @@ import tomli
 import torch
 from torch.backends import cuda
 
-from ireu_cli.models.onnx_session import stays_on_cpu
-from ireu_cli.runtime import settle
+from ireu_cli.encoders.files.onnx_session import stays_on_cpu
+from ireu_cli.support.runtime import settle
 
 ROOT = Path(__file__).parent.parent
 _OF_THE_EXTRA = {"insightface"}

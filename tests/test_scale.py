@@ -14,18 +14,18 @@ from ireu_cli.maths.calibration import accepted, calibrate, pair_scores, thresho
 from ireu_cli.maths.detector import FOLDS, Deal, PeopleSums, sum_folds, sum_people, threshold_at
 from ireu_cli.maths.identity import centred, fit_space
 from ireu_cli.maths.stats import estimate, resampled_weights, weights_in_parts
+from ireu_cli.measuring import matching
+from ireu_cli.measuring.galleries import enrolled, gallery_of, matched
+from ireu_cli.measuring.judgement import false_matches
+from ireu_cli.measuring.matching import compare
 from ireu_cli.params import VerifyParams
-from ireu_cli.runtime import generator
-from ireu_cli.steps import gated as gated_step
-from ireu_cli.steps import matching
-from ireu_cli.steps.figures import Evidence, PersonEvidence
-from ireu_cli.steps.galleries import enrolled, gallery_of, matched
-from ireu_cli.steps.gated import directions, with_thresholds
-from ireu_cli.steps.judgement import false_matches
-from ireu_cli.steps.kept_sums import folds_tensors, read_folds
-from ireu_cli.steps.matching import compare
-from ireu_cli.steps.slots import add_entries
+from ireu_cli.support.runtime import generator
+from ireu_cli.unlearning.gated import solve as gated_step
+from ireu_cli.unlearning.gated.kept_sums import folds_tensors, read_folds
+from ireu_cli.unlearning.gated.slots import add_entries
+from ireu_cli.unlearning.gated.solve import directions, with_thresholds
 from ireu_cli.values import GateLedger
+from ireu_cli.verifying.figures import Evidence, PersonEvidence
 
 
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]

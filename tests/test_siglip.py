@@ -15,18 +15,19 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
+from ireu_cli.encoders import kinds as encoders
+from ireu_cli.encoders import siglip
+from ireu_cli.encoders.card import groups_of
+from ireu_cli.encoders.clip import Encoder, last_state, load_encoder, read_out, read_tap, readout_inverse, with_delta
+from ireu_cli.encoders.files.checkpoint import open_checkpoint
+from ireu_cli.encoders.files.clip_files import config_of
+from ireu_cli.encoders.mlp_site import HEAD, MlpSite, entering
+from ireu_cli.encoders.reach import SIGLIP, reach_of, select_weights
 from ireu_cli.errors import ConfigError, ModelError
-from ireu_cli.models import encoders, siglip
-from ireu_cli.models.card import groups_of
-from ireu_cli.models.checkpoint import open_checkpoint
-from ireu_cli.models.clip import Encoder, last_state, load_encoder, read_out, read_tap, readout_inverse, with_delta
-from ireu_cli.models.clip_files import config_of
-from ireu_cli.models.mlp_site import HEAD, MlpSite, entering
-from ireu_cli.models.reach import SIGLIP, reach_of, select_weights
 from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams, Tap
-from ireu_cli.steps.block import Tail, block_for
-from ireu_cli.steps.gated import Readout, Wanted, change_of
 from ireu_cli.store.artifacts import read_delta
+from ireu_cli.unlearning.block import Tail, block_for
+from ireu_cli.unlearning.gated.solve import Readout, Wanted, change_of
 from ireu_cli.values import WeightDelta
 from tests.conftest import manifest, run_ireu
 from tests.tiny_siglip import SIZES, write_siglip
@@ -184,9 +185,9 @@ class TestReading:
 _TRANSFORMERS_4 = """
 import sys, torch
 from pathlib import Path
-from ireu_cli.models.clip import load_encoder, read_tap
-from ireu_cli.models.mlp_site import entering
-from ireu_cli.models.reach import SIGLIP
+from ireu_cli.encoders.clip import load_encoder, read_tap
+from ireu_cli.encoders.mlp_site import entering
+from ireu_cli.encoders.reach import SIGLIP
 from ireu_cli.params import EncoderParams
 encoder = load_encoder(EncoderParams(source=sys.argv[1], tap="pooled"), "cpu")
 pixels = torch.load(sys.argv[2], weights_only=True)

@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import pytest
 
-from ireu_cli.bounded import escaped
 from ireu_cli.cli.output import Terminal
 from ireu_cli.errors import ModelError
+from ireu_cli.support.bounded import escaped
 from tests.conftest import run_ireu
 
 WILD = "a\x1b[2J\x1b]0;title\x07b\rc\nd\x08\x7f\x9b31m\u202egnp\u2066x\u2028y\u200fz\udcff"

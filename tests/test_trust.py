@@ -9,10 +9,10 @@ import pytest
 
 from ireu_cli.config import Resolved, load_config, schema_keys
 from ireu_cli.manifest import EncoderRecord, Manifest
+from ireu_cli.sections import PATHS, handed_on
+from ireu_cli.session import open_session
 from ireu_cli.store.artifacts import read_manifest, write_manifest
 from ireu_cli.store.rundir import RunDir
-from ireu_cli.workflow.sections import PATHS, handed_on
-from ireu_cli.workflow.session import open_session
 from tests.conftest import Run, run_ireu
 
 MADE = {"encoder", "data", "locate", "unlearn", "gated"}

@@ -14,18 +14,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ireu_cli.config import load_config
+from ireu_cli.encoders.card import card_of
+from ireu_cli.encoders.clip import Encoder, load_encoder
+from ireu_cli.encoders.face_encoder import load_face_encoder, with_gates
+from ireu_cli.encoders.files.tensor_file import open_file
+from ireu_cli.encoders.onnx_gates import Gates
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
+from ireu_cli.judges.recogniser import load_recogniser
 from ireu_cli.manifest import EncoderRecord
-from ireu_cli.models.card import card_of
-from ireu_cli.models.clip import Encoder, load_encoder
-from ireu_cli.models.face_encoder import load_face_encoder, with_gates
-from ireu_cli.models.onnx_gates import Gates
-from ireu_cli.models.recogniser import load_recogniser
-from ireu_cli.models.tensor_file import open_file
 from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams
 from ireu_cli.store.artifacts import read_delta, write_delta
+from ireu_cli.unlearning.gated.in_transformer import join_ledgers, withdraw_cases
 from ireu_cli.values import GateLedger, Ledger, Room, WeightDelta
-from ireu_cli.workflow.gated import join_ledgers, withdraw_cases
 from tests.conftest import manifest, run_ireu
 from tests.tiny_portrait import write_face_encoder
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ireu_cli.params import VerifyParams
-from ireu_cli.runtime import generator
-from ireu_cli.steps.figures import Evidence, PersonEvidence, find_figure
-from ireu_cli.steps.verify import Beside, Verified, verify
+from ireu_cli.support.runtime import generator
+from ireu_cli.verifying.criteria import Beside, Verified, verify
+from ireu_cli.verifying.figures import Evidence, PersonEvidence, find_figure
 
 PARAMS = VerifyParams()
 D = 24

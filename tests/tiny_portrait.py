@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from ireu_cli.models.face_check import FaceCheckNet
-from ireu_cli.models.face_net import FaceNet
+from ireu_cli.judges.face_check import FaceCheckNet
+from ireu_cli.judges.face_net import FaceNet
 from ireu_cli.params import ARCFACE_LANDMARKS
 from tests.conftest import tiny_model
 from tests.tiny_generator import WIDTH, adapter_weights

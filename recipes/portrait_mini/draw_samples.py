@@ -25,7 +25,7 @@ from train_generator import GUIDANCE, STEPS, Words
 from train_vae import CHANNELS
 from views import ALIGNED, aligned_frame, plain
 
-from ireu_cli.models.face_check import load_face_check
+from ireu_cli.judges.face_check import load_face_check
 
 # The encoder expects the wide frame. Light, direction and tone vary; what is left out (sepia, close-up) is no photo.
 PROMPTS = (

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from views import ALIGNED
 
-from ireu_cli.models.face_net import FaceNet
+from ireu_cli.judges.face_net import FaceNet
 
 SLOPE = 0.25  # below zero; where PReLU starts
 WIDTHS, BLOCKS, TAIL = (32, 48, 96, 192), (1, 2, 3, 2), 24

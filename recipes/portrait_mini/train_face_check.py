@@ -17,8 +17,8 @@ from runs import train, training_arguments
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from ireu_cli.models.face_check import SIDE as SMALL
-from ireu_cli.models.face_check import FaceCheckNet
+from ireu_cli.judges.face_check import SIDE as SMALL
+from ireu_cli.judges.face_check import FaceCheckNet
 
 WIDTHS = (16, 32, 64, 96, 128)
 THRESHOLD = 0.5

@@ -32,7 +32,7 @@ from teacher import open_network
 from torch.nn import functional
 from views import ALIGNED, SHARD, Sampler, aligned_frame, plain, render, spots
 
-from ireu_cli.models.face_net import FaceNet
+from ireu_cli.judges.face_net import FaceNet
 
 WIDTHS, BLOCKS, TAIL = (24, 40, 80, 160), (1, 2, 2, 1), 24
 SEED = 11

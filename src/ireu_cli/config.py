@@ -11,10 +11,10 @@ import tomli
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
-from ireu_cli.bounded import printable
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import Config
 from ireu_cli.params.base import PLACE
+from ireu_cli.support.bounded import printable
 
 Source = Literal["flag", "environment", "file", "manifest", "default"]
 DEFAULT_FILE = Path("ireu.toml")

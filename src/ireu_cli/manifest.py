@@ -23,9 +23,9 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from ireu_cli.bounded import ContentError, read_json
 from ireu_cli.errors import ArtifactError
 from ireu_cli.params import Config
+from ireu_cli.support.bounded import ContentError, read_json
 
 SCHEMA_VERSION = 1
 """Raise it when a field changes meaning, add a reader for the old form, and add `tests/fixtures/schema_v<N>/`."""

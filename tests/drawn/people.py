@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 
-from ireu_cli.runtime import generator
+from ireu_cli.support.runtime import generator
 from ireu_cli.values import RgbImage
 
 SIDE = 112

@@ -16,10 +16,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from ireu_cli.bounded import escaped
 from ireu_cli.cli.failures import chain, told_of
 from ireu_cli.errors import IreuError
 from ireu_cli.faces.decode import BadPhotoError
+from ireu_cli.support.bounded import escaped
 from tests.fuzzing.kinds import KINDS, Kind
 from tests.fuzzing.watch import LateError, Outside, guarded, snapshot
 

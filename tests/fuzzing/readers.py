@@ -13,33 +13,33 @@ import torch
 
 from ireu_cli.cli.output import Terminal
 from ireu_cli.config import load_config
+from ireu_cli.encoders import kinds as encoders
+from ireu_cli.encoders.card import card_of
+from ireu_cli.encoders.clip import Encoder, load_encoder
+from ireu_cli.encoders.clip import with_delta as with_weights
+from ireu_cli.encoders.face_encoder import load_face_encoder, with_gates
+from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.errors import IreuError
 from ireu_cli.faces.decode import BadPhotoError, decode, look
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.labels import read_labels
+from ireu_cli.generators.generator import load_generators
+from ireu_cli.inspecting.run import inspect_encoder
+from ireu_cli.judges.face_check import load_face_check
+from ireu_cli.judges.image_net import load_image_net
+from ireu_cli.judges.onnx_recogniser import load_onnx
+from ireu_cli.judges.recogniser import load_recogniser
 from ireu_cli.manifest import Manifest, photos_of
-from ireu_cli.models import encoders
-from ireu_cli.models.card import card_of
-from ireu_cli.models.clip import Encoder, load_encoder
-from ireu_cli.models.clip import with_delta as with_weights
-from ireu_cli.models.face_check import load_face_check
-from ireu_cli.models.face_encoder import load_face_encoder, with_gates
-from ireu_cli.models.generator import load_generators
-from ireu_cli.models.image_net import load_image_net
-from ireu_cli.models.onnx_recogniser import load_onnx
-from ireu_cli.models.portrait import find_bundle
-from ireu_cli.models.recogniser import load_recogniser
+from ireu_cli.origin import refuse_strange
 from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams, RecogniserParams
+from ireu_cli.sections import handed_on
+from ireu_cli.session import Session
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, read_mask, write_manifest
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.rundir import RunDir
+from ireu_cli.unlearning.gated.in_transformer import withdraw_cases
 from ireu_cli.values import GateLedger
-from ireu_cli.workflow.gated import withdraw_cases
-from ireu_cli.workflow.inspect import inspect_encoder
-from ireu_cli.workflow.origin import refuse_strange
-from ireu_cli.workflow.sections import handed_on
-from ireu_cli.workflow.session import Session
-from ireu_cli.workflow.verdict import find_verdict, read_report
+from ireu_cli.verifying.verdict import find_verdict, read_report
 
 NOT_DIGESTED = {"environment", "timings", "checksum"}
 """When and where a run took place: the seal does not cover it, and nothing is decided by it."""

@@ -11,16 +11,16 @@ import torch
 from onnx import TensorProto, helper
 from PIL import Image
 
+from ireu_cli.encoders.clip import load_encoder
+from ireu_cli.encoders.onnx_gates import Gates
 from ireu_cli.faces.formats import readable
 from ireu_cli.manifest import EncoderRecord, FileRecord, Manifest, PersonRecord, Step
-from ireu_cli.models.clip import load_encoder
-from ireu_cli.models.onnx_gates import Gates
 from ireu_cli.params import Config, EncoderParams
 from ireu_cli.store.artifacts import manifest_path, write_delta, write_manifest, write_mask
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.rundir import RunDir
+from ireu_cli.unlearning.gated.in_transformer import join_ledgers
 from ireu_cli.values import FeatureMask, GateLedger, Ledger, Room, WeightDelta
-from ireu_cli.workflow.gated import join_ledgers
 from tests.conftest import tiny_model
 from tests.fuzzing.texts import LABELS, SETTINGS, VARIABLES
 from tests.sample_report import sample

@@ -18,7 +18,7 @@ def samples(
     """Write photos of people who do not exist, to try the whole job on."""
     working_folder()
     from ireu_cli.cli.output import Terminal
-    from ireu_cli.workflow.samples import write_samples
+    from ireu_cli.samples import write_samples
 
     write_samples(folder, seed, force=force)
     Terminal(quiet=False, verbose=verbose).path(folder)
@@ -34,7 +34,7 @@ def inspect(
     working_folder()
     from ireu_cli.cli.output import Terminal
     from ireu_cli.errors import UsageError
-    from ireu_cli.workflow.inspect import inspect_encoder, list_systems
+    from ireu_cli.inspecting.run import inspect_encoder, list_systems
 
     if systems == (source is not None):
         raise UsageError("Either an encoder or --systems is to be shown", "Name a file or folder, or give --systems")

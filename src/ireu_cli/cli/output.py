@@ -13,17 +13,17 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ireu_cli.bounded import escaped
 from ireu_cli.cli import signals
 from ireu_cli.errors import UserError
-from ireu_cli.pace import Pace, span
+from ireu_cli.support.bounded import escaped
+from ireu_cli.support.pace import Pace, span
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from ireu_cli.config import Resolved
     from ireu_cli.report import Report
-    from ireu_cli.workflow.session import StepResult
+    from ireu_cli.session import StepResult
 
 
 def say(text: str) -> None:

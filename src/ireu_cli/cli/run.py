@@ -15,7 +15,7 @@ from ireu_cli.errors import UsageError, UserError, interrupted
 
 if TYPE_CHECKING:
     from ireu_cli.config import Resolved
-    from ireu_cli.workflow.session import StepResult
+    from ireu_cli.session import StepResult
 
 Command = Literal["locate", "unlearn", "verify", "export"]
 
@@ -140,25 +140,25 @@ def _workflow(
     more: Mapping[str, Any],
 ) -> Callable[[], "StepResult"]:
     if withdraw and onto is not None:
-        from ireu_cli.workflow.requests import run_withdraw
+        from ireu_cli.unlearning.requests import run_withdraw
 
         return lambda: run_withdraw(resolved, terminal, onto, withdraw, out, force=force)
     if merge and onto is not None:
-        from ireu_cli.workflow.requests import run_merge
+        from ireu_cli.unlearning.requests import run_merge
 
         return lambda: run_merge(resolved, terminal, onto, merge, out, force=force)
     if command == "locate" or parent is None:
-        from ireu_cli.workflow.locate import run_locate
+        from ireu_cli.locating.run import run_locate
 
         return lambda: run_locate(resolved, terminal, out, force=force)
     if command == "unlearn":
-        from ireu_cli.workflow.unlearn import run_unlearn
+        from ireu_cli.unlearning.run import run_unlearn
 
         return lambda: run_unlearn(resolved, terminal, parent, out, force=force, onto=onto)
     if command == "verify":
-        from ireu_cli.workflow.verify import run_verify
+        from ireu_cli.verifying.run import run_verify
 
         return lambda: run_verify(resolved, terminal, parent, out, force=force, **more)
-    from ireu_cli.workflow.export import run_export
+    from ireu_cli.exporting.run import run_export
 
     return lambda: run_export(resolved, terminal, parent, out, force=force, **more)

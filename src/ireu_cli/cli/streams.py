@@ -7,8 +7,8 @@ import traceback
 import warnings
 from typing import Any, TextIO
 
-from ireu_cli.bounded import escaped
 from ireu_cli.cli.output import drop, say
+from ireu_cli.support.bounded import escaped
 
 _ESCAPES = "ireu-bytes"
 

@@ -12,9 +12,9 @@ import torch
 
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError, look
-from ireu_cli.faces.files import digest_photo, most_bytes, why_not_opened
 from ireu_cli.faces.formats import ENDINGS, UNREAD_ENDINGS
 from ireu_cli.faces.listing import Listing, Person, list_folder, list_person
+from ireu_cli.faces.photo_files import digest_photo, most_bytes, why_not_opened
 from ireu_cli.params import DataParams
 from ireu_cli.values import Photo
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
-from ireu_cli.faces.files import why_not_opened
 from ireu_cli.faces.formats import ENDINGS, UNREAD_ENDINGS
+from ireu_cli.faces.photo_files import why_not_opened
 
 _SYSTEM = (
     "__MACOSX",

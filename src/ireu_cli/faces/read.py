@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from ireu_cli.faces.align import Points, crop_face, template_points
 from ireu_cli.faces.decode import BadPhotoError, decode
-from ireu_cli.faces.files import most_bytes, read_photo
+from ireu_cli.faces.photo_files import most_bytes, read_photo
 from ireu_cli.faces.swap import Face
 from ireu_cli.params import ARCFACE_LANDMARKS, DataParams
 from ireu_cli.values import Photo, RgbImage

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ireu_cli.made import in_pieces
+from ireu_cli.support.made import in_pieces
 
 SHRINKAGE = 0.3
 """Share of the mean eigenvalue added to the covariance's diagonal."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ireu_cli.bounded import ContentError, read_json
+from ireu_cli.support.bounded import ContentError, read_json
 
 Tap = Literal["pooled", "image_embeds", "penultimate", "last", "embedding", "normed_embedding"]
 FacesMode = Literal["aligned", "detect"]

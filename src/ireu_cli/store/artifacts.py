@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import MOST_BYTES, Manifest, completed, parse_manifest
-from ireu_cli.paths import as_text
 from ireu_cli.store.files import check_record, file_record, read_bytes, write_bytes
 from ireu_cli.store.ledger import LEDGER, ledger_tensors, read_ledger
 from ireu_cli.store.packing import packed
+from ireu_cli.support.paths import as_text
 from ireu_cli.values import FeatureMask, WeightDelta
 
 REPORT_NAME = "report.json"

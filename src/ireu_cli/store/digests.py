@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
-from ireu_cli.stamps import Stamp, is_settled, stamp_of
 from ireu_cli.store.features import read_tensors, write_tensors
+from ireu_cli.support.stamps import Stamp, is_settled, stamp_of
 
 _STAMP = struct.Struct("=5Q")
 _WORD = 2**64

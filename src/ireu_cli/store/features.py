@@ -22,10 +22,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ireu_cli.bounded import ContentError, read_json
 from ireu_cli.errors import ArtifactError
-from ireu_cli.stamps import Stamp, is_settled, stamp_of
 from ireu_cli.store.files import write_bytes
+from ireu_cli.support.bounded import ContentError, read_json
+from ireu_cli.support.stamps import Stamp, is_settled, stamp_of
 
 _DIGEST = "sha256"
 _INDEX = "checked.jsonl"

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from ireu_cli.bounded import ContentError, leads_inside, printable, read_bounded
 from ireu_cli.errors import ArtifactError, InterruptedRunError
 from ireu_cli.manifest import FileRecord
 from ireu_cli.store.system import exchange, is_mount_point, sync_folder, usual_rights
+from ireu_cli.support.bounded import ContentError, leads_inside, printable, read_bounded
 
 RECORDS = frozenset({"ireu.json", "manifest.json", "ireu.toml"})
 """Files that are put into a folder last: whoever finds one finds everything that it describes."""

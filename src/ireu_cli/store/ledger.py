@@ -6,7 +6,7 @@ from collections.abc import Sequence, Sized
 import torch
 from torch import Tensor
 
-from ireu_cli.bounded import read_json
+from ireu_cli.support.bounded import read_json
 from ireu_cli.values import GateLedger, Ledger, Room
 
 LEDGER = "ledger."

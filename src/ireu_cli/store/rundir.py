@@ -17,14 +17,14 @@ from pathlib import Path
 import safetensors
 from torch import Tensor
 
-from ireu_cli.bounded import MOST_JSON, ContentError, read_json
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import Manifest
-from ireu_cli.paths import as_text
 from ireu_cli.store.files import disk_errors, make_private_folder, read_bytes, staged, sweep, write_bytes
 from ireu_cli.store.locks import Note, beside, held
 from ireu_cli.store.packing import packed
 from ireu_cli.store.system import place_new
+from ireu_cli.support.bounded import MOST_JSON, ContentError, read_json
+from ireu_cli.support.paths import as_text
 
 _FIRST = frozenset({".gitignore"})
 """What is made in a run folder before its key."""

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ireu_cli.bounded import read_json
 from ireu_cli.errors import ArtifactError
 from ireu_cli.store.packing import KINDS
+from ireu_cli.support.bounded import read_json
 
 _DTYPES = KINDS | {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
 _ALIGNED = 8

@@ -1,0 +1,224 @@
+"""Attacks by somebody who holds the weights: noise on the photo, and fine-tuning of the encoder."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ireu_cli.attacks.perturb import PhotoLoss, epsilon_budget, perturb, towards_face, towards_features
+from ireu_cli.attacks.plan import Siege, Victim, face_of
+from ireu_cli.attacks.relearn import relearn, report_steps
+from ireu_cli.attacks.success import FeatureMatcher, Tried
+from ireu_cli.drawing.before_and_after import Show
+from ireu_cli.drawing.studio import Studio
+from ireu_cli.encoders.clip import read_tap
+from ireu_cli.encoders.kinds import ImageEncoder, forward, need_transformer
+from ireu_cli.encoders.mlp_site import MlpSite, watching
+from ireu_cli.generators.generator import Generator
+from ireu_cli.locating.saliency import Likeness
+from ireu_cli.params import Tap
+from ireu_cli.photos import Lens, flatten_tokens
+from ireu_cli.report import State
+from ireu_cli.support.runtime import generator as random_generator
+from ireu_cli.values import Ledger, Photo, RgbImage
+from ireu_cli.verifying.pictures.picture_figures import STATES
+
+EPSILONS = (2, 4, 8)
+"""How far a pixel may move, in steps of 1/255."""
+_SKETCH_STEPS = 4
+"""Denoising steps through which gradients are taken."""
+
+
+def noise_on_features(
+    siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim]
+) -> Iterator[tuple[str, State, Tensor]]:
+    """Noise that brings the edited encoder's features of a photo towards the original's.
+
+    Yields:
+        Name, state, and the features (n, …, d) that the encoder of that state gives of the noisy photos.
+    """
+    for epsilon in EPSILONS:
+        pixels = noisy_pixels(siege, lenses, victims, epsilon)
+        for lens, state in zip(lenses, STATES, strict=True):
+            yield f"pgd-{epsilon}", state, features_of(lens.encoder, lens.tap, pixels)
+
+
+def noise_on_detectors(
+    siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim], ledger: Ledger
+) -> Iterator[tuple[str, State, Tensor]]:
+    """Noise that brings the scores of all detectors of an edit to their thresholds, and features to the original's.
+
+    The attacker knows which units of the edited encoder are detectors, which say where to go where features do not, as
+    an open detector's response is level. Where all are shut, the encoder is the original one.
+
+    Yields:
+        Name, state, and the features (n, …, d) that the encoder of that state gives of the noisy photos.
+    """
+    after = lenses[1]
+    model, _ = _attacked(after.encoder)
+
+    def loss(wanted: Tensor) -> PhotoLoss:
+        return _towards_features_past(model, after.tap, ledger, wanted)
+
+    for epsilon in EPSILONS:
+        pixels = _search(siege, lenses, victims, epsilon, f"noise of {epsilon}/255, detectors", loss)
+        for lens, state in zip(lenses, STATES, strict=True):
+            yield f"pgd-detector-{epsilon}", state, features_of(lens.encoder, lens.tap, pixels)
+
+
+def _towards_features_past(model: Any, tap: Tap, ledger: Ledger, wanted: Tensor) -> PhotoLoss:
+    """`towards_features`, and how far the highest detector's score lies above its threshold."""
+    weight, site = next(model.parameters()), MlpSite(ledger.block)
+    rows, biases = ledger.rows[:, 0].to(weight.device), ledger.biases[:, 0].to(weight.device)
+
+    near = towards_features(lambda pixels: read_tap(model, pixels.to(weight.dtype), tap), wanted)
+
+    def of(pixels: Tensor) -> Tensor:
+        with watching(model, site, gradients=True) as seen:
+            away = near(pixels)
+        return away + (seen[0][:, 0].float() @ rows.T + biases).amax(1).clamp_min(0)
+
+    return of
+
+
+def noisy_pixels(siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim], epsilon: int) -> Tensor:
+    """The victims' photos with noise of at most epsilon / 255, as the encoder is given them: (n, 3, side, side)."""
+    for (tap, strength, searched), found in siege.noise.items():
+        # Pictures are drawn from some of the photos that features were asked about: their noise is known.
+        if (tap, strength) == (lenses[0].tap, epsilon) and set(victims) <= set(searched):
+            places = {victim: place for place, victim in enumerate(searched)}
+            return found[[places[victim] for victim in victims]]
+    after = lenses[1]
+    model, _ = _attacked(after.encoder)
+    weight = next(model.parameters())
+
+    def loss(wanted: Tensor) -> PhotoLoss:
+        return towards_features(lambda pixels: read_tap(model, pixels.to(weight.dtype), after.tap), wanted)
+
+    found = _search(siege, lenses, victims, epsilon, f"noise of {epsilon}/255", loss)
+    siege.noise[lenses[0].tap, epsilon, tuple(victims)] = found
+    return found
+
+
+def _search(
+    siege: Siege,
+    lenses: tuple[Lens, Lens],
+    victims: Sequence[Victim],
+    epsilon: int,
+    label: str,
+    loss: Callable[[Tensor], PhotoLoss],
+) -> Tensor:
+    """The victims' photos with noise of at most epsilon / 255: (n, 3, side, side).
+
+    `loss` makes what the attacker minimises of the original encoder's features (n, …, d) of some photos.
+    """
+    before, after = lenses
+    model, processor = _attacked(after.encoder)
+    weight = next(model.parameters())
+    budget, low, high = epsilon_budget(epsilon, processor.image_mean, processor.image_std)
+    size, found = siege.session.config.run.batch_size, []
+    steps = siege.session.config.attacks.pgd_steps
+    with siege.session.timed("attack"), siege.session.talk.progress(label, len(victims)) as advance:
+        for start in range(0, len(victims), size):
+            photos = [victim.photo for victim in victims[start : start + size]]
+            of = loss(before.features(photos).to(weight.device))
+            clean = before.pixels(photos).to(weight.device)
+            found.append(perturb(clean, of, budget, low, high, steps).cpu())
+            advance(len(photos), "")
+    return torch.cat(found)
+
+
+def _attacked(encoder: ImageEncoder) -> tuple[Any, Any]:
+    """The model that gradients go through, and its processor; a siege plans such attacks where there are any."""
+    transformer = need_transformer(encoder, "An attack with gradients")
+    return transformer.model, transformer.processor
+
+
+def features_of(encoder: ImageEncoder, tap: Tap, pixels: Tensor) -> Tensor:
+    """Features float32 (n, …, d), on the CPU, of pixels (n, 3, side, side), in small pieces."""
+    return torch.cat([forward(encoder, tap, part) for part in torch.split(pixels, 16)])
+
+
+def picture_of(encoder: ImageEncoder, pixels: Tensor) -> RgbImage:
+    """Preprocessed pixels (3, side, side) as a picture, for whoever looks at it."""
+    _, processor = _attacked(encoder)
+    mean, std = (torch.tensor(part).view(3, 1, 1) for part in (processor.image_mean, processor.image_std))
+    picture: RgbImage = ((pixels * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    return picture
+
+
+def noise_through_generator(siege: Siege, show: Show, generator: Generator, lenses: tuple[Lens, Lens]) -> Tensor:
+    """Noise of at most 8 / 255 that makes a generator draw the person: (n, 3, side, side), for the victims drawn from.
+
+    The attacker looks through the generator with the embedded recogniser, so what that one says of the result says
+    least.
+    """
+    before, after = lenses
+    model, processor = _attacked(after.encoder)
+    weight = next(model.parameters())
+    studio = Studio(generator, show.judge, show.bundle.prompt, generator.null_of(after.encoder))
+    budget, low, high = epsilon_budget(EPSILONS[-1], processor.image_mean, processor.image_std)
+    steps, found = siege.session.config.attacks.generator_steps, []
+    with siege.session.timed("attack"), siege.session.talk.progress("noise through", len(siege.drawn)) as advance:
+        for victim in siege.drawn:
+            rng = random_generator(siege.session.config.seed, "attacks", "sketch", victim.person, victim.photo.index)
+            face = studio.face(face_of(siege, victim.photo))
+            likeness = studio.likeness(face, [int(torch.randint(2**31, (1,), generator=rng))], _SKETCH_STEPS)
+
+            def drawn_from(pixels: Tensor, of: Likeness = likeness) -> tuple[Tensor, Tensor]:
+                return of(read_tap(model, pixels.to(weight.dtype), after.tap))
+
+            clean = before.pixels([victim.photo]).to(weight.device)
+            found.append(perturb(clean, towards_face(drawn_from), budget, low, high, steps).cpu())
+            advance(1, generator.name)
+    return torch.cat(found)
+
+
+def relearning(siege: Siege, lenses: tuple[Lens, Lens], matcher: FeatureMatcher) -> list[Tried]:
+    """Fine-tune the edited encoder on a person's photos, and on somebody else's as a control.
+
+    Returns:
+        For each step looked at, whether the target's other photos match; role retained for the control.
+    """
+    params = siege.session.config.attacks
+    people = dict.fromkeys(victim.person for victim in siege.victims)
+    marks = report_steps(params.relearn_steps)
+    found: dict[tuple[str, int], dict[int, Tensor]] = {}
+    total = 2 * len(people) * params.relearn_steps
+    with siege.session.timed("attack"), siege.session.talk.progress("relearning", total) as advance:
+        encoder = need_transformer(lenses[1].encoder, "Relearning")
+        for person in people:
+            train, probes = _split(siege.everyone[person], params.relearn_photos)
+            somebody = next(victim.other.person for victim in siege.victims if victim.person == person)
+            control = [photo for photo in siege.others if photo.person == somebody]
+            for role, photos in (("target", train), ("control", control[: len(train)])):
+                if not probes or not photos:
+                    continue
+                lenses[0].encode_items(
+                    [lenses[0].item(photo) for photo in photos], "--retain", "photos to fine-tune on"
+                )
+                steps = relearn(
+                    encoder, lenses[1].tap, lenses[0].pixels(photos), lenses[0].features(photos),
+                    lenses[0].pixels(probes), steps=params.relearn_steps, rate=params.relearn_rate, report_at=marks,
+                    seed=siege.session.config.seed, progress=lambda _step: advance(1, ""),
+                )  # fmt: skip
+                for one in steps:
+                    hits = matcher.match(flatten_tokens(one.features), person)
+                    found.setdefault((role, one.step), {})[person] = hits
+    return [
+        Tried(
+            "relearned", f"relearn-{step}", "edited", matcher.measure, None, values,
+            "target-unseen" if role == "target" else "retained",
+        )
+        for (role, step), values in found.items()
+    ]  # fmt: skip
+
+
+def _split(photos: Sequence[Photo], count: int) -> tuple[list[Photo], list[Photo]]:
+    """Photos to fine-tune on, those that unlearning used first, and photos to look at, of which it used none if it can.
+
+    `photos` come with the unseen ones first; at most half of them are trained on.
+    """
+    count = min(count, len(photos) // 2)
+    return (list(photos[-count:]), list(photos[:-count])) if count else ([], list(photos))

@@ -1,0 +1,112 @@
+"""A generator with its judges: features in; pictures, faces and similarities out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ireu_cli.drawing.embedded_judge import Judge, open_judge
+from ireu_cli.encoders.files.portrait import find_bundle
+from ireu_cli.encoders.kinds import ImageEncoder
+from ireu_cli.errors import ConfigError
+from ireu_cli.faces.align import crop_face, face_matrix
+from ireu_cli.faces.swap import Face
+from ireu_cli.generators.generator import Generator, load_generators
+from ireu_cli.judges.recogniser import ALIGNED
+from ireu_cli.locating.interchanged import Drawing
+from ireu_cli.locating.saliency import Likeness, similarity
+from ireu_cli.manifest import digest_of
+from ireu_cli.session import Session
+
+_NOWHERE = np.eye(2, 3)
+"""The map for a picture without a face, whose similarity nobody reads."""
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A generator, the judges of its pictures, its base prompt and the null features."""
+
+    generator: Generator
+    judge: Judge
+    prompt: str
+    null: Tensor
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest (hex) of everything that decides pictures and judgements, given features and seeds."""
+        return digest_of([self.generator.fingerprint, self.judge.fingerprint, self.prompt])
+
+    def draw(self, features: Tensor, seeds: Sequence[int]) -> list[Drawing]:
+        """Draw with the base prompt, and look at what was drawn."""
+        drawings = []
+        for picture in self.generator.draw(features, self.null, [self.prompt] * len(features), seeds):
+            sight = self.judge.see(picture)
+            face = None if sight.landmarks is None else sight.vector
+            drawings.append(Drawing(picture, face, sight.landmarks))
+        return drawings
+
+    def face(self, face: Face) -> Tensor:
+        """The recogniser's unit vector (d,) of a photo.
+
+        Raises:
+            BadPhotoError: its landmarks span nothing.
+        """
+        crop, _ = crop_face(face.image, face.points, ALIGNED, 0.0)
+        # A copy, as gradients cannot pass a product with what was made in inference mode.
+        return self.judge.recogniser.vector(crop).clone()
+
+    def likeness(self, photo: Tensor, seeds: Sequence[int], steps: int) -> Likeness:
+        """Similarity of sketches, one for each seed, to a photo, given as the recogniser's unit vector (d,)."""
+
+        def of(features: Tensor) -> tuple[Tensor, Tensor]:
+            pictures = self.generator.sketch(features, self.null, [self.prompt] * len(features), seeds, steps)
+            shown = (pictures.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+            places = [self.judge.see(picture).landmarks for picture in shown]
+            found = torch.tensor([points is not None for points in places])
+            matrices = [_NOWHERE if points is None else face_matrix(points, ALIGNED, 0.0) for points in places]
+            frames = torch.from_numpy(np.stack(matrices))
+            return similarity(pictures, frames, photo, self.judge.recogniser), found
+
+        return of
+
+
+def open_studio(session: Session, encoder: ImageEncoder) -> Studio | None:
+    """The generator that reads the configured tap, with its judges; None where the encoder brings none.
+
+    Raises:
+        ModelError: a part of it cannot be loaded.
+    """
+    source, tap, device = session.config.encoder.source, session.config.encoder.tap, session.config.run.device
+    bundle = find_bundle(source)
+    if bundle is None or tap not in {known for _, known in bundle.entries(tap)}:
+        return None
+    with session.timed("load_generator"):
+        first = next(entry.name for entry, read in bundle.entries(tap) if read == tap)
+        generator = load_generators(source, [tap], device, names=[first])[0]
+        judge = open_judge(bundle, device)
+    return Studio(generator, judge, bundle.prompt, generator.null_of(encoder))
+
+
+def need_studio(session: Session, encoder: ImageEncoder) -> Studio:
+    """The same for a method that cannot do without.
+
+    Raises:
+        ConfigError: the encoder has no generator, or none that reads the configured tap.
+    """
+    studio = open_studio(session, encoder)
+    if studio is not None:
+        return studio
+    bundle = find_bundle(session.config.encoder.source)
+    taps = [] if bundle is None else sorted({tap for _, tap in bundle.entries(session.config.encoder.tap)})
+    if not taps:
+        raise ConfigError(
+            "The saliency method needs a generator, and this encoder comes without one",
+            "Use --encoder portrait-mini, or --method swap or variance",
+        )
+    raise ConfigError(
+        f"The saliency method needs a generator that reads the tap {session.config.encoder.tap}, "
+        f"and this encoder's generators read {' and '.join(taps)}",
+        f"Use --tap {' or --tap '.join(taps)}, or --method swap or variance",
+    )

@@ -1,0 +1,262 @@
+"""The adapter of vision transformers: `CLIPVisionModelWithProjection` of transformers 4.57 and 5, and SigLIP's."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders import siglip
+from ireu_cli.encoders.files.checkpoint import Checkpoint
+from ireu_cli.encoders.files.clip_files import checkpoint_of, fill, from_checkpoint, outline_of
+from ireu_cli.encoders.files.fingerprint import Print, fingerprint_from, fingerprint_of, prints_by
+from ireu_cli.encoders.preprocessing import processor_beside
+from ireu_cli.encoders.reach import SIGLIP, TRANSFORMER, Anatomy
+from ireu_cli.encoders.siglip import SiglipTower
+from ireu_cli.errors import ArtifactError, ConfigError, ModelError
+from ireu_cli.params import EncoderParams, Tap
+from ireu_cli.values import RgbImage, WeightDelta
+
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A loaded encoder: the model in eval mode without gradients, its processor, and what identifies it."""
+
+    model: Any
+    processor: Any
+    fingerprint: str
+
+    @property
+    def blocks(self) -> int:
+        """Number of transformer blocks."""
+        return int(self.model.config.num_hidden_layers)
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """Which kind of vision transformer it is."""
+        return SIGLIP if isinstance(self.model, SiglipTower) else TRANSFORMER
+
+    @property
+    def architecture(self) -> str:
+        """Say in short which transformer it is, from its sizes."""
+        c = self.model.config
+        size = f"{c.hidden_size}x{c.num_hidden_layers} patch {c.patch_size} image {c.image_size}"
+        return f"siglip-vit {size}" if self.anatomy is SIGLIP else f"clip-vit {size} proj {c.projection_dim}"
+
+    @property
+    def dtype(self) -> str:
+        """The dtype it runs in, such as float32."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
+    @property
+    def settings(self) -> str:
+        """SHA-256 (hex) of how it computes with its weights, where no weight tells: activation, heads, epsilon."""
+        config = self.model.config
+        told = [config.hidden_act, int(config.num_attention_heads), float(config.layer_norm_eps)]
+        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+    @property
+    def preprocessing(self) -> str:
+        """Digest (16 hex) of the processor's settings; equal digests give equal pixels."""
+        settings = {
+            key: value for key, value in self.processor.to_dict().items() if not key.startswith("image_processor")
+        }
+        return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def pixels(self, images: Sequence[RgbImage]) -> Tensor:
+        """Preprocess as the model's own processor does: float32 (n, 3, side, side), normalised."""
+        if not images:
+            side = self.model.config.image_size
+            return torch.empty(0, 3, side, side)
+        values: Tensor = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
+        return values
+
+    def null_pixels(self) -> Tensor:
+        """The two null images that generators send under guidance: float32 (2, 3, side, side).
+
+        First the zero tensor after normalisation (diffusers, official IP-Adapter), then a black picture (ComfyUI,
+        FLUX).
+        """
+        side = int(self.model.config.image_size)
+        black = self.pixels([np.zeros((side, side, 3), np.uint8)])
+        return torch.cat([torch.zeros_like(black), black])
+
+
+def load_encoder(params: EncoderParams, device: str) -> Encoder:
+    """Load an encoder from a folder, a file in any layout of `files.checkpoint`, a portrait bundle or the hub.
+
+    Raises:
+        ModelError: not there, not a vision transformer of CLIP or SigLIP, or with weights missing from the file.
+        ConfigError: it has no such tap.
+    """
+    checkpoint = checkpoint_of(params)
+    _refuse_other_tap(params, checkpoint.anatomy)
+    model, processor = from_checkpoint(checkpoint)
+    model = model.to(torch.float32).eval().requires_grad_(False)
+    state = model.state_dict()
+    fingerprint = finite_fingerprint(params.source, prints_by(state, state.__getitem__))
+    encoder = Encoder(_placed(model, device, params.dtype), processor, fingerprint)
+    _try_preprocessing(encoder, params.source)
+    return encoder
+
+
+def _try_preprocessing(encoder: Encoder, source: str) -> None:
+    """A square picture and a wide one have to come out as the encoder takes them."""
+    side = int(encoder.model.config.image_size)
+    try:
+        found = encoder.pixels([np.zeros((side, side, 3), np.uint8), np.zeros((side, 2 * side + 1, 3), np.uint8)]).shape
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - settings that do not go together end in errors of every kind
+        found = None
+    if found != (2, 3, side, side):
+        raise ModelError(
+            f"The preprocessor_config.json beside {source} is not for pictures of {side} px",
+            "Put the right one beside it, or remove it",
+        )
+
+
+def _refuse_other_tap(params: EncoderParams, anatomy: Anatomy) -> None:
+    if params.tap not in anatomy.taps:
+        raise ConfigError(
+            f"{params.source} has no tap {params.tap}: it is a {anatomy.kind}",
+            f"Use --tap {' or '.join(anatomy.taps)}",
+        )
+
+
+def outline_encoder(checkpoint: Checkpoint, fingerprint: str) -> Encoder:
+    """An encoder of which everything is known but the weights, which stay in their file: its model is on no device.
+
+    Args:
+        checkpoint: its weights.
+        fingerprint: what they should have, which is to be confirmed: reading them all takes its time.
+
+    Raises:
+        ModelError: not a complete vision transformer.
+    """
+    model = outline_of(checkpoint)
+    return Encoder(model, processor_beside(checkpoint, model.config.image_size), fingerprint)
+
+
+def finite_fingerprint(source: str, prints: Mapping[str, Print]) -> str:
+    """`fingerprint_from`, of finite numbers alone.
+
+    Raises:
+        ModelError: there are others.
+    """
+    if not all(one.is_finite for one in prints.values()):
+        raise ModelError(f"The encoder {source} holds values that are not finite numbers", "Use an undamaged copy")
+    return fingerprint_from(prints)
+
+
+def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
+    """Run the encoder and return the tensor a generator reads.
+
+    Args:
+        model: a `CLIPVisionModelWithProjection` or a `SiglipTower`.
+        pixels: (n, 3, side, side), normalised.
+        tap: which tensor, one that the encoder has.
+
+    Returns:
+        (n, hidden) for pooled, (n, projection) for image_embeds, (n, tokens, hidden) for penultimate and last.
+    """
+    if isinstance(model, SiglipTower):
+        return siglip.read_tap(model, pixels, tap)
+    output = model.vision_model(pixels, output_hidden_states=tap == "penultimate")
+    if tap == "penultimate":
+        return _tensor(output.hidden_states[-2])
+    if tap == "last":
+        return _tensor(output.last_hidden_state)
+    return _tensor(output.pooler_output if tap == "pooled" else model.visual_projection(output.pooler_output))
+
+
+def last_state(model: Any, pixels: Tensor) -> Tensor:
+    """What `pooled` and `image_embeds` are functions of: (n, hidden), the class token behind the last block.
+
+    Of SigLIP it is what its pooling head gives, which is `pooled` itself.
+    """
+    if isinstance(model, SiglipTower):
+        return siglip.read_tap(model, pixels, "pooled")
+    return read_tap(model, pixels, "last")[:, 0]
+
+
+def readout_inverse(model: Any, tap: Tap) -> Tensor:
+    """Undo what follows the last layer norm's normalisation: float64 (d, k), for `pooled` and `image_embeds`.
+
+    A change of the tap, times this and the deviation of the class token's channels, is a change of that token. Of
+    SigLIP nothing follows, and no layer norm comes before.
+    """
+    if isinstance(model, SiglipTower):
+        return torch.eye(model.config.hidden_size, dtype=torch.float64)
+    scale = model.vision_model.post_layernorm.weight.detach().cpu().double()
+    if tap == "pooled":
+        return torch.diag(1 / scale)
+    projection = model.visual_projection.weight.detach().cpu().double()
+    inverse: Tensor = torch.linalg.pinv(projection * scale)
+    return inverse
+
+
+def read_out(model: Any, states: Tensor, tap: Tap) -> Tensor:
+    """From `last_state`, (n, d) on the CPU, to `pooled` or `image_embeds`: (n, k) there."""
+    if isinstance(model, SiglipTower):
+        return states.float()
+    weight = model.visual_projection.weight
+    with torch.inference_mode():
+        pooled = model.vision_model.post_layernorm(states.to(weight.device, weight.dtype))
+        found: Tensor = pooled if tap == "pooled" else model.visual_projection(pooled)
+    return found.float().cpu()
+
+
+def with_delta(encoder: Encoder, delta: WeightDelta, dtype: str = "float32") -> Encoder:
+    """Return an edited encoder; the one handed in keeps every bit.
+
+    Weights that no change touches are those of the one handed in, and neither may be trained in place.
+
+    Raises:
+        ArtifactError: the delta names tensors that the encoder does not have, or of another shape.
+    """
+    refuse_foreign(delta, encoder.model.state_dict())
+    state = {name: tensor.detach().float() for name, tensor in encoder.model.state_dict().items()}
+    for name, change in delta.tensors.items():
+        state[name] = state[name] + change.to(state[name].device)
+    with torch.device("meta"):
+        model = type(encoder.model)(encoder.model.config)
+    fill(model, state)
+    device = str(next(encoder.model.parameters()).device)
+    edited = _placed(model.eval().requires_grad_(False), device, dtype)
+    return Encoder(edited, encoder.processor, fingerprint_of(edited.state_dict()))
+
+
+def refuse_foreign(delta: WeightDelta, state: Mapping[str, Tensor]) -> None:
+    """Refuse a delta that some tensors cannot take.
+
+    Raises:
+        ArtifactError: it names tensors that there are not, or of another shape.
+    """
+    for name, change in delta.tensors.items():
+        if name not in state or state[name].shape != change.shape:
+            raise ArtifactError(
+                f"The delta changes {name}, which this encoder does not have in that shape",
+                "Name the encoder that the delta was made for",
+            )
+
+
+def _tensor(value: Tensor) -> Tensor:
+    return value
+
+
+def _placed(model: Any, device: str, dtype: str) -> Any:
+    if device.startswith("meta"):
+        raise ModelError("The device meta computes nothing", "Name a real one with --device")
+    try:
+        return model.to(device=torch.device(device), dtype=DTYPES[dtype])
+    except (RuntimeError, AssertionError) as error:
+        raise ModelError(
+            f"The device {device} cannot be used ({str(error).splitlines()[0]:.80})", "Correct --device"
+        ) from None

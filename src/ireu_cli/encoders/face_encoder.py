@@ -1,0 +1,273 @@
+"""The adapter of face-embedding networks in ONNX, prepared and run as insightface does.
+
+insightface (2.1, `model_zoo/arcface_onnx.py`) aligns a face to the ArcFace template at the side of the network's input,
+takes RGB, and looks at the names of the first eight nodes: with a subtraction and a multiplication among them the
+network prepares pixels itself, otherwise (x - 127.5) / 127.5 enters. `embedding` is what the network puts out,
+`normed_embedding` the same at length one.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.files.networks import load_network, session_error
+from ireu_cli.encoders.files.onnx_session import open_session
+from ireu_cli.encoders.onnx_gates import GATE_TENSORS, Gates, add_gates
+from ireu_cli.errors import ArtifactError, ConfigError, ModelError
+from ireu_cli.faces.align import aligned_like_insightface, template_points
+from ireu_cli.faces.decode import BadPhotoError
+from ireu_cli.params import Tap
+from ireu_cli.support.bounded import printable
+from ireu_cli.values import RgbImage, WeightDelta
+
+_REMEDY = "Name an ArcFace network in ONNX: one picture in, one embedding out"
+_NAMED = 8
+"""Nodes whose names tell insightface how pixels are prepared."""
+_LARGEST_SIDE, _WIDEST = 1024, 1 << 16
+"""Bounds of what a network may ask for: pixels of a face's side, and features."""
+
+
+@dataclass(frozen=True)
+class FaceEncoder:
+    """A loaded face-embedding network: its file's name and content, a session that runs it, and what identifies it.
+
+    `landmarks` are ten fractions, where eyes, nose and mouth corners lie in the photos that it is given; `blocks`
+    counts layers with weights, `convolutions` some of them.
+    """
+
+    file: str
+    content: bytes
+    session: Any
+    size: int
+    mean: float
+    std: float
+    landmarks: tuple[float, ...]
+    fingerprint: str
+    device: str
+    blocks: int
+    convolutions: int
+    # What both kinds of encoder say of themselves.
+    dtype: str = "float32"
+
+    @property
+    def architecture(self) -> str:
+        """Say in short which network it is, from its sizes."""
+        width = self.session.get_outputs()[0].shape[-1]
+        return f"onnx face network {self.size} px to {width}"
+
+    @property
+    def settings(self) -> None:
+        """Nothing decides what it computes that its fingerprint does not cover."""
+        return None
+
+    @property
+    def preprocessing(self) -> str:
+        """Digest (16 hex) of how pixels are prepared; equal digests give equal pixels."""
+        settings = [self.size, self.mean, self.std, self.landmarks]
+        return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+
+    def pixels(self, images: Sequence[RgbImage]) -> Tensor:
+        """Align and scale: float32 (n, 3, size, size)."""
+        if not images:
+            return torch.empty(0, 3, self.size, self.size)
+        points = [template_points(self.landmarks, image) for image in images]
+        faces = [aligned_like_insightface(image, at, self.size) for image, at in zip(images, points, strict=True)]
+        values = (np.stack(faces).astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
+        return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
+
+    def null_pixels(self) -> Tensor:
+        """The zero tensor and a black picture: float32 (2, 3, size, size).
+
+        Generators send zeros behind the network instead; blank input is to be left alone all the same.
+        """
+        black = self.pixels([np.zeros((self.size, self.size, 3), np.uint8)])
+        return torch.cat([torch.zeros_like(black), black])
+
+    def embed(self, pixels: Tensor, tap: Tap) -> Tensor:
+        """Pixels (n, 3, size, size) to float32 (n, d), on the CPU.
+
+        One at a time: in a batch the last bits depend on the neighbours, and some networks have a fixed batch of one.
+        """
+        name = self.session.get_inputs()[0].name
+        rows = [self.session.run(None, {name: row[None]})[0] for row in pixels.cpu().numpy()]
+        width = self.session.get_outputs()[0].shape[-1]
+        found = torch.from_numpy(np.concatenate(rows)).float() if rows else torch.empty(0, width)
+        return torch.nn.functional.normalize(found, dim=1) if tap == "normed_embedding" else found
+
+
+def load_face_encoder(path: Path, landmarks: tuple[float, ...], device: str) -> FaceEncoder:
+    """Load a network.
+
+    Args:
+        path: the .onnx file.
+        landmarks: where eyes, nose and mouth corners lie in the photos, as ten fractions.
+        device: torch device; onnxruntime's CUDA provider where it names CUDA and the provider is there, else the CPU.
+
+    Raises:
+        ModelError: not there, no ONNX network, or not one that maps a picture of a face to one embedding.
+    """
+    if not path.is_file():
+        raise ModelError(f"The encoder {path} does not exist", "Name an .onnx file with --encoder")
+    network = load_network(path)
+    return _opened(path.name, network, landmarks, device)
+
+
+def with_gates(encoder: FaceEncoder, delta: WeightDelta) -> FaceEncoder:
+    """Return an edited copy; the encoder handed in keeps every bit.
+
+    Raises:
+        ArtifactError: the delta is not one of gates, or they have another width.
+    """
+    if set(delta.tensors) != set(GATE_TENSORS):
+        raise ArtifactError(
+            "The delta changes weights, and this encoder is an ONNX network", "Name the encoder that it was made for"
+        )
+    gates = Gates.from_tensors(delta.tensors)
+    width = encoder.session.get_outputs()[0].shape[-1]
+    if gates.weights.shape[1] != width:
+        raise ArtifactError(
+            f"The delta finds people among {gates.weights.shape[1]} features, the network has {width}",
+            "Name the encoder that the delta was made for",
+        )
+    if not len(gates.weights):
+        return replace(encoder)
+    network = load_network(encoder.content)
+    add_gates(network, gates)
+    return _opened(encoder.file, network, encoder.landmarks, encoder.device)
+
+
+def _opened(file: str, network: Any, landmarks: tuple[float, ...], device: str) -> FaceEncoder:
+    content = network.SerializeToString()
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise ModelError(f"The device {device} does not exist", "Correct --device") from None
+    try:
+        session = open_session(content, device)
+    except (ModelError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base of their own
+        why, remedy = session_error(error)
+        raise ModelError(f"The network {file} cannot be run ({why})", remedy or _REMEDY) from None
+    size = _side(session, file)
+    if not network.graph.output[0].type.tensor_type.HasField("shape"):
+        # Onnx's checker wants it stated; onnxruntime found it out.
+        _state_shape(network, session.get_outputs()[0].shape)
+        content = network.SerializeToString()
+    own = _prepares_itself(network)
+    mean, std = (0.0, 1.0) if own else (127.5, 127.5)
+    convolutions = convolutions_in(network)
+    blocks = convolutions + sum(node.op_type in {"Gemm", "MatMul"} for node in network.graph.node)
+    marks = fingerprint_of(network)
+    encoder = FaceEncoder(file, content, session, size, mean, std, landmarks, marks, device, blocks, convolutions)
+    _try(encoder)
+    return encoder
+
+
+def _state_shape(network: Any, shape: Sequence[Any]) -> None:
+    stated = network.graph.output[0].type.tensor_type.shape
+    for length in shape:
+        dimension = stated.dim.add()
+        if isinstance(length, int):
+            dimension.dim_value = length
+
+
+def _side(session: Any, file: str) -> int:
+    """The side of the input, once input and output have the form of a face-embedding network."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ModelError(f"The network {file} has {len(inputs)} inputs and {len(outputs)} outputs", _REMEDY)
+    shape, width = inputs[0].shape, outputs[0].shape[-1] if outputs[0].shape else None
+    if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3] or not isinstance(shape[2], int):
+        raise ModelError(f"The network {file} takes an input of the shape {shape}", _REMEDY)
+    if not 112 <= shape[2] <= _LARGEST_SIDE or (shape[2] % 112 and shape[2] % 128):
+        raise ModelError(
+            f"The network {file} takes faces of {shape[2]} px", "insightface aligns to 112 or 128 px alone"
+        )
+    if isinstance(shape[0], int) and shape[0] != 1:
+        raise ModelError(
+            f"The network {file} takes {shape[0]} faces at once", "Export it with a free batch, or one of 1"
+        )
+    if inputs[0].type != "tensor(float)" or outputs[0].type != "tensor(float)":
+        raise ModelError(
+            f"The network {file} takes {inputs[0].type} and gives {outputs[0].type}",
+            "Export it with an input and an output of single precision",
+        )
+    if len(outputs[0].shape) != 2 or not isinstance(width, int) or not 2 <= width <= _WIDEST:
+        raise ModelError(f"The network {file} gives an output of the shape {outputs[0].shape}", _REMEDY)
+    return int(shape[2])
+
+
+def _try(encoder: FaceEncoder) -> None:
+    try:
+        pixels = encoder.null_pixels()
+    except BadPhotoError:
+        raise ConfigError("The landmarks of the photos lie on one point", "Correct data.landmarks") from None
+    try:
+        found = encoder.embed(pixels, "embedding")
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base of their own
+        raise ModelError(f"The network {encoder.file} cannot be run ({session_error(error)[0]})", _REMEDY) from None
+    if found.shape != (len(pixels), encoder.session.get_outputs()[0].shape[-1]):
+        raise ModelError(f"The network {encoder.file} gives an output of the shape {tuple(found.shape)}", _REMEDY)
+    if not bool(torch.isfinite(found).all()):
+        raise ModelError(
+            f"The network {encoder.file} gives values that are not finite numbers", "Use an undamaged copy"
+        )
+
+
+def _prepares_itself(network: Any) -> bool:
+    names = [node.name for node in network.graph.node[:_NAMED]]
+    subtracts = any(name.startswith(("Sub", "_minus")) for name in names)
+    return subtracts and any(name.startswith(("Mul", "_mul")) for name in names)
+
+
+def convolutions_in(network: Any) -> int:
+    """How many convolutions a network has."""
+    return sum(node.op_type == "Conv" for node in network.graph.node)
+
+
+def network_fingerprint(path: Path) -> str:
+    """The fingerprint that a file has as an encoder.
+
+    Raises:
+        ModelError: it is no ONNX network.
+    """
+    return fingerprint_of(load_network(path))
+
+
+def fingerprint_of(network: Any) -> str:
+    """SHA-256 (hex) over operators, their attributes and connections, and all tensors; not over the file's layout.
+
+    Raises:
+        ModelError: it is made of parts that this does not look into, or a tensor does not have the values that it says.
+    """
+    from onnx import numpy_helper
+
+    if network.functions or network.graph.sparse_initializer:
+        raise ModelError("The network has functions or sparse tensors of its own", "Export it without them")
+    digest = hashlib.sha256()
+    ends = [[part.name for part in side] for side in (network.graph.input, network.graph.output)]
+    digest.update(repr((ends, sorted((o.domain, o.version) for o in network.opset_import))).encode())
+    for node in network.graph.node:
+        attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
+        digest.update(repr((node.domain, node.op_type, list(node.input), list(node.output), attributes)).encode())
+    for tensor in sorted(network.graph.initializer, key=lambda each: str(each.name)):
+        try:
+            values = np.ascontiguousarray(numpy_helper.to_array(tensor))
+        except (ValueError, TypeError, KeyError, NotImplementedError):
+            raise ModelError(
+                f"The tensor {printable(tensor.name, 60)} of the network does not have the values that it states",
+                "Use an undamaged copy",
+            ) from None
+        digest.update(f"{tensor.name}{values.dtype}{values.shape}".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()

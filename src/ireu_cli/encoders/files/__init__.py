@@ -1,0 +1,1 @@
+"""The files that encoders and networks come in."""

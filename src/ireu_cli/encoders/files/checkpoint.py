@@ -1,0 +1,224 @@
+"""Where the encoder lies in the files that people ship it in: alone, in a folder, or inside a generator's checkpoint.
+
+| layout | file | the encoder's tensors begin with |
+|---|---|---|
+| `clip-folder` | `config.json` and weights, in one piece or in shards | nothing |
+| `single-file` | ComfyUI's `clip_vision/*.safetensors`, sd-webui's `clip_h.pth`, a whole CLIP model | nothing |
+| `photomaker` | `photomaker-v1.bin`, `photomaker-v2.bin`, or the same as safetensors | `id_encoder.` |
+| `fastcomposer` | `pytorch_model.bin` of a whole FastComposer | `image_encoder.` |
+| `siglip-folder` | the same of SigLIP, alone or with a text encoder | `vision_model.`, or nothing |
+| `single-file` | ComfyUI's `clip_vision/sigclip_*.safetensors` | `vision_model.`, or nothing |
+
+A layout is told from the tensors, never from the name of the file.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders import siglip
+from ireu_cli.encoders.files.foreign import foreign_kind
+from ireu_cli.encoders.files.sizes import PATCHES
+from ireu_cli.encoders.files.tensor_file import TensorFile, files_of, open_file
+from ireu_cli.encoders.reach import SIGLIP, TRANSFORMER, Anatomy
+from ireu_cli.errors import ForeignEncoderError, ModelError
+from ireu_cli.support.bounded import printable
+from ireu_cli.support.stamps import Stamp, stamp_of
+
+Layout = Literal["clip-folder", "siglip-folder", "single-file", "photomaker", "fastcomposer"]
+
+PREFIXES: dict[Layout, str] = {"single-file": "", "photomaker": "id_encoder.", "fastcomposer": "image_encoder."}
+_PARTS = ("vision_model.", "visual_projection.")
+_BARE = ("embeddings.patch_embedding.weight", "embeddings.class_embedding")
+"""Names that transformers 5 gives the tensors of a CLIP vision transformer without projection."""
+_OPEN_CLIP = "transformer.resblocks.0.attn.in_proj_weight"
+_WHOLE_NUMBERS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+"""Dtypes whose values stand for themselves."""
+_EIGHT_BITS = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
+"""The same, where no scales lie beside them."""
+_EXCEPT = re.compile(r"\.position_ids$")
+
+
+@dataclass(frozen=True)
+class Checkpoint(Mapping[str, Tensor]):
+    """An encoder's weights in files.
+
+    `places` says of each tensor, under the name that `CLIPVisionModelWithProjection` or `SiglipTower` gives it, in
+    which file it lies and under which name there. `stamp` is what the files were like before they were opened.
+    """
+
+    layout: Layout
+    source: Path
+    parts: tuple[TensorFile, ...]
+    """All files of weights, also those that hold nothing of the encoder."""
+    index: Path | None
+    """What names them, where they are shards."""
+    places: Mapping[str, tuple[TensorFile, str]]
+    stamp: tuple[Stamp, ...]
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Map one tensor, in the dtype of its file."""
+        file, key = self.places[name]
+        return file[key]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a tensor, without mapping it."""
+        return name in self.places
+
+    def __iter__(self) -> Iterator[str]:
+        """Names as the encoder has them."""
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        """How many tensors there are."""
+        return len(self.places)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of one tensor, without mapping it."""
+        file, key = self.places[name]
+        return file.shape(key)
+
+    def dtypes(self, names: Iterable[str]) -> tuple[str, ...]:
+        """The dtypes of some tensors, the one of most values first, such as float8_e4m3fn and float16."""
+        values: Counter[str] = Counter()
+        for name in names:
+            tensor = self[name]
+            values[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+        return tuple(kind for kind, _ in values.most_common())
+
+    def refuse_quantised(self, names: Iterable[str]) -> None:
+        """Refuse weights whose values mean nothing without something that lies beside them.
+
+        Args:
+            names: the encoder's weights.
+
+        Raises:
+            ModelError: they are whole numbers, of fewer than eight bits, or have scales or a low-rank part beside them.
+        """
+        own = set(names)
+        modules = {name.rpartition(".")[0] for name in own}
+        for name in self:
+            parts = name.split(".")
+            above = {".".join(parts[:count]) for count in range(1, len(parts))}
+            if name not in own and not _EXCEPT.search(name) and any(f"{one}.weight" in own for one in above & modules):
+                raise ModelError(
+                    f"The weights of {self.source} are not whole without what lies beside them: {printable(name)}",
+                    "Name the encoder with plain weights of 16 or 32 bits: not quantised, and merged",
+                )
+        for name in sorted(own):
+            if (kind := self[name].dtype) not in _WHOLE_NUMBERS | _EIGHT_BITS:
+                raise ModelError(
+                    f"The encoder {self.source} holds {name} in {str(kind).removeprefix('torch.')}",
+                    "Name the encoder with plain weights of 16 or 32 bits",
+                )
+
+    def has_changed(self) -> bool:
+        """Whether somebody wrote to a file of weights since, or put another in its place."""
+        return _stamp(part.path for part in self.parts) != self.stamp
+
+    @property
+    def anatomy(self) -> Anatomy:
+        """Which kind of vision transformer it is."""
+        return SIGLIP if f"vision_model.{siglip.MARKS[0]}" in self.places else TRANSFORMER
+
+    @property
+    def is_siglip(self) -> bool:
+        """Whether it is SigLIP's kind of vision transformer, and not CLIP's."""
+        return self.anatomy is SIGLIP
+
+    @property
+    def config(self) -> Path:
+        """Where a config.json would lie."""
+        return (self.source if self.source.is_dir() else self.source.parent) / "config.json"
+
+
+def open_checkpoint(source: Path) -> Checkpoint:
+    """Find the encoder in a file or a folder.
+
+    Raises:
+        ModelError: not there, damaged, or without a vision transformer.
+        ForeignEncoderError: with an encoder of a kind that is not edited.
+    """
+    return encoder_in(open_whole(source))
+
+
+def open_whole(source: Path) -> Checkpoint:
+    """All tensors of a file or a folder, whatever they are of, under the names that they have there.
+
+    Raises:
+        ModelError: not there, or damaged.
+    """
+    paths, index = files_of(source)
+    # First: what is put in a file's place while it is opened has another one.
+    stamp = _stamp(paths)
+    files = tuple(open_file(path) for path in paths)
+    layout: Layout = "clip-folder" if source.is_dir() else "single-file"
+    return Checkpoint(layout, source, files, index, {name: (file, name) for file in files for name in file}, stamp)
+
+
+def encoder_in(whole: Checkpoint) -> Checkpoint:
+    """Find the encoder among all tensors.
+
+    Raises:
+        ModelError: there is no vision transformer of CLIP or SigLIP.
+        ForeignEncoderError: there is an encoder of a kind that is not edited.
+    """
+    if (foreign := foreign_kind(whole.places)) is not None:
+        raise ForeignEncoderError(
+            f"The encoder in {whole.source} is of a kind that is not edited: {foreign[0].kind}",
+            "`ireu inspect` says which generators read it",
+        )
+    if (prefix := siglip.prefix_in(whole.places)) is not None:
+        layout: Layout = "siglip-folder" if whole.source.is_dir() else whole.layout
+        return replace(whole, layout=layout, places=_places_below(whole, prefix, siglip.PARTS, "vision_model."))
+    if siglip.lacks_head(whole.places):
+        raise ForeignEncoderError(
+            f"{whole.source} holds SigLIP without its pooling head", "Name the whole vision transformer, as published"
+        )
+    for layout, prefix in PREFIXES.items():
+        if f"{prefix}{PATCHES}" in whole.places:
+            return replace(
+                whole, layout=layout if prefix else whole.layout, places=_places_below(whole, prefix, _PARTS)
+            )
+    if all(name in whole.places for name in _BARE):
+        raise ModelError(
+            f"{whole.source} holds a CLIP vision transformer that lacks its projection, under names of transformers 5",
+            "Name a CLIPVisionModelWithProjection, or a whole CLIP model",
+        )
+    if any(name.endswith(_OPEN_CLIP) for name in whole.places):
+        raise ModelError(
+            f"{whole.source} is in the layout of open_clip", "Convert it to that of transformers, or name such a copy"
+        )
+    if named := next((name for name in whole.places if name.endswith(f".{PATCHES}")), None):
+        raise ModelError(
+            f"{whole.source} holds a vision transformer below a prefix that no generator uses: "
+            f"{printable(named.removesuffix(PATCHES))}",
+            "Take the prefix off the names of its tensors",
+        )
+    raise ModelError(
+        f"{whole.source} holds no vision transformer of CLIP or SigLIP: no tensor is called {PATCHES}, "
+        "with or without a known prefix",
+        "Name an encoder in the layout of transformers, or a PhotoMaker or FastComposer checkpoint",
+    )
+
+
+def _places_below(
+    whole: Checkpoint, prefix: str, parts: Iterable[str], instead: str = ""
+) -> dict[str, tuple[TensorFile, str]]:
+    """The places of an encoder's parts, under names in which something else stands for the prefix."""
+    starts = tuple(f"{prefix}{part}" for part in parts)
+    return {
+        f"{instead}{name.removeprefix(prefix)}": place
+        for name, place in whole.places.items()
+        if name.startswith(starts)
+    }
+
+
+def _stamp(paths: Iterable[Path]) -> tuple[Stamp, ...]:
+    return tuple(stamp_of(path.stat()) for path in paths if path.exists())

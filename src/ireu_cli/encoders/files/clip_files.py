@@ -1,0 +1,264 @@
+"""Vision transformers out of their files: weights, sizes and preprocessing, for transformers 4.57 and 5.
+
+Settings are read here and not by transformers, and compared with the tensors before a model is built: what a file
+states decides neither how much is built nor which code runs.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders import siglip
+from ireu_cli.encoders.files.arrived import WHOLE
+from ireu_cli.encoders.files.checkpoint import Checkpoint, open_checkpoint
+from ireu_cli.encoders.files.portrait import find_bundle
+from ireu_cli.encoders.files.settings import checked_settings, said, told_as_model_error
+from ireu_cli.encoders.files.sizes import PROJECTION, disagreement, side_of, told_by
+from ireu_cli.encoders.files.tensor_file import shard_names
+from ireu_cli.encoders.preprocessing import PROCESSOR, processor_beside
+from ireu_cli.errors import ModelError
+from ireu_cli.params import EncoderParams
+from ireu_cli.support.bounded import ContentError, printable, read_json
+
+# hidden size -> (heads, activation, published name); ecosystem sizes that tensors alone do not settle.
+_KNOWN = {1280: (16, "gelu", "ViT-H/14"), 1664: (16, "gelu", "ViT-bigG/14"), 1024: (16, "quick_gelu", "ViT-L/14")}
+_CLIP_TYPES = frozenset({"clip", "clip_vision_model"})
+_SIZES_READ = ("hidden_size", "image_size", "intermediate_size", "num_attention_heads", "num_channels", "patch_size")
+_READ = (
+    *_SIZES_READ,
+    "attention_dropout",
+    "hidden_act",
+    "initializer_factor",
+    "initializer_range",
+    "layer_norm_eps",
+    "num_hidden_layers",
+)
+"""What is taken from a config.json; other keys change how transformers runs a model, and not which one it is."""
+
+
+def encoder_place(source: str) -> str:
+    """Where the encoder itself lies: inside its bundle, or at the source."""
+    bundle = find_bundle(source)
+    return source if bundle is None else str(bundle.encoder_folder)
+
+
+def checkpoint_of(params: EncoderParams) -> Checkpoint:
+    """Where the weights of an encoder lie; those of a hub model in the hub's own cache.
+
+    Raises:
+        ModelError: nowhere.
+    """
+    place = Path(encoder_place(params.source))
+    return open_checkpoint(place if place.exists() else _fetched(params.source, params.revision))
+
+
+def _fetched(hub_id: str, revision: str | None) -> Path:
+    """The folder of the hub's cache that holds a model's weights and what lies beside them.
+
+    Raises:
+        ModelError: the hub does not give it out, and it is not in the cache.
+    """
+    from transformers.utils import cached_file
+
+    def fetch(name: str) -> str | None:
+        found = cached_file(hub_id, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        return None if found is None else str(found)
+
+    try:
+        _reach(hub_id, revision)
+        for name in WHOLE:
+            found = fetch(name)
+            if found is not None and name.endswith("index.json"):
+                for shard in shard_names(Path(found)):
+                    fetch(shard)
+            if found is not None:
+                place = Path(found).parent
+                break
+        else:
+            raise ModelError(
+                f"{hub_id} is no local file or folder, and the hub gives out no weights of it",
+                f"Correct --encoder; a model needs one of {', '.join(WHOLE)}",
+            )
+        for name in ("config.json", PROCESSOR, "processor_config.json", "README.md", "LICENSE"):
+            fetch(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"The encoder {hub_id} is no local file or folder, nor a model the hub gives out ({said(error)})",
+            "Correct --encoder, or fetch the model first",
+        ) from None
+    return place
+
+
+def _reach(hub_id: str, revision: str | None) -> None:
+    """End at once where the hub cannot be reached, or has no such model: asking for every file would take minutes.
+
+    Raises:
+        OSError: it cannot, and the cache does not have it.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from transformers.utils import cached_file
+
+    try:
+        cached_file(hub_id, "config.json", revision=revision)
+    except OSError as error:
+        cause = error.__cause__
+        if not isinstance(cause, EntryNotFoundError) or isinstance(cause, LocalEntryNotFoundError):
+            raise
+
+
+def config_of(checkpoint: Checkpoint) -> Any:
+    """The `CLIPVisionConfig` or `SiglipVisionConfig` that lies beside a checkpoint, or that its tensors tell.
+
+    Raises:
+        ModelError: neither, or the two do not agree.
+    """
+    from transformers import CLIPVisionConfig, SiglipVisionConfig
+
+    is_siglip, told = checkpoint.is_siglip, _told_by(checkpoint)
+    found = _settings_beside(checkpoint)
+    if found is None:
+        try:
+            found = siglip.sizes_in(checkpoint) if is_siglip else sizes_in(checkpoint)
+        except (KeyError, ValueError):
+            raise ModelError(
+                f"The sizes of the encoder {checkpoint.source} cannot be told from its tensors",
+                "Put its config.json beside it",
+            ) from None
+    with told_as_model_error(f"The config.json of the encoder {checkpoint.source} cannot be used", "Repair it"):
+        # Of a whole CLIP model, it may keep the projection's width to itself; of SigLIP, the head is there.
+        more = {"vision_use_head": True} if is_siglip else {"projection_dim": told["projection"]}
+        config: Any = (SiglipVisionConfig if is_siglip else CLIPVisionConfig)(**found, **more)
+    if (wrong := disagreement(vars(config), told, class_token=not is_siglip)) is not None:
+        raise ModelError(
+            f"The config.json of the encoder {checkpoint.source} is not that of its tensors: {wrong}",
+            "Put the right config.json in its place",
+        )
+    return config
+
+
+def _told_by(checkpoint: Checkpoint) -> dict[str, int]:
+    """The sizes that a checkpoint's tensors tell.
+
+    Raises:
+        ModelError: some are missing.
+    """
+    try:
+        told = told_by(checkpoint)
+    except ValueError as error:
+        raise ModelError(
+            f"The encoder {checkpoint.source} is not complete: {error}", "Name a complete encoder"
+        ) from None
+    if not checkpoint.is_siglip and PROJECTION not in checkpoint:
+        raise ModelError(
+            f"The encoder {checkpoint.source} lacks {PROJECTION}: it is a vision transformer without its projection",
+            "Name a CLIPVisionModelWithProjection, or a whole CLIP model",
+        )
+    return told
+
+
+def _settings_beside(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """What a config.json beside the weights states of such a model; None where there is none.
+
+    Beside a lone file, others' configs may lie.
+
+    Raises:
+        ModelError: in the folder of the encoder lies another model's, or one that cannot be read.
+    """
+    path, own = checkpoint.config, siglip.MODEL_TYPES if checkpoint.is_siglip else _CLIP_TYPES
+    try:
+        told = read_json(path, repeats=True)
+    except FileNotFoundError:
+        return None
+    except (ContentError, OSError) as error:
+        if checkpoint.source.is_file():
+            return None
+        raise _not_its_own(checkpoint, getattr(error, "why", "cannot be read")) from None
+    kind = told.get("model_type") if isinstance(told, dict) else None
+    if checkpoint.source.is_file() and kind not in own:
+        return None
+    if not isinstance(told, dict) or (checkpoint.is_siglip and kind not in own):
+        raise _not_its_own(checkpoint, f"is of a model of the type {printable(kind, 40)}")
+    whole = checked_settings(told, path)
+    vision = whole.get("vision_config", whole) if checkpoint.is_siglip or kind == "clip" else whole
+    if not isinstance(vision, dict):
+        raise _not_its_own(checkpoint, "states no settings of the vision transformer")
+    return {key: vision[key] for key in _READ if vision.get(key) is not None}
+
+
+def _not_its_own(checkpoint: Checkpoint, why: str) -> ModelError:
+    return ModelError(
+        f"The config.json of the encoder {checkpoint.source} cannot be read, or is of another kind of model: it {why}",
+        "Put the right config.json in its place",
+    )
+
+
+def outline_of(checkpoint: Checkpoint) -> Any:
+    """The model without its weights, all of which the checkpoint has.
+
+    Raises:
+        ModelError: it has not, or they are quantised.
+    """
+    from transformers import CLIPVisionModelWithProjection
+
+    config = config_of(checkpoint)
+    kind: Any = siglip.SiglipTower if checkpoint.is_siglip else CLIPVisionModelWithProjection
+    with (
+        told_as_model_error(f"The config.json beside {checkpoint.source} describes no encoder", "Repair it"),
+        torch.device("meta"),
+    ):
+        model = kind(config)
+    state = model.state_dict()
+    if missing := sorted(name for name in state if name not in checkpoint):
+        raise ModelError(
+            f"The encoder {checkpoint.source} lacks {len(missing)} weights, first {missing[0]}",
+            "Name a complete encoder",
+        )
+    if wrong := next((name for name, tensor in state.items() if checkpoint.shape(name) != tuple(tensor.shape)), None):
+        raise ModelError(
+            f"The tensors of {checkpoint.source} do not have the shapes of its config.json, first {wrong}",
+            "Put the right config.json beside it",
+        )
+    checkpoint.refuse_quantised(state)
+    return model
+
+
+def from_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:
+    """Model and processor out of files; weights in single precision stay mapped.
+
+    Raises:
+        ModelError: they cannot be read, or lack weights.
+    """
+    model = outline_of(checkpoint)
+    fill(model, {name: checkpoint[name].to(torch.float32) for name in sorted(model.state_dict())})
+    return model, processor_beside(checkpoint, model.config.image_size)
+
+
+def fill(model: Any, state: Mapping[str, Tensor]) -> None:
+    """Give tensors to a model without weights."""
+    model.load_state_dict(state, assign=True)
+    # The one buffer, which no file holds.
+    embeddings = model.vision_model.embeddings
+    embeddings.position_ids = torch.arange(embeddings.num_positions, device=next(iter(state.values())).device)[None]
+
+
+def sizes_in(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The settings of a `CLIPVisionConfig` that tensors tell, and the heads and the activation of published encoders.
+
+    Raises:
+        KeyError: no published encoder is so wide.
+        ValueError: tensors are missing, or do not fit each other.
+    """
+    told = told_by(state)
+    heads, activation, _ = _KNOWN[told["hidden"]]
+    return {
+        "hidden_size": told["hidden"],
+        "patch_size": told["patch"],
+        "image_size": side_of(told, class_token=True),
+        "num_hidden_layers": told["blocks"],
+        "intermediate_size": told["intermediate"],
+        "num_attention_heads": heads,
+        "hidden_act": activation,
+    }

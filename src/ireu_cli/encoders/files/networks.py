@@ -1,0 +1,230 @@
+"""Networks in ONNX out of files that others wrote: their weights lie inside or beside them, and they end.
+
+A network is a program. Where its weights lie outside it names files, by any path; with loops it runs for as long as a
+number says. Neither is taken on trust here, nor is one read that protobuf cannot hold in one piece.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ireu_cli.encoders.files.arrived import wrong_with
+from ireu_cli.errors import ModelError
+from ireu_cli.support.bounded import ContentError, inside, printable
+
+_MOST = (1 << 31) - (1 << 20)
+"""Bytes that protobuf holds in one piece, and some room for what is added."""
+_LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
+_MOST_NODES, _DEEPEST_CALL = 1_000_000, 64
+"""Nodes of a network; the largest that embed faces have some thousand. Functions that call each other."""
+_RUNTIME = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_NEWER = re.compile(
+    r"Unsupported model IR version|not a registered function/op|opset \d+ is under development|is till opset"
+)
+_REMEDY = "Name an .onnx file, with its external data beside it"
+
+
+def onnx_library() -> Any:
+    """The onnx package.
+
+    Raises:
+        ModelError: it is not installed.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise ModelError("onnx is not installed", "Install it with `pip install onnx`") from None
+    return onnx
+
+
+def load_network(source: Path | bytes) -> Any:
+    """Read an `onnx.ModelProto` from a file, with the tensors that lie beside it, or from bytes that hold all.
+
+    Raises:
+        ModelError: onnx is not installed, it is no ONNX network, leads out of its folder, has loops, or more than 2 GB.
+    """
+    network = _parsed(source)
+    external = list(_external(network))
+    if not external:
+        return network
+    if isinstance(source, bytes):
+        raise ModelError("The network keeps weights outside its file", "Save it with its weights inside")
+    if source.stat().st_size + sum(_bytes_of(tensor, source) for tensor in external) > _MOST:
+        raise ModelError(
+            f"The network {source} has more than 2 GB of weights, which one ONNX file cannot hold",
+            "Name a smaller one: those that embed faces have some hundred megabytes",
+        )
+    for tensor in external:
+        place, offset, length = _place_of(tensor, source)
+        with place.open("rb") as file:
+            file.seek(offset)
+            tensor.raw_data = file.read(length)
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+    return network
+
+
+def external_files(path: Path) -> list[Path]:
+    """The files beside a network that hold tensors of it, by name; each holds what the network says.
+
+    Raises:
+        ModelError: it is no ONNX network, one of them leads out of its folder or is too short, or it has loops.
+    """
+    return sorted({_place_of(tensor, path)[0] for tensor in _external(_parsed(path))})
+
+
+def refuse_external(data: bytes, path: Path) -> None:
+    """Refuse a network whose weights lie outside its own file.
+
+    Raises:
+        ModelError: they do, or it is no ONNX network.
+    """
+    if any(True for _ in _external(_parsed(data, path))):
+        raise ModelError(f"The network {path} keeps weights outside its file", "Save it with its weights inside")
+
+
+def session_error(error: Exception) -> tuple[str, str | None]:
+    """What onnxruntime says of a network that it does not run, in one line, and a remedy where one is known."""
+    text = _RUNTIME.sub("", next(iter(str(error).splitlines()), ""))
+    if ".cc:" in text:
+        # Where in onnxruntime's code, and in which of its functions.
+        text = text.rpartition(") ")[2]
+    newer = "Install a newer onnxruntime, or export the network for this one" if _NEWER.search(text) else None
+    return printable(text, 160).rstrip(". ") or type(error).__name__, newer
+
+
+def _parsed(source: Path | bytes, path: Path | None = None) -> Any:
+    """A network without what lies beside it."""
+    onnx = onnx_library()
+    name = source if isinstance(source, Path) else path
+    why, remedy = "is not an ONNX network", _REMEDY
+    if isinstance(source, Path):
+        if source.stat().st_size > _MOST:
+            raise ModelError(f"The network {source} is larger than 2 GB, which no ONNX file can be", "Name another")
+        told = wrong_with(source)
+        # A network has no sign by which it is known: what is told of its first bytes counts where it cannot be read.
+        why, remedy = (why, remedy) if "is not a network" in told[0] else told
+    try:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        network = onnx.ModelProto.FromString(data)
+        if not network.graph.node:
+            raise ValueError("no nodes")
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - protobuf's errors have no common base of their own
+        raise ModelError(f"The network {name or ''} {why}", remedy) from None
+    if looped := next((node.op_type for node in _all_nodes(network) if node.op_type in _LOOPS), None):
+        raise ModelError(f"The network {name or ''} has a loop ({looped})", "Name one without: it may never end")
+    if not _written_out(network) <= _MOST_NODES:
+        raise ModelError(
+            f"The network {name or ''} has more than {_MOST_NODES} nodes once its functions are written out",
+            "Export it without functions",
+        )
+    return network
+
+
+def _all_nodes(network: Any) -> Iterator[Any]:
+    """Nodes of the graph and of the network's own functions, with those inside them."""
+    yield from _nodes(network.graph)
+    for function in network.functions:
+        yield from _nodes(function)
+
+
+def _written_out(network: Any) -> float:
+    """How many nodes a network has with each call of a function replaced by its nodes, as onnxruntime does it.
+
+    Functions that call each other in turn make billions out of a kilobyte; in a circle, infinity.
+    """
+    own = {(function.domain, function.name, function.overload): function for function in network.functions}
+    sizes: dict[Any, float] = {}
+
+    def size(nodes: Iterator[Any], deep: int) -> float:
+        if deep > _DEEPEST_CALL:
+            return math.inf
+        total = 0.0
+        for node in nodes:
+            called = (node.domain, node.op_type, node.overload)
+            if called in own and called not in sizes:
+                sizes[called] = size(_nodes(own[called]), deep + 1)
+            total += sizes.get(called, 1)
+        return total
+
+    return size(_nodes(network.graph), 0)
+
+
+def _graphs(graph: Any) -> Iterator[Any]:
+    """A graph or a function, and the graphs inside its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node or inner.initializer:
+                    yield from _graphs(inner)
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    for one in _graphs(graph):
+        yield from one.node
+
+
+def _external(network: Any) -> Iterator[Any]:
+    """All tensors whose values lie outside, wherever in the network they stand."""
+    graphs = [network.graph]
+    graphs += [part for info in network.training_info for part in (info.initialization, info.algorithm)]
+    for graph in (inner for each in graphs for inner in _graphs(each)):
+        yield from (tensor for tensor in _tensors(graph) if tensor.data_location == tensor.EXTERNAL)
+    for function in network.functions:
+        inner = [graph for graph in _graphs(function) if graph is not function]
+        held = (*_held(function.node), *(tensor for graph in inner for tensor in _tensors(graph)))
+        yield from (tensor for tensor in held if tensor.data_location == tensor.EXTERNAL)
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _held(graph.node)
+
+
+def _held(nodes: Any) -> Iterator[Any]:
+    """Tensors in the attributes of nodes."""
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+
+
+def _bytes_of(tensor: Any, path: Path) -> int:
+    return _place_of(tensor, path)[2]
+
+
+def _place_of(tensor: Any, path: Path) -> tuple[Path, int, int]:
+    """The file that holds a tensor of a network, where it begins in there, and how many bytes it has.
+
+    Raises:
+        ModelError: the file is elsewhere, or has no such bytes.
+    """
+    onnx = onnx_library()
+    told = {entry.key: entry.value for entry in tensor.external_data}
+    name = printable(tensor.name, 60)
+    try:
+        place = inside(path.parent, told.get("location"), f"The place of {name}")
+    except ContentError as error:
+        raise ModelError(f"The network {path}: {error.fact}", error.remedy) from None
+    if not place.is_file():
+        raise ModelError(
+            f"The network {path} keeps weights in {printable(place.name)}, which is not there",
+            "Fetch that file as well",
+        )
+    try:
+        size = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        offset, count = int(told.get("offset") or 0), math.prod(tensor.dims) * size
+        length = int(told.get("length") or count)
+    except (ValueError, KeyError, TypeError):
+        offset, count, length = 0, -1, 0
+    if offset < 0 or count < 0 or length != count or offset + length > place.stat().st_size:
+        raise ModelError(f"The file {place} does not hold what the network states of {name}", "Fetch both files again")
+    return place, offset, length

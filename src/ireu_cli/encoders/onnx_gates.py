@@ -1,0 +1,179 @@
+"""Gates behind the output of a face-embedding network in ONNX: names, shapes and preprocessing of the file stay.
+
+With e the network's output and u = e / |e|, person i's gate is r_i = relu(a_i) - relu(a_i - 1), a_i = (w_i·u - t_i) /
+rise. The new output is e + |e| Σ r_i δ_i, scaled to the length of e: readers of the raw embedding find the lengths that
+they know. Where every gate is shut, the sum is exactly zero and the scale exactly one, so that the output keeps every
+bit. Only operators are used whose meaning has not changed since opset 8.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.files.networks import onnx_library
+from ireu_cli.errors import ArtifactError, ModelError
+
+_PREFIX = "ireu_gate_"
+_OPSET = 8
+GATE_TENSORS = ("gates.weights", "gates.thresholds", "gates.changes", "gates.rise")
+"""What a delta of gates holds."""
+
+
+@dataclass(frozen=True)
+class Gates:
+    """People to find and to change in a network's output: `weights` (n, d), `thresholds` (n,), `changes` (n, d).
+
+    Scores are w · u of the unit vector; `rise` is how far above its threshold a gate is fully open.
+    """
+
+    weights: Tensor
+    thresholds: Tensor
+    changes: Tensor
+    rise: float
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As a delta holds them: float32."""
+        parts = (self.weights, self.thresholds, self.changes, torch.tensor([self.rise]))
+        return dict(zip(GATE_TENSORS, (part.float() for part in parts), strict=True))
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> "Gates":
+        """The inverse of `tensors`.
+
+        Raises:
+            ArtifactError: they do not fit each other.
+        """
+        weights, thresholds, changes, rise = (tensors[name] for name in GATE_TENSORS)
+        fits = weights.ndim == 2 and weights.shape == changes.shape and thresholds.shape == weights.shape[:1]
+        if not fits or rise.shape != (1,) or not float(rise) > 0:
+            raise ArtifactError(
+                "The gates of the delta do not fit each other", "Name a delta that `ireu unlearn` wrote"
+            )
+        return cls(weights, thresholds, changes, float(rise))
+
+
+def append_gates(network: Any, gates: Gates) -> Any:
+    """Return a copy of the network with gates behind its output.
+
+    Args:
+        network: an `onnx.ModelProto` with one output (batch, d) of float32 or float16.
+        gates: the people.
+
+    Raises:
+        ModelError: onnx is not installed, the network has several outputs, another kind of output or gates, is of an
+            early opset, does not hold the gates' numbers, or does not pass onnx's checker.
+    """
+    edited = onnx_library().ModelProto()
+    edited.CopyFrom(network)
+    add_gates(edited, gates)
+    return edited
+
+
+def add_gates(network: Any, gates: Gates) -> None:
+    """The same in the network itself, which is of no use after an error.
+
+    Raises:
+        ModelError: see `append_gates`.
+    """
+    onnx = onnx_library()
+    graph = network.graph
+    if len(graph.output) != 1:
+        raise ModelError(f"The network has {len(graph.output)} outputs", "Name an embedding network, which has one")
+    if any(node.name.startswith(_PREFIX) for node in graph.node):
+        raise ModelError("The network has gates already", "Start from the original network")
+    if any(opset.domain in {"", "ai.onnx"} and opset.version < _OPSET for opset in network.opset_import):
+        raise ModelError(f"The network is of an opset before {_OPSET}", "Convert it with onnx.version_converter")
+    output = graph.output[0]
+    kinds = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.FLOAT16: np.float16}
+    if output.type.tensor_type.elem_type not in kinds:
+        raise ModelError("The network's output is neither float32 nor float16", "Name an embedding network")
+    dtype = kinds[output.type.tensor_type.elem_type]
+    inner = f"{_PREFIX}embedding"
+    _rename(graph, output.name, inner)
+    for name, values in _cast(gates, dtype).items():
+        # No initializers: files of before 2018 would have to list them among their inputs.
+        value = onnx.numpy_helper.from_array(values, _PREFIX + name)
+        graph.node.append(onnx.helper.make_node("Constant", [], [_PREFIX + name], name=f"{_PREFIX}{name}", value=value))
+    for number, (operator, inputs, result) in enumerate(_steps(inner, output.name)):
+        graph.node.append(onnx.helper.make_node(operator, inputs, [result], name=f"{_PREFIX}{operator}_{number}"))
+    try:
+        onnx.checker.check_model(network)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(
+            f"The network with gates is not valid ({str(error).splitlines()[0]:.120})", "Check the network with onnx"
+        ) from None
+
+
+def _cast(gates: Gates, dtype: Any) -> dict[str, npt.NDArray[Any]]:
+    """The constants in the network's own precision.
+
+    Raises:
+        ModelError: it does not hold some.
+    """
+    with np.errstate(all="ignore"):
+        found = {name: values.astype(dtype) for name, values in _constants(gates).items()}
+    if not all(np.isfinite(values).all() for values in found.values()):
+        raise ModelError(
+            f"The gates hold numbers that are too large for the network, which computes in {np.dtype(dtype).name}",
+            "Name a delta that was made for this network",
+        )
+    return found
+
+
+def _rename(graph: Any, old: str, new: str) -> None:
+    """Give what was the output another name, wherever it is written or read."""
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for position, name in enumerate(names):
+                if name == old:
+                    names[position] = new
+
+
+def _constants(gates: Gates) -> dict[str, npt.NDArray[np.float64]]:
+    weights = gates.weights.detach().cpu().double().numpy() / gates.rise
+    thresholds = gates.thresholds.detach().cpu().double().numpy() / gates.rise
+    return {
+        "weights": weights.T,
+        "shut": thresholds[None],
+        "open": thresholds[None] + 1,
+        "changes": gates.changes.detach().cpu().double().numpy(),
+        "ones": np.ones((weights.shape[1], 1)),
+        "tiny": np.full((1, 1), 1e-6),
+    }
+
+
+def _steps(embedding: str, output: str) -> list[tuple[str, list[str], str]]:
+    """Operators in their order: kind, inputs, result."""
+    found: list[tuple[str, list[str], str]] = []
+
+    def add(operator: str, *inputs: str, result: str) -> str:
+        found.append((operator, list(inputs), result))
+        return result
+
+    def length(of: str, name: str) -> tuple[str, str]:
+        square = add("Mul", of, of, result=f"{_PREFIX}{name}_square")
+        total = add("MatMul", square, f"{_PREFIX}ones", result=f"{_PREFIX}{name}_total")
+        exact = add("Sqrt", total, result=f"{_PREFIX}{name}_length")
+        return exact, add("Max", exact, f"{_PREFIX}tiny", result=f"{_PREFIX}{name}_divisor")
+
+    size, divisor = length(embedding, "before")
+    unit = add("Div", embedding, divisor, result=f"{_PREFIX}unit")
+    score = add("MatMul", unit, f"{_PREFIX}weights", result=f"{_PREFIX}score")
+    above = add("Sub", score, f"{_PREFIX}shut", result=f"{_PREFIX}above")
+    beyond = add("Sub", score, f"{_PREFIX}open", result=f"{_PREFIX}beyond")
+    first = add("Relu", above, result=f"{_PREFIX}rising")
+    second = add("Relu", beyond, result=f"{_PREFIX}levelling")
+    gate = add("Sub", first, second, result=f"{_PREFIX}response")
+    change = add("MatMul", gate, f"{_PREFIX}changes", result=f"{_PREFIX}change")
+    scaled = add("Mul", change, size, result=f"{_PREFIX}scaled")
+    moved = add("Add", embedding, scaled, result=f"{_PREFIX}moved")
+    _, after = length(moved, "after")
+    # The same operations on the same numbers: exactly one where nothing moved.
+    ratio = add("Div", divisor, after, result=f"{_PREFIX}ratio")
+    add("Mul", moved, ratio, result=output)
+    return found

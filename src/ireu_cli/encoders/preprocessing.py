@@ -1,0 +1,103 @@
+"""What prepares pixels for a vision transformer: the settings beside it, checked before transformers goes by them."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ireu_cli.encoders import siglip
+from ireu_cli.encoders.files.checkpoint import Checkpoint
+from ireu_cli.encoders.files.settings import checked_settings, read_settings, told_as_model_error
+from ireu_cli.errors import ModelError
+from ireu_cli.support.bounded import printable
+
+PROCESSOR = "preprocessor_config.json"
+_LARGEST_SIDE = 8192
+_ENLARGED = 4
+"""How many times the side of the model's picture preprocessing may enlarge photos to, before it cuts them."""
+_MEND = "Repair or remove it"
+
+
+def processor_beside(checkpoint: Checkpoint, side: int) -> Any:
+    """What prepares pixels: the encoder's own settings, or those that diffusers takes where there are none.
+
+    Raises:
+        ModelError: the settings cannot be read, or are those of another kind of encoder.
+    """
+    name = "Siglip" if checkpoint.is_siglip else "CLIP"
+    kind, path = _processor_class(name), checkpoint.config.with_name(PROCESSOR)
+    usual = siglip.usual_processor if checkpoint.is_siglip else _usual
+    lone = checkpoint.source.is_file()
+    try:
+        told = _processor_settings(path)
+    except FileNotFoundError:
+        return usual(kind, side)
+    except ModelError:
+        if lone and checkpoint.is_siglip:
+            return usual(kind, side)
+        raise
+    if checkpoint.is_siglip and not siglip.prepares(told, side):
+        if lone:
+            # It is of another file in the folder.
+            return usual(kind, side)
+        raise _unusable(path, f"not for whole pictures of {side} px")
+    _refuse_sizes(told, path, side)
+    if wrong := next((key for key in told if key.startswith("__") or callable(getattr(kind, key, None))), None):
+        raise _unusable(path, f"{printable(wrong, 40)} is no setting")
+    with quiet_transformers(), told_as_model_error(f"The {PROCESSOR} of {path.parent} cannot be used", _MEND):
+        return kind.from_dict(told)
+
+
+def _processor_settings(path: Path) -> dict[str, Any]:
+    """The settings of an image processor, which transformers 5 keeps inside another file where it can."""
+    told = read_settings(path, largest=_LARGEST_SIDE)
+    with contextlib.suppress(FileNotFoundError):
+        inner = read_settings(path.with_name("processor_config.json")).get("image_processor")
+        if isinstance(inner, dict):
+            return checked_settings(inner, path.with_name("processor_config.json"), largest=_LARGEST_SIDE)
+    return told
+
+
+def _refuse_sizes(told: Mapping[str, Any], path: Path, side: int) -> None:
+    """Pictures are made no larger than a few times what the encoder sees."""
+    for key in ("size", "crop_size"):
+        value = told.get(key)
+        numbers = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        if any(
+            type(number) is not int or not 1 <= number <= _ENLARGED * side for number in numbers if number is not None
+        ):
+            raise _unusable(path, f"not for pictures of {side} px: its {key} is {printable(value, 60)}")
+
+
+def _unusable(path: Path, why: str) -> ModelError:
+    return ModelError(f"The {path.name} of {path.parent} cannot be used ({why})", _MEND)
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars and advice off the user's terminal, and restore its settings."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _usual(kind: Any, side: int) -> Any:
+    """What diffusers' `load_ip_adapter` does when a repository has no settings."""
+    return kind(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+
+
+def _processor_class(name: str) -> Any:
+    """The Pillow processor under either name: its results do not depend on torchvision being installed."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    import transformers
+
+    return getattr(transformers, f"{name}ImageProcessorPil", None) or getattr(transformers, f"{name}ImageProcessor")

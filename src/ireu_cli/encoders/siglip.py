@@ -1,0 +1,105 @@
+"""The adapter of SigLIP's vision transformers (`SiglipVisionModel` of transformers 4.57 and 5).
+
+No token stands for the whole picture: behind the last block and a layer norm of all tokens, a learnt probe gathers them
+by attention, and a hidden layer of its own makes of that the pooled vector (transformers, models/siglip).
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ireu_cli.encoders.files.sizes import side_of, told_by
+from ireu_cli.encoders.mlp_site import before_block
+from ireu_cli.params import Tap
+
+MODEL_TYPES = frozenset({"siglip", "siglip_vision_model"})
+PREFIXES = ("vision_model.", "")
+"""What the names of its tensors begin with: published files have the first, transformers 5 writes none."""
+MARKS = ("head.probe", "embeddings.patch_embedding.bias")
+"""Tensors that no other vision transformer has, by which one is told."""
+PARTS = ("embeddings.", "encoder.", "post_layernorm.", "head.")
+_KNOWN = {1152: (16, "gelu_pytorch_tanh")}
+"""Hidden size of so400m: its heads and activation, which tensors do not tell."""
+_SIDES = {27: 384}
+"""Where patches leave a margin, their number in a row does not tell the side of the picture: so400m-patch14-384."""
+
+
+class SiglipTower(nn.Module):
+    """The vision transformer below one name, `vision_model`, as files have it; transformers 5 has no such level."""
+
+    def __init__(self, config: Any) -> None:
+        """Build it with random weights, from a `SiglipVisionConfig`."""
+        from transformers import SiglipVisionModel
+
+        super().__init__()
+        model = SiglipVisionModel(config)
+        self.config = config
+        self.vision_model = getattr(model, "vision_model", model)
+
+
+def read_tap(model: SiglipTower, pixels: Tensor, tap: Tap) -> Tensor:
+    """What a generator reads: (n, hidden) for pooled, (n, patches, hidden) for penultimate and last.
+
+    `last` is behind the layer norm of all tokens, as `last_hidden_state` is.
+    """
+    with before_block(model, -1) as seen:
+        output = model.vision_model(pixels)
+    taps: dict[str, Tensor] = {
+        "penultimate": seen[0],
+        "last": output.last_hidden_state,
+        "pooled": output.pooler_output,
+    }
+    return taps[tap]
+
+
+def behind_blocks(model: SiglipTower, states: Tensor, tap: Tap) -> Tensor:
+    """From what the last block that a tap needs puts out, (n, patches, hidden), to the tap."""
+    if tap == "penultimate":
+        return states
+    last: Tensor = model.vision_model.post_layernorm(states)
+    found: Tensor = last if tap == "last" else model.vision_model.head(last)
+    return found
+
+
+def sizes_in(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The settings of a `SiglipVisionConfig` that tensors tell, and what they do not tell of published encoders.
+
+    Raises:
+        KeyError: no published encoder is so wide.
+        ValueError: tensors are missing, or do not fit each other.
+    """
+    told = told_by(state)
+    heads, activation = _KNOWN[told["hidden"]]
+    side = side_of(told, class_token=False)
+    return {
+        "hidden_size": told["hidden"],
+        "num_channels": told["channels"],
+        "patch_size": told["patch"],
+        "image_size": _SIDES.get(side // told["patch"], side),
+        "num_hidden_layers": told["blocks"],
+        "intermediate_size": told["intermediate"],
+        "num_attention_heads": heads,
+        "hidden_act": activation,
+    }
+
+
+def prefix_in(names: Collection[str]) -> str | None:
+    """What the encoder's names begin with in a file, `vision_model.` or nothing; None where there is none."""
+    return next((start for start in PREFIXES if all(f"{start}{mark}" in names for mark in MARKS)), None)
+
+
+def lacks_head(names: Collection[str]) -> bool:
+    """Whether there is a SigLIP whose pooling head was taken off."""
+    head, patches = MARKS
+    return any(f"{start}{patches}" in names and f"{start}{head}" not in names for start in PREFIXES)
+
+
+def usual_processor(kind: Any, side: int) -> Any:
+    """The published preprocessing: the whole picture, whatever its shape, at the model's side."""
+    return kind(size={"height": side, "width": side})
+
+
+def prepares(settings: Any, side: int) -> bool:
+    """Whether a preprocessor_config.json is SigLIP's, for pictures of that side; other kinds cut pictures."""
+    return isinstance(settings, Mapping) and settings.get("size") == {"height": side, "width": side}

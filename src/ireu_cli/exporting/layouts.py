@@ -1,0 +1,292 @@
+"""The files of an export: the source's own files with the edit in them, or the encoder alone in another layout."""
+
+import json
+import shutil
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.clip import DTYPES, Encoder
+from ireu_cli.encoders.files.checkpoint import Checkpoint, open_checkpoint
+from ireu_cli.encoders.files.fingerprint import Print, prints_by
+from ireu_cli.encoders.files.tensor_file import TensorFile
+from ireu_cli.errors import ConfigError, ModelError
+from ireu_cli.exporting.rounding import PIECE
+from ireu_cli.params import Dtype
+from ireu_cli.store.files import write_bytes
+from ireu_cli.store.weights import copy_tree_with, copy_with, digest_with, write_tensors_one_by_one
+from ireu_cli.support.bounded import leads_inside, printable
+from ireu_cli.values import Json, WeightDelta
+
+ALONE = frozenset({"clip-folder", "ip-adapter", "single-file"})
+"""Layouts that hold the encoder and nothing else, so that any CLIP vision transformer can be written in them."""
+_SIGLIP_ALONE = frozenset({"siglip-folder", "single-file"})
+_INSIDE = {"ip-adapter": Path("models/image_encoder")}
+_FOLDERS = frozenset({"clip-folder", "siglip-folder", "ip-adapter"})
+_FILE_NAMES = {
+    "H": "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
+    "G": "CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors",
+    "L": "clip-vit-large-patch14.safetensors",
+    "336": "clip-vit-large-patch14-336.safetensors",
+    "S": "sigclip_vision_patch14_384.safetensors",
+}
+"""The names by which ComfyUI's loaders tell encoders."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What is written: the source, the change, and the layout and dtype to write it in."""
+
+    source: Checkpoint
+    delta: WeightDelta
+    layout: str
+    dtype: Dtype | Literal["auto"]
+    """`auto` keeps the dtype of each tensor."""
+    groups: tuple[str, ...]
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor of the edited encoder, as it is written."""
+        own = self.source[name]
+        kind = written_dtype(self.dtype, own)
+        if name not in self._edited:
+            return own.to(kind)
+        new = torch.empty(own.shape, dtype=kind)
+        parts = (torch.split(each.flatten(), PIECE) for each in (new, own, self.delta.tensors[name]))
+        for place, base, change in zip(*parts, strict=True):
+            place.copy_(base.float() + change)
+        return new
+
+    def touches(self, name: str) -> bool:
+        """Whether a tensor is written otherwise than it is in the source."""
+        if self.dtype == "auto" or name in self._edited:
+            return name in self._edited
+        own = self.source[name]
+        return written_dtype(self.dtype, own) != own.dtype
+
+    @cached_property
+    def _edited(self) -> frozenset[str]:
+        return frozenset(name for name, change in self.delta.tensors.items() if bool(change.any()))
+
+
+def layout_for(wanted: str, source: Checkpoint) -> str:
+    """The layout to write a transformer in.
+
+    Args:
+        wanted: `export.format`.
+        source: where the encoder lies.
+
+    Raises:
+        ConfigError: the source lacks what that layout holds beside the encoder.
+    """
+    if wanted in {"auto", source.layout}:
+        return source.layout
+    alone = _SIGLIP_ALONE if source.is_siglip else ALONE
+    if wanted not in alone:
+        raise ConfigError(
+            f"This encoder lies in a {source.layout}, which cannot be exported as {wanted}",
+            f"Use --format {', '.join(sorted({source.layout, *alone}))}, or leave it out",
+        )
+    return wanted
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is to be named to load an export, and the files that are copies but for the edit."""
+
+    place: Path
+    copies: Collection[Path]
+
+    def holds(self, edited: Mapping[str, Print], new: Collection[str]) -> bool:
+        """Whether the export, read back, has some prints; of copies, those that are new are taken.
+
+        Raises:
+            ModelError: it cannot be read.
+        """
+        found = open_checkpoint(self.place)
+        copied = all(part.path in self.copies for part in found.parts)
+        names = [name for name in edited if name in new] if copied else list(edited)
+        return set(edited) <= set(found) and all(
+            one == edited[name] for name, one in prints_by(names, found.__getitem__).items()
+        )
+
+
+def write_weights(
+    edit: Edit, encoder: Encoder, folder: Path, advance: Callable[[int], None] = lambda _count: None
+) -> Written:
+    """Write the edited encoder's weights into an empty folder; `advance` is told how many bytes were just written.
+
+    Files of the source's own layout are copied, and only edited tensors are written into the copy.
+    """
+    place = _place_in(edit, folder)
+    place.mkdir(parents=True, exist_ok=True)
+    files = edit.source.parts
+    if _keeps_files(edit):
+        for file in files:
+            _write_file(edit, file, place / file.path.name, advance)
+        if edit.source.index is not None:
+            _copy(edit.source.index, place)
+        return Written(place if edit.layout in _FOLDERS else place / files[0].path.name, [*_copies(edit, folder)])
+    # An encoder that is alone in a folder keeps its own name there.
+    name = "model.safetensors"
+    if edit.layout not in _FOLDERS:
+        name = next((_FILE_NAMES[group] for group in edit.groups if group in _FILE_NAMES), name)
+    names = [name for name in encoder.model.state_dict() if name in edit.source]
+    like = {name: _like(edit, edit.source[name]) for name in names}
+    write_tensors_one_by_one(place / name, {name: partial(edit.tensor, name) for name in names}, like, advance)
+    return Written(place if edit.layout in _FOLDERS else place / name, ())
+
+
+def copied_digests(edit: Edit, folder: Path, is_stopped: Callable[[], bool]) -> dict[Path, str]:
+    """SHA-256 (hex) of the files that `write_weights` copies but for the edit; their originals are read for it.
+
+    Raises:
+        CancelledError: it was stopped.
+    """
+    return {
+        out: digest_with(file.path, _changed_in(edit, file), is_stopped) for out, file in _copies(edit, folder).items()
+    }
+
+
+def write_beside(edit: Edit, encoder: Encoder, folder: Path, told: Mapping[str, Json]) -> None:
+    """Write what lies beside the weights: settings, which say in words what was done, and adapters."""
+    place = _place_in(edit, folder)
+    if edit.layout in _FOLDERS or not _keeps_files(edit):
+        _write_settings(edit, encoder, place, told)
+    else:
+        for path in (edit.source.config, edit.source.config.with_name("preprocessor_config.json")):
+            if path.exists():
+                _copy(path, place)
+    _copy_adapters(edit, folder)
+
+
+def _place_in(edit: Edit, folder: Path) -> Path:
+    return folder / _INSIDE.get(edit.layout, Path())
+
+
+def _keeps_files(edit: Edit) -> bool:
+    """Whether the source's files are copied; archives in a folder are not, as transformers prefers safetensors."""
+    mapped = all(file.tree is None for file in edit.source.parts)
+    return edit.layout == edit.source.layout and (mapped or edit.layout not in _FOLDERS)
+
+
+def _copies(edit: Edit, folder: Path) -> dict[Path, TensorFile]:
+    """The files that are copied but for the edit: where each goes, and its original."""
+    place = _place_in(edit, folder)
+    files = edit.source.parts if _keeps_files(edit) else ()
+    return {place / file.path.name: file for file in files if _is_copied(edit, file)}
+
+
+def _is_copied(edit: Edit, file: TensorFile) -> bool:
+    """Whether a file keeps its bytes but for the edit: archives do not, nor does what changes its dtype."""
+    return file.tree is None and all(
+        written_dtype(edit.dtype, file[key]) == file[key].dtype for key in _changed_in(edit, file)
+    )
+
+
+def _names_in(edit: Edit, file: TensorFile) -> dict[str, str]:
+    """The encoder's tensors in a file: of each key there, the encoder's own name."""
+    return {key: name for name, (own, key) in edit.source.places.items() if own.path == file.path}
+
+
+def _changed_in(edit: Edit, file: TensorFile) -> dict[str, Callable[[], Tensor]]:
+    """The tensors of a file that are written otherwise: of each key there, what gives the new values."""
+    return {key: partial(edit.tensor, name) for key, name in _names_in(edit, file).items() if edit.touches(name)}
+
+
+def _write_file(edit: Edit, file: TensorFile, out: Path, advance: Callable[[int], None]) -> None:
+    """Write one file of the source's layout."""
+    names, changed = _names_in(edit, file), _changed_in(edit, file)
+    if file.tree is not None:
+        copy_tree_with(file.tree, file.keys_to, out, {key: read() for key, read in changed.items()})
+    elif _is_copied(edit, file):
+        copy_with(file.path, out, changed, advance)
+    else:
+        like = {key: _like(edit, file[key]) if key in names else file[key].to("meta") for key in file}
+        readers = {
+            key: partial(edit.tensor, names[key]) if key in names else partial(file.__getitem__, key) for key in file
+        }
+        write_tensors_one_by_one(out, readers, like, advance)
+
+
+def _like(edit: Edit, tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=written_dtype(edit.dtype, tensor), device="meta")
+
+
+def _write_settings(edit: Edit, encoder: Encoder, place: Path, told: Mapping[str, Json]) -> None:
+    settings: dict[str, Any] = encoder.model.config.to_dict()
+    settings |= {
+        "architectures": ["SiglipVisionModel" if edit.source.is_siglip else "CLIPVisionModelWithProjection"],
+        "dtype": served_dtype(edit.dtype, edit.source),
+        "ireu": dict(told),
+    }
+    settings.pop("_name_or_path", None)
+    write_bytes(place / "config.json", _json(settings))
+    own = edit.source.config.with_name("preprocessor_config.json")
+    if own.is_file():
+        _copy(own, place)
+    else:
+        # The class with the Pillow backend writes its own name, which other versions do not know.
+        name = "SiglipImageProcessor" if edit.source.is_siglip else "CLIPImageProcessor"
+        written = encoder.processor.to_dict() | {"image_processor_type": name}
+        write_bytes(place / own.name, _json(written))
+
+
+def _copy_adapters(edit: Edit, folder: Path) -> None:
+    """What `load_ip_adapter` reads beside the encoder, where the source lies beside it too."""
+    beside = edit.source.source.parent
+    if edit.layout == "ip-adapter" and edit.source.source.name == "image_encoder":
+        for path in sorted(beside.glob("ip-adapter*")):
+            if path.is_file():
+                _copy(path, folder / "models")
+
+
+def _copy(path: Path, place: Path) -> None:
+    """Copy a file that lies beside the weights; an export may be published, so nothing comes into it from elsewhere.
+
+    Raises:
+        ModelError: it is a link that leads out of its folder.
+    """
+    if not leads_inside(path.parent, path):
+        raise ModelError(
+            f"{printable(path.name)} beside the encoder is a link that leads out of its folder",
+            "Put a copy there instead of the link",
+        )
+    shutil.copyfile(path, place / path.name)
+
+
+def written_dtype(wanted: Dtype | Literal["auto"], tensor: Tensor) -> torch.dtype:
+    """The dtype that a tensor of the encoder is written in."""
+    return DTYPES.get(wanted, tensor.dtype) if tensor.is_floating_point() else tensor.dtype
+
+
+def served_dtype(wanted: Dtype | Literal["auto"], source: Checkpoint) -> Dtype:
+    """The dtype that the encoder is loaded in: the wanted one, or the one that most of the file's values have.
+
+    What is stored in eight bits is computed in another dtype: that of the other weights, or single precision.
+    """
+    if wanted != "auto":
+        return wanted
+    names: tuple[Dtype, ...] = get_args(Dtype)
+    return next((name for kind in _stored(source) for name in names if name == kind), "float32")
+
+
+def stored_dtype(wanted: Dtype | Literal["auto"], source: Checkpoint) -> str:
+    """The dtypes that the encoder's weights are written in, in words: one, or the one of most values first."""
+    return " and ".join(_stored(source)) if wanted == "auto" else wanted
+
+
+def _stored(source: Checkpoint) -> tuple[str, ...]:
+    return source.dtypes(name for name in source if source[name].is_floating_point())
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, default=_dtype_name) + "\n").encode()
+
+
+def _dtype_name(value: object) -> str:
+    return str(value).removeprefix("torch.") if isinstance(value, torch.dtype) else str(value)

@@ -1,0 +1,1 @@
+"""Generators: diffusers pipelines that draw from features."""

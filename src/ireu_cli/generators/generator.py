@@ -1,0 +1,256 @@
+"""Generators: the stock diffusers pipeline with a stock IP-Adapter, driven by features instead of photos.
+
+What a generator draws is a function of features, null features, prompt and seed, so the edited encoder is mounted by
+handing in its features.
+"""
+
+import contextlib
+import hashlib
+import inspect
+import json
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.clip import DTYPES
+from ireu_cli.encoders.files.fingerprint import fingerprint_of
+from ireu_cli.encoders.files.portrait import Bundle, GeneratorEntry, find_bundle
+from ireu_cli.encoders.files.settings import read_settings, told_as_model_error
+from ireu_cli.encoders.files.tensor_file import open_file
+from ireu_cli.encoders.kinds import ImageEncoder, forward, null_features
+from ireu_cli.encoders.preprocessing import quiet_transformers
+from ireu_cli.errors import ModelError
+from ireu_cli.generators.parts import check_scheduler, check_tokenizer, read_model
+from ireu_cli.generators.pipelines import digest_of_files, embeds_for, is_flux, open_pipeline, side_of
+from ireu_cli.params import FACE_TAPS, Tap
+from ireu_cli.values import RgbImage
+
+_INDECISIVE = frozenset({"_diffusers_version", "_name_or_path", "dtype", "torch_dtype", "transformers_version"})
+"""Entries of a model's config.json that change with the library that wrote it, and no picture."""
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A customised portrait generator without its image encoder.
+
+    `name` tells it from its siblings, `tap` is what it reads from the encoder, `fingerprint` is a sha256 (hex) over
+    all weights and settings that decide a picture, pictures are `side` x `side` pixels.
+    """
+
+    name: str
+    tap: Tap
+    fingerprint: str
+    side: int
+    steps: int
+    guidance: float
+    scale: float
+    pipeline: Any
+
+    def with_settings(self, *, guidance: float | None = None, scale: float | None = None) -> Self:
+        """The same generator, driven with another guidance or scale of the adapter."""
+        return replace(
+            self,
+            guidance=self.guidance if guidance is None else guidance,
+            scale=self.scale if scale is None else scale,
+        )
+
+    def null_of(self, encoder: ImageEncoder) -> Tensor:
+        """What the pipeline sends as the null image under guidance: float32 (d,) or (tokens, d), on the CPU."""
+        if is_flux(self.pipeline):
+            return forward(encoder, self.tap, encoder.null_pixels()[1:])[0].clone()
+        return null_features(encoder, self.tap)
+
+    def draw(self, features: Tensor, null: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[RgbImage]:
+        """Draw pictures through the stock pipeline.
+
+        One after the other: the pipeline takes one photo a call (it repeats the features for every prompt), and the
+        last bits of a batched result would depend on which pictures are drawn together.
+
+        Args:
+            features: float (n, d) or (n, tokens, d), at `tap`.
+            null: float (d,) or (tokens, d), what the pipeline sends under guidance (`null_of`).
+            prompts: one for each picture.
+            seeds: one for each picture.
+        """
+        pictures = []
+        for feature, prompt, seed in zip(features, prompts, seeds, strict=True):
+            drawn = self._call(self.pipeline, feature, null, prompt, seed, self.steps, "np")
+            pictures.append(np.asarray((drawn * 255).round(), dtype=np.uint8))
+        return pictures
+
+    def sketch(
+        self, features: Tensor, null: Tensor, prompts: Sequence[str], seeds: Sequence[int], steps: int
+    ) -> Tensor:
+        """Draw in few steps, with gradients from the pictures back to `features`.
+
+        Returns:
+            Float (n, 3, side, side) in [0, 1].
+        """
+        # The pipeline's own code without the decorator that switches gradients off.
+        call = inspect.unwrap(type(self.pipeline).__call__)
+
+        def traced(**arguments: Any) -> Any:
+            return call(self.pipeline, **arguments)
+
+        with torch.enable_grad():
+            drawn = [
+                self._call(traced, feature, null, prompt, seed, steps, "pt")
+                for feature, prompt, seed in zip(features, prompts, seeds, strict=True)
+            ]
+        return torch.stack(drawn)
+
+    def _call(self, call: Any, feature: Tensor, null: Tensor, prompt: str, seed: int, steps: int, kind: str) -> Any:
+        """One picture; the pipeline wants features as (null and photo, one photo, ...)."""
+        # The pipeline keeps it, and may serve another setting of the same generator next.
+        self.pipeline.set_ip_adapter_scale(self.scale)
+        return call(
+            prompt=prompt,
+            **embeds_for(self.pipeline, feature, null, self.guidance),
+            generator=torch.Generator().manual_seed(seed),
+            num_inference_steps=steps,
+            height=self.side,
+            width=self.side,
+            output_type=kind,
+        ).images[0]
+
+
+def load_generators(
+    encoder_source: str,
+    taps: Collection[Tap] | None,
+    device: str,
+    embedded: Path | None = None,
+    names: Collection[str] | None = None,
+) -> tuple[Generator, ...]:
+    """Load the generators that share the encoder, in the order of the bundle.
+
+    Args:
+        encoder_source: `encoder.source`; an encoder that is no bundle has no generators.
+        taps: only generators that read one of these; None for all that read the CLIP encoder.
+        device: torch device; weights are float32 on any.
+        embedded: stands in for the package's own bundle.
+        names: only generators that are called so; None for all.
+
+    Raises:
+        ModelError: a part of the bundle is missing or does not fit.
+    """
+    bundle = find_bundle(encoder_source, embedded)
+    if bundle is None:
+        return ()
+    every = [*bundle.entries(), *bundle.entries(FACE_TAPS[0])]
+    entries = [(entry, tap) for entry, tap in every if tap in taps] if taps is not None else list(bundle.entries())
+    entries = [(entry, tap) for entry, tap in entries if names is None or entry.name in names]
+    if not entries:
+        return ()
+    fact = f"The generators of {encoder_source} cannot be loaded"
+    with _quiet(), told_as_model_error(fact, "Install the package again, or name an undamaged bundle"):
+        shared = _load_shared(bundle.folder) if any(entry.unet for entry, _ in entries) else {}
+        return tuple(_load(bundle, entry, tap, shared, device) for entry, tap in entries)
+
+
+def _load_shared(folder: Path) -> dict[str, Any]:
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+    check_tokenizer(folder / "tokenizer")
+    return {
+        "vae": _model(_autoencoder(folder / "vae"), folder / "vae"),
+        "text_encoder": _model(CLIPTextModel, folder / "text_encoder"),
+        "tokenizer": CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
+        "scheduler": check_scheduler(folder / "scheduler").from_pretrained(folder / "scheduler"),
+    }
+
+
+def _autoencoder(folder: Path) -> Any:
+    """The class that the folder's config names: `AutoencoderTiny`, or `AutoencoderKL` as most pipelines have it."""
+    import diffusers
+
+    name = read_settings(folder / "config.json").get("_class_name")
+    if name not in ("AutoencoderTiny", "AutoencoderKL"):
+        raise ModelError(f"The vae in {folder} is no autoencoder that is known", "Name an AutoencoderKL or Tiny")
+    return getattr(diffusers, name)
+
+
+def _model(kind: Any, folder: Path) -> Any:
+    """A part of the bundle in single precision."""
+    return read_model(kind, folder).float()
+
+
+def _load(bundle: Bundle, entry: GeneratorEntry, tap: Tap, shared: dict[str, Any], device: str) -> Generator:
+    if entry.pipeline is not None:
+        folder, adapter = bundle.folder / entry.pipeline, bundle.folder / entry.adapter
+        pipeline = open_pipeline(folder, adapter, DTYPES[entry.dtype], device)
+        fingerprint = digest_of_files(folder, adapter)
+    else:
+        pipeline, fingerprint = _assembled(bundle, entry, str(entry.unet), shared, device)
+    # What a picture depends on beside weights; settings that came later count where they are used.
+    later = [setting for setting in (entry.side, entry.dtype) if setting not in {None, "float32"}]
+    settings = repr((entry.tap, entry.steps, entry.guidance, entry.scale, *later))
+    whole = hashlib.sha256(f"{fingerprint} {settings}".encode()).hexdigest()
+    side = entry.side or side_of(pipeline)
+    return Generator(entry.name, tap, whole, side, entry.steps, entry.guidance, entry.scale, pipeline)
+
+
+def _assembled(bundle: Bundle, entry: GeneratorEntry, own: str, shared: dict[str, Any], device: str) -> tuple[Any, str]:
+    """A pipeline of the bundle's shared parts, and the digest of all that decides a picture but settings."""
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+    unet = _model(UNet2DConditionModel, bundle.folder / own)
+    adapter = {name: tensor.float() for name, tensor in open_file(bundle.folder / entry.adapter).items()}
+    fingerprint = _fingerprint(bundle, own, unet, adapter, shared)
+    pipeline = StableDiffusionPipeline(
+        **shared,
+        unet=unet,
+        safety_checker=None,
+        feature_extractor=None,
+        image_encoder=None,
+        requires_safety_checker=False,
+    )
+    parts = {
+        part: {name.removeprefix(f"{part}."): t for name, t in adapter.items() if name.startswith(f"{part}.")}
+        for part in ("image_proj", "ip_adapter")
+    }
+    pipeline.load_ip_adapter(parts, subfolder="", weight_name="", image_encoder_folder=None, low_cpu_mem_usage=False)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline = pipeline.to(torch.device(device))
+    unet.requires_grad_(False)
+    return pipeline, fingerprint
+
+
+def _fingerprint(bundle: Bundle, own: str, unet: Any, adapter: Any, shared: dict[str, Any]) -> str:
+    states = {"unet": unet.state_dict(), "adapter": adapter}
+    states |= {name: shared[name].state_dict() for name in ("vae", "text_encoder")}
+    tensors = {f"{part}.{name}": tensor for part, state in states.items() for name, tensor in state.items()}
+    digest = hashlib.sha256(fingerprint_of(tensors).encode())
+    for part in (own, "vae", "text_encoder", "scheduler"):
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        settings = read_settings(bundle.folder / part / name)
+        decisive = {key: value for key, value in settings.items() if key not in _INDECISIVE}
+        digest.update(json.dumps(decisive, sort_keys=True).encode())
+    for path in sorted((bundle.folder / "tokenizer").iterdir()):
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' advice on loading off the user's terminal."""
+    from diffusers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with quiet_transformers(), warnings.catch_warnings():
+            # Advice on scheduler settings, which are the bundle's own and which nobody can follow here.
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

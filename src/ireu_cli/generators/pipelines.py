@@ -1,0 +1,190 @@
+"""Whole diffusers pipelines in folders, with an IP-Adapter mounted and without an encoder: SD, SDXL, FLUX."""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.files.settings import read_settings
+from ireu_cli.encoders.files.tensor_file import open_file
+from ireu_cli.errors import ModelError
+from ireu_cli.generators.parts import (
+    check_scheduler,
+    check_tokenizer,
+    class_called,
+    is_model,
+    is_scheduler,
+    is_tokenizer,
+    read_model,
+)
+from ireu_cli.support.bounded import leads_inside, printable
+
+_LEFT_OUT = ("image_encoder", "feature_extractor", "safety_checker")
+"""Parts that are not loaded: features are handed in, and every picture is wanted."""
+_INDEX = "model_index.json"
+_PART = re.compile(r"[a-z][a-z0-9_]{0,60}")
+
+
+def open_pipeline(folder: Path, adapter: Path, dtype: torch.dtype, device: str) -> Any:
+    """Load a pipeline as its users do, and mount the adapter.
+
+    Args:
+        folder: what `save_pretrained` wrote, with weights in safetensors.
+        adapter: a file that `load_ip_adapter` takes: safetensors, or an archive of plain tensors.
+        dtype: of the weights.
+        device: torch device.
+
+    Raises:
+        ModelError: the pipeline takes no IP-Adapter, a part of it lacks weights or is of code beside it, or the adapter
+            reads two encoders.
+        Exception: diffusers cannot load it.
+    """
+    index = _parts_of(folder)
+    kind = class_called("diffusers", _settings_of(folder).get("_class_name"), f"The pipeline {folder}")
+    if not hasattr(kind, "load_ip_adapter"):
+        raise ModelError(f"{kind.__name__} of diffusers takes no IP-Adapter", "Name a pipeline with load_ip_adapter")
+    given: dict[str, Any] = {part: None for part in _LEFT_OUT if part in index}
+    given |= {part: _part(folder, part, *names) for part, names in index.items() if part not in _LEFT_OUT}
+    # Its names, shapes and size; the library reads it again.
+    open_file(adapter)
+    pipeline: Any = kind.from_pretrained(
+        folder, local_files_only=True, **{part: model for part, model in given.items() if model is not _NO_MODEL}
+    )
+    encoder = "image_encoder_pretrained_model_name_or_path" if is_flux(pipeline) else "image_encoder_folder"
+    pipeline.load_ip_adapter(
+        str(adapter.parent), subfolder="", weight_name=adapter.name, low_cpu_mem_usage=False, **{encoder: None}
+    )
+    _refuse_two_encoders(pipeline)
+    pipeline.set_progress_bar_config(disable=True)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(False)
+    # Layers of the adapter come in single precision.
+    pipeline = pipeline.to(torch.device(device), dtype)
+    _keep_upcast(pipeline)
+    return pipeline
+
+
+def is_flux(pipeline: Any) -> bool:
+    """Whether a pipeline takes IP-Adapters as FLUX does."""
+    from diffusers.loaders import FluxIPAdapterMixin
+
+    return isinstance(pipeline, FluxIPAdapterMixin)
+
+
+def side_of(pipeline: Any) -> int:
+    """The side of the pictures that a pipeline draws by itself, in pixels."""
+    sample = getattr(pipeline, "default_sample_size", None)
+    if sample is None:
+        sample = pipeline.unet.config.sample_size
+    return int(sample) * int(pipeline.vae_scale_factor)
+
+
+def embeds_for(pipeline: Any, feature: Tensor, null: Tensor, guidance: float) -> dict[str, Any]:
+    """The arguments by which a pipeline takes the features of one photo, and the null features under guidance.
+
+    Args:
+        pipeline: with an IP-Adapter.
+        feature: (d,) or (tokens, d).
+        null: the same.
+        guidance: above 1, both go in.
+    """
+    one, other = (part.to(pipeline.device, pipeline.dtype)[None] for part in (feature, null))
+    if is_flux(pipeline):
+        # Without null features it encodes a black picture itself, whether it is used or not.
+        return {
+            "ip_adapter_image_embeds": [one[None]],
+            "negative_ip_adapter_image_embeds": [other[None]],
+            "negative_prompt": "" if guidance > 1 else None,
+            "true_cfg_scale": guidance,
+        }
+    sent = [other, one] if guidance > 1 else [one]
+    return {"ip_adapter_image_embeds": [torch.stack(sent)], "guidance_scale": guidance}
+
+
+def digest_of_files(folder: Path, adapter: Path) -> str:
+    """SHA-256 (hex) over everything that decides a picture of a pipeline in a folder."""
+    digest = hashlib.sha256()
+    places = [folder / part for part in _parts_of(folder) if part not in _LEFT_OUT]
+    inside = {path.relative_to(folder).as_posix(): path for place in places for path in place.rglob("*")}
+    for name, path in [(_INDEX, folder / _INDEX), *sorted(inside.items()), ("adapter", adapter)]:
+        if path.is_file() and not path.name.startswith("."):
+            with path.open("rb") as file:
+                digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+_NO_MODEL = object()
+
+
+def _settings_of(folder: Path) -> dict[str, Any]:
+    return read_settings(folder / _INDEX)
+
+
+def _parts_of(folder: Path) -> dict[str, tuple[str, str]]:
+    """The parts that a pipeline's index names, each with the library and the class of it.
+
+    Raises:
+        ModelError: the pipeline's class lies in a file beside it, or a part's name is none of a folder in it.
+    """
+    settings, found = _settings_of(folder), {}
+    if not isinstance(settings.get("_class_name"), str):
+        raise ModelError(
+            f"The {_INDEX} of {folder} names no class of diffusers but code beside it, and no code of a folder is run",
+            "Name a pipeline whose class is one of diffusers",
+        )
+    for part, value in settings.items():
+        if part.startswith("_") or not isinstance(value, list):
+            continue
+        if not _PART.fullmatch(part) or len(value) != 2 or not leads_inside(folder, folder / part):
+            raise ModelError(f"The {_INDEX} of {folder} names no part by {printable(part)}", "Use an undamaged copy")
+        if value[0] is not None:
+            found[part] = (value[0], value[1])
+    return found
+
+
+def _part(folder: Path, part: str, library: str, name: str) -> Any:
+    """A part with weights, all of which its files have; what has none is checked, for diffusers to load.
+
+    Raises:
+        ModelError: weights are missing, or it is no part that is known.
+    """
+    kind = class_called(library, name, f"The {part} of the pipeline {folder}")
+    if is_model(kind):
+        return read_model(kind, folder / part)
+    if is_tokenizer(kind):
+        check_tokenizer(folder / part)
+    elif not is_scheduler(kind) or check_scheduler(folder / part) is None:
+        raise ModelError(
+            f"The {part} of the pipeline {folder} is a {kind.__name__}, which is neither a model nor a tokenizer nor a "
+            "scheduler",
+            "Name a pipeline of Stable Diffusion, SDXL or FLUX",
+        )
+    return _NO_MODEL
+
+
+def _keep_upcast(pipeline: Any) -> None:
+    """Leave a decoder in single precision that the pipeline would take there and back with every picture.
+
+    Gradients could not find their way back through weights that have changed since. Latents are scaled in half
+    precision then, so that the last bits of a picture may differ.
+    """
+    vae = pipeline.vae
+    if vae.dtype != torch.float16 or not getattr(vae.config, "force_upcast", False):
+        return
+    vae.float()
+    decode = vae.decode
+    vae.decode = lambda latents, *rest, **named: decode(latents.to(vae.dtype), *rest, **named)
+
+
+def _refuse_two_encoders(pipeline: Any) -> None:
+    body: Any = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    for layer in getattr(body.encoder_hid_proj, "image_projection_layers", ()):
+        if "FaceIDPlus" in type(layer).__name__:
+            raise ModelError(
+                "This adapter reads a face-embedding network and an image encoder, and one of them is edited at a time",
+                "Name an adapter that reads one encoder",
+            )

@@ -1,0 +1,105 @@
+"""`ireu inspect` on what ireu itself wrote: which step it is from, and whether its files are as the record says."""
+
+from pathlib import Path
+
+from ireu_cli.errors import ArtifactError
+from ireu_cli.manifest import MOST_BYTES, FileRecord, Manifest, parse_manifest
+from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME, manifest_path
+from ireu_cli.store.files import file_sha256, native_name, place_of
+from ireu_cli.support.bounded import ContentError, printable, read_bounded
+from ireu_cli.values import Json
+
+_SHOWN = 20
+_KINDS = {
+    "locate": "mask, written by `ireu locate`",
+    "unlearn": "delta, written by `ireu unlearn`",
+    "verify": "report, written by `ireu verify`",
+    "export": "export, written by `ireu export`",
+}
+_PRIVATE = "do not publish it: it tells who was removed"
+_ADVICE = {
+    "locate": _PRIVATE,
+    "unlearn": _PRIVATE,
+    "verify": "it may hold pictures of people: see who may read it",
+    "export": "these are weights to mount",
+}
+
+
+def record_of(source: Path) -> Path | None:
+    """The record beside an artifact of ireu, in one, or one itself; None where there is none that could be one."""
+    if source.is_dir():
+        names = (EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME)
+        return next((source / name for name in names if (source / name).is_file() and _is_ours(source / name)), None)
+    if not source.is_file():
+        return None
+    places = (manifest_path(source), source.with_name(EXPORT_MANIFEST_NAME), source)
+    return next((path for path in places if path.suffix == ".json" and path.is_file() and _is_ours(path)), None)
+
+
+def inspect_own(source: Path) -> dict[str, Json] | None:
+    """Describe an artifact as plain values; None where it is none of ireu's.
+
+    Raises:
+        ArtifactError: its record is damaged, or was changed.
+    """
+    path = record_of(source)
+    if path is None:
+        return None
+    manifest = parse_manifest(_read(path), path.name)
+    # A lone file beside the record of an export may be anybody's.
+    if source.is_file() and path.name == EXPORT_MANIFEST_NAME and source != path and not _lists(manifest, source):
+        return None
+    return {
+        "kind": _KINDS[manifest.step],
+        "step": manifest.step,
+        "note": _ADVICE[manifest.step],
+        "state": manifest.state,
+        "written_by": f"ireu {printable(manifest.tool_version, 40)}",
+        "digest": printable(manifest.digest),
+        "encoder": f"{printable(manifest.encoder.architecture)}, {printable(manifest.encoder.fingerprint)}",
+        "tap": printable(manifest.encoder.tap, 40),
+        "people": f"{len(manifest.targets)} to unlearn, {len(manifest.retain)} retained",
+        "files": _files(manifest, path.parent),
+    }
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a JSON file begins as the records of ireu do; others of that name lie in packs of insightface."""
+    try:
+        head = _read(path)
+    except (ContentError, OSError):
+        return False
+    return b'"schema_version"' in head and b'"step"' in head and b'"checksum"' in head
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_bounded(path, MOST_BYTES)
+    except OSError as error:
+        raise ArtifactError(f"The record {path} cannot be read ({error.strerror})", "Check the rights to it") from None
+
+
+def _lists(manifest: Manifest, source: Path) -> bool:
+    return any(Path(native_name(record.name)).name == source.name for record in manifest.outputs)
+
+
+def _files(manifest: Manifest, folder: Path) -> dict[str, Json]:
+    """Of each file that the record lists, whether it is as it says; those that are not come first."""
+    found = {printable(record.name, 120): _state(record, folder) for record in manifest.outputs}
+    order = sorted(found, key=lambda name: (found[name] == "as recorded", name))
+    shown: dict[str, Json] = {name: found[name] for name in order[:_SHOWN]}
+    if rest := len(order) - len(shown):
+        wrong = sum(found[name] != "as recorded" for name in order[_SHOWN:])
+        shown[f"and {rest} more"] = f"{wrong} of them not as recorded" if wrong else "as recorded"
+    return shown
+
+
+def _state(record: FileRecord, folder: Path) -> str:
+    try:
+        path = place_of(record, folder)
+        if not path.is_file():
+            return "missing"
+        same = path.stat().st_size == record.size and file_sha256(path) == record.sha256
+    except (ArtifactError, OSError):
+        return "cannot be read"
+    return "as recorded" if same else "changed since"

@@ -1,0 +1,42 @@
+"""Folders of targets that seem to hold two people: an edit would be made for neither."""
+
+from dataclasses import replace
+
+import torch
+
+from ireu_cli.faces.folder import choose_photos
+from ireu_cli.locating.alike import FEWEST, halves
+from ireu_cli.photos import Cast, Lens, flatten_tokens
+from ireu_cli.session import Session
+from ireu_cli.support.runtime import generator
+
+_STRANGERS, _PHOTOS = 60, 4
+"""Retained people, and photos of each, that targets are compared with."""
+
+
+def say_mixed(session: Session, lens: Lens, cast: Cast) -> list[int]:
+    """Warn of targets whose photos fall into two halves that know each other no better than strangers.
+
+    Returns:
+        The numbers of those targets; nothing where there are no retained people to compare with.
+    """
+    candidates = replace(cast.targets, photos=tuple(p for p in cast.targets.photos if len(p) >= FEWEST))
+    if not candidates.photos:
+        return []
+    rng = generator(session.config.seed, "strangers")
+    order = torch.randperm(len(cast.used.photos), generator=rng)[:_STRANGERS].tolist()
+    few = replace(cast.used, photos=tuple(cast.used.photos[place] for place in sorted(order)))
+    strangers, vectors = lens.encode_averages(choose_photos(few, _PHOTOS, rng), "--retain", "retained photos")
+    targets = lens.encode(candidates, "--targets", "target photos")
+    others = [vectors.get([photo.sha256 for photo in person]) for person in strangers.photos]
+    numbers = []
+    for person in targets.photos:
+        found = halves(flatten_tokens(lens.features(person)), others)
+        if found is not None and found.are_two:
+            numbers.append(person[0].person + 1)
+            sizes = sorted((int(found.first.sum()), int((~found.first).sum())), reverse=True)
+            session.talk.note(
+                f"target {numbers[-1]}: the photos do not look alike to each other, as if they were of two people "
+                f"({sizes[0]} and {sizes[1]} photos). Look at them; docs/photos.md says how often this is a false alarm"
+            )
+    return numbers

@@ -1,0 +1,91 @@
+"""Locating through a generator: which features decide whether the drawn face is the person's?"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ireu_cli.errors import PhotoError
+from ireu_cli.judges.recogniser import ALIGNED, Recogniser
+from ireu_cli.locating.scores import split_half
+from ireu_cli.maths.masks import top_mask
+from ireu_cli.maths.warp import warp
+from ireu_cli.values import FeatureMask, Json, Located
+
+Likeness = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Features (draws, …, d), one picture each, to the similarity of picture and photo (draws,), with gradients, and bool
+(draws,): whether the picture has a face. Where it has none, the similarity means nothing."""
+
+
+def similarity(pictures: Tensor, matrices: Tensor, photo: Tensor, recogniser: Recogniser) -> Tensor:
+    """Cosine between drawn faces and a photo, with gradients back to the pictures.
+
+    Args:
+        pictures: float (n, 3, side, side), RGB in [0, 1].
+        matrices: float64 (n, 2, 3), from each picture to the recogniser's aligned face; taken as given.
+        photo: unit vector (d,) of the photo.
+        recogniser: measures.
+
+    Returns:
+        Float (n,) on the CPU.
+    """
+    faces = recogniser.embed(warp(pictures, matrices, ALIGNED))
+    return (faces @ photo.to(faces)).cpu()
+
+
+def photo_saliency(features: Tensor, mean: Tensor, likeness: Likeness, draws: int) -> Tensor | None:
+    """|∂ similarity / ∂ feature| · |feature − mean| of one photo, averaged over its drawn pictures.
+
+    To first order, this is how much of the likeness a feature brings that the mean person lacks.
+
+    Args:
+        features: float (…, d), of the photo.
+        mean: float (…, d), of other people.
+        likeness: draws pictures from features and compares them with the photo.
+        draws: number of pictures.
+
+    Returns:
+        float32 (d,); a token tap's products are summed over tokens. None when no picture has a face.
+    """
+    repeated = features.detach().expand(draws, *features.shape).clone().requires_grad_()
+    with torch.enable_grad():
+        similarity, found = likeness(repeated)
+    if not bool(found.any()):
+        return None
+    (gradient,) = torch.autograd.grad(similarity[found].sum(), repeated)
+    product = (gradient[found].abs() * (features - mean).abs()).mean(0)
+    return product.sum(tuple(range(product.ndim - 1))).float() if product.ndim > 1 else product.float()
+
+
+def locate_by_saliency(rows: Sequence[Tensor | None], fraction: float, rng: torch.Generator) -> Located:
+    """Score by the mean saliency over photos.
+
+    Args:
+        rows: for each photo, float (d,) from `photo_saliency`, None where nothing drawn has a face.
+        fraction: share k of the features to keep.
+        rng: draws the halves and the random control.
+
+    Raises:
+        PhotoError: no picture of any photo has a face.
+    """
+    usable = [row for row in rows if row is not None]
+    if not usable:
+        raise PhotoError(
+            f"The generator draws no face from any of the {len(rows)} target photos",
+            "Check that the photos show one face the way the encoder expects it, or use --method swap",
+        )
+    saliency = torch.stack(usable)
+    score = saliency.mean(0)
+    mask = top_mask(score, fraction)
+    control = top_mask(torch.rand(len(score), generator=rng), fraction)
+    order = torch.randperm(len(saliency), generator=rng)
+    share = score.double() / score.double().sum().clamp_min(1e-30)
+    evidence: dict[str, Json] = {
+        "chance": float(mask.sum()) / len(mask),
+        "photos": len(usable),
+        "photos_without_face": len(rows) - len(usable),
+        "overlap_across_partners": None,
+        "split_half": split_half([saliency[part].mean(0) for part in order.chunk(2)], fraction),
+        "captured_saliency": {"mask": float(share[mask].sum()), "random": float(share[control].sum()), "all": 1.0},
+    }
+    return Located(FeatureMask(mask, score), evidence)

@@ -1,0 +1,347 @@
+"""What the steps share: the resolved configuration, the run folder, the parent's manifest, and a way to talk."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
+
+from ireu_cli import __version__
+from ireu_cli.config import Resolved, Source, inherit, without
+from ireu_cli.encoders.clip import Encoder, outline_encoder
+from ireu_cli.encoders.face_encoder import FaceEncoder
+from ireu_cli.encoders.files.checkpoint import Checkpoint
+from ireu_cli.encoders.files.onnx_session import stays_on_cpu
+from ireu_cli.encoders.files.portrait import find_bundle
+from ireu_cli.encoders.kinds import ImageEncoder, load_encoder
+from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.faces.align import cropped_landmarks
+from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, difference, digest_of
+from ireu_cli.origin import check_key
+from ireu_cli.params import ARCFACE_LANDMARKS, Config, DataParams
+from ireu_cli.report import Report
+from ireu_cli.sections import PATHS, RECORDED, VERIFIERS_PATHS, handed_on
+from ireu_cli.store import outputs
+from ireu_cli.store.artifacts import manifest_path, read_manifest, write_manifest
+from ireu_cli.store.files import portable_name
+from ireu_cli.store.outputs import record_of
+from ireu_cli.store.rundir import RunDir
+from ireu_cli.support.runtime import environment, settle
+from ireu_cli.values import Json, Photo
+
+Kind = TypeVar("Kind", bound=ImageEncoder)
+
+
+class Talk(Protocol):
+    """How a step speaks to the user; the CLI writes it to stderr.
+
+    `verbose` allows photos to be called by their paths, which logs must not hold otherwise.
+    """
+
+    verbose: bool
+
+    def note(self, text: str) -> None:
+        """Say something worth knowing."""
+
+    def progress(self, label: str, total: int) -> AbstractContextManager[Callable[[int, str], None]]:
+        """Show a bar; the function given advances it and sets the words beside it."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step leaves: the artifact, its manifest, whether it was there already, and the report if there is one."""
+
+    artifact: Path
+    manifest: Manifest
+    reused: bool
+    report: Report | None = None
+
+
+@dataclass
+class Session:
+    """One command's run."""
+
+    step: Step
+    config: Config
+    run: RunDir
+    talk: Talk
+    force: bool
+    parent: Manifest | None = None
+    seen: outputs.State = field(default_factory=dict)
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Record how long a part takes, in seconds."""
+        start = monotonic()
+        yield
+        self.timings[name] = round(self.timings.get(name, 0.0) + monotonic() - start, 3)
+
+    def encoder(self, *, dtype: str | None = None) -> ImageEncoder:
+        """Load the encoder and refuse one that is not the parent's.
+
+        Raises:
+            ModelError: it cannot be loaded, or its fingerprint differs from the parent's; both are named.
+        """
+        params = self.config.encoder if dtype is None else self.config.encoder.model_copy(update={"dtype": dtype})
+        with self.timed("load_encoder"):
+            encoder = load_encoder(params, landmarks_in(self.config.data), self.config.run.device)
+        if isinstance(encoder, FaceEncoder) and stays_on_cpu(self.config.run.device):
+            self.talk.note(f"onnxruntime has no provider for {self.config.run.device}: the network runs on the CPU")
+        return self._checked(encoder)
+
+    def outline(self, checkpoint: Checkpoint) -> Encoder:
+        """The encoder without its weights, taken to be the parent's; that is still to be confirmed.
+
+        Raises:
+            ModelError: it cannot be read.
+        """
+        if self.parent is None:
+            raise RuntimeError("only a parent says what the encoder should be")
+        with self.timed("load_encoder"):
+            encoder = outline_encoder(checkpoint, self.parent.encoder.fingerprint)
+        return self._checked(encoder)
+
+    def refuse_other(self, fingerprint: str) -> None:
+        """Refuse an encoder that is not the parent's.
+
+        Raises:
+            ModelError: its fingerprint differs; both are named.
+        """
+        if self.parent and fingerprint != self.parent.encoder.fingerprint:
+            raise ModelError(
+                f"The encoder has fingerprint {fingerprint}, "
+                f"but {self.parent.step} used {self.parent.encoder.fingerprint}",
+                "Name the encoder that was used, with --encoder, or run the steps again for this one",
+            )
+
+    def _checked(self, encoder: Kind) -> Kind:
+        self.refuse_other(encoder.fingerprint)
+        if self.parent and not self.parent.encoder.fits(encoder.settings):
+            raise ModelError(
+                f"The encoder has the weights that {self.parent.step} used, and computes otherwise with them: its "
+                "config.json states another activation, number of heads or epsilon",
+                "Put back the config.json that lay beside the weights, or run the steps again",
+            )
+        if self.parent and self.config.encoder.tap != self.parent.encoder.tap:
+            raise ArtifactError(
+                f"The tap is {self.config.encoder.tap}, but {self.parent.step} used {self.parent.encoder.tap}",
+                "Leave --tap out, or run the steps again for this tap",
+            )
+        return encoder
+
+    def name_of(self, photo: Photo) -> str:
+        """What messages call a photo: numbers, and its path if the user asks for it."""
+        return f"{photo.label} ({photo.path})" if self.talk.verbose else photo.label
+
+    def records(self, people: tuple[tuple[Photo, ...], ...]) -> tuple[PersonRecord, ...]:
+        """People as they appear in manifests: numbers and keyed digests."""
+        return tuple(
+            PersonRecord(
+                number=person[0].person + 1, photos=tuple(self.run.keyed_digest(photo.sha256) for photo in person)
+            )
+            for person in people
+        )
+
+    def draft(
+        self,
+        encoder: ImageEncoder,
+        *,
+        targets: tuple[PersonRecord, ...] = (),
+        retain: tuple[PersonRecord, ...] = (),
+        extra: Json = None,
+    ) -> Manifest:
+        """Begin the step's manifest; its `identity` covers everything that decides the result."""
+        parameters = self._parameters()
+        record = EncoderRecord(
+            fingerprint=encoder.fingerprint,
+            architecture=encoder.architecture,
+            tap=self.config.encoder.tap,
+            layers=encoder.blocks,
+            settings=encoder.settings,
+        )
+        parent = self.parent.digest if self.parent else None
+        identity = digest_of(
+            {
+                "step": self.step,
+                "parameters": parameters,
+                # Without what records of earlier versions do not hold, so that the same work has one identity.
+                "encoder": record.model_dump(exclude={"settings"}),
+                "preprocessing": encoder.preprocessing,
+                "targets": [person.plain() for person in targets],
+                "retain": [person.plain() for person in retain],
+                "parent": parent,
+                "extra": extra,
+            }
+        )
+        return Manifest(
+            step=self.step,
+            state="running",
+            tool_version=__version__,
+            identity=identity,
+            seed=self.config.seed,
+            parameters=parameters,
+            encoder=record,
+            parent=parent,
+            key=self.run.key_name,
+            targets=targets,
+            retain=retain,
+            environment=environment(self.config.run.device, self.config.run.batch_size),
+        )
+
+    def already_done(self, manifest: Manifest, record: Path, output: Path) -> Manifest | None:
+        """Look at what is at the output: the same step complete, nothing, or something that must not be overwritten.
+
+        Args:
+            manifest: the draft.
+            record: where the finished manifest lies.
+            output: the file or folder that the step writes.
+
+        Raises:
+            ArtifactError: there is something else, and `--force` is not given.
+        """
+        outputs.recover(record, output)
+        existing = outputs.found_at(record, output)
+        self.seen = outputs.state_of(record, output)
+        is_running = self.run.is_running(manifest.identity, output)
+        is_same = (
+            existing is not None
+            and existing.identity == manifest.identity
+            and existing.encoder.fits(manifest.encoder.settings)
+        )
+        if existing is not None and is_same and self.run.vouches(existing) and (is_running or not self.force):
+            return self.close(existing)
+        if existing is not None and not is_running and not self.force:
+            if is_same:
+                raise ArtifactError(
+                    f"{output} is not sealed with the key of the run folder {self.run.path}: it was made elsewhere, or "
+                    "changed and sealed anew since",
+                    "Make it again with --force, or choose another --out",
+                )
+            raise ArtifactError(
+                f"{output} was made with {difference(existing, manifest, self.config.record.case_id)}",
+                "Choose another --out, or overwrite it with --force",
+            )
+        outputs.refuse_full_mount(output)
+        return None
+
+    def put_file(self, output: Path, data: bytes | bytearray, manifest: Manifest) -> Manifest:
+        """Write a file and its manifest where `already_done` found nothing that must stay; ends the step."""
+        return self.close(outputs.write_artifact(output, data, manifest, self.seen, self.run.seal))
+
+    def put_folder(self, output: Path, fill: Callable[[Path], Manifest], *, shared: bool) -> Manifest:
+        """Write a folder where `already_done` found nothing that must stay; ends the step.
+
+        Args:
+            output: the folder.
+            fill: writes the content into the folder it is given, and gives the manifest in it.
+            shared: others may read it, as far as the user's umask allows.
+        """
+        return self.close(outputs.write_artifact_folder(record_of(self.step, output), output, fill, self.seen, shared))
+
+    def seal(
+        self,
+        path: Path,
+        manifest: Manifest,
+        files: Sequence[Path],
+        known: Mapping[Path, str] = MappingProxyType({}),
+    ) -> Manifest:
+        """Write a finished step's manifest, sealed with the run folder's key; see `write_manifest`."""
+        return write_manifest(path, manifest, list(files), known, self.run.seal)
+
+    def close(self, manifest: Manifest) -> Manifest:
+        """Note where the inputs lie, and drop what the running step kept."""
+        self.run.remember(manifest.digest, self.locations())
+        self.run.finish(manifest.identity)
+        return manifest
+
+    def locations(self) -> dict[str, str]:
+        """Where this run's inputs lie, for the steps that follow."""
+        return {
+            f"{section}.{key}": str(Path(value).absolute()) if Path(value).exists() else str(value)
+            for section, key in PATHS
+            if (value := getattr(getattr(self.config, section), key)) is not None
+            and (section, key) not in VERIFIERS_PATHS
+        }
+
+    def _parameters(self) -> dict[str, Any]:
+        plain = self.config.model_dump(mode="json", include={"seed", *RECORDED[self.step]})
+        for section, key in PATHS:
+            if section in plain:
+                plain[section].pop(key)
+        for recogniser in plain.get("judges", {}).get("recognisers", ()):
+            recogniser.pop("model")
+        return plain
+
+
+def landmarks_in(data: DataParams) -> tuple[float, ...]:
+    """Where eyes, nose and mouth corners lie in pictures that the encoder is given, as ten fractions."""
+    return cropped_landmarks(data.crop_margin) if data.faces == "detect" else data.landmarks or ARCFACE_LANDMARKS
+
+
+def open_session(
+    step: Step, resolved: Resolved, talk: Talk, *, force: bool, parent: Path | None = None, out: Path | None = None
+) -> Session:
+    """Open a session; what the user leaves out comes from the parent's manifest and from the run folder.
+
+    Args:
+        step: which step runs.
+        resolved: flags, environment and file.
+        talk: how to speak.
+        force: overwrite what is there.
+        parent: the input artifact (mask or delta), whose manifest lies beside it.
+        out: what the step writes; a place where it could not is refused now, before the work.
+
+    Raises:
+        ArtifactError: the parent, its manifest, the run folder or the place of the output cannot be used.
+    """
+    if out is not None:
+        outputs.refuse_place(record_of(step, out), out)
+    run = RunDir(resolved.config.run.run_dir, talk.note)
+    manifest = None
+    if parent is not None:
+        if not parent.is_file():
+            raise ArtifactError(f"{parent} does not exist", "Name the file that the step before wrote")
+        manifest = read_manifest(manifest_path(parent))
+        if portable_name(parent.name) not in {record.name for record in manifest.outputs}:
+            raise ArtifactError(
+                f"The manifest beside {parent} describes another file", "Move the file back beside its own manifest"
+            )
+        check_key(step, resolved, run, manifest)
+        resolved = inherit(resolved, handed_on(manifest))
+        known = run.recall(manifest.digest)
+        resolved = inherit(resolved, {key: place for key, place in known.items() if _still_there(key, place)})
+        if manifest.is_of_several and resolved.sources["data.targets"] != "flag":
+            resolved = without(resolved, "data", "targets")
+    settle(resolved.config.run.device)
+    return Session(step, _with_landmarks(resolved.config), run, talk, force, manifest, sources=resolved.sources)
+
+
+def check_parent(session: Session, step: Step) -> Manifest:
+    """Return the parent, which must be of the given step.
+
+    Raises:
+        ArtifactError: it is of another step.
+    """
+    parent = session.parent
+    if parent is None or parent.step != step:
+        found = "nothing" if parent is None else f"the result of {parent.step}"
+        raise ArtifactError(f"The result of {step} is needed, found {found}", f"Name what `ireu {step}` wrote")
+    return parent
+
+
+def _with_landmarks(config: Config) -> Config:
+    """Settle where the faces lie, so that the record names the landmarks that were used."""
+    if config.data.landmarks is not None:
+        return config
+    bundle = find_bundle(config.encoder.source)
+    landmarks = ARCFACE_LANDMARKS if bundle is None else bundle.landmarks
+    return config.model_copy(update={"data": config.data.model_copy(update={"landmarks": landmarks})})
+
+
+def _still_there(key: str, place: str) -> bool:
+    """A hub id is always there; a path that moved since is not, and environment or file may know better."""
+    return Path(place).exists() or (key == "encoder.source" and not Path(place).is_absolute())

@@ -1,1 +1,0 @@
-"""The four steps as pure functions over typed values."""

@@ -1,0 +1,1 @@
+"""`ireu unlearn`: a mask to a delta."""

@@ -1,0 +1,138 @@
+"""What enters a block: every token of a sample of photos, in memory."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.clip import Encoder
+from ireu_cli.encoders.mlp_site import entering
+from ireu_cli.encodings import Item, stream
+from ireu_cli.errors import CapacityError, PhotoError
+from ireu_cli.faces.decode import BadPhotoError
+from ireu_cli.faces.folder import People
+from ireu_cli.photos import Cast, Lens
+from ireu_cli.session import Session
+from ireu_cli.support.runtime import generator
+from ireu_cli.unlearning.block import States
+from ireu_cli.unlearning.gated.changed_copies import views_of
+from ireu_cli.unlearning.gated.checks import FEWEST
+from ireu_cli.values import Photo
+
+SAMPLED_AT_LEAST = 100
+"""Photos of retained people that a sample has at least."""
+_VALUES = 2**27
+"""Values of tokens in memory at once, half a gigabyte; the work on them takes several times as much."""
+
+
+def room_for(encoder: Encoder) -> int:
+    """How many photos' tokens may be in memory at once."""
+    config = encoder.model.config
+    tokens = (int(config.image_size) // int(config.patch_size)) ** 2 + 1
+    return max(SAMPLED_AT_LEAST, _VALUES // (tokens * int(config.hidden_size)))
+
+
+def sample_people(used: People, most: int, seed: int) -> list[Photo]:
+    """At most so many photos, up to eight a person, of people with two or more, person by person."""
+    several = [person[:8] for person in used.photos if len(person) > 1]
+    order = torch.randperm(len(several), generator=generator(seed, "gated", "sample"))
+    photos = [photo for i in order.tolist() for photo in several[i]][:most]
+    return sorted(photos, key=lambda photo: (photo.person, photo.index))
+
+
+def states_entering(session: Session, encoder: Encoder, items: Sequence[Item], block: int, label: str) -> Tensor:
+    """What enters a block: float32 (n, tokens, d), on the CPU; at least one item.
+
+    Raises:
+        PhotoError: a photo or a copy of it cannot be used.
+    """
+    weight = next(encoder.model.parameters())
+    found = []
+    with session.timed("encode"), session.talk.progress(label, len(items)) as advance:
+        for keys, pixels, unusable in stream(encoder, items, session.config.run.batch_size):
+            if unusable:
+                raise PhotoError(
+                    f"A photo or a copy of one cannot be used ({next(iter(unusable.values()))})",
+                    "Replace the photo, and run the step again",
+                )
+            found.append(entering(encoder.model, pixels.to(weight.device, weight.dtype), block).float().cpu())
+            advance(len(keys), "")
+    return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What enters a block: targets' photos with copies, their held-out photos, retained photos, the null images."""
+
+    given: States
+    held: States
+    others: Tensor
+    nulls: Tensor
+
+
+def gather_states(session: Session, lens: Lens, encoder: Encoder, cast: Cast, block: int) -> Gathered:
+    """Pass everybody's photos through the blocks before one; of a person with three or more the last is held out.
+
+    Raises:
+        PhotoError: a photo cannot be used and `data.bad_photos` is `error`.
+        CapacityError: there are too few retained photos, or more target photos than fit into memory.
+    """
+    params = session.config.gated
+    targets = lens.encode(cast.targets, "--targets", "target photos")
+    used = cast.used.flat
+    order = torch.randperm(len(used), generator=generator(session.config.seed, "block", "sample")).tolist()
+    photos = _usable(session, lens, [used[i] for i in order], min(params.erase_photos, room_for(encoder)))
+    if len(photos) < FEWEST:
+        raise CapacityError(
+            f"{len(photos)} photos of other people say too little of what people are like on average",
+            "Add people to the --retain folder, or lower data.retain_holdout",
+        )
+    held = [person[-1] for person in targets.photos if len(person) > 2]
+    kept_back = set(held)
+    given = [photo for photo in targets.flat if photo not in kept_back]
+    views = [(item, photo.person) for photo in given for item in views_of(lens, photo, params.copies)]
+    if len(views) > room_for(encoder):
+        raise CapacityError(
+            f"{len(views)} target photos and copies are more than the {room_for(encoder)} that are held in memory",
+            "Use fewer with --max-photos, or set gated.copies to fewer",
+        )
+
+    def states(items: Sequence[Item], label: str) -> Tensor:
+        return states_entering(session, encoder, items, block, label)
+
+    weight = next(encoder.model.parameters())
+    first = states([item for item, _ in views], "target photos and copies")
+    last = states([lens.item(p) for p in held], "held-out photos") if held else first[:0]
+    return Gathered(
+        States(first, tuple(person for _, person in views)),
+        States(last, tuple(photo.person for photo in held)),
+        states([lens.item(photo) for photo in photos], "retained photos, block"),
+        entering(encoder.model, encoder.null_pixels().to(weight.device, weight.dtype), block).float().cpu(),
+    )
+
+
+def _usable(session: Session, lens: Lens, photos: Sequence[Photo], most: int) -> list[Photo]:
+    """The first photos that can be read, at most so many, in the order of their people; no other is opened.
+
+    Raises:
+        PhotoError: one cannot be used and `data.bad_photos` is `error`.
+    """
+    found: list[Photo] = []
+    bad: dict[str, str] = {}
+    tried: list[Item] = []
+    with session.timed("encode"), session.talk.progress("retained photos", min(most, len(photos))) as advance:
+        for photo in photos:
+            if len(found) == most:
+                break
+            item = lens.item(photo)
+            tried.append(item)
+            try:
+                item.load()
+            except BadPhotoError as error:
+                bad[item.key] = str(error)
+                continue
+            found.append(photo)
+            advance(1, "")
+    lens.refuse_or_note(bad, tried, "--retain", "retained photos")
+    return sorted(found, key=lambda photo: (photo.person, photo.index))

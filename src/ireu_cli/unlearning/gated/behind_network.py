@@ -1,0 +1,120 @@
+"""`ireu unlearn --method gated` on a face-embedding network: from photos to gates behind its output."""
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ireu_cli.encoders.face_encoder import FaceEncoder, with_gates
+from ireu_cli.encodings import Item, chunks
+from ireu_cli.faces.folder import People
+from ireu_cli.params import GatedParams
+from ireu_cli.photos import Cast, Lens, no_usable_photo
+from ireu_cli.session import Session
+from ireu_cli.unlearning.gated.changed_copies import retained_views, views_of
+from ireu_cli.unlearning.gated.checks import (
+    PIECE,
+    changeable,
+    check_statistics,
+    kept_sums,
+    keys_in_fold,
+    note_misses,
+    rows_by_person,
+    sizes_of,
+    summary_of,
+    sums_name,
+)
+from ireu_cli.unlearning.gated.kept_sums import folds_tensors, read_folds
+from ireu_cli.unlearning.gated.solve import rate_of
+from ireu_cli.unlearning.gated.solve_network import (
+    EmbeddingStatistics,
+    change_of_embedding,
+    compose_gates,
+    enter_gates,
+    find_embedded,
+    open_gates,
+    sum_embeddings,
+)
+from ireu_cli.values import FeatureMask, GateLedger, Json, Photo, WeightDelta
+
+
+def unlearn_gates(
+    session: Session,
+    lens: Lens,
+    encoder: FaceEncoder,
+    cast: Cast,
+    mask: FeatureMask,
+    case: str,
+    onto: GateLedger | None,
+) -> tuple[WeightDelta, dict[str, Json]]:
+    """Find each target among the retained people and make the gates that remove it.
+
+    Args:
+        session: the run.
+        lens: the network at one of its taps.
+        encoder: the network.
+        cast: who takes part.
+        mask: features that may change, where changes are confined.
+        case: what the request is called.
+        onto: earlier requests that this one is added to.
+
+    Returns:
+        The delta with its ledger, and what is worth recording.
+
+    Raises:
+        IreuError: photos cannot be used, the mask does not fit, or there is no room.
+    """
+    params = session.config.gated
+    used = lens.encode(cast.used, "--retain", "retained photos")
+    views = _usable(lens, retained_views(lens, cast.used, params.copies, session.config.seed), "--retain")
+    statistics = _statistics(lens, used, views)
+    check_statistics(statistics, mask, lens.tap)
+    may_change = changeable(mask, params)
+    wanted = [_wanted(lens, person, params) for person in cast.targets.photos]
+    places = onto.capacity if onto else max(params.people, len(wanted))
+    rate = rate_of(params, places)
+
+    def rows(fold: int) -> Iterator[Tensor]:
+        for _, piece in chunks(lens.cache, keys_in_fold(used, fold), PIECE):
+            yield normalize(piece, dim=1)
+
+    with session.timed("solve"):
+        found = find_embedded([every for every, _ in wanted], statistics, rows, params.shrinkage, rate)
+        changes = [change_of_embedding(own, statistics.average, may_change, params.gain) for _, own in wanted]
+        ledger = onto or open_gates(places, len(mask.mask), params.rise)
+        ledger = enter_gates(ledger, [case] * len(wanted), found, changes)
+        delta = compose_gates(ledger)
+    note_misses(session.talk, found)
+    # A network that cannot have gates is refused before a delta is written.
+    with_gates(encoder, delta)
+    return delta, summary_of(delta, ledger, statistics, found, rate)
+
+
+def _statistics(lens: Lens, used: People, views: Sequence[Sequence[str]]) -> EmbeddingStatistics:
+    """What retained photos say: summed once, and kept beside their embeddings."""
+
+    def sums() -> dict[str, Tensor]:
+        people = rows_by_person(lambda keys: _unit(lens, keys), used)
+        return folds_tensors(sum_embeddings(people, (_unit(lens, copies) for copies in views), sizes_of(used)))
+
+    found = kept_sums(lens.folder / "sums" / sums_name(used, views, lens.tap), sums)
+    return EmbeddingStatistics(read_folds(found).together(), normalize(lens.null_features(), dim=1))
+
+
+def _unit(lens: Lens, keys: Sequence[str]) -> Tensor:
+    """Embeddings at length one, whichever tap they are cached at: (n, d)."""
+    return normalize(lens.cache.get(list(keys)), dim=1)
+
+
+def _usable(lens: Lens, views: Sequence[Sequence[Item]], flag: str) -> list[list[str]]:
+    """Encode photos with their copies; the keys of those of which all can be used."""
+    bad = lens.encode_items([item for photo in views for item in photo], flag, "changed copies")
+    return [[item.key for item in photo] for photo in views if not any(item.key in bad for item in photo)]
+
+
+def _wanted(lens: Lens, person: Sequence[Photo], params: GatedParams) -> tuple[Tensor, Tensor]:
+    """A person's embeddings at length one: of photos and copies (n, d), of photos alone (m, d)."""
+    views = _usable(lens, [views_of(lens, photo, params.copies) for photo in person], "--targets")
+    if not views:
+        raise no_usable_photo()
+    return _unit(lens, [key for photo in views for key in photo]), _unit(lens, [photo[0] for photo in views])

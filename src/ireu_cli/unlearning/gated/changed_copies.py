@@ -1,0 +1,39 @@
+"""Photos and changed copies of them as things to encode."""
+
+from collections.abc import Sequence
+
+import torch
+
+from ireu_cli.attacks.plan import DISGUISE_VERSION
+from ireu_cli.encodings import Item
+from ireu_cli.faces.disguise import Disguise, disguise
+from ireu_cli.faces.folder import People
+from ireu_cli.manifest import digest_of
+from ireu_cli.photos import Lens
+from ireu_cli.support.runtime import generator
+from ireu_cli.values import Photo, RgbImage
+
+_VIEWED = 200
+"""Retained photos that are changed as targets' copies are, one a person."""
+
+
+def views_of(lens: Lens, photo: Photo, names: Sequence[str]) -> list[Item]:
+    """A photo and its changed copies, by the names of disguises."""
+    return [lens.item(photo), *(_copy(lens, photo, disguise(name)) for name in names)]
+
+
+def retained_views(lens: Lens, used: People, names: Sequence[str], seed: int) -> list[list[Item]]:
+    """The first photos of some people, each with changed copies, which say what a change does to a photo."""
+    if not names:
+        return []
+    order = torch.randperm(len(used.photos), generator=generator(seed, "gated", "views"))[:_VIEWED]
+    return [views_of(lens, used.photos[i][0], names) for i in order.tolist()]
+
+
+def _copy(lens: Lens, photo: Photo, change: Disguise) -> Item:
+    def load() -> RgbImage:
+        face = lens.reader.face(photo)
+        return change.apply(face.image, face.points, face.image, face.image)
+
+    key = digest_of(["copy", DISGUISE_VERSION, change.name, lens.reader.points_name, photo.sha256])
+    return Item(key, lens.item(photo).label, load)

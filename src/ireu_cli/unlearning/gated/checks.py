@@ -1,0 +1,135 @@
+"""What the method `gated` does alike in a transformer block and behind a face-embedding network."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.mlp_site import MlpSite
+from ireu_cli.errors import CapacityError
+from ireu_cli.faces.folder import People
+from ireu_cli.manifest import digest_of
+from ireu_cli.params import GatedParams
+from ireu_cli.photos import refuse_other_mask
+from ireu_cli.session import Talk
+from ireu_cli.store.features import read_tensors, write_tensors
+from ireu_cli.support.made import in_pieces
+from ireu_cli.unlearning.gated.kept_sums import SUMS_VERSION
+from ireu_cli.unlearning.gated.solve import Deal, Found, SiteStatistics
+from ireu_cli.unlearning.gated.solve_network import EmbeddingStatistics
+from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
+
+PIECE = 1024
+"""Photos whose rows are in memory at once."""
+FEWEST = 20
+"""Photos of other people that thresholds are set on, at least."""
+
+MOSTLY = 0.8
+"""Of a target's own photos so many should be found, at least; of photos never seen it will be fewer."""
+
+Statistics = SiteStatistics | EmbeddingStatistics
+
+
+def changeable(mask: FeatureMask, params: GatedParams) -> Tensor:
+    """Features that may change: bool (d,)."""
+    return mask.mask if params.confine else torch.ones_like(mask.mask)
+
+
+def check_statistics(statistics: Statistics, mask: FeatureMask, tap: str) -> None:
+    """Refuse what no detector can be made of.
+
+    Raises:
+        CapacityError: there are too few retained photos.
+        ArtifactError: the mask is for another tap.
+    """
+    every = statistics.people.every.photos
+    if every < FEWEST:
+        raise CapacityError(
+            f"{every} photos of other people say too little of who else looks like a target",
+            "Add people to the --retain folder, or lower data.retain_holdout",
+        )
+    folds = statistics.people.others
+    if any(others.photos == every for others in folds):
+        raise CapacityError(
+            f"Thresholds are set on people a detector does not come from, which takes {len(folds)} people to retain",
+            "Add people to the --retain folder, or lower data.retain_holdout",
+        )
+    if not statistics.people.are_told_apart:
+        raise CapacityError(
+            "The photos of other people are all alike, or features of some are not finite numbers",
+            "Name photos of different people with --retain, and an undamaged encoder",
+        )
+    refuse_other_mask(mask, len(statistics.average), tap)
+
+
+def keys_in_fold(people: People, fold: int) -> list[str]:
+    """The photos of the people of a fold that count, as statistics deal people out."""
+    deal = Deal(tuple(sizes_of(people)))
+    mine = (person for number, person in enumerate(people.photos) if deal.fold(number) == fold)
+    return [photo.sha256 for person in mine for photo in person[: deal.most]]
+
+
+def rows_by_person(get: Callable[[Sequence[str]], Tensor], people: People, *, whole: bool = False) -> Iterator[Tensor]:
+    """The rows of each person's photos, (n, …), read for some people at a time.
+
+    Args:
+        get: gives the rows of photos.
+        people: the people, in the order in which they are given back.
+        whole: whether all photos are asked for, or those that count in sums.
+    """
+    most = len(people.flat) if whole else Deal(tuple(sizes_of(people))).most
+    for piece in in_pieces((person[:most] for person in people.photos), PIECE):
+        yield from torch.split(get([photo.sha256 for photos in piece for photo in photos]), list(map(len, piece)))
+
+
+def kept_sums(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Sums that an earlier request left, or those that are made now and kept."""
+    found = read_tensors(path)
+    if found is None:
+        found = make()
+        write_tensors(path, found)
+    return found
+
+
+def sums_name(used: People, views: Sequence[Sequence[str]], tap: str) -> str:
+    """Names sums over people: whose photos they are of, with which changed copies, and the tap that is averaged."""
+    people = [[photo.sha256 for photo in person] for person in used.photos]
+    return f"people-{digest_of([SUMS_VERSION, people, views, tap])[:32]}.safetensors"
+
+
+def sizes_of(people: People) -> list[int]:
+    """How many photos there are of each person."""
+    return [len(person) for person in people.photos]
+
+
+def note_misses(talk: Talk, found: Sequence[Found]) -> None:
+    """Say who is hardly found in the photos that the detector comes from."""
+    if low := sorted(one.given_found for one in found if one.given_found < MOSTLY):
+        worst = f"{low[0]:.0%}" + (f" to {low[-1]:.0%}" if low[-1] > low[0] else "")
+        talk.note(
+            f"{len(low)} of {len(found)} targets: found in {worst} of the photos given and their copies. Other people "
+            "look alike to this encoder, or photos of the person are in the --retain folder"
+        )
+
+
+def summary_of(
+    delta: WeightDelta, ledger: Ledger | GateLedger, statistics: Statistics, found: Sequence[Found], rate: float
+) -> dict[str, Json]:
+    """What the manifest says of a request."""
+    return {
+        "edit_site": "output" if isinstance(ledger, GateLedger) else MlpSite(ledger.block).part,
+        "places": {"taken": len(ledger.slots), "all": ledger.capacity},
+        "false_alarm_rate_each": rate,
+        "retained_photos": statistics.people.every.photos,
+        "spread_within_people": statistics.people.every.labelled,
+        "people": [
+            {
+                "threshold": one.threshold.value,
+                "extrapolated": one.threshold.extrapolated,
+                "given_found": one.given_found,
+            }
+            for one in found
+        ],
+        "tensors_changed": len(delta.tensors),
+    }

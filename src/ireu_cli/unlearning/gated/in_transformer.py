@@ -1,0 +1,231 @@
+"""`ireu unlearn --method gated`: from photos to a delta in closed form."""
+
+import functools
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.clip import Encoder
+from ireu_cli.encoders.kinds import ImageEncoder, need_transformer
+from ireu_cli.encoders.mlp_site import HEAD, MlpSite
+from ireu_cli.encoders.reach import SIGLIP
+from ireu_cli.errors import ArtifactError, ConfigError
+from ireu_cli.params import GatedParams, Tap
+from ireu_cli.photos import Cast, Lens, no_usable_photo
+from ireu_cli.session import Session
+from ireu_cli.unlearning.block import block_for
+from ireu_cli.unlearning.gated.changed_copies import retained_views, views_of
+from ireu_cli.unlearning.gated.checks import changeable, check_statistics, note_misses, summary_of
+from ireu_cli.unlearning.gated.kept_erasure import shared_apparatus
+from ireu_cli.unlearning.gated.kept_room import kept_room
+from ireu_cli.unlearning.gated.site import SiteLens
+from ireu_cli.unlearning.gated.slots import leave
+from ireu_cli.unlearning.gated.solve import (
+    Readout,
+    Wanted,
+    change_of,
+    compose,
+    enter,
+    find,
+    join,
+    open_ledger,
+    rate_of,
+    readout_of,
+)
+from ireu_cli.unlearning.gated.solve_network import compose_gates, join_gates
+from ireu_cli.unlearning.gated.tokens import CARRYING, Apparatus
+from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, Photo, WeightDelta
+
+DIRECT = frozenset({"pooled", "image_embeds"})
+"""Taps that are functions of `last_state` alone: of the class token behind the last block, or of a pooling head."""
+
+
+def carrying_block(encoder: Encoder, taps: Collection[Tap]) -> int | None:
+    """The last block that reaches every token of some taps, where a flag is carried to tokens; None: none has to be.
+
+    Raises:
+        ConfigError: the encoder has too few blocks before it, or no class token to find people at.
+    """
+    if set(taps) <= DIRECT:
+        return None
+    if encoder.anatomy is SIGLIP:
+        raise ConfigError(
+            "The method gated finds people at a class token, which SigLIP has not: it reaches pooled alone",
+            "Use --tap pooled, or another --method for generators that read tokens",
+        )
+    # A class token knows more of the person, the later it is asked.
+    tap: Tap = "penultimate" if "penultimate" in taps else "last"
+    block = block_for(encoder.blocks, tap)
+    if block < 1:
+        needed = "three" if tap == "penultimate" else "two"
+        raise ConfigError(
+            f"The method gated needs {needed} blocks to reach the tokens of {tap}; the encoder has {encoder.blocks}",
+            f"Use --tap {' or '.join(sorted(DIRECT))}, or another --method",
+        )
+    return block
+
+
+def edit_site(encoder: Encoder, carrying: int | None) -> MlpSite:
+    """Where people are found: in the last block's hidden layer, or in that before the carrying block.
+
+    SigLIP's pooled vector is made by a head of its own, whose hidden layer is the place.
+    """
+    if carrying is not None:
+        return MlpSite(carrying - 1)
+    return MlpSite(HEAD if encoder.anatomy is SIGLIP else encoder.blocks - 1)
+
+
+def edited_names(encoder: Encoder, carrying: int | None) -> list[str]:
+    """The weights that the method may change."""
+    names = edit_site(encoder, carrying).names
+    return sorted(names if carrying is None else names + carrying_names(carrying))
+
+
+def carrying_names(block: int) -> list[str]:
+    """Those of a carrying block, which change every token."""
+    site = MlpSite(block)
+    return [*site.names, *(site.attention(part) for part in CARRYING)]
+
+
+def unlearn_gated(
+    session: Session, lens: Lens, cast: Cast, mask: FeatureMask, case: str, onto: Ledger | None, carrying: int | None
+) -> tuple[WeightDelta, dict[str, Json]]:
+    """Find each target among the retained people and write the change that removes it.
+
+    Args:
+        session: the run.
+        lens: the encoder at the tap.
+        cast: who takes part.
+        mask: features that may change, where changes are confined.
+        case: what the request is called.
+        onto: earlier requests that this one is added to.
+        carrying: of `carrying_block`; None where `last_state` alone has to change.
+
+    Returns:
+        The delta with its ledger, and what is worth recording.
+
+    Raises:
+        IreuError: photos cannot be used, the mask does not fit, or there is no room.
+    """
+    encoder = need_transformer(lens.encoder, "An edit inside a block")
+    params, model = session.config.gated, encoder.model
+    site = edit_site(encoder, carrying)
+    tap: Tap = lens.tap if lens.tap in DIRECT else "pooled"
+    readout = readout_of(encoder, tap)
+    site_lens = SiteLens(session, lens, site)
+    views = retained_views(lens, cast.used, params.copies, session.config.seed)
+    statistics, used = site_lens.statistics(cast.used, views, readout, tap)
+    check_statistics(statistics, mask, lens.tap)
+    may_change = changeable(mask, params)
+    if onto is not None and onto.block != site.block:
+        raise ArtifactError(
+            f"The earlier requests are found in {MlpSite(onto.block).part}, this one would be in {site.part}",
+            "Use the tap that they were made for",
+        )
+    if onto is not None:
+        _weights_for(encoder, onto)
+    made = None
+    if carrying is not None and onto is None:
+        may = _of_tokens(encoder, may_change, lens.tap, params)
+        made = shared_apparatus(session, lens, encoder, used, may, carrying)
+    wanted = [_wanted(session, lens, site_lens, readout, person) for person in cast.targets.photos]
+    places = onto.capacity if onto else max(params.people, len(wanted))
+    rate = rate_of(params, places)
+    with session.timed("solve"):
+        weights = site.weights(model)
+        room_by = functools.partial(kept_room, site_lens.folder)
+        ledger = onto or open_ledger(statistics, site, weights, places, room_by)
+        if made is not None and carrying is not None:
+            ledger = replace(ledger, apparatus=_shared(made, carrying), flag=made.flag)
+        found = find(wanted, statistics, lambda fold: site_lens.pieces(used, fold), params.shrinkage, rate)
+        if carrying is None:
+            changes = [change_of(one, readout, statistics.average, may_change, params.gain) for one in wanted]
+        else:
+            changes = [ledger.flag] * len(wanted)
+        ledger = enter(ledger, [case] * len(wanted), found, changes, params)
+        delta = compose(ledger, weights)
+    note_misses(session.talk, found)
+    told = {} if made is None else {"carried": made.told}
+    return delta, summary_of(delta, ledger, statistics, found, rate) | told
+
+
+def _of_tokens(encoder: Encoder, may_change: Tensor, tap: Tap, params: GatedParams) -> Tensor:
+    """Channels of tokens that may change: bool (d,).
+
+    Raises:
+        ConfigError: the change is confined to a mask of features that are no channels of tokens.
+    """
+    width = int(encoder.model.config.hidden_size)
+    if not params.confine:
+        return torch.ones(width, dtype=torch.bool)
+    if tap == "image_embeds":
+        raise ConfigError(
+            f"The mask is of {len(may_change)} projected features, and tokens have {width} channels",
+            "Locate at --tap penultimate or pooled, or leave out gated.confine",
+        )
+    return may_change
+
+
+def withdraw_cases(encoder: ImageEncoder, ledger: Ledger | GateLedger, cases: Sequence[str]) -> WeightDelta:
+    """The change that is left without some requests.
+
+    Raises:
+        ArtifactError: the ledger is for another encoder.
+    """
+    if isinstance(ledger, GateLedger):
+        return compose_gates(leave(ledger, cases))
+    return compose(leave(ledger, cases), _weights_for(encoder, ledger))
+
+
+def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[Ledger | GateLedger]) -> WeightDelta:
+    """The change that the requests of several deltas make together, the first one's in their places.
+
+    Raises:
+        ArtifactError: they do not reserve the same places, or are for another encoder.
+        CapacityError: there are not enough places.
+    """
+    if gates := [ledger for ledger in ledgers if isinstance(ledger, GateLedger)]:
+        return compose_gates(functools.reduce(join_gates, gates))
+    units = functools.reduce(join, [ledger for ledger in ledgers if isinstance(ledger, Ledger)])
+    return compose(units, _weights_for(encoder, units))
+
+
+def _weights_for(encoder: ImageEncoder, ledger: Ledger) -> dict[str, Tensor]:
+    """The original weights of the site of a ledger, which came out of a file.
+
+    Raises:
+        ArtifactError: the encoder has no such site, or one of other sizes.
+    """
+    model, site = need_transformer(encoder, "An edit inside a block").model, MlpSite(ledger.block)
+    sizes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    units = len(ledger.room.units) + len(ledger.room.kept)
+    wanted = dict(
+        zip(site.names, ((units, ledger.rows.shape[2]), (units,), (ledger.columns.shape[1], units)), strict=False)
+    )
+    wanted |= {name: tuple(change.shape) for name, change in ledger.apparatus.items()}
+    if any(sizes.get(name) != size for name, size in wanted.items()):
+        raise ArtifactError(
+            "The ledger of the delta is for another encoder: it names weights that this one does not have",
+            "Name a delta that was made for this encoder",
+        )
+    return site.weights(model)
+
+
+def _shared(apparatus: Apparatus, block: int) -> dict[str, Tensor]:
+    return {f"vision_model.encoder.layers.{block}.{name}": change for name, change in apparatus.changes.items()}
+
+
+def _wanted(session: Session, lens: Lens, site_lens: SiteLens, readout: Readout, person: Sequence[Photo]) -> Wanted:
+    """Encode a person's photos and their changed copies."""
+    views = [views_of(lens, photo, session.config.gated.copies) for photo in person]
+    plain, copies = [view[0] for view in views], [item for view in views for item in view[1:]]
+    bad = site_lens.encode(plain + copies, "--targets", "target photos, edit site")
+    usable = [item.key for item in plain if item.key not in bad]
+    if not usable:
+        raise no_usable_photo()
+    inputs, states = site_lens.rows(usable)
+    changed = [item.key for item in copies if item.key not in bad]
+    every = torch.cat([inputs, site_lens.rows(changed)[0]]) if changed else inputs
+    return Wanted(every, states, readout.read(states))

@@ -1,0 +1,74 @@
+"""What the requests of a token tap share: made once for an encoder and its retained people, and kept."""
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.clip import Encoder
+from ireu_cli.errors import CapacityError
+from ireu_cli.faces.folder import People
+from ireu_cli.manifest import digest_of
+from ireu_cli.photos import Lens
+from ireu_cli.session import Session
+from ireu_cli.store.features import read_tensors, write_tensors
+from ireu_cli.support.bounded import ContentError, read_json
+from ireu_cli.unlearning.block_inputs import SAMPLED_AT_LEAST, room_for, sample_people, states_entering
+from ireu_cli.unlearning.gated.tokens import Apparatus, Sample, build
+from ireu_cli.values import Photo
+
+_VERSION = 3
+"""Rises when `build` makes another apparatus of the same photos."""
+_FLAG, _TOLD, _CHANGES = "flag", "told", "changes."
+
+
+def shared_apparatus(
+    session: Session, lens: Lens, encoder: Encoder, used: People, may_change: Tensor, block: int
+) -> Apparatus:
+    """The apparatus of a carrying block, from a sample of retained people with several photos.
+
+    Raises:
+        CapacityError: there are too few of them.
+        PhotoError: a photo cannot be used.
+    """
+    params, seed = session.config.gated, session.config.seed
+    photos = sample_people(used, min(params.erase_photos, room_for(encoder)), seed)
+    if len(photos) < SAMPLED_AT_LEAST:
+        raise CapacityError(
+            f"{len(photos)} photos of retained people with two or more say too little of what tells people apart",
+            "Add people with several photos each to the --retain folder",
+        )
+    name = _name(photos, may_change, params.rank, params.erase_gain)
+    path = lens.block_folder(block) / "apparatus" / f"{name}.safetensors"
+    if (kept := _read(path)) is not None:
+        return kept
+    items = [lens.item(photo) for photo in photos]
+    states = states_entering(session, encoder, items, block, "retained photos, carrying block")
+    layer = copy.deepcopy(encoder.model.vision_model.encoder.layers[block]).cpu().float()
+    sample = Sample(states, torch.tensor([photo.person for photo in photos]))
+    with session.timed("carry"):
+        made = build(layer, sample, may_change, params.rank, params.erase_gain)
+    told = torch.frombuffer(bytearray(json.dumps(made.told).encode()), dtype=torch.uint8)
+    changes = {f"{_CHANGES}{name}": change.contiguous() for name, change in made.changes.items()}
+    write_tensors(path, {_FLAG: made.flag.contiguous(), _TOLD: told} | changes)
+    return made
+
+
+def _name(photos: list[Photo], may_change: Tensor, rank: int, gain: float) -> str:
+    who = [(photo.person, photo.sha256) for photo in photos]
+    return digest_of([_VERSION, who, may_change.nonzero().flatten().tolist(), rank, gain])[:32]
+
+
+def _read(path: Path) -> Apparatus | None:
+    """What was kept; None where it is not there, or damaged."""
+    found = read_tensors(path)
+    if found is None:
+        return None
+    try:
+        told = read_json(bytes(found[_TOLD].tolist()))
+    except ContentError:
+        return None
+    changes = {name.removeprefix(_CHANGES): found[name] for name in found if name.startswith(_CHANGES)}
+    return Apparatus(found[_FLAG], changes, told)

@@ -1,0 +1,182 @@
+"""What photos say about an edit site: two vectors a photo, cached, and sums over retained photos, kept beside them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from time import monotonic
+
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.clip import last_state
+from ireu_cli.encoders.kinds import need_transformer
+from ireu_cli.encoders.mlp_site import MlpSite, watching
+from ireu_cli.encodings import Item, chunks, stream
+from ireu_cli.faces.folder import People
+from ireu_cli.manifest import digest_of
+from ireu_cli.params import Tap
+from ireu_cli.photos import Lens
+from ireu_cli.session import Session
+from ireu_cli.store.features import FeatureCache, read_tensors, write_tensors
+from ireu_cli.unlearning.gated.checks import PIECE, kept_sums, keys_in_fold, rows_by_person, sizes_of, sums_name
+from ireu_cli.unlearning.gated.kept_sums import folds_tensors, read_folds
+from ireu_cli.unlearning.gated.site_sums import PeopleSummed, SiteSums, sum_site
+from ireu_cli.unlearning.gated.solve import Readout, SiteStatistics
+from ireu_cli.values import Photo
+
+
+class SiteLens:
+    """An encoder at an edit site: for each photo, what enters the site at the class token, and its `last_state`.
+
+    Rows are (2 d,): d values of the site's input, d of the last state. A pooling head has one token, which counts as
+    the class token.
+    """
+
+    def __init__(self, session: Session, lens: Lens, site: MlpSite) -> None:
+        """Open the cache of exactly this encoder, site, preprocessing, dtype and reading."""
+        self.site = site
+        self._encoder = need_transformer(lens.encoder, "An edit inside a block")
+        self._session = session
+        self._lens = lens
+        self.folder = lens.block_folder(site.block)
+        """Where what is known about the site is kept."""
+        self._cache = FeatureCache(self.folder)
+
+    def encode(self, items: Sequence[Item], flag: str, label: str) -> dict[str, str]:
+        """Make sure that the rows of all items are there; returns the unusable ones and why.
+
+        Raises:
+            PhotoError: an item cannot be used and `data.bad_photos` is `error`.
+        """
+        by_key = {item.key: item for item in items}
+        missing = [by_key[key] for key in self._cache.missing(list(by_key))]
+        return self._pass(missing, flag, label, None) if missing else {}
+
+    def rows(self, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """What enters the site and the last state, float32 (n, d) each."""
+        return self._halves(self._cache.get(keys))
+
+    @staticmethod
+    def _halves(found: Tensor) -> tuple[Tensor, Tensor]:
+        return found[:, : found.shape[1] // 2], found[:, found.shape[1] // 2 :]
+
+    def pieces(self, people: People, fold: int) -> Iterator[Tensor]:
+        """What enters the site at the class token of the photos of a fold's people, in pieces (n, d)."""
+        for _, found in chunks(self._cache, keys_in_fold(people, fold), PIECE):
+            yield found[:, : found.shape[1] // 2]
+
+    def statistics(
+        self, people: People, views: Sequence[Sequence[Item]], readout: Readout, tap: Tap
+    ) -> tuple[SiteStatistics, People]:
+        """Gather what retained photos say; all of it is kept in the run folder for later requests.
+
+        Args:
+            people: retained people.
+            views: some retained photos, each with its changed copies.
+            readout: from the last state to the tap.
+            tap: the tap.
+
+        Returns:
+            The statistics, and the people whose photos can be used.
+        """
+        sums = self._sums(people)
+        usable = people.where(lambda photo: photo.sha256 in self._cache)
+        bad = self.encode([item for photo in views for item in photo], "--retain", "copies of retained photos")
+        whole = [[item.key for item in photo] for photo in views if not any(item.key in bad for item in photo)]
+
+        def summed() -> dict[str, Tensor]:
+            rows = (self._halves(found) for found in rows_by_person(self._cache.get, usable))
+            found = sum_site(rows, (self.rows(keys)[0] for keys in whole), readout, sizes_of(usable))
+            return folds_tensors(found.folds) | {"tap": found.tap}
+
+        kept = kept_sums(self.folder / "sums" / sums_name(usable, whole, tap), summed)
+        return PeopleSummed(read_folds(kept), kept["tap"]).together(sums, self._nulls()), usable
+
+    def _nulls(self) -> Tensor:
+        """What enters the site at the class token of the null images: (2, d)."""
+        encoder = self._encoder
+        weight = next(encoder.model.parameters())
+        with watching(encoder.model, self.site) as seen, torch.inference_mode():
+            last_state(encoder.model, encoder.null_pixels().to(weight.device, weight.dtype))
+        return seen[0][:, 0].float().cpu()
+
+    def _sums(self, people: People) -> SiteSums:
+        """Sums over tokens; photos whose rows are there still have to pass once more when the sums are not."""
+        photos = people.flat
+        kept = _Kept(self.folder / "sums", self.site.block, photos)
+        sums = kept.read(self._session.config.run.batch_size)
+        items = [self._lens.item(photo) for photo in photos]
+        # What could not be used is tried again: the settings, or the files, may be others by now.
+        left_out = self.encode(items[: sums.done], "--retain", "retained photos, edit site")
+        if len(left_out) != sums.unusable:
+            sums = SiteSums()
+        if sums.done < len(items):
+            self._pass(items[sums.done :], "--retain", "retained photos, edit site", sums, kept)
+        return sums
+
+    def _pass(
+        self,
+        items: Sequence[Item],
+        flag: str,
+        label: str,
+        sums: SiteSums | None,
+        kept: "_Kept | None" = None,
+    ) -> dict[str, str]:
+        session, encoder = self._session, self._encoder
+        bad: dict[str, str] = {}
+        weight = next(encoder.model.parameters())
+        with session.timed("encode"), session.talk.progress(label, len(items)) as advance, torch.inference_mode():
+            for keys, pixels, unusable in stream(encoder, items, session.config.run.batch_size):
+                bad |= unusable
+                if sums is not None and unusable and session.config.data.bad_photos == "error":
+                    # Nobody waits for all others to pass; what did is kept.
+                    break
+                if keys:
+                    with watching(encoder.model, self.site) as seen:
+                        states = last_state(encoder.model, pixels.to(weight.device, weight.dtype))
+                    self._cache.put(keys, torch.cat([seen[0][:, 0], states], 1))
+                    if sums is not None:
+                        sums.add(encoder.model, self.site, seen[0])
+                if sums is not None and kept is not None:
+                    sums.done += len(keys) + len(unusable)
+                    sums.unusable += len(unusable)
+                    kept.write(sums, session.config.run.checkpoint_seconds)
+                advance(len(keys) + len(unusable), "")
+        if sums is not None and kept is not None:
+            kept.write(sums, 0)
+        self._lens.refuse_or_note(bad, items, flag, label)
+        return bad
+
+
+class _Kept:
+    """Sums over tokens in the run folder, called by the photos that they are over, the first ones of a pass."""
+
+    def __init__(self, folder: Path, block: int, photos: Sequence[Photo]) -> None:
+        self._folder, self._block, self._photos = folder, block, photos
+        self._last = monotonic()
+        self._written: Path | None = None
+
+    def read(self, batch_size: int) -> SiteSums:
+        """The sums over all photos, or over as many of the first ones as an earlier pass went through.
+
+        A pass that goes on where another one stopped has to have the same batches, so that it has the same result.
+        """
+        for path in sorted(self._folder.glob(f"{'[0-9]' * 9}-*.safetensors"), reverse=True):
+            done = int(path.name.partition("-")[0])
+            whole = done == len(self._photos) or (done < len(self._photos) and done % batch_size == 0)
+            if whole and path == self._path(done):
+                sums = SiteSums.from_tensors(read_tensors(path))
+                if sums.done == done:
+                    return sums
+        return SiteSums()
+
+    def write(self, sums: SiteSums, seconds: float) -> None:
+        """Keep the sums, unless some were kept so few seconds ago; those of an earlier place of this pass go."""
+        if sums.done and monotonic() - self._last >= seconds and (path := self._path(sums.done)) != self._written:
+            write_tensors(path, sums.tensors())
+            if self._written is not None:
+                self._written.unlink(missing_ok=True)
+            self._last, self._written = monotonic(), path
+
+    def _path(self, done: int) -> Path:
+        name = digest_of([self._block, [photo.sha256 for photo in self._photos[:done]]])
+        return self._folder / f"{done:09d}-{name[:32]}.safetensors"

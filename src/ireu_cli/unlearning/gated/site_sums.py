@@ -1,0 +1,128 @@
+"""Sums over retained photos at an edit site, taken batch by batch, so that memory does not grow with their number."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.mlp_site import MlpSite
+from ireu_cli.maths.detector import AT_ONCE, Deal, FoldSums, sum_folds
+from ireu_cli.maths.room import activation_gram
+from ireu_cli.maths.token_gate import TokenSums
+from ireu_cli.unlearning.gated.solve import Readout, SiteStatistics
+
+_OTHERS = 4
+"""Tokens of a photo, beside the class token, that the sums over tokens take; another few each photo."""
+
+
+@dataclass
+class SiteSums:
+    """Sums over tokens, which need every photo to pass through the encoder; `done` did, `unusable` of them in vain."""
+
+    done: int = 0
+    unusable: int = 0
+    class_token: TokenSums = field(default_factory=TokenSums)
+    others: TokenSums = field(default_factory=TokenSums)
+    gram: Tensor = field(default_factory=lambda: torch.zeros(()))
+
+    def add(self, model: Any, site: MlpSite, inputs: Tensor) -> None:
+        """Add what enters the site: (n, tokens, d)."""
+        chosen = self._some_others(inputs)
+        self.class_token.add(inputs[:, 0].cpu())
+        self.others.add(chosen.flatten(0, 1))
+        tokens = torch.cat([inputs[:, :1], chosen.to(inputs.device)], 1).flatten(0, 1)
+        self.gram = self.gram + activation_gram(site.activations(model, tokens).float().cpu())
+
+    def _some_others(self, inputs: Tensor) -> Tensor:
+        """Some tokens beside the class token, (n, up to `_OTHERS`, d); a pooling head has none."""
+        others = inputs[:, 1:].cpu()
+        patches = others.shape[1]
+        if not patches:
+            return others
+        count = min(_OTHERS, patches)
+        order = torch.arange(self.done, self.done + len(inputs))[:, None] + torch.arange(count) * (patches // count)
+        return torch.gather(others, 1, (order % patches)[..., None].expand(-1, -1, inputs.shape[2]))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """For a file."""
+        count = torch.tensor([self.done, self.unusable, self.class_token.count, self.others.count])
+        kinds = {"class_token": self.class_token, "others": self.others}
+        sums = {f"{name}.{part}": getattr(kind, part) for name, kind in kinds.items() for part in ("total", "square")}
+        return {"counts": count, "gram": self.gram, **sums}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor] | None) -> "SiteSums":
+        """The inverse of `tensors`; of nothing, or of another version's, it is empty."""
+        if tensors is None or not {"counts", "gram"} <= set(tensors):
+            return cls()
+        done, unusable, first, second = tensors["counts"].tolist()
+        kinds = [
+            TokenSums(count, tensors[f"{name}.total"], tensors[f"{name}.square"])
+            for name, count in (("class_token", first), ("others", second))
+        ]
+        return cls(done, unusable, kinds[0], kinds[1], tensors["gram"])
+
+
+@dataclass(frozen=True)
+class PeopleSummed:
+    """Sums over retained people at a site, which need their rows alone: by folds, and of the tap's features, (k,)."""
+
+    folds: FoldSums
+    tap: Tensor
+
+    def together(self, sums: SiteSums, nulls: Tensor) -> SiteStatistics:
+        """What requests need.
+
+        Args:
+            sums: over the photos' tokens.
+            nulls: (2, d), what enters the site at the class token of the null images.
+        """
+        people = self.folds.together()
+        average = self.tap / max(people.every.photos, 1)
+        return SiteStatistics(people, sums.class_token, sums.others, sums.gram, average, nulls)
+
+
+def sum_site(
+    people: Iterable[tuple[Tensor, Tensor]], views: Iterable[Tensor], readout: Readout, sizes: Sequence[int]
+) -> PeopleSummed:
+    """Go through people once.
+
+    Args:
+        people: of each person, what enters the site at the class token and the last states, float32 (n, d) each.
+        views: of some photos, what enters the site for the photo and its changed copies, float32 (v, d) each.
+        readout: from the last state to the tap.
+        sizes: photos of each person.
+    """
+    total, deal = torch.zeros((), dtype=torch.float64), Deal(tuple(sizes))
+    waiting: list[Tensor] = []
+
+    def read() -> Tensor:
+        found = readout.read(torch.cat(waiting)).double().sum(0) if waiting else torch.zeros((), dtype=torch.float64)
+        waiting.clear()
+        return found
+
+    def entering() -> Iterator[Tensor]:
+        nonlocal total
+        for inputs, states in people:
+            # As for thresholds: whoever is in very many photos would else be the average, and nobody may be it.
+            waiting.append(states[: deal.most])
+            if sum(map(len, waiting)) >= AT_ONCE:
+                total = total + read()
+            yield inputs
+
+    folds = sum_folds(entering(), views, deal)
+    return PeopleSummed(folds, total + read())
+
+
+def summarise(
+    sums: SiteSums,
+    people: Iterable[tuple[Tensor, Tensor]],
+    views: Iterable[Tensor],
+    nulls: Tensor,
+    readout: Readout,
+    sizes: Sequence[int],
+) -> SiteStatistics:
+    """`sum_site`, put together with the sums over tokens; see there."""
+    return sum_site(people, views, readout, sizes).together(sums, nulls)

@@ -1,0 +1,327 @@
+"""Closed-form unlearning: two hidden units find a person and move the person's features to an anonymous average.
+
+No gradient step. What the retained photos say is gathered once (`SiteStatistics`); a request then costs two small
+solves a person and takes two units of the site from a fixed reserve. Requests do not touch each other, so they add up,
+and one that is withdrawn leaves every other as it was and the rest of the weights at their original bits.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.clip import Encoder, read_out, readout_inverse
+from ireu_cli.encoders.mlp_site import MlpSite
+from ireu_cli.encoders.reach import SIGLIP
+from ireu_cli.errors import ArtifactError, CapacityError
+from ireu_cli.maths.detector import Deal as Deal
+from ireu_cli.maths.detector import (
+    PeopleInFolds,
+    PeopleSums,
+    Threshold,
+    Whitened,
+    direction,
+    highest_needed,
+    threshold_at,
+)
+from ireu_cli.maths.room import folded, make_room
+from ireu_cli.maths.soft_step import SoftStep
+from ireu_cli.maths.token_gate import TokenSums, contrast, gated
+from ireu_cli.params import GatedParams, Tap
+from ireu_cli.unlearning.gated.slots import add_all, add_entries, by_slot
+from ireu_cli.values import Ledger, Room, WeightDelta
+
+_PASSES = 8
+"""Of the fixed-point iteration that makes up for the layer norm after the site; it gains a digit a pass."""
+
+_KEPT = 8192
+"""Scores of photos beyond those needed that are kept before the highest are sought."""
+
+MakeRoom = Callable[[Tensor, Tensor, int], Room]
+"""`maths.room.make_room`."""
+Rows = Callable[[int], Iterable[Tensor]]
+"""Goes through what detectors see of the retained photos of a fold, in pieces (n, d)."""
+
+
+@dataclass(frozen=True)
+class SiteStatistics:
+    """What retained photos say about a site; computed once for an encoder and a set of photos.
+
+    `people` sums what enters the site at the class token, `class_token` and `others` both kinds of token, of which a
+    pooling head has no others; `gram` float64 (n + 1, n + 1) sums products of the hidden units' activations, a constant
+    1 last; `average` (k,) is the mean of the tap's features; `nulls` (2, d) are the null images' inputs at the class
+    token.
+    """
+
+    people: PeopleInFolds
+    class_token: TokenSums
+    others: TokenSums
+    gram: Tensor
+    average: Tensor
+    nulls: Tensor
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One person to be unlearned.
+
+    `inputs` (copies, d): what enters the site at the class token, for all photos and their changed copies; `states`
+    (photos, d): the class token behind the last block; `features` (photos, k): at the tap.
+    """
+
+    inputs: Tensor
+    states: Tensor
+    features: Tensor
+
+
+@dataclass(frozen=True)
+class Readout:
+    """From the class token behind the last block to the tap: `read` (n, d) to (n, k), and its `inverse` (d, k).
+
+    The inverse is that of the linear part after the layer norm, so that a change of the tap times the deviation of
+    the token's channels is a change of the token. Where it is not `normed`, a change of the tap is one of the token.
+    """
+
+    read: Callable[[Tensor], Tensor]
+    inverse: Tensor
+    normed: bool = True
+
+
+def readout_of(encoder: Encoder, tap: Tap) -> Readout:
+    """The readout of `pooled` or `image_embeds`."""
+    model = encoder.model
+    normed = encoder.anatomy is not SIGLIP
+    return Readout(lambda states: read_out(model, states, tap), readout_inverse(model, tap), normed)
+
+
+@dataclass(frozen=True)
+class Found:
+    """How one person is told from others: the score's weight (d,), its threshold, the share of given photos found."""
+
+    weight: Tensor
+    threshold: Threshold
+    given_found: float
+
+
+def rate_of(params: GatedParams, places: int) -> float:
+    """The false-alarm rate that each person is granted: an equal share of the budget, at most `max_false_alarm`."""
+    return min(params.max_false_alarm, params.false_alarms / places)
+
+
+def find(
+    wanted: Sequence[Wanted], statistics: SiteStatistics, rows: Rows, shrinkage: float, rate: float
+) -> list[Found]:
+    """Compute the detectors of some people; the retained photos are gone through twice, however many the people.
+
+    Thresholds are set on what strangers score: each fold's photos, by detectors that come from other folds' people.
+
+    Args:
+        wanted: the people.
+        statistics: of the retained photos.
+        rows: the retained photos, to set the thresholds on.
+        shrinkage: of the covariance within people.
+        rate: share of other people's photos that may be taken for a person.
+    """
+    given, people = [one.inputs for one in wanted], statistics.people
+    plain = directions(given, people, statistics.nulls, shrinkage)
+    if not statistics.others.count:
+        return with_thresholds(plain, given, people, rows, rate)
+    margins = _margins(plain.others, people, rows, rate)
+    apart = contrast(statistics.class_token, statistics.others)
+
+    def kept_out(weights: Tensor, sums: PeopleSums) -> Tensor:
+        thresholds = sums.mean() @ weights + torch.tensor([margin.value for margin in margins])
+        pairs = zip(weights.T, thresholds.tolist(), strict=True)
+        return torch.stack([gated(weight, value, apart, statistics.others)[0] for weight, value in pairs], 1)
+
+    # Thresholds are set once more, as keeping other tokens out spreads the class token's scores a little.
+    return with_thresholds(plain.map(kept_out, people), given, people, rows, rate)
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Of some people, a column each, float64 (d, n): from everybody, and from everybody but each fold's people."""
+
+    every: Tensor
+    others: tuple[Tensor, ...]
+
+    def map(self, change: Callable[[Tensor, PeopleSums], Tensor], people: PeopleInFolds) -> "Directions":
+        """Change each by the sums that it comes from."""
+        others = zip(self.others, people.others, strict=True)
+        return Directions(change(self.every, people.every), tuple(change(weights, sums) for weights, sums in others))
+
+
+def directions(given: Sequence[Tensor], people: PeopleInFolds, nulls: Tensor, shrinkage: float) -> Directions:
+    """What tells people from others; the null images (k, d) score as the mean does.
+
+    Args:
+        given: of each person, what was given to learn from, (n, d).
+        people: the retained people.
+        nulls: what a detector sees of the null images.
+        shrinkage: of the covariance within people.
+    """
+
+    def of(one: Whitened) -> Tensor:
+        parts = one.mean, one.spread, one.factor, nulls.double()
+        return torch.stack([direction(own.double().mean(0), *parts) for own in given], 1)
+
+    every, *others = (of(one) for one in people.whitened(shrinkage))
+    return Directions(every, tuple(others))
+
+
+def with_thresholds(
+    found: Directions, given: Sequence[Tensor], people: PeopleInFolds, rows: Rows, rate: float
+) -> list[Found]:
+    """Set the thresholds of detectors on retained photos.
+
+    Args:
+        found: of each person.
+        given: of each person, what was given to learn from, (n, d).
+        people: the retained people.
+        rows: their photos.
+        rate: share of other people's photos that may be taken for a person.
+    """
+    mean, ready = people.every.mean(), []
+    for weight, own, margin in zip(found.every.T, given, _margins(found.others, people, rows, rate), strict=True):
+        threshold = replace(margin, value=float(weight @ mean) + margin.value)
+        ready.append(Found(weight, threshold, float((own.double() @ weight > threshold.value).double().mean())))
+    return ready
+
+
+def _margins(weights: Sequence[Tensor], people: PeopleInFolds, rows: Rows, rate: float) -> list[Threshold]:
+    """By how much more than the mean a score has to be, of each person; only the highest scores are kept."""
+    highest, count = torch.empty(0, weights[0].shape[1], dtype=torch.float64), 0
+    needed = highest_needed(people.every.photos, rate)
+    for fold, (some, sums) in enumerate(zip(weights, people.others, strict=True)):
+        for piece in rows(fold):
+            scores = (piece.double() - sums.mean()) @ some
+            highest, count = torch.cat([highest, scores]), count + len(scores)
+            if len(highest) > needed + _KEPT:
+                highest = highest.topk(needed, 0).values
+    if highest_needed(count, rate) > len(highest):
+        raise RuntimeError("thresholds are set on more photos than were summed")
+    return [threshold_at(column, rate, count) for column in highest.T]
+
+
+def change_of(wanted: Wanted, readout: Readout, average: Tensor, mask: Tensor, gain: float) -> Tensor:
+    """The change of the class token that moves the person's masked features past the average: float64 (d,).
+
+    Args:
+        wanted: the person.
+        readout: from token to tap.
+        average: (k,), everybody's mean at the tap.
+        mask: bool (k,); other features keep their place but for the common scale of the layer norm.
+        gain: 1 moves the person's mean to the average; photos differ from their mean, so more is needed for all.
+    """
+    features, states = wanted.features.double(), wanted.states.double()
+    aim = features + gain * mask * (average.double() - features.mean(0))
+    change = torch.zeros(states.shape[1], dtype=torch.float64)
+    scale = states.std(1, correction=0).mean() if readout.normed else 1.0
+    for _ in range(_PASSES):
+        missing = (aim - readout.read((states + change).float()).double()).mean(0)
+        change = change + scale * readout.inverse.double() @ missing
+        if readout.normed:
+            change = change - change.mean()
+    return change
+
+
+def open_ledger(
+    statistics: SiteStatistics,
+    site: MlpSite,
+    weights: dict[str, Tensor],
+    people: int,
+    room_by: Callable[[MakeRoom, Tensor, Tensor, int], Room] = lambda make, *given: make(*given),
+) -> Ledger:
+    """A ledger without requests, with room for so many people.
+
+    Args:
+        statistics: of the retained photos.
+        site: where people are found.
+        weights: the site's original tensors.
+        people: how many there will be.
+        room_by: calls what makes room, or knows what it gave for the same.
+
+    Raises:
+        CapacityError: they would take more than half of the site's hidden units.
+    """
+    sizes = weights[site.name("fc2.weight")].square().sum(0)
+    if 4 * people > len(sizes):
+        raise CapacityError(
+            f"{people} people need {2 * people} hidden units, and half of the block's is {len(sizes) // 2}",
+            f"Set gated.people to {len(sizes) // 4} at most",
+        )
+    room = room_by(make_room, statistics.gram, sizes, 2 * people)
+    inputs = len(statistics.people.every.mean())
+    empty = torch.empty(0, 2, inputs), torch.empty(0, 2), torch.empty(0, len(weights[site.name("fc2.bias")]), 2)
+    return Ledger(site.block, room, (), (), *empty, {}, torch.empty(0))
+
+
+def enter(
+    ledger: Ledger, cases: Sequence[str], found: Sequence[Found], changes: Sequence[Tensor], params: GatedParams
+) -> Ledger:
+    """Add people to a ledger, each into the first free slot.
+
+    Raises:
+        CapacityError: there are no slots left; says how many there are.
+    """
+    step = SoftStep(params.rise, params.sharpness)
+    built = [step.rows(one.weight, one.threshold.value) for one in found]
+    return add_entries(
+        ledger,
+        cases,
+        {
+            "rows": torch.stack([rows for rows, _ in built]),
+            "biases": torch.stack([biases for _, biases in built]),
+            "columns": torch.stack([step.columns(change) for change in changes]),
+        },
+    )
+
+
+def join(ledger: Ledger, other: Ledger) -> Ledger:
+    """Add the requests of another ledger, which was made independently, in the order of its slots.
+
+    Raises:
+        ArtifactError: the two reserve different units, or change other weights in different ways.
+        CapacityError: there are not enough slots left.
+    """
+    own, others = ledger.room, other.room
+    rooms = [(own.units, others.units), (own.kept, others.kept), (own.stand_in, others.stand_in)]
+    shared = [(ledger.apparatus.get(name), change) for name, change in other.apparatus.items()]
+    same = ledger.block == other.block and len(ledger.apparatus) == len(other.apparatus)
+    pairs = [*rooms, (ledger.flag, other.flag), *shared]
+    if not same or not all(a is not None and torch.equal(a, b) for a, b in pairs):
+        raise ArtifactError(
+            "The deltas do not reserve the same places: they were made from other retained photos, parameters or masks",
+            "Make one of the requests again with --onto the other delta",
+        )
+    return add_all(ledger, other)
+
+
+def compose(ledger: Ledger, weights: dict[str, Tensor]) -> WeightDelta:
+    """The change of the site's weights that the ledger stands for.
+
+    The same ledger gives the same bits whatever the order of its requests was; where no request reaches, and for an
+    empty ledger everywhere, the change is exactly zero.
+
+    Args:
+        ledger: the requests.
+        weights: the site's four original tensors, of `MlpSite.weights`.
+    """
+    site = MlpSite(ledger.block)
+    out_weight = weights[site.name("fc2.weight")]
+    new = {name: tensor.clone() for name, tensor in weights.items()}
+    if ledger.slots:
+        # One product in the order of slots: a function of the set of requests, whatever their order was.
+        order = by_slot(ledger)
+        slots = torch.tensor([ledger.slots[entry] for entry in order])
+        places = (2 * slots[:, None] + torch.arange(2)).flatten()
+        units, added = ledger.room.units[places], folded(out_weight, ledger.room, places)
+        new[site.name("fc2.weight")][:, ledger.room.kept] += added[:, :-1]
+        new[site.name("fc2.bias")] += added[:, -1]
+        new[site.name("fc1.weight")][units] = ledger.rows[order].double().flatten(0, 1)
+        new[site.name("fc1.bias")][units] = ledger.biases[order].double().flatten()
+        new[site.name("fc2.weight")][:, units] = ledger.columns[order].double().transpose(0, 1).flatten(1)
+    own = {name: (new[name] - weights[name]).float() for name in new}
+    shared = {name: change if ledger.slots else torch.zeros_like(change) for name, change in ledger.apparatus.items()}
+    return WeightDelta(dict(sorted((own | shared).items())), ledger)

@@ -1,0 +1,1 @@
+"""`ireu verify`: a delta to a report."""

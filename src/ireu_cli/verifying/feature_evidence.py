@@ -1,0 +1,236 @@
+"""Features before and after, gathered for verification."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from ireu_cli.copies import without_copies
+from ireu_cli.encoders.kinds import ImageEncoder, forward
+from ireu_cli.encodings import stream
+from ireu_cli.faces.folder import People
+from ireu_cli.faces.read import PhotoReader
+from ireu_cli.manifest import Manifest, digest_of
+from ireu_cli.photos import Lens, among, flatten_tokens, load_retain, load_targets
+from ireu_cli.session import Session
+from ireu_cli.store.features import FeatureCache, read_tensors, write_tensors
+from ireu_cli.support.made import Made
+from ireu_cli.support.runtime import generator
+from ireu_cli.unlearning.gated.checks import PIECE, rows_by_person
+from ireu_cli.values import Photo
+from ireu_cli.verifying.figures import Evidence, PersonEvidence
+
+T = TypeVar("T")
+COMPARED_VERSION = 1
+"""Rises when the same photos compare otherwise, so that kept rows are not mixed."""
+_PIECE = 32
+_ORIGIN = 1024
+"""Photos of retained people whose mean tokens changes are measured from, at most."""
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """Features before and after, with the people they are of, in the same order: those whose photos could be used.
+
+    `copies`: how many photos of targets were left out, as copies of photos that unlearning used.
+    """
+
+    evidence: Evidence
+    targets: People
+    retained: People
+    copies: int = 0
+
+
+def load_people(session: Session, delta: Manifest) -> tuple[People, People, People]:
+    """Return the targets with all their photos, the retained people unlearning never used, and those it did use."""
+    targets = load_targets(session, limit=False)
+    retain = load_retain(session, targets)
+    used = among(session, delta.retain)
+    fresh = {photo.sha256 for person in retain.photos if not any(map(used, person)) for photo in person}
+    unused = retain.where(lambda photo: photo.sha256 in fresh)
+    return targets, unused, retain.where(lambda photo: photo.sha256 not in fresh)
+
+
+def gather(
+    session: Session,
+    delta: Manifest,
+    original: ImageEncoder,
+    edited: ImageEncoder,
+    people: tuple[People, People, People],
+    reader: PhotoReader,
+) -> Gathered:
+    """Encode everybody with both encoders and compare, photo by photo."""
+    targets, fresh, used = people
+    before, after = Lens(session, original, reader), Lens(session, edited, reader)
+    targets = before.encode(targets, "--targets", "target photos, original")
+    null, changed_null = before.null_features(), after.null_features()
+    seen = _Tokens(session, before, after) if null.ndim == 3 else _Vectors(before, after)
+    fresh, used = seen.encode(fresh, used)
+    mean = seen.mean
+    targets, copies, known = without_copies(session, delta, before, targets, mean)
+    after.encode(targets, "--targets", "target photos, edited")
+    was_used = among(session, delta.targets)
+
+    def compared(person: tuple[Photo, ...]) -> PersonEvidence:
+        pairs = ((before.features(part), after.features(part)) for part in _pieces(person, _PIECE))
+        rows = torch.cat([_joined(compare_taps(*pair, mean)) for pair in pairs])
+        return _person(rows, torch.tensor([was_used(photo) for photo in person]))
+
+    found = Evidence(
+        targets=[compared(person) for person in targets.photos],
+        retained=seen.retained(fresh),
+        reference=Kept(seen.reference, used, lambda rows: rows),
+        null_relative=_relative(null, changed_null),
+        known_used=known,
+    )
+    return Gathered(found, targets, fresh, copies)
+
+
+class Kept(Made[tuple[Photo, ...], T]):
+    """What is known of people, read from the run folder whenever somebody looks, so that it takes no memory."""
+
+    def __init__(self, rows: Callable[[Sequence[str]], Tensor], people: People, make: Callable[[Tensor], T]) -> None:
+        """Args: `rows` gives those of photos; `people` in their order; `make` gives a person out of the rows."""
+        super().__init__(people.photos, lambda person: make(rows([photo.sha256 for photo in person])))
+        self._rows, self._people, self._read = rows, people, make
+
+    def __iter__(self) -> Iterator[T]:
+        """Everybody, read for some at a time."""
+        return map(self._read, rows_by_person(self._rows, self._people, whole=True))
+
+
+class _Vectors:
+    """Retained people at a tap that is one vector a photo: both encoders' features are kept."""
+
+    def __init__(self, before: Lens, after: Lens) -> None:
+        self._before, self._after = before, after
+        self.mean: Tensor | float = 0.0
+
+    def encode(self, fresh: People, used: People) -> tuple[People, People]:
+        """Encode; returns those whose photos can be used."""
+        fresh = self._before.encode(fresh, "--retain", "retained photos, original")
+        used = self._before.encode(used, "--retain", "reference photos")
+        self._after.encode(fresh, "--retain", "retained photos, edited")
+        if photos := fresh.flat:
+            sums = (self._before.features(part).double().sum(0) for part in _pieces(photos, PIECE))
+            self.mean = (sum(sums, torch.zeros((), dtype=torch.float64)) / len(photos)).float()
+        return fresh, used
+
+    def retained(self, fresh: People) -> "Kept[PersonEvidence]":
+        """Everybody, compared in both states."""
+
+        def rows(keys: Sequence[str]) -> Tensor:
+            original, edited = self._before.cache.get(keys), self._after.cache.get(keys)
+            return _joined(compare_taps(original, edited, self.mean))
+
+        return Kept(rows, fresh, _person)
+
+    def reference(self, keys: Sequence[str]) -> Tensor:
+        """Features of photos that only serve to fit the space."""
+        return self._before.cache.get(keys)
+
+
+class _Tokens:
+    """Retained people at a tap of many tokens a photo.
+
+    A photo's tokens are hundreds of times as many values as what figures need of them: their mean before and after, a
+    cosine and two changes. Both encoders see a photo one after the other, and these are kept.
+    """
+
+    def __init__(self, session: Session, before: Lens, after: Lens) -> None:
+        self._session, self._before, self._after = session, before, after
+        self._averages = self._compared = before.cache
+        self.mean: Tensor | float = 0.0
+
+    def encode(self, fresh: People, used: People) -> tuple[People, People]:
+        """Encode; returns those whose photos can be used."""
+        self.mean, name = self._origin(fresh.flat)
+        decides = digest_of([COMPARED_VERSION, self._before.name, self._after.name, name])
+        self._compared = FeatureCache(self._after.folder / f"compared-{decides[:32]}")
+        fresh = self._encode(fresh, "retained photos, before and after", self._compared, self._both)
+        used, self._averages = self._before.encode_averages(used, "--retain", "reference photos")
+        return fresh, used
+
+    def retained(self, fresh: People) -> "Kept[PersonEvidence]":
+        """Everybody, compared in both states."""
+        return Kept(self._compared.get, fresh, _person)
+
+    def reference(self, keys: Sequence[str]) -> Tensor:
+        """Features of photos that only serve to fit the space."""
+        return self._averages.get(keys)
+
+    def _encode(self, people: People, label: str, cache: FeatureCache, see: Callable[[Tensor], Tensor]) -> People:
+        bad = self._before.encode_items(self._before.items(people), "--retain", label, into=cache, see=see)
+        return people.where(lambda photo: photo.sha256 not in bad)
+
+    def _see(self, pixels: Tensor) -> Tensor:
+        return forward(self._before.encoder, self._before.tap, pixels)
+
+    def _both(self, pixels: Tensor) -> Tensor:
+        edited = forward(self._after.encoder, self._after.tap, pixels)
+        return _joined(compare_taps(self._see(pixels), edited, self.mean))
+
+    def _origin(self, photos: Sequence[Photo]) -> tuple[Tensor, str]:
+        """The mean of tokens, over all photos or a sample of many, and what decides it."""
+        rng = generator(0, "origin")
+        chosen = [photos[i] for i in torch.randperm(len(photos), generator=rng)[:_ORIGIN].sort().values.tolist()]
+        name = digest_of([photo.sha256 for photo in chosen])
+        path = self._before.folder / "origins" / f"{name[:32]}.safetensors"
+        if (kept := read_tensors(path)) is not None:
+            return kept["mean"], name
+        total, count = torch.zeros((), dtype=torch.float64), 0
+        items = [self._before.item(photo) for photo in chosen]
+        size, talk = self._session.config.run.batch_size, self._session.talk
+        with self._session.timed("encode"), talk.progress("retained photos, their mean", len(items)) as advance:
+            for keys, pixels, unusable in stream(self._before.encoder, items, size):
+                if keys:
+                    total, count = total + self._see(pixels).double().sum(0), count + len(keys)
+                advance(len(keys) + len(unusable), "")
+        mean = (total / max(1, count)).float()
+        write_tensors(path, {"mean": mean})
+        return mean, name
+
+
+def compare_taps(
+    original: Tensor, edited: Tensor, mean: Tensor | float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What figures need of some photos at a tap before and after.
+
+    Args:
+        original: float32 (n, …, d).
+        edited: the same of the edited encoder.
+        mean: of retained people, (…, d).
+
+    Returns:
+        Features before and after as one vector a photo (n, d), and (n,) their cosine, relative and centred change over
+        the whole tap.
+    """
+    cosine = torch.cosine_similarity(original.flatten(1), edited.flatten(1), dim=1)
+    changes = _relative(original, edited), _relative(original, edited, mean)
+    return flatten_tokens(original), flatten_tokens(edited), cosine, *changes
+
+
+def _joined(parts: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]) -> Tensor:
+    """What `compare_taps` gives, as rows (n, 2 d + 3)."""
+    return torch.cat([*parts[:2], *(column[:, None] for column in parts[2:])], 1)
+
+
+def _person(rows: Tensor, seen: Tensor | None = None) -> PersonEvidence:
+    """A person of `_joined` rows, of whose photos unlearning used those that are `seen`, bool (n,)."""
+    width = (rows.shape[1] - 3) // 2
+    original, edited, rest = rows[:, :width], rows[:, width : 2 * width], rows[:, 2 * width :]
+    known = torch.zeros(len(rows), dtype=torch.bool) if seen is None else seen
+    return PersonEvidence(original, edited, rest[:, 0], rest[:, 1], rest[:, 2], known)
+
+
+def _pieces(photos: Sequence[Photo], size: int) -> Iterator[Sequence[Photo]]:
+    return (photos[start : start + size] for start in range(0, len(photos), size))
+
+
+def _relative(original: Tensor, edited: Tensor, origin: Tensor | float = 0.0) -> Tensor:
+    change: Tensor = torch.linalg.vector_norm((edited - original).flatten(1), dim=1)
+    size: Tensor = torch.linalg.vector_norm((original - origin).flatten(1), dim=1)
+    # A network without biases gives zeros for a blank picture, and what does not change has not changed.
+    return torch.where(change == 0, change, change / size)

@@ -1,0 +1,190 @@
+"""Figures of verification at encoder level: every photo against its person's enrolment, before and after the edit.
+
+People are enrolled with the original encoder, as every generator that mounts the encoder was trained on its output.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from ireu_cli.measuring.estimated import estimated
+from ireu_cli.measuring.matching import Compared, Scores
+from ireu_cli.measuring.matching import Evidence as Evidence
+from ireu_cli.measuring.matching import PersonEvidence as PersonEvidence
+from ireu_cli.params import VerifyParams
+from ireu_cli.report import Definition, Figure, Role, State
+from ireu_cli.support.made import Made
+from ireu_cli.support.runtime import generator
+
+_TAP = "the tap's output for photos of the role"
+_SET = "photos of the role; enrolments from the original encoder, thresholds and rivals from retained people"
+DEFINITIONS = {
+    "similarity": Definition(
+        text="Cosine between a photo and its person's enrolment (mean of the original encoder's features, that photo "
+        "left out), in the space named by `measure`. Enrolment always uses the original encoder.",
+        unit="cosine",
+        reference=_SET,
+    ),
+    "impostor_similarity": Definition(
+        text="Cosine between retained people's photos (original encoder) and the targets' enrolments: the level that "
+        "forgetting aims for.",
+        unit="cosine",
+        reference="photos of retained people",
+    ),
+    "match_rate": Definition(
+        text="Share of photos whose similarity exceeds the threshold that retained people's photos exceed at "
+        "`false_match_rate`, threshold set for each enrolment.",
+        unit="share",
+        reference=_SET,
+    ),
+    "rank1": Definition(
+        text="Share of photos, or of drawn pictures, whose nearest enrolment, among all retained people and their own, "
+        "is their own.",
+        unit="share",
+        reference="photos or pictures of the role; the gallery is all retained people",
+    ),
+    "feature_cosine": Definition(
+        text="Cosine between the tap's output of the edited and of the original encoder, same photo.",
+        unit="cosine",
+        reference=_TAP,
+    ),
+    "relative_change": Definition(
+        text="Norm of the change of the tap's output, divided by the norm of the original's output.",
+        unit="ratio",
+        reference=_TAP,
+    ),
+    "centred_change": Definition(
+        text="Norm of the change of the tap's output, divided by the norm of the original's deviation from the mean of "
+        "retained people: 1 is as far as the average face, however alike raw features of all faces are.",
+        unit="ratio",
+        reference=_TAP,
+    ),
+}
+
+
+_CHANGES = {"feature_cosine": "cosine", "relative_change": "relative", "centred_change": "centred"}
+
+
+def measure(
+    evidence: Evidence,
+    params: VerifyParams,
+    seed: int,
+    compared: Compared,
+    labelled: Sequence[tuple[str, frozenset[int]]] = (),
+) -> tuple[Figure, ...]:
+    """Measure every figure that the evidence allows.
+
+    Args:
+        evidence: finite features before and after.
+        compared: what `compare` gives of it.
+        params: false-match rate, resamples.
+        seed: decides the bootstrap.
+        labelled: groups of retained people by their positions; what happens to their features is given apart.
+    """
+    collected = _Collector(evidence.space.kind, params.bootstrap, seed, params.false_match_rate)
+    seen = [person.seen for person in evidence.targets]
+    unseen = [~rows for rows in seen]
+    changes = _Changes(evidence.retained, evidence.sizes)
+    targets = _Changes(evidence.targets, [len(rows) for rows in seen])
+    collected.add_scores("target-seen", compared.targets, seen)
+    collected.add_changes("target-seen", targets, seen)
+    collected.add_scores("target-unseen", compared.targets, unseen)
+    collected.add_changes("target-unseen", targets, unseen)
+    collected.add_scores("look-alike", list(compared.alike.values()))
+    collected.add_changes("look-alike", changes, places=compared.look_alikes)
+    collected.add_scores("retained", list(compared.retained.values()))
+    collected.add_changes("retained", changes)
+    collected.add("impostor_similarity", "retained", "original", compared.impostor)
+    collected.add("relative_change", "null", "change", [evidence.null_relative])
+    for group, positions in labelled:
+        for name in ("feature_cosine", "centred_change"):
+            collected.add(name, "retained", "change", changes.of(name, sorted(positions)), group)
+    return tuple(collected.figures)
+
+
+def share_removed(others: Iterable[Scores], params: VerifyParams) -> float | None:
+    """Share of retained people whom the criteria on targets would call removed, were they the target.
+
+    Of a retained person, a delta is the delta of another person. Only people whom the original encoder shows are asked;
+    None without any.
+
+    Args:
+        others: scores of retained people.
+        params: the criteria.
+    """
+    rates = [(float(score.match[0].nanmean()), float(score.match[1].nanmean())) for score in others]
+    verdicts = [after <= params.max_match_unseen for before, after in rates if before >= params.min_original_match]
+    return sum(verdicts) / len(verdicts) if verdicts else None
+
+
+class _Collector:
+    """Turns values by person into figures, with intervals from one seeded generator a figure."""
+
+    def __init__(self, measure: str, resamples: int, seed: int, rate: float) -> None:
+        self.figures: list[Figure] = []
+        self._measure, self._resamples, self._seed = f"tap features, {measure}", resamples, seed
+        self._rate = rate
+
+    def add_scores(self, role: Role, scores: Sequence[Scores], chosen: Sequence[Tensor] | None = None) -> None:
+        """Add what compares photos with people, of all photos or of those chosen, bool (n,) a person."""
+        states: tuple[State, State] = ("original", "edited")
+        for position, state in enumerate(states):
+            for name, attribute in (("similarity", "similarity"), ("match_rate", "match"), ("rank1", "rank1")):
+                columns = [getattr(score, attribute)[position] for score in scores]
+                self.add(name, role, state, _chosen(columns, chosen))
+
+    def add_changes(
+        self,
+        role: Role,
+        changes: "_Changes",
+        chosen: Sequence[Tensor] | None = None,
+        places: Sequence[int] | None = None,
+    ) -> None:
+        """Add how far features moved, of all photos, of those chosen, bool (n,) a person, or of people at places."""
+        for name in _CHANGES:
+            self.add(name, role, "change", _chosen(changes.of(name, places), chosen))
+
+    def add(self, name: str, role: Role, state: State, values: Sequence[Tensor], group: str | None = None) -> None:
+        rng = generator(self._seed, "bootstrap", name, role, state, group or "")
+        found = estimated(
+            values, self._resamples, rng, name=name, role=role, state=state, unit=DEFINITIONS[name].unit, group=group,
+            measure=self._measure if state != "change" else "tap features",
+            false_match_rate=self._rate if name == "match_rate" else None,
+        )  # fmt: skip
+        if found is not None:
+            self.figures.append(found)
+
+
+class _Changes:
+    """How far features moved, by figure: numbers alone, so that nobody's features are held for them."""
+
+    def __init__(self, people: Sequence[PersonEvidence], sizes: Sequence[int]) -> None:
+        self._ends = [0, *accumulate(sizes)]
+        self._columns = {name: torch.empty(self._ends[-1]) for name in _CHANGES}
+        for place, person in enumerate(people):
+            for name, attribute in _CHANGES.items():
+                self._columns[name][self._rows(place)] = getattr(person, attribute)
+
+    def of(self, name: str, places: Sequence[int] | None = None) -> Sequence[Tensor]:
+        """A figure's values (n,), for each person or for those at some places."""
+        column = self._columns[name]
+        chosen = range(len(self._ends) - 1) if places is None else places
+        return Made(chosen, lambda place: column[self._rows(place)])
+
+    def _rows(self, place: int) -> slice:
+        return slice(self._ends[place], self._ends[place + 1])
+
+
+def _chosen(columns: Sequence[Tensor], chosen: Sequence[Tensor] | None) -> Sequence[Tensor]:
+    return columns if chosen is None else [column[rows] for column, rows in zip(columns, chosen, strict=True)]
+
+
+def find_figure(figures: Sequence[Figure], name: str, role: Role, state: State) -> Figure | None:
+    """Return the figure of the features of that name, role and state, if it could be measured."""
+    wanted = (name, role, state, None, None, None)
+    return next(
+        (f for f in figures if (f.name, f.role, f.state, f.generator, f.group, f.attack) == wanted),
+        None,
+    )

@@ -1,0 +1,335 @@
+"""Figures of the pictures that a generator draws with the original and with the edited encoder.
+
+Recognisers judge: unit vectors of faces, compared by cosine. A photo or picture without a face has no vector (NaN);
+it is left out of the figures on identity, and counted in `face_found` and `photo_face_found`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ireu_cli.maths.identity import centroid
+from ireu_cli.maths.stats import interval, weights_in_parts
+from ireu_cli.measuring.estimated import estimated
+from ireu_cli.measuring.galleries import Enrolment, Gallery, enrolled, gallery_of, matched
+from ireu_cli.params import VerifyParams
+from ireu_cli.report import Definition, Figure, Role, State
+from ireu_cli.support.runtime import generator
+
+_DRAWN = "pictures of the role, each from its photo, prompt and noise"
+_PAIRED = "pictures of the role drawn before and after, from the same photo, prompt and noise"
+PICTURE_DEFINITIONS = {
+    "id_original": Definition(
+        text="Recogniser similarity of a drawn picture and the photo it was drawn from.",
+        unit="cosine",
+        reference=_DRAWN,
+    ),
+    "id_impostor": Definition(
+        text="Recogniser similarity of retained people's pictures (original encoder) and other retained people's "
+        "photos: the level that forgetting aims for.",
+        unit="cosine",
+        reference="pictures of retained people, against all photos of the others",
+    ),
+    "id_generated": Definition(
+        text="Recogniser similarity of the pictures drawn before and after.", unit="cosine", reference=_PAIRED
+    ),
+    "delta_id": Definition(
+        text="id_generated of retained people less id_generated of the targets.",
+        unit="cosine",
+        reference="pictures of retained people and of the role",
+    ),
+    "reidentified": Definition(
+        text="Share of pictures whose similarity to their person's enrolment (mean over all of the person's photos) "
+        "exceeds the threshold that retained people's photos exceed at `false_match_rate`, threshold set for each "
+        "enrolment.",
+        unit="share",
+        reference=_DRAWN + "; thresholds from all photos of other retained people",
+    ),
+    "rank1": Definition(
+        text="Share of pictures whose nearest enrolment, among all retained people and their own, is their own.",
+        unit="share",
+        reference=_DRAWN + "; the gallery is all retained people with a face",
+    ),
+    "psnr": Definition(
+        text="Peak signal-to-noise ratio between the pictures drawn before and after, at most 60.",
+        unit="dB",
+        reference=_PAIRED,
+    ),
+    "ssim": Definition(
+        text="Structural similarity between the pictures drawn before and after.", unit="ratio", reference=_PAIRED
+    ),
+    "face_found": Definition(
+        text="Share of drawn pictures in which the face check finds a face.", unit="share", reference=_DRAWN
+    ),
+    "photo_face_found": Definition(
+        text="Share of the photos drawn from in which the face check finds a face.",
+        unit="share",
+        reference="photos of the role that pictures were drawn from",
+    ),
+    "prompt_adherence": Definition(
+        text="Share of pictures drawn with an edit that show it, measured on the picture.",
+        unit="share",
+        reference="pictures of the role whose prompt asks for an edit",
+    ),
+}
+"""What each figure means. (`rank1` is a figure of features too.)"""
+
+STATES: tuple[State, State] = ("original", "edited")
+_MEASURES = {
+    "psnr": "torchmetrics",
+    "ssim": "torchmetrics",
+    "prompt_adherence": "pixels and landmarks",
+    "face_found": "face check",
+    "photo_face_found": "face check",
+}
+"""Who measured what no recogniser measures."""
+
+
+@dataclass(frozen=True)
+class PersonPictures:
+    """The n pictures of one person in one role, in two states, as one recogniser sees them.
+
+    `position` is the person's place among the retained people, None for a target. Unit vectors: `photos` (k, d) of all
+    of the person's photos that show a face; `own` (n, d) of the photo behind each picture; `original` and `edited`
+    (n, d) of the pictures; rows are NaN where there is no face.
+    `photo_numbers` (n,) tells pictures of one photo. `psnr` and `ssim` (n,) compare the states; `edits` (n,) names what
+    was asked for, and `adheres` (n, 2) says whether the picture shows it before and after: 1, 0, or NaN where it cannot
+    be measured. `found` (n, 2) bool: whether the face check finds a face, before and after; None: where vectors are.
+    """
+
+    position: int | None
+    photos: Tensor
+    own: Tensor
+    original: Tensor
+    edited: Tensor
+    photo_numbers: Tensor
+    psnr: Tensor
+    ssim: Tensor
+    edits: Sequence[str | None]
+    adheres: Tensor
+    found: Tensor | None = None
+
+    @property
+    def faces(self) -> Tensor:
+        """Whether a picture shows a face, before and after: bool (n, 2)."""
+        if self.found is not None:
+            return self.found
+        return torch.stack([torch.isfinite(vectors).all(1) for vectors in (self.original, self.edited)], 1)
+
+
+@dataclass(frozen=True)
+class GeneratorEvidence:
+    """All that was drawn by one generator, as one recogniser sees it.
+
+    `retained_photos`: unit vectors (k, d) of each retained person's photos. `target_photos`: the same of the targets.
+    `first`: whether figures that need no recogniser are taken from this evidence, and not from a sibling's.
+    """
+
+    generator: str
+    recogniser: str
+    groups: Mapping[Role, Sequence[PersonPictures]]
+    retained_photos: Sequence[Tensor]
+    target_photos: Sequence[Tensor] = ()
+    first: bool = True
+    _enrolled: dict[tuple[int | None, int, float], Enrolment | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @cached_property
+    def gallery(self) -> Gallery:
+        """Retained people, put together once for all comparisons."""
+        return gallery_of(self.retained_photos)
+
+    def enrolment(self, person: PersonPictures, rate: float) -> Enrolment | None:
+        """The person as pictures are compared with, made once; None where there is no face or nobody else."""
+        known = (person.position, id(person.photos), rate)
+        if known not in self._enrolled:
+            self._enrolled[known] = enrolled(person.photos, self.gallery, rate, person.position)
+        return self._enrolled[known]
+
+
+def measure_pictures(
+    evidence: GeneratorEvidence,
+    params: VerifyParams,
+    seed: int,
+    labelled: Sequence[tuple[str, frozenset[int]]] = (),
+) -> tuple[Figure, ...]:
+    """Measure every figure that the pictures allow.
+
+    Args:
+        evidence: what was drawn and how it was judged.
+        params: false-match rates, resamples.
+        seed: decides the bootstrap.
+        labelled: groups of retained people by their positions; some figures of them are given apart.
+    """
+    collected = _Collector(evidence, params.bootstrap, seed)
+    for role, people in evidence.groups.items():
+        _add_identity(collected, role, people, evidence, params)
+        if evidence.first:
+            _add_plain(collected, role, people)
+    retained = evidence.groups.get("retained", ())
+    collected.add("id_impostor", "retained", "original", [_impostors(person, evidence) for person in retained])
+    for role in ("target-seen", "target-unseen"):
+        collected.add_difference(role, [_kept(p) for p in retained], [_kept(p) for p in evidence.groups.get(role, ())])
+    for group, positions in labelled:
+        chosen = [p for role in ("retained", "look-alike") for p in evidence.groups.get(role, ())]
+        _add_group(collected, group, [p for p in chosen if p.position in positions], evidence)
+    return tuple(collected.figures)
+
+
+def rates_of(photos: int, params: VerifyParams) -> list[float]:
+    """The false-match rates at which matches are counted: the configured one, and lower ones that n photos resolve."""
+    lower = [rate for rate in params.further_rates if photos * rate >= params.min_impostors_per_error]
+    return list(dict.fromkeys([params.false_match_rate, *lower]))
+
+
+def _add_identity(
+    collected: "_Collector",
+    role: Role,
+    people: Sequence[PersonPictures],
+    evidence: GeneratorEvidence,
+    params: VerifyParams,
+) -> None:
+    rates = rates_of(sum(len(rows) for rows in evidence.retained_photos), params)
+    for state in STATES:
+        vectors = [getattr(person, state) for person in people]
+        collected.add("id_original", role, state, [(v * p.own).sum(1) for v, p in zip(vectors, people, strict=True)])
+        for rate in rates:
+            hits = [matched(v, evidence.enrolment(p, rate)) for v, p in zip(vectors, people, strict=True)]
+            collected.add("reidentified", role, state, hits, rate=rate)
+        collected.add("rank1", role, state, [_nearest(v, p, evidence) for v, p in zip(vectors, people, strict=True)])
+    collected.add("id_generated", role, "change", [_kept(person) for person in people])
+
+
+def _add_plain(collected: "_Collector", role: Role, people: Sequence[PersonPictures]) -> None:
+    collected.add("photo_face_found", role, "original", [_found(_each_photo(person)) for person in people])
+    for state in STATES:
+        column = STATES.index(state)
+        collected.add("face_found", role, state, [person.faces[:, column].double() for person in people])
+        _add_adherence(collected, role, state, people)
+    for name in ("psnr", "ssim"):
+        collected.add(name, role, "change", [getattr(person, name) for person in people])
+
+
+def _add_group(
+    collected: "_Collector", group: str, people: Sequence[PersonPictures], evidence: GeneratorEvidence
+) -> None:
+    collected.add("id_generated", "retained", "change", [_kept(person) for person in people], group=group)
+    if evidence.first:
+        for name in ("psnr", "ssim"):
+            collected.add(name, "retained", "change", [getattr(person, name) for person in people], group=group)
+        edited = [person.faces[:, 1].double() for person in people]
+        collected.add("face_found", "retained", "edited", edited, group=group)
+
+
+def _found(vectors: Tensor) -> Tensor:
+    return torch.isfinite(vectors).all(1).double()
+
+
+def _each_photo(person: PersonPictures) -> Tensor:
+    """The vector of each photo once, however many pictures were drawn from it: (photos, d)."""
+    numbers = person.photo_numbers.tolist()
+    first = {number: place for place, number in reversed(list(enumerate(numbers)))}
+    return person.own[[first[number] for number in dict.fromkeys(numbers)]]
+
+
+def _kept(person: PersonPictures) -> Tensor:
+    return (person.original * person.edited).sum(1)
+
+
+def _nearest(vectors: Tensor, person: PersonPictures, evidence: GeneratorEvidence) -> Tensor:
+    gallery = evidence.gallery
+    rivals = gallery.enrolments[gallery.people != (-1 if person.position is None else person.position)]
+    if not len(person.photos) or not len(rivals):
+        return torch.full((len(vectors),), torch.nan, dtype=torch.float64)
+    scores = vectors.double() @ centroid(person.photos.double())
+    best = (vectors.double() @ rivals.T).max(1).values
+    return torch.where(torch.isfinite(scores), (scores > best).double(), scores)
+
+
+def _impostors(person: PersonPictures, evidence: GeneratorEvidence) -> Tensor:
+    others = evidence.gallery.without(person.position)
+    return person.original.double() @ others.mean(0) if len(others) else torch.empty(0)
+
+
+def _add_adherence(collected: "_Collector", role: Role, state: State, people: Sequence[PersonPictures]) -> None:
+    column = STATES.index(state)
+    shows = [_shows(person)[:, column] for person in people]
+    collected.add("prompt_adherence", role, state, shows)
+    for edit in sorted({edit for person in people for edit in person.edits if edit is not None}):
+        chosen = [torch.tensor([asked == edit for asked in person.edits]) for person in people]
+        values = [answers[rows] for answers, rows in zip(shows, chosen, strict=True)]
+        collected.add("prompt_adherence", role, state, values, edit=edit)
+
+
+def _shows(person: PersonPictures) -> Tensor:
+    """`adheres`, paired: what could be measured before and cannot be after, is not shown after."""
+    before, after = person.adheres.unbind(1)
+    lost = torch.isfinite(before) & torch.isnan(after)
+    after = torch.where(lost, torch.zeros_like(after), torch.where(torch.isnan(before), before, after))
+    return torch.stack([before, after], 1)
+
+
+class _Collector:
+    """Turns values by person into figures, with intervals from one seeded generator a figure."""
+
+    def __init__(self, evidence: GeneratorEvidence, resamples: int, seed: int) -> None:
+        self.figures: list[Figure] = []
+        self._evidence, self._resamples, self._seed = evidence, resamples, seed
+
+    def add(
+        self,
+        name: str,
+        role: Role,
+        state: State,
+        values: Sequence[Tensor],
+        *,
+        edit: str | None = None,
+        group: str | None = None,
+        rate: float | None = None,
+    ) -> None:
+        rng = self._rng(name, role, state, edit or "", group or "", str(rate))
+        found = estimated(
+            values, self._resamples, rng, name=name, role=role, state=state, generator=self._evidence.generator,
+            measure=_MEASURES.get(name, self._evidence.recogniser), unit=PICTURE_DEFINITIONS[name].unit,
+            edit=edit, group=group, false_match_rate=rate,
+        )  # fmt: skip
+        if found is not None:
+            self.figures.append(found)
+
+    def add_difference(self, role: Role, retained: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+        """Add `delta_id`, both groups resampled over their people; no interval where one has fewer than three."""
+        rng = self._rng("delta_id", role)
+        means, pictures, people = [], 0, 0
+        for group in (retained, targets):
+            values = [finite for value in group if len(finite := value[torch.isfinite(value)])]
+            if not values:
+                return
+            sums, counts = (torch.tensor([float(f(v)) for v in values], dtype=torch.float64) for f in (torch.sum, len))
+            parts = weights_in_parts(len(values), self._resamples, rng)
+            means.append(torch.cat([(weights @ sums) / (weights @ counts) for weights in parts]))
+            pictures, people = pictures + int(counts.sum()), people + len(values)
+        rows = min(len(mean) for mean in means)
+        span = interval(means[0][:rows] - means[1][:rows])
+        if span is not None:
+            self.figures.append(
+                Figure(
+                    name="delta_id",
+                    role=role,
+                    state="change",
+                    measure=self._evidence.recogniser,
+                    generator=self._evidence.generator,
+                    value=span.value,
+                    low=span.low,
+                    high=span.high,
+                    photos=pictures,
+                    people=people,
+                    unit=PICTURE_DEFINITIONS["delta_id"].unit,
+                )
+            )
+
+    def _rng(self, *names: str) -> torch.Generator:
+        return generator(self._seed, "bootstrap", self._evidence.generator, self._evidence.recogniser, *names)

@@ -1,0 +1,119 @@
+"""The face-match gate on the run's own photos, as they are and under attack."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ireu_cli.attacks.by_gradient import EPSILONS, noisy_pixels, picture_of
+from ireu_cli.attacks.plan import Siege, Victim, by_person, disguise_key, disguised, face_of, photo_attacks
+from ireu_cli.attacks.success import Tried, attack_figures
+from ireu_cli.drawing.before_and_after import Photos
+from ireu_cli.drawing.panel import Panel, Sight
+from ireu_cli.faces.disguise import Disguise
+from ireu_cli.photos import photo_key
+from ireu_cli.report import NO_ATTACK, Figure
+from ireu_cli.session import Session
+from ireu_cli.values import Photo, RgbImage
+from ireu_cli.verifying.rival.rival_figures import Gate, gate_figures, make_gate
+
+Passed = dict[tuple[str, str, Victim], float]
+"""By recogniser, attack and victim: whether a gate lets the photo through, 1 or 0."""
+
+
+def measure_gate(
+    session: Session, panel: Panel, photos: Photos, used: Callable[[Photo], bool]
+) -> tuple[tuple[Figure, ...], tuple[Gate, ...]]:
+    """What a gate catches, and whom it refuses; and the gates, one for each recogniser that finds retained people.
+
+    Args:
+        session: the run.
+        panel: the recognisers.
+        photos: everybody's photos as the panel sees them.
+        used: whether unlearning used a photo.
+    """
+    figures: list[Figure] = []
+    gates: list[Gate] = []
+    params = session.config.verify
+    for number, net in enumerate(panel.recognisers):
+        targets, retained = photos.people[0].photos, photos.vectors[number][1]
+        seen, unseen = (
+            [photos.seen([p for p in person if used(p) is wanted], number, net.width) for person in targets]
+            for wanted in (True, False)
+        )
+        if any(len(rows) for rows in retained):
+            figures += gate_figures(net.name, seen, unseen, retained, params, session.config.seed)
+            enrolled = [rows[torch.isfinite(rows).all(1)] for rows in seen]
+            gates.append(make_gate(net.name, enrolled, retained, params.false_match_rate))
+    return tuple(figures), tuple(gates)
+
+
+def evade_gate(siege: Siege, panel: Panel, gates: Sequence[Gate]) -> tuple[tuple[Figure, ...], Passed]:
+    """Show attacked photos to the gates.
+
+    Returns:
+        How many get through, and which.
+    """
+    sights = _look(siege, panel)
+    passed: Passed = {}
+    tried = []
+    for gate in gates:
+        number = panel.names.index(gate.recogniser)
+        for attack in dict.fromkeys(attack for attack, _ in sights):
+            values: list[Tensor] = []
+            for victim in siege.victims:
+                vector = sights[attack, victim].vectors[number][None]
+                values.append(1 - gate.refuses(vector, victim.person))
+                passed[gate.recogniser, attack, victim] = float(values[-1])
+            found = by_person(siege.victims, values)
+            tried.append(Tried("gate_evaded", attack, "original", gate.recogniser, None, found))
+    return attack_figures(tried, siege.session.config.verify, siege.session.config.seed), passed
+
+
+def _look(siege: Siege, panel: Panel) -> dict[tuple[str, Victim], Sight]:
+    """What the panel sees in every attacked photo; attacks that hand in no picture of their own are left out.
+
+    Raises:
+        PhotoError: a photo changed since it was encoded.
+    """
+    loads: dict[tuple[str, Victim], tuple[str, Callable[[], RgbImage]]] = {}
+    for name, attack in photo_attacks(siege):
+        for victim in siege.victims:
+            if isinstance(attack, Disguise):
+                loads[name, victim] = (disguise_key(siege, victim, attack), _disguised(siege, victim, attack))
+            elif name == NO_ATTACK:
+                loads[name, victim] = (photo_key(siege.reader, victim.photo), _plain(siege, victim))
+    if "pgd" in siege.names:
+        for epsilon in EPSILONS:
+            loads |= _noisy(siege, epsilon)
+    with (
+        siege.session.timed("judge"),
+        siege.session.talk.progress("showing attacks to the gate", len(loads)) as advance,
+    ):
+        found = panel.look(list(loads.values()), lambda count: advance(count, ""))
+    return {place: found[key] for place, (key, _) in loads.items()}
+
+
+def _noisy(siege: Siege, epsilon: int) -> dict[tuple[str, Victim], tuple[str, Callable[[], RgbImage]]]:
+    lenses = siege.lenses()
+    pixels = noisy_pixels(siege, lenses, siege.victims, epsilon)
+    steps = siege.session.config.attacks.pgd_steps
+    return {
+        (f"pgd-{epsilon}", victim): (
+            f"{lenses[0].name}-{lenses[1].name}-{victim.photo.sha256}-pgd-{epsilon}-{steps}",
+            _shown(siege, pixels[place]),
+        )
+        for place, victim in enumerate(siege.victims)
+    }
+
+
+def _disguised(siege: Siege, victim: Victim, disguise: Disguise) -> Callable[[], RgbImage]:
+    return lambda: disguised(siege, victim, disguise)
+
+
+def _plain(siege: Siege, victim: Victim) -> Callable[[], RgbImage]:
+    return lambda: face_of(siege, victim.photo).image
+
+
+def _shown(siege: Siege, pixels: Tensor) -> Callable[[], RgbImage]:
+    return lambda: picture_of(siege.encoders[1], pixels)

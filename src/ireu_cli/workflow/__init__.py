@@ -1,1 +1,0 @@
-"""Each command's work: load, call one pure step, store. Files go through `store`, words through `Talk`."""
