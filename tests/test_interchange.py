@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ireu_cli.locating.interchanged import Drawing, Interchanged, Pair, beside_random, interchange, measure, record
+from ireu_cli.drawing.drawn_faces import Drawing
+from ireu_cli.locating.interchanged import Interchanged, Pair, beside_random, interchange, measure, record
 from ireu_cli.maths.interchange import Moves, area, compare, curve, halfway, moved
 from ireu_cli.maths.stats import interval, resampled_weights
 from ireu_cli.support.runtime import generator

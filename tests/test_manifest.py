@@ -15,12 +15,12 @@ from ireu_cli.manifest import (
     FileRecord,
     Manifest,
     PersonRecord,
-    _file_text,
     _seals,
     canonical_json,
     difference,
     parse_manifest,
 )
+from ireu_cli.support.record_text import text_of
 from tests.conftest import run_ireu
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -175,7 +175,7 @@ def test_every_field_has_bounds(field: str, value: object) -> None:
     if field not in {"digest", "checksum"}:
         plain |= _seals(plain)
     with pytest.raises(ArtifactError, match="wrong fields"):
-        parse_manifest(_file_text(plain).encode(), "m.json")
+        parse_manifest(text_of(plain).encode(), "m.json")
 
 
 def test_no_field_of_a_manifest_is_without_bounds() -> None:
@@ -240,4 +240,4 @@ VALUES = st.recursive(
 
 @given(st.dictionaries(TEXTS, VALUES | st.lists(PEOPLE, min_size=1, max_size=3), min_size=1, max_size=4))
 def test_the_quick_writer_writes_what_json_writes(plain: dict[str, Any]) -> None:
-    assert _file_text(plain) == json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+    assert text_of(plain) == json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False) + "\n"

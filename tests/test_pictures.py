@@ -11,6 +11,7 @@ import torch
 from ireu_cli.drawing.compare import adherence, likeness
 from ireu_cli.drawing.shots import Shot, nearest, plan_shots
 from ireu_cli.maths.pictures import PSNR_CEILING, psnr, ssim
+from ireu_cli.measuring.drawn_evidence import GeneratorEvidence, PersonPictures
 from ireu_cli.params import PicturesParams, VerifyParams
 from ireu_cli.report import Criterion, Figure, Role
 from ireu_cli.support.runtime import generator
@@ -18,12 +19,7 @@ from ireu_cli.values import Photo
 from ireu_cli.verifying.criteria import verify
 from ireu_cli.verifying.pictures.curves import drawn_curves, kept_plot
 from ireu_cli.verifying.pictures.picture_criteria import picture_controls, picture_criteria, share_removed
-from ireu_cli.verifying.pictures.picture_figures import (
-    PICTURE_DEFINITIONS,
-    GeneratorEvidence,
-    PersonPictures,
-    measure_pictures,
-)
+from ireu_cli.verifying.pictures.picture_figures import PICTURE_DEFINITIONS, measure_pictures
 from tests.test_verify import evidence as features
 
 PARAMS = VerifyParams()

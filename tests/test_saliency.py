@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from ireu_cli.drawing.drawn_faces import Likeness
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.align import crop_face, face_matrix
-from ireu_cli.locating.saliency import Likeness, locate_by_saliency, photo_saliency
+from ireu_cli.locating.saliency import locate_by_saliency, photo_saliency
 from ireu_cli.maths.warp import warp
 from ireu_cli.support.runtime import generator
 

@@ -17,7 +17,7 @@ from ireu_cli.maths.stats import estimate, resampled_weights, weights_in_parts
 from ireu_cli.measuring import matching
 from ireu_cli.measuring.galleries import enrolled, gallery_of, matched
 from ireu_cli.measuring.judgement import false_matches
-from ireu_cli.measuring.matching import compare
+from ireu_cli.measuring.matching import Evidence, PersonEvidence, compare
 from ireu_cli.params import VerifyParams
 from ireu_cli.support.runtime import generator
 from ireu_cli.unlearning.gated import solve as gated_step
@@ -25,7 +25,6 @@ from ireu_cli.unlearning.gated.kept_sums import folds_tensors, read_folds
 from ireu_cli.unlearning.gated.slots import add_entries
 from ireu_cli.unlearning.gated.solve import directions, with_thresholds
 from ireu_cli.values import GateLedger
-from ireu_cli.verifying.figures import Evidence, PersonEvidence
 
 
 class Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]

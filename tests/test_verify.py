@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ireu_cli.measuring.matching import Evidence, PersonEvidence
 from ireu_cli.params import VerifyParams
 from ireu_cli.support.runtime import generator
 from ireu_cli.verifying.criteria import Beside, Verified, verify
-from ireu_cli.verifying.figures import Evidence, PersonEvidence, find_figure
+from ireu_cli.verifying.figures import find_figure
 
 PARAMS = VerifyParams()
 D = 24

@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from json.encoder import encode_basestring
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -26,6 +25,7 @@ from pydantic.dataclasses import dataclass
 from ireu_cli.errors import ArtifactError
 from ireu_cli.params import Config
 from ireu_cli.support.bounded import ContentError, read_json
+from ireu_cli.support.record_text import is_text_of, text_of
 
 SCHEMA_VERSION = 1
 """Raise it when a field changes meaning, add a reader for the old form, and add `tests/fixtures/schema_v<N>/`."""
@@ -199,7 +199,7 @@ class Manifest(_Record):
 
     def text(self) -> str:
         """Return the file's text: sorted keys, two spaces of indent, one newline at the end."""
-        return _file_text(self.model_dump(mode="json"))
+        return text_of(self.model_dump(mode="json"))
 
     def config(self) -> Config:
         """Return the parameters as a configuration, defaults filled in for sections the step did not use."""
@@ -247,7 +247,7 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
             "Install the version of ireu that wrote it, or restore the file if it was damaged",
         )
     # Over the file's own fields, not the model's: a field that a later version adds must not unseal older files.
-    sealed = _seals(plain) if _is_text_of(plain, data.decode("utf-8")) else None
+    sealed = _seals(plain) if is_text_of(plain, data.decode("utf-8")) else None
     # Of very many photos one form of them at a time.
     del plain
     try:
@@ -290,55 +290,6 @@ def _seals(plain: dict[str, Any]) -> dict[str, str]:
     digest = _digest(plain)
     checksum = digest_of({key: value for key, value in plain.items() if key != "checksum"} | {"digest": digest})
     return {"digest": digest, "checksum": checksum}
-
-
-_WRITER = json.JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def _file_text(plain: dict[str, Any]) -> str:
-    return "".join(_pieces(plain))
-
-
-def _pieces(plain: dict[str, Any]) -> Iterator[str]:
-    """The text that `_WRITER` gives of a record, and a newline; with many people in a fraction of the time."""
-    mark = "{\n  "
-    for key, value in sorted(plain.items()):
-        yield f"{mark}{encode_basestring(key)}: "
-        if isinstance(value, list) and value:
-            yield "["
-            for place, part in enumerate(value):
-                yield f"{',' if place else ''}\n    {_person_text(part) or _indented(part, 4)}"
-            yield "\n  ]"
-        else:
-            yield _indented(value, 2)
-        mark = ",\n  "
-    yield "\n}\n"
-
-
-def _indented(value: Any, by: int) -> str:
-    # A newline within a text is written in two letters.
-    return _WRITER.encode(value).replace("\n", "\n" + " " * by)
-
-
-def _person_text(value: Any) -> str | None:
-    """What `_indented` gives of a person with photos, by 4; None of anything else."""
-    if not (isinstance(value, dict) and value.keys() == {"number", "photos"} and type(value["number"]) is int):
-        return None
-    photos = value["photos"]
-    if not (isinstance(photos, list) and photos and all(type(photo) is str for photo in photos)):
-        return None
-    listed = ",\n        ".join(map(encode_basestring, photos))
-    return f'{{\n      "number": {value["number"]},\n      "photos": [\n        {listed}\n      ]\n    }}'
-
-
-def _is_text_of(plain: dict[str, Any], text: str) -> bool:
-    """Whether `_file_text` gives that text, which is not written a second time."""
-    place = 0
-    for piece in _pieces(plain):
-        if not text.startswith(piece, place):
-            return False
-        place += len(piece)
-    return place == len(text)
 
 
 def difference(existing: Manifest, wanted: Manifest, case: str | None = None) -> str:

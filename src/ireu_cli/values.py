@@ -13,6 +13,8 @@ RgbImage = npt.NDArray[np.uint8]
 
 Json = Any
 """Whatever `json` reads and writes; metrics and evidence are made of it."""
+WEIGHTS_AT_ONCE = 1 << 20
+"""Weights that are looked at together: each takes several numbers of its own meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ireu_cli import manifest as records
+from ireu_cli.support.record_text import text_of
 from tests.fuzzing import mutate, mutate_media, readers
 
 Wrong = Callable[[Any, Any], str | None]
@@ -63,7 +64,7 @@ def resealed_of(data: bytes, draw: random.Random) -> bytes:
     told = mutate.tree_of(json.loads(data), draw)
     try:
         told |= records._seals(told)
-        return records._file_text(told).encode()
+        return text_of(told).encode()
     except (ValueError, TypeError, RecursionError):
         return mutate.text_of(told, 2)
 

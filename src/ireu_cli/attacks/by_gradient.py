@@ -11,18 +11,18 @@ from ireu_cli.attacks.plan import Siege, Victim, face_of
 from ireu_cli.attacks.relearn import relearn, report_steps
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.drawing.before_and_after import Show
+from ireu_cli.drawing.drawn_faces import Likeness
 from ireu_cli.drawing.studio import Studio
 from ireu_cli.encoders.clip import read_tap
 from ireu_cli.encoders.kinds import ImageEncoder, forward, need_transformer
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.generators.generator import Generator
-from ireu_cli.locating.saliency import Likeness
+from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.params import Tap
 from ireu_cli.photos import Lens, flatten_tokens
 from ireu_cli.report import State
 from ireu_cli.support.runtime import generator as random_generator
 from ireu_cli.values import Ledger, Photo, RgbImage
-from ireu_cli.verifying.pictures.picture_figures import STATES
 
 EPSILONS = (2, 4, 8)
 """How far a pixel may move, in steps of 1/255."""

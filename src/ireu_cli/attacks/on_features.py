@@ -7,10 +7,10 @@ from torch import Tensor
 from ireu_cli.attacks.by_gradient import noise_on_detectors, noise_on_features, relearning
 from ireu_cli.attacks.plan import Siege, attacked_features, by_person, encode_disguised, photo_attacks
 from ireu_cli.attacks.success import FeatureMatcher, Tried, attack_figures
+from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.photos import Lens, flatten_tokens
 from ireu_cli.report import Figure, State
 from ireu_cli.values import Ledger
-from ireu_cli.verifying.pictures.picture_figures import STATES
 
 
 def besiege_features(siege: Siege, matcher: FeatureMatcher) -> tuple[Figure, ...]:

@@ -11,6 +11,7 @@ from ireu_cli.attacks.by_gradient import EPSILONS, features_of, noise_through_ge
 from ireu_cli.attacks.plan import (
     AVERAGE,
     AVERAGED,
+    Passed,
     Siege,
     Victim,
     attacked_features,
@@ -27,14 +28,13 @@ from ireu_cli.drawing.shots import prompt_of
 from ireu_cli.faces.disguise import Disguise
 from ireu_cli.generators.generator import Generator
 from ireu_cli.manifest import digest_of
+from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.measuring.galleries import Enrolment, enrolled, gallery_of, matched
 from ireu_cli.photos import Lens
 from ireu_cli.report import NO_ATTACK, Figure
 from ireu_cli.store.pictures import PictureCache
 from ireu_cli.support.runtime import generator as random_generator
 from ireu_cli.values import RgbImage
-from ireu_cli.verifying.pictures.picture_figures import STATES
-from ireu_cli.verifying.rival.rival_gate import Passed
 
 GUIDANCE = (0.5, 2.0)
 """Factors on the generator's guidance that the attack `guidance` tries."""

@@ -11,7 +11,7 @@ from ireu_cli.encoders.face_encoder import FaceEncoder
 from ireu_cli.encoders.kinds import ImageEncoder
 from ireu_cli.encodings import Item
 from ireu_cli.errors import ConfigError
-from ireu_cli.faces.disguise import DISGUISES, Disguise
+from ireu_cli.faces.disguise import DISGUISE_VERSION, DISGUISES, Disguise
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import Face
 from ireu_cli.manifest import Manifest, digest_of
@@ -22,8 +22,6 @@ from ireu_cli.session import Session
 from ireu_cli.support.runtime import generator
 from ireu_cli.values import GateLedger, Ledger, Photo, RgbImage
 
-DISGUISE_VERSION = 1
-"""Raise it when the same disguise gives other pixels, so that kept features and pictures are not mixed."""
 AVERAGED = 5
 """Photos of a person whose features the attack `average` averages."""
 AVERAGE = "average"
@@ -52,6 +50,10 @@ class Victim:
     photo: Photo
     same: Photo
     other: Photo
+
+
+Passed = dict[tuple[str, str, Victim], float]
+"""By recogniser, attack and victim: whether a gate lets the photo through, 1 or 0."""
 
 
 @dataclass(frozen=True)

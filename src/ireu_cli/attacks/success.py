@@ -9,10 +9,10 @@ from torch import Tensor
 from ireu_cli.maths.identity import Enrolment, IdentitySpace, enrol
 from ireu_cli.measuring.estimated import estimated
 from ireu_cli.measuring.judgement import criterion
+from ireu_cli.measuring.matching import Evidence
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import NO_ATTACK, WHITE_BOX, Criterion, Definition, Figure, Role, State
 from ireu_cli.support.runtime import generator
-from ireu_cli.verifying.figures import Evidence
 
 ATTACK_DEFINITIONS = {
     "attack_success": Definition(

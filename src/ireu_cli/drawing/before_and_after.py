@@ -18,11 +18,11 @@ from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.generators.generator import Generator, load_generators
 from ireu_cli.manifest import Manifest, digest_of
+from ireu_cli.measuring.drawn_evidence import STATES, GeneratorEvidence, PersonPictures
 from ireu_cli.photos import Lens, among, photo_key
 from ireu_cli.session import Session
 from ireu_cli.store.pictures import PictureCache
 from ireu_cli.values import Photo, RgbImage
-from ireu_cli.verifying.pictures.picture_figures import STATES, GeneratorEvidence, PersonPictures
 
 _NO_SIGHT = Sight(None, ())
 

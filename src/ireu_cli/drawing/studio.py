@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ireu_cli.drawing.drawn_faces import Drawing, Likeness, similarity
 from ireu_cli.drawing.embedded_judge import Judge, open_judge
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.kinds import ImageEncoder
@@ -15,8 +16,6 @@ from ireu_cli.faces.align import crop_face, face_matrix
 from ireu_cli.faces.swap import Face
 from ireu_cli.generators.generator import Generator, load_generators
 from ireu_cli.judges.recogniser import ALIGNED
-from ireu_cli.locating.interchanged import Drawing
-from ireu_cli.locating.saliency import Likeness, similarity
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
 

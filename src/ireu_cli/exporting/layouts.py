@@ -16,12 +16,11 @@ from ireu_cli.encoders.files.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.encoders.files.fingerprint import Print, prints_by
 from ireu_cli.encoders.files.tensor_file import TensorFile
 from ireu_cli.errors import ConfigError, ModelError
-from ireu_cli.exporting.rounding import PIECE
 from ireu_cli.params import Dtype
 from ireu_cli.store.files import write_bytes
 from ireu_cli.store.weights import copy_tree_with, copy_with, digest_with, write_tensors_one_by_one
 from ireu_cli.support.bounded import leads_inside, printable
-from ireu_cli.values import Json, WeightDelta
+from ireu_cli.values import WEIGHTS_AT_ONCE, Json, WeightDelta
 
 ALONE = frozenset({"clip-folder", "ip-adapter", "single-file"})
 """Layouts that hold the encoder and nothing else, so that any CLIP vision transformer can be written in them."""
@@ -56,7 +55,7 @@ class Edit:
         if name not in self._edited:
             return own.to(kind)
         new = torch.empty(own.shape, dtype=kind)
-        parts = (torch.split(each.flatten(), PIECE) for each in (new, own, self.delta.tensors[name]))
+        parts = (torch.split(each.flatten(), WEIGHTS_AT_ONCE) for each in (new, own, self.delta.tensors[name]))
         for place, base, change in zip(*parts, strict=True):
             place.copy_(base.float() + change)
         return new

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-PIECE = 1 << 20
-"""Weights that are looked at together: each takes several numbers of its own meanwhile."""
+from ireu_cli.values import WEIGHTS_AT_ONCE
 
 
 def kept_share(full: Tensor, rounded: Tensor) -> float:
@@ -38,7 +37,7 @@ def kept_in_weights(
     """
     sums, touched, changed = torch.zeros(3, dtype=torch.float64), 0, 0
     for name, read in sorted(original.items()):
-        parts = zip(*(torch.split(each.flatten(), PIECE) for each in (read(), delta[name])), strict=True)
+        parts = zip(*(torch.split(each.flatten(), WEIGHTS_AT_ONCE) for each in (read(), delta[name])), strict=True)
         for base, whole in ((first.float().cpu(), second) for first, second in parts):
             left = (base + whole).to(dtypes[name]).float() - base.to(dtypes[name]).float()
             pairs = (whole, left), (whole, whole), (left, left)

@@ -27,7 +27,8 @@ Family = Literal["front-end", "geometry", "colour", "compression", "blur", "occl
 Apply = Callable[[RgbImage, Points, RgbImage, RgbImage], RgbImage]
 """(photo, its landmarks, another photo of the same person, a photo of somebody else) to a picture of the photo's shape:
 uint8, C-contiguous, its own memory. Landmarks are finite; photos may differ in size, not in where the face lies."""
-
+DISGUISE_VERSION = 1
+"""Raise it when the same disguise gives other pixels, so that kept features and pictures are not mixed."""
 _BORDER = cv2.BORDER_REFLECT_101
 _ENCODED = 224
 """The side, in pixels, of what most encoders take."""

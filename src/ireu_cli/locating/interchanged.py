@@ -1,17 +1,17 @@
 """Interchanging features of two people and measuring what becomes of the picture."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ireu_cli.drawing.drawn_faces import Draw, Drawing
 from ireu_cli.maths.interchange import ASPECTS, Moves, Point, curve, identity_span
 from ireu_cli.maths.masks import top_mask
 from ireu_cli.support.runtime import generator
-from ireu_cli.values import Json, RgbImage
+from ireu_cli.values import Json
 
 _BORDER = 8
 """The frame that counts as background is this part of the picture's side wide: one eighth."""
@@ -27,19 +27,6 @@ class Pair:
     first_face: Tensor
     second_face: Tensor
     seed: int
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A drawn picture, with the recogniser's unit vector and the landmarks (5, 2) in pixels; None without a face."""
-
-    picture: RgbImage
-    face: Tensor | None
-    landmarks: npt.NDArray[np.floating] | None
-
-
-Draw = Callable[[Tensor, Sequence[int]], list[Drawing]]
-"""Features (n, …, d) and a seed each to pictures; always the same prompt."""
 
 
 @dataclass(frozen=True)

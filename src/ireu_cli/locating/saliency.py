@@ -1,36 +1,15 @@
 """Locating through a generator: which features decide whether the drawn face is the person's?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from ireu_cli.drawing.drawn_faces import Likeness
 from ireu_cli.errors import PhotoError
-from ireu_cli.judges.recogniser import ALIGNED, Recogniser
 from ireu_cli.locating.scores import split_half
 from ireu_cli.maths.masks import top_mask
-from ireu_cli.maths.warp import warp
 from ireu_cli.values import FeatureMask, Json, Located
-
-Likeness = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Features (draws, …, d), one picture each, to the similarity of picture and photo (draws,), with gradients, and bool
-(draws,): whether the picture has a face. Where it has none, the similarity means nothing."""
-
-
-def similarity(pictures: Tensor, matrices: Tensor, photo: Tensor, recogniser: Recogniser) -> Tensor:
-    """Cosine between drawn faces and a photo, with gradients back to the pictures.
-
-    Args:
-        pictures: float (n, 3, side, side), RGB in [0, 1].
-        matrices: float64 (n, 2, 3), from each picture to the recogniser's aligned face; taken as given.
-        photo: unit vector (d,) of the photo.
-        recogniser: measures.
-
-    Returns:
-        Float (n,) on the CPU.
-    """
-    faces = recogniser.embed(warp(pictures, matrices, ALIGNED))
-    return (faces @ photo.to(faces)).cpu()
 
 
 def photo_saliency(features: Tensor, mean: Tensor, likeness: Likeness, draws: int) -> Tensor | None:

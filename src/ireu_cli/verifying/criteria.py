@@ -11,14 +11,15 @@ from dataclasses import dataclass
 import torch
 
 from ireu_cli.attacks.success import attack_criteria
+from ireu_cli.measuring.drawn_evidence import GeneratorEvidence
 from ireu_cli.measuring.judgement import OTHERS_STAY, Sense, control, criterion, false_matches, others_stay
-from ireu_cli.measuring.matching import Compared, compare
+from ireu_cli.measuring.matching import Compared, Evidence, compare
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Role, State, rounded
-from ireu_cli.verifying.figures import Evidence, find_figure, measure, share_removed
+from ireu_cli.verifying.figures import find_figure, measure, share_removed
 from ireu_cli.verifying.groups import shareable
 from ireu_cli.verifying.pictures.picture_criteria import picture_controls, picture_criteria
-from ireu_cli.verifying.pictures.picture_figures import GeneratorEvidence, measure_pictures
+from ireu_cli.verifying.pictures.picture_figures import measure_pictures
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-from ireu_cli.exporting.rounding import PIECE
 from ireu_cli.params import RecordParams
 from ireu_cli.report import ErasureRecord
-from ireu_cli.values import WeightDelta
+from ireu_cli.values import WEIGHTS_AT_ONCE, WeightDelta
 
 LIMITS = (
     "Only the edited encoder is covered: copies of the original encoder elsewhere still carry the person, and so do "
@@ -72,5 +71,5 @@ def erasure_record(
 
 def _norm(tensors: Iterable[Tensor]) -> float:
     """Frobenius' norm over all of them, a piece at a time in double precision."""
-    pieces = (piece for tensor in tensors for piece in torch.split(tensor.flatten(), PIECE))
+    pieces = (piece for tensor in tensors for piece in torch.split(tensor.flatten(), WEIGHTS_AT_ONCE))
     return math.sqrt(sum(float(piece.double().square().sum()) for piece in pieces))

@@ -13,6 +13,7 @@ from ireu_cli.encodings import stream
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest, digest_of
+from ireu_cli.measuring.matching import Evidence, PersonEvidence
 from ireu_cli.photos import Lens, among, flatten_tokens, load_retain, load_targets
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache, read_tensors, write_tensors
@@ -20,7 +21,6 @@ from ireu_cli.support.made import Made
 from ireu_cli.support.runtime import generator
 from ireu_cli.unlearning.gated.checks import PIECE, rows_by_person
 from ireu_cli.values import Photo
-from ireu_cli.verifying.figures import Evidence, PersonEvidence
 
 T = TypeVar("T")
 COMPARED_VERSION = 1

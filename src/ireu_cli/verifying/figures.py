@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.measuring.estimated import estimated
-from ireu_cli.measuring.matching import Compared, Scores
-from ireu_cli.measuring.matching import Evidence as Evidence
-from ireu_cli.measuring.matching import PersonEvidence as PersonEvidence
+from ireu_cli.measuring.matching import Compared, Evidence, PersonEvidence, Scores
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Definition, Figure, Role, State
 from ireu_cli.support.made import Made

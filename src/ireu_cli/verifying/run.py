@@ -15,6 +15,7 @@ from ireu_cli.encoders.kinds import ImageEncoder, with_delta
 from ireu_cli.faces.labels import groups_of, read_labels
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest
+from ireu_cli.measuring.drawn_evidence import GeneratorEvidence
 from ireu_cli.photos import among, photo_reader
 from ireu_cli.report import Calibration, Curve, Figure, Kept, Report
 from ireu_cli.report_page import page
@@ -31,7 +32,6 @@ from ireu_cli.verifying.operating_points import calibrated
 from ireu_cli.verifying.pictures.curves import drawn_curves, kept_plot
 from ireu_cli.verifying.pictures.grids import make_grids, write_images
 from ireu_cli.verifying.pictures.picture_distances import measure_quality
-from ireu_cli.verifying.pictures.picture_figures import GeneratorEvidence
 from ireu_cli.verifying.rival.rival_gate import evade_gate, measure_gate
 from ireu_cli.verifying.verdict import read_report
 

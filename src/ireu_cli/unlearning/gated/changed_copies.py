@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ireu_cli.attacks.plan import DISGUISE_VERSION
 from ireu_cli.encodings import Item
-from ireu_cli.faces.disguise import Disguise, disguise
+from ireu_cli.faces.disguise import DISGUISE_VERSION, Disguise, disguise
 from ireu_cli.faces.folder import People
 from ireu_cli.manifest import digest_of
 from ireu_cli.photos import Lens

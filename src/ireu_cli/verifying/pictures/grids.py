@@ -13,10 +13,10 @@ from ireu_cli.drawing.before_and_after import Drawn
 from ireu_cli.drawing.shots import Shot
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.read import PhotoReader
+from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.store.files import write_bytes
 from ireu_cli.store.pictures import png_bytes
 from ireu_cli.values import Photo, RgbImage
-from ireu_cli.verifying.pictures.picture_figures import STATES
 
 _COLUMNS = 8
 _GAP = 4

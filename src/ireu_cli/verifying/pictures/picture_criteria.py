@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from ireu_cli.measuring.drawn_evidence import GeneratorEvidence, PersonPictures
 from ireu_cli.measuring.galleries import matched
 from ireu_cli.measuring.judgement import Sense, control, criterion, false_matches, others_stay
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Control, Criterion, Figure, Role, State
-from ireu_cli.verifying.pictures.picture_figures import GeneratorEvidence, PersonPictures
 
 _TARGETS: tuple[Role, ...] = ("target-seen", "target-unseen")
 _ROLES: tuple[Role, ...] = (*_TARGETS, "look-alike", "retained")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.attacks.by_gradient import EPSILONS, noisy_pixels, picture_of
-from ireu_cli.attacks.plan import Siege, Victim, by_person, disguise_key, disguised, face_of, photo_attacks
+from ireu_cli.attacks.plan import Passed, Siege, Victim, by_person, disguise_key, disguised, face_of, photo_attacks
 from ireu_cli.attacks.success import Tried, attack_figures
 from ireu_cli.drawing.before_and_after import Photos
 from ireu_cli.drawing.panel import Panel, Sight
@@ -16,9 +16,6 @@ from ireu_cli.report import NO_ATTACK, Figure
 from ireu_cli.session import Session
 from ireu_cli.values import Photo, RgbImage
 from ireu_cli.verifying.rival.rival_figures import Gate, gate_figures, make_gate
-
-Passed = dict[tuple[str, str, Victim], float]
-"""By recogniser, attack and victim: whether a gate lets the photo through, 1 or 0."""
 
 
 def measure_gate(
