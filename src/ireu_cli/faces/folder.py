@@ -13,10 +13,13 @@ import torch
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError, look
 from ireu_cli.faces.formats import ENDINGS, UNREAD_ENDINGS
-from ireu_cli.faces.listing import Listing, Person, list_folder, list_person
+from ireu_cli.faces.listing import Listing, Person, list_folder, list_person, place_of
 from ireu_cli.faces.photo_files import digest_photo, most_bytes, why_not_opened
 from ireu_cli.params import DataParams
 from ireu_cli.values import Photo
+
+_TOLD = 16
+"""Photos between two words about how far reading has come."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,8 @@ def _people(folder: Path, top: Listing) -> list[Person]:
     """The folders of people, or the one that all photos lie in."""
     if not top.photos:
         above = [folder, *folder.absolute().parents]
-        return [list_person(path, above) for path in top.folders]
+        places = frozenset(place for path in above if (place := place_of(path)))
+        return [list_person(path, places) for path in top.folders]
     return [Person(folder, top.photos)]
 
 
@@ -221,12 +225,14 @@ def _digest(
 ) -> tuple[tuple[tuple[Photo, ...], ...], list[Unread], int]:
     seen: set[str] = set()
     unread: list[Unread] = []
-    copies = 0
+    copies = met = 0
     people = []
     for number, group in enumerate(groups):
         person = []
         for index, file in enumerate(group):
-            advance(1, "")
+            met += 1
+            if met % _TOLD == 0:
+                advance(_TOLD, "")
             try:
                 photo = Photo(number, index, file, read(file))
             except (BadPhotoError, OSError) as error:
@@ -240,4 +246,5 @@ def _digest(
             person.append(photo)
         if person:
             people.append(tuple(person))
+    advance(met % _TOLD, "")
     return tuple(people), unread, copies

@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -27,6 +26,9 @@ _SYSTEM = (
 SYSTEM = {name.casefold(): name for name in _SYSTEM}
 """Folders that systems and storage devices make beside people, as they write them, by their names in lower case. Those
 that begin with a dot are hidden, and left out for that."""
+
+Place = tuple[int, int]
+"""What tells a folder from every other one: its device and its inode."""
 
 
 @dataclass
@@ -99,20 +101,19 @@ def list_folder(folder: Path, *, of_people: bool = False) -> Listing:
     return found
 
 
-def list_person(folder: Path, above: Iterable[Path] = ()) -> Person:
+def list_person(folder: Path, above: frozenset[Place] = frozenset()) -> Person:
     """Go through a person's folder and, where it holds photos itself, through its subfolders.
 
     A folder without photos of its own is one of people, named one level too high: its subfolders are not gone through.
 
     Args:
         folder: the person's folder.
-        above: folders around it, which a link may lead back to.
+        above: the places of folders around it, which a link may lead back to.
     """
-    person, todo = Person(folder), [folder]
-    seen = {place for path in above if (place := _place(path))}
+    person, todo, seen = Person(folder), [folder], set(above)
     while todo:
         here = todo.pop()
-        place = _place(here)
+        place = place_of(here)
         if place in seen:
             person.circles += 1
             continue
@@ -147,8 +148,8 @@ def _why_closed(folder: Path, error: OSError) -> str:
     return why_not_opened(error)
 
 
-def _place(folder: Path) -> tuple[int, int] | None:
-    """What tells a folder from every other one, whatever path leads to it; None where it cannot be reached."""
+def place_of(folder: Path) -> Place | None:
+    """The place of a folder, whatever path leads to it; None where it cannot be reached."""
     try:
         found = folder.stat()
     except OSError:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -126,7 +127,7 @@ class FeatureCache:
         return self._rows[key][0] if key in self._rows else None
 
     def _know(self, batch: _Batch) -> None:
-        self._rows.update((key, (batch, row)) for row, key in enumerate(batch.keys))
+        self._rows.update(zip(batch.keys, zip(repeat(batch), range(len(batch.keys))), strict=True))
 
     def _forget(self, batch: _Batch) -> None:
         for key in batch.keys:
