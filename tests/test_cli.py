@@ -420,17 +420,18 @@ def test_seeds_change_what_is_drawn(fresh: Path) -> None:
 
 LOST = """
 import os, signal, sys
-from ireu_cli.cli import app, run
+from ireu_cli.cli import app
+from ireu_cli.locating import run
 from ireu_cli.errors import ModelError
 
-def lose(*_arguments):
+def lose(*_arguments, **_more):
     try:
         os.kill(os.getpid(), signal.SIGINT) if {hears} else None
     except KeyboardInterrupt:
         pass
     raise {error}
 
-run._workflow = lose
+run.run_locate = lose
 sys.argv = ["ireu", "locate", "--json"]
 app.run()
 """

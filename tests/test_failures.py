@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,15 @@ from ireu_cli.cli import commands, program
 from ireu_cli.cli.failures import told_of
 from ireu_cli.errors import ModelError, UserError
 from tests.conftest import run_ireu
+
+STEPS = {"locating": "run_locate", "unlearning": "run_unlearn", "verifying": "run_verify", "exporting": "run_export"}
+
+
+def steps_do(monkeypatch: pytest.MonkeyPatch, what: Callable[..., object]) -> None:
+    """Let every step do something else."""
+    for package, name in STEPS.items():
+        monkeypatch.setattr(f"ireu_cli.{package}.run.{name}", what)
+
 
 torch_error = type("OutOfMemoryError", (RuntimeError,), {})
 
@@ -66,7 +76,7 @@ def test_every_command_tells_expected_errors_alike(
     def fail(*_arguments: object, **_more: object) -> None:
         raise eval(raised)
 
-    monkeypatch.setattr("ireu_cli.cli.run._workflow", lambda *_a, **_m: fail)
+    steps_do(monkeypatch, fail)
     monkeypatch.setattr("ireu_cli.samples.write_samples", fail)
     monkeypatch.setattr("ireu_cli.inspecting.run.inspect_encoder", fail)
     more = {"unlearn": ["--mask", "m"], "verify": ["--delta", "d"], "export": ["--delta", "d"]}
@@ -78,13 +88,13 @@ def test_every_command_tells_expected_errors_alike(
 
 
 def test_v_shows_what_lies_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_arguments: object) -> None:
+    def fail(*_arguments: object, **_more: object) -> None:
         try:
             raise OSError(13, "Permission denied", "/some/place")
         except OSError:
             raise UserError("It cannot be read", "Use another") from None
 
-    monkeypatch.setattr("ireu_cli.cli.run._workflow", lambda *_a, **_m: fail)
+    steps_do(monkeypatch, fail)
     assert "/some/place" not in run_ireu("locate", cwd=tmp_path).err
     shown = run_ireu("locate", "-v", cwd=tmp_path).err
     assert "caused by PermissionError" in shown
@@ -92,18 +102,18 @@ def test_v_shows_what_lies_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_library_that_exits_does_not_pass_for_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def leave(*_arguments: object) -> None:
+    def leave(*_arguments: object, **_more: object) -> None:
         sys.exit(7)
 
-    monkeypatch.setattr("ireu_cli.cli.run._workflow", lambda *_a, **_m: leave)
+    steps_do(monkeypatch, leave)
     assert run_ireu("locate", cwd=tmp_path).code == 7
 
 
 def test_a_bug_is_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_arguments: object) -> None:
+    def fail(*_arguments: object, **_more: object) -> None:
         raise TypeError("a bug")
 
-    monkeypatch.setattr("ireu_cli.cli.run._workflow", lambda *_a, **_m: fail)
+    steps_do(monkeypatch, fail)
     with pytest.raises(TypeError, match="a bug"):
         run_ireu("locate", cwd=tmp_path)
 
@@ -114,10 +124,10 @@ def test_files_of_people_are_named_under_v_alone(
 ) -> None:
     (tmp_path / "faces" / "erika").mkdir(parents=True)
 
-    def fail(*_arguments: object) -> None:
+    def fail(*_arguments: object, **_more: object) -> None:
         raise PermissionError(13, "Permission denied", str(tmp_path / "faces" / "erika" / "1.jpg"))
 
-    monkeypatch.setattr("ireu_cli.cli.run._workflow", lambda *_a, **_m: fail)
+    steps_do(monkeypatch, fail)
     found = run_ireu("locate", "--targets", "faces", *(["-v"] if verbose else []), cwd=tmp_path)
     assert found.code == 3
     (first,) = (line for line in found.err.splitlines() if line.startswith("ireu: "))
@@ -145,7 +155,9 @@ def test_every_option_that_is_a_path_refuses_an_empty_one(tmp_path: Path) -> Non
         for name, hint in get_type_hints(command, include_extras=True).items():
             if get_origin(hint) is Annotated and "Path" in str(get_args(hint)[0]):
                 seen += 1
-                assert get_args(hint)[1].parser is not None, f"{command.__name__} {name}"
+                parsers = [part.parser for part in get_args(hint)[1:] if hasattr(part, "parser")]
+                assert len(parsers) == 1, f"{command.__name__} {name}"
+                assert parsers[0] is not None, f"{command.__name__} {name}"
     assert seen > 15
     for arguments in (["unlearn", "--mask="], ["unlearn", "--merge="], ["verify", "--delta="], ["samples", ""]):
         found = run_ireu(*arguments, cwd=tmp_path)

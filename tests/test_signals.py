@@ -120,11 +120,11 @@ from ireu_cli.cli import app
 def ready():
     open("ready", "w").close()
 
-def busy(*_arguments):
+def busy(*_arguments, **_more):
     {body}
 
-from ireu_cli.cli import run
-run._workflow = busy
+import types
+sys.modules["ireu_cli.locating.run"] = types.SimpleNamespace(run_locate=busy)
 sys.argv = ["ireu", "locate", "--json", "--set", "seed=1"]
 app.run()
 """

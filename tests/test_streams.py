@@ -130,13 +130,14 @@ def test_a_line_of_progress_is_clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 LIBRARY = """
 import sys, warnings, logging
-from ireu_cli.cli import app, run
+from ireu_cli.cli import app
+from ireu_cli.locating import run
 WILD = {wild!r}
-def tell(*_arguments):
+def tell(*_arguments, **_more):
     warnings.warn(WILD)
     logging.getLogger("library").warning("%s", WILD)
     raise {kind}(WILD)
-run._workflow = tell
+run.run_locate = tell
 sys.argv = ["ireu", "locate", "-v", "--json"]
 app.run()
 """

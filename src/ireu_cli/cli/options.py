@@ -1,9 +1,53 @@
 """Flags, each declared once. Only typer and the standard library: `--help` must not start torch."""
 
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
+
+Options = TypeVar("Options")
+
+
+class Setting(str):
+    """The key of the setting that a flag states, such as `encoder.tap`."""
+
+
+def takes(options: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
+    """Let a command be given its options as one value, an `options` dataclass, instead of one by one.
+
+    Typer reads the fields as it reads parameters: in their order, with their types and defaults.
+    """
+    hints = get_type_hints(options, include_extras=True)
+
+    def parameter(name: str, default: Any) -> inspect.Parameter:
+        kept = inspect.Parameter.empty if default is MISSING else default
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=kept, annotation=hints[name])
+
+    def wrap(command: Callable[[Options], None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def called(**given: Any) -> None:
+            command(options(**given))
+
+        listed = [parameter(each.name, each.default) for each in fields(options)]  # type: ignore[arg-type]
+        called.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
+        called.__annotations__ = hints
+        return called
+
+    return wrap
+
+
+def settings_in(options: Any) -> dict[str, Any]:
+    """The settings that flags state, by their keys; what is not given is not there."""
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(type(options), include_extras=True).items():
+        value = getattr(options, name)
+        if value is not None and value is not False:
+            found |= {str(key): value for key in getattr(hint, "__metadata__", ()) if isinstance(key, Setting)}
+    return found
 
 
 class EmptyValueError(ValueError):
@@ -42,6 +86,7 @@ Set = Annotated[
 ]
 Encoder = Annotated[
     str | None,
+    Setting("encoder.source"),
     typer.Option(
         "--encoder",
         parser=_stated,
@@ -51,6 +96,7 @@ Encoder = Annotated[
 ]
 Tap = Annotated[
     str | None,
+    Setting("encoder.tap"),
     typer.Option(
         "--tap",
         help="Tensor the generator reads: pooled, image_embeds, penultimate, last; of ArcFace networks embedding, "
@@ -58,18 +104,34 @@ Tap = Annotated[
     ),
 ]
 Targets = Annotated[
-    Path | None, place_option("--targets", help="People to unlearn: DIR/<person>/*.jpg, or DIR/*.jpg for one.")
+    Path | None,
+    Setting("data.targets"),
+    place_option("--targets", help="People to unlearn: DIR/<person>/*.jpg, or DIR/*.jpg for one."),
 ]
-Retain = Annotated[Path | None, place_option("--retain", help="Other people, whose rendering must not change.")]
+Retain = Annotated[
+    Path | None, Setting("data.retain"), place_option("--retain", help="Other people, whose rendering must not change.")
+]
 Faces = Annotated[
-    str | None, typer.Option("--faces", help="aligned: photos are crops already; detect: find the face first.")
+    str | None,
+    Setting("data.faces"),
+    typer.Option("--faces", help="aligned: photos are crops already; detect: find the face first."),
 ]
-MaxPhotos = Annotated[int | None, typer.Option("--max-photos", help="Use at most this many photos of each target.")]
-BadPhotos = Annotated[str | None, typer.Option("--bad-photos", help="error or skip.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Every random choice follows from it.")]
-Device = Annotated[str | None, typer.Option("--device", help="Torch device, such as cpu or cuda.")]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, float16 or bfloat16.")]
-RunDir = Annotated[Path | None, place_option("--run-dir", help="Private folder of the runs (default: .ireu).")]
+MaxPhotos = Annotated[
+    int | None,
+    Setting("data.max_photos"),
+    typer.Option("--max-photos", help="Use at most this many photos of each target."),
+]
+BadPhotos = Annotated[str | None, Setting("data.bad_photos"), typer.Option("--bad-photos", help="error or skip.")]
+Seed = Annotated[int | None, Setting("seed"), typer.Option("--seed", help="Every random choice follows from it.")]
+Device = Annotated[
+    str | None, Setting("run.device"), typer.Option("--device", help="Torch device, such as cpu or cuda.")
+]
+_DTYPE = typer.Option("--dtype", help="float32, float16 or bfloat16.")
+Dtype = Annotated[str | None, Setting("encoder.dtype"), _DTYPE]
+ExportDtype = Annotated[str | None, Setting("export.dtype"), _DTYPE]
+RunDir = Annotated[
+    Path | None, Setting("run.run_dir"), place_option("--run-dir", help="Private folder of the runs (default: .ireu).")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what ireu wrote at the output.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]

@@ -1,15 +1,20 @@
-"""From parsed flags to a workflow call and back. Everything heavy is imported here, inside the functions."""
+"""What stands around every step: flags to a configuration, and the result to words and an exit code.
+
+Everything heavy is imported inside the functions.
+"""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
+from ireu_cli.cli.arguments import Asked
 from ireu_cli.cli.exit_codes import OUTCOMES, ExitCode
 from ireu_cli.cli.failures import refused
+from ireu_cli.cli.options import settings_in
 from ireu_cli.cli.output import Terminal
 from ireu_cli.errors import UsageError, UserError, interrupted
 
@@ -17,66 +22,74 @@ if TYPE_CHECKING:
     from ireu_cli.config import Resolved
     from ireu_cli.session import StepResult
 
-Command = Literal["locate", "unlearn", "verify", "export"]
+
+@dataclass(frozen=True)
+class Job:
+    """A step that is about to run: flags, environment and file together, a way to talk, and where its output goes."""
+
+    resolved: "Resolved"
+    terminal: Terminal
+    out: Path
 
 
-def execute(
-    command: Command,
-    parent: Path | None,
-    out: Path,
-    config: Path | None,
-    sets: Sequence[str] | None,
-    flags: Mapping[str, Any],
+def run_step(
+    asked: Asked,
+    step: Callable[[Job], "StepResult"],
     *,
-    force: bool,
-    as_json: bool,
-    quiet: bool,
-    verbose: bool,
-    onto: Path | None = None,
-    merge: Sequence[Path] = (),
-    withdraw: Sequence[str] = (),
-    more: Mapping[str, Any] = MappingProxyType({}),
+    inputs: Sequence[Path | None] = (),
+    needed: Sequence[str] = (),
+    check: Callable[[], None] | None = None,
 ) -> None:
     """Resolve the configuration, run the step, print the result; `verify` exits with its outcome's code.
 
-    `more` is what `verify` or `export` alone is asked.
+    Args:
+        asked: the flags.
+        step: runs it; imports what is heavy.
+        inputs: files that it reads, none of which may be its output.
+        needed: settings of folders that have to exist; what a flag named has to in any case.
+        check: refuses flags that do not go together, before anything is read.
 
     Raises:
         IreuError: for `main` to report.
     """
-    from ireu_cli.config import load_config, refuse_missing, settings_file
+    from ireu_cli.config import settings_file
 
     here = working_folder()
-    out = Path(os.path.normpath(out))
+    out = Path(os.path.normpath(asked.out))
     if not out.name:
         raise UsageError(f"The output {out} has no name of its own", "Name a file or folder with --out")
-    inputs = (parent, onto, *merge, settings_file(config, os.environ))
-    if any(given is not None and out.absolute() == given.absolute() for given in inputs):
+    read = (*inputs, settings_file(asked.config, os.environ))
+    if any(given is not None and out.absolute() == given.absolute() for given in read):
         raise UsageError(f"The output {out} is read as input", "Name another file with --out")
-    if command == "unlearn":
-        _check_unlearn(parent, onto, merge, withdraw)
-    terminal = Terminal(quiet=quiet, verbose=verbose)
-    resolved = load_config(
-        config, os.environ, parse_sets(sets or []) | {k: v for k, v in flags.items() if v is not None}
-    )
+    if check is not None:
+        check()
+    terminal = Terminal(quiet=asked.quiet, verbose=asked.verbose)
+    resolved = _resolved(asked, terminal, here, needed)
+    try:
+        result = step(Job(resolved, terminal, out))
+    except OSError as error:
+        raise refused(error, _private_name(error, resolved, verbose=asked.verbose)) from error
+    except KeyboardInterrupt:
+        raise interrupted() from None
+    if result.report is not None:
+        terminal.report(result.report)
+    terminal.result(result, as_json=asked.as_json)
+    code = OUTCOMES[result.report.outcome] if result.report else ExitCode.DONE
+    if code is not ExitCode.DONE:
+        raise typer.Exit(code)
+
+
+def _resolved(asked: Asked, terminal: Terminal, here: Path, needed: Sequence[str]) -> "Resolved":
+    from ireu_cli.config import load_config, refuse_missing
+
+    resolved = load_config(asked.config, os.environ, parse_sets(asked.set_ or []) | settings_in(asked))
     terminal.sources(resolved)
     if resolved.passed_over:
         terminal.note(f"Variables that are no settings of ireu, and are passed over: {', '.join(resolved.passed_over)}")
     # What the steps after it do not say comes from their input.
     folders = ("data.targets", "data.retain")
-    refuse_missing(resolved, [key for key in folders if command == "locate" or resolved.sources[key] == "flag"], here)
-    try:
-        result = _workflow(command, resolved, terminal, parent, out, force, onto, merge, withdraw, more)()
-    except OSError as error:
-        raise refused(error, _private_name(error, resolved, verbose=verbose)) from error
-    except KeyboardInterrupt:
-        raise interrupted() from None
-    if result.report is not None:
-        terminal.report(result.report)
-    terminal.result(result, as_json=as_json)
-    code = OUTCOMES[result.report.outcome] if result.report else ExitCode.DONE
-    if code is not ExitCode.DONE:
-        raise typer.Exit(code)
+    refuse_missing(resolved, [key for key in folders if key in needed or resolved.sources[key] == "flag"], here)
+    return resolved
 
 
 def working_folder() -> Path:
@@ -114,51 +127,3 @@ def _private_name(error: OSError, resolved: "Resolved", *, verbose: bool) -> str
         if folder is not None and place.is_relative_to(folder.absolute()) and place != folder.absolute():
             return f"A file or folder in {key} (-v names it)"
     return None
-
-
-def _check_unlearn(mask: Path | None, onto: Path | None, merge: Sequence[Path], withdraw: Sequence[str]) -> None:
-    """`unlearn` needs a mask, or a delta to merge with others or to withdraw from, and one of the three."""
-    if withdraw and merge:
-        raise UsageError("--merge and --withdraw are two steps", "Give one of them at a time")
-    for flag, words, given in (("--withdraw", "takes a request out of", withdraw), ("--merge", "adds to", merge)):
-        if given and (onto is None or mask is not None):
-            raise UsageError(f"{flag} {words} a delta", "Name the delta with --onto, and no --mask")
-    if not withdraw and not merge and mask is None:
-        raise UsageError("No mask is given", "Name the one that `ireu locate` wrote with --mask")
-
-
-def _workflow(
-    command: Command,
-    resolved: "Resolved",
-    terminal: Terminal,
-    parent: Path | None,
-    out: Path,
-    force: bool,
-    onto: Path | None,
-    merge: Sequence[Path],
-    withdraw: Sequence[str],
-    more: Mapping[str, Any],
-) -> Callable[[], "StepResult"]:
-    if withdraw and onto is not None:
-        from ireu_cli.unlearning.requests import run_withdraw
-
-        return lambda: run_withdraw(resolved, terminal, onto, withdraw, out, force=force)
-    if merge and onto is not None:
-        from ireu_cli.unlearning.requests import run_merge
-
-        return lambda: run_merge(resolved, terminal, onto, merge, out, force=force)
-    if command == "locate" or parent is None:
-        from ireu_cli.locating.run import run_locate
-
-        return lambda: run_locate(resolved, terminal, out, force=force)
-    if command == "unlearn":
-        from ireu_cli.unlearning.run import run_unlearn
-
-        return lambda: run_unlearn(resolved, terminal, parent, out, force=force, onto=onto)
-    if command == "verify":
-        from ireu_cli.verifying.run import run_verify
-
-        return lambda: run_verify(resolved, terminal, parent, out, force=force, **more)
-    from ireu_cli.exporting.run import run_export
-
-    return lambda: run_export(resolved, terminal, parent, out, force=force, **more)

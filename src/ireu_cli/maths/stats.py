@@ -40,8 +40,12 @@ def estimate(groups: Iterable[Tensor], resamples: int, generator: torch.Generato
     value = float(sums.sum() / counts.sum())
     if len(found) < 3:
         return Estimate(value, None, None, int(counts.sum()), len(found))
-    parts = _draws(len(found), resamples, generator)
-    means = torch.cat([sums[draws].sum(1) / counts[draws].sum(1) for draws in parts])
+    # Made beforehand: small results between large freed blocks would leave these too short for the next ones.
+    means = torch.empty(resamples, dtype=torch.float64)
+    done = 0
+    for draws in _draws(len(found), resamples, generator):
+        means[done : done + len(draws)] = sums[draws].sum(1) / counts[draws].sum(1)
+        done += len(draws)
     low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Estimate(value, low, high, int(counts.sum()), len(found))
 

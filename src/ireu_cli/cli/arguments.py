@@ -1,0 +1,158 @@
+"""What each step is asked on the command line, in the order of its help."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ireu_cli.cli import options as o
+
+
+@dataclass(frozen=True, kw_only=True)
+class Locate:
+    """What `locate` is asked."""
+
+    config: o.Config = None
+    set_: o.Set = None
+    encoder: o.Encoder = None
+    tap: o.Tap = None
+    targets: o.Targets = None
+    retain: o.Retain = None
+    faces: o.Faces = None
+    max_photos: o.MaxPhotos = None
+    bad_photos: o.BadPhotos = None
+    method: Annotated[
+        str | None,
+        o.Setting("locate.method"),
+        typer.Option("--method", help="swap, variance, saliency, random or all."),
+    ] = None
+    top: Annotated[
+        float | None,
+        o.Setting("locate.top_fraction"),
+        typer.Option("--top", help="Share of the features that the mask keeps."),
+    ] = None
+    seed: o.Seed = None
+    device: o.Device = None
+    dtype: o.Dtype = None
+    run_dir: o.RunDir = None
+    out: Annotated[Path, o.place_option("-o", "--out", help="The mask to write.")] = Path("mask.pt")
+    force: o.Force = False
+    as_json: o.Json = False
+    quiet: o.Quiet = False
+    verbose: o.Verbose = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlearn:
+    """What `unlearn` is asked."""
+
+    mask: o.Mask = None
+    onto: o.Onto = None
+    merge: o.Merge = None
+    withdraw: o.Withdraw = None
+    config: o.Config = None
+    set_: o.Set = None
+    encoder: o.Encoder = None
+    tap: o.Tap = None
+    targets: o.Targets = None
+    retain: o.Retain = None
+    faces: o.Faces = None
+    max_photos: o.MaxPhotos = None
+    bad_photos: o.BadPhotos = None
+    method: Annotated[
+        str | None, o.Setting("unlearn.method"), typer.Option("--method", help="gated, ireu, global or block.")
+    ] = None
+    steps: Annotated[
+        str | None, o.Setting("unlearn.steps"), typer.Option("--steps", help="Optimiser steps, or auto.")
+    ] = None
+    layers: Annotated[
+        str | None,
+        o.Setting("unlearn.layers"),
+        typer.Option("--layers", help="Trained parts: all, or such as blocks:0-3,post_layernorm."),
+    ] = None
+    systems: Annotated[
+        str | None,
+        o.Setting("unlearn.systems"),
+        typer.Option("--for", help="Generators that the edit has to reach, of `ireu inspect --systems`."),
+    ] = None
+    seed: o.Seed = None
+    device: o.Device = None
+    run_dir: o.RunDir = None
+    out: Annotated[Path, o.place_option("-o", "--out", help="The delta to write.")] = Path("delta.safetensors")
+    force: o.Force = False
+    as_json: o.Json = False
+    quiet: o.Quiet = False
+    verbose: o.Verbose = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """What `verify` is asked."""
+
+    delta: o.Delta
+    config: o.Config = None
+    set_: o.Set = None
+    encoder: o.Encoder = None
+    tap: o.Tap = None
+    targets: o.Targets = None
+    retain: o.Retain = None
+    faces: o.Faces = None
+    bad_photos: o.BadPhotos = None
+    seed: o.Seed = None
+    device: o.Device = None
+    dtype: o.Dtype = None
+    run_dir: o.RunDir = None
+    keep_images: Annotated[
+        bool,
+        o.Setting("verify.keep_images"),
+        typer.Option("--keep-images", help="Leave every drawn picture in the report, with an index."),
+    ] = False
+    with_pictures: Annotated[
+        bool,
+        o.Setting("verify.pictures"),
+        typer.Option("--with-pictures", help="Put grids of photos and pictures into the report; they show people."),
+    ] = False
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to run with a setting that is weaker than the default.")
+    ] = False
+    out: Annotated[Path, o.place_option("-o", "--out", help="The report folder to write.")] = Path("report")
+    force: o.Force = False
+    as_json: o.Json = False
+    quiet: o.Quiet = False
+    verbose: o.Verbose = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """What `export` is asked."""
+
+    delta: o.Delta
+    config: o.Config = None
+    set_: o.Set = None
+    encoder: o.Encoder = None
+    targets: o.Targets = None
+    retain: o.Retain = None
+    bad_photos: o.BadPhotos = None
+    format_: Annotated[
+        str | None,
+        o.Setting("export.format"),
+        typer.Option("--format", help="Layout, such as clip-folder, photomaker or onnx; auto keeps it."),
+    ] = None
+    dtype: o.ExportDtype = None
+    report: Annotated[
+        Path | None, o.place_option("--report", help="Report of the delta (default: report/ beside the delta).")
+    ] = None
+    allow_failed: Annotated[
+        bool, typer.Option("--allow-failed", help="Export although the verification failed; the export says so.")
+    ] = False
+    device: o.Device = None
+    run_dir: o.RunDir = None
+    out: Annotated[Path, o.place_option("-o", "--out", help="The folder to write.")] = Path("encoder-unlearned")
+    force: o.Force = False
+    as_json: o.Json = False
+    quiet: o.Quiet = False
+    verbose: o.Verbose = False
+
+
+Asked = Locate | Unlearn | Verify | Export
