@@ -25,7 +25,7 @@ from torch.nn.functional import normalize
 from ireu_cli.encoders.clip import Encoder, load_encoder
 from ireu_cli.encoders.mlp_site import entering
 from ireu_cli.params import EncoderParams, Tap
-from ireu_cli.unlearning.block import Tail, block_for
+from ireu_cli.unlearning.block.one_block import Tail, block_for
 from ireu_cli.unlearning.gated import tokens as carried
 from portrait_table import read
 

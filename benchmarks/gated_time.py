@@ -22,7 +22,7 @@ from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.params import EncoderParams, GatedParams, UnlearnParams
 from ireu_cli.unlearning.gated.site_sums import SiteSums, summarise
 from ireu_cli.unlearning.gated.solve import Wanted, change_of, compose, enter, find, open_ledger, rate_of, readout_of
-from ireu_cli.unlearning.published import ForgetSet, RetainSet, unlearn
+from ireu_cli.unlearning.ireu.published import ForgetSet, RetainSet, unlearn
 from portrait_table import read
 
 STEPS = 20

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.kinds import ImageEncoder, forward, load_encoder
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.kinds import forward, load_encoder
 from ireu_cli.faces.decode import decode
 from ireu_cli.faces.likeness import FEATURES_NEAR, NEAR, SAME, Grey, likeness, small_picture
 from ireu_cli.locating.alike import halves

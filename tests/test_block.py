@@ -13,8 +13,8 @@ from ireu_cli.encoders.mlp_site import entering
 from ireu_cli.errors import InterruptedRunError
 from ireu_cli.params import Tap, UnlearnParams
 from ireu_cli.support.runtime import generator
-from ireu_cli.unlearning.block import LOOK_EVERY, States, Tail, block_for, unlearn_block
-from ireu_cli.unlearning.published import TrainState
+from ireu_cli.unlearning.block.one_block import LOOK_EVERY, States, Tail, block_for, unlearn_block
+from ireu_cli.unlearning.ireu.published import TrainState
 from ireu_cli.values import WeightDelta
 from tests.conftest import run_ireu
 

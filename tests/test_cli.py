@@ -462,8 +462,8 @@ def test_an_interruption_that_a_library_swallows_is_one(error: str, hears: bool,
 def test_an_interruption_between_checkpoints_loses_nothing(fresh: Path, number: type[BaseException]) -> None:
     """Checkpoints by time are far apart here; the one on the way out is what is left."""
     from ireu_cli.session import open_session
-    from ireu_cli.unlearning.published import TrainState
-    from ireu_cli.unlearning.run import _Keeper
+    from ireu_cli.unlearning.checkpoints import Keeper
+    from ireu_cli.unlearning.ireu.published import TrainState
 
     session = open_session(
         "unlearn",
@@ -471,7 +471,7 @@ def test_an_interruption_between_checkpoints_loses_nothing(fresh: Path, number: 
         Terminal(quiet=True, verbose=False),
         force=False,
     )
-    keep = _Keeper(session, "identity")
+    keep = Keeper(session, "identity")
 
     def stopped(_count: int, _words: str) -> None:
         raise number if number is KeyboardInterrupt else number("Interrupted", "Go on")

@@ -11,12 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ireu_cli.encoders.card import card_of, groups_of_network, groups_of_transformer
+from ireu_cli.encoders.card import card_of
 from ireu_cli.encoders.clip import load_encoder
 from ireu_cli.encoders.files.checkpoint import open_checkpoint
 from ireu_cli.encoders.files.face_pack import recogniser_in
 from ireu_cli.encoders.files.foreign import foreign_sizes
 from ireu_cli.encoders.files.tensor_file import open_file
+from ireu_cli.encoders.groups import groups_of_network, groups_of_transformer
 from ireu_cli.encoders.systems import systems_of
 from ireu_cli.errors import ModelError
 from ireu_cli.params import EncoderParams

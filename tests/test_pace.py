@@ -127,7 +127,7 @@ def test_loops_over_photos_pictures_and_steps_tell_how_far_they_are() -> None:
     """Whoever encodes, draws, looks, attacks, trains, gathers or writes does so below a `progress`."""
     long = {"encode", "stream", "look", "run_jobs", "unlearn", "unlearn_block", "relearn", "write_weights"}
     told: set[str] = set()
-    for path in sorted((SOURCE / "workflow").glob("*.py")):
+    for path in sorted(SOURCE.rglob("*.py")):
         tree = ast.parse(path.read_text())
         for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
             calls = {

@@ -24,7 +24,7 @@ from ireu_cli.judges.recogniser import load_recogniser
 from ireu_cli.manifest import EncoderRecord
 from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams
 from ireu_cli.store.artifacts import read_delta, write_delta
-from ireu_cli.unlearning.gated.in_transformer import join_ledgers, withdraw_cases
+from ireu_cli.unlearning.gated.method import join_ledgers, withdraw_cases
 from ireu_cli.values import GateLedger, Ledger, Room, WeightDelta
 from tests.conftest import manifest, run_ireu
 from tests.tiny_portrait import write_face_encoder

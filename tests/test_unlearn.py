@@ -11,7 +11,7 @@ from ireu_cli.encoders.clip import Encoder, read_tap, with_delta
 from ireu_cli.errors import DivergedError, PhotoError
 from ireu_cli.params import Tap, UnlearnParams
 from ireu_cli.support.runtime import generator
-from ireu_cli.unlearning.published import ForgetSet, RetainSet, TrainState, photo_masks, planned_steps, unlearn
+from ireu_cli.unlearning.ireu.published import ForgetSet, RetainSet, TrainState, photo_masks, planned_steps, unlearn
 from ireu_cli.values import WeightDelta
 
 MASK = torch.arange(16) < 6

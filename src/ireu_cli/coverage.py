@@ -2,11 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-from ireu_cli.encoders.card import groups_of, groups_of_network
-from ireu_cli.encoders.face_encoder import FaceEncoder
-from ireu_cli.encoders.files.clip_files import checkpoint_of
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.kinds import ImageEncoder
 from ireu_cli.encoders.systems import GROUPS, Coverage, Status, coverage_of, systems_of
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import EncoderParams, Tap
@@ -25,10 +22,7 @@ def groups_for(params: EncoderParams, encoder: ImageEncoder) -> tuple[str, ...]:
         raise ConfigError(f"No group is called {unknown[0]}", f"Set encoder.groups to some of {', '.join(GROUPS)}")
     if params.groups or find_bundle(params.source) is not None:
         return params.groups
-    if isinstance(encoder, FaceEncoder):
-        # Of several that it could be, only the first is spoken of: that it is another is for its owner to say.
-        return groups_of_network(encoder.convolutions)[:1]
-    return groups_of(checkpoint_of(params))
+    return encoder.groups(params)
 
 
 def coverage_in(groups: Iterable[str], taps: Sequence[Tap], systems: Sequence[str] = ()) -> list[Coverage]:

@@ -8,7 +8,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.kinds import ImageEncoder, forward
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.kinds import forward
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.params import Tap

@@ -7,7 +7,8 @@ from typing import Literal, TypeVar
 
 from torch import Tensor
 
-from ireu_cli.encoders.kinds import ImageEncoder, forward
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.kinds import forward
 from ireu_cli.encodings import Item, encode, refuse_bad
 from ireu_cli.errors import ArtifactError, ConfigError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError

@@ -11,11 +11,10 @@ from typing import Any, Protocol, TypeVar
 from ireu_cli import __version__
 from ireu_cli.config import Resolved, Source, inherit, without
 from ireu_cli.encoders.clip import Encoder, outline_encoder
-from ireu_cli.encoders.face_encoder import FaceEncoder
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.checkpoint import Checkpoint
-from ireu_cli.encoders.files.onnx_session import stays_on_cpu
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.kinds import ImageEncoder, load_encoder
+from ireu_cli.encoders.kinds import load_encoder
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.faces.align import cropped_landmarks
 from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, difference, digest_of
@@ -89,7 +88,7 @@ class Session:
         params = self.config.encoder if dtype is None else self.config.encoder.model_copy(update={"dtype": dtype})
         with self.timed("load_encoder"):
             encoder = load_encoder(params, landmarks_in(self.config.data), self.config.run.device)
-        if isinstance(encoder, FaceEncoder) and stays_on_cpu(self.config.run.device):
+        if encoder.stays_on_cpu(self.config.run.device):
             self.talk.note(f"onnxruntime has no provider for {self.config.run.device}: the network runs on the CPU")
         return self._checked(encoder)
 

@@ -95,6 +95,24 @@ class Ledger:
         return not len(self.flag)
 
     @property
+    def by_tokens(self) -> bool:
+        """Whether entries flag the class token, for an apparatus that changes every token."""
+        return not self.class_token_only
+
+    @property
+    def detectors(self) -> "Ledger | None":
+        """The ledger, where what finds people are units of the encoder, that gradients pass through."""
+        return self if self.slots else None
+
+    def changes_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a delta that say how far something moves: all of them."""
+        return tensors
+
+    def moving_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Those that say which taps are reached: beside an apparatus, entries flag the class token alone."""
+        return self.apparatus or tensors
+
+    @property
     def capacity(self) -> int:
         """How many people have a place."""
         return len(self.room.units) // 2
@@ -118,6 +136,18 @@ class GateLedger:
     changes: Tensor
     rise: float
 
+    class_token_only: ClassVar = False
+    by_tokens: ClassVar = False
+    detectors: ClassVar = None
+
+    def changes_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a delta that say how far something moves; thresholds and the like are none."""
+        return {name: tensor for name, tensor in tensors.items() if name.endswith(".changes")}
+
+    def moving_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Those that say which taps are reached: all of them."""
+        return tensors
+
 
 @dataclass(frozen=True)
 class WeightDelta:
@@ -131,20 +161,18 @@ class WeightDelta:
 
     @property
     def changes(self) -> dict[str, Tensor]:
-        """The tensors that say how far something moves; of gates, thresholds and the like are none."""
-        if isinstance(self.ledger, GateLedger):
-            return {name: tensor for name, tensor in self.tensors.items() if name.endswith(".changes")}
-        return self.tensors
+        """The tensors that say how far something moves."""
+        return self.tensors if self.ledger is None else self.ledger.changes_in(self.tensors)
 
     @property
     def moving(self) -> dict[str, Tensor]:
-        """The tensors that say which taps are reached; beside an apparatus, entries flag the class token alone."""
-        return self.ledger.apparatus if isinstance(self.ledger, Ledger) and self.ledger.apparatus else self.tensors
+        """The tensors that say which taps are reached."""
+        return self.tensors if self.ledger is None else self.ledger.moving_in(self.tensors)
 
     @property
     def class_token_only(self) -> bool:
         """Whether it moves the class token alone; see `reach_of`."""
-        return isinstance(self.ledger, Ledger) and self.ledger.class_token_only
+        return self.ledger is not None and self.ledger.class_token_only
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from ireu_cli.session import Session
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, read_mask, write_manifest
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.rundir import RunDir
-from ireu_cli.unlearning.gated.in_transformer import withdraw_cases
+from ireu_cli.unlearning.gated.method import withdraw_cases
 from ireu_cli.values import GateLedger
 from ireu_cli.verifying.verdict import find_verdict, read_report
 

@@ -19,7 +19,7 @@ from ireu_cli.params import Config, EncoderParams
 from ireu_cli.store.artifacts import manifest_path, write_delta, write_manifest, write_mask
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.rundir import RunDir
-from ireu_cli.unlearning.gated.in_transformer import join_ledgers
+from ireu_cli.unlearning.gated.method import join_ledgers
 from ireu_cli.values import FeatureMask, GateLedger, Ledger, Room, WeightDelta
 from tests.conftest import tiny_model
 from tests.fuzzing.texts import LABELS, SETTINGS, VARIABLES

@@ -14,7 +14,8 @@ from ireu_cli.drawing.before_and_after import Show
 from ireu_cli.drawing.drawn_faces import Likeness
 from ireu_cli.drawing.studio import Studio
 from ireu_cli.encoders.clip import read_tap
-from ireu_cli.encoders.kinds import ImageEncoder, forward, need_transformer
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.kinds import forward, need_transformer
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.generators.generator import Generator
 from ireu_cli.measuring.drawn_evidence import STATES

@@ -10,7 +10,6 @@ from ireu_cli.attacks.success import FeatureMatcher, Tried, attack_figures
 from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.photos import Lens, flatten_tokens
 from ireu_cli.report import Figure, State
-from ireu_cli.values import Ledger
 
 
 def besiege_features(siege: Siege, matcher: FeatureMatcher) -> tuple[Figure, ...]:
@@ -38,8 +37,9 @@ def besiege_features(siege: Siege, matcher: FeatureMatcher) -> tuple[Figure, ...
 def _noisy(siege: Siege, lenses: tuple[Lens, Lens]) -> Iterator[tuple[str, State, Tensor]]:
     if "pgd" in siege.names:
         yield from noise_on_features(siege, lenses, siege.victims)
-    if "pgd-detector" in siege.names and isinstance(siege.ledger, Ledger) and siege.ledger.slots:
-        yield from noise_on_detectors(siege, lenses, siege.victims, siege.ledger)
+    detectors = None if siege.ledger is None else siege.ledger.detectors
+    if "pgd-detector" in siege.names and detectors is not None:
+        yield from noise_on_detectors(siege, lenses, siege.victims, detectors)
 
 
 def _tried(attack: str, state: State, matcher: FeatureMatcher, found: dict[int, Tensor]) -> Tried:

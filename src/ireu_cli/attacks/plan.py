@@ -7,8 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.face_encoder import FaceEncoder
-from ireu_cli.encoders.kinds import ImageEncoder
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings import Item
 from ireu_cli.errors import ConfigError
 from ireu_cli.faces.disguise import DISGUISE_VERSION, DISGUISES, Disguise
@@ -114,7 +113,7 @@ def plan_siege(
     if unknown := sorted(set(params.suite) - {"all", "none", *known}):
         raise ConfigError(f"attacks.suite names {unknown[0]}, which does not exist", f"Use {', '.join(known)}")
     names = frozenset(known if "all" in params.suite else set(params.suite) - {"none"})
-    if isinstance(encoders[1], FaceEncoder) and names & set(GRADIENT):
+    if not encoders[1].gives_gradients and names & set(GRADIENT):
         session.talk.note(
             f"not tried, as an ONNX network gives no gradients: {', '.join(sorted(names & set(GRADIENT)))}"
         )

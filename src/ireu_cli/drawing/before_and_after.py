@@ -11,8 +11,8 @@ from ireu_cli.drawing.embedded_judge import Judge, open_judge
 from ireu_cli.drawing.jobs import Job, run_jobs
 from ireu_cli.drawing.panel import Panel, Sight, open_panel
 from ireu_cli.drawing.shots import EDITS, Shot, nearest, plan_shots, prompt_of
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import Bundle, find_bundle
-from ireu_cli.encoders.kinds import ImageEncoder
 from ireu_cli.errors import ConfigError
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader

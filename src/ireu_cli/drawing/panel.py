@@ -15,6 +15,7 @@ from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.encoders.files.networks import external_files
 from ireu_cli.encoders.files.onnx_session import stays_on_cpu
 from ireu_cli.encoders.files.portrait import Bundle
+from ireu_cli.encoders.kinds import lies_in_checkpoint
 from ireu_cli.errors import ConfigError
 from ireu_cli.faces.align import Points, crop_face
 from ireu_cli.faces.decode import BadPhotoError
@@ -23,7 +24,7 @@ from ireu_cli.judges.face_check import FaceCheck
 from ireu_cli.judges.judging import JudgingNet, from_embedded
 from ireu_cli.judges.onnx_recogniser import from_insight, load_onnx
 from ireu_cli.manifest import Manifest, digest_of
-from ireu_cli.params import FACE_TAPS, RecogniserParams
+from ireu_cli.params import RecogniserParams
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import RgbImage
@@ -175,7 +176,7 @@ def _partial(net: JudgingNet, judge: Judge, delta: Manifest) -> str | None:
 
 def _graph(net: JudgingNet, delta: Manifest) -> str | None:
     """What an ONNX recogniser would be called as an encoder, where the edited encoder is such a network."""
-    return None if net.file is None or delta.encoder.tap not in FACE_TAPS else network_fingerprint(net.file)
+    return None if net.file is None or lies_in_checkpoint(delta.encoder.tap) else network_fingerprint(net.file)
 
 
 def _sight(rows: Sequence[Tensor]) -> Sight:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ireu_cli.drawing.drawn_faces import Drawing, Likeness, similarity
 from ireu_cli.drawing.embedded_judge import Judge, open_judge
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.kinds import ImageEncoder
 from ireu_cli.errors import ConfigError
 from ireu_cli.faces.align import crop_face, face_matrix
 from ireu_cli.faces.swap import Face

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from ireu_cli.encoders import siglip
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.clip_files import checkpoint_of, fill, from_checkpoint, outline_of
 from ireu_cli.encoders.files.fingerprint import Print, fingerprint_from, fingerprint_of, prints_by
+from ireu_cli.encoders.groups import groups_of
 from ireu_cli.encoders.preprocessing import processor_beside
-from ireu_cli.encoders.reach import SIGLIP, TRANSFORMER, Anatomy
+from ireu_cli.encoders.reach import SIGLIP, TRANSFORMER, Anatomy, Reach, reach_of
 from ireu_cli.encoders.siglip import SiglipTower
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.params import EncoderParams, Tap
@@ -25,7 +27,7 @@ DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.flo
 
 
 @dataclass(frozen=True)
-class Encoder:
+class Encoder(ImageEncoder):
     """A loaded encoder: the model in eval mode without gradients, its processor, and what identifies it."""
 
     model: Any
@@ -41,6 +43,36 @@ class Encoder:
     def anatomy(self) -> Anatomy:
         """Which kind of vision transformer it is."""
         return SIGLIP if isinstance(self.model, SiglipTower) else TRANSFORMER
+
+    gives_gradients = True
+
+    @property
+    def whole_tap(self) -> Tap:
+        """The tap that describes the whole picture."""
+        return self.anatomy.whole
+
+    def stays_on_cpu(self, device: str) -> bool:
+        """Whether it runs on the CPU although another device is asked for: never."""
+        del device
+        return False
+
+    def groups(self, params: EncoderParams) -> tuple[str, ...]:
+        """The groups of generators that its sizes and its layout admit."""
+        return groups_of(checkpoint_of(params))
+
+    def edited(self, delta: WeightDelta, dtype: str) -> "Encoder":
+        """`with_delta`."""
+        return with_delta(self, delta, dtype)
+
+    def reach(self, names: Iterable[str], *, class_token_only: bool) -> Reach:
+        """`reach_of`."""
+        return reach_of(names, self.blocks, self.anatomy, class_token_only=class_token_only)
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor, tap: Tap) -> Tensor:
+        """Preprocessed pixels (n, 3, side, side), on any device, to a tap: float32 (n, …, d), on the CPU."""
+        weight = next(self.model.parameters())
+        return read_tap(self.model, pixels.to(weight.device, weight.dtype), tap).float().cpu()
 
     @property
     def architecture(self) -> str:
@@ -174,6 +206,16 @@ def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
     if tap == "last":
         return _tensor(output.last_hidden_state)
     return _tensor(output.pooler_output if tap == "pooled" else model.visual_projection(output.pooler_output))
+
+
+def behind_blocks(model: Any, states: Tensor, tap: Tap) -> Tensor:
+    """From what the last block that a tap needs puts out, (n, tokens, hidden), to the tap, (n, …, d)."""
+    if isinstance(model, SiglipTower):
+        return siglip.behind_blocks(model, states, tap)
+    if tap in {"penultimate", "last"}:
+        return states
+    pooled = _tensor(model.vision_model.post_layernorm(states[:, 0]))
+    return pooled if tap == "pooled" else _tensor(model.visual_projection(pooled))
 
 
 def last_state(model: Any, pixels: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ network prepares pixels itself, otherwise (x - 127.5) / 127.5 enters. `embedding
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.networks import load_network, session_error
-from ireu_cli.encoders.files.onnx_session import open_session
+from ireu_cli.encoders.files.onnx_session import open_session, stays_on_cpu
+from ireu_cli.encoders.groups import groups_of_network
 from ireu_cli.encoders.onnx_gates import GATE_TENSORS, Gates, add_gates
+from ireu_cli.encoders.reach import Reach
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.faces.align import aligned_like_insightface, template_points
 from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.params import Tap
+from ireu_cli.params import FACE_TAPS, EncoderParams, Tap
 from ireu_cli.support.bounded import printable
 from ireu_cli.values import RgbImage, WeightDelta
 
@@ -35,10 +38,10 @@ _LARGEST_SIDE, _WIDEST = 1024, 1 << 16
 
 
 @dataclass(frozen=True)
-class FaceEncoder:
+class FaceEncoder(ImageEncoder):
     """A loaded face-embedding network: its file's name and content, a session that runs it, and what identifies it.
 
-    `landmarks` are ten fractions, where eyes, nose and mouth corners lie in the photos that it is given; `blocks`
+    `landmarks` are ten fractions, where eyes, nose and mouth corners lie in the photos that it is given; `layers`
     counts layers with weights, `convolutions` some of them.
     """
 
@@ -51,10 +54,18 @@ class FaceEncoder:
     landmarks: tuple[float, ...]
     fingerprint: str
     device: str
-    blocks: int
+    layers: int
     convolutions: int
-    # What both kinds of encoder say of themselves.
-    dtype: str = "float32"
+
+    @property
+    def blocks(self) -> int:
+        """Its layers with weights."""
+        return self.layers
+
+    @property
+    def dtype(self) -> str:
+        """The precision that its outputs have."""
+        return "float32"
 
     @property
     def architecture(self) -> str:
@@ -89,6 +100,32 @@ class FaceEncoder:
         """
         black = self.pixels([np.zeros((self.size, self.size, 3), np.uint8)])
         return torch.cat([torch.zeros_like(black), black])
+
+    gives_gradients = False
+    whole_tap = None
+
+    def stays_on_cpu(self, device: str) -> bool:
+        """Whether onnxruntime has no provider for the device."""
+        return stays_on_cpu(device)
+
+    def groups(self, params: EncoderParams) -> tuple[str, ...]:
+        """The group of generators that its sizes admit; of several the first: that it is another, its owner says."""
+        del params
+        return groups_of_network(self.convolutions)[:1]
+
+    def edited(self, delta: WeightDelta, dtype: str) -> "FaceEncoder":
+        """`with_gates`."""
+        del dtype
+        return with_gates(self, delta)
+
+    def reach(self, names: Iterable[str], *, class_token_only: bool) -> Reach:
+        """Every tap: gates behind a network change all that it gives."""
+        del names, class_token_only
+        return Reach(FACE_TAPS, ())
+
+    def encode(self, pixels: Tensor, tap: Tap) -> Tensor:
+        """`embed`."""
+        return self.embed(pixels, tap)
 
     def embed(self, pixels: Tensor, tap: Tap) -> Tensor:
         """Pixels (n, 3, size, size) to float32 (n, d), on the CPU.

@@ -1,4 +1,4 @@
-"""Both kinds of encoder under one roof: which one a source and a tap name, and what can be asked of either."""
+"""All families of encoders under one roof: which one a source and a tap name."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,16 +8,16 @@ from torch import Tensor
 
 from ireu_cli.encoders import clip
 from ireu_cli.encoders.clip import Encoder
-from ireu_cli.encoders.face_encoder import FaceEncoder, load_face_encoder, with_gates
+from ireu_cli.encoders.face_encoder import FaceEncoder, load_face_encoder
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.files.checkpoint import Checkpoint
+from ireu_cli.encoders.files.clip_files import checkpoint_of
 from ireu_cli.encoders.files.face_pack import is_pack, recogniser_in
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.reach import Reach, reach_of
+from ireu_cli.encoders.reach import Reach
 from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.params import FACE_TAPS, EncoderParams, Tap
 from ireu_cli.values import WeightDelta
-
-ImageEncoder = Encoder | FaceEncoder
-"""A vision transformer of CLIP or SigLIP, or a face-embedding network in ONNX."""
 
 
 def load_encoder(params: EncoderParams, landmarks: tuple[float, ...], device: str) -> ImageEncoder:
@@ -71,16 +71,12 @@ def with_delta(encoder: ImageEncoder, delta: WeightDelta, dtype: str = "float32"
     Raises:
         ArtifactError: the delta is for another encoder.
     """
-    if isinstance(encoder, FaceEncoder):
-        return with_gates(encoder, delta)
-    return clip.with_delta(encoder, delta, dtype)
+    return encoder.edited(delta, dtype)
 
 
 def reach_in(encoder: ImageEncoder, names: Iterable[str], *, class_token_only: bool = False) -> Reach:
-    """State which taps change when the named weights change; gates behind a network change all that it gives."""
-    if isinstance(encoder, FaceEncoder):
-        return Reach(FACE_TAPS, ())
-    return reach_of(names, encoder.blocks, encoder.anatomy, class_token_only=class_token_only)
+    """State which taps change when the named tensors change."""
+    return encoder.reach(names, class_token_only=class_token_only)
 
 
 def reach_with(encoder: ImageEncoder, delta: WeightDelta) -> Reach:
@@ -88,13 +84,9 @@ def reach_with(encoder: ImageEncoder, delta: WeightDelta) -> Reach:
     return reach_in(encoder, delta.moving, class_token_only=delta.class_token_only)
 
 
-@torch.inference_mode()
 def forward(encoder: ImageEncoder, tap: Tap, pixels: Tensor) -> Tensor:
     """Encode preprocessed pixels (n, 3, side, side) on the encoder's device; float32 on the CPU."""
-    if isinstance(encoder, FaceEncoder):
-        return encoder.embed(pixels, tap)
-    weight = next(encoder.model.parameters())
-    return clip.read_tap(encoder.model, pixels.to(weight.device, weight.dtype), tap).float().cpu()
+    return encoder.encode(pixels, tap)
 
 
 def null_features(encoder: ImageEncoder, tap: Tap) -> Tensor:
@@ -113,9 +105,30 @@ def need_transformer(encoder: ImageEncoder, what: str) -> Encoder:
     Raises:
         ModelError: it is a face-embedding network.
     """
-    if isinstance(encoder, FaceEncoder):
+    if not isinstance(encoder, Encoder):
         raise ModelError(
             f"{what} needs gradients, which an ONNX network does not give",
             "Use --method gated, with --method all or variance or swap to locate",
         )
     return encoder
+
+
+def need_network(encoder: ImageEncoder, what: str) -> FaceEncoder:
+    """The encoder, where only a face-embedding network will do.
+
+    Raises:
+        ModelError: it is none.
+    """
+    if not isinstance(encoder, FaceEncoder):
+        raise ModelError(f"{what} is for face-embedding networks in ONNX", "Name an .onnx file with --encoder")
+    return encoder
+
+
+def lies_in_checkpoint(tap: str) -> bool:
+    """Whether encoders with the tap lie in files of weights, whose names say what each tensor is; networks do not."""
+    return tap not in FACE_TAPS
+
+
+def checkpoint_for(params: EncoderParams) -> Checkpoint | None:
+    """Where the weights of an encoder lie; None of a network, whose file is one whole."""
+    return checkpoint_of(params) if lies_in_checkpoint(params.tap) else None

@@ -27,6 +27,12 @@ class Anatomy:
     taps: tuple[Tap, ...]
     parts: Mapping[str, str]
     first_tap: Mapping[str, int]
+    has_class_token: bool
+    """Whether the pooled vector is that of a class token behind a layer norm; else a head makes it of all tokens."""
+    model_class: str
+    processor_class: str
+    alone: frozenset[str]
+    """Layouts that hold such an encoder and nothing else, so that any can be written in them."""
 
     @property
     def whole(self) -> Tap:
@@ -44,6 +50,10 @@ TRANSFORMER = Anatomy(
         "projection": "visual_projection.",
     },
     {"embeddings": 0, "pre_layernorm": 0, "post_layernorm": 2, "projection": 3},
+    True,
+    "CLIPVisionModelWithProjection",
+    "CLIPImageProcessor",
+    frozenset({"clip-folder", "ip-adapter", "single-file"}),
 )
 SIGLIP = Anatomy(
     "SigLIP vision transformer",
@@ -54,6 +64,10 @@ SIGLIP = Anatomy(
         "head": "vision_model.head.",
     },
     {"embeddings": 0, "post_layernorm": 1, "head": 2},
+    False,
+    "SiglipVisionModel",
+    "SiglipImageProcessor",
+    frozenset({"siglip-folder", "single-file"}),
 )
 
 

@@ -22,9 +22,6 @@ from ireu_cli.store.weights import copy_tree_with, copy_with, digest_with, write
 from ireu_cli.support.bounded import leads_inside, printable
 from ireu_cli.values import WEIGHTS_AT_ONCE, Json, WeightDelta
 
-ALONE = frozenset({"clip-folder", "ip-adapter", "single-file"})
-"""Layouts that hold the encoder and nothing else, so that any CLIP vision transformer can be written in them."""
-_SIGLIP_ALONE = frozenset({"siglip-folder", "single-file"})
 _INSIDE = {"ip-adapter": Path("models/image_encoder")}
 _FOLDERS = frozenset({"clip-folder", "siglip-folder", "ip-adapter"})
 _FILE_NAMES = {
@@ -84,7 +81,7 @@ def layout_for(wanted: str, source: Checkpoint) -> str:
     """
     if wanted in {"auto", source.layout}:
         return source.layout
-    alone = _SIGLIP_ALONE if source.is_siglip else ALONE
+    alone = source.anatomy.alone
     if wanted not in alone:
         raise ConfigError(
             f"This encoder lies in a {source.layout}, which cannot be exported as {wanted}",
@@ -219,7 +216,7 @@ def _like(edit: Edit, tensor: Tensor) -> Tensor:
 def _write_settings(edit: Edit, encoder: Encoder, place: Path, told: Mapping[str, Json]) -> None:
     settings: dict[str, Any] = encoder.model.config.to_dict()
     settings |= {
-        "architectures": ["SiglipVisionModel" if edit.source.is_siglip else "CLIPVisionModelWithProjection"],
+        "architectures": [edit.source.anatomy.model_class],
         "dtype": served_dtype(edit.dtype, edit.source),
         "ireu": dict(told),
     }
@@ -230,8 +227,7 @@ def _write_settings(edit: Edit, encoder: Encoder, place: Path, told: Mapping[str
         _copy(own, place)
     else:
         # The class with the Pillow backend writes its own name, which other versions do not know.
-        name = "SiglipImageProcessor" if edit.source.is_siglip else "CLIPImageProcessor"
-        written = encoder.processor.to_dict() | {"image_processor_type": name}
+        written = encoder.processor.to_dict() | {"image_processor_type": edit.source.anatomy.processor_class}
         write_bytes(place / own.name, _json(written))
 
 

@@ -10,12 +10,21 @@ from ireu_cli.config import Resolved
 from ireu_cli.coverage import coverage_in, groups_for, recorded, sentences
 from ireu_cli.encoders.clip import Encoder
 from ireu_cli.encoders.face_encoder import FaceEncoder, with_gates
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.clip_files import checkpoint_of
 from ireu_cli.encoders.files.face_pack import is_pack, recogniser_in
 from ireu_cli.encoders.files.fingerprint import Print
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.kinds import ImageEncoder, face_network, load_encoder, reach_with, with_delta
+from ireu_cli.encoders.kinds import (
+    checkpoint_for,
+    face_network,
+    lies_in_checkpoint,
+    load_encoder,
+    need_network,
+    reach_with,
+    with_delta,
+)
 from ireu_cli.encoders.systems import Coverage
 from ireu_cli.errors import ArtifactError, ConfigError, VanishedEditError
 from ireu_cli.exporting.layouts import (
@@ -38,7 +47,7 @@ from ireu_cli.exporting.transformer import (
     write_transformer,
 )
 from ireu_cli.manifest import Manifest
-from ireu_cli.params import FACE_TAPS, Dtype, EncoderParams, ExportParams
+from ireu_cli.params import Dtype, EncoderParams, ExportParams
 from ireu_cli.photos import Lens, photo_reader
 from ireu_cli.session import Session, StepResult, Talk, check_parent, landmarks_in, open_session
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta
@@ -84,10 +93,10 @@ def run_export(
     verdict = find_verdict(session, parent, delta_path.parent, report)
     refuse_failed(verdict, allowed=allow_failed)
     delta = read_delta(delta_path)
-    lean = session.config.encoder.tap not in FACE_TAPS and not _at_hand(session)
+    lean = lies_in_checkpoint(session.config.encoder.tap) and not _at_hand(session)
     # Without photos there is nothing to encode, and the weights stay in their file.
     original, source = _outlined(session) if lean else _loaded(session)
-    _check_network(original, session.config.export)
+    _check_network(source, session.config.export)
     if source is not None:
         layout_for(session.config.export.format, source)
     _refuse_own_place(session, source, out)
@@ -131,7 +140,7 @@ def _outlined(session: Session) -> tuple[Encoder, Checkpoint]:
 
 def _loaded(session: Session) -> tuple[ImageEncoder, Checkpoint | None]:
     original = session.encoder(dtype="float32")
-    return original, None if isinstance(original, FaceEncoder) else checkpoint_of(session.config.encoder)
+    return original, checkpoint_for(session.config.encoder)
 
 
 def _refuse_own_place(session: Session, source: Checkpoint | None, out: Path) -> None:
@@ -145,8 +154,8 @@ def _refuse_own_place(session: Session, source: Checkpoint | None, out: Path) ->
         raise ArtifactError(f"{out} holds the original encoder", "Name another folder with --out")
 
 
-def _check_network(encoder: ImageEncoder, params: ExportParams) -> None:
-    is_network = isinstance(encoder, FaceEncoder)
+def _check_network(source: Checkpoint | None, params: ExportParams) -> None:
+    is_network = source is None
     if is_network != (params.format in NETWORKS) and params.format != "auto":
         own = " or ".join(NETWORKS) if is_network else "a layout of transformers"
         raise ConfigError(f"This encoder cannot be exported as {params.format}", f"Use --format {own}, or leave it out")
@@ -181,9 +190,10 @@ def _write(
         # The digest of a copy takes longer than the copy.
         digests = None if edit is None else beside.do(partial(copied_digests, edit, folder))
         flushed: Future[None] | None = None
-        if isinstance(original, FaceEncoder):
-            place, fingerprint = _write_network(session, original, delta, folder)
-        elif edit is not None and prints is not None:
+        if edit is None or prints is None:
+            network = need_network(original, "A layout of networks")
+            place, fingerprint = _write_network(session, network, delta, folder)
+        else:
             place, fingerprint, flushed = write_transformer(session, parent, original, edit, prints, folder, beside)
         metrics = _check_served(session, parent, original, place, source, delta, dtype)
         again = metrics["verified_again"]
@@ -294,7 +304,7 @@ def _check_served(
     served = load_encoder(params, landmarks_in(session.config.data), session.config.run.device)
     # An ONNX network is written in the precision that it has, and read back as it was written.
     kept = 1.0
-    if isinstance(original, Encoder):
+    if source is not None:
         kept = _kept_in_features(session, parent, original, served, with_delta(original, delta), dtype)
     _refuse_vanished(kept, session.config.export.min_edit_kept, dtype)
     gathered = gather(session, parent, original, served, load_people(session, parent), photo_reader(session.config))

@@ -11,11 +11,12 @@ from typing import TypeVar
 from torch import Tensor
 
 from ireu_cli import __version__
-from ireu_cli.encoders.card import groups_of
-from ireu_cli.encoders.clip import Encoder, finite_fingerprint, refuse_foreign
+from ireu_cli.encoders.clip import finite_fingerprint, refuse_foreign
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.fingerprint import Print, fingerprint_from, prints_by
-from ireu_cli.encoders.kinds import ImageEncoder
+from ireu_cli.encoders.groups import groups_of
+from ireu_cli.encoders.kinds import need_transformer
 from ireu_cli.errors import ModelError, VanishedEditError
 from ireu_cli.exporting.layouts import Edit, layout_for, served_dtype, write_beside, write_weights
 from ireu_cli.exporting.prints import kept_prints
@@ -62,8 +63,7 @@ def prints_of(
     Raises:
         ModelError: they are not.
     """
-    if not isinstance(original, Encoder):
-        raise RuntimeError("only transformers lie in checkpoints")
+    encoder = need_transformer(original, "A checkpoint")
 
     def read(names: Collection[str]) -> dict[str, Print]:
         with session.talk.progress("reading weights", len(names)) as advance:
@@ -74,10 +74,10 @@ def prints_of(
 
             return prints_by(names, tensor, is_over)
 
-    prints = kept_prints(session.run.prints, source, original.model.state_dict(), read)
+    prints = kept_prints(session.run.prints, source, encoder.model.state_dict(), read)
     fingerprint = finite_fingerprint(session.config.encoder.source, prints)
     # Those of an outline were read nowhere else; beside loaded ones, transformers chooses files by itself.
-    if next(original.model.parameters()).is_meta:
+    if next(encoder.model.parameters()).is_meta:
         session.refuse_other(fingerprint)
     elif fingerprint != original.fingerprint:
         raise ModelError(
@@ -111,13 +111,12 @@ def write_transformer(
     Raises:
         ModelError: the source is not the encoder, or what was written cannot be read back.
     """
-    if not isinstance(original, Encoder):
-        raise RuntimeError("only transformers lie in checkpoints")
-    refuse_foreign(edit.delta, original.model.state_dict())
+    encoder = need_transformer(original, "A checkpoint")
+    refuse_foreign(edit.delta, encoder.model.state_dict())
     size = sum(part.path.stat().st_size for part in edit.source.parts)
     with session.timed("write"):
         with session.talk.progress("writing weights, MB", size // _MEGABYTE) as advance:
-            written = write_weights(edit, original, folder, _in_megabytes(advance))
+            written = write_weights(edit, encoder, folder, _in_megabytes(advance))
         # Named now: what is written later comes and goes under temporary names.
         flushed = beside.do(partial(flush, files_below(folder)))
         own = prints.result()
@@ -138,7 +137,7 @@ def write_transformer(
         "delta_manifest": parent.digest,
         "record": EXPORT_MANIFEST_NAME,
     }
-    write_beside(edit, original, folder, told)
+    write_beside(edit, encoder, folder, told)
     return written.place, fingerprint, flushed
 
 

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from ireu_cli.encoders.clip import DTYPES
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.encoders.files.portrait import Bundle, GeneratorEntry, find_bundle
 from ireu_cli.encoders.files.settings import read_settings, told_as_model_error
 from ireu_cli.encoders.files.tensor_file import open_file
-from ireu_cli.encoders.kinds import ImageEncoder, forward, null_features
+from ireu_cli.encoders.kinds import forward, null_features
 from ireu_cli.encoders.preprocessing import quiet_transformers
 from ireu_cli.errors import ModelError
 from ireu_cli.generators.parts import check_scheduler, check_tokenizer, read_model

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ireu_cli.config import Resolved
 from ireu_cli.drawing.studio import Studio, need_studio, open_studio
-from ireu_cli.encoders.kinds import ImageEncoder
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.errors import PhotoError
 from ireu_cli.locating.mixed import say_mixed
 from ireu_cli.locating.saliency import locate_by_saliency

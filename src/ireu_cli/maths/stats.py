@@ -1,6 +1,7 @@
 """Means with intervals, resampled over people: photos of one person are not independent evidence."""
 
 import math
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -33,21 +34,26 @@ def estimate(groups: Iterable[Tensor], resamples: int, generator: torch.Generato
     Returns:
         None without any value. With fewer than three people there is no interval: it would claim too much.
     """
-    found = [(float(group.double().sum()), len(group)) for group in groups if len(group)]
-    if not found:
+    found = array("d"), array("d")
+    for group in groups:
+        if len(group):
+            found[0].append(float(group.double().sum()))
+            found[1].append(len(group))
+    people = len(found[0])
+    if not people:
         return None
-    sums, counts = torch.tensor(found, dtype=torch.float64).T.contiguous()
+    sums, counts = (torch.frombuffer(column, dtype=torch.float64) for column in found)
     value = float(sums.sum() / counts.sum())
-    if len(found) < 3:
-        return Estimate(value, None, None, int(counts.sum()), len(found))
+    if people < 3:
+        return Estimate(value, None, None, int(counts.sum()), people)
     # Made beforehand: small results between large freed blocks would leave these too short for the next ones.
     means = torch.empty(resamples, dtype=torch.float64)
     done = 0
-    for draws in _draws(len(found), resamples, generator):
+    for draws in _draws(people, resamples, generator):
         means[done : done + len(draws)] = sums[draws].sum(1) / counts[draws].sum(1)
         done += len(draws)
     low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return Estimate(value, low, high, int(counts.sum()), len(found))
+    return Estimate(value, low, high, int(counts.sum()), people)
 
 
 @dataclass(frozen=True)

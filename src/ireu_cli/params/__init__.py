@@ -9,6 +9,7 @@ from pydantic import Field
 from ireu_cli.params.base import (
     ARCFACE_LANDMARKS,
     FACE_TAPS,
+    METHODS,
     Dtype,
     ExportFormat,
     FacesMode,
@@ -43,6 +44,7 @@ from ireu_cli.params.steps import (
 __all__ = [
     "ARCFACE_LANDMARKS",
     "FACE_TAPS",
+    "METHODS",
     "AttacksParams",
     "Config",
     "DataParams",

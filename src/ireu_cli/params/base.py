@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from ireu_cli.params.names import Names
 from ireu_cli.support.bounded import ContentError, read_json
 
 Tap = Literal["pooled", "image_embeds", "penultimate", "last", "embedding", "normed_embedding"]
 FacesMode = Literal["aligned", "detect"]
 LocateMethod = Literal["swap", "variance", "saliency", "random", "all"]
-UnlearnMethod = Literal["ireu", "global", "gated", "block"]
+METHODS = Names("ireu", "global", "gated", "block")
+UnlearnMethod = Annotated[str, AfterValidator(METHODS.checked)]
 Swapper = Literal["blend", "insightface", "pairs"]
 Scope = Literal["global", "person", "photo"]
 Dtype = Literal["float32", "float16", "bfloat16"]

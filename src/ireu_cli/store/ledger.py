@@ -1,7 +1,8 @@
 """A ledger as plain tensors inside the file of a delta; their names begin with `ledger.`."""
 
 import json
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,28 +20,36 @@ def ledger_tensors(ledger: Ledger | GateLedger) -> dict[str, Tensor]:
     """Flatten; the names of the cases become the bytes of their JSON."""
     cases = torch.frombuffer(bytearray(json.dumps(ledger.cases).encode()), dtype=torch.uint8)
     parts = {"cases": cases, "slots": torch.tensor(ledger.slots, dtype=torch.int64)}
-    if isinstance(ledger, GateLedger):
-        parts |= {
-            "capacity": torch.tensor([ledger.capacity]),
-            "weights": ledger.weights,
-            "thresholds": ledger.thresholds,
-            "changes": ledger.changes,
-            "rise": torch.tensor([ledger.rise], dtype=torch.float64),
-        }
-    else:
-        parts |= {
-            "block": torch.tensor([ledger.block]),
-            "units": ledger.room.units,
-            "kept": ledger.room.kept,
-            "stand_in": ledger.room.stand_in,
-            "rows": ledger.rows,
-            "biases": ledger.biases,
-            "columns": ledger.columns,
-            "flag": ledger.flag,
-        }
-        parts |= {f"{_APPARATUS}{name}": change for name, change in ledger.apparatus.items()}
+    parts |= _FLATTENED[type(ledger)](ledger)
     # Clones: safetensors refuses tensors that share memory, and the apparatus is part of the change too.
     return {LEDGER + name: tensor.detach().cpu().clone().contiguous() for name, tensor in parts.items()}
+
+
+def _of_gates(ledger: GateLedger) -> dict[str, Tensor]:
+    return {
+        "capacity": torch.tensor([ledger.capacity]),
+        "weights": ledger.weights,
+        "thresholds": ledger.thresholds,
+        "changes": ledger.changes,
+        "rise": torch.tensor([ledger.rise], dtype=torch.float64),
+    }
+
+
+def _of_units(ledger: Ledger) -> dict[str, Tensor]:
+    parts = {
+        "block": torch.tensor([ledger.block]),
+        "units": ledger.room.units,
+        "kept": ledger.room.kept,
+        "stand_in": ledger.room.stand_in,
+        "rows": ledger.rows,
+        "biases": ledger.biases,
+        "columns": ledger.columns,
+        "flag": ledger.flag,
+    }
+    return parts | {f"{_APPARATUS}{name}": change for name, change in ledger.apparatus.items()}
+
+
+_FLATTENED: dict[type, Callable[[Any], dict[str, Tensor]]] = {Ledger: _of_units, GateLedger: _of_gates}
 
 
 def read_ledger(tensors: dict[str, Tensor]) -> Ledger | GateLedger:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ireu_cli.config import Resolved, inherit
-from ireu_cli.encoders.kinds import ImageEncoder
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.manifest import Manifest, PersonRecord, photos_of
 from ireu_cli.origin import refuse_strange
 from ireu_cli.session import Session, StepResult, Talk, check_parent, open_session
 from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_delta, read_manifest
-from ireu_cli.unlearning.gated.in_transformer import join_ledgers, withdraw_cases
+from ireu_cli.unlearning.gated.method import join_ledgers, withdraw_cases
+from ireu_cli.unlearning.methods import method_of
 from ireu_cli.values import GateLedger, Json, Ledger, Photo, WeightDelta
 
 _SHARED = ("false_alarms", "max_false_alarm", "rise", "sharpness", "confine", "copies", "shrinkage")
@@ -51,7 +52,7 @@ def read_earlier(session: Session, encoder: ImageEncoder, path: Path) -> Earlier
         ModelError: it is for another encoder.
     """
     config = session.config
-    if config.unlearn.method != "gated":
+    if not method_of(config.unlearn.method).keeps_requests:
         raise ConfigError(
             f"The method {config.unlearn.method} cannot add to an earlier delta", "Use --method gated, or drop --onto"
         )
@@ -87,8 +88,7 @@ def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Ear
             "Deltas are joined in the run folder that all of them were made in: make this one there, with --run-dir",
         )
     refuse_strange(session.run, manifest, str(path))
-    by_tokens = isinstance(ledger, Ledger) and not ledger.class_token_only
-    _refuse_other_settings(session, manifest, path, (*_SHARED, *(_OF_TOKENS if by_tokens else _OF_VECTORS)))
+    _refuse_other_settings(session, manifest, path, (*_SHARED, *(_OF_TOKENS if ledger.by_tokens else _OF_VECTORS)))
     return Earlier(manifest, ledger)
 
 

@@ -8,9 +8,9 @@ from ireu_cli.attacks.plan import ATTACKS_TOLD
 from ireu_cli.attacks.success import ATTACK_DEFINITIONS
 from ireu_cli.coverage import coverage_in, groups_for
 from ireu_cli.drawing.before_and_after import Show
-from ireu_cli.encoders.face_encoder import FaceEncoder
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.kinds import ImageEncoder, reach_with
+from ireu_cli.encoders.kinds import reach_with
 from ireu_cli.faces.disguise import DISGUISES
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.report import (
@@ -105,7 +105,7 @@ def build_report(
         definitions={name: _ALL_DEFINITIONS[name] for name in sorted(names)} | _attacks_told(verified.figures),
         not_measured=(
             *_left_out(session, parent, gathered),
-            *_not_measured(verified.figures, drawn=drawn, gradients=not isinstance(original, FaceEncoder)),
+            *_not_measured(verified.figures, drawn=drawn, gradients=original.gives_gradients),
         ),
         record=make_record(session, parent, delta, original, verified.figures, gathered),
         provenance=_provenance(session, draft, show),

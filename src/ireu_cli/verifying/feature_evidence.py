@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ireu_cli.copies import without_copies
-from ireu_cli.encoders.kinds import ImageEncoder, forward
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.kinds import forward
 from ireu_cli.encodings import stream
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader

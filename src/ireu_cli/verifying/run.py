@@ -11,7 +11,8 @@ from ireu_cli.attacks.success import feature_matcher
 from ireu_cli.config import Resolved
 from ireu_cli.drawing.before_and_after import Drawn, Photos, Show, draw_all, look_at_photos, open_show
 from ireu_cli.drawing.panel import Panel
-from ireu_cli.encoders.kinds import ImageEncoder, with_delta
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.kinds import with_delta
 from ireu_cli.faces.labels import groups_of, read_labels
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest

@@ -87,7 +87,7 @@ def unlearn_gates(
     note_misses(session.talk, found)
     # A network that cannot have gates is refused before a delta is written.
     with_gates(encoder, delta)
-    return delta, summary_of(delta, ledger, statistics, found, rate)
+    return delta, summary_of(delta, ledger, "output", statistics, found, rate)
 
 
 def _statistics(lens: Lens, used: People, views: Sequence[Sequence[str]]) -> EmbeddingStatistics:

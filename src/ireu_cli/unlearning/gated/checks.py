@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.mlp_site import MlpSite
 from ireu_cli.errors import CapacityError
 from ireu_cli.faces.folder import People
 from ireu_cli.manifest import digest_of
@@ -114,11 +113,16 @@ def note_misses(talk: Talk, found: Sequence[Found]) -> None:
 
 
 def summary_of(
-    delta: WeightDelta, ledger: Ledger | GateLedger, statistics: Statistics, found: Sequence[Found], rate: float
+    delta: WeightDelta,
+    ledger: Ledger | GateLedger,
+    site: str,
+    statistics: Statistics,
+    found: Sequence[Found],
+    rate: float,
 ) -> dict[str, Json]:
-    """What the manifest says of a request."""
+    """What the manifest says of a request; `site` is where people are found and moved."""
     return {
-        "edit_site": "output" if isinstance(ledger, GateLedger) else MlpSite(ledger.block).part,
+        "edit_site": site,
         "places": {"taken": len(ledger.slots), "all": ledger.capacity},
         "false_alarm_rate_each": rate,
         "retained_photos": statistics.people.every.photos,

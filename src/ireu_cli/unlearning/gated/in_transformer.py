@@ -8,20 +8,19 @@ import torch
 from torch import Tensor
 
 from ireu_cli.encoders.clip import Encoder
-from ireu_cli.encoders.kinds import ImageEncoder, need_transformer
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.kinds import need_transformer
 from ireu_cli.encoders.mlp_site import HEAD, MlpSite
-from ireu_cli.encoders.reach import SIGLIP
 from ireu_cli.errors import ArtifactError, ConfigError
 from ireu_cli.params import GatedParams, Tap
 from ireu_cli.photos import Cast, Lens, no_usable_photo
 from ireu_cli.session import Session
-from ireu_cli.unlearning.block import block_for
+from ireu_cli.unlearning.block.one_block import block_for
 from ireu_cli.unlearning.gated.changed_copies import retained_views, views_of
 from ireu_cli.unlearning.gated.checks import changeable, check_statistics, note_misses, summary_of
 from ireu_cli.unlearning.gated.kept_erasure import shared_apparatus
 from ireu_cli.unlearning.gated.kept_room import kept_room
 from ireu_cli.unlearning.gated.site import SiteLens
-from ireu_cli.unlearning.gated.slots import leave
 from ireu_cli.unlearning.gated.solve import (
     Readout,
     Wanted,
@@ -29,14 +28,12 @@ from ireu_cli.unlearning.gated.solve import (
     compose,
     enter,
     find,
-    join,
     open_ledger,
     rate_of,
     readout_of,
 )
-from ireu_cli.unlearning.gated.solve_network import compose_gates, join_gates
 from ireu_cli.unlearning.gated.tokens import CARRYING, Apparatus
-from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, Photo, WeightDelta
+from ireu_cli.values import FeatureMask, Json, Ledger, Photo, WeightDelta
 
 DIRECT = frozenset({"pooled", "image_embeds"})
 """Taps that are functions of `last_state` alone: of the class token behind the last block, or of a pooling head."""
@@ -50,7 +47,7 @@ def carrying_block(encoder: Encoder, taps: Collection[Tap]) -> int | None:
     """
     if set(taps) <= DIRECT:
         return None
-    if encoder.anatomy is SIGLIP:
+    if not encoder.anatomy.has_class_token:
         raise ConfigError(
             "The method gated finds people at a class token, which SigLIP has not: it reaches pooled alone",
             "Use --tap pooled, or another --method for generators that read tokens",
@@ -74,7 +71,7 @@ def edit_site(encoder: Encoder, carrying: int | None) -> MlpSite:
     """
     if carrying is not None:
         return MlpSite(carrying - 1)
-    return MlpSite(HEAD if encoder.anatomy is SIGLIP else encoder.blocks - 1)
+    return MlpSite(encoder.blocks - 1 if encoder.anatomy.has_class_token else HEAD)
 
 
 def edited_names(encoder: Encoder, carrying: int | None) -> list[str]:
@@ -148,7 +145,7 @@ def unlearn_gated(
         delta = compose(ledger, weights)
     note_misses(session.talk, found)
     told = {} if made is None else {"carried": made.told}
-    return delta, summary_of(delta, ledger, statistics, found, rate) | told
+    return delta, summary_of(delta, ledger, MlpSite(ledger.block).part, statistics, found, rate) | told
 
 
 def _of_tokens(encoder: Encoder, may_change: Tensor, tap: Tap, params: GatedParams) -> Tensor:
@@ -168,28 +165,13 @@ def _of_tokens(encoder: Encoder, may_change: Tensor, tap: Tap, params: GatedPara
     return may_change
 
 
-def withdraw_cases(encoder: ImageEncoder, ledger: Ledger | GateLedger, cases: Sequence[str]) -> WeightDelta:
-    """The change that is left without some requests.
+def compose_units(encoder: ImageEncoder, ledger: Ledger) -> WeightDelta:
+    """The change that a ledger stands for.
 
     Raises:
         ArtifactError: the ledger is for another encoder.
     """
-    if isinstance(ledger, GateLedger):
-        return compose_gates(leave(ledger, cases))
-    return compose(leave(ledger, cases), _weights_for(encoder, ledger))
-
-
-def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[Ledger | GateLedger]) -> WeightDelta:
-    """The change that the requests of several deltas make together, the first one's in their places.
-
-    Raises:
-        ArtifactError: they do not reserve the same places, or are for another encoder.
-        CapacityError: there are not enough places.
-    """
-    if gates := [ledger for ledger in ledgers if isinstance(ledger, GateLedger)]:
-        return compose_gates(functools.reduce(join_gates, gates))
-    units = functools.reduce(join, [ledger for ledger in ledgers if isinstance(ledger, Ledger)])
-    return compose(units, _weights_for(encoder, units))
+    return compose(ledger, _weights_for(encoder, ledger))
 
 
 def _weights_for(encoder: ImageEncoder, ledger: Ledger) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from ireu_cli.photos import Lens
 from ireu_cli.session import Session
 from ireu_cli.store.features import read_tensors, write_tensors
 from ireu_cli.support.bounded import ContentError, read_json
-from ireu_cli.unlearning.block_inputs import SAMPLED_AT_LEAST, room_for, sample_people, states_entering
+from ireu_cli.unlearning.block.block_inputs import SAMPLED_AT_LEAST, room_for, sample_people, states_entering
 from ireu_cli.unlearning.gated.tokens import Apparatus, Sample, build
 from ireu_cli.values import Photo
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ireu_cli.encoders.clip import Encoder, read_out, readout_inverse
 from ireu_cli.encoders.mlp_site import MlpSite
-from ireu_cli.encoders.reach import SIGLIP
 from ireu_cli.errors import ArtifactError, CapacityError
 from ireu_cli.maths.detector import Deal as Deal
 from ireu_cli.maths.detector import (
@@ -91,7 +90,7 @@ class Readout:
 def readout_of(encoder: Encoder, tap: Tap) -> Readout:
     """The readout of `pooled` or `image_embeds`."""
     model = encoder.model
-    normed = encoder.anatomy is not SIGLIP
+    normed = encoder.anatomy.has_class_token
     return Readout(lambda states: read_out(model, states, tap), readout_inverse(model, tap), normed)
 
 

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.drawing.before_and_after import Drawn
-from ireu_cli.encoders.face_encoder import FaceEncoder
-from ireu_cli.encoders.kinds import ImageEncoder
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings import Item
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
@@ -49,7 +48,7 @@ def measure_quality(
     path = session.config.judges.image_model
     net = None if path is None else load_image_net(path, session.config.run.device)
     # A face embedding says nothing of a picture but whose face it shows.
-    lens = None if isinstance(encoder, FaceEncoder) else Lens(session, encoder, reader, encoder.anatomy.whole)
+    lens = None if encoder.whole_tap is None else Lens(session, encoder, reader, encoder.whole_tap)
     figures: list[Figure] = []
     for plan in drawn:
         numbers = [n for n, shot in enumerate(plan.shots) if shot.role == "retained" and shot.edit is None]

@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ireu_cli.encoders.clip import Encoder
+from ireu_cli.encoders.clip import Encoder, behind_blocks
 from ireu_cli.encoders.mlp_site import after_attention, after_mlp
 from ireu_cli.encoders.reach import select_weights
-from ireu_cli.encoders.siglip import SiglipTower, behind_blocks
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import Tap, UnlearnParams
-from ireu_cli.unlearning.published import ForgetSet, RetainSet, TrainState, unlearn
+from ireu_cli.unlearning.ireu.published import ForgetSet, RetainSet, TrainState, unlearn
 from ireu_cli.values import Json, WeightDelta
 
 LEARNING_RATE, FORGET_WEIGHT, BATCH, STEPS = 3e-4, 1.0, 8, 1000
@@ -52,12 +51,7 @@ class Tail(nn.Module):
         end = len(layers) - 1 if self._tap == "penultimate" else len(layers)
         for layer in layers[self._block : end]:
             states = after_mlp(layer, after_attention(layer, states))
-        if isinstance(self.model, SiglipTower):
-            return behind_blocks(self.model, states, self._tap)
-        if self._tap in {"penultimate", "last"}:
-            return states
-        pooled: Tensor = vision.post_layernorm(states[:, 0])
-        return pooled if self._tap == "pooled" else self.model.visual_projection(pooled)
+        return behind_blocks(self.model, states, self._tap)
 
 
 def block_for(blocks: int, tap: Tap) -> int:

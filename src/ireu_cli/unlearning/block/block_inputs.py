@@ -15,7 +15,7 @@ from ireu_cli.faces.folder import People
 from ireu_cli.photos import Cast, Lens
 from ireu_cli.session import Session
 from ireu_cli.support.runtime import generator
-from ireu_cli.unlearning.block import States
+from ireu_cli.unlearning.block.one_block import States
 from ireu_cli.unlearning.gated.changed_copies import views_of
 from ireu_cli.unlearning.gated.checks import FEWEST
 from ireu_cli.values import Photo

@@ -1,0 +1,1 @@
+"""The method `block`: the published losses on one block, towards the average of people."""

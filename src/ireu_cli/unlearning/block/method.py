@@ -1,0 +1,52 @@
+"""`ireu unlearn --method block`: photos through the blocks before, then training on what enters one."""
+
+from collections.abc import Collection
+
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.kinds import need_transformer
+from ireu_cli.encoders.reach import select_weights
+from ireu_cli.params import Config, Tap
+from ireu_cli.photos import refuse_other_mask
+from ireu_cli.unlearning.block.block_inputs import gather_states
+from ireu_cli.unlearning.block.one_block import STEPS, block_for, unlearn_block
+from ireu_cli.unlearning.checkpoints import Keeper, resume
+from ireu_cli.unlearning.method import Plan, Work
+from ireu_cli.values import Json, WeightDelta
+
+_NOT_READ = frozenset(f"unlearn.{key}" for key in ("alpha", "layers", "direction", "mask_scope", "average_partners"))
+_READ = frozenset(f"gated.{key}" for key in ("copies", "gain", "erase_photos"))
+
+
+class Block:
+    """Trains the last block that reaches every token of the tap."""
+
+    name = "block"
+    keeps_requests = False
+
+    def passes_over(self, key: str) -> bool:
+        """Settings of swapped faces and of the weights to train, and most of `gated`."""
+        return key in _NOT_READ or (key.startswith("gated.") and key not in _READ)
+
+    def plan(self, encoder: ImageEncoder, config: Config, taps: Collection[Tap]) -> Plan:
+        """The weights of the block."""
+        del taps
+        found, tap = need_transformer(encoder, "The method block"), config.encoder.tap
+        layers = f"block:{block_for(found.blocks, tap)}"
+        names = select_weights(found.model.state_dict(), layers, found.blocks, tap, found.anatomy)
+        return Plan(names, names)
+
+    def run(self, work: Work) -> tuple[WeightDelta, dict[str, Json]]:
+        """Train, from where an earlier run was stopped if one was."""
+        session, lens, config = work.session, work.lens, work.session.config
+        encoder = need_transformer(lens.encoder, "The method block")
+        block = block_for(encoder.blocks, lens.tap)
+        refuse_other_mask(work.mask, lens.null_features().shape[-1], lens.tap)
+        gathered = gather_states(session, lens, encoder, work.cast, block)
+        keep, start = Keeper(session, work.identity), resume(session, work.identity)
+        total = STEPS if config.unlearn.steps == "auto" else config.unlearn.steps
+        with session.timed("train"), session.talk.progress("unlearning (block)", total) as advance:
+            advance(start.step if start else 0, "")
+            return unlearn_block(
+                encoder, lens.tap, block, gathered.given, gathered.held, gathered.others, gathered.nulls,
+                work.mask.mask, config.gated.gain, config.unlearn, config.seed, start, keep.on_step(advance),
+            )  # fmt: skip

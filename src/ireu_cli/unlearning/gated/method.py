@@ -1,0 +1,130 @@
+"""`ireu unlearn --method gated`: a table of the places where people are found and moved, one for each kind of encoder.
+
+Each place has a ledger of its own kind, which says what its requests are.
+"""
+
+import functools
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ireu_cli.encoders.clip import Encoder
+from ireu_cli.encoders.face_encoder import FaceEncoder
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.kinds import need_network, need_transformer
+from ireu_cli.encoders.onnx_gates import GATE_TENSORS
+from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.params import Config, Tap
+from ireu_cli.unlearning.gated.behind_network import unlearn_gates
+from ireu_cli.unlearning.gated.in_transformer import (
+    carrying_block,
+    carrying_names,
+    compose_units,
+    edited_names,
+    unlearn_gated,
+)
+from ireu_cli.unlearning.gated.slots import leave
+from ireu_cli.unlearning.gated.solve import join
+from ireu_cli.unlearning.gated.solve_network import compose_gates, join_gates
+from ireu_cli.unlearning.method import Plan, Work
+from ireu_cli.values import GateLedger, Json, Ledger, WeightDelta
+
+
+@dataclass(frozen=True)
+class GatedPlan(Plan):
+    """`carrying` is the block by which tokens are reached, if any."""
+
+    carrying: int | None = None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where people are found: what is planned and done there, and how its ledgers are joined and made a delta of."""
+
+    plan: Callable[[ImageEncoder, Config, Collection[Tap]], Plan]
+    run: Callable[[Work], tuple[WeightDelta, dict[str, Json]]]
+    join: Callable[[Any, Any], Any]
+    compose: Callable[[ImageEncoder, Any], WeightDelta]
+
+
+class Gated:
+    """Finds people in closed form, and moves what it finds."""
+
+    name = "gated"
+    keeps_requests = True
+
+    def passes_over(self, key: str) -> bool:
+        """All that concerns training."""
+        return key.startswith("unlearn.")
+
+    def plan(self, encoder: ImageEncoder, config: Config, taps: Collection[Tap]) -> Plan:
+        """The hidden units and, for taps of many tokens, a carrying block; gates behind a network."""
+        return _place_in(encoder).plan(encoder, config, taps)
+
+    def run(self, work: Work) -> tuple[WeightDelta, dict[str, Json]]:
+        """Solve for each target."""
+        return _place_in(work.lens.encoder).run(work)
+
+
+def withdraw_cases(encoder: ImageEncoder, ledger: Ledger | GateLedger, cases: Sequence[str]) -> WeightDelta:
+    """The change that is left without some requests.
+
+    Raises:
+        ArtifactError: the ledger is for another encoder.
+    """
+    left: Any = ledger
+    return _LEDGERS[type(ledger)].compose(encoder, leave(left, cases))
+
+
+def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[Ledger | GateLedger]) -> WeightDelta:
+    """The change that the requests of several deltas make together, the first one's in their places.
+
+    Raises:
+        ArtifactError: they do not reserve the same places, or are for another encoder.
+        CapacityError: there are not enough places.
+    """
+    kinds = {type(ledger) for ledger in ledgers}
+    if len(kinds) > 1:
+        raise ArtifactError("The deltas are not for one kind of encoder", "Use deltas of one encoder and tap")
+    place = _LEDGERS[kinds.pop()]
+    return place.compose(encoder, functools.reduce(place.join, ledgers))
+
+
+def _place_in(encoder: ImageEncoder) -> _Place:
+    place = _PLACES.get(type(encoder))
+    if place is None:
+        raise ModelError(
+            f"The method gated knows no place in {encoder.architecture}", "Use another --method for this encoder"
+        )
+    return place
+
+
+def _plan_units(encoder: ImageEncoder, config: Config, taps: Collection[Tap]) -> Plan:
+    transformer = need_transformer(encoder, "An edit inside a block")
+    carrying = carrying_block(transformer, {config.encoder.tap, *taps})
+    names = edited_names(transformer, carrying)
+    # Before the carrying block it is the class token alone that is flagged.
+    moving = names if carrying is None else carrying_names(carrying)
+    return GatedPlan(names, moving, class_token_only=carrying is None, carrying=carrying)
+
+
+def _run_units(work: Work) -> tuple[WeightDelta, dict[str, Json]]:
+    carrying = work.plan.carrying if isinstance(work.plan, GatedPlan) else None
+    onto: Any = work.onto
+    return unlearn_gated(work.session, work.lens, work.cast, work.mask, work.case, onto, carrying)
+
+
+def _plan_gates(_encoder: ImageEncoder, _config: Config, _taps: Collection[Tap]) -> Plan:
+    return Plan(list(GATE_TENSORS), list(GATE_TENSORS))
+
+
+def _run_gates(work: Work) -> tuple[WeightDelta, dict[str, Json]]:
+    network = need_network(work.lens.encoder, "A gate")
+    onto: Any = work.onto
+    return unlearn_gates(work.session, work.lens, network, work.cast, work.mask, work.case, onto)
+
+
+_UNITS = _Place(_plan_units, _run_units, join, compose_units)
+_GATES = _Place(_plan_gates, _run_gates, join_gates, lambda _encoder, ledger: compose_gates(ledger))
+_PLACES: dict[type[ImageEncoder], _Place] = {Encoder: _UNITS, FaceEncoder: _GATES}
+_LEDGERS: dict[type[Ledger] | type[GateLedger], _Place] = {Ledger: _UNITS, GateLedger: _GATES}

@@ -1,0 +1,1 @@
+"""The methods `ireu` and `global`: as published, by gradient."""
