@@ -30,7 +30,7 @@ from ireu_cli.encoders.kinds import null_features
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.generators.generator import load_generators
 from ireu_cli.judges.face_check import load_face_check
-from ireu_cli.maths.pictures import psnr
+from ireu_cli.maths.images.differences import psnr
 from ireu_cli.params import EncoderParams, GatedParams
 from ireu_cli.unlearning.gated.site_sums import SiteSums, summarise
 from ireu_cli.unlearning.gated.slots import leave

@@ -28,7 +28,7 @@ from ireu_cli.report import (
     Subject,
     Unit,
 )
-from ireu_cli.store.pictures import png_bytes
+from ireu_cli.store.picture_cache import png_bytes
 from tests.drawn.people import draw_photo, person_numbers, photo_numbers
 
 GENERATORS = ("A", "B")

@@ -13,7 +13,7 @@ from ireu_cli.encoders.mlp_site import entering
 from ireu_cli.errors import InterruptedRunError
 from ireu_cli.params import Tap, UnlearnParams
 from ireu_cli.support.runtime import generator
-from ireu_cli.unlearning.block.one_block import LOOK_EVERY, States, Tail, block_for, unlearn_block
+from ireu_cli.unlearning.block.one_block import LOOK_EVERY, Entering, States, Tail, block_for, unlearn_block
 from ireu_cli.unlearning.ireu.published import TrainState
 from ireu_cli.values import WeightDelta
 from tests.conftest import run_ireu
@@ -38,7 +38,8 @@ def run(encoder: Encoder, tap: Tap, **more: Any) -> tuple[WeightDelta, dict[str,
     params = UnlearnParams(steps=more.pop("steps", 100), learning_rate=2e-3)
     held_people = more.pop("held", (0, 1))
     return unlearn_block(
-        encoder, tap, block, States(given, PEOPLE), States(held[: len(held_people)], held_people), others, nulls,
+        encoder, tap, block,
+        Entering(States(given, PEOPLE), States(held[: len(held_people)], held_people), others, nulls),
         torch.arange(width) < width // 2, 1.0, params, 0, **more,
     )  # fmt: skip
 

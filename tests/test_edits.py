@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ireu_cli.maths.edits import EDITS, adheres, yaw
+from ireu_cli.maths.images.edits import EDITS, adheres, yaw
 from ireu_cli.values import RgbImage
 from tests.drawn.people import draw_photo, person_numbers, photo_numbers
 

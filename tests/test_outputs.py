@@ -25,7 +25,7 @@ from ireu_cli.store.artifacts import manifest_path, read_manifest, write_manifes
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.files import native_name, portable_name, write_bytes, write_folder
 from ireu_cli.store.outputs import found_at, recover, refuse_place, state_of, write_artifact, write_artifact_folder
-from ireu_cli.store.pictures import PictureCache
+from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.store.rundir import RunDir
 from tests.conftest import run_ireu
 from tests.test_cli import digests
@@ -763,7 +763,7 @@ class TestRefusals:
             patch.setattr(Path, "open", refuse)
             assert FeatureCache(tmp_path / "f").missing(["a"]) == ["a"]
             assert ready.missing(["a"]) == ["a"]
-            patch.setattr("ireu_cli.store.pictures.Image.open", refuse)
+            patch.setattr("ireu_cli.store.picture_cache.Image.open", refuse)
             assert PictureCache(tmp_path / "p").get("ab") is None
         assert digests(tmp_path) == before
         assert FeatureCache(tmp_path / "f").missing(["a"]) == []

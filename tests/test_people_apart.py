@@ -17,7 +17,7 @@ from ireu_cli.photos import Lens, steady
 from ireu_cli.report import Figure
 from ireu_cli.support.runtime import generator
 from ireu_cli.values import Photo
-from ireu_cli.verifying.groups import shareable
+from ireu_cli.verifying.label_groups import shareable
 from ireu_cli.verifying.pictures import picture_distances as quality
 from tests.conftest import manifest, run_ireu
 

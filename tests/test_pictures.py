@@ -10,7 +10,7 @@ import torch
 
 from ireu_cli.drawing.compare import adherence, likeness
 from ireu_cli.drawing.shots import Shot, nearest, plan_shots
-from ireu_cli.maths.pictures import PSNR_CEILING, psnr, ssim
+from ireu_cli.maths.images.differences import PSNR_CEILING, psnr, ssim
 from ireu_cli.measuring.drawn_evidence import GeneratorEvidence, PersonPictures
 from ireu_cli.params import PicturesParams, VerifyParams
 from ireu_cli.report import Criterion, Figure, Role

@@ -10,9 +10,9 @@ import pytest
 
 from ireu_cli.report import Curve, Figure, Kept, Outcome, Report
 from ireu_cli.report_page import page
-from ireu_cli.report_page.charts import distributions, kept_charts
-from ireu_cli.report_page.forest import forest
-from ireu_cli.report_page.plots import Frame, ticks
+from ireu_cli.report_page.graphs.charts import distributions, kept_charts
+from ireu_cli.report_page.graphs.forest import forest
+from ireu_cli.report_page.graphs.plots import Frame, ticks
 from ireu_cli.report_page.rival import rival
 from ireu_cli.report_page.summary import tiles
 from ireu_cli.report_page.words import judged, number, rate, span

@@ -9,7 +9,7 @@ from ireu_cli.drawing.drawn_faces import Likeness
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.align import crop_face, face_matrix
 from ireu_cli.locating.saliency import locate_by_saliency, photo_saliency
-from ireu_cli.maths.warp import warp
+from ireu_cli.maths.images.warp import warp
 from ireu_cli.support.runtime import generator
 
 POINTS = np.array([[40.0, 52.0], [71.0, 44.0], [60.0, 66.0], [52.0, 88.0], [78.0, 80.0]])

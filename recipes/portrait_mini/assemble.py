@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from train_generator import GUIDANCE, STEPS
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
-from ireu_cli.maths.edits import EDITS
+from ireu_cli.maths.images.edits import EDITS
 
 # Medians over the photos of `train`, in their own frame: eyes, nose, mouth corners.
 LANDMARKS = (59.3, 67.8, 102.3, 67.1, 80.7, 92.6, 62.0, 114.3, 100.4, 113.3)

@@ -1,10 +1,10 @@
-"""What the prompts can say: the edits of `ireu_cli.maths.edits` in several wordings."""
+"""What the prompts can say: the edits of `ireu_cli.maths.images.edits` in several wordings."""
 
 from __future__ import annotations
 
 import torch
 
-from ireu_cli.maths.edits import EDITS
+from ireu_cli.maths.images.edits import EDITS
 
 NAMES = tuple(EDITS)
 BASES = ("a photo of a face", "a portrait", "a face", "a portrait photo", "photo of a person", "")

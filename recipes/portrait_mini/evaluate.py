@@ -30,7 +30,7 @@ from views import ALIGNED, aligned_frame, centre_frame, plain
 
 from ireu_cli.faces.align import crop_face
 from ireu_cli.judges.face_check import FaceCheck, load_face_check
-from ireu_cli.maths.edits import EDITS, adheres
+from ireu_cli.maths.images.edits import EDITS, adheres
 
 RECOGNISERS = {"b": (127.5, 128.0), "d": (127.5, 128.0)}
 PLAIN = "a photo of a face"

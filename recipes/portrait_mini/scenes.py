@@ -20,7 +20,7 @@ from faces import SIDE, Photos, split_validation
 from landmarks import load_landmarks
 from torch.nn import functional
 
-from ireu_cli.maths.edits import FACING, yaw
+from ireu_cli.maths.images.edits import FACING, yaw
 
 SCENES, SHARDS = 2048, 24
 PICTURE, LATENT = 112, 14

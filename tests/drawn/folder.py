@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from ireu_cli.store.pictures import png_bytes
+from ireu_cli.store.picture_cache import png_bytes
 from tests.drawn.people import draw_photo, person_numbers, photo_numbers
 
 TARGETS, OTHERS = 1, 60

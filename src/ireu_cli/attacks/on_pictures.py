@@ -32,7 +32,7 @@ from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.measuring.galleries import Enrolment, enrolled, gallery_of, matched
 from ireu_cli.photos import Lens
 from ireu_cli.report import NO_ATTACK, Figure
-from ireu_cli.store.pictures import PictureCache
+from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.support.runtime import generator as random_generator
 from ireu_cli.values import RgbImage
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.maths.identity import Enrolment, IdentitySpace, enrol
-from ireu_cli.measuring.estimated import estimated
+from ireu_cli.measuring.estimated import About, estimated
 from ireu_cli.measuring.judgement import criterion
 from ireu_cli.measuring.matching import Evidence
 from ireu_cli.params import VerifyParams
@@ -84,14 +84,16 @@ def attack_figures(tried: Sequence[Tried], params: VerifyParams, seed: int) -> t
         seed: decides the bootstrap.
     """
     figures = (
-        estimated(
-            list(one.by_person.values()), params.bootstrap, _rng(seed, one), name=one.name, role=one.role,
-            state=one.state, measure=one.measure, generator=one.generator, attack=one.attack, unit="share",
-            false_match_rate=params.false_match_rate,
-        )
-        for one in tried
-    )  # fmt: skip
+        estimated(list(one.by_person.values()), _about(one, params), params.bootstrap, _rng(seed, one)) for one in tried
+    )
     return tuple(figure for figure in figures if figure is not None)
+
+
+def _about(one: Tried, params: VerifyParams) -> About:
+    return About(
+        name=one.name, role=one.role, state=one.state, measure=one.measure, generator=one.generator, attack=one.attack,
+        unit="share", false_match_rate=params.false_match_rate,
+    )  # fmt: skip
 
 
 def _rng(seed: int, one: Tried) -> torch.Generator:

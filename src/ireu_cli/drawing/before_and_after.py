@@ -21,7 +21,7 @@ from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.measuring.drawn_evidence import STATES, GeneratorEvidence, PersonPictures
 from ireu_cli.photos import Lens, among, photo_key
 from ireu_cli.session import Session
-from ireu_cli.store.pictures import PictureCache
+from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.values import Photo, RgbImage
 
 _NO_SIGHT = Sight(None, ())

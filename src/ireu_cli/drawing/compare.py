@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ireu_cli.drawing.shots import Shot
-from ireu_cli.maths.edits import Landmarks, adheres
-from ireu_cli.maths.pictures import psnr, ssim
+from ireu_cli.maths.images.differences import psnr, ssim
+from ireu_cli.maths.images.edits import Landmarks, adheres
 from ireu_cli.values import RgbImage
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from ireu_cli.judges.recogniser import ALIGNED, Recogniser
-from ireu_cli.maths.warp import warp
+from ireu_cli.maths.images.warp import warp
 from ireu_cli.values import RgbImage
 
 

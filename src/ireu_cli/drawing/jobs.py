@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ireu_cli.session import Session
-from ireu_cli.store.pictures import PictureCache
+from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.support.pace import Pace, span
 from ireu_cli.values import RgbImage
 

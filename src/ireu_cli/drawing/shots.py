@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ireu_cli.maths.edits import EDITS
+from ireu_cli.maths.images.edits import EDITS
 from ireu_cli.params import PicturesParams
 from ireu_cli.report import Role
 from ireu_cli.support.runtime import generator

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import compress
 
 from ireu_cli.report import NO_ATTACK, WHITE_BOX, Figure, Report
-from ireu_cli.report_page.charts import relearning
+from ireu_cli.report_page.graphs.charts import relearning
 from ireu_cli.report_page.markup import Html, code, el, fold, join, note
 from ireu_cli.report_page.pick import attacked, before, criterion, generators
 from ireu_cli.report_page.tables import Row, bar, table

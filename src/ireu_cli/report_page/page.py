@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from ireu_cli.report import Report
 from ireu_cli.report_page.appendix import definitions, every_figure, groups
 from ireu_cli.report_page.attacks import attacks
-from ireu_cli.report_page.charts import distributions, kept_charts
-from ireu_cli.report_page.forest import forest
+from ireu_cli.report_page.graphs.charts import distributions, kept_charts
+from ireu_cli.report_page.graphs.forest import forest
 from ireu_cli.report_page.judged import controls, criteria
 from ireu_cli.report_page.markup import NOTHING, Html, el, join, section
 from ireu_cli.report_page.pictures import Picture, gallery

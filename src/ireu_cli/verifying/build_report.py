@@ -11,6 +11,7 @@ from ireu_cli.drawing.before_and_after import Show
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.kinds import reach_with
+from ireu_cli.encoders.reach import Reach
 from ireu_cli.faces.disguise import DISGUISES
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.report import (
@@ -87,15 +88,7 @@ def build_report(
         reason=reason + _weaker(departures),
         copies=gathered.copies,
         level="generator" if drawn else "encoder",
-        subject=Subject(
-            original_encoder=original.fingerprint,
-            edited_encoder=edited.fingerprint,
-            delta_manifest=parent.digest,
-            tap=session.config.encoder.tap,
-            served_dtype=session.config.encoder.dtype,
-            taps_reached=reach.taps,
-            taps_missed=reach.missed,
-        ),
+        subject=_subject(session, original, edited, reach),
         recognisers=tuple(calibrations),
         controls=verified.controls,
         criteria=verified.criteria,
@@ -109,6 +102,18 @@ def build_report(
         ),
         record=make_record(session, parent, delta, original, verified.figures, gathered),
         provenance=_provenance(session, draft, show),
+    )
+
+
+def _subject(session: Session, original: ImageEncoder, edited: ImageEncoder, reach: Reach) -> Subject:
+    return Subject(
+        original_encoder=original.fingerprint,
+        edited_encoder=edited.fingerprint,
+        delta_manifest=_parent(session).digest,
+        tap=session.config.encoder.tap,
+        served_dtype=session.config.encoder.dtype,
+        taps_reached=reach.taps,
+        taps_missed=reach.missed,
     )
 
 

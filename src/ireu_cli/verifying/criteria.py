@@ -17,7 +17,7 @@ from ireu_cli.measuring.matching import Compared, Evidence, compare
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Role, State, rounded
 from ireu_cli.verifying.figures import find_figure, measure, share_removed
-from ireu_cli.verifying.groups import shareable
+from ireu_cli.verifying.label_groups import shareable
 from ireu_cli.verifying.pictures.picture_criteria import picture_controls, picture_criteria
 from ireu_cli.verifying.pictures.picture_figures import measure_pictures
 
@@ -117,11 +117,8 @@ def _controls(
     evidence: Evidence, figures: Sequence[Figure], compared: Compared, params: VerifyParams
 ) -> tuple[Control, ...]:
     photos = sum(evidence.sizes)
-    before = [
-        f.value
-        for role in ("target-seen", "target-unseen")
-        if (f := find_figure(figures, "match_rate", role, "original"))
-    ]
+    found = (find_figure(figures, "match_rate", role, "original") for role in ("target-seen", "target-unseen"))
+    before = [figure.value for figure in found if figure is not None]
     unseen = sum(int((~person.seen).sum()) for person in evidence.targets)
     controls = [
         control(

@@ -9,7 +9,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from ireu_cli.measuring.estimated import estimated
+from ireu_cli.measuring.estimated import About, estimated
 from ireu_cli.measuring.matching import Compared, Evidence, PersonEvidence, Scores
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Definition, Figure, Role, State
@@ -146,11 +146,12 @@ class _Collector:
 
     def add(self, name: str, role: Role, state: State, values: Sequence[Tensor], group: str | None = None) -> None:
         rng = generator(self._seed, "bootstrap", name, role, state, group or "")
-        found = estimated(
-            values, self._resamples, rng, name=name, role=role, state=state, unit=DEFINITIONS[name].unit, group=group,
+        about = About(
+            name=name, role=role, state=state, unit=DEFINITIONS[name].unit, group=group,
             measure=self._measure if state != "change" else "tap features",
             false_match_rate=self._rate if name == "match_rate" else None,
         )  # fmt: skip
+        found = estimated(values, about, self._resamples, rng)
         if found is not None:
             self.figures.append(found)
 

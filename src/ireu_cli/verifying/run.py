@@ -28,7 +28,7 @@ from ireu_cli.verifying.build_report import build_report
 from ireu_cli.verifying.criteria import Beside, unusable, verify
 from ireu_cli.verifying.departures import departures_of, refuse_weaker
 from ireu_cli.verifying.feature_evidence import Gathered, gather, load_people
-from ireu_cli.verifying.groups import SMALLEST_GROUP, column_of
+from ireu_cli.verifying.label_groups import SMALLEST_GROUP, column_of
 from ireu_cli.verifying.operating_points import calibrated
 from ireu_cli.verifying.pictures.curves import drawn_curves, kept_plot
 from ireu_cli.verifying.pictures.grids import make_grids, write_images

@@ -1,7 +1,6 @@
 """What enters a block: every token of a sample of photos, in memory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from ireu_cli.faces.folder import People
 from ireu_cli.photos import Cast, Lens
 from ireu_cli.session import Session
 from ireu_cli.support.runtime import generator
-from ireu_cli.unlearning.block.one_block import States
+from ireu_cli.unlearning.block.one_block import Entering, States
 from ireu_cli.unlearning.gated.changed_copies import views_of
 from ireu_cli.unlearning.gated.checks import FEWEST
 from ireu_cli.values import Photo
@@ -61,17 +60,7 @@ def states_entering(session: Session, encoder: Encoder, items: Sequence[Item], b
     return torch.cat(found)
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """What enters a block: targets' photos with copies, their held-out photos, retained photos, the null images."""
-
-    given: States
-    held: States
-    others: Tensor
-    nulls: Tensor
-
-
-def gather_states(session: Session, lens: Lens, encoder: Encoder, cast: Cast, block: int) -> Gathered:
+def gather_states(session: Session, lens: Lens, encoder: Encoder, cast: Cast, block: int) -> Entering:
     """Pass everybody's photos through the blocks before one; of a person with three or more the last is held out.
 
     Raises:
@@ -104,7 +93,7 @@ def gather_states(session: Session, lens: Lens, encoder: Encoder, cast: Cast, bl
     weight = next(encoder.model.parameters())
     first = states([item for item, _ in views], "target photos and copies")
     last = states([lens.item(p) for p in held], "held-out photos") if held else first[:0]
-    return Gathered(
+    return Entering(
         States(first, tuple(person for _, person in views)),
         States(last, tuple(photo.person for photo in held)),
         states([lens.item(photo) for photo in photos], "retained photos, block"),

@@ -41,12 +41,12 @@ class Block:
         encoder = need_transformer(lens.encoder, "The method block")
         block = block_for(encoder.blocks, lens.tap)
         refuse_other_mask(work.mask, lens.null_features().shape[-1], lens.tap)
-        gathered = gather_states(session, lens, encoder, work.cast, block)
+        entering = gather_states(session, lens, encoder, work.cast, block)
         keep, start = Keeper(session, work.identity), resume(session, work.identity)
         total = STEPS if config.unlearn.steps == "auto" else config.unlearn.steps
         with session.timed("train"), session.talk.progress("unlearning (block)", total) as advance:
             advance(start.step if start else 0, "")
             return unlearn_block(
-                encoder, lens.tap, block, gathered.given, gathered.held, gathered.others, gathered.nulls,
-                work.mask.mask, config.gated.gain, config.unlearn, config.seed, start, keep.on_step(advance),
+                encoder, lens.tap, block, entering, work.mask.mask, config.gated.gain, config.unlearn, config.seed,
+                start, keep.on_step(advance),
             )  # fmt: skip

@@ -35,6 +35,20 @@ class States:
     people: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Entering:
+    """What enters a block of everybody's photos.
+
+    `given`: the targets' photos and changed copies of them. `held`: photos of the targets that say when to stop; may be
+    empty. `others` (m, tokens, d): retained photos. `nulls` (2, tokens, d): the null images.
+    """
+
+    given: States
+    held: States
+    others: Tensor
+    nulls: Tensor
+
+
 class Tail(nn.Module):
     """The encoder from what enters a block to a tap."""
 
@@ -70,10 +84,7 @@ def unlearn_block(
     encoder: Encoder,
     tap: Tap,
     block: int,
-    given: States,
-    held: States,
-    others: Tensor,
-    nulls: Tensor,
+    entering: Entering,
     mask: Tensor,
     gain: float,
     params: UnlearnParams,
@@ -87,10 +98,7 @@ def unlearn_block(
         encoder: float32, on the device that trains.
         tap: the tensor that is regressed.
         block: which block is trained.
-        given: the targets' photos and changed copies of them.
-        held: photos of the targets that say when to stop; may be empty.
-        others: (m, tokens, d), what enters the block for retained photos.
-        nulls: (2, tokens, d), the same for the null images.
+        entering: what enters the block.
         mask: bool (k,).
         gain: how far masked features go: 1 takes the person's mean to the average of people.
         params: knobs of training; `auto` is resolved here.
@@ -104,6 +112,7 @@ def unlearn_block(
     Raises:
         DivergedError: a loss is not finite or leaves its range.
     """
+    given, held, others, nulls = entering.given, entering.held, entering.others, entering.nulls
     device = next(encoder.model.parameters()).device
     tail = Tail(encoder.model, block, tap)
     features, kept, silent = (_through(tail, part, device) for part in (given.inputs, others, nulls))

@@ -15,7 +15,7 @@ from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.store.files import write_bytes
-from ireu_cli.store.pictures import png_bytes
+from ireu_cli.store.picture_cache import png_bytes
 from ireu_cli.values import Photo, RgbImage
 
 _COLUMNS = 8

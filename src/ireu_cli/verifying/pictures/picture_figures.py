@@ -12,7 +12,7 @@ from torch import Tensor
 from ireu_cli.maths.identity import centroid
 from ireu_cli.maths.stats import interval, weights_in_parts
 from ireu_cli.measuring.drawn_evidence import STATES, GeneratorEvidence, PersonPictures
-from ireu_cli.measuring.estimated import estimated
+from ireu_cli.measuring.estimated import About, estimated
 from ireu_cli.measuring.galleries import matched
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Definition, Figure, Role, State
@@ -227,11 +227,12 @@ class _Collector:
         rate: float | None = None,
     ) -> None:
         rng = self._rng(name, role, state, edit or "", group or "", str(rate))
-        found = estimated(
-            values, self._resamples, rng, name=name, role=role, state=state, generator=self._evidence.generator,
+        about = About(
+            name=name, role=role, state=state, generator=self._evidence.generator,
             measure=_MEASURES.get(name, self._evidence.recogniser), unit=PICTURE_DEFINITIONS[name].unit,
             edit=edit, group=group, false_match_rate=rate,
         )  # fmt: skip
+        found = estimated(values, about, self._resamples, rng)
         if found is not None:
             self.figures.append(found)
 

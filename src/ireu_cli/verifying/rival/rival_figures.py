@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.maths.identity import Enrolment, enrol
-from ireu_cli.measuring.estimated import estimated
+from ireu_cli.measuring.estimated import About, estimated
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Definition, Figure, Role
 from ireu_cli.support.runtime import generator
@@ -109,8 +109,12 @@ def gate_figures(
     }
     figures = (
         estimated(
-            by_person, params.bootstrap, generator(seed, "bootstrap", name, role, recogniser), name=name, role=role,
-            state="original", measure=recogniser, unit="share", false_match_rate=params.false_match_rate,
+            by_person,
+            About(
+                name=name, role=role, state="original", measure=recogniser, unit="share",
+                false_match_rate=params.false_match_rate,
+            ),
+            params.bootstrap, generator(seed, "bootstrap", name, role, recogniser),
         )
         for (name, role), by_person in values.items()
     )  # fmt: skip

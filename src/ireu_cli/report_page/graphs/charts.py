@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from ireu_cli.report import Curve, Figure, Kept, Report
+from ireu_cli.report_page.graphs.plots import Frame, Points, area, chart, dots, key, level, line, upright
 from ireu_cli.report_page.markup import NOTHING, Html, el, join, note
 from ireu_cli.report_page.pick import at_rate, criterion, operating_point
-from ireu_cli.report_page.plots import Frame, Points, area, chart, dots, key, level, line, upright
 from ireu_cli.report_page.words import STATES, counted, number, rate
 
 _PAIRS = {"impostor": "area impostor", "genuine": "area genuine"}

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ireu_cli.report import Figure, Report, Unit
+from ireu_cli.report_page.graphs.plots import Frame, key, ticks
 from ireu_cli.report_page.markup import NOTHING, Html, el, join, note
 from ireu_cli.report_page.pick import before, criterion, places, plain
-from ireu_cli.report_page.plots import Frame, key, ticks
 from ireu_cli.report_page.words import ROLES, STATES, number, place, sentence, span
 
 _ROLES = ("target-unseen", "target-seen", "look-alike", "retained")

@@ -1,0 +1,1 @@
+"""Pictures as arrays: edits and whether they show, warps, differences."""
