@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ireu_cli.attacks.success import Tried, attack_criteria, attack_figures, feature_matcher
+from ireu_cli.attacks.suite import is_judged
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Figure
 from ireu_cli.support.runtime import generator
@@ -59,7 +60,7 @@ def test_the_most_successful_attack_decides_and_white_box_attacks_do_not() -> No
         success("flip", 0.9, state="original"),
         success("seeds-8", 0.3, "A"), success("relearn-5", 1.0, "A"),
     ]  # fmt: skip
-    features, drawn, unknown = attack_criteria(figures, (None, "A", "B"), PARAMS)
+    features, drawn, unknown = attack_criteria(figures, (None, "A", "B"), is_judged, PARAMS)
     assert (features.generator, features.outcome) == (None, "pass")
     assert features.found == pytest.approx(0.2)
     assert "grey" in features.meaning
@@ -67,8 +68,8 @@ def test_the_most_successful_attack_decides_and_white_box_attacks_do_not() -> No
     assert drawn.found == pytest.approx(0.3)
     assert "seeds-8" in drawn.meaning
     assert (unknown.generator, unknown.outcome, unknown.found) == ("B", "inconclusive", None)
-    assert attack_criteria([success("pgd-2", 1.0)], (), PARAMS) == ()
-    (noise,) = attack_criteria([success("pgd-generator", 1.0)], (None,), PARAMS)
+    assert attack_criteria([success("pgd-2", 1.0)], (), is_judged, PARAMS) == ()
+    (noise,) = attack_criteria([success("pgd-generator", 1.0)], (None,), is_judged, PARAMS)
     assert noise.outcome == "fail"
 
 

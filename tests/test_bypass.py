@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ireu_cli.attacks.plan import AVERAGE, Siege, Victim, attacked_features, by_person, plan_siege
+from ireu_cli.attacks.plan import plan_siege
+from ireu_cli.attacks.siege import AVERAGE, Siege, Victim, attacked_features, by_person
 from ireu_cli.faces.align import template_points
 from ireu_cli.measuring.judgement import others_stay
 from ireu_cli.params import ARCFACE_LANDMARKS, Config
@@ -15,6 +16,7 @@ from ireu_cli.session import Session
 from ireu_cli.values import Photo
 
 PEOPLE = [[Photo(p, n, "x", f"{p}-{n}") for n in range(6)] for p in range(3)]
+ENCODERS = (SimpleNamespace(gives_gradients=True),) * 2
 OTHERS = [Photo(9, n, "x", f"9-{n}") for n in range(4)]
 
 
@@ -66,7 +68,7 @@ def plan(reader: Reader | None = None, **attacks: Any) -> Siege:
         targets = tuple(type("P", (), {"photos": tuple(f"{p}-{n}" for n in (0, 1, 2))}) for p in range(3))
 
     run = session(**attacks)
-    found = plan_siege(run, Delta(), (None, None), PEOPLE, OTHERS, reader or Reader())  # type: ignore[arg-type]
+    found = plan_siege(run, Delta(), ENCODERS, PEOPLE, OTHERS, reader or Reader())  # type: ignore[arg-type]
     assert found is not None
     return found
 
@@ -83,8 +85,8 @@ def test_unseen_photos_are_attacked_first_and_partners_are_who_they_should_be() 
 
 def test_nothing_is_planned_without_attacks_or_others() -> None:
     wanted = session(suite=("none",))
-    assert plan_siege(wanted, None, (None, None), PEOPLE, OTHERS, None) is None  # type: ignore[arg-type]
-    assert plan_siege(session(), None, (None, None), PEOPLE, [], None) is None  # type: ignore[arg-type]
+    assert plan_siege(wanted, None, ENCODERS, PEOPLE, OTHERS, None) is None  # type: ignore[arg-type]
+    assert plan_siege(session(), None, ENCODERS, PEOPLE, [], None) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

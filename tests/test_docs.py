@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ireu_cli.attacks.plan import known_attacks
 from ireu_cli.attacks.success import ATTACK_DEFINITIONS
+from ireu_cli.attacks.suite import known_attacks
 from ireu_cli.config import schema_keys
 from ireu_cli.params import VerifyParams
 from ireu_cli.verifying.figures import DEFINITIONS

@@ -17,8 +17,8 @@ Unit = Literal["cosine", "ratio", "share", "dB", "distance"]
 REPORT_SCHEMA_VERSION = 2
 NO_ATTACK = "none"
 """The photos as they are: what every attack is compared with."""
-WHITE_BOX = ("pgd-2", "pgd-4", "pgd-8", "pgd-detector-2", "pgd-detector-4", "pgd-detector-8", "relearn")
-"""Beginnings of the names of attacks for which one has to hold the original encoder, or what it said of the person."""
+_WHITE_BOX = ("pgd-2", "pgd-4", "pgd-8", "pgd-detector-2", "pgd-detector-4", "pgd-detector-8", "relearn")
+"""In reports of earlier versions, beginnings of the names of attacks that were not judged."""
 
 
 def rounded(value: float, digits: int = 3, *limits: float) -> str:
@@ -256,7 +256,8 @@ class Report(_Part):
     `attacks`, `generator NAME`, `attacks on generator NAME`, `default limits`. `departures` are the settings that are
     not the default; None in reports of earlier versions, which did not tell.
     `copies`: photos of targets that were left out as copies of photos that unlearning used; None where an earlier
-    version did not look for them.
+    version did not look for them. `unjudged` are the attacks that were reported and not judged, as one has to hold the
+    original encoder for them, or what it said of the person; None in reports of earlier versions.
     """
 
     schema_version: Literal[2] = 2
@@ -267,6 +268,7 @@ class Report(_Part):
     gaps: tuple[str, ...] = ()
     departures: tuple[Departure, ...] | None = None
     copies: int | None = None
+    unjudged: tuple[str, ...] | None = None
     subject: Subject
     recognisers: tuple[Calibration, ...] = ()
     controls: tuple[Control, ...]
@@ -278,3 +280,7 @@ class Report(_Part):
     not_measured: tuple[str, ...]
     record: ErasureRecord
     provenance: Provenance
+
+    def is_judged(self, attack: str) -> bool:
+        """Whether an attack, by the name that its figures have, counted in the outcome."""
+        return not attack.startswith(_WHITE_BOX) if self.unjudged is None else attack not in self.unjudged

@@ -1,14 +1,17 @@
 """Attacks by somebody who holds the weights: noise on the photo, and fine-tuning of the encoder."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ireu_cli.attacks.attack import Drive
+from ireu_cli.attacks.driving import seed_of
 from ireu_cli.attacks.perturb import PhotoLoss, epsilon_budget, perturb, towards_face, towards_features
-from ireu_cli.attacks.plan import Siege, Victim, face_of
 from ireu_cli.attacks.relearn import relearn, report_steps
+from ireu_cli.attacks.siege import Lenses, Siege, Victim, by_person, face_of
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.drawing.before_and_after import Show
 from ireu_cli.drawing.drawn_faces import Likeness
@@ -21,7 +24,6 @@ from ireu_cli.generators.generator import Generator
 from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.params import Tap
 from ireu_cli.photos import Lens, flatten_tokens
-from ireu_cli.report import State
 from ireu_cli.support.runtime import generator as random_generator
 from ireu_cli.values import Ledger, Photo, RgbImage
 
@@ -31,41 +33,74 @@ _SKETCH_STEPS = 4
 """Denoising steps through which gradients are taken."""
 
 
-def noise_on_features(
-    siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim]
-) -> Iterator[tuple[str, State, Tensor]]:
-    """Noise that brings the edited encoder's features of a photo towards the original's.
-
-    Yields:
-        Name, state, and the features (n, …, d) that the encoder of that state gives of the noisy photos.
-    """
+def noise_on_features(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
+    """Noise that brings the edited encoder's features of a photo towards the original's."""
     for epsilon in EPSILONS:
-        pixels = noisy_pixels(siege, lenses, victims, epsilon)
-        for lens, state in zip(lenses, STATES, strict=True):
-            yield f"pgd-{epsilon}", state, features_of(lens.encoder, lens.tap, pixels)
+        pixels = noisy_pixels(siege, lenses, siege.victims, epsilon)
+        yield from _matched(f"pgd-{epsilon}", pixels, siege, lenses, matcher)
 
 
-def noise_on_detectors(
-    siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim], ledger: Ledger
-) -> Iterator[tuple[str, State, Tensor]]:
+def noise_on_detectors(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
     """Noise that brings the scores of all detectors of an edit to their thresholds, and features to the original's.
 
     The attacker knows which units of the edited encoder are detectors, which say where to go where features do not, as
-    an open detector's response is level. Where all are shut, the encoder is the original one.
-
-    Yields:
-        Name, state, and the features (n, …, d) that the encoder of that state gives of the noisy photos.
+    an open detector's response is level. Where all are shut, the encoder is the original one. Nothing is tried where
+    the edit has no detectors that gradients pass through.
     """
-    after = lenses[1]
+    ledger = None if siege.ledger is None else siege.ledger.detectors
+    if ledger is None:
+        return
+    detectors, after = ledger, lenses[1]
     model, _ = _attacked(after.encoder)
 
     def loss(wanted: Tensor) -> PhotoLoss:
-        return _towards_features_past(model, after.tap, ledger, wanted)
+        return _towards_features_past(model, after.tap, detectors, wanted)
 
     for epsilon in EPSILONS:
-        pixels = _search(siege, lenses, victims, epsilon, f"noise of {epsilon}/255, detectors", loss)
-        for lens, state in zip(lenses, STATES, strict=True):
-            yield f"pgd-detector-{epsilon}", state, features_of(lens.encoder, lens.tap, pixels)
+        pixels = _search(siege, lenses, siege.victims, epsilon, f"noise of {epsilon}/255, detectors", loss)
+        yield from _matched(f"pgd-detector-{epsilon}", pixels, siege, lenses, matcher)
+
+
+def _matched(attack: str, pixels: Tensor, siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
+    """Whether each encoder's features (n, …, d) of the victims' noisy photos show the victims."""
+    for lens, state in zip(lenses, STATES, strict=True):
+        rows = features_of(lens.encoder, lens.tap, pixels)
+        hits = [
+            matcher.match(flatten_tokens(row[None]), victim.person)
+            for row, victim in zip(rows, siege.victims, strict=True)
+        ]
+        yield Tried("attack_success", attack, state, matcher.measure, None, by_person(siege.victims, hits))
+
+
+def noise_in_pictures(siege: Siege, _show: Show, generator: Generator, lenses: Lenses) -> Iterator[Drive]:
+    """What a generator draws of photos with the noise of `noise_on_features`."""
+    for epsilon in EPSILONS if siege.drawn else ():
+        pixels = noisy_pixels(siege, lenses, siege.drawn, epsilon)
+        content = (lenses[0].name, lenses[1].name, siege.session.config.attacks.pgd_steps)
+        yield from _drawn_from(f"pgd-{epsilon}", pixels, siege, generator, content)
+
+
+def noise_for_generator(siege: Siege, show: Show, generator: Generator, lenses: Lenses) -> Iterator[Drive]:
+    """What a generator draws of photos with noise that was found through it."""
+    params = siege.session.config.attacks
+    if siege.drawn and params.generator_steps:
+        pixels = noise_through_generator(siege, show, generator, lenses)
+        # The attacker's own judges, and where the faces lie, decide it too.
+        places = siege.session.config.data.landmarks
+        content = (lenses[0].name, lenses[1].name, params.generator_steps, show.judge.fingerprint, places)
+        yield from _drawn_from("pgd-generator", pixels, siege, generator, content)
+
+
+def _drawn_from(
+    attack: str, pixels: Tensor, siege: Siege, generator: Generator, content: Sequence[object]
+) -> Iterator[Drive]:
+    for place, victim in enumerate(siege.drawn):
+        given = partial(_seen, pixels[place : place + 1])
+        yield Drive(attack, victim, generator, None, seed_of(siege, victim, 0), given, content)
+
+
+def _seen(pixels: Tensor, lens: Lens) -> Tensor:
+    return features_of(lens.encoder, lens.tap, pixels)
 
 
 def _towards_features_past(model: Any, tap: Tap, ledger: Ledger, wanted: Tensor) -> PhotoLoss:
@@ -83,7 +118,7 @@ def _towards_features_past(model: Any, tap: Tap, ledger: Ledger, wanted: Tensor)
     return of
 
 
-def noisy_pixels(siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Victim], epsilon: int) -> Tensor:
+def noisy_pixels(siege: Siege, lenses: Lenses, victims: Sequence[Victim], epsilon: int) -> Tensor:
     """The victims' photos with noise of at most epsilon / 255, as the encoder is given them: (n, 3, side, side)."""
     for (tap, strength, searched), found in siege.noise.items():
         # Pictures are drawn from some of the photos that features were asked about: their noise is known.
@@ -104,7 +139,7 @@ def noisy_pixels(siege: Siege, lenses: tuple[Lens, Lens], victims: Sequence[Vict
 
 def _search(
     siege: Siege,
-    lenses: tuple[Lens, Lens],
+    lenses: Lenses,
     victims: Sequence[Victim],
     epsilon: int,
     label: str,
@@ -149,7 +184,7 @@ def picture_of(encoder: ImageEncoder, pixels: Tensor) -> RgbImage:
     return picture
 
 
-def noise_through_generator(siege: Siege, show: Show, generator: Generator, lenses: tuple[Lens, Lens]) -> Tensor:
+def noise_through_generator(siege: Siege, show: Show, generator: Generator, lenses: Lenses) -> Tensor:
     """Noise of at most 8 / 255 that makes a generator draw the person: (n, 3, side, side), for the victims drawn from.
 
     The attacker looks through the generator with the embedded recogniser, so what that one says of the result says
@@ -176,13 +211,15 @@ def noise_through_generator(siege: Siege, show: Show, generator: Generator, lens
     return torch.cat(found)
 
 
-def relearning(siege: Siege, lenses: tuple[Lens, Lens], matcher: FeatureMatcher) -> list[Tried]:
+def relearning(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> list[Tried]:
     """Fine-tune the edited encoder on a person's photos, and on somebody else's as a control.
 
     Returns:
         For each step looked at, whether the target's other photos match; role retained for the control.
     """
     params = siege.session.config.attacks
+    if not params.relearn_steps:
+        return []
     people = dict.fromkeys(victim.person for victim in siege.victims)
     marks = report_steps(params.relearn_steps)
     found: dict[tuple[str, int], dict[int, Tensor]] = {}

@@ -1,16 +1,18 @@
 """The bypass suite in pictures: what generators draw under attack."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from ireu_cli.attacks.by_gradient import EPSILONS, features_of, noise_through_generator, noisy_pixels
-from ireu_cli.attacks.plan import (
+from ireu_cli.attacks.attack import Drive
+from ireu_cli.attacks.driving import seed_of
+from ireu_cli.attacks.siege import (
     AVERAGE,
     AVERAGED,
+    Lenses,
     Passed,
     Siege,
     Victim,
@@ -18,9 +20,9 @@ from ireu_cli.attacks.plan import (
     by_person,
     disguise_key,
     encode_disguised,
-    photo_attacks,
 )
 from ireu_cli.attacks.success import Tried, attack_figures
+from ireu_cli.attacks.suite import attacks_of, disguises_of, photo_attacks
 from ireu_cli.drawing.before_and_after import Photos, Show
 from ireu_cli.drawing.jobs import Job, run_jobs
 from ireu_cli.drawing.panel import Sight
@@ -30,26 +32,9 @@ from ireu_cli.generators.generator import Generator
 from ireu_cli.manifest import digest_of
 from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.measuring.galleries import Enrolment, enrolled, gallery_of, matched
-from ireu_cli.photos import Lens
-from ireu_cli.report import NO_ATTACK, Figure
+from ireu_cli.report import Figure
 from ireu_cli.store.picture_cache import PictureCache
-from ireu_cli.support.runtime import generator as random_generator
 from ireu_cli.values import RgbImage
-
-GUIDANCE = (0.5, 2.0)
-"""Factors on the generator's guidance that the attack `guidance` tries."""
-SCALE = (0.6, 1.5)
-"""Factors on the adapter's scale that the attack `scale` tries."""
-
-
-@dataclass(frozen=True)
-class _Way:
-    """How a generator is driven: edit in the prompt, noise, settings. Pictures of one attack and victim are pooled."""
-
-    attack: str
-    edit: str | None
-    seed: int
-    generator: Generator
 
 
 @dataclass(frozen=True)
@@ -121,21 +106,19 @@ def _attempts(siege: Siege, show: Show, generator: Generator) -> Iterator[_Attem
     """Every picture that a generator draws under attack, in both states."""
     lenses = siege.lenses(generator.tap)
     for lens, word in zip(lenses, STATES, strict=True):
-        encode_disguised(siege, lens, siege.drawn, f"attacked photos for generator {generator.name}, {word}")
+        encode_disguised(
+            siege, lens, siege.drawn, disguises_of(siege), f"attacked photos for generator {generator.name}, {word}"
+        )
     easel = _Easel(siege, show.bundle.prompt, lenses, [generator.null_of(lens.encoder) for lens in lenses])
-    for victim in siege.drawn:
-        plain = _Way(NO_ATTACK, None, _seed(siege, victim, 0), generator)
-        for name, attack in photo_attacks(siege):
-            trio = _content(siege, victim, attack)
+    for name, attack in photo_attacks(siege):
+        for victim in siege.drawn:
             given = partial(attacked_features, siege, victim=victim, attack=attack)
-            yield from easel.attempts(replace(plain, attack=name), victim, given, trio)
-        for way in _ways(siege, generator, victim):
-            given = partial(attacked_features, siege, victim=victim, attack=NO_ATTACK)
-            yield from easel.attempts(way, victim, given, ())
-    for name, rows, content in _noisy(siege, show, generator, lenses):
-        for place, victim in enumerate(siege.drawn):
-            way = _Way(name, None, _seed(siege, victim, 0), generator)
-            yield from easel.attempts(way, victim, partial(_seen_noisy, rows[place : place + 1]), content)
+            content = _content(siege, victim, attack)
+            yield from easel.attempts(Drive(name, victim, generator, None, seed_of(siege, victim, 0), given, content))
+    for one in attacks_of(siege):
+        if one.pictures is not None:
+            for drive in one.pictures(siege, show, generator, lenses):
+                yield from easel.attempts(drive)
 
 
 def _content(siege: Siege, victim: Victim, attack: Disguise | str) -> Sequence[object]:
@@ -151,69 +134,21 @@ class _Easel:
 
     siege: Siege
     base: str
-    lenses: tuple[Lens, Lens]
+    lenses: Lenses
     nulls: Sequence[Tensor]
 
-    def attempts(
-        self, way: _Way, victim: Victim, given: Callable[[Lens], Tensor], content: Sequence[object]
-    ) -> Iterator[_Attempt]:
-        """The picture in both states; `given` gives what a lens sees, `content` names all else that decides it."""
-        prompt = prompt_of(self.base, way.edit)
-        digest = self.siege.session.run.keyed_digest(victim.photo.sha256)
+    def attempts(self, drive: Drive) -> Iterator[_Attempt]:
+        """The picture in both states."""
+        prompt = prompt_of(self.base, drive.edit)
+        digest = self.siege.session.run.keyed_digest(drive.victim.photo.sha256)
+        content = [str(part) for part in drive.content]
         for state, lens in enumerate(self.lenses):
-            decides = [lens.name, way.generator.fingerprint, way.generator.guidance, way.generator.scale]
-            key = PictureCache.key("attack", way.attack, *decides, digest, prompt, way.seed, [str(c) for c in content])
+            decides = [lens.name, drive.generator.fingerprint, drive.generator.guidance, drive.generator.scale]
+            key = PictureCache.key("attack", drive.attack, *decides, digest, prompt, drive.seed, content)
             cache = PictureCache(self.siege.session.run.pictures / digest_of(decides[:2])[:32])
-            make = partial(self._make, way, prompt, given, state)
-            yield _Attempt(way.attack, victim, state, Job(cache, key, make, way.generator.name))
+            make = partial(self._make, drive, prompt, state)
+            yield _Attempt(drive.attack, drive.victim, state, Job(cache, key, make, drive.generator.name))
 
-    def _make(self, way: _Way, prompt: str, given: Callable[[Lens], Tensor], state: int) -> RgbImage:
-        features = given(self.lenses[state])
-        return way.generator.draw(features, self.nulls[state], [prompt], [way.seed])[0]
-
-
-def _seen_noisy(pixels: Tensor, lens: Lens) -> Tensor:
-    return features_of(lens.encoder, lens.tap, pixels)
-
-
-def _noisy(
-    siege: Siege, show: Show, generator: Generator, lenses: tuple[Lens, Lens]
-) -> Iterator[tuple[str, Tensor, Sequence[object]]]:
-    """Name, noisy pixels (n, 3, side, side) of the victims drawn from, and what decides them."""
-    if not siege.drawn:
-        return
-    params = siege.session.config.attacks
-    both = (lenses[0].name, lenses[1].name)
-    if "pgd" in siege.names:
-        for epsilon in EPSILONS:
-            yield f"pgd-{epsilon}", noisy_pixels(siege, lenses, siege.drawn, epsilon), (*both, params.pgd_steps)
-    if "pgd-generator" in siege.names and params.generator_steps:
-        rows = noise_through_generator(siege, show, generator, lenses)
-        # The attacker's own judges, and where the faces lie, decide it too.
-        judge = show.judge.fingerprint
-        yield "pgd-generator", rows, (*both, params.generator_steps, judge, siege.session.config.data.landmarks)
-
-
-def _ways(siege: Siege, generator: Generator, victim: Victim) -> list[_Way]:
-    """Other prompts, noise and settings, which need no other photo."""
-    first = _seed(siege, victim, 0)
-    ways = []
-    if "prompts" in siege.names:
-        ways += [_Way(f"prompt: {e}", e, first, generator) for e in siege.session.config.pictures.edits]
-    if "seeds" in siege.names:
-        count = siege.session.config.attacks.seeds
-        ways += [_Way(f"seeds-{count}", None, _seed(siege, victim, n), generator) for n in range(count)]
-    if "guidance" in siege.names:
-        for factor in GUIDANCE:
-            driven = generator.with_settings(guidance=generator.guidance * factor)
-            ways.append(_Way(f"guidance-{driven.guidance:g}", None, first, driven))
-    if "scale" in siege.names:
-        for factor in SCALE:
-            driven = generator.with_settings(scale=generator.scale * factor)
-            ways.append(_Way(f"scale-{driven.scale:g}", None, first, driven))
-    return ways
-
-
-def _seed(siege: Siege, victim: Victim, number: int) -> int:
-    rng = random_generator(siege.session.config.seed, "attacks", "noise", victim.person, victim.photo.index)
-    return int(torch.randint(2**31, (number + 1,), generator=rng)[-1])
+    def _make(self, drive: Drive, prompt: str, state: int) -> RgbImage:
+        features = drive.given(self.lenses[state])
+        return drive.generator.draw(features, self.nulls[state], [prompt], [drive.seed])[0]

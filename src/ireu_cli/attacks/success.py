@@ -1,6 +1,6 @@
 """Success of attacks: how often a removed person is found again in features, or in pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from ireu_cli.measuring.estimated import About, estimated
 from ireu_cli.measuring.judgement import criterion
 from ireu_cli.measuring.matching import Evidence
 from ireu_cli.params import VerifyParams
-from ireu_cli.report import NO_ATTACK, WHITE_BOX, Criterion, Definition, Figure, Role, State
+from ireu_cli.report import NO_ATTACK, Criterion, Definition, Figure, Role, State
 from ireu_cli.support.runtime import generator
 
 ATTACK_DEFINITIONS = {
@@ -101,13 +101,17 @@ def _rng(seed: int, one: Tried) -> torch.Generator:
 
 
 def attack_criteria(
-    figures: Sequence[Figure], attacked: Sequence[str | None], params: VerifyParams
+    figures: Sequence[Figure],
+    attacked: Sequence[str | None],
+    is_judged: Callable[[str], bool],
+    params: VerifyParams,
 ) -> tuple[Criterion, ...]:
     """Compare the attack that succeeds most often with the threshold, in features and for each generator.
 
     Args:
         figures: what `attack_figures` gave, and the gate's, which are passed over.
         attacked: generators that were to be attacked, None for features; inconclusive where nothing came of it.
+        is_judged: whether figures of an attack count.
         params: the threshold.
     """
     judged = [
@@ -115,8 +119,9 @@ def attack_criteria(
         for f in figures
         if f.name == "attack_success"
         and f.state == "edited"
-        and f.attack not in {None, NO_ATTACK}
-        and not str(f.attack).startswith(WHITE_BOX)
+        and f.attack is not None
+        and f.attack != NO_ATTACK
+        and is_judged(f.attack)
     ]
     criteria = []
     for name in attacked:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 
-from ireu_cli.report import NO_ATTACK, WHITE_BOX, Figure, Report
+from ireu_cli.report import NO_ATTACK, Figure, Report
 from ireu_cli.report_page.graphs.charts import relearning
 from ireu_cli.report_page.markup import Html, code, el, fold, join, note
 from ireu_cli.report_page.pick import attacked, before, criterion, generators
@@ -110,7 +110,7 @@ def _about(report: Report, one: _Attack, allowed: float | None) -> Html:
     """The attack's name, whether it wins, and what it is."""
     notes = [
         "the photo as it is" if one.name == NO_ATTACK else None,
-        "needs the original encoder: reported, not judged" if one.name.startswith(WHITE_BOX) else None,
+        "needs the original encoder: reported, not judged" if not report.is_judged(one.name) else None,
         report.definitions[one.name].text if one.name in report.definitions else None,
     ]
     mark = el("span", "wins", cls="tag wins") if _wins(one, allowed) else None

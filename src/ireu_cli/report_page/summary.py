@@ -1,6 +1,6 @@
 """The top of the page: the outcome, why, the figures that matter most, and what was verified."""
 
-from ireu_cli.report import NO_ATTACK, WHITE_BOX, Figure, Outcome, Report
+from ireu_cli.report import NO_ATTACK, Figure, Outcome, Report
 from ireu_cli.report_page.markup import NOTHING, Html, code, el, join
 from ireu_cli.report_page.pick import attacked, before, criterion, generators, plain
 from ireu_cli.report_page.tables import icon, table
@@ -145,7 +145,7 @@ def _attack(report: Report, generator: str | None) -> Html:
         for f in attacked(report, "attack_success")
         if f.generator == generator and f.state == "edited" and f.attack != NO_ATTACK
     ]
-    inside = [f for f in tried if (f.attack or "").startswith(WHITE_BOX)]
+    inside = [f for f in tried if not report.is_judged(f.attack or "")]
     judged = [f for f in tried if f not in inside] or inside
     if not judged:
         return NOTHING

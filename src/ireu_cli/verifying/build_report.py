@@ -4,15 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from ireu_cli import __version__
-from ireu_cli.attacks.plan import ATTACKS_TOLD
 from ireu_cli.attacks.success import ATTACK_DEFINITIONS
+from ireu_cli.attacks.suite import is_judged, meaning_of
 from ireu_cli.coverage import coverage_in, groups_for
 from ireu_cli.drawing.before_and_after import Show
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.kinds import reach_with
 from ireu_cli.encoders.reach import Reach
-from ireu_cli.faces.disguise import DISGUISES
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.report import (
     NO_ATTACK,
@@ -87,6 +86,7 @@ def build_report(
         departures=departures,
         reason=reason + _weaker(departures),
         copies=gathered.copies,
+        unjudged=tuple(attack for attack in _tried(verified.figures) if not is_judged(attack)),
         level="generator" if drawn else "encoder",
         subject=_subject(session, original, edited, reach),
         recognisers=tuple(calibrations),
@@ -181,19 +181,16 @@ def make_record(
 
 def _attacks_told(figures: Sequence[Figure]) -> dict[str, Definition]:
     """What each attack does, by the name that figures have it under."""
-    told = {disguise.name: disguise.meaning for disguise in DISGUISES} | ATTACKS_TOLD
-    tried = sorted({figure.attack for figure in figures if figure.attack is not None})
-    found = {attack: next((told[name] for name in (attack, _family(attack)) if name in told), None) for attack in tried}
     return {
         attack: Definition(text=text, unit="share", reference="photos of attacked targets")
-        for attack, text in found.items()
-        if text is not None
+        for attack in _tried(figures)
+        if (text := meaning_of(attack)) is not None
     }
 
 
-def _family(attack: str) -> str:
-    """The name without what it was tried with: a number, or an edit."""
-    return attack.partition(":")[0] if ":" in attack else attack.rpartition("-")[0]
+def _tried(figures: Sequence[Figure]) -> list[str]:
+    """The attacks that there are figures of."""
+    return sorted({figure.attack for figure in figures if figure.attack is not None})
 
 
 def _left_out(session: Session, parent: Manifest, gathered: Gathered) -> tuple[str, ...]:

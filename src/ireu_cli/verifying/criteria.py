@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from ireu_cli.attacks.success import attack_criteria
+from ireu_cli.attacks.suite import is_judged
 from ireu_cli.measuring.drawn_evidence import GeneratorEvidence
 from ireu_cli.measuring.judgement import OTHERS_STAY, Sense, control, criterion, false_matches, others_stay
 from ireu_cli.measuring.matching import Compared, Evidence, compare
@@ -80,7 +81,7 @@ def verify(
         controls += picture_controls(siblings, found, params)
         criteria += picture_criteria(siblings, found, params)
         figures += found
-    criteria += attack_criteria(beside.figures, beside.attacked, params)
+    criteria += attack_criteria(beside.figures, beside.attacked, is_judged, params)
     outcome, reason = _conclude(controls, criteria)
     return Verified(outcome, reason, controls, criteria, shareable((*figures, *beside.figures)))
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from ireu_cli.attacks.on_features import besiege_features
 from ireu_cli.attacks.on_pictures import besiege_pictures
-from ireu_cli.attacks.plan import SAMPLING, Siege, photo_attacks, plan_siege
+from ireu_cli.attacks.plan import plan_siege
+from ireu_cli.attacks.siege import Siege
 from ireu_cli.attacks.success import feature_matcher
+from ireu_cli.attacks.suite import attacks_of
 from ireu_cli.config import Resolved
 from ireu_cli.drawing.before_and_after import Drawn, Photos, Show, draw_all, look_at_photos, open_show
 from ireu_cli.drawing.panel import Panel
@@ -129,10 +131,11 @@ def _attacked(siege: Siege | None, show: Show | None) -> tuple[str | None, ...]:
     """Where attacks that are judged were asked for: None for features, then generators."""
     if siege is None:
         return ()
-    photo = len(photo_attacks(siege)) > 1
-    drawn = photo or bool(siege.names & {*SAMPLING, "pgd-generator"})
+    judged = [attack for attack in attacks_of(siege) if not attack.white_box]
+    features = any(attack.photo is not None or attack.features is not None for attack in judged)
+    drawn = any(attack.photo is not None or attack.pictures is not None for attack in judged)
     generators = () if show is None or not siege.drawn or not drawn else tuple(one.name for one in show.generators)
-    return (*((None,) if photo else ()), *generators)
+    return (*((None,) if features else ()), *generators)
 
 
 def _attack_pictures(

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from ireu_cli.attacks.by_gradient import EPSILONS, noisy_pixels, picture_of
-from ireu_cli.attacks.plan import Passed, Siege, Victim, by_person, disguise_key, disguised, face_of, photo_attacks
+from ireu_cli.attacks.siege import Passed, Siege, Victim, by_person, disguise_key, disguised, face_of
 from ireu_cli.attacks.success import Tried, attack_figures
+from ireu_cli.attacks.suite import photo_attacks
 from ireu_cli.drawing.before_and_after import Photos
 from ireu_cli.drawing.panel import Panel, Sight
 from ireu_cli.faces.disguise import Disguise

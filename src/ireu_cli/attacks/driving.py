@@ -1,0 +1,66 @@
+"""Attacks by whoever drives the generator: other prompts, noise and settings, which need no other photo."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ireu_cli.attacks.attack import Drive
+from ireu_cli.attacks.siege import Lenses, Siege, Victim
+from ireu_cli.drawing.before_and_after import Show
+from ireu_cli.generators.generator import Generator
+from ireu_cli.photos import Lens
+from ireu_cli.support.runtime import generator as random_generator
+
+GUIDANCE = (0.5, 2.0)
+"""Factors on the generator's guidance that the attack `guidance` tries."""
+SCALE = (0.6, 1.5)
+"""Factors on the adapter's scale that the attack `scale` tries."""
+
+
+def with_edits(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
+    """A prompt for each edit that pictures are drawn with."""
+    for victim in siege.drawn:
+        for edit in siege.session.config.pictures.edits:
+            yield Drive(f"prompt: {edit}", victim, generator, edit, seed_of(siege, victim, 0), plain(victim))
+
+
+def with_seeds(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
+    """Several noises, of which the attacker takes the best picture."""
+    count = siege.session.config.attacks.seeds
+    for victim in siege.drawn:
+        for number in range(count):
+            yield Drive(f"seeds-{count}", victim, generator, None, seed_of(siege, victim, number), plain(victim))
+
+
+def with_guidance(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
+    """Less guidance, and more."""
+    for victim in siege.drawn:
+        for factor in GUIDANCE:
+            driven = generator.with_settings(guidance=generator.guidance * factor)
+            name = f"guidance-{driven.guidance:g}"
+            yield Drive(name, victim, driven, None, seed_of(siege, victim, 0), plain(victim))
+
+
+def with_scale(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
+    """A lower scale of the adapter, and a higher one."""
+    for victim in siege.drawn:
+        for factor in SCALE:
+            driven = generator.with_settings(scale=generator.scale * factor)
+            yield Drive(f"scale-{driven.scale:g}", victim, driven, None, seed_of(siege, victim, 0), plain(victim))
+
+
+def seed_of(siege: Siege, victim: Victim, number: int) -> int:
+    """The seed of a victim's noise; the first one is that of every attack that does not change it."""
+    rng = random_generator(siege.session.config.seed, "attacks", "noise", victim.person, victim.photo.index)
+    return int(torch.randint(2**31, (number + 1,), generator=rng)[-1])
+
+
+def plain(victim: Victim) -> partial[Tensor]:
+    """The features of the photo as it is, which were encoded before."""
+    return partial(_features, victim)
+
+
+def _features(victim: Victim, lens: Lens) -> Tensor:
+    return lens.features([victim.photo])

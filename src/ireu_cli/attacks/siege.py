@@ -1,0 +1,114 @@
+"""What attacks need: the run, both encoders, whose photos are attacked, and how photos are disguised and encoded."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encodings import Item
+from ireu_cli.faces.disguise import DISGUISE_VERSION, Disguise
+from ireu_cli.faces.read import PhotoReader
+from ireu_cli.faces.swap import Face
+from ireu_cli.manifest import digest_of
+from ireu_cli.params import Tap
+from ireu_cli.photos import Lens, steady
+from ireu_cli.session import Session
+from ireu_cli.values import GateLedger, Ledger, Photo, RgbImage
+
+AVERAGED = 5
+"""Photos of a person whose features the attack `average` averages."""
+AVERAGE = "average"
+Lenses = tuple[Lens, Lens]
+"""The original and the edited encoder at one tap."""
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A photo to attack: `person` is the target's position, `same` another photo of that person, `other` somebody's."""
+
+    person: int
+    photo: Photo
+    same: Photo
+    other: Photo
+
+
+Passed = dict[tuple[str, str, Victim], float]
+"""By recogniser, attack and victim: whether a gate lets the photo through, 1 or 0."""
+
+
+@dataclass(frozen=True)
+class Siege:
+    """All that attacks need: the run, both encoders, the reader, the victims, and who is who."""
+
+    session: Session
+    encoders: tuple[ImageEncoder, ImageEncoder]
+    reader: PhotoReader
+    victims: tuple[Victim, ...]
+    drawn: tuple[Victim, ...]
+    everyone: tuple[tuple[Photo, ...], ...]
+    others: tuple[Photo, ...]
+    names: frozenset[str]
+    ledger: Ledger | GateLedger | None = None
+    noise: dict[tuple[str, int, tuple[Victim, ...]], Tensor] = field(default_factory=dict)
+    """Noisy photos that were found before, by tap, strength and victims."""
+
+    def lenses(self, tap: Tap | None = None) -> tuple[Lens, Lens]:
+        """The two encoders at a tap; None: the configured one."""
+        first, second = self.encoders
+        return Lens(self.session, first, self.reader, tap), Lens(self.session, second, self.reader, tap)
+
+
+def disguised(siege: Siege, victim: Victim, disguise: Disguise) -> RgbImage:
+    """The victim's photo under a disguise."""
+    face = face_of(siege, victim.photo)
+    same, other = (face_of(siege, photo).image for photo in (victim.same, victim.other))
+    return disguise.apply(face.image, face.points, same, other)
+
+
+def face_of(siege: Siege, photo: Photo) -> Face:
+    """A photo that was read before, and its landmarks; see `steady`."""
+    return steady(siege.session, photo, siege.reader.face)
+
+
+def disguise_key(siege: Siege, victim: Victim, disguise: Disguise) -> str:
+    """Names the content of a disguised photo."""
+    trio = [photo.sha256 for photo in (victim.photo, victim.same, victim.other)]
+    return digest_of([DISGUISE_VERSION, disguise.name, siege.reader.name, siege.session.config.data.landmarks, *trio])
+
+
+def encode_disguised(
+    siege: Siege, lens: Lens, victims: Sequence[Victim], disguises: Sequence[Disguise], label: str
+) -> None:
+    """Encode photos as they are, and under some disguises."""
+
+    def load(victim: Victim, disguise: Disguise) -> Callable[[], RgbImage]:
+        return lambda: disguised(siege, victim, disguise)
+
+    items = [
+        Item(disguise_key(siege, v, d), f"{siege.session.name_of(v.photo)}, {d.name}", load(v, d))
+        for d in disguises
+        for v in victims
+    ]
+    needed = {photo: None for v in victims for photo in siege.everyone[v.person][:AVERAGED]}
+    plain = [lens.item(photo) for photo in dict.fromkeys([*(v.photo for v in victims), *needed])]
+    lens.encode_items([*plain, *items], "--targets", label)
+
+
+def attacked_features(siege: Siege, lens: Lens, *, victim: Victim, attack: Disguise | str) -> Tensor:
+    """Features (1, …, d) of a photo as it is, disguised, or averaged with others of the person, all encoded before."""
+    if attack == AVERAGE:
+        return lens.features(siege.everyone[victim.person][:AVERAGED]).mean(0, keepdim=True)
+    if isinstance(attack, str):
+        return lens.features([victim.photo])
+    return lens.cache.get([disguise_key(siege, victim, attack)])
+
+
+def by_person(victims: Sequence[Victim], values: Sequence[Tensor]) -> dict[int, Tensor]:
+    """Join values of single photos, one tensor (1,) each, to one tensor (n,) a person."""
+    people = dict.fromkeys(victim.person for victim in victims)
+    return {
+        person: torch.cat([value for victim, value in zip(victims, values, strict=True) if victim.person == person])
+        for person in people
+    }

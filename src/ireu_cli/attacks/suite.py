@@ -1,0 +1,119 @@
+"""The only table of attacks. One of somebody else's joins it by `register`."""
+
+from ireu_cli.attacks import by_gradient, driving
+from ireu_cli.attacks.attack import Attack
+from ireu_cli.attacks.siege import AVERAGE, Siege
+from ireu_cli.errors import ConfigError
+from ireu_cli.faces.disguise import DISGUISES, Disguise
+from ireu_cli.report import NO_ATTACK
+
+_SUITE = [
+    *(Attack(disguise.name, disguise.meaning, photo=disguise) for disguise in DISGUISES),
+    Attack(AVERAGE, "Features of up to five photos of the person are averaged.", photo=AVERAGE),
+    Attack("prompts", "The prompt asks for an edit.", shown="prompt", pictures=driving.with_edits),
+    Attack(
+        "seeds",
+        "The generator draws with several noises, and the attacker takes the best picture.",
+        pictures=driving.with_seeds,
+    ),
+    Attack("guidance", "The generator's guidance is halved or doubled.", pictures=driving.with_guidance),
+    Attack("scale", "The adapter's scale is lowered or raised.", pictures=driving.with_scale),
+    Attack(
+        "pgd",
+        "Noise, too small to see, brings the features near what the original encoder said.",
+        white_box=True,
+        needs_gradients=True,
+        features=by_gradient.noise_on_features,
+        pictures=by_gradient.noise_in_pictures,
+    ),
+    Attack(
+        "pgd-detector",
+        "Noise, too small to see, hides the photo from the detectors that the edit wrote into the encoder.",
+        white_box=True,
+        needs_gradients=True,
+        features=by_gradient.noise_on_detectors,
+    ),
+    Attack(
+        "pgd-generator",
+        "Noise of 8 / 255, found through the generator, makes it draw the person.",
+        needs_gradients=True,
+        pictures=by_gradient.noise_for_generator,
+    ),
+    Attack(
+        "relearn",
+        "The edited encoder is fine-tuned for so many steps on photos of the person.",
+        white_box=True,
+        needs_gradients=True,
+        features=by_gradient.relearning,
+    ),
+]
+
+
+def register(attack: Attack) -> None:
+    """Add an attack, which `attacks.suite` may name from then on.
+
+    Raises:
+        ValueError: there is one of that name.
+    """
+    if attack.name in known_attacks():
+        raise ValueError(f"there is an attack called {attack.name} already")
+    _SUITE.append(attack)
+
+
+def known_attacks() -> list[str]:
+    """Names that `attacks.suite` may hold, beside all and none."""
+    return [attack.name for attack in _SUITE]
+
+
+def chosen(names: tuple[str, ...]) -> frozenset[str]:
+    """The names of the attacks that `attacks.suite` asks for.
+
+    Raises:
+        ConfigError: there is no such attack.
+    """
+    known = known_attacks()
+    if unknown := sorted(set(names) - {"all", "none", *known}):
+        raise ConfigError(f"attacks.suite names {unknown[0]}, which does not exist", f"Use {', '.join(known)}")
+    return frozenset(known if "all" in names else set(names) - {"none"})
+
+
+def attacks_of(siege: Siege) -> list[Attack]:
+    """The attacks that are tried, in the order of the report."""
+    return [attack for attack in _SUITE if attack.name in siege.names]
+
+
+def disguises_of(siege: Siege) -> list[Disguise]:
+    """The disguises that are tried."""
+    return [attack.photo for attack in attacks_of(siege) if isinstance(attack.photo, Disguise)]
+
+
+def photo_attacks(siege: Siege) -> list[tuple[str, Disguise | str]]:
+    """Names and ways of the attacks that change what the encoder is given, `none` first."""
+    changed = [(attack.name, attack.photo) for attack in attacks_of(siege) if attack.photo is not None]
+    return [(NO_ATTACK, NO_ATTACK), *changed]
+
+
+def needing_gradients() -> set[str]:
+    """Names of the attacks that can be tried only where there are gradients."""
+    return {attack.name for attack in _SUITE if attack.needs_gradients}
+
+
+def attack_named(shown: str) -> Attack | None:
+    """The attack that figures of a name are of, if any: the name may go on with a number, or with an edit."""
+    known = {attack.shown_as: attack for attack in _SUITE}
+    family = shown.partition(":")[0] if ":" in shown else shown.rpartition("-")[0]
+    return known.get(shown) or known.get(family)
+
+
+def meaning_of(shown: str) -> str | None:
+    """What is done in the attack that figures of a name are of; None of one that nobody knows."""
+    if shown == NO_ATTACK:
+        return "The photo as it is."
+    attack = attack_named(shown)
+    return None if attack is None else attack.meaning
+
+
+def is_judged(shown: str) -> bool:
+    """Whether the attack that figures of a name are of counts in the verdict."""
+    attack = attack_named(shown)
+    return attack is None or not attack.white_box
