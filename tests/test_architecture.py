@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -291,3 +292,29 @@ def test_who_wants_reports_sent_is_heard() -> None:
     code = "import os, ireu_cli; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     assert run(code, ORT_DISABLE_TELEMETRY="0").stdout == "0\n"
     assert run(code).stdout == "1\n"
+
+
+def test_the_picture_of_the_packages_is_what_they_import() -> None:
+    page = (SOURCE.parent.parent / "docs" / "architecture.md").read_text()
+    drawn = {part: set[str]() for part in ARROWS}
+    shown = set()
+    for line in page.split("```mermaid")[1].split("```")[0].splitlines():
+        if "-->" in line:
+            high, low = line.split("-->")
+            drawn[high.strip()].add(low.strip())
+            shown |= {high.strip(), low.strip()}
+    above = {part: set(drawn[part]) for part in ARROWS}
+    for part in ARROWS:
+        for low in drawn[part]:
+            above[part] |= above[low]
+    imported = {part: {low for low in ARROWS[part] if low in shown} for part in shown}
+    assert {(part, low) for part in shown for low in drawn[part] - imported[part]} == set(), "drawn, not imported"
+    assert {(part, low) for part in shown for low in imported[part] - above[part]} == set(), "imported, not drawn"
+
+
+def test_every_file_that_the_architecture_names_is_there() -> None:
+    page = (SOURCE.parent.parent / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]+\.py|[a-z_]+\.py)`", page))
+    assert len(named) > 25
+    missing = [name for name in named if not list(SOURCE.rglob(name)) and not (SOURCE.parent.parent / name).exists()]
+    assert not missing
