@@ -14,7 +14,7 @@ from ireu_cli.errors import ConfigError
 from ireu_cli.report import Departure, rounded
 from ireu_cli.report_page import page
 from ireu_cli.verifying.departures import ORDERS, SECTIONS, departures_of, refuse_weaker
-from ireu_cli.verifying.standing import standing
+from ireu_cli.verifying.reporting.standing import standing
 from tests.conftest import run_ireu
 from tests.sample_report import sample
 from tests.test_trust import other

@@ -13,7 +13,7 @@ from ireu_cli.errors import ConfigError
 from ireu_cli.params import RecordParams
 from ireu_cli.report import ErasureRecord
 from ireu_cli.values import WeightDelta
-from ireu_cli.verifying.erasure_record import LIMITS, erasure_record
+from ireu_cli.verifying.reporting.erasure_record import LIMITS, erasure_record
 
 OPERATOR = {
     "case_id": "2026-0117",

@@ -1,0 +1,61 @@
+"""What an export says of itself: which systems it covers, and its model card."""
+
+from pathlib import Path
+
+from ireu_cli.coverage import coverage_in, groups_for, recorded, sentences
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.files.checkpoint import Checkpoint
+from ireu_cli.encoders.files.portrait import find_bundle
+from ireu_cli.encoders.kinds import (
+    reach_with,
+)
+from ireu_cli.encoders.systems import Coverage
+from ireu_cli.exporting.model_card import Told, write_card
+from ireu_cli.session import Session
+from ireu_cli.values import Json, WeightDelta
+from ireu_cli.verifying.verdict import Verdict
+
+
+def reached_by(session: Session, original: ImageEncoder, delta: WeightDelta) -> tuple[list[Coverage], dict[str, Json]]:
+    """Which systems the edit covers, in words for the user as well, and what the manifest says of it."""
+    reach = reach_with(original, delta)
+    covered = coverage_in(groups_for(session.config.encoder, original), reach.taps)
+    for sentence in sentences(covered):
+        session.talk.note(sentence)
+    return covered, {"taps_reached": reach.taps, "taps_missed": reach.missed, "coverage": recorded(covered)}
+
+
+def write_told(
+    session: Session,
+    source: Checkpoint | None,
+    covered: list[Coverage],
+    metrics: dict[str, Json],
+    verdict: Verdict | None,
+    folder: Path,
+) -> None:
+    """Write the model card of an export.
+
+    Args:
+        session: the run.
+        source: where the encoder lay; None of a network.
+        covered: the systems that read it, and how far the edit covers them.
+        metrics: what the manifest says.
+        verdict: the report of the delta, where there is one.
+        folder: of the export.
+    """
+    params = session.config.encoder
+    place = Path(params.source)
+    is_local = place.exists() or find_bundle(params.source) is not None
+    told = Told(
+        library="transformers" if source is not None else "onnx",
+        hub_id=None if is_local else params.source,
+        revision=params.revision,
+        verification=None if verdict is None else verdict.words,
+        again=None if metrics["verified_again"] is None else str(metrics["verified_again"]["outcome"]),
+        dtype=str(metrics["dtype"]),
+        covered=tuple(covered),
+    )
+    if source is not None and not is_local:
+        place = source.source
+    # The folder around a lone file is somebody's: what lies there need not be of the file.
+    write_card(folder, place if place.is_dir() else None, told)

@@ -1,0 +1,58 @@
+"""What a report does not say, in words."""
+
+from collections.abc import Sequence
+
+from ireu_cli.manifest import Manifest
+from ireu_cli.report import (
+    Figure,
+)
+from ireu_cli.session import Session
+from ireu_cli.unlearning.requests import at_hand
+from ireu_cli.verifying.feature_evidence import Gathered
+
+_WITHOUT_PICTURES = (
+    "Generated pictures: no generator was given, so nothing is said about what a generator draws.",
+    "Recognisers and the face-match gate: the features judged themselves.",
+)
+_WITHOUT_ATTACKS = "Attacks that try to bring the person back: switched off by attacks.suite, or no photos to attack."
+_WITHOUT_GRADIENTS = "Adversarial noise and relearning: the encoder is an ONNX network, which gives no gradients."
+_ATTACKS_UNDRAWN = "Pictures under attack: switched off by attacks.drawn; attacks were judged on features."
+_PERCEPTUAL = "LPIPS: its networks are not at hand."
+_SERVED = "The exported file: `ireu export` verifies it again in the dtype that it is served in, on features."
+
+
+def left_out(session: Session, parent: Manifest, gathered: Gathered) -> tuple[str, ...]:
+    """Whom else the delta unlearns, and who is looked at and not unlearned by it, as far as photos tell.
+
+    It is also said aloud: a verdict is easily taken to be about everybody.
+    """
+    cases, strangers = at_hand(session, parent, gathered.targets.photos)
+    texts = []
+    if cases:
+        texts.append(
+            f"People of {len(cases)} of the delta's requests ({', '.join(cases)}): none of the photos that unlearning "
+            "used of them is among the targets' photos, so this run says nothing of them, or cannot tell that it does."
+        )
+    if strangers:
+        texts.append(
+            f"Whether the delta unlearns {strangers} of the {len(gathered.targets.photos)} targets at all: no request "
+            "was made from any of their photos."
+        )
+    for text in texts:
+        session.talk.note(f"Not measured: {text}")
+    return tuple(texts)
+
+
+def not_measured(figures: Sequence[Figure], *, drawn: bool, gradients: bool) -> tuple[str, ...]:
+    """What there are no figures of; `drawn`: there are pictures; `gradients`: the encoder gives some."""
+    if not figures:
+        return ("Everything: the outcome stood fixed before figures could be measured.",)
+    attacked = {figure.generator for figure in figures if figure.name == "attack_success"}
+    missing = [] if drawn else list(_WITHOUT_PICTURES)
+    if not attacked:
+        missing.append(_WITHOUT_ATTACKS)
+    elif drawn and attacked == {None}:
+        missing.append(_ATTACKS_UNDRAWN)
+    if not gradients:
+        missing.append(_WITHOUT_GRADIENTS)
+    return (*missing, *([_PERCEPTUAL] if drawn else []), _SERVED)

@@ -1,0 +1,46 @@
+"""A report on disk: `report.json`, the page, and pictures where they are asked for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ireu_cli.drawing.before_and_after import Drawn
+from ireu_cli.faces.read import PhotoReader
+from ireu_cli.manifest import Manifest
+from ireu_cli.report import Report
+from ireu_cli.report_page import page
+from ireu_cli.session import Session
+from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME
+from ireu_cli.store.files import write_bytes
+from ireu_cli.verifying.pictures.grids import make_grids, write_images
+
+
+def write_report(
+    session: Session, draft: Manifest, report: Report, drawn: Sequence[Drawn], out: Path, reader: PhotoReader
+) -> Manifest:
+    """Write the report's folder; ends the step.
+
+    Args:
+        session: the run.
+        draft: the begun manifest.
+        report: what is written.
+        drawn: the pictures that grids are made of, or that are kept.
+        out: the folder.
+        reader: reads the photos of grids.
+    """
+    params = session.config.verify
+    grids = [grid for plan in drawn for grid in make_grids(plan, reader)] if params.pictures else []
+
+    def fill(folder: Path) -> Manifest:
+        write_bytes(folder / REPORT_NAME, (report.model_dump_json(indent=2) + "\n").encode())
+        write_bytes(folder / "report.html", page(report, [(g.generator, g.role, g.png) for g in grids]).encode())
+        files = [folder / REPORT_NAME, folder / "report.html"]
+        for grid in grids:
+            files.append(folder / GRIDS / grid.name)
+            write_bytes(files[-1], grid.png)
+        if params.keep_images and drawn:
+            files += write_images(folder / IMAGES, drawn)
+        metrics = {"outcome": report.outcome, "standing": report.standing, "reason": report.reason}
+        finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
+        return session.seal(folder / REPORT_MANIFEST_NAME, finished, files)
+
+    return session.put_folder(out, fill, shared=False)
