@@ -1,4 +1,4 @@
-"""Attacks by somebody who holds the weights: noise on the photo, and fine-tuning of the encoder."""
+"""Attacks by somebody who holds the weights: noise on the photo, found by gradient."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -10,7 +10,6 @@ from torch import Tensor
 from ireu_cli.attacks.attack import Drive
 from ireu_cli.attacks.driving import seed_of
 from ireu_cli.attacks.perturb import PhotoLoss, epsilon_budget, perturb, towards_face, towards_features
-from ireu_cli.attacks.relearn import relearn, report_steps
 from ireu_cli.attacks.siege import Lenses, Siege, Victim, by_person, face_of
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.drawing.before_and_after import Show
@@ -25,7 +24,7 @@ from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.params import Tap
 from ireu_cli.photos import Lens, flatten_tokens
 from ireu_cli.support.runtime import generator as random_generator
-from ireu_cli.values import Ledger, Photo, RgbImage
+from ireu_cli.values import Ledger, RgbImage
 
 EPSILONS = (2, 4, 8)
 """How far a pixel may move, in steps of 1/255."""
@@ -209,54 +208,3 @@ def noise_through_generator(siege: Siege, show: Show, generator: Generator, lens
             found.append(perturb(clean, towards_face(drawn_from), budget, low, high, steps).cpu())
             advance(1, generator.name)
     return torch.cat(found)
-
-
-def relearning(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> list[Tried]:
-    """Fine-tune the edited encoder on a person's photos, and on somebody else's as a control.
-
-    Returns:
-        For each step looked at, whether the target's other photos match; role retained for the control.
-    """
-    params = siege.session.config.attacks
-    if not params.relearn_steps:
-        return []
-    people = dict.fromkeys(victim.person for victim in siege.victims)
-    marks = report_steps(params.relearn_steps)
-    found: dict[tuple[str, int], dict[int, Tensor]] = {}
-    total = 2 * len(people) * params.relearn_steps
-    with siege.session.timed("attack"), siege.session.talk.progress("relearning", total) as advance:
-        encoder = need_transformer(lenses[1].encoder, "Relearning")
-        for person in people:
-            train, probes = _split(siege.everyone[person], params.relearn_photos)
-            somebody = next(victim.other.person for victim in siege.victims if victim.person == person)
-            control = [photo for photo in siege.others if photo.person == somebody]
-            for role, photos in (("target", train), ("control", control[: len(train)])):
-                if not probes or not photos:
-                    continue
-                lenses[0].encode_items(
-                    [lenses[0].item(photo) for photo in photos], "--retain", "photos to fine-tune on"
-                )
-                steps = relearn(
-                    encoder, lenses[1].tap, lenses[0].pixels(photos), lenses[0].features(photos),
-                    lenses[0].pixels(probes), steps=params.relearn_steps, rate=params.relearn_rate, report_at=marks,
-                    seed=siege.session.config.seed, progress=lambda _step: advance(1, ""),
-                )  # fmt: skip
-                for one in steps:
-                    hits = matcher.match(flatten_tokens(one.features), person)
-                    found.setdefault((role, one.step), {})[person] = hits
-    return [
-        Tried(
-            "relearned", f"relearn-{step}", "edited", matcher.measure, None, values,
-            "target-unseen" if role == "target" else "retained",
-        )
-        for (role, step), values in found.items()
-    ]  # fmt: skip
-
-
-def _split(photos: Sequence[Photo], count: int) -> tuple[list[Photo], list[Photo]]:
-    """Photos to fine-tune on, those that unlearning used first, and photos to look at, of which it used none if it can.
-
-    `photos` come with the unseen ones first; at most half of them are trained on.
-    """
-    count = min(count, len(photos) // 2)
-    return (list(photos[-count:]), list(photos[:-count])) if count else ([], list(photos))

@@ -2,6 +2,7 @@
 
 from ireu_cli.attacks import by_gradient, driving
 from ireu_cli.attacks.attack import Attack
+from ireu_cli.attacks.relearning import relearning
 from ireu_cli.attacks.siege import AVERAGE, Siege
 from ireu_cli.errors import ConfigError
 from ireu_cli.faces.disguise import DISGUISES, Disguise
@@ -44,7 +45,7 @@ _SUITE = [
         "The edited encoder is fine-tuned for so many steps on photos of the person.",
         white_box=True,
         needs_gradients=True,
-        features=by_gradient.relearning,
+        features=relearning,
     ),
 ]
 

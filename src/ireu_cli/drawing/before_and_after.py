@@ -9,7 +9,8 @@ from torch import Tensor
 from ireu_cli.drawing.compare import adherence, likeness
 from ireu_cli.drawing.embedded_judge import Judge, open_judge
 from ireu_cli.drawing.jobs import Job, run_jobs
-from ireu_cli.drawing.panel import Panel, Sight, open_panel
+from ireu_cli.drawing.open_panel import open_panel
+from ireu_cli.drawing.panel import Panel, Sight
 from ireu_cli.drawing.shots import EDITS, Shot, nearest, plan_shots, prompt_of
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import Bundle, find_bundle

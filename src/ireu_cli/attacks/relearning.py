@@ -1,0 +1,63 @@
+"""The attack `relearn`: fine-tuning of the edited encoder on photos of the person."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ireu_cli.attacks.relearn import relearn, report_steps
+from ireu_cli.attacks.siege import Lenses, Siege
+from ireu_cli.attacks.success import FeatureMatcher, Tried
+from ireu_cli.encoders.kinds import need_transformer
+from ireu_cli.photos import flatten_tokens
+from ireu_cli.values import Photo
+
+
+def relearning(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> list[Tried]:
+    """Fine-tune the edited encoder on a person's photos, and on somebody else's as a control.
+
+    Returns:
+        For each step looked at, whether the target's other photos match; role retained for the control.
+    """
+    params = siege.session.config.attacks
+    if not params.relearn_steps:
+        return []
+    people = dict.fromkeys(victim.person for victim in siege.victims)
+    marks = report_steps(params.relearn_steps)
+    found: dict[tuple[str, int], dict[int, Tensor]] = {}
+    total = 2 * len(people) * params.relearn_steps
+    with siege.session.timed("attack"), siege.session.talk.progress("relearning", total) as advance:
+        encoder = need_transformer(lenses[1].encoder, "Relearning")
+        for person in people:
+            train, probes = _split(siege.everyone[person], params.relearn_photos)
+            somebody = next(victim.other.person for victim in siege.victims if victim.person == person)
+            control = [photo for photo in siege.others if photo.person == somebody]
+            for role, photos in (("target", train), ("control", control[: len(train)])):
+                if not probes or not photos:
+                    continue
+                lenses[0].encode_items(
+                    [lenses[0].item(photo) for photo in photos], "--retain", "photos to fine-tune on"
+                )
+                steps = relearn(
+                    encoder, lenses[1].tap, lenses[0].pixels(photos), lenses[0].features(photos),
+                    lenses[0].pixels(probes), steps=params.relearn_steps, rate=params.relearn_rate, report_at=marks,
+                    seed=siege.session.config.seed, progress=lambda _step: advance(1, ""),
+                )  # fmt: skip
+                for one in steps:
+                    hits = matcher.match(flatten_tokens(one.features), person)
+                    found.setdefault((role, one.step), {})[person] = hits
+    return [
+        Tried(
+            "relearned", f"relearn-{step}", "edited", matcher.measure, None, values,
+            "target-unseen" if role == "target" else "retained",
+        )
+        for (role, step), values in found.items()
+    ]  # fmt: skip
+
+
+def _split(photos: Sequence[Photo], count: int) -> tuple[list[Photo], list[Photo]]:
+    """Photos to fine-tune on, those that unlearning used first, and photos to look at, of which it used none if it can.
+
+    `photos` come with the unseen ones first; at most half of them are trained on.
+    """
+    count = min(count, len(photos) // 2)
+    return (list(photos[-count:]), list(photos[:-count])) if count else ([], list(photos))
