@@ -114,6 +114,9 @@ def _refuse_or_note(session: Session, bad: dict[str, str], labels: dict[str, str
     elif bad:
         reasons = "; ".join(sorted(set(bad.values())))
         session.talk.note(f"{what}: {len(bad)} unusable photos skipped ({reasons})")
+        if session.talk.verbose:
+            for key, reason in bad.items():
+                session.talk.note(f"{what}: {labels[key]} {reason}")
 
 
 def photo_reader(config: Config) -> PhotoReader:

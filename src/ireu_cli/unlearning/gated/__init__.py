@@ -1,1 +1,1 @@
-"""The method `gated`: closed form, two hidden units a direction find a person and move what is found."""
+"""The method `gated`, in closed form: for each person a detector of two hidden units, and the change that it triggers."""
