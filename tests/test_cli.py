@@ -310,7 +310,7 @@ def test_bad_photos_can_be_skipped(fresh: Path) -> None:
     assert "1 unusable photos skipped" in skipped.err
     assert "zz.png" not in skipped.err
     told = run_ireu("locate", "--set", "data.max_photos=11", "-o", "y.pt", "--bad-photos", "skip", "-v", cwd=fresh)
-    assert "targets: photo 11 of person 1 (faces/person-00/zz.png) is empty (0 bytes)" in told.err
+    assert "target photos: photo 11 of person 1 (faces/person-00/zz.png) is empty (0 bytes)" in told.err
 
 
 def test_a_targets_photo_does_not_count_as_retained(fresh: Path) -> None:

@@ -1,1 +1,1 @@
-"""The method `gated`, in closed form: for each person a detector of two hidden units, and the change that it triggers."""
+"""The method `gated`, in closed form: for each person a detector of two hidden units, and the change it triggers."""
