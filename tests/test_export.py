@@ -200,7 +200,7 @@ def test_weights_that_change_while_their_digest_is_taken_are_found_out(
     def late(*_: Any) -> None:
         (fresh / "encoder" / "model.safetensors").touch()
 
-    monkeypatch.setattr(workflow_export, "_write_card", late)
+    monkeypatch.setattr(workflow_export, "write_told", late)
     refused_without_photos(fresh, "changed while they were copied")
 
 
