@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from ireu_cli.config import example_toml, inherit, load_config, places_in, schema_keys, variable_of
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import Config
+from tests.conftest import run_ireu
 
 ROOT = Path(__file__).parent.parent
 
@@ -241,3 +242,10 @@ def test_settings_are_read_within_bounds(tmp_path: Path) -> None:
             load_config(file, {}, {})
     with pytest.raises(ConfigError, match="list of tables"):
         load_config(None, {}, {"judges.recognisers": "[" * 100_000}, cwd=tmp_path / "none")
+
+
+@pytest.mark.parametrize("given", ["3", '["gated"]', '"nobody"'])
+def test_a_method_that_is_none_is_told_which_there_are(given: str, tmp_path: Path) -> None:
+    (tmp_path / "ireu.toml").write_text(f"[unlearn]\nmethod = {given}\n")
+    found = run_ireu("locate", cwd=tmp_path)
+    assert (found.code, "'ireu', 'global', 'gated' or 'block'" in found.err) == (3, True), found.err

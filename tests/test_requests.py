@@ -98,6 +98,19 @@ class TestSettings:
         assert not (place / "x.safetensors").exists()
 
 
+def test_a_request_that_is_there_is_refused_before_the_work(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def worked(*_: object) -> None:
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr("ireu_cli.unlearning.gated.method.Gated.run", worked)
+    for mask, case, words in (
+        ("more.pt", "A", "a request called A already"),
+        ("mask.pt", "C", "Photos of the request C"),
+    ):
+        done = onto(place, mask=mask, case=case)
+        assert (done.code, words in done.err) == (3, True), done.err
+
+
 class TestWhoIsWho:
     def test_photos_that_any_request_used_count_as_used(self, place: Path) -> None:
         assert run_ireu(*LOCATE, "--targets", "more", "--seed", "9", "-o", "more.pt", "--force", cwd=place).code == 0

@@ -105,6 +105,16 @@ def test_a_ledger_of_another_encoder(tiny: Encoder, changes: dict[str, Any]) -> 
         join_ledgers(tiny, [other])
 
 
+def test_a_ledger_of_another_kind_of_encoder(tiny: Encoder, tmp_path: Path) -> None:
+    gates = GateLedger(1, ("A",), (0,), torch.zeros(1, 8), torch.zeros(1), torch.zeros(1, 8), 0.1)
+    network = load_face_encoder(write_face_encoder(tmp_path / "w.onnx", 5), ARCFACE_LANDMARKS, "cpu")
+    for encoder, other in ((tiny, gates), (network, ledger())):
+        with pytest.raises(ArtifactError, match="are for another kind of encoder"):
+            withdraw_cases(encoder, other, ["A"])
+        with pytest.raises(ArtifactError, match="are for another kind of encoder"):
+            join_ledgers(encoder, [other])
+
+
 def test_gates_beyond_the_networks_precision(tmp_path: Path) -> None:
     network = load_face_encoder(write_face_encoder(tmp_path / "w.onnx", 5), ARCFACE_LANDMARKS, "cpu")
     gates = Gates(torch.eye(8)[:1] * 1e30, torch.tensor([0.5]), torch.eye(8)[:1], 1e-30)

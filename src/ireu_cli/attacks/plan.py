@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ireu_cli.attacks.siege import Siege, Victim, disguised, face_of
-from ireu_cli.attacks.suite import chosen, disguises_of, needing_gradients
+from ireu_cli.attacks.suite import attacks_of, chosen, needing_gradients
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.faces.disguise import Disguise
 from ireu_cli.faces.read import PhotoReader
@@ -59,7 +59,8 @@ def plan_siege(
     drawn = [v for n, v in enumerate(victims) if sum(w.person == v.person for w in victims[:n]) < params.drawn]
     everyone = tuple(tuple(sorted(photos, key=used)) for photos in targets)
     siege = Siege(session, encoders, reader, tuple(victims), tuple(drawn), everyone, tuple(others), names, ledger)
-    if idle := sorted(disguise.name for disguise in disguises_of(siege) if _is_idle(siege, disguise)):
+    pairs = [(one.name, one.photo) for one in attacks_of(siege)]
+    if idle := sorted(name for name, photo in pairs if isinstance(photo, Disguise) and _is_idle(siege, photo)):
         session.talk.note(f"not tried, as it leaves these photos as they are: {', '.join(idle)}")
     return replace(siege, names=names - set(idle))
 

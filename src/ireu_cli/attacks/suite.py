@@ -54,10 +54,11 @@ def register(attack: Attack) -> None:
     """Add an attack, which `attacks.suite` may name from then on.
 
     Raises:
-        ValueError: there is one of that name.
+        ValueError: there is one of that name, or whose figures have it.
     """
-    if attack.name in known_attacks():
-        raise ValueError(f"there is an attack called {attack.name} already")
+    taken = {"all", "none", *known_attacks(), *(one.shown_as for one in _SUITE)}
+    if twice := {attack.name, attack.shown_as} & taken:
+        raise ValueError(f"there is an attack called {min(twice)} already")
     _SUITE.append(attack)
 
 

@@ -103,7 +103,7 @@ def need_transformer(encoder: ImageEncoder, what: str) -> Encoder:
     """The encoder, where only a vision transformer will do.
 
     Raises:
-        ModelError: it is a face-embedding network.
+        ModelError: it is no transformer.
     """
     if not isinstance(encoder, Encoder):
         raise ModelError(

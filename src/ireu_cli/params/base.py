@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ireu_cli.params.names import Names
 from ireu_cli.support.bounded import ContentError, read_json
@@ -12,7 +12,7 @@ Tap = Literal["pooled", "image_embeds", "penultimate", "last", "embedding", "nor
 FacesMode = Literal["aligned", "detect"]
 LocateMethod = Literal["swap", "variance", "saliency", "random", "all"]
 METHODS = Names("ireu", "global", "gated", "block")
-UnlearnMethod = Annotated[str, AfterValidator(METHODS.checked)]
+UnlearnMethod = Annotated[str, BeforeValidator(METHODS.checked)]
 Swapper = Literal["blend", "insightface", "pairs"]
 Scope = Literal["global", "person", "photo"]
 Dtype = Literal["float32", "float16", "bfloat16"]

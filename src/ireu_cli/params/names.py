@@ -1,5 +1,7 @@
 """Names that a setting may take, where somebody else's may join ours."""
 
+from typing import Any
+
 from pydantic_core import PydanticCustomError
 
 
@@ -20,7 +22,7 @@ class Names:
             raise ValueError(f"there is one called {name} already")
         self._names.append(name)
 
-    def checked(self, value: str) -> str:
+    def checked(self, value: Any) -> Any:
         """The value, which has to be one of them.
 
         Raises:

@@ -12,7 +12,7 @@ from ireu_cli.manifest import Manifest, PersonRecord, photos_of
 from ireu_cli.origin import refuse_strange
 from ireu_cli.session import Session, StepResult, Talk, check_parent, open_session
 from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_delta, read_manifest
-from ireu_cli.unlearning.gated.method import join_ledgers, withdraw_cases
+from ireu_cli.unlearning.gated.method import join_ledgers, refuse_other_ledger, withdraw_cases
 from ireu_cli.unlearning.methods import method_of
 from ireu_cli.values import GateLedger, Json, Ledger, Photo, WeightDelta
 
@@ -82,6 +82,7 @@ def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Ear
             f"{path} is for the tap {manifest.encoder.tap}, and {tap} is edited", "Use deltas and masks of one tap"
         )
     ledger = _ledger(path)
+    refuse_other_ledger(encoder, ledger, str(path))
     if manifest.key != session.run.key_name:
         raise ArtifactError(
             f"{path} was made in another run folder, whose photos cannot be told from those of this one",

@@ -61,14 +61,15 @@ def run_unlearn(
         session.run.start(draft, out)
         keep_pictures(session, lens.reader, cast.targets.flat)
         case = session.config.record.case_id or draft.identity[:12]
-        requests = earlier.ledger if earlier else None
-        delta, summary = method.run(Work(session, lens, cast, mask, plan, draft.identity, case, requests))
-        if method.keeps_requests:
-            summary["requests"] = requests_with(earlier, case, theirs)
+        # What cannot be added is refused before the work.
+        requests = {"requests": requests_with(earlier, case, theirs)} if method.keeps_requests else {}
+        onto_ledger = earlier.ledger if earlier else None
+        delta, summary = method.run(Work(session, lens, cast, mask, plan, draft.identity, case, onto_ledger))
         metrics = {
             "reach": {"taps": reach.taps, "missed": reach.missed},
             "coverage": recorded(covered),
             **summary,
+            **requests,
         }
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
         manifest = session.put_file(out, delta_bytes(delta), finished)

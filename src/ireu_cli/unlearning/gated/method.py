@@ -66,12 +66,27 @@ class Gated:
         return _place_in(work.lens.encoder).run(work)
 
 
+def refuse_other_ledger(encoder: ImageEncoder, ledger: Ledger | GateLedger, name: str) -> None:
+    """Refuse requests that are for another kind of encoder; `name` is how messages call their delta.
+
+    Raises:
+        ArtifactError: they are.
+        ModelError: the method is none for this encoder.
+    """
+    if _LEDGERS[type(ledger)] is not _place_in(encoder):
+        raise ArtifactError(
+            f"The requests in {name} are for another kind of encoder than {encoder.architecture}",
+            "Name a delta that was made for this encoder",
+        )
+
+
 def withdraw_cases(encoder: ImageEncoder, ledger: Ledger | GateLedger, cases: Sequence[str]) -> WeightDelta:
     """The change that is left without some requests.
 
     Raises:
         ArtifactError: the ledger is for another encoder.
     """
+    refuse_other_ledger(encoder, ledger, "the delta")
     left: Any = ledger
     return _LEDGERS[type(ledger)].compose(encoder, leave(left, cases))
 
@@ -83,10 +98,9 @@ def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[Ledger | GateLedger]) 
         ArtifactError: they do not reserve the same places, or are for another encoder.
         CapacityError: there are not enough places.
     """
-    kinds = {type(ledger) for ledger in ledgers}
-    if len(kinds) > 1:
-        raise ArtifactError("The deltas are not for one kind of encoder", "Use deltas of one encoder and tap")
-    place = _LEDGERS[kinds.pop()]
+    for ledger in ledgers:
+        refuse_other_ledger(encoder, ledger, "a delta")
+    place = _place_in(encoder)
     return place.compose(encoder, functools.reduce(place.join, ledgers))
 
 
