@@ -221,7 +221,12 @@ def _read_notes(folder: Path) -> Iterator[tuple[_Batch, Stamp]]:
         try:
             name, stamp, start, shape, keys = read_json(line, _LONGEST)
             device, inode, size, content, status = (int(part) for part in stamp)
-            batch = _Batch(folder / str(name), int(start), tuple(int(part) for part in shape), tuple(map(str, keys)))
+            batch = _Batch(
+                folder / str(name),
+                int(start),
+                tuple(int(part) for part in shape),
+                tuple(sys.intern(str(key)) for key in keys),
+            )
         except (ContentError, ValueError, TypeError):
             continue
         if batch.start + len(batch.keys) * batch.step == size:
