@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ireu_cli.attacks.attack import Drive
-from ireu_cli.attacks.siege import Lenses, Siege, Victim
+from ireu_cli.attacks.siege import Lenses, Siege, Victim, attacked_features
 from ireu_cli.drawing.before_and_after import Show
 from ireu_cli.generators.generator import Generator
-from ireu_cli.photos import Lens
+from ireu_cli.report import NO_ATTACK
 from ireu_cli.support.runtime import generator as random_generator
 
 GUIDANCE = (0.5, 2.0)
@@ -23,7 +23,7 @@ def with_edits(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses)
     """A prompt for each edit that pictures are drawn with."""
     for victim in siege.drawn:
         for edit in siege.session.config.pictures.edits:
-            yield Drive(f"prompt: {edit}", victim, generator, edit, seed_of(siege, victim, 0), plain(victim))
+            yield Drive(f"prompt: {edit}", victim, generator, edit, seed_of(siege, victim, 0), plain(siege, victim))
 
 
 def with_seeds(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
@@ -31,7 +31,7 @@ def with_seeds(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses)
     count = siege.session.config.attacks.seeds
     for victim in siege.drawn:
         for number in range(count):
-            yield Drive(f"seeds-{count}", victim, generator, None, seed_of(siege, victim, number), plain(victim))
+            yield Drive(f"seeds-{count}", victim, generator, None, seed_of(siege, victim, number), plain(siege, victim))
 
 
 def with_guidance(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
@@ -40,7 +40,7 @@ def with_guidance(siege: Siege, _show: Show, generator: Generator, _lenses: Lens
         for factor in GUIDANCE:
             driven = generator.with_settings(guidance=generator.guidance * factor)
             name = f"guidance-{driven.guidance:g}"
-            yield Drive(name, victim, driven, None, seed_of(siege, victim, 0), plain(victim))
+            yield Drive(name, victim, driven, None, seed_of(siege, victim, 0), plain(siege, victim))
 
 
 def with_scale(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
@@ -48,7 +48,9 @@ def with_scale(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses)
     for victim in siege.drawn:
         for factor in SCALE:
             driven = generator.with_settings(scale=generator.scale * factor)
-            yield Drive(f"scale-{driven.scale:g}", victim, driven, None, seed_of(siege, victim, 0), plain(victim))
+            yield Drive(
+                f"scale-{driven.scale:g}", victim, driven, None, seed_of(siege, victim, 0), plain(siege, victim)
+            )
 
 
 def seed_of(siege: Siege, victim: Victim, number: int) -> int:
@@ -57,10 +59,6 @@ def seed_of(siege: Siege, victim: Victim, number: int) -> int:
     return int(torch.randint(2**31, (number + 1,), generator=rng)[-1])
 
 
-def plain(victim: Victim) -> partial[Tensor]:
+def plain(siege: Siege, victim: Victim) -> partial[Tensor]:
     """The features of the photo as it is, which were encoded before."""
-    return partial(_features, victim)
-
-
-def _features(victim: Victim, lens: Lens) -> Tensor:
-    return lens.features([victim.photo])
+    return partial(attacked_features, siege, victim=victim, attack=NO_ATTACK)

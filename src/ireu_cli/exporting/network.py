@@ -7,14 +7,10 @@ from ireu_cli.encoders.face_encoder import FaceEncoder, with_gates
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.face_pack import is_pack, recogniser_in
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.kinds import (
-    face_network,
-)
+from ireu_cli.encoders.kinds import face_network
 from ireu_cli.errors import ConfigError
 from ireu_cli.exporting.pack import pack_of, write_pack
-from ireu_cli.exporting.transformer import (
-    refuse_unlike,
-)
+from ireu_cli.exporting.transformer import refuse_unlike
 from ireu_cli.params import ExportParams
 from ireu_cli.session import Session
 from ireu_cli.store.files import file_sha256, write_bytes

@@ -6,9 +6,7 @@ from ireu_cli.coverage import coverage_in, groups_for, recorded, sentences
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.kinds import (
-    reach_with,
-)
+from ireu_cli.encoders.kinds import reach_with
 from ireu_cli.encoders.systems import Coverage
 from ireu_cli.exporting.model_card import Told, write_card
 from ireu_cli.session import Session

@@ -7,11 +7,7 @@ from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.kinds import reach_with
 from ireu_cli.manifest import Manifest
-from ireu_cli.report import (
-    NO_ATTACK,
-    ErasureRecord,
-    Figure,
-)
+from ireu_cli.report import NO_ATTACK, ErasureRecord, Figure
 from ireu_cli.session import Session
 from ireu_cli.values import WeightDelta
 from ireu_cli.verifying.feature_evidence import Gathered

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 
 from ireu_cli.manifest import Manifest
-from ireu_cli.report import (
-    Figure,
-)
+from ireu_cli.report import Figure
 from ireu_cli.session import Session
 from ireu_cli.unlearning.requests import at_hand
 from ireu_cli.verifying.feature_evidence import Gathered
