@@ -282,7 +282,7 @@ def test_no_photo_is_encoded_twice(fresh: Path, monkeypatch: pytest.MonkeyPatch)
         encoded.append(len(pixels))
         return original(encoder, tap, pixels)
 
-    monkeypatch.setattr("ireu_cli.encodings.forward", counting)
+    monkeypatch.setattr("ireu_cli.photos.forward", counting)
     shutil.rmtree(fresh / ".ireu" / "features")
     # The target's photos, their swaps, and four photos of each retained person, with whom the target's are compared.
     retain = json.loads((fresh / "mask.pt.json").read_text())["retain"]

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ireu_cli.errors import ModelError
 from ireu_cli.faces.align import crop_face, face_matrix, similarity, template_points
 from ireu_cli.faces.decode import BadPhotoError, decode
-from ireu_cli.faces.insight import FaceFinder, inswapper
+from ireu_cli.faces.insight import FaceFinder, Inswapper
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import Face, blend, face_region
 from ireu_cli.params import ARCFACE_LANDMARKS, DataParams
@@ -151,7 +151,7 @@ def test_missing_packs_are_errors_and_nothing_is_downloaded(tmp_path: Path) -> N
     with pytest.raises(ModelError, match="does not load"):
         FaceFinder(tmp_path, "broken")
     with pytest.raises(ModelError, match="inswapper model"):
-        inswapper(tmp_path / "none.onnx", tmp_path, "broken")
+        Inswapper(tmp_path / "none.onnx", tmp_path, "broken")
 
 
 def tiny_inswapper(path: Path) -> None:
@@ -184,7 +184,7 @@ def tiny_inswapper(path: Path) -> None:
 
 def test_inswapper_pastes_into_the_context(data: Path, tmp_path: Path) -> None:
     tiny_inswapper(tmp_path / "swap.onnx")
-    swap = inswapper(tmp_path / "swap.onnx", data / "models" / "insightface", "mini")
+    swap = Inswapper(tmp_path / "swap.onnx", data / "models" / "insightface", "mini")
     photos = [decode(path.read_bytes(), 64) for path in sorted((data / "faces" / "eval").glob("*/000.jpg"))[:2]]
     swapped = swap(*(Face(photo, np.zeros((5, 2))) for photo in photos))
     assert swapped.shape == photos[0].shape

@@ -13,12 +13,11 @@ from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.locating.alike import FEWEST, halves
 from ireu_cli.locating.through_generator import photo_face
-from ireu_cli.photos import Lens, steady
+from ireu_cli.photos import Lens, SteadyPhoto, steady
 from ireu_cli.report import Figure
 from ireu_cli.support.runtime import generator
 from ireu_cli.values import Photo
 from ireu_cli.verifying.label_groups import shareable
-from ireu_cli.verifying.pictures import picture_distances as quality
 from tests.conftest import manifest, run_ireu
 
 D = 24
@@ -108,15 +107,12 @@ def test_locate_says_so(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [BadPhotoError("changed while the run was going on"), FileNotFoundError(2, "gone")])
 def test_a_photo_that_changes_is_told_in_a_sentence(error: Exception) -> None:
-    class Named:
-        def name_of(self, photo: Photo) -> str:
-            return photo.label
-
     def read(_photo: Photo) -> None:
         raise error
 
+    photo = Photo(0, 2, "x", "0")
     with pytest.raises(PhotoError, match="photo 3 of person 1 ") as told:
-        steady(Named(), Photo(0, 2, "x", "0"), read)  # type: ignore[arg-type]
+        steady(photo, read, photo.label)
     assert "photos that stay as they are" in str(told.value)
 
 
@@ -135,7 +131,7 @@ def test_whatever_reads_a_photo_again_says_so(how: str, error: Exception) -> Non
     ways: dict[str, Any] = {
         "pixels": lambda: Lens.pixels(lens, [photo]),  # type: ignore[arg-type]
         "attack": lambda: face_of(SimpleNamespace(session=session, reader=reader), photo),  # type: ignore[arg-type]
-        "quality": lambda: quality._photo(session, reader, photo)(),  # type: ignore[arg-type]
+        "quality": lambda: SteadyPhoto("", photo.label, photo).load(reader),  # type: ignore[arg-type]
         "drawing": lambda: photo_face(session, lens, SimpleNamespace(face=list), photo),  # type: ignore[arg-type]
     }
     with pytest.raises(PhotoError, match="photo 3 of person 1 ") as told:

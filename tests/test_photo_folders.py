@@ -1,21 +1,15 @@
 """Where photos lie: subfolders, links, folders of the system, and files that cannot be opened."""
 
-import contextlib
 import errno
 import os
 import shutil
 import socket
 import threading
-import time
-from collections.abc import Generator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
-import numpy as np
 import pytest
 
-from ireu_cli.encoders.clip import Encoder
-from ireu_cli.encodings import Item, stream
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People, scan_people
@@ -25,7 +19,7 @@ from ireu_cli.faces.photo_files import digest_photo, most_bytes, read_photo
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import Face
 from ireu_cli.params import DataParams
-from ireu_cli.values import Photo, RgbImage
+from ireu_cli.values import Photo
 from tests.conftest import run_ireu
 from tests.test_photos import encoded, people_folder, picture
 
@@ -250,7 +244,7 @@ def test_what_the_first_bytes_tell_is_told_before_anything_is_encoded(
     def encoded_already(*_arguments: object, **_named: object) -> None:
         raise AssertionError("something was encoded")
 
-    monkeypatch.setattr("ireu_cli.photos.encode", encoded_already)
+    monkeypatch.setattr("ireu_cli.encodings.Encodings.fill", encoded_already)
     found = run_ireu("locate", cwd=demo)
     assert found.code == 3
     assert "is a git-lfs pointer, not the picture: fetch it with git lfs pull; photo" in found.err
@@ -326,45 +320,3 @@ def test_recent_photos_are_bounded_by_their_bytes(tmp_path: Path, monkeypatch: p
     assert reads == photos[:4]
     reader.face(photos[1])
     assert reads == [*photos[:4], photos[1]]
-
-
-def test_pictures_of_a_batch_are_not_held_together(tiny: Encoder) -> None:
-    """Each becomes pixels before the next but one is read: whole pictures of a batch may take gigabytes."""
-    lock, held, most = threading.Lock(), 0, 0
-
-    class Counted(Encoder):
-        def pixels(self, images):  # type: ignore[no-untyped-def]
-            nonlocal held
-            found = super().pixels(images)
-            with lock:
-                held -= len(images)
-            return found
-
-    def load() -> RgbImage:
-        nonlocal held, most
-        with lock:
-            held += 1
-            most = max(most, held)
-        return np.array(picture())
-
-    encoder = Counted(tiny.model, tiny.processor, tiny.fingerprint)
-    items = [Item(str(number), "", load) for number in range(20)]
-    batches = list(stream(encoder, items, 8))
-    assert [len(keys) for keys, _, _ in batches] == [8, 8, 4]
-    assert [len(pixels) for _, pixels, _ in batches] == [8, 8, 4]
-    assert most <= 2
-
-
-def test_stopping_does_not_wait_for_photos_that_nobody_wants(tiny: Encoder) -> None:
-    loaded = []
-
-    def load() -> RgbImage:
-        loaded.append(1)
-        time.sleep(0.02)
-        return np.array(picture())
-
-    going = stream(tiny, [Item(str(number), "", load) for number in range(400)], 200)
-    with contextlib.closing(cast("Generator[object]", going)):
-        next(going)
-        time.sleep(0.2)
-    assert len(loaded) < 300

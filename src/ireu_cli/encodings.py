@@ -1,88 +1,170 @@
-"""Encoding photos: cached by content, one batch read ahead, no photo encoded twice."""
+"""The one loop through which pictures are looked at: each is read once, one batch ahead, and kept by its content.
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+An `Item` says which picture, a `Look` what is taken from it: features at a tap, what enters a block, what judges see.
+Items are plain values. Whoever has a reader of their own, in this process or in another one, can load them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import forward
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.params import Tap
+from ireu_cli.faces.read import PhotoReader
+from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import RgbImage
 
+P = TypeVar("P")
 _READERS = 2
 """Photos read and swapped at the same time; decoding and blending release the interpreter."""
 
-Progress = Callable[[int], None]
-"""Called with the number of items just done."""
-
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """Something to encode: `key` names its content, `label` is for messages, `load` gives the picture."""
+class Item(ABC):
+    """A picture to look at, as a value that can be sent to another process.
+
+    Attributes:
+        key: names its content.
+        label: what messages call it.
+    """
 
     key: str
     label: str
-    load: Callable[[], RgbImage]
+
+    @abstractmethod
+    def load(self, reader: PhotoReader, /) -> RgbImage:
+        """Read or make the picture.
+
+        Raises:
+            BadPhotoError: it cannot be used.
+        """
 
 
-def encode(
-    encoder: ImageEncoder,
-    tap: Tap,
-    items: Sequence[Item],
-    cache: FeatureCache,
-    batch_size: int,
-    progress: Progress | None = None,
-    see: Callable[[Tensor], Tensor] | None = None,
-) -> dict[str, str]:
-    """Make sure the features of all items are in the cache.
+class Look(Protocol[P]):
+    """What is taken from pictures."""
 
-    Args:
-        encoder: prepares the pixels.
-        tap: whose output is kept.
-        items: what to encode; may be made whenever somebody looks.
-        cache: where rows are kept.
-        batch_size: items encoded at once.
-        progress: is told of items that are done.
-        see: gives the rows to keep of pixels (n, 3, side, side), where these are not the tap's output.
+    def prepare(self, image: RgbImage) -> P:
+        """Make one picture ready and let go of it; several threads may call.
 
-    Returns:
-        For each item that cannot be used, its key and why, in words; the others are in the cache.
+        Raises:
+            BadPhotoError: it cannot be used.
+        """
+
+    def rows(self, prepared: Sequence[P]) -> Sequence[Tensor]:
+        """Look at a batch: for each cache that keeps something, its rows (n, …), any floating dtype."""
+
+
+class EncoderLook(ABC):
+    """A look through an encoder: pictures become its pixels."""
+
+    def __init__(self, encoder: ImageEncoder) -> None:
+        """Args: the encoder that prepares the pixels."""
+        self.encoder = encoder
+
+    def prepare(self, image: RgbImage) -> Tensor:
+        """Pixels of one picture: float32 (1, 3, side, side)."""
+        return self.encoder.pixels([image])
+
+    def rows(self, prepared: Sequence[Tensor]) -> tuple[Tensor]:
+        """See `Look`."""
+        return (self.see(torch.cat(list(prepared))),)
+
+    @abstractmethod
+    def see(self, pixels: Tensor) -> Tensor:
+        """What is taken of pixels (n, 3, side, side): (n, …)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[P]):
+    """Some items: the keys of those that can be used, what was made ready of each, and for others their key and why."""
+
+    keys: list[str]
+    prepared: list[P]
+    unusable: dict[str, str]
+
+    def __len__(self) -> int:
+        """How many items, usable or not."""
+        return len(self.keys) + len(self.unusable)
+
+
+@dataclass(frozen=True)
+class Encodings:
+    """The loop: everything that is encoded or looked at passes here.
+
+    Attributes:
+        session: says how many pictures a batch has, shows how far the work is and takes its time.
+        reader: reads photos.
     """
-    places = {item.key: place for place, item in enumerate(items)}
-    todo = cache.missing(list(places))
-    if progress:
-        progress(len(places) - len(todo))
-    bad: dict[str, str] = {}
-    for keys, pixels, unusable in stream(encoder, (items[places[key]] for key in todo), batch_size):
-        bad |= unusable
-        if keys:
-            cache.put(keys, see(pixels) if see else forward(encoder, tap, pixels))
-        if progress:
-            progress(len(keys) + len(unusable))
-    return bad
+
+    session: Session
+    reader: PhotoReader
+
+    def fill(
+        self,
+        look: Look[P],
+        items: Sequence[Item],
+        caches: Sequence[FeatureCache],
+        label: str,
+        part: str = "encode",
+    ) -> dict[str, str]:
+        """Make sure that what a look takes of all items is in its caches.
+
+        Args:
+            look: what is taken.
+            items: of which pictures; may be made whenever somebody looks.
+            caches: where rows are kept, one for each tensor that the look gives.
+            label: of the progress bar.
+            part: whose time it is, in the record.
+
+        Returns:
+            For each item that cannot be used, its key and why, in words; the others are in the caches.
+        """
+        places = {item.key: place for place, item in enumerate(items)}
+        unknown = [cache.missing(list(places)) for cache in caches]
+        todo = unknown[0] if len(unknown) == 1 else _joined(places, unknown)
+        bad: dict[str, str] = {}
+        with self.session.timed(part), self.session.talk.progress(label, len(items)) as advance:
+            advance(len(places) - len(todo), "")
+            for batch in stream((items[places[key]] for key in todo), self._load(look), self._size):
+                bad |= batch.unusable
+                if batch.keys:
+                    _keep(caches, batch.keys, look.rows(batch.prepared))
+                advance(len(batch), "")
+        return bad
+
+    def batches(
+        self, look: Look[P], items: Sequence[Item], label: str, part: str = "encode"
+    ) -> Generator[Batch[P], None, None]:
+        """Go through all items, for whoever keeps something else than a row of each; see `fill`."""
+        with self.session.timed(part), self.session.talk.progress(label, len(items)) as advance:
+            for batch in stream(items, self._load(look), self._size):
+                yield batch
+                advance(len(batch), "")
+
+    @property
+    def _size(self) -> int:
+        return self.session.config.run.batch_size
+
+    def _load(self, look: Look[P]) -> Callable[[Item], P]:
+        return lambda item: look.prepare(item.load(self.reader))
 
 
-def stream(
-    encoder: ImageEncoder, items: Iterable[Item], batch_size: int
-) -> Iterator[tuple[list[str], Tensor, dict[str, str]]]:
-    """Read and preprocess items in batches, the next one while the caller works on this one.
-
-    Yields:
-        Keys of the usable items, their pixels (n, 3, side, side), and for each other item its key and why.
-    """
+def stream(items: Iterable[Item], load: Callable[[Item], P], batch_size: int) -> Generator[Batch[P], None, None]:
+    """Load items in batches, the next one while the caller works on this one."""
     left = iter(items)
     reader, loaders = ThreadPoolExecutor(1), ThreadPoolExecutor(_READERS)
 
-    def begin() -> Future[tuple[list[str], Tensor, dict[str, str]]] | None:
+    def begin() -> Future[Batch[P]] | None:
         batch = list(islice(left, batch_size))
-        return reader.submit(_load, encoder, batch, loaders) if batch else None
+        return reader.submit(_load, batch, load, loaders) if batch else None
 
     try:
         ahead = begin()
@@ -108,7 +190,7 @@ def refuse_bad(bad: dict[str, str], labels: dict[str, str], flag: str) -> None:
     """Raise one error that lists unusable photos.
 
     Args:
-        bad: key and reason, as `encode` returns them.
+        bad: key and reason, as `Encodings.fill` returns them.
         labels: key and label of every item.
         flag: the flag that named the folder.
 
@@ -125,17 +207,35 @@ def refuse_bad(bad: dict[str, str], labels: dict[str, str], flag: str) -> None:
     )
 
 
-def _load(encoder: ImageEncoder, batch: Sequence[Item], loaders: Executor) -> tuple[list[str], Tensor, dict[str, str]]:
-    # Each picture becomes pixels as soon as it is read: whole pictures of a batch may take gigabytes.
-    outcomes = list(zip(batch, loaders.map(lambda item: _pixels(encoder, item), batch), strict=True))
-    keys = [item.key for item, outcome in outcomes if not isinstance(outcome, BadPhotoError)]
-    pixels = [outcome for _, outcome in outcomes if not isinstance(outcome, BadPhotoError)]
-    bad = {item.key: str(outcome) for item, outcome in outcomes if isinstance(outcome, BadPhotoError)}
-    return keys, torch.cat(pixels) if pixels else encoder.pixels([]), bad
+def _joined(places: dict[str, int], unknown: Sequence[Sequence[str]]) -> list[str]:
+    """Keys that any cache lacks, in the order of their items."""
+    lacking = {key for keys in unknown for key in keys}
+    return [key for key in places if key in lacking]
 
 
-def _pixels(encoder: ImageEncoder, item: Item) -> Tensor | BadPhotoError:
-    try:
-        return encoder.pixels([item.load()])
-    except BadPhotoError as error:
-        return error
+def _keep(caches: Sequence[FeatureCache], keys: Sequence[str], rows: Sequence[Tensor]) -> None:
+    """Put rows where they are not there yet."""
+    for cache, found in zip(caches, rows, strict=True):
+        absent = [place for place, key in enumerate(keys) if key not in cache]
+        if len(absent) == len(keys):
+            cache.put(keys, found)
+        elif absent:
+            cache.put([keys[place] for place in absent], found[absent])
+
+
+def _load(batch: Sequence[Item], load: Callable[[Item], P], loaders: Executor) -> Batch[P]:
+    # Each picture is made ready as soon as it is read: whole pictures of a batch may take gigabytes.
+    def usable(item: Item) -> P | BadPhotoError:
+        try:
+            return load(item)
+        except BadPhotoError as error:
+            return error
+
+    found: Batch[P] = Batch([], [], {})
+    for item, outcome in zip(batch, loaders.map(usable, batch), strict=True):
+        if isinstance(outcome, BadPhotoError):
+            found.unusable[item.key] = str(outcome)
+        else:
+            found.keys.append(item.key)
+            found.prepared.append(outcome)
+    return found

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.kinds import forward
-from ireu_cli.encodings import Item, encode, refuse_bad
+from ireu_cli.encodings import EncoderLook, Encodings, Item, refuse_bad
 from ireu_cli.errors import ArtifactError, ConfigError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People, choose_photos, scan_people, split_people
@@ -21,7 +21,7 @@ from ireu_cli.store.digests import DigestBook
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.support.made import Made
 from ireu_cli.support.runtime import generator
-from ireu_cli.values import FeatureMask, Photo
+from ireu_cli.values import FeatureMask, Photo, RgbImage
 
 Seen = TypeVar("Seen")
 
@@ -128,6 +128,38 @@ def photo_reader(config: Config) -> PhotoReader:
     return PhotoReader(config.data, FaceFinder(config.data.face_models, config.data.face_pack).find)
 
 
+@dataclass(frozen=True, slots=True)
+class PlainPhoto(Item):
+    """A photo as the reader gives it."""
+
+    photo: Photo
+
+    def load(self, reader: PhotoReader, /) -> RgbImage:
+        """See `Item`."""
+        return reader.image(self.photo)
+
+
+class AtTap(EncoderLook):
+    """What an encoder gives at a tap: float32 (n, …, d)."""
+
+    def __init__(self, encoder: ImageEncoder, tap: Tap) -> None:
+        """Args: the encoder, and its tap."""
+        super().__init__(encoder)
+        self.tap: Tap = tap
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """See `EncoderLook`."""
+        return forward(self.encoder, self.tap, pixels)
+
+
+class AveragedAtTap(AtTap):
+    """The mean over tokens of what an encoder gives at a tap: float32 (n, d)."""
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """See `EncoderLook`."""
+        return flatten_tokens(super().see(pixels))
+
+
 class Lens:
     """An encoder at a tap: encodes photos once, and gives their features and pixels back."""
 
@@ -136,6 +168,8 @@ class Lens:
         self.encoder = encoder
         self.tap: Tap = tap or session.config.encoder.tap
         self.reader = reader
+        self.encodings = Encodings(session, reader)
+        self.look = AtTap(encoder, self.tap)
         self._session = session
         # The last digits of features depend on where and in what batches photos were encoded.
         how = f"{session.config.run.device.replace(':', '')}x{session.config.run.batch_size}"
@@ -164,7 +198,7 @@ class Lens:
         label: str,
         *,
         into: FeatureCache | None = None,
-        see: Callable[[Tensor], Tensor] | None = None,
+        look: EncoderLook | None = None,
     ) -> dict[str, str]:
         """Encode pictures that may not be files of their own, such as swapped faces; returns the unusable ones.
 
@@ -172,13 +206,10 @@ class Lens:
             items: the pictures.
             flag: the flag that named them, for messages.
             label: what they are, for messages.
-            into: where rows are kept that `see` makes of pixels (n, 3, side, side); None: the tap's output, in its
-                own cache.
-            see: see there.
+            into: where rows are kept of another look; None: the tap's output, in its own cache.
+            look: see there.
         """
-        talk, size = self._session.talk, self._session.config.run.batch_size
-        with self._session.timed("encode"), talk.progress(label, len(items)) as advance:
-            bad = encode(self.encoder, self.tap, items, into or self.cache, size, lambda n: advance(n, ""), see)
+        bad = self.encodings.fill(look or self.look, items, [into or self.cache], label)
         self.refuse_or_note(bad, items, flag, label)
         return bad
 
@@ -194,13 +225,8 @@ class Lens:
         if self.null_features().ndim < 3:
             return self.encode(people, flag, label), self.cache
         cache = FeatureCache(self.folder / "averages")
-        bad = self.encode_items(
-            self.items(people),
-            flag,
-            label,
-            into=cache,
-            see=lambda pixels: flatten_tokens(forward(self.encoder, self.tap, pixels)),
-        )
+        look = AveragedAtTap(self.encoder, self.tap)
+        bad = self.encode_items(self.items(people), flag, label, into=cache, look=look)
         return people.where(lambda photo: photo.sha256 not in bad), cache
 
     def refuse_or_note(self, bad: dict[str, str], items: Sequence[Item], flag: str, label: str) -> None:
@@ -223,7 +249,7 @@ class Lens:
         Raises:
             PhotoError: a photo changed since it was encoded.
         """
-        return self.encoder.pixels([steady(self._session, photo, self.reader.image) for photo in photos])
+        return self.encoder.pixels([steady(photo, self.reader.image, self._session.name_of(photo)) for photo in photos])
 
     def block_folder(self, block: int) -> Path:
         """Where what is known about a block of the encoder is kept; the tap plays no part in it."""
@@ -239,11 +265,25 @@ class Lens:
 
     def item(self, photo: Photo) -> Item:
         """A photo as something to encode."""
-        return Item(photo.sha256, self._session.name_of(photo), lambda: self.reader.image(photo))
+        return PlainPhoto(photo.sha256, self._session.name_of(photo), photo)
 
 
-def steady(session: Session, photo: Photo, read: Callable[[Photo], Seen]) -> Seen:
+@dataclass(frozen=True, slots=True)
+class SteadyPhoto(PlainPhoto):
+    """A photo that was read before, so that it is an error where it cannot be read again."""
+
+    def load(self, reader: PhotoReader, /) -> RgbImage:
+        """See `Item` and `steady`."""
+        return steady(self.photo, reader.image, self.label)
+
+
+def steady(photo: Photo, read: Callable[[Photo], Seen], name: str) -> Seen:
     """What `read`, of a `PhotoReader`, gives of a photo that was read before.
+
+    Args:
+        photo: the photo.
+        read: reads it.
+        name: what messages call it.
 
     Raises:
         PhotoError: it changed since.
@@ -252,9 +292,7 @@ def steady(session: Session, photo: Photo, read: Callable[[Photo], Seen]) -> See
         return read(photo)
     except (BadPhotoError, OSError) as error:
         why = str(error) if isinstance(error, BadPhotoError) else f"cannot be opened any more ({error.strerror})"
-        raise PhotoError(
-            f"{session.name_of(photo)} {why}", "Run the step again with photos that stay as they are"
-        ) from None
+        raise PhotoError(f"{name} {why}", "Run the step again with photos that stay as they are") from None
 
 
 def refuse_other_mask(mask: FeatureMask, width: int, tap: str) -> None:

@@ -18,15 +18,16 @@ from ireu_cli.attacks.siege import (
     Victim,
     attacked_features,
     by_person,
-    disguise_key,
+    disguised_item,
     encode_disguised,
 )
 from ireu_cli.attacks.success import Tried, attack_figures
 from ireu_cli.attacks.suite import attacks_of, disguises_of, photo_attacks
 from ireu_cli.drawing.before_and_after import Photos, Show
-from ireu_cli.drawing.jobs import Job, run_jobs
+from ireu_cli.drawing.jobs import DrawnPicture, Job, run_jobs
 from ireu_cli.drawing.panel import Sight
 from ireu_cli.drawing.shots import prompt_of
+from ireu_cli.encodings import Encodings
 from ireu_cli.faces.disguise import Disguise
 from ireu_cli.generators.generator import Generator
 from ireu_cli.manifest import digest_of
@@ -97,9 +98,9 @@ def _hit(vectors: Tensor, enrolment: Enrolment | None) -> Tensor:
 
 
 def _look(siege: Siege, show: Show, attempts: Sequence[_Attempt]) -> list[Sight]:
-    with siege.session.timed("judge"), siege.session.talk.progress("looking at attacks", len(attempts)) as advance:
-        found = show.panel.look([(one.job.key, one.job.picture) for one in attempts], lambda count: advance(count, ""))
-    return [found[one.job.key] for one in attempts]
+    items = [DrawnPicture(one.job.key, one.attack, one.job.cache) for one in attempts]
+    found = show.panel.look(Encodings(siege.session, siege.reader), items, "looking at attacks")
+    return [found[item.key] for item in items]
 
 
 def _attempts(siege: Siege, show: Show, generator: Generator) -> Iterator[_Attempt]:
@@ -124,7 +125,7 @@ def _attempts(siege: Siege, show: Show, generator: Generator) -> Iterator[_Attem
 def _content(siege: Siege, victim: Victim, attack: Disguise | str) -> Sequence[object]:
     """What decides the features of an attack beside the photo itself."""
     if isinstance(attack, Disguise):
-        return (disguise_key(siege, victim, attack),)
+        return (disguised_item(siege, victim, attack).key,)
     return [photo.sha256 for photo in siege.everyone[victim.person][:AVERAGED]] if attack == AVERAGE else ()
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ireu_cli.attacks.siege import Siege, Victim, disguised, face_of
+from ireu_cli.attacks.siege import Siege, Victim, disguised_item, face_of
 from ireu_cli.attacks.suite import attacks_of, chosen, needing_gradients
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.faces.disguise import Disguise
@@ -68,6 +68,6 @@ def plan_siege(
 def _is_idle(siege: Siege, disguise: Disguise) -> bool:
     """Whether a front-end prepares every victim's photo as the encoder's own does: a square one is not squashed."""
     return disguise.family == "front-end" and all(
-        np.array_equal(disguised(siege, victim, disguise), face_of(siege, victim.photo).image)
+        np.array_equal(disguised_item(siege, victim, disguise).load(siege.reader), face_of(siege, victim.photo).image)
         for victim in siege.victims
     )

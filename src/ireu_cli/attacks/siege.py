@@ -1,6 +1,6 @@
 """What attacks need: the run, both encoders, whose photos are attacked, and how photos are disguised and encoded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -60,37 +60,47 @@ class Siege:
         return Lens(self.session, first, self.reader, tap), Lens(self.session, second, self.reader, tap)
 
 
-def disguised(siege: Siege, victim: Victim, disguise: Disguise) -> RgbImage:
-    """The victim's photo under a disguise."""
-    face = face_of(siege, victim.photo)
-    same, other = (face_of(siege, photo).image for photo in (victim.same, victim.other))
-    return disguise.apply(face.image, face.points, same, other)
-
-
 def face_of(siege: Siege, photo: Photo) -> Face:
     """A photo that was read before, and its landmarks; see `steady`."""
-    return steady(siege.session, photo, siege.reader.face)
+    return steady(photo, siege.reader.face, siege.session.name_of(photo))
 
 
-def disguise_key(siege: Siege, victim: Victim, disguise: Disguise) -> str:
-    """Names the content of a disguised photo."""
-    trio = [photo.sha256 for photo in (victim.photo, victim.same, victim.other)]
-    return digest_of([DISGUISE_VERSION, disguise.name, siege.reader.name, siege.session.config.data.landmarks, *trio])
+@dataclass(frozen=True, slots=True)
+class DisguisedPhoto(Item):
+    """A victim's photo under a disguise; all three photos were read before. `names` is what messages call them."""
+
+    victim: Victim
+    change: Disguise
+    names: tuple[str, str, str]
+
+    def load(self, reader: PhotoReader, /) -> RgbImage:
+        """See `Item` and `steady`."""
+        trio = zip((self.victim.photo, self.victim.same, self.victim.other), self.names, strict=True)
+        own, same, other = (steady(photo, reader.face, name) for photo, name in trio)
+        return self.change.apply(own.image, own.points, same.image, other.image)
+
+
+def disguised_item(siege: Siege, victim: Victim, change: Disguise) -> DisguisedPhoto:
+    """A victim's photo under a disguise, as something to look at."""
+    trio = (victim.photo, victim.same, victim.other)
+    key = digest_of(
+        [
+            DISGUISE_VERSION,
+            change.name,
+            siege.reader.name,
+            siege.session.config.data.landmarks,
+            *(photo.sha256 for photo in trio),
+        ]
+    )
+    names = (siege.session.name_of(trio[0]), siege.session.name_of(trio[1]), siege.session.name_of(trio[2]))
+    return DisguisedPhoto(key, f"{names[0]}, {change.name}", victim, change, names)
 
 
 def encode_disguised(
     siege: Siege, lens: Lens, victims: Sequence[Victim], disguises: Sequence[Disguise], label: str
 ) -> None:
     """Encode photos as they are, and under some disguises."""
-
-    def load(victim: Victim, disguise: Disguise) -> Callable[[], RgbImage]:
-        return lambda: disguised(siege, victim, disguise)
-
-    items = [
-        Item(disguise_key(siege, v, d), f"{siege.session.name_of(v.photo)}, {d.name}", load(v, d))
-        for d in disguises
-        for v in victims
-    ]
+    items = [disguised_item(siege, victim, change) for change in disguises for victim in victims]
     needed = {photo: None for v in victims for photo in siege.everyone[v.person][:AVERAGED]}
     plain = [lens.item(photo) for photo in dict.fromkeys([*(v.photo for v in victims), *needed])]
     lens.encode_items([*plain, *items], "--targets", label)
@@ -102,7 +112,7 @@ def attacked_features(siege: Siege, lens: Lens, *, victim: Victim, attack: Disgu
         return lens.features(siege.everyone[victim.person][:AVERAGED]).mean(0, keepdim=True)
     if isinstance(attack, str):
         return lens.features([victim.photo])
-    return lens.cache.get([disguise_key(siege, victim, attack)])
+    return lens.cache.get([disguised_item(siege, victim, attack).key])
 
 
 def by_person(victims: Sequence[Victim], values: Sequence[Tensor]) -> dict[int, Tensor]:

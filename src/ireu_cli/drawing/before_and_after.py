@@ -1,6 +1,6 @@
 """Pictures before and after: planned, drawn once, kept, and looked at."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,19 +8,20 @@ from torch import Tensor
 
 from ireu_cli.drawing.compare import adherence, likeness
 from ireu_cli.drawing.embedded_judge import Judge, open_judge
-from ireu_cli.drawing.jobs import Job, run_jobs
+from ireu_cli.drawing.jobs import DrawnPicture, Job, run_jobs
 from ireu_cli.drawing.open_panel import open_panel
 from ireu_cli.drawing.panel import Panel, Sight
 from ireu_cli.drawing.shots import EDITS, Shot, nearest, plan_shots, prompt_of
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import Bundle, find_bundle
+from ireu_cli.encodings import Encodings
 from ireu_cli.errors import ConfigError
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.generators.generator import Generator, load_generators
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.measuring.drawn_evidence import STATES, GeneratorEvidence, PersonPictures
-from ireu_cli.photos import Lens, among, photo_key
+from ireu_cli.photos import Lens, PlainPhoto, among, photo_key
 from ireu_cli.session import Session
 from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.values import Photo, RgbImage
@@ -56,6 +57,11 @@ class Drawn:
     def picture(self, number: int, state: int) -> RgbImage:
         """The picture of a shot; it must have been drawn."""
         return self.caches[state].need(self.keys[state][number])
+
+    def items(self, state: int, numbers: Sequence[int]) -> list[DrawnPicture]:
+        """Pictures of shots as something to look at."""
+        cache, keys = self.caches[state], self.keys[state]
+        return [DrawnPicture(keys[n], f"picture {n + 1} of generator {self.generator}", cache) for n in numbers]
 
 
 def open_show(session: Session, delta: Manifest) -> Show | None:
@@ -140,7 +146,7 @@ def draw_all(
     shots = plan_shots(readable[0], readable[1], alike, seen, params, session.config.seed)
     drawn = [_prepare(session, show, generator, encoders, reader, shots) for generator in show.generators]
     _draw(session, drawn)
-    evidence = [one for plan in drawn for one in _judge(session, show, plan.drawn, photos)]
+    evidence = [one for plan in drawn for one in _judge(Encodings(session, reader), show, plan.drawn, photos)]
     return tuple(plan.drawn for plan in drawn), tuple(evidence)
 
 
@@ -168,14 +174,9 @@ class _Plan:
 
 
 def _look(session: Session, panel: Panel, reader: PhotoReader, photos: Sequence[Photo]) -> dict[Photo, Sight]:
-    keys = {photo: photo_key(reader, photo) for photo in photos}
-
-    def load(photo: Photo) -> Callable[[], RgbImage]:
-        return lambda: reader.image(photo)
-
-    with session.timed("judge"), session.talk.progress("looking at photos", len(keys)) as advance:
-        found = panel.look([(key, load(photo)) for photo, key in keys.items()], lambda count: advance(count, ""))
-    return {photo: found[key] for photo, key in keys.items() if key in found}
+    items = {photo: PlainPhoto(photo_key(reader, photo), session.name_of(photo), photo) for photo in photos}
+    found = panel.look(Encodings(session, reader), list(items.values()), "looking at photos")
+    return {photo: found[item.key] for photo, item in items.items() if item.key in found}
 
 
 def _vectors(sights: dict[Photo, Sight], person: Sequence[Photo], recogniser: int) -> Tensor:
@@ -225,16 +226,15 @@ def _draw(session: Session, plans: Sequence[_Plan]) -> None:
     run_jobs(session, [job for plan in plans for job in plan.jobs()], text, "drawing")
 
 
-def _judge(session: Session, show: Show, drawn: Drawn, photos: Photos) -> list[GeneratorEvidence]:
+def _judge(encodings: Encodings, show: Show, drawn: Drawn, photos: Photos) -> list[GeneratorEvidence]:
     """What each recogniser sees in the pictures of one generator."""
-    looked = []
-    with session.timed("judge"), session.talk.progress("looking at pictures", 2 * len(drawn.shots)) as advance:
-        for state in (0, 1):
-            items = [(drawn.keys[state][n], _loader(drawn, n, state)) for n in range(len(drawn.shots))]
-            found = show.panel.look(items, lambda count: advance(count, ""))
-            looked.append([found[key] for key in drawn.keys[state]])
-        seen = (looked[0], looked[1])
-        people = {role: _by_person(drawn.shots, role) for role in dict.fromkeys(shot.role for shot in drawn.shots)}
+    every = range(len(drawn.shots))
+    items = [drawn.items(state, every) for state in (0, 1)]
+    found = show.panel.look(encodings, [*items[0], *items[1]], "looking at pictures")
+    before, after = ([found[item.key] for item in side] for side in items)
+    seen = (before, after)
+    people = {role: _by_person(drawn.shots, role) for role in dict.fromkeys(shot.role for shot in drawn.shots)}
+    with encodings.session.timed("judge"):
         compared = {role: [_compare(drawn, numbers, seen) for numbers in groups] for role, groups in people.items()}
     return [
         GeneratorEvidence(
@@ -253,10 +253,6 @@ def _judge(session: Session, show: Show, drawn: Drawn, photos: Photos) -> list[G
         )
         for recogniser, name in enumerate(show.panel.names)
     ]
-
-
-def _loader(drawn: Drawn, number: int, state: int) -> Callable[[], RgbImage]:
-    return lambda: drawn.picture(number, state)
 
 
 def _by_person(shots: Sequence[Shot], role: str) -> list[list[int]]:

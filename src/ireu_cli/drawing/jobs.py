@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ireu_cli.encodings import Item
+from ireu_cli.faces.read import PhotoReader
 from ireu_cli.session import Session
 from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.support.pace import Pace, span
@@ -21,8 +23,15 @@ class Job:
     make: Callable[[], RgbImage]
     generator: str
 
-    def picture(self) -> RgbImage:
-        """The picture; it must have been drawn."""
+
+@dataclass(frozen=True, slots=True)
+class DrawnPicture(Item):
+    """A picture that was drawn, by its key in a cache."""
+
+    cache: PictureCache
+
+    def load(self, _reader: PhotoReader, /) -> RgbImage:
+        """See `Item`; it must have been drawn."""
         return self.cache.need(self.key)
 
 

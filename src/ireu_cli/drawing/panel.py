@@ -1,6 +1,6 @@
 """The panel that judges a verification: a face check and several recognisers, looking at photos and pictures alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.drawing.embedded_judge import find_landmarks
+from ireu_cli.encodings import Encodings, Item
 from ireu_cli.faces.align import Points, crop_face
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.judges.face_check import FaceCheck
@@ -17,7 +18,6 @@ from ireu_cli.values import RgbImage
 
 SIGHT_VERSION = 3
 """Raise it when the same picture gives another sight, so that kept rows are not mixed."""
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,14 @@ class Sight:
 
     landmarks: Points | None
     vectors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Faces:
+    """A picture made ready for the judges: landmarks float64 (5, 2) and each recogniser's crop; None without a face."""
+
+    points: Points | None
+    crops: tuple[RgbImage | None, ...]
 
 
 @dataclass(frozen=True)
@@ -45,51 +53,45 @@ class Panel:
         """What the report calls the recognisers."""
         return tuple(net.name for net in self.recognisers)
 
-    def look(
-        self, items: Sequence[tuple[str, Callable[[], RgbImage]]], progress: Callable[[int], None]
-    ) -> dict[str, Sight]:
-        """Look at pictures, each given by a key that names its content and a way to load it.
+    def look(self, encodings: Encodings, items: Sequence[Item], label: str) -> dict[str, Sight]:
+        """Look at pictures.
 
         Returns:
             Sights by key; a photo that cannot be read is missing.
         """
-        loads = dict(items)
-        unknown = {key for cache in self.caches for key in cache.missing(list(loads))}
-        missing = [key for key in loads if key in unknown]
-        progress(len(loads) - len(missing))
-        for start in range(0, len(missing), _BATCH):
-            piece = missing[start : start + _BATCH]
-            rows = {key: row for key in piece if (row := self._rows(loads[key])) is not None}
-            for column, cache in enumerate(self.caches):
-                if absent := cache.missing(list(rows)):
-                    cache.put(absent, torch.stack([rows[key][column] for key in absent]))
-            progress(len(piece))
-        known = [key for key in loads if all(key in cache for cache in self.caches)]
+        bad = encodings.fill(self, items, self.caches, label, "judge")
+        known = list(dict.fromkeys(item.key for item in items if item.key not in bad))
         columns = [cache.get(known) for cache in self.caches] if known else []
         return {key: _sight([column[n] for column in columns]) for n, key in enumerate(known)}
 
-    def vectors_at(self, image: RgbImage, points: Points) -> tuple[Tensor, ...]:
-        """Each recogniser's unit vector (d,) of a face whose landmarks are known; NaN where they span nothing."""
-        found = []
-        for net in self.recognisers:
-            try:
-                crop, _ = crop_face(image, points, net.size, net.margin)
-                found.append(net.embed([crop])[0])
-            except BadPhotoError:
-                found.append(torch.full((net.width,), torch.nan))
-        return tuple(found)
-
-    def _rows(self, load: Callable[[], RgbImage]) -> list[Tensor] | None:
-        """Landmarks (10), then each recogniser's vector (d,); all NaN without a face; None for an unreadable photo."""
-        try:
-            # A copy: what Pillow gives cannot be written to, which torch warns of.
-            image = np.array(load())
-        except BadPhotoError:
-            return None
-        landmarks = find_landmarks(self.check, image)
+    def prepare(self, image: RgbImage) -> Faces:
+        """Find the face; see `Look`."""
+        # A copy: what Pillow gives cannot be written to, which torch warns of.
+        own = np.array(image)
+        landmarks = find_landmarks(self.check, own)
         if landmarks is None:
-            return [torch.full((10,), torch.nan), *(torch.full((net.width,), torch.nan) for net in self.recognisers)]
-        return [torch.from_numpy(landmarks).float().flatten(), *self.vectors_at(image, landmarks)]
+            return Faces(None, tuple(None for _ in self.recognisers))
+        return Faces(landmarks, tuple(_crop(net, own, landmarks) for net in self.recognisers))
+
+    def rows(self, prepared: Sequence[Faces]) -> list[Tensor]:
+        """Landmarks (n, 10), then each recogniser's vectors (n, d); see `Look`. NaN without a face."""
+        absent = torch.full((10,), torch.nan)
+        places = [absent if p.points is None else torch.from_numpy(p.points).float().flatten() for p in prepared]
+        found = [torch.stack(places)]
+        for number, net in enumerate(self.recognisers):
+            # One by one, so that a vector does not depend on what else is in the batch.
+            crops = [faces.crops[number] for faces in prepared]
+            nobody = torch.full((net.width,), torch.nan)
+            found.append(torch.stack([nobody if crop is None else net.embed([crop])[0] for crop in crops]))
+        return found
+
+
+def _crop(net: JudgingNet, image: RgbImage, points: Points) -> RgbImage | None:
+    """The face as a recogniser takes it; None where landmarks span nothing."""
+    try:
+        return crop_face(image, points, net.size, net.margin)[0]
+    except BadPhotoError:
+        return None
 
 
 def _sight(rows: Sequence[Tensor]) -> Sight:

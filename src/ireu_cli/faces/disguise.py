@@ -231,19 +231,39 @@ def _flip(photo: RgbImage, _points: Points) -> RgbImage:
     return np.array(photo[:, ::-1], order="C")
 
 
-def _mixed(with_whom: Literal["same", "other"], share: float) -> Apply:
+def _mixed(
+    photo: RgbImage,
+    _points: Points,
+    same: RgbImage,
+    other: RgbImage,
+    *,
+    with_whom: Literal["same", "other"],
+    share: float,
+) -> RgbImage:
     """The face lies at the same place in all photos, so that fitting their sizes aligns the faces."""
+    added = _resized(same if with_whom == "same" else other, photo.shape[1], photo.shape[0])
+    return _picture((1 - share) * photo.astype(np.float64) + share * added)
 
-    def apply(photo: RgbImage, _points: Points, same: RgbImage, other: RgbImage) -> RgbImage:
-        added = _resized(same if with_whom == "same" else other, photo.shape[1], photo.shape[0])
-        return _picture((1 - share) * photo.astype(np.float64) + share * added)
 
-    return apply
+def _alone(
+    photo: RgbImage,
+    points: Points,
+    _same: RgbImage,
+    _other: RgbImage,
+    *,
+    change: Callable[[RgbImage, Points], RgbImage],
+) -> RgbImage:
+    """A change that needs the photo and its landmarks only."""
+    return change(photo, points)
 
 
 def _one(name: str, family: Family, meaning: str, change: Callable[[RgbImage, Points], RgbImage]) -> Disguise:
-    """A disguise that needs the photo and its landmarks only."""
-    return Disguise(name, family, meaning, lambda photo, points, _same, _other: change(photo, points))
+    # Not a function in a function: a disguise can be sent to another process.
+    return Disguise(name, family, meaning, partial(_alone, change=change))
+
+
+def _mix(name: str, meaning: str, with_whom: Literal["same", "other"], share: float) -> Disguise:
+    return Disguise(name, "mix", meaning, partial(_mixed, with_whom=with_whom, share=share))
 
 
 DISGUISES: tuple[Disguise, ...] = (
@@ -285,8 +305,8 @@ DISGUISES: tuple[Disguise, ...] = (
     _one("mask", "occlusion", "A mask covers mouth and nose.", _mask),
     _one("eye-bar", "occlusion", "A black bar covers the eyes.", _eye_bar),
     _one("nose-square", "occlusion", "A grey square covers the nose.", _nose_square),
-    Disguise("mix-same", "mix", "The photo is averaged with another one of the same person.", _mixed("same", 0.5)),
-    Disguise("mix-other-0.25", "mix", "The photo is mixed with a quarter of somebody else's.", _mixed("other", 0.25)),
-    Disguise("mix-other-0.5", "mix", "The photo is averaged with somebody else's.", _mixed("other", 0.5)),
+    _mix("mix-same", "The photo is averaged with another one of the same person.", "same", 0.5),
+    _mix("mix-other-0.25", "The photo is mixed with a quarter of somebody else's.", "other", 0.25),
+    _mix("mix-other-0.5", "The photo is averaged with somebody else's.", "other", 0.5),
 )
 """Every disguise, in the order of the report. Names are unique."""

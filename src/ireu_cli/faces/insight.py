@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ireu_cli.errors import ModelError
 from ireu_cli.faces.align import Points
 from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.faces.swap import Face, FaceSwap
+from ireu_cli.faces.swap import Face
 from ireu_cli.values import RgbImage
 
 _INSTALL = "Install it with `pip install 'ireu[detect]'`, or ask for nothing that needs it"
@@ -97,33 +97,50 @@ def pack_recogniser(root: Path, pack: str) -> PackRecogniser:
     return PackRecogniser(Path(network.model_file), _SIDE, preprocessing, network)
 
 
-def inswapper(model: Path, root: Path | None, pack: str) -> FaceSwap:
-    """Wrap an inswapper `.onnx` and the pack whose recogniser it was trained with (buffalo_l).
+class Inswapper:
+    """An inswapper `.onnx` with the pack whose recogniser it was trained with (buffalo_l); a `FaceSwap`.
 
-    Raises:
-        ModelError: the model or the pack cannot be loaded.
+    Another process opens the same files anew.
     """
-    if not model.is_file():
-        raise ModelError(
-            f"The inswapper model {model} does not exist", "Name the .onnx file with --set locate.swapper_model=FILE"
-        )
-    analysis = _analysis(root, pack, ["detection", "recognition"])
-    with _quiet():
-        from insightface.model_zoo import get_model
 
-        network = _loading(lambda: get_model(str(model), download=False), f"The inswapper model {model}")
-    if network is None or not hasattr(network, "emap"):
-        raise ModelError(f"{model} is not an inswapper model", "Name an insightface inswapper .onnx file")
+    def __init__(self, model: Path, root: Path | None, pack: str) -> None:
+        """Open the model and the pack; see `FaceFinder`.
 
-    def swap(context: Face, identity: Face) -> RgbImage:
+        Raises:
+            ModelError: the model or the pack cannot be loaded.
+        """
+        if not model.is_file():
+            raise ModelError(
+                f"The inswapper model {model} does not exist",
+                "Name the .onnx file with --set locate.swapper_model=FILE",
+            )
+        self._files = (model, root, pack)
+        self._analysis = _analysis(root, pack, ["detection", "recognition"])
+        with _quiet():
+            from insightface.model_zoo import get_model
+
+            network = _loading(lambda: get_model(str(model), download=False), f"The inswapper model {model}")
+        if network is None or not hasattr(network, "emap"):
+            raise ModelError(f"{model} is not an inswapper model", "Name an insightface inswapper .onnx file")
+        self._network = network
+
+    def __call__(self, context: Face, identity: Face) -> RgbImage:
+        """Put the identity's face into the context's photo.
+
+        Raises:
+            BadPhotoError: the detector finds no face in one of them.
+        """
         context_bgr = np.ascontiguousarray(context.image[:, :, ::-1])
-        found = [analysis.get(bgr) for bgr in (context_bgr, np.ascontiguousarray(identity.image[:, :, ::-1]))]
+        pair = (context_bgr, np.ascontiguousarray(identity.image[:, :, ::-1]))
+        found = [self._analysis.get(bgr) for bgr in pair]
         if not all(found):
             raise BadPhotoError("shows no face that the swapper's detector finds")
-        swapped = network.get(context_bgr, _largest(found[0]), _largest(found[1]), paste_back=True)
+        swapped = self._network.get(context_bgr, _largest(found[0]), _largest(found[1]), paste_back=True)
         return np.asarray(swapped[:, :, ::-1], dtype=np.uint8)
 
-    return swap
+    def __reduce__(self) -> tuple[type["Inswapper"], tuple[Path, Path | None, str]]:
+        """By its files."""
+        return Inswapper, self._files
 
 
 def _analysis(root: Path | None, pack: str, modules: list[str]) -> Any:

@@ -1,7 +1,7 @@
 """An image network in ONNX whose output says what a picture looks like, for distances between sets of pictures."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,25 +24,41 @@ _REMEDY = "Name with judges.image_model an .onnx network that maps one batch of 
 
 
 @dataclass(frozen=True)
-class ImageNetFeatures:
-    """An image network, ready to look.
-
-    `name` is the file's name without its ending, `fingerprint` the sha256 of its bytes. `features` maps pictures of any
-    sizes to float32 (n, d).
-    """
-
-    name: str
-    fingerprint: str
-    features: Callable[[Sequence[RgbImage]], Tensor]
-
-
-@dataclass(frozen=True)
 class _Layout:
     """What the network's input wants: its name, channels last or first, height and width."""
 
     name: str
     channels_last: bool
     size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ImageNetFeatures:
+    """An image network, ready to look; a `Look`.
+
+    `name` is the file's name without its ending, `fingerprint` the sha256 of its bytes, `width` how many features it
+    gives.
+    """
+
+    name: str
+    fingerprint: str
+    width: int
+    session: Any
+    layout: _Layout
+
+    def prepare(self, image: RgbImage) -> npt.NDArray[np.float32]:
+        """A picture of any size as the network wants it: float32 (1, 3, h, w) or (1, h, w, 3), RGB, 0 to 255."""
+        return _pixels(image, self.layout)
+
+    def rows(self, prepared: Sequence[npt.NDArray[np.float32]]) -> tuple[Tensor]:
+        """Features of pictures, each looked at alone: float32 (n, width)."""
+        found = [self.session.run(None, {self.layout.name: pixels})[0] for pixels in prepared]
+        rows = [torch.from_numpy(np.asarray(row, dtype=np.float32)).reshape(1, -1) for row in found]
+        return (torch.cat([torch.empty(0, self.width), *rows]),)
+
+    def features(self, images: Sequence[RgbImage]) -> Tensor:
+        """Pictures of any sizes to float32 (n, width)."""
+        return self.rows([self.prepare(image) for image in images])[0]
 
 
 def load_image_net(path: Path, device: str = "cpu") -> ImageNetFeatures:
@@ -70,16 +86,7 @@ def load_image_net(path: Path, device: str = "cpu") -> ImageNetFeatures:
     session = _open(data, path, device)
     layout = _layout(session, path)
 
-    def one(image: RgbImage) -> Tensor:
-        found = session.run(None, {layout.name: _pixels(image, layout)})[0]
-        return torch.from_numpy(np.asarray(found, dtype=np.float32)).reshape(1, -1)
-
-    width = _width(session, layout, path)
-
-    def features(images: Sequence[RgbImage]) -> Tensor:
-        return torch.cat([torch.empty(0, width), *(one(image) for image in images)])
-
-    return ImageNetFeatures(path.stem, hashlib.sha256(data).hexdigest(), features)
+    return ImageNetFeatures(path.stem, hashlib.sha256(data).hexdigest(), _width(session, layout, path), session, layout)
 
 
 def _open(data: bytes, path: Path, device: str) -> Any:

@@ -14,6 +14,7 @@ from ireu_cli.faces.decode import BadPhotoError, decode
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.listing import list_folder
 from ireu_cli.faces.photo_files import digest_photo, most_bytes, read_photo
+from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import FaceSwap, blend
 from ireu_cli.params import Config
 from ireu_cli.photos import Lens
@@ -24,6 +25,31 @@ from ireu_cli.values import Photo, RgbImage
 
 SWAP_VERSION = 2
 """Raise it when `blend` makes other pixels of the same photos, so that cached features are not mixed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwappedPhoto(Item):
+    """A target's photo with a partner's face in it."""
+
+    photo: Photo
+    partner: Photo
+    swap: FaceSwap
+
+    def load(self, reader: PhotoReader, /) -> RgbImage:
+        """See `Item`."""
+        return self.swap(reader.face(self.photo), reader.face(self.partner))
+
+
+@dataclass(frozen=True, slots=True)
+class BroughtPair(Item):
+    """A swapped photo that somebody made beforehand."""
+
+    path: Path
+    max_megapixels: float
+
+    def load(self, _reader: PhotoReader, /) -> RgbImage:
+        """See `Item`; it is taken as it is, whatever the reader does with photos."""
+        return decode(read_photo(self.path, most_bytes(self.max_megapixels)), self.max_megapixels)
 
 
 @dataclass(frozen=True)
@@ -72,8 +98,7 @@ def plan_swaps(session: Session, lens: Lens, targets: People, others: People) ->
     swap, name = _swapper(config)
     partners = _partners(session, lens, others)
     rows = tuple(
-        tuple(_swapped(lens, swap, name, photo, n, partner) for n, partner in enumerate(partners))
-        for photo in targets.flat
+        tuple(_swapped(swap, name, photo, n, partner) for n, partner in enumerate(partners)) for photo in targets.flat
     )
     return SwapPlan(tuple(targets.flat), rows)
 
@@ -86,7 +111,7 @@ def _swapper(config: Config) -> tuple[FaceSwap, str]:
             else ""
         )
         return blend, f"blend-{SWAP_VERSION}-{place}"
-    from ireu_cli.faces.insight import inswapper
+    from ireu_cli.faces.insight import Inswapper
 
     model = config.locate.swapper_model
     if model is None:
@@ -94,7 +119,7 @@ def _swapper(config: Config) -> tuple[FaceSwap, str]:
             "The insightface swapper needs its model",
             "Name the inswapper .onnx file with --set locate.swapper_model=FILE",
         )
-    return inswapper(model, config.data.face_models, config.data.face_pack), f"inswapper-{file_sha256(model)}"
+    return Inswapper(model, config.data.face_models, config.data.face_pack), f"inswapper-{file_sha256(model)}"
 
 
 def _partners(session: Session, lens: Lens, others: People) -> list[Photo]:
@@ -123,12 +148,9 @@ def _partners(session: Session, lens: Lens, others: People) -> list[Photo]:
     return partners
 
 
-def _swapped(lens: Lens, swap: FaceSwap, name: str, photo: Photo, number: int, partner: Photo) -> Item:
-    def load() -> RgbImage:
-        return swap(lens.reader.face(photo), lens.reader.face(partner))
-
+def _swapped(swap: FaceSwap, name: str, photo: Photo, number: int, partner: Photo) -> Item:
     key = hashlib.sha256(f"{name}/{photo.sha256}/{partner.sha256}".encode()).hexdigest()
-    return Item(key, f"{photo.label} with the face of partner {number + 1}", load)
+    return SwappedPhoto(key, f"{photo.label} with the face of partner {number + 1}", photo, partner, swap)
 
 
 def _brought_pairs(config: Config, targets: People) -> SwapPlan:
@@ -158,13 +180,10 @@ def _pair_files(root: Path, config: Config, photo: Photo) -> list[Path]:
 
 
 def _brought(config: Config, photo: Photo, number: int, path: Path) -> Item:
-    label, most = f"pair {number + 1} of {photo.label}", most_bytes(config.data.max_megapixels)
+    label = f"pair {number + 1} of {photo.label}"
     try:
-        digest = digest_photo(path, most)
+        digest = digest_photo(path, most_bytes(config.data.max_megapixels))
     except BadPhotoError as error:
         raise PhotoError(f"{label} {error}", "Replace the file, or remove it") from None
 
-    def load() -> RgbImage:
-        return decode(read_photo(path, most), config.data.max_megapixels)
-
-    return Item(f"pair-{digest}", label, load)
+    return BroughtPair(f"pair-{digest}", label, path, config.data.max_megapixels)

@@ -137,7 +137,7 @@ def photo_face(session: Session, lens: Lens, studio: Studio, photo: Photo) -> Te
     Raises:
         PhotoError: the photo changed since it was encoded.
     """
-    return steady(session, photo, lambda one: studio.face(lens.reader.face(one)))
+    return steady(photo, lambda one: studio.face(lens.reader.face(one)), session.name_of(photo))
 
 
 def _mean(lens: Lens, photos: Sequence[Photo]) -> Tensor:

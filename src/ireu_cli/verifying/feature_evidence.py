@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ireu_cli.copies import without_copies
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import forward
-from ireu_cli.encodings import stream
+from ireu_cli.encodings import EncoderLook
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest, digest_of
@@ -67,7 +66,7 @@ def gather(
     before, after = Lens(session, original, reader), Lens(session, edited, reader)
     targets = before.encode(targets, "--targets", "target photos, original")
     null, changed_null = before.null_features(), after.null_features()
-    seen = _Tokens(session, before, after) if null.ndim == 3 else _Vectors(before, after)
+    seen = _Tokens(before, after) if null.ndim == 3 else _Vectors(before, after)
     fresh, used = seen.encode(fresh, used)
     mean = seen.mean
     targets, copies, known = without_copies(session, delta, before, targets, mean)
@@ -133,6 +132,20 @@ class _Vectors:
         return self._before.cache.get(keys)
 
 
+class _Compared(EncoderLook):
+    """What figures need of a photo at a tap of many tokens, before and after: rows as of `_joined`."""
+
+    def __init__(self, before: Lens, after: Lens, mean: Tensor | float) -> None:
+        super().__init__(before.encoder)
+        self._looks = before.look, after.look
+        self._mean = mean
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """See `EncoderLook`."""
+        original, edited = (look.see(pixels) for look in self._looks)
+        return _joined(compare_taps(original, edited, self._mean))
+
+
 class _Tokens:
     """Retained people at a tap of many tokens a photo.
 
@@ -140,8 +153,8 @@ class _Tokens:
     cosine and two changes. Both encoders see a photo one after the other, and these are kept.
     """
 
-    def __init__(self, session: Session, before: Lens, after: Lens) -> None:
-        self._session, self._before, self._after = session, before, after
+    def __init__(self, before: Lens, after: Lens) -> None:
+        self._before, self._after = before, after
         self._averages = self._compared = before.cache
         self.mean: Tensor | float = 0.0
 
@@ -150,7 +163,9 @@ class _Tokens:
         self.mean, name = self._origin(fresh.flat)
         decides = digest_of([COMPARED_VERSION, self._before.name, self._after.name, name])
         self._compared = FeatureCache(self._after.folder / f"compared-{decides[:32]}")
-        fresh = self._encode(fresh, "retained photos, before and after", self._compared, self._both)
+        label, look = "retained photos, before and after", _Compared(self._before, self._after, self.mean)
+        bad = self._before.encode_items(self._before.items(fresh), "--retain", label, into=self._compared, look=look)
+        fresh = fresh.where(lambda photo: photo.sha256 not in bad)
         used, self._averages = self._before.encode_averages(used, "--retain", "reference photos")
         return fresh, used
 
@@ -162,17 +177,6 @@ class _Tokens:
         """Features of photos that only serve to fit the space."""
         return self._averages.get(keys)
 
-    def _encode(self, people: People, label: str, cache: FeatureCache, see: Callable[[Tensor], Tensor]) -> People:
-        bad = self._before.encode_items(self._before.items(people), "--retain", label, into=cache, see=see)
-        return people.where(lambda photo: photo.sha256 not in bad)
-
-    def _see(self, pixels: Tensor) -> Tensor:
-        return forward(self._before.encoder, self._before.tap, pixels)
-
-    def _both(self, pixels: Tensor) -> Tensor:
-        edited = forward(self._after.encoder, self._after.tap, pixels)
-        return _joined(compare_taps(self._see(pixels), edited, self.mean))
-
     def _origin(self, photos: Sequence[Photo]) -> tuple[Tensor, str]:
         """The mean of tokens, over all photos or a sample of many, and what decides it."""
         rng = generator(0, "origin")
@@ -182,13 +186,11 @@ class _Tokens:
         if (kept := read_tensors(path)) is not None:
             return kept["mean"], name
         total, count = torch.zeros((), dtype=torch.float64), 0
-        items = [self._before.item(photo) for photo in chosen]
-        size, talk = self._session.config.run.batch_size, self._session.talk
-        with self._session.timed("encode"), talk.progress("retained photos, their mean", len(items)) as advance:
-            for keys, pixels, unusable in stream(self._before.encoder, items, size):
-                if keys:
-                    total, count = total + self._see(pixels).double().sum(0), count + len(keys)
-                advance(len(keys) + len(unusable), "")
+        items, look = [self._before.item(photo) for photo in chosen], self._before.look
+        for batch in self._before.encodings.batches(look, items, "retained photos, their mean"):
+            if batch.keys:
+                seen = look.see(torch.cat(batch.prepared))
+                total, count = total + seen.double().sum(0), count + len(batch.keys)
         mean = (total / max(1, count)).float()
         write_tensors(path, {"mean": mean})
         return mean, name

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ireu_cli.encoders.clip import Encoder
 from ireu_cli.encoders.mlp_site import entering
-from ireu_cli.encodings import Item, stream
+from ireu_cli.encodings import Item
 from ireu_cli.errors import CapacityError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People
@@ -40,7 +40,7 @@ def sample_people(used: People, most: int, seed: int) -> list[Photo]:
     return sorted(photos, key=lambda photo: (photo.person, photo.index))
 
 
-def states_entering(session: Session, encoder: Encoder, items: Sequence[Item], block: int, label: str) -> Tensor:
+def states_entering(lens: Lens, encoder: Encoder, items: Sequence[Item], block: int, label: str) -> Tensor:
     """What enters a block: float32 (n, tokens, d), on the CPU; at least one item.
 
     Raises:
@@ -48,15 +48,14 @@ def states_entering(session: Session, encoder: Encoder, items: Sequence[Item], b
     """
     weight = next(encoder.model.parameters())
     found = []
-    with session.timed("encode"), session.talk.progress(label, len(items)) as advance:
-        for keys, pixels, unusable in stream(encoder, items, session.config.run.batch_size):
-            if unusable:
-                raise PhotoError(
-                    f"A photo or a copy of one cannot be used ({next(iter(unusable.values()))})",
-                    "Replace the photo, and run the step again",
-                )
-            found.append(entering(encoder.model, pixels.to(weight.device, weight.dtype), block).float().cpu())
-            advance(len(keys), "")
+    for batch in lens.encodings.batches(lens.look, items, label):
+        if batch.unusable:
+            raise PhotoError(
+                f"A photo or a copy of one cannot be used ({next(iter(batch.unusable.values()))})",
+                "Replace the photo, and run the step again",
+            )
+        pixels = torch.cat(batch.prepared).to(weight.device, weight.dtype)
+        found.append(entering(encoder.model, pixels, block).float().cpu())
     return torch.cat(found)
 
 
@@ -88,7 +87,7 @@ def gather_states(session: Session, lens: Lens, encoder: Encoder, cast: Cast, bl
         )
 
     def states(items: Sequence[Item], label: str) -> Tensor:
-        return states_entering(session, encoder, items, block, label)
+        return states_entering(lens, encoder, items, block, label)
 
     weight = next(encoder.model.parameters())
     first = states([item for item, _ in views], "target photos and copies")
@@ -117,7 +116,7 @@ def _usable(session: Session, lens: Lens, photos: Sequence[Photo], most: int) ->
             item = lens.item(photo)
             tried.append(item)
             try:
-                item.load()
+                item.load(lens.reader)
             except BadPhotoError as error:
                 bad[item.key] = str(error)
                 continue

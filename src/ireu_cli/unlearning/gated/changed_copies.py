@@ -1,12 +1,14 @@
 """Photos and changed copies of them as things to encode."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
 from ireu_cli.encodings import Item
 from ireu_cli.faces.disguise import DISGUISE_VERSION, Disguise, disguise
 from ireu_cli.faces.folder import People
+from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import digest_of
 from ireu_cli.photos import Lens
 from ireu_cli.support.runtime import generator
@@ -14,6 +16,19 @@ from ireu_cli.values import Photo, RgbImage
 
 _VIEWED = 200
 """Retained photos that are changed as targets' copies are, one a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedCopy(Item):
+    """A photo under a disguise."""
+
+    photo: Photo
+    change: Disguise
+
+    def load(self, reader: PhotoReader, /) -> RgbImage:
+        """See `Item`."""
+        face = reader.face(self.photo)
+        return self.change.apply(face.image, face.points, face.image, face.image)
 
 
 def views_of(lens: Lens, photo: Photo, names: Sequence[str]) -> list[Item]:
@@ -30,9 +45,5 @@ def retained_views(lens: Lens, used: People, names: Sequence[str], seed: int) ->
 
 
 def _copy(lens: Lens, photo: Photo, change: Disguise) -> Item:
-    def load() -> RgbImage:
-        face = lens.reader.face(photo)
-        return change.apply(face.image, face.points, face.image, face.image)
-
     key = digest_of(["copy", DISGUISE_VERSION, change.name, lens.reader.points_name, photo.sha256])
-    return Item(key, lens.item(photo).label, load)
+    return ChangedCopy(key, lens.item(photo).label, photo, change)

@@ -45,7 +45,7 @@ def shared_apparatus(
     if (kept := _read(path)) is not None:
         return kept
     items = [lens.item(photo) for photo in photos]
-    states = states_entering(session, encoder, items, block, "retained photos, carrying block")
+    states = states_entering(lens, encoder, items, block, "retained photos, carrying block")
     layer = copy.deepcopy(encoder.model.vision_model.encoder.layers[block]).cpu().float()
     sample = Sample(states, torch.tensor([photo.person for photo in photos]))
     with session.timed("carry"):

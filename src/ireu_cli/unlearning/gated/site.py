@@ -1,5 +1,6 @@
 """What photos say about an edit site: two vectors a photo, cached, and sums over retained photos, kept beside them."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import monotonic
@@ -10,7 +11,7 @@ from torch import Tensor
 from ireu_cli.encoders.clip import last_state
 from ireu_cli.encoders.kinds import need_transformer
 from ireu_cli.encoders.mlp_site import MlpSite, watching
-from ireu_cli.encodings import Item, chunks, stream
+from ireu_cli.encodings import Item, chunks
 from ireu_cli.faces.folder import People
 from ireu_cli.manifest import digest_of
 from ireu_cli.params import Tap
@@ -124,23 +125,24 @@ class SiteLens:
         session, encoder = self._session, self._encoder
         bad: dict[str, str] = {}
         weight = next(encoder.model.parameters())
-        with session.timed("encode"), session.talk.progress(label, len(items)) as advance, torch.inference_mode():
-            for keys, pixels, unusable in stream(encoder, items, session.config.run.batch_size):
-                bad |= unusable
-                if sums is not None and unusable and session.config.data.bad_photos == "error":
+        batches = self._lens.encodings.batches(self._lens.look, items, label)
+        with contextlib.closing(batches), torch.inference_mode():
+            for batch in batches:
+                bad |= batch.unusable
+                if sums is not None and batch.unusable and session.config.data.bad_photos == "error":
                     # Nobody waits for all others to pass; what did is kept.
                     break
-                if keys:
+                if batch.keys:
+                    pixels = torch.cat(batch.prepared).to(weight.device, weight.dtype)
                     with watching(encoder.model, self.site) as seen:
-                        states = last_state(encoder.model, pixels.to(weight.device, weight.dtype))
-                    self._cache.put(keys, torch.cat([seen[0][:, 0], states], 1))
+                        states = last_state(encoder.model, pixels)
+                    self._cache.put(batch.keys, torch.cat([seen[0][:, 0], states], 1))
                     if sums is not None:
                         sums.add(encoder.model, self.site, seen[0])
                 if sums is not None and kept is not None:
-                    sums.done += len(keys) + len(unusable)
-                    sums.unusable += len(unusable)
+                    sums.done += len(batch)
+                    sums.unusable += len(batch.unusable)
                     kept.write(sums, session.config.run.checkpoint_seconds)
-                advance(len(keys) + len(unusable), "")
         if sums is not None and kept is not None:
             kept.write(sums, 0)
         self._lens.refuse_or_note(bad, items, flag, label)

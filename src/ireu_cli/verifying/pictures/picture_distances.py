@@ -1,21 +1,21 @@
 """How far sets of drawn pictures are from photos, before and after the edit: whose features, of which pictures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ireu_cli.drawing.before_and_after import Drawn
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encodings import Item
+from ireu_cli.encodings import Encodings, Item
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.judges.image_net import ImageNetFeatures, load_image_net
-from ireu_cli.photos import Lens, photo_key, steady
+from ireu_cli.photos import Lens, SteadyPhoto, photo_key
 from ireu_cli.report import Figure
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
-from ireu_cli.values import Photo, RgbImage
+from ireu_cli.values import Photo
 from ireu_cli.verifying.pictures.distance_figures import Sets, distances, scaled
 
 _FEWEST = 20
@@ -25,9 +25,6 @@ _OTHER_PHOTOS = 2
 
 _OTHER_PEOPLE = 1000
 """Of these people so many are taken, evenly from all: distances go through all pairs."""
-
-_Loads = dict[str, Callable[[], RgbImage]]
-"""Pictures and photos by the name of their content."""
 
 
 def measure_quality(
@@ -57,10 +54,10 @@ def measure_quality(
         label = f"pictures of generator {plan.generator} for KID"
         chosen = _Chosen(session, plan, numbers, retained, reader)
         if lens is not None:
-            sets = chosen.sets(_by_encoder(lens, chosen.loads, label))
+            sets = chosen.sets(_by_encoder(lens, chosen.items, label))
             figures += distances(plan.generator, f"original encoder, {lens.tap} at unit RMS", scaled(sets))
         if net is not None:
-            sets = chosen.sets(_by_network(session, net, chosen.loads, label))
+            sets = chosen.sets(_by_network(Encodings(session, reader), net, chosen.items, label))
             figures += distances(plan.generator, f"image model {net.fingerprint[:12]}", sets)
     return tuple(figures)
 
@@ -73,7 +70,7 @@ class _Chosen:
     ) -> None:
         shots = [plan.shots[n] for n in numbers]
         self._people = list(dict.fromkeys(shot.photo.person for shot in shots))
-        own = {photo: photo_key(reader, photo) for photo in dict.fromkeys(shot.photo for shot in shots)}
+        own = {photo: self._photo(session, reader, photo) for photo in dict.fromkeys(shot.photo for shot in shots)}
         # Targets have numbers of their own.
         drawn = {shot.photo.person for shot in plan.shots if shot.role in {"retained", "look-alike"}}
         undrawn = [person for person in retained.photos if person[0].person not in drawn]
@@ -82,18 +79,20 @@ class _Chosen:
             if len(undrawn) > _OTHER_PEOPLE
             else undrawn
         )
-        others = [{photo: photo_key(reader, photo) for photo in person[:_OTHER_PHOTOS]} for person in undrawn]
-        self._real = [[key for photo, key in own.items() if photo.person == one] for one in self._people]
-        self._others = [list(person.values()) for person in others]
+        others = [[self._photo(session, reader, photo) for photo in person[:_OTHER_PHOTOS]] for person in undrawn]
+        self._real = [[item.key for photo, item in own.items() if photo.person == one] for one in self._people]
+        self._others = [[item.key for item in person] for person in others]
         self._sides = [
             [[plan.keys[state][n] for n in numbers if plan.shots[n].photo.person == one] for one in self._people]
             for state in (0, 1)
         ]
-        self.loads: _Loads = {}
-        for photos in (own, *others):
-            self.loads |= {key: _photo(session, reader, photo) for photo, key in photos.items()}
-        for state in (0, 1):
-            self.loads |= {plan.keys[state][n]: _picture(plan, n, state) for n in numbers}
+        photos = [*own.values(), *(item for person in others for item in person)]
+        pictures = [item for state in (0, 1) for item in plan.items(state, numbers)]
+        self.items = list({item.key: item for item in [*photos, *pictures]}.values())
+
+    @staticmethod
+    def _photo(session: Session, reader: PhotoReader, photo: Photo) -> Item:
+        return SteadyPhoto(photo_key(reader, photo), session.name_of(photo), photo)
 
     def sets(self, rows: Mapping[str, Tensor]) -> Sets:
         """Features (1, d) of every picture and photo, by person."""
@@ -104,25 +103,12 @@ class _Chosen:
         return Sets(joined(self._real), joined(self._sides[0]), joined(self._sides[1]), joined(self._others))
 
 
-def _by_encoder(lens: Lens, loads: _Loads, label: str) -> dict[str, Tensor]:
-    items = [Item(key, f"picture {n + 1} for KID", load) for n, (key, load) in enumerate(loads.items())]
+def _by_encoder(lens: Lens, items: Sequence[Item], label: str) -> dict[str, Tensor]:
     lens.encode_items(items, "--retain", label)
-    return {key: lens.cache.get([key]) for key in loads}
+    return {item.key: lens.cache.get([item.key]) for item in items}
 
 
-def _by_network(session: Session, net: ImageNetFeatures, loads: _Loads, label: str) -> dict[str, Tensor]:
-    cache = FeatureCache(session.run.features / f"image-model-{net.fingerprint[:32]}")
-    with session.timed("quality"), session.talk.progress(label, len(loads)) as advance:
-        for key, load in loads.items():
-            if cache.missing([key]):
-                cache.put([key], net.features([load()]))
-            advance(1, "")
-    return {key: cache.get([key]) for key in loads}
-
-
-def _photo(session: Session, reader: PhotoReader, photo: Photo) -> Callable[[], RgbImage]:
-    return lambda: steady(session, photo, reader.image)
-
-
-def _picture(plan: Drawn, number: int, state: int) -> Callable[[], RgbImage]:
-    return lambda: plan.picture(number, state)
+def _by_network(encodings: Encodings, net: ImageNetFeatures, items: Sequence[Item], label: str) -> dict[str, Tensor]:
+    cache = FeatureCache(encodings.session.run.features / f"image-model-{net.fingerprint[:32]}")
+    encodings.fill(net, items, [cache], label, "quality")
+    return {item.key: cache.get([item.key]) for item in items}

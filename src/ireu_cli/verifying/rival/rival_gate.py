@@ -1,18 +1,21 @@
 """The face-match gate on the run's own photos, as they are and under attack."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ireu_cli.attacks.by_gradient import EPSILONS, noisy_pixels, picture_of
-from ireu_cli.attacks.siege import Passed, Siege, Victim, by_person, disguise_key, disguised, face_of
+from ireu_cli.attacks.siege import Passed, Siege, Victim, by_person, disguised_item
 from ireu_cli.attacks.success import Tried, attack_figures
 from ireu_cli.attacks.suite import photo_attacks
 from ireu_cli.drawing.before_and_after import Photos
 from ireu_cli.drawing.panel import Panel, Sight
+from ireu_cli.encodings import Encodings, Item
 from ireu_cli.faces.disguise import Disguise
-from ireu_cli.photos import photo_key
+from ireu_cli.faces.read import PhotoReader
+from ireu_cli.photos import SteadyPhoto, photo_key
 from ireu_cli.report import NO_ATTACK, Figure
 from ireu_cli.session import Session
 from ireu_cli.values import Photo, RgbImage
@@ -74,44 +77,41 @@ def _look(siege: Siege, panel: Panel) -> dict[tuple[str, Victim], Sight]:
     Raises:
         PhotoError: a photo changed since it was encoded.
     """
-    loads: dict[tuple[str, Victim], tuple[str, Callable[[], RgbImage]]] = {}
+    items: dict[tuple[str, Victim], Item] = {}
     for name, attack in photo_attacks(siege):
         for victim in siege.victims:
             if isinstance(attack, Disguise):
-                loads[name, victim] = (disguise_key(siege, victim, attack), _disguised(siege, victim, attack))
+                items[name, victim] = disguised_item(siege, victim, attack)
             elif name == NO_ATTACK:
-                loads[name, victim] = (photo_key(siege.reader, victim.photo), _plain(siege, victim))
+                label = siege.session.name_of(victim.photo)
+                items[name, victim] = SteadyPhoto(photo_key(siege.reader, victim.photo), label, victim.photo)
     if "pgd" in siege.names:
         for epsilon in EPSILONS:
-            loads |= _noisy(siege, epsilon)
-    with (
-        siege.session.timed("judge"),
-        siege.session.talk.progress("showing attacks to the gate", len(loads)) as advance,
-    ):
-        found = panel.look(list(loads.values()), lambda count: advance(count, ""))
-    return {place: found[key] for place, (key, _) in loads.items()}
+            items |= _noisy(siege, epsilon)
+    encodings = Encodings(siege.session, siege.reader)
+    found = panel.look(encodings, list(items.values()), "showing attacks to the gate")
+    return {place: found[item.key] for place, item in items.items()}
 
 
-def _noisy(siege: Siege, epsilon: int) -> dict[tuple[str, Victim], tuple[str, Callable[[], RgbImage]]]:
+@dataclass(frozen=True, slots=True)
+class MadePicture(Item):
+    """A picture that is in memory."""
+
+    picture: RgbImage
+
+    def load(self, _reader: PhotoReader, /) -> RgbImage:
+        """See `Item`."""
+        return self.picture
+
+
+def _noisy(siege: Siege, epsilon: int) -> dict[tuple[str, Victim], Item]:
     lenses = siege.lenses()
     pixels = noisy_pixels(siege, lenses, siege.victims, epsilon)
     steps = siege.session.config.attacks.pgd_steps
-    return {
-        (f"pgd-{epsilon}", victim): (
-            f"{lenses[0].name}-{lenses[1].name}-{victim.photo.sha256}-pgd-{epsilon}-{steps}",
-            _shown(siege, pixels[place]),
-        )
-        for place, victim in enumerate(siege.victims)
-    }
-
-
-def _disguised(siege: Siege, victim: Victim, disguise: Disguise) -> Callable[[], RgbImage]:
-    return lambda: disguised(siege, victim, disguise)
-
-
-def _plain(siege: Siege, victim: Victim) -> Callable[[], RgbImage]:
-    return lambda: face_of(siege, victim.photo).image
-
-
-def _shown(siege: Siege, pixels: Tensor) -> Callable[[], RgbImage]:
-    return lambda: picture_of(siege.encoders[1], pixels)
+    found: dict[tuple[str, Victim], Item] = {}
+    for place, victim in enumerate(siege.victims):
+        name = f"pgd-{epsilon}"
+        key = f"{lenses[0].name}-{lenses[1].name}-{victim.photo.sha256}-{name}-{steps}"
+        label = f"{siege.session.name_of(victim.photo)}, {name}"
+        found[name, victim] = MadePicture(key, label, picture_of(siege.encoders[1], pixels[place]))
+    return found
