@@ -25,13 +25,14 @@ from torch import Tensor
 from ireu_cli.config import load_config
 from ireu_cli.drawing.studio import need_studio
 from ireu_cli.faces.folder import split_people
+from ireu_cli.lens import Lens, photo_reader
 from ireu_cli.locating.interchanged import Interchanged
 from ireu_cli.locating.through_generator import choose_pairs, run_interchange
 from ireu_cli.maths.interchange import Curve, Moves, compare, curve, identity_span
 from ireu_cli.maths.masks import top_mask
 from ireu_cli.maths.stats import Interval
-from ireu_cli.photos import Lens, load_cast, photo_reader
-from ireu_cli.session import open_session
+from ireu_cli.opening import open_session
+from ireu_cli.photos import load_cast
 from ireu_cli.store.artifacts import read_mask
 from ireu_cli.support.runtime import generator
 

@@ -464,7 +464,7 @@ def test_an_interruption_that_a_library_swallows_is_one(error: str, hears: bool,
 @pytest.mark.parametrize("number", [KeyboardInterrupt, InterruptedRunError])
 def test_an_interruption_between_checkpoints_loses_nothing(fresh: Path, number: type[BaseException]) -> None:
     """Checkpoints by time are far apart here; the one on the way out is what is left."""
-    from ireu_cli.session import open_session
+    from ireu_cli.opening import open_session
     from ireu_cli.unlearning.checkpoints import Keeper
     from ireu_cli.unlearning.ireu.published import TrainState
 

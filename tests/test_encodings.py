@@ -26,9 +26,9 @@ from ireu_cli.faces.disguise import DISGUISES, disguise
 from ireu_cli.faces.folder import People, scan_people
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import blend
+from ireu_cli.lens import AtTap, PlainPhoto, SteadyPhoto
 from ireu_cli.locating.swaps import BroughtPair, SwappedPhoto
 from ireu_cli.params import DataParams
-from ireu_cli.photos import AtTap, PlainPhoto, SteadyPhoto
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.picture_cache import PictureCache

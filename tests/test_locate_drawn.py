@@ -14,10 +14,12 @@ from ireu_cli.config import load_config
 from ireu_cli.drawing.studio import Studio, need_studio
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.generators.generator import Generator
+from ireu_cli.lens import Lens, photo_reader
 from ireu_cli.locating import through_generator as drawn
 from ireu_cli.locating.through_generator import choose_pairs, photo_face
-from ireu_cli.photos import Lens, load_cast, photo_reader
-from ireu_cli.session import Session, open_session
+from ireu_cli.opening import open_session
+from ireu_cli.photos import load_cast
+from ireu_cli.session import Session
 from ireu_cli.store.artifacts import read_mask
 from tests.conftest import Run, run_ireu
 from tests.tiny_portrait import write_tiny_portrait

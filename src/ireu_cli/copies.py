@@ -22,8 +22,8 @@ from ireu_cli.faces.likeness import (
     small_picture,
 )
 from ireu_cli.faces.read import PhotoReader
+from ireu_cli.lens import Lens, flatten_tokens
 from ireu_cli.manifest import Manifest, PersonRecord
-from ireu_cli.photos import Lens, flatten_tokens
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import Photo

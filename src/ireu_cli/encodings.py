@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.session import Session
@@ -184,27 +183,6 @@ def chunks(cache: FeatureCache, keys: Sequence[str], size: int = 64) -> Iterator
     for start in range(0, len(keys), size):
         piece = list(keys[start : start + size])
         yield piece, cache.get(piece)
-
-
-def refuse_bad(bad: dict[str, str], labels: dict[str, str], flag: str) -> None:
-    """Raise one error that lists unusable photos.
-
-    Args:
-        bad: key and reason, as `Encodings.fill` returns them.
-        labels: key and label of every item.
-        flag: the flag that named the folder.
-
-    Raises:
-        PhotoError: when there is any.
-    """
-    if not bad:
-        return
-    listed = [f"{labels[key]} {reason}" for key, reason in bad.items()]
-    more = f", and {len(listed) - 5} more" if len(listed) > 5 else ""
-    sentence = "; ".join(listed[:5]) + more
-    raise PhotoError(
-        f"{flag}: {sentence}", "Replace or remove these files, or go on without them with --bad-photos skip"
-    )
 
 
 def _joined(places: dict[str, int], unknown: Sequence[Sequence[str]]) -> list[str]:

@@ -7,8 +7,8 @@ from ireu_cli.attacks.attack import Attack
 from ireu_cli.attacks.siege import Lenses, Siege, by_person
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.attacks.suite import register
+from ireu_cli.lens import flatten_tokens
 from ireu_cli.measuring.drawn_evidence import STATES
-from ireu_cli.photos import flatten_tokens
 
 
 def named(name: str) -> Callable[[Siege, Lenses, FeatureMatcher], Iterator[Tried]]:

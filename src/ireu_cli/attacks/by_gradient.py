@@ -12,17 +12,17 @@ from ireu_cli.attacks.driving import seed_of
 from ireu_cli.attacks.perturb import PhotoLoss, epsilon_budget, perturb, towards_face, towards_features
 from ireu_cli.attacks.siege import Lenses, Siege, Victim, by_person, face_of
 from ireu_cli.attacks.success import FeatureMatcher, Tried
-from ireu_cli.drawing.before_and_after import Show
 from ireu_cli.drawing.drawn_faces import Likeness
+from ireu_cli.drawing.show import Show
 from ireu_cli.drawing.studio import Studio
 from ireu_cli.encoders.clip import read_tap
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.kinds import forward, need_transformer
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.generators.generator import Generator
+from ireu_cli.lens import Lens, flatten_tokens
 from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.params import Tap
-from ireu_cli.photos import Lens, flatten_tokens
 from ireu_cli.support.runtime import generator as random_generator
 from ireu_cli.values import Ledger, RgbImage
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ireu_cli.attacks.attack import Drive
 from ireu_cli.attacks.siege import Lenses, Siege, Victim, attacked_features
-from ireu_cli.drawing.before_and_after import Show
+from ireu_cli.drawing.show import Show
 from ireu_cli.generators.generator import Generator
 from ireu_cli.report import NO_ATTACK
 from ireu_cli.support.runtime import generator as random_generator

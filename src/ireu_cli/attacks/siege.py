@@ -11,9 +11,9 @@ from ireu_cli.encodings import Item
 from ireu_cli.faces.disguise import DISGUISE_VERSION, Disguise
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import Face
+from ireu_cli.lens import Lens, steady
 from ireu_cli.manifest import digest_of
 from ireu_cli.params import Tap
-from ireu_cli.photos import Lens, steady
 from ireu_cli.session import Session
 from ireu_cli.values import GateLedger, Ledger, Photo, RgbImage
 

@@ -11,7 +11,7 @@ from ireu_cli.cli.run import Job, run_step, working_folder
 from ireu_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from ireu_cli.session import StepResult
+    from ireu_cli.opening import StepResult
 
 
 def samples(

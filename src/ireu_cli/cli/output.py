@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ireu_cli.config import Resolved
+    from ireu_cli.opening import StepResult
     from ireu_cli.report import Report
-    from ireu_cli.session import StepResult
 
 
 def say(text: str) -> None:

@@ -20,7 +20,7 @@ from ireu_cli.errors import UsageError, UserError, interrupted
 
 if TYPE_CHECKING:
     from ireu_cli.config import Resolved
-    from ireu_cli.session import StepResult
+    from ireu_cli.opening import StepResult
 
 
 @dataclass(frozen=True)

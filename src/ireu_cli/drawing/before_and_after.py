@@ -3,118 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ireu_cli.drawing.compare import adherence, likeness
-from ireu_cli.drawing.embedded_judge import Judge, open_judge
-from ireu_cli.drawing.jobs import DrawnPicture, Job, run_jobs
-from ireu_cli.drawing.open_panel import open_panel
-from ireu_cli.drawing.panel import Panel, Sight
-from ireu_cli.drawing.shots import EDITS, Shot, nearest, plan_shots, prompt_of
+from ireu_cli.drawing.jobs import Job, run_jobs
+from ireu_cli.drawing.judged_pictures import Drawn, judge_pictures
+from ireu_cli.drawing.seen_photos import Photos, vectors_of
+from ireu_cli.drawing.shots import Shot, nearest, plan_shots, prompt_of
+from ireu_cli.drawing.show import Show
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.files.portrait import Bundle, find_bundle
 from ireu_cli.encodings import Encodings
-from ireu_cli.errors import ConfigError
-from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
-from ireu_cli.generators.generator import Generator, load_generators
+from ireu_cli.generators.generator import Generator
+from ireu_cli.lens import Lens
 from ireu_cli.manifest import Manifest, digest_of
-from ireu_cli.measuring.drawn_evidence import STATES, GeneratorEvidence, PersonPictures
-from ireu_cli.photos import Lens, PlainPhoto, among, photo_key
+from ireu_cli.measuring.drawn_evidence import STATES, GeneratorEvidence
+from ireu_cli.photos import among
 from ireu_cli.session import Session
 from ireu_cli.store.picture_cache import PictureCache
-from ireu_cli.values import Photo, RgbImage
-
-_NO_SIGHT = Sight(None, ())
-
-
-@dataclass(frozen=True)
-class Show:
-    """The generators of an encoder, with the bundle they come from, its own judges, and the panel that judges."""
-
-    bundle: Bundle
-    generators: tuple[Generator, ...]
-    judge: Judge
-    panel: Panel
-
-    @property
-    def fingerprint(self) -> str:
-        """Digest (hex) of all that decides pictures and judgements, beside encoders, photos and parameters."""
-        return digest_of([self.bundle.prompt, EDITS, *(g.fingerprint for g in self.generators), self.panel.fingerprint])
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """What one generator drew: the shots, and where their pictures lie; `state` is 0 before, 1 after."""
-
-    generator: str
-    shots: tuple[Shot, ...]
-    prompts: tuple[str, ...]
-    keys: tuple[tuple[str, ...], tuple[str, ...]]
-    caches: tuple[PictureCache, PictureCache]
-
-    def picture(self, number: int, state: int) -> RgbImage:
-        """The picture of a shot; it must have been drawn."""
-        return self.caches[state].need(self.keys[state][number])
-
-    def items(self, state: int, numbers: Sequence[int]) -> list[DrawnPicture]:
-        """Pictures of shots as something to look at."""
-        cache, keys = self.caches[state], self.keys[state]
-        return [DrawnPicture(keys[n], f"picture {n + 1} of generator {self.generator}", cache) for n in numbers]
-
-
-def open_show(session: Session, delta: Manifest) -> Show | None:
-    """Load the generators that `pictures.generators` names; None where the encoder has none, or none is wanted.
-
-    Raises:
-        ConfigError: a generator or an edit that does not exist, or too few recognisers may judge the delta.
-        ModelError: a part of the bundle cannot be loaded.
-    """
-    params, device = session.config.pictures, session.config.run.device
-    bundle = find_bundle(session.config.encoder.source)
-    entries = () if bundle is None else bundle.entries(session.config.encoder.tap)
-    if bundle is None or not entries or params.generators == ("none",):
-        return None
-    names = [entry.name for entry, _ in entries]
-    for key, asked, known in (("generators", params.generators, ["all", *names]), ("edits", params.edits, [*EDITS])):
-        if unknown := sorted(set(asked) - set(known)):
-            raise ConfigError(f"pictures.{key} names {unknown[0]}, which does not exist", f"Use {', '.join(known)}")
-    with session.timed("load_generators"):
-        chosen = None if "all" in params.generators else params.generators
-        wanted = load_generators(session.config.encoder.source, {tap for _, tap in entries}, device, names=chosen)
-        judge = open_judge(bundle, device)
-        panel = open_panel(session, bundle, judge, delta)
-    return Show(bundle, wanted, judge, panel)
-
-
-@dataclass(frozen=True)
-class Photos:
-    """Photos of targets and retained people as the panel sees them.
-
-    `sights` by photo; `vectors`: for each recogniser, for targets and retained people, unit vectors (k, d) a person of
-    the photos that show a face.
-    """
-
-    people: tuple[People, People]
-    sights: dict[Photo, Sight]
-    vectors: tuple[tuple[list[Tensor], list[Tensor]], ...]
-
-    def seen(self, photos: Sequence[Photo], recogniser: int, width: int) -> Tensor:
-        """Unit vectors (n, width) of photos, NaN rows without a face."""
-        rows = [s.vectors[recogniser] for photo in photos if (s := self.sights.get(photo)) is not None]
-        return torch.stack(rows) if rows else torch.empty(0, width)
-
-
-def look_at_photos(session: Session, panel: Panel, reader: PhotoReader, people: tuple[People, People]) -> Photos:
-    """Let the panel look at every photo of targets and of retained people whom unlearning never used."""
-    targets, retained = people
-    sights = _look(session, panel, reader, [*targets.flat, *retained.flat])
-    vectors = []
-    for number in range(len(panel.recognisers)):
-        first, second = ([_vectors(sights, person, number) for person in group.photos] for group in people)
-        vectors.append((first, second))
-    return Photos(people, sights, tuple(vectors))
+from ireu_cli.values import RgbImage
 
 
 def draw_all(
@@ -141,12 +47,12 @@ def draw_all(
     seen, params = among(session, delta.targets), session.config.pictures
     # The first recogniser chooses who is alike: one choice, so that all judge the same pictures.
     readable = [group.where(photos.sights.__contains__).photos for group in photos.people]
-    vectors = [[_vectors(photos.sights, person, 0) for person in group] for group in readable]
+    vectors = [[vectors_of(photos.sights, person, 0) for person in group] for group in readable]
     alike = nearest(vectors[1], vectors[0], params.look_alikes)
     shots = plan_shots(readable[0], readable[1], alike, seen, params, session.config.seed)
     drawn = [_prepare(session, show, generator, encoders, reader, shots) for generator in show.generators]
     _draw(session, drawn)
-    evidence = [one for plan in drawn for one in _judge(Encodings(session, reader), show, plan.drawn, photos)]
+    evidence = [one for plan in drawn for one in judge_pictures(Encodings(session, reader), show, plan.drawn, photos)]
     return tuple(plan.drawn for plan in drawn), tuple(evidence)
 
 
@@ -171,19 +77,6 @@ class _Plan:
             return self.generator.draw(features, self.nulls[state], [prompt], [shot.seed])[0]
 
         return Job(self.drawn.caches[state], self.drawn.keys[state][number], make, self.generator.name)
-
-
-def _look(session: Session, panel: Panel, reader: PhotoReader, photos: Sequence[Photo]) -> dict[Photo, Sight]:
-    items = {photo: PlainPhoto(photo_key(reader, photo), session.name_of(photo), photo) for photo in photos}
-    found = panel.look(Encodings(session, reader), list(items.values()), "looking at photos")
-    return {photo: found[item.key] for photo, item in items.items() if item.key in found}
-
-
-def _vectors(sights: dict[Photo, Sight], person: Sequence[Photo], recogniser: int) -> Tensor:
-    """Unit vectors (k, d) of the photos that show a face, and of which the recogniser says something."""
-    seen = [s.vectors[recogniser] for photo in person if (s := sights.get(photo, _NO_SIGHT)).landmarks is not None]
-    rows = [row for row in seen if bool(torch.isfinite(row).all())]
-    return torch.stack(rows) if rows else torch.empty(0, 0)
 
 
 def _prepare(
@@ -224,90 +117,3 @@ def _draw(session: Session, plans: Sequence[_Plan]) -> None:
     each = len(plans[0].drawn.shots) if plans else 0
     text = f"pictures: {each} before and {each} after with each generator ({names})"
     run_jobs(session, [job for plan in plans for job in plan.jobs()], text, "drawing")
-
-
-def _judge(encodings: Encodings, show: Show, drawn: Drawn, photos: Photos) -> list[GeneratorEvidence]:
-    """What each recogniser sees in the pictures of one generator."""
-    every = range(len(drawn.shots))
-    items = [drawn.items(state, every) for state in (0, 1)]
-    found = show.panel.look(encodings, [*items[0], *items[1]], "looking at pictures")
-    before, after = ([found[item.key] for item in side] for side in items)
-    seen = (before, after)
-    people = {role: _by_person(drawn.shots, role) for role in dict.fromkeys(shot.role for shot in drawn.shots)}
-    with encodings.session.timed("judge"):
-        compared = {role: [_compare(drawn, numbers, seen) for numbers in groups] for role, groups in people.items()}
-    return [
-        GeneratorEvidence(
-            generator=drawn.generator,
-            recogniser=name,
-            groups={
-                role: [
-                    _person(drawn, numbers, seen, photos, compared[role][place], recogniser)
-                    for place, numbers in enumerate(groups)
-                ]
-                for role, groups in people.items()
-            },
-            retained_photos=photos.vectors[recogniser][1],
-            target_photos=photos.vectors[recogniser][0],
-            first=recogniser == 0,
-        )
-        for recogniser, name in enumerate(show.panel.names)
-    ]
-
-
-def _by_person(shots: Sequence[Shot], role: str) -> list[list[int]]:
-    people: dict[int, list[int]] = {}
-    for number, shot in enumerate(shots):
-        if shot.role == role:
-            people.setdefault(shot.photo.person, []).append(number)
-    return list(people.values())
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """What needs no recogniser: PSNR and SSIM (n,), adherence (n, 2), and whether there is a face (n, 2)."""
-
-    psnr: Tensor
-    ssim: Tensor
-    adheres: Tensor
-    found: Tensor
-
-
-def _compare(drawn: Drawn, numbers: list[int], looked: tuple[list[Sight], list[Sight]]) -> _Compared:
-    shots = [drawn.shots[number] for number in numbers]
-    pictures = [[drawn.picture(number, state) for number in numbers] for state in (0, 1)]
-    ratio, structure = likeness(pictures[0], pictures[1])
-    shows = [
-        adherence(shots, pictures[state], [looked[state][number].landmarks for number in numbers]) for state in (0, 1)
-    ]
-    found = torch.tensor([[column[number].landmarks is not None for column in looked] for number in numbers])
-    return _Compared(ratio, structure, torch.stack(shows, 1), found)
-
-
-def _person(
-    drawn: Drawn,
-    numbers: list[int],
-    looked: tuple[list[Sight], list[Sight]],
-    photos: Photos,
-    compared: _Compared,
-    recogniser: int,
-) -> PersonPictures:
-    shots = [drawn.shots[number] for number in numbers]
-    group = 0 if shots[0].role.startswith("target") else 1
-    # People are numbered by folder; whoever has lost all photos leaves a gap.
-    position = [person[0].person for person in photos.people[group].photos].index(shots[0].photo.person)
-    order = {shot.photo: n for n, shot in enumerate({shot.photo: shot for shot in shots}.values())}
-    before, after = (torch.stack([column[number].vectors[recogniser] for number in numbers]) for column in looked)
-    return PersonPictures(
-        position=position if group else None,
-        photos=photos.vectors[recogniser][group][position],
-        own=torch.stack([photos.sights[shot.photo].vectors[recogniser] for shot in shots]),
-        original=before,
-        edited=after,
-        photo_numbers=torch.tensor([order[shot.photo] for shot in shots]),
-        psnr=compared.psnr,
-        ssim=compared.ssim,
-        edits=[shot.edit for shot in shots],
-        adheres=compared.adheres,
-        found=compared.found,
-    )

@@ -3,14 +3,13 @@
 from pathlib import Path
 
 from ireu_cli.drawing.embedded_judge import Judge
+from ireu_cli.drawing.impartial import why_partial
 from ireu_cli.drawing.panel import SIGHT_VERSION, Panel
-from ireu_cli.encoders.face_encoder import network_fingerprint
 from ireu_cli.encoders.files.face_pack import networks_in
 from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.encoders.files.networks import external_files
 from ireu_cli.encoders.files.onnx_session import stays_on_cpu
 from ireu_cli.encoders.files.portrait import Bundle
-from ireu_cli.encoders.kinds import lies_in_checkpoint
 from ireu_cli.errors import ConfigError
 from ireu_cli.faces.insight import pack_recogniser
 from ireu_cli.judges.judging import JudgingNet, from_embedded
@@ -43,7 +42,7 @@ def open_panel(session: Session, bundle: Bundle, judge: Judge, delta: Manifest) 
             raise ConfigError(
                 f"Recognisers have the same {what}: {', '.join(twice)}", "Name each of them once in judges"
             )
-    partial = {net.name: why for net in nets if (why := _partial(net, judge, delta))}
+    partial = {net.name: why for net in nets if (why := why_partial(net, judge, delta))}
     allowed = [net for net in nets if net.name not in partial]
     if len(allowed) < params.min_recognisers:
         counted = f"{len(allowed)} recognisers may judge, {params.min_recognisers} are needed"
@@ -77,18 +76,3 @@ def _load(params: RecogniserParams, device: str) -> JudgingNet:
     for network in networks_in(folder):
         external_files(network)
     return from_insight(params, pack_recogniser(folder.parent.parent, folder.name))
-
-
-def _partial(net: JudgingNet, judge: Judge, delta: Manifest) -> str | None:
-    """Why a recogniser may not judge this delta; None if it may."""
-    if delta.encoder.fingerprint in {net.network, _graph(net, delta)}:
-        return f"{net.name} is the network that was edited"
-    helped = delta.parameters["locate"]["method"] == "saliency"
-    if helped and net.network == fingerprint_of(judge.recogniser.net.state_dict()):
-        return f"{net.name} helped to make the mask (locate.method = saliency)"
-    return None
-
-
-def _graph(net: JudgingNet, delta: Manifest) -> str | None:
-    """What an ONNX recogniser would be called as an encoder, where the edited encoder is such a network."""
-    return None if net.file is None or lies_in_checkpoint(delta.encoder.tap) else network_fingerprint(net.file)

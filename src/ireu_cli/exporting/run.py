@@ -6,24 +6,20 @@ from functools import partial
 from pathlib import Path
 
 from ireu_cli.config import Resolved
-from ireu_cli.encoders.clip import Encoder
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.checkpoint import Checkpoint
-from ireu_cli.encoders.files.clip_files import checkpoint_of
 from ireu_cli.encoders.files.fingerprint import Print
 from ireu_cli.encoders.kinds import (
-    checkpoint_for,
-    face_network,
     lies_in_checkpoint,
     need_network,
 )
-from ireu_cli.errors import ArtifactError
 from ireu_cli.exporting.layouts import (
     copied_digests,
     layout_for,
     served_dtype,
 )
 from ireu_cli.exporting.network import check_network, write_network
+from ireu_cli.exporting.opened import load_whole, outline, refuse_own_place
 from ireu_cli.exporting.served import at_hand, check_served
 from ireu_cli.exporting.told import reached_by, write_told
 from ireu_cli.exporting.transformer import (
@@ -35,7 +31,8 @@ from ireu_cli.exporting.transformer import (
     write_transformer,
 )
 from ireu_cli.manifest import Manifest
-from ireu_cli.session import Session, StepResult, Talk, check_parent, open_session
+from ireu_cli.opening import StepResult, check_parent, open_session
+from ireu_cli.session import Session, Talk
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta
 from ireu_cli.store.files import files_below
 from ireu_cli.values import WeightDelta
@@ -76,11 +73,11 @@ def run_export(
     delta = read_delta(delta_path)
     lean = lies_in_checkpoint(session.config.encoder.tap) and not at_hand(session)
     # Without photos there is nothing to encode, and the weights stay in their file.
-    original, source = _outlined(session) if lean else _loaded(session)
+    original, source = outline(session) if lean else load_whole(session)
     check_network(source, session.config.export)
     if source is not None:
         layout_for(session.config.export.format, source)
-    _refuse_own_place(session, source, out)
+    refuse_own_place(session, source, out)
     draft = session.draft(original, extra=None if verdict is None else {"report": verdict.digest})
     with session.run.lock(out), aside() as beside:
         # Reading all weights takes as long as copying them.
@@ -112,27 +109,6 @@ def _say(session: Session, verdict: Verdict | None) -> None:
     """How the verification of the delta ended, last of all."""
     if verdict is not None:
         session.talk.note(f"verification of this delta: {verdict.words}")
-
-
-def _outlined(session: Session) -> tuple[Encoder, Checkpoint]:
-    source = checkpoint_of(session.config.encoder)
-    return session.outline(source), source
-
-
-def _loaded(session: Session) -> tuple[ImageEncoder, Checkpoint | None]:
-    original = session.encoder(dtype="float32")
-    return original, checkpoint_for(session.config.encoder)
-
-
-def _refuse_own_place(session: Session, source: Checkpoint | None, out: Path) -> None:
-    """Refuse to replace the original: not even --force may lose what deltas are made for.
-
-    Raises:
-        ArtifactError: the output is the original, or holds it.
-    """
-    place = source.source if source is not None else face_network(session.config.encoder.source)
-    if place is not None and place.resolve().is_relative_to(out.resolve()):
-        raise ArtifactError(f"{out} holds the original encoder", "Name another folder with --out")
 
 
 def _write(

@@ -9,9 +9,9 @@ from ireu_cli.encoders.kinds import load_encoder, with_delta
 from ireu_cli.errors import VanishedEditError
 from ireu_cli.exporting.layouts import stored_dtype, written_dtype
 from ireu_cli.exporting.rounding import kept_in_weights, kept_share
+from ireu_cli.lens import Lens, photo_reader
 from ireu_cli.manifest import Manifest
 from ireu_cli.params import Dtype, EncoderParams
-from ireu_cli.photos import Lens, photo_reader
 from ireu_cli.session import Session, landmarks_in
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.verifying.criteria import verify

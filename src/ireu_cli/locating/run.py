@@ -9,14 +9,16 @@ from ireu_cli.config import Resolved
 from ireu_cli.drawing.studio import Studio, need_studio, open_studio
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.errors import PhotoError
+from ireu_cli.lens import Lens, photo_reader
 from ireu_cli.locating.mixed import say_mixed
 from ireu_cli.locating.saliency import locate_by_saliency
 from ireu_cli.locating.scores import absolute_shifts, locate_by_swap, locate_by_variance, locate_control
 from ireu_cli.locating.swaps import SwapPlan, plan_swaps
 from ireu_cli.locating.through_generator import interchange_record, saliency_rows
 from ireu_cli.manifest import Manifest
-from ireu_cli.photos import Cast, Lens, load_cast, photo_reader
-from ireu_cli.session import Session, StepResult, Talk, open_session
+from ireu_cli.opening import StepResult, open_session
+from ireu_cli.photos import Cast, load_cast
+from ireu_cli.session import Session, Talk
 from ireu_cli.store.artifacts import manifest_path, mask_bytes
 from ireu_cli.support.runtime import generator
 from ireu_cli.values import Json, Located

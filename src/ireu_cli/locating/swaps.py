@@ -16,8 +16,8 @@ from ireu_cli.faces.listing import list_folder
 from ireu_cli.faces.photo_files import digest_photo, most_bytes, read_photo
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import FaceSwap, blend
+from ireu_cli.lens import Lens
 from ireu_cli.params import Config
-from ireu_cli.photos import Lens
 from ireu_cli.session import Session
 from ireu_cli.store.files import file_sha256
 from ireu_cli.support.runtime import generator

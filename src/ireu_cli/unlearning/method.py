@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.lens import Lens
 from ireu_cli.params import Config, Tap
-from ireu_cli.photos import Cast, Lens
+from ireu_cli.photos import Cast
 from ireu_cli.session import Session
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
 

@@ -9,8 +9,9 @@ from ireu_cli.config import Resolved, inherit
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.manifest import Manifest, PersonRecord, photos_of
+from ireu_cli.opening import StepResult, check_parent, open_session
 from ireu_cli.origin import refuse_strange
-from ireu_cli.session import Session, StepResult, Talk, check_parent, open_session
+from ireu_cli.session import Session, Talk
 from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_delta, read_manifest
 from ireu_cli.unlearning.gated.method import join_ledgers, refuse_other_ledger, withdraw_cases
 from ireu_cli.unlearning.methods import method_of

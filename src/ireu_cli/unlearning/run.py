@@ -9,9 +9,11 @@ from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.kinds import reach_in
 from ireu_cli.encoders.reach import Reach
 from ireu_cli.encoders.systems import Coverage, needed_taps
+from ireu_cli.lens import Lens, photo_reader
 from ireu_cli.manifest import Manifest, PersonRecord, photos_of
-from ireu_cli.photos import Cast, Lens, load_cast, photo_reader
-from ireu_cli.session import Session, StepResult, Talk, check_parent, open_session
+from ireu_cli.opening import StepResult, check_parent, open_session
+from ireu_cli.photos import Cast, load_cast
+from ireu_cli.session import Session, Talk
 from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_mask
 from ireu_cli.unlearning.method import Method, Plan, Work
 from ireu_cli.unlearning.methods import method_of

@@ -12,9 +12,10 @@ from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings import EncoderLook
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
+from ireu_cli.lens import Lens, flatten_tokens
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.measuring.matching import Evidence, PersonEvidence
-from ireu_cli.photos import Lens, among, flatten_tokens, load_retain, load_targets
+from ireu_cli.photos import among, load_retain, load_targets
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache, read_tensors, write_tensors
 from ireu_cli.support.made import Made

@@ -11,7 +11,8 @@ from ireu_cli.encodings import Item
 from ireu_cli.errors import CapacityError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People
-from ireu_cli.photos import Cast, Lens
+from ireu_cli.lens import Lens
+from ireu_cli.photos import Cast
 from ireu_cli.session import Session
 from ireu_cli.support.runtime import generator
 from ireu_cli.unlearning.block.one_block import Entering, States

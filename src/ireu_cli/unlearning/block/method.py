@@ -5,8 +5,8 @@ from collections.abc import Collection
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.kinds import need_transformer
 from ireu_cli.encoders.reach import select_weights
+from ireu_cli.lens import refuse_other_mask
 from ireu_cli.params import Config, Tap
-from ireu_cli.photos import refuse_other_mask
 from ireu_cli.unlearning.block.block_inputs import gather_states
 from ireu_cli.unlearning.block.one_block import STEPS, block_for, unlearn_block
 from ireu_cli.unlearning.checkpoints import Keeper, resume

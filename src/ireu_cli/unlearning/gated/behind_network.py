@@ -8,8 +8,9 @@ from torch.nn.functional import normalize
 from ireu_cli.encoders.face_encoder import FaceEncoder, with_gates
 from ireu_cli.encodings import Item, chunks
 from ireu_cli.faces.folder import People
+from ireu_cli.lens import Lens
 from ireu_cli.params import GatedParams
-from ireu_cli.photos import Cast, Lens, no_usable_photo
+from ireu_cli.photos import Cast
 from ireu_cli.session import Session
 from ireu_cli.unlearning.gated.changed_copies import retained_views, views_of
 from ireu_cli.unlearning.gated.checks import (
@@ -35,6 +36,7 @@ from ireu_cli.unlearning.gated.solve_network import (
     open_gates,
     sum_embeddings,
 )
+from ireu_cli.unusable import no_usable_photo
 from ireu_cli.values import FeatureMask, GateLedger, Json, Photo, WeightDelta
 
 

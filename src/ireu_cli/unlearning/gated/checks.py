@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ireu_cli.errors import CapacityError
 from ireu_cli.faces.folder import People
+from ireu_cli.lens import refuse_other_mask
 from ireu_cli.manifest import digest_of
 from ireu_cli.params import GatedParams
-from ireu_cli.photos import refuse_other_mask
 from ireu_cli.session import Talk
 from ireu_cli.store.features import read_tensors, write_tensors
 from ireu_cli.support.made import in_pieces

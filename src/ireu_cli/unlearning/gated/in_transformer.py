@@ -12,8 +12,9 @@ from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.kinds import need_transformer
 from ireu_cli.encoders.mlp_site import HEAD, MlpSite
 from ireu_cli.errors import ArtifactError, ConfigError
+from ireu_cli.lens import Lens
 from ireu_cli.params import GatedParams, Tap
-from ireu_cli.photos import Cast, Lens, no_usable_photo
+from ireu_cli.photos import Cast
 from ireu_cli.session import Session
 from ireu_cli.unlearning.block.one_block import block_for
 from ireu_cli.unlearning.gated.changed_copies import retained_views, views_of
@@ -33,6 +34,7 @@ from ireu_cli.unlearning.gated.solve import (
     readout_of,
 )
 from ireu_cli.unlearning.gated.tokens import CARRYING, Apparatus
+from ireu_cli.unusable import no_usable_photo
 from ireu_cli.values import FeatureMask, Json, Ledger, Photo, WeightDelta
 
 DIRECT = frozenset({"pooled", "image_embeds"})

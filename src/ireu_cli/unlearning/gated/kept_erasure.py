@@ -10,8 +10,8 @@ from torch import Tensor
 from ireu_cli.encoders.clip import Encoder
 from ireu_cli.errors import CapacityError
 from ireu_cli.faces.folder import People
+from ireu_cli.lens import Lens
 from ireu_cli.manifest import digest_of
-from ireu_cli.photos import Lens
 from ireu_cli.session import Session
 from ireu_cli.store.features import read_tensors, write_tensors
 from ireu_cli.support.bounded import ContentError, read_json

@@ -13,9 +13,9 @@ from ireu_cli.encoders.kinds import need_transformer
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.encodings import Item, chunks
 from ireu_cli.faces.folder import People
+from ireu_cli.lens import Lens
 from ireu_cli.manifest import digest_of
 from ireu_cli.params import Tap
-from ireu_cli.photos import Lens
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache, read_tensors, write_tensors
 from ireu_cli.unlearning.gated.checks import PIECE, kept_sums, keys_in_fold, rows_by_person, sizes_of, sums_name

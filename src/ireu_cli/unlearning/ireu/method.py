@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.kinds import need_transformer
 from ireu_cli.encoders.reach import select_weights
+from ireu_cli.lens import Lens, batch_of, refuse_other_mask
 from ireu_cli.locating.swaps import plan_swaps
 from ireu_cli.params import Config, Tap
-from ireu_cli.photos import Cast, Lens, batch_of, refuse_other_mask
+from ireu_cli.photos import Cast
 from ireu_cli.session import Session
 from ireu_cli.unlearning.checkpoints import Keeper, resume
 from ireu_cli.unlearning.ireu.published import ForgetSet, RetainSet, planned_steps, unlearn

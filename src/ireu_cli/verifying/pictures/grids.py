@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ireu_cli.drawing.before_and_after import Drawn
+from ireu_cli.drawing.judged_pictures import Drawn
 from ireu_cli.drawing.shots import Shot
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.read import PhotoReader

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ireu_cli.drawing.before_and_after import Drawn
+from ireu_cli.drawing.judged_pictures import Drawn
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest
 from ireu_cli.report import Report

@@ -1,0 +1,92 @@
+"""Every picture that is drawn under attack: of which features, with which prompt, kept where."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from ireu_cli.attacks.attack import Drive
+from ireu_cli.attacks.driving import seed_of
+from ireu_cli.attacks.siege import (
+    AVERAGE,
+    AVERAGED,
+    Lenses,
+    Siege,
+    Victim,
+    attacked_features,
+    disguised_item,
+    encode_disguised,
+)
+from ireu_cli.attacks.suite import attacks_of, disguises_of, photo_attacks
+from ireu_cli.drawing.jobs import Job
+from ireu_cli.drawing.shots import prompt_of
+from ireu_cli.drawing.show import Show
+from ireu_cli.faces.disguise import Disguise
+from ireu_cli.generators.generator import Generator
+from ireu_cli.manifest import digest_of
+from ireu_cli.measuring.drawn_evidence import STATES
+from ireu_cli.store.picture_cache import PictureCache
+from ireu_cli.values import RgbImage
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One picture under attack."""
+
+    attack: str
+    victim: Victim
+    state: int
+    job: Job
+
+
+def attempts_of(siege: Siege, show: Show, generator: Generator) -> Iterator[Attempt]:
+    """Every picture that a generator draws under attack, in both states."""
+    lenses = siege.lenses(generator.tap)
+    for lens, word in zip(lenses, STATES, strict=True):
+        encode_disguised(
+            siege, lens, siege.drawn, disguises_of(siege), f"attacked photos for generator {generator.name}, {word}"
+        )
+    easel = _Easel(siege, show.bundle.prompt, lenses, [generator.null_of(lens.encoder) for lens in lenses])
+    for name, attack in photo_attacks(siege):
+        for victim in siege.drawn:
+            given = partial(attacked_features, siege, victim=victim, attack=attack)
+            content = _content(siege, victim, attack)
+            yield from easel.attempts(Drive(name, victim, generator, None, seed_of(siege, victim, 0), given, content))
+    for one in attacks_of(siege):
+        if one.pictures is not None:
+            for drive in one.pictures(siege, show, generator, lenses):
+                yield from easel.attempts(drive)
+
+
+def _content(siege: Siege, victim: Victim, attack: Disguise | str) -> Sequence[object]:
+    """What decides the features of an attack beside the photo itself."""
+    if isinstance(attack, Disguise):
+        return (disguised_item(siege, victim, attack).key,)
+    return [photo.sha256 for photo in siege.everyone[victim.person][:AVERAGED]] if attack == AVERAGE else ()
+
+
+@dataclass(frozen=True)
+class _Easel:
+    """What every picture of one generator shares."""
+
+    siege: Siege
+    base: str
+    lenses: Lenses
+    nulls: Sequence[Tensor]
+
+    def attempts(self, drive: Drive) -> Iterator[Attempt]:
+        """The picture in both states."""
+        prompt = prompt_of(self.base, drive.edit)
+        digest = self.siege.session.run.keyed_digest(drive.victim.photo.sha256)
+        content = [str(part) for part in drive.content]
+        for state, lens in enumerate(self.lenses):
+            decides = [lens.name, drive.generator.fingerprint, drive.generator.guidance, drive.generator.scale]
+            key = PictureCache.key("attack", drive.attack, *decides, digest, prompt, drive.seed, content)
+            cache = PictureCache(self.siege.session.run.pictures / digest_of(decides[:2])[:32])
+            make = partial(self._make, drive, prompt, state)
+            yield Attempt(drive.attack, drive.victim, state, Job(cache, key, make, drive.generator.name))
+
+    def _make(self, drive: Drive, prompt: str, state: int) -> RgbImage:
+        features = drive.given(self.lenses[state])
+        return drive.generator.draw(features, self.nulls[state], [prompt], [drive.seed])[0]

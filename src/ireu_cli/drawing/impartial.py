@@ -1,0 +1,23 @@
+"""Which recognisers may judge a delta: none that helped to make the edit, or was edited."""
+
+from ireu_cli.drawing.embedded_judge import Judge
+from ireu_cli.encoders.face_encoder import network_fingerprint
+from ireu_cli.encoders.files.fingerprint import fingerprint_of
+from ireu_cli.encoders.kinds import lies_in_checkpoint
+from ireu_cli.judges.judging import JudgingNet
+from ireu_cli.manifest import Manifest
+
+
+def why_partial(net: JudgingNet, judge: Judge, delta: Manifest) -> str | None:
+    """Why a recogniser may not judge this delta; None if it may."""
+    if delta.encoder.fingerprint in {net.network, _graph(net, delta)}:
+        return f"{net.name} is the network that was edited"
+    helped = delta.parameters["locate"]["method"] == "saliency"
+    if helped and net.network == fingerprint_of(judge.recogniser.net.state_dict()):
+        return f"{net.name} helped to make the mask (locate.method = saliency)"
+    return None
+
+
+def _graph(net: JudgingNet, delta: Manifest) -> str | None:
+    """What an ONNX recogniser would be called as an encoder, where the edited encoder is such a network."""
+    return None if net.file is None or lies_in_checkpoint(delta.encoder.tap) else network_fingerprint(net.file)

@@ -1,0 +1,59 @@
+"""What the judges see in everybody's photos."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ireu_cli.drawing.panel import Panel, Sight
+from ireu_cli.encodings import Encodings
+from ireu_cli.faces.folder import People
+from ireu_cli.faces.read import PhotoReader
+from ireu_cli.lens import PlainPhoto, photo_key
+from ireu_cli.session import Session
+from ireu_cli.values import Photo
+
+_NO_SIGHT = Sight(None, ())
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos of targets and retained people as the panel sees them.
+
+    `sights` by photo; `vectors`: for each recogniser, for targets and retained people, unit vectors (k, d) a person of
+    the photos that show a face.
+    """
+
+    people: tuple[People, People]
+    sights: dict[Photo, Sight]
+    vectors: tuple[tuple[list[Tensor], list[Tensor]], ...]
+
+    def seen(self, photos: Sequence[Photo], recogniser: int, width: int) -> Tensor:
+        """Unit vectors (n, width) of photos, NaN rows without a face."""
+        rows = [s.vectors[recogniser] for photo in photos if (s := self.sights.get(photo)) is not None]
+        return torch.stack(rows) if rows else torch.empty(0, width)
+
+
+def look_at_photos(session: Session, panel: Panel, reader: PhotoReader, people: tuple[People, People]) -> Photos:
+    """Let the panel look at every photo of targets and of retained people whom unlearning never used."""
+    targets, retained = people
+    sights = _look(session, panel, reader, [*targets.flat, *retained.flat])
+    vectors = []
+    for number in range(len(panel.recognisers)):
+        first, second = ([vectors_of(sights, person, number) for person in group.photos] for group in people)
+        vectors.append((first, second))
+    return Photos(people, sights, tuple(vectors))
+
+
+def _look(session: Session, panel: Panel, reader: PhotoReader, photos: Sequence[Photo]) -> dict[Photo, Sight]:
+    items = {photo: PlainPhoto(photo_key(reader, photo), session.name_of(photo), photo) for photo in photos}
+    found = panel.look(Encodings(session, reader), list(items.values()), "looking at photos")
+    return {photo: found[item.key] for photo, item in items.items() if item.key in found}
+
+
+def vectors_of(sights: dict[Photo, Sight], person: Sequence[Photo], recogniser: int) -> Tensor:
+    """Unit vectors (k, d) of the photos that show a face, and of which the recogniser says something."""
+    seen = [s.vectors[recogniser] for photo in person if (s := sights.get(photo, _NO_SIGHT)).landmarks is not None]
+    rows = [row for row in seen if bool(torch.isfinite(row).all())]
+    return torch.stack(rows) if rows else torch.empty(0, 0)

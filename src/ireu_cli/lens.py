@@ -1,0 +1,230 @@
+"""An encoder at a tap: photos become features, each encoded once and known again by its content."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from torch import Tensor
+
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.kinds import forward
+from ireu_cli.encodings import EncoderLook, Encodings, Item
+from ireu_cli.errors import ArtifactError, PhotoError
+from ireu_cli.faces.decode import BadPhotoError
+from ireu_cli.faces.folder import People
+from ireu_cli.faces.read import PhotoReader
+from ireu_cli.manifest import digest_of
+from ireu_cli.params import Config, Tap
+from ireu_cli.session import Session
+from ireu_cli.store.features import FeatureCache
+from ireu_cli.support.made import Made
+from ireu_cli.unusable import no_usable_photo, refuse_or_note
+from ireu_cli.values import FeatureMask, Photo, RgbImage
+
+Seen = TypeVar("Seen")
+
+
+def photo_reader(config: Config) -> PhotoReader:
+    """The way of reading that the configuration asks for."""
+    if config.data.faces == "aligned":
+        return PhotoReader(config.data, None)
+    from ireu_cli.faces.insight import FaceFinder
+
+    return PhotoReader(config.data, FaceFinder(config.data.face_models, config.data.face_pack).find)
+
+
+@dataclass(frozen=True, slots=True)
+class PlainPhoto(Item):
+    """A photo as the reader gives it."""
+
+    photo: Photo
+
+    def load(self, reader: PhotoReader, /) -> RgbImage:
+        """See `Item`."""
+        return reader.image(self.photo)
+
+
+class AtTap(EncoderLook):
+    """What an encoder gives at a tap: float32 (n, …, d)."""
+
+    def __init__(self, encoder: ImageEncoder, tap: Tap) -> None:
+        """Args: the encoder, and its tap."""
+        super().__init__(encoder)
+        self.tap: Tap = tap
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """See `EncoderLook`."""
+        return forward(self.encoder, self.tap, pixels)
+
+
+class AveragedAtTap(AtTap):
+    """The mean over tokens of what an encoder gives at a tap: float32 (n, d)."""
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """See `EncoderLook`."""
+        return flatten_tokens(super().see(pixels))
+
+
+class Lens:
+    """An encoder at a tap: encodes photos once, and gives their features and pixels back."""
+
+    def __init__(self, session: Session, encoder: ImageEncoder, reader: PhotoReader, tap: Tap | None = None) -> None:
+        """Open the cache of exactly this encoder, tap (None: the configured one), preprocessing, dtype and reading."""
+        self.encoder = encoder
+        self.tap: Tap = tap or session.config.encoder.tap
+        self.reader = reader
+        self.encodings = Encodings(session, reader)
+        self.look = AtTap(encoder, self.tap)
+        self._session = session
+        # The last digits of features depend on where and in what batches photos were encoded.
+        how = f"{session.config.run.device.replace(':', '')}x{session.config.run.batch_size}"
+        weights = encoder.fingerprint[:32] + ("" if encoder.settings is None else f"-{encoder.settings[:16]}")
+        self.name = f"{weights}-{self.tap}-{encoder.preprocessing}-{encoder.dtype}-{reader.name}-{how}"
+        self.folder = session.run.features / self.name
+        """Where what is known at the tap is kept."""
+        self.cache = FeatureCache(self.folder)
+
+    def encode(self, people: People, flag: str, label: str) -> People:
+        """Encode everybody's photos; returns the people whose photos can be used.
+
+        Raises:
+            PhotoError: a photo cannot be used and `data.bad_photos` is `error`, or somebody has none left.
+        """
+        bad = self.encode_items(self.items(people), flag, label)
+        usable = people.where(lambda photo: photo.sha256 not in bad)
+        if flag == "--targets" and len(usable.photos) < len(people.photos):
+            raise no_usable_photo()
+        return usable
+
+    def encode_items(
+        self,
+        items: Sequence[Item],
+        flag: str,
+        label: str,
+        *,
+        into: FeatureCache | None = None,
+        look: EncoderLook | None = None,
+    ) -> dict[str, str]:
+        """Encode pictures that may not be files of their own, such as swapped faces; returns the unusable ones.
+
+        Args:
+            items: the pictures.
+            flag: the flag that named them, for messages.
+            label: what they are, for messages.
+            into: where rows are kept of another look; None: the tap's output, in its own cache.
+            look: see there.
+        """
+        bad = self.encodings.fill(look or self.look, items, [into or self.cache], label)
+        self.refuse_or_note(bad, items, flag, label)
+        return bad
+
+    def encode_averages(self, people: People, flag: str, label: str) -> tuple[People, FeatureCache]:
+        """Encode one vector a photo, as people are compared by; of taps of many tokens their mean alone is kept.
+
+        Returns:
+            The people whose photos can be used, and where the vectors are.
+
+        Raises:
+            PhotoError: as `encode`.
+        """
+        if self.null_features().ndim < 3:
+            return self.encode(people, flag, label), self.cache
+        cache = FeatureCache(self.folder / "averages")
+        look = AveragedAtTap(self.encoder, self.tap)
+        bad = self.encode_items(self.items(people), flag, label, into=cache, look=look)
+        return people.where(lambda photo: photo.sha256 not in bad), cache
+
+    def refuse_or_note(self, bad: dict[str, str], items: Sequence[Item], flag: str, label: str) -> None:
+        """Refuse unusable items, or say that they are skipped, as `data.bad_photos` says.
+
+        Raises:
+            PhotoError: there are some and it is `error`.
+        """
+        if bad:
+            labels = {item.key: item.label for item in items if item.key in bad}
+            refuse_or_note(self._session, bad, labels, flag, label)
+
+    def features(self, photos: Sequence[Photo]) -> Tensor:
+        """Features of encoded photos: float32 (n, …, d)."""
+        return self.cache.get([photo.sha256 for photo in photos])
+
+    def pixels(self, photos: Sequence[Photo]) -> Tensor:
+        """Preprocessed pixels of photos: float32 (n, 3, side, side).
+
+        Raises:
+            PhotoError: a photo changed since it was encoded.
+        """
+        return self.encoder.pixels([steady(photo, self.reader.image, self._session.name_of(photo)) for photo in photos])
+
+    def block_folder(self, block: int) -> Path:
+        """Where what is known about a block of the encoder is kept; the tap plays no part in it."""
+        return self._session.run.features / self.name.replace(f"-{self.tap}-", f"-mlp{block}-")
+
+    def null_features(self) -> Tensor:
+        """Features of the two null images: float32 (2, …, d)."""
+        return forward(self.encoder, self.tap, self.encoder.null_pixels())
+
+    def items(self, people: People) -> Sequence[Item]:
+        """Everybody's photos as something to encode, each made when somebody looks: there may be very many."""
+        return Made(people.flat, self.item)
+
+    def item(self, photo: Photo) -> Item:
+        """A photo as something to encode."""
+        return PlainPhoto(photo.sha256, self._session.name_of(photo), photo)
+
+
+@dataclass(frozen=True, slots=True)
+class SteadyPhoto(PlainPhoto):
+    """A photo that was read before, so that it is an error where it cannot be read again."""
+
+    def load(self, reader: PhotoReader, /) -> RgbImage:
+        """See `Item` and `steady`."""
+        return steady(self.photo, reader.image, self.label)
+
+
+def steady(photo: Photo, read: Callable[[Photo], Seen], name: str) -> Seen:
+    """What `read`, of a `PhotoReader`, gives of a photo that was read before.
+
+    Args:
+        photo: the photo.
+        read: reads it.
+        name: what messages call it.
+
+    Raises:
+        PhotoError: it changed since.
+    """
+    try:
+        return read(photo)
+    except (BadPhotoError, OSError) as error:
+        why = str(error) if isinstance(error, BadPhotoError) else f"cannot be opened any more ({error.strerror})"
+        raise PhotoError(f"{name} {why}", "Run the step again with photos that stay as they are") from None
+
+
+def refuse_other_mask(mask: FeatureMask, width: int, tap: str) -> None:
+    """Refuse a mask that is not for the tap, which has `width` features.
+
+    Raises:
+        ArtifactError: the mask has another number of features.
+    """
+    if width != len(mask.mask):
+        raise ArtifactError(
+            f"The mask has {len(mask.mask)} features, the tap {tap} has {width}",
+            "Run `ireu locate` for this encoder and tap",
+        )
+
+
+def photo_key(reader: PhotoReader, photo: Photo) -> str:
+    """Names what a photo looks like when it is read this way."""
+    return digest_of([reader.name, photo.sha256])
+
+
+def batch_of(lens: Lens, photos: Sequence[Photo], positions: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Pixels and features of some of the photos, read when they are needed."""
+    chosen = [photos[position] for position in positions]
+    return lens.pixels(chosen), lens.features(chosen)
+
+
+def flatten_tokens(features: Tensor) -> Tensor:
+    """Features as one vector a photo for comparing people: token taps are averaged over tokens; (n, …, d) to (n, d)."""
+    return features.mean(1) if features.ndim == 3 else features
