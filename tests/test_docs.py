@@ -119,3 +119,15 @@ def test_every_figure_and_threshold_is_documented() -> None:
     for key in VerifyParams.model_fields:
         if key.startswith(("max_", "min_", "require_")):
             assert f"verify.{key}" in text, key
+
+
+def test_the_glossary_has_the_words_of_the_tool_and_pages_lead_to_it() -> None:
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    terms = " ".join(re.findall(r"^\| \*\*(.+?)\*\* \|", glossary, re.MULTILINE))
+    listed = re.search(r"glossary\.md\):(.+?)\.", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert listed
+    words = [word.strip() for word in listed[1].split(",")]
+    assert len(words) > 10
+    assert [word for word in words if word not in terms] == []
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"glossary.md", "commands.md"}
+    assert [name for name in sorted(pages) if "glossary.md" not in (ROOT / "docs" / name).read_text()] == []
