@@ -26,6 +26,12 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
 
+def anchors(page: Path) -> set[str]:
+    """The names by which GitHub links to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.slow
 def test_the_first_command_of_the_readme_is_the_whole_job(tmp_path: Path) -> None:
     """Everything after the installation, as it stands: a verdict, pictures, and a drop-in encoder if it passes."""
@@ -83,9 +89,10 @@ def test_generated_pages_are_up_to_date(name: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_flags_and_keys_exist(page: Path) -> None:
     text = page.read_text()
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]+))?\)", text):
+        there = page.parent / target if target else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there), f"{target}#{anchor} in {page.name}"
     help_ = "".join(
         run_ireu(command, "--help").out for command in ("inspect", "locate", "unlearn", "verify", "export", "samples")
     )
@@ -112,3 +119,15 @@ def test_every_figure_and_threshold_is_documented() -> None:
     for key in VerifyParams.model_fields:
         if key.startswith(("max_", "min_", "require_")):
             assert f"verify.{key}" in text, key
+
+
+def test_the_glossary_has_the_words_of_the_tool_and_pages_lead_to_it() -> None:
+    glossary = (ROOT / "docs" / "glossary.md").read_text()
+    terms = " ".join(re.findall(r"^\| \*\*(.+?)\*\* \|", glossary, re.MULTILINE))
+    listed = re.search(r"glossary\.md\):(.+?)\.", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert listed
+    words = [word.strip() for word in listed[1].split(",")]
+    assert len(words) > 10
+    assert [word for word in words if word not in terms] == []
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"glossary.md", "commands.md"}
+    assert [name for name in sorted(pages) if "glossary.md" not in (ROOT / "docs" / name).read_text()] == []
