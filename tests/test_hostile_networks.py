@@ -264,6 +264,86 @@ class TestPrograms:
             read(network)
 
 
+def made(*nodes: Any, function: bool = False, branch: bool = False, **tensors: Any) -> Callable[[Any], None]:
+    """Puts nodes before a network, whose values count for nothing in what it says of a picture."""
+
+    def change(model: Any) -> None:
+        picture = model.graph.input[0].name
+        every = [*nodes, helper.make_node("ReduceMean", ["huge"], ["one"], keepdims=0)]
+        for node in every:
+            node.input[:] = [picture if name == "picture" else name for name in node.input]
+        constants = [numpy_helper.from_array(np.array(value), name) for name, value in tensors.items()]
+        if function:
+            held = [helper.make_node("Constant", [], [one.name], value=one) for one in constants]
+            model.functions.append(
+                helper.make_function("own", "grow", [picture], ["one"], [*held, *every], model.opset_import[:])
+            )
+            model.opset_import.append(helper.make_opsetid("own", 1))
+            every, constants = [helper.make_node("grow", [picture], ["one"], domain="own")], []
+        if branch:
+            result = [helper.make_tensor_value_info("one", TensorProto.FLOAT, [])]
+            graph = helper.make_graph(every, "then", [], result)
+            constants.append(numpy_helper.from_array(np.array(True), "yes"))
+            every = [helper.make_node("If", ["yes"], ["one"], then_branch=graph, else_branch=graph)]
+        model.graph.initializer.extend(constants)
+        first = model.graph.node[0]
+        first.input[0] = "seen"
+        for node in reversed([*every, helper.make_node("Add", [picture, "one"], ["seen"])]):
+            model.graph.node.insert(0, node)
+        model.graph.value_info.append(helper.make_tensor_value_info("huge", TensorProto.FLOAT, [1]))
+
+    return change
+
+
+FILLED = helper.make_node("ConstantOfShape", ["shape"], ["huge"])
+DOUBLED = [
+    helper.make_node("Concat", ["picture" if n == 0 else f"x{n}"] * 2, ["huge" if n == 29 else f"x{n + 1}"], axis=0)
+    for n in range(30)
+]
+HUGE: dict[str, Callable[[Any], None]] = {
+    "filled": made(FILLED, shape=[1 << 16, 1 << 16]),
+    "filled, in a function": made(FILLED, shape=[1 << 16, 1 << 16], function=True),
+    "filled, in a branch": made(FILLED, shape=[1 << 16, 1 << 16], branch=True),
+    "random": made(helper.make_node("RandomNormal", [], ["huge"], shape=[1 << 16, 1 << 16])),
+    "expanded": made(helper.make_node("Expand", ["picture", "shape"], ["huge"]), shape=[1 << 20, 3, 112, 112]),
+    "repeated": made(helper.make_node("Tile", ["picture", "times"], ["huge"]), times=[1 << 20, 1, 1, 1]),
+    "doubled thirty times": made(*DOUBLED),
+    "enlarged": made(
+        helper.make_node("Resize", ["picture", "", "by"], ["huge"]), by=np.array([1, 1, 1000, 1000], np.float32)
+    ),
+    "each with each": made(
+        helper.make_node("Reshape", ["picture", "row"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["b"], perm=[1, 0]),
+        helper.make_node("MatMul", ["b", "a"], ["huge"]),
+        row=[1, -1],
+    ),
+    "a shape that is computed": made(
+        helper.make_node("Shape", ["picture"], ["own"]),
+        helper.make_node("Mul", ["own", "by"], ["shape"]),
+        FILLED,
+        by=[1000, 1000, 1000, 1000],
+    ),
+}
+
+
+class TestSizes:
+    @pytest.mark.parametrize("how", list(HUGE))
+    def test_a_tensor_beyond_any_machine_is_refused(self, network: Path, how: str) -> None:
+        """Whatever the file says of its size; it would be made while the network is opened, or at its first picture."""
+        spoil(network, HUGE[how])
+        with pytest.raises(ModelError, match=r"makes a tensor of .* values \(\w+\)"):
+            load_network(network)
+
+    def test_every_reader_refuses_them(self, network: Path, read: Callable[[Path], object]) -> None:
+        spoil(network, HUGE["filled"])
+        with pytest.raises(ModelError, match="makes a tensor of 65536 x 65536 values"):
+            read(network)
+
+    def test_the_same_nodes_in_a_usual_size_are_not(self, network: Path) -> None:
+        spoil(network, made(FILLED, shape=[16, 16]))
+        assert load_face_encoder(network, ARCFACE_LANDMARKS, "cpu").fingerprint
+
+
 class TestPacks:
     @pytest.fixture
     def pack(self, tmp_path: Path) -> Path:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ireu_cli.encoders.files.arrived import wrong_with
+from ireu_cli.encoders.files.network_sizes import graphs_in, refuse_huge
 from ireu_cli.errors import ModelError
 from ireu_cli.support.bounded import ContentError, inside, printable
 
 _MOST = (1 << 31) - (1 << 20)
 """Bytes that protobuf holds in one piece, and some room for what is added."""
 _LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
-_MOST_NODES, _DEEPEST_CALL = 1_000_000, 64
+_MOST_NODES, _DEEPEST_CALL = 50_000, 64
 """Nodes of a network; the largest that embed faces have some thousand. Functions that call each other."""
 _RUNTIME = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _NEWER = re.compile(
@@ -122,6 +123,7 @@ def _parsed(source: Path | bytes, path: Path | None = None) -> Any:
             f"The network {name or ''} has more than {_MOST_NODES} nodes once its functions are written out",
             "Export it without functions",
         )
+    refuse_huge(network, name or "")
     return network
 
 
@@ -154,18 +156,8 @@ def _written_out(network: Any) -> float:
     return size(_nodes(network.graph), 0)
 
 
-def _graphs(graph: Any) -> Iterator[Any]:
-    """A graph or a function, and the graphs inside its nodes."""
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.node or inner.initializer:
-                    yield from _graphs(inner)
-
-
 def _nodes(graph: Any) -> Iterator[Any]:
-    for one in _graphs(graph):
+    for one in graphs_in(graph):
         yield from one.node
 
 
@@ -173,10 +165,10 @@ def _external(network: Any) -> Iterator[Any]:
     """All tensors whose values lie outside, wherever in the network they stand."""
     graphs = [network.graph]
     graphs += [part for info in network.training_info for part in (info.initialization, info.algorithm)]
-    for graph in (inner for each in graphs for inner in _graphs(each)):
+    for graph in (inner for each in graphs for inner in graphs_in(each)):
         yield from (tensor for tensor in _tensors(graph) if tensor.data_location == tensor.EXTERNAL)
     for function in network.functions:
-        inner = [graph for graph in _graphs(function) if graph is not function]
+        inner = [graph for graph in graphs_in(function) if graph is not function]
         held = (*_held(function.node), *(tensor for graph in inner for tensor in _tensors(graph)))
         yield from (tensor for tensor in held if tensor.data_location == tensor.EXTERNAL)
 
