@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from ireu_cli.encoders.face_encoder import FACE_TAPS
 from ireu_cli.encoders.systems import GROUPS, SYSTEMS, Status, coverage_of, needed_taps, systems_of
 from ireu_cli.errors import ConfigError
-from ireu_cli.params import FACE_TAPS, Tap
+from ireu_cli.params import Tap
 from tests.conftest import manifest, run_ireu
 
 EVERY: tuple[Tap, ...] = ("penultimate", "last", "pooled", "image_embeds")

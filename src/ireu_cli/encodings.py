@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import forward
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.params import Tap
@@ -63,7 +62,7 @@ def encode(
     for keys, pixels, unusable in stream(encoder, (items[places[key]] for key in todo), batch_size):
         bad |= unusable
         if keys:
-            cache.put(keys, see(pixels) if see else forward(encoder, tap, pixels))
+            cache.put(keys, see(pixels) if see else encoder.encode(pixels, tap))
         if progress:
             progress(len(keys) + len(unusable))
     return bad

@@ -8,7 +8,6 @@ from typing import Literal, TypeVar
 from torch import Tensor
 
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import forward
 from ireu_cli.encodings import Item, encode, refuse_bad
 from ireu_cli.errors import ArtifactError, ConfigError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError
@@ -199,7 +198,7 @@ class Lens:
             flag,
             label,
             into=cache,
-            see=lambda pixels: flatten_tokens(forward(self.encoder, self.tap, pixels)),
+            see=lambda pixels: flatten_tokens(self.encoder.encode(pixels, self.tap)),
         )
         return people.where(lambda photo: photo.sha256 not in bad), cache
 
@@ -231,7 +230,7 @@ class Lens:
 
     def null_features(self) -> Tensor:
         """Features of the two null images: float32 (2, …, d)."""
-        return forward(self.encoder, self.tap, self.encoder.null_pixels())
+        return self.encoder.encode(self.encoder.null_pixels(), self.tap)
 
     def items(self, people: People) -> Sequence[Item]:
         """Everybody's photos as something to encode, each made when somebody looks: there may be very many."""

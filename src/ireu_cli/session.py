@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from ireu_cli import __version__
 from ireu_cli.config import Resolved, Source, inherit, without
-from ireu_cli.encoders.clip import Encoder, outline_encoder
-from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.families import load_encoder
+from ireu_cli.encoders.family import ImageEncoder, InCheckpoint
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.kinds import load_encoder
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.faces.align import cropped_landmarks
 from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, difference, digest_of
@@ -29,8 +28,6 @@ from ireu_cli.store.outputs import record_of
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.support.runtime import environment, settle
 from ireu_cli.values import Json, Photo
-
-Kind = TypeVar("Kind", bound=ImageEncoder)
 
 
 class Talk(Protocol):
@@ -92,8 +89,8 @@ class Session:
             self.talk.note(f"onnxruntime has no provider for {self.config.run.device}: the network runs on the CPU")
         return self._checked(encoder)
 
-    def outline(self, checkpoint: Checkpoint) -> Encoder:
-        """The encoder without its weights, taken to be the parent's; that is still to be confirmed.
+    def outline(self, kept: InCheckpoint, checkpoint: Checkpoint) -> ImageEncoder:
+        """The encoder in a checkpoint without its weights, taken to be the parent's; that is still to be confirmed.
 
         Raises:
             ModelError: it cannot be read.
@@ -101,7 +98,7 @@ class Session:
         if self.parent is None:
             raise RuntimeError("only a parent says what the encoder should be")
         with self.timed("load_encoder"):
-            encoder = outline_encoder(checkpoint, self.parent.encoder.fingerprint)
+            encoder: ImageEncoder = kept.outline(checkpoint, self.parent.encoder.fingerprint)
         return self._checked(encoder)
 
     def refuse_other(self, fingerprint: str) -> None:
@@ -117,7 +114,7 @@ class Session:
                 "Name the encoder that was used, with --encoder, or run the steps again for this one",
             )
 
-    def _checked(self, encoder: Kind) -> Kind:
+    def _checked(self, encoder: ImageEncoder) -> ImageEncoder:
         self.refuse_other(encoder.fingerprint)
         if self.parent and not self.parent.encoder.fits(encoder.settings):
             raise ModelError(

@@ -2,8 +2,7 @@
 
 from collections.abc import Collection
 
-from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import need_transformer
+from ireu_cli.encoders.family import ImageEncoder, need_gradients
 from ireu_cli.params import Config, Tap
 from ireu_cli.unlearning.method import Plan, Work
 from ireu_cli.unlearning.methods import register
@@ -30,7 +29,7 @@ class Shrink:
     def run(self, work: Work) -> tuple[WeightDelta, dict[str, Json]]:
         """No photo is looked at."""
         (name,) = work.plan.names
-        weights = need_transformer(work.lens.encoder, "The method shrink").model.state_dict()[name]
+        weights = need_gradients(work.lens.encoder, "The method shrink").model.state_dict()[name]
         return WeightDelta({name: weights.cpu().float() * -0.01}), {"shrunk": 1}
 
 

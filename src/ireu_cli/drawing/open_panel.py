@@ -4,13 +4,12 @@ from pathlib import Path
 
 from ireu_cli.drawing.embedded_judge import Judge
 from ireu_cli.drawing.panel import SIGHT_VERSION, Panel
-from ireu_cli.encoders.face_encoder import network_fingerprint
+from ireu_cli.encoders.families import fingerprint_in
 from ireu_cli.encoders.files.face_pack import networks_in
 from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.encoders.files.networks import external_files
 from ireu_cli.encoders.files.onnx_session import stays_on_cpu
 from ireu_cli.encoders.files.portrait import Bundle
-from ireu_cli.encoders.kinds import lies_in_checkpoint
 from ireu_cli.errors import ConfigError
 from ireu_cli.faces.insight import pack_recogniser
 from ireu_cli.judges.judging import JudgingNet, from_embedded
@@ -91,4 +90,4 @@ def _partial(net: JudgingNet, judge: Judge, delta: Manifest) -> str | None:
 
 def _graph(net: JudgingNet, delta: Manifest) -> str | None:
     """What an ONNX recogniser would be called as an encoder, where the edited encoder is such a network."""
-    return None if net.file is None or lies_in_checkpoint(delta.encoder.tap) else network_fingerprint(net.file)
+    return None if net.file is None else fingerprint_in(net.file, delta.encoder.tap)

@@ -6,24 +6,17 @@ from functools import partial
 from pathlib import Path
 
 from ireu_cli.config import Resolved
-from ireu_cli.encoders.clip import Encoder
-from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.families import family_of
+from ireu_cli.encoders.family import Family, ImageEncoder
 from ireu_cli.encoders.files.checkpoint import Checkpoint
-from ireu_cli.encoders.files.clip_files import checkpoint_of
 from ireu_cli.encoders.files.fingerprint import Print
-from ireu_cli.encoders.kinds import (
-    checkpoint_for,
-    face_network,
-    lies_in_checkpoint,
-    need_network,
-)
 from ireu_cli.errors import ArtifactError
 from ireu_cli.exporting.layouts import (
     copied_digests,
     layout_for,
     served_dtype,
 )
-from ireu_cli.exporting.network import check_network, write_network
+from ireu_cli.exporting.network import check_whole, write_whole
 from ireu_cli.exporting.served import at_hand, check_served
 from ireu_cli.exporting.told import reached_by, write_told
 from ireu_cli.exporting.transformer import (
@@ -74,13 +67,12 @@ def run_export(
     verdict = find_verdict(session, parent, delta_path.parent, report)
     refuse_failed(verdict, allowed=allow_failed)
     delta = read_delta(delta_path)
-    lean = lies_in_checkpoint(session.config.encoder.tap) and not at_hand(session)
-    # Without photos there is nothing to encode, and the weights stay in their file.
-    original, source = _outlined(session) if lean else _loaded(session)
-    check_network(source, session.config.export)
+    family = family_of(session.config.encoder.source, session.config.encoder.tap)
+    original, source = _opened(session, family)
+    check_whole(family, original, session.config.export)
     if source is not None:
         layout_for(session.config.export.format, source)
-    _refuse_own_place(session, source, out)
+    _refuse_own_place(session, family, source, out)
     draft = session.draft(original, extra=None if verdict is None else {"report": verdict.digest})
     with session.run.lock(out), aside() as beside:
         # Reading all weights takes as long as copying them.
@@ -94,7 +86,7 @@ def run_export(
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
         stand = _Stand(parent, verdict, allow_failed)
-        manifest = _write(session, draft, stand, original, source, prints, delta, out, beside)
+        manifest = _write(session, draft, stand, family, original, source, prints, delta, out, beside)
         _say(session, verdict)
     return StepResult(out, manifest, reused=False)
 
@@ -114,23 +106,24 @@ def _say(session: Session, verdict: Verdict | None) -> None:
         session.talk.note(f"verification of this delta: {verdict.words}")
 
 
-def _outlined(session: Session) -> tuple[Encoder, Checkpoint]:
-    source = checkpoint_of(session.config.encoder)
-    return session.outline(source), source
+def _opened(session: Session, family: Family) -> tuple[ImageEncoder, Checkpoint | None]:
+    """The encoder, and where its weights lie; without photos there is nothing to encode, and they stay there."""
+    kept = family.checkpoint
+    if kept is None:
+        return session.encoder(dtype="float32"), None
+    if at_hand(session):
+        return session.encoder(dtype="float32"), kept.open(session.config.encoder)
+    source = kept.open(session.config.encoder)
+    return session.outline(kept, source), source
 
 
-def _loaded(session: Session) -> tuple[ImageEncoder, Checkpoint | None]:
-    original = session.encoder(dtype="float32")
-    return original, checkpoint_for(session.config.encoder)
-
-
-def _refuse_own_place(session: Session, source: Checkpoint | None, out: Path) -> None:
+def _refuse_own_place(session: Session, family: Family, source: Checkpoint | None, out: Path) -> None:
     """Refuse to replace the original: not even --force may lose what deltas are made for.
 
     Raises:
         ArtifactError: the output is the original, or holds it.
     """
-    place = source.source if source is not None else face_network(session.config.encoder.source)
+    place = source.source if source is not None else family.place(session.config.encoder.source)
     if place is not None and place.resolve().is_relative_to(out.resolve()):
         raise ArtifactError(f"{out} holds the original encoder", "Name another folder with --out")
 
@@ -139,6 +132,7 @@ def _write(
     session: Session,
     draft: Manifest,
     stand: _Stand,
+    family: Family,
     original: ImageEncoder,
     source: Checkpoint | None,
     prints: Future[dict[str, Print]] | None,
@@ -155,8 +149,7 @@ def _write(
         digests = None if edit is None else beside.do(partial(copied_digests, edit, folder))
         flushed: Future[None] | None = None
         if edit is None or prints is None:
-            network = need_network(original, "A layout of networks")
-            place, fingerprint = write_network(session, network, delta, folder)
+            place, fingerprint = write_whole(session, family, original, delta, folder)
         else:
             place, fingerprint, flushed = write_transformer(session, parent, original, edit, prints, folder, beside)
         metrics = check_served(session, parent, original, place, source, delta, dtype)
@@ -169,7 +162,7 @@ def _write(
         # What is found by drawing and attacking stands in the report, and is told as it stands there.
         record = with_findings(make_record(session, parent, delta, original, (), None), verdict)
         metrics["record"] = record.model_dump(mode="json")
-        write_told(session, source, covered, metrics, verdict, folder)
+        write_told(session, family, source, covered, metrics, verdict, folder)
         known = {} if digests is None else digests.result()
         if flushed is not None:
             flushed.result()

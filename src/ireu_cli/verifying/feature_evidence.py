@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ireu_cli.copies import without_copies
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import forward
 from ireu_cli.encodings import stream
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
@@ -167,10 +166,10 @@ class _Tokens:
         return people.where(lambda photo: photo.sha256 not in bad)
 
     def _see(self, pixels: Tensor) -> Tensor:
-        return forward(self._before.encoder, self._before.tap, pixels)
+        return self._before.encoder.encode(pixels, self._before.tap)
 
     def _both(self, pixels: Tensor) -> Tensor:
-        edited = forward(self._after.encoder, self._after.tap, pixels)
+        edited = self._after.encoder.encode(pixels, self._after.tap)
         return _joined(compare_taps(self._see(pixels), edited, self.mean))
 
     def _origin(self, photos: Sequence[Photo]) -> tuple[Tensor, str]:

@@ -8,7 +8,6 @@ from ireu_cli.attacks.success import ATTACK_DEFINITIONS
 from ireu_cli.attacks.suite import is_judged, meaning_of
 from ireu_cli.drawing.before_and_after import Show
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import reach_with
 from ireu_cli.encoders.reach import Reach
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.report import (
@@ -57,8 +56,9 @@ def build_report(
     """Put what was found together with what it was found on."""
     original, edited = encoders
     parent = _parent(session)
-    reach = reach_with(original, delta)
+    reach = original.reached_by(delta)
     reason = verified.reason
+    noun = None if original.gives_gradients else original.noun
     if session.config.encoder.tap not in reach.taps:
         reason += f" The delta does not reach {session.config.encoder.tap}: {reach.sentence()}."
     names = {figure.name for figure in verified.figures}
@@ -85,7 +85,7 @@ def build_report(
         definitions={name: _ALL_DEFINITIONS[name] for name in sorted(names)} | _attacks_told(verified.figures),
         not_measured=(
             *left_out(session, parent, gathered),
-            *not_measured(verified.figures, drawn=drawn, gradients=original.gives_gradients),
+            *not_measured(verified.figures, drawn=drawn, without_gradients=noun),
         ),
         record=make_record(session, parent, delta, original, verified.figures, gathered),
         provenance=_provenance(session, draft, show),
