@@ -28,7 +28,6 @@ class ImageEncoder(ABC):
         fingerprint: digest (hex) of its weights, independent of the files that hold them.
         noun: what messages call such an encoder, behind "is" or "as".
         gives_gradients: whether its weights can be trained, and its pixels searched, by gradient; see `Trainable`.
-        whole_tap: the tap that describes the whole picture in one vector; None where none does.
         null_is_zero: taps for which generators are sent zeros in place of the features of a null image.
     """
 
@@ -245,8 +244,8 @@ class Family:
         load: loads one: its source, tap and dtype, where faces lie in photos as ten fractions, and the torch device.
         card: what `ireu inspect` says of a source of its own.
         library: the library that model cards of exports name.
-        layouts: what `export.format` may be, beside auto; none where an export has one form alone.
         checkpoint: how it lies in files of weights; None where an encoder is written whole, by `whole_files`.
+        layouts: what `export.format` may be, beside auto, where it is written whole; none: it has one form alone.
         fingerprint_of: the fingerprint that a file has as an encoder, where recognisers are such files too.
     """
 
@@ -257,8 +256,8 @@ class Family:
     load: Callable[[EncoderParams, tuple[float, ...], str], ImageEncoder]
     card: Callable[[str], Card]
     library: str
-    layouts: tuple[str, ...] = ()
     checkpoint: InCheckpoint | None = None
+    layouts: tuple[str, ...] = ()
     fingerprint_of: Callable[[Path], str] | None = None
 
 
