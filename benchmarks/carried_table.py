@@ -14,6 +14,7 @@ import copy
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -61,7 +62,8 @@ def main() -> None:
                 made = carried.build(layer, sample, mask, rank, chosen.gain)
             flagged = seen.clone()
             flagged[:, 0] += made.flag
-            row = _row(encoder.model, _edited(encoder.model, block, made), block, taps, seen, flagged, whose)
+            edited = replace(encoder, model=_edited(encoder.model, block, made))
+            row = _row(encoder, edited, block, taps, seen, flagged, whose)
             print(f"| {rank + 3} | {weight:g} | {' | '.join(row)} |", flush=True)
 
 
@@ -82,13 +84,13 @@ def _edited(model: Any, block: int, made: carried.Apparatus) -> Any:
 
 
 def _row(
-    original: Any, edited: Any, block: int, taps: Sequence[Tap], plain: Tensor, flagged: Tensor, whose: Tensor
+    original: Encoder, edited: Encoder, block: int, taps: Sequence[Tap], plain: Tensor, flagged: Tensor, whose: Tensor
 ) -> list[str]:
     found = []
     for tap in taps:
         before, after, kept = (
-            _through(Tail(model, block, tap), states)
-            for model, states in ((original, plain), (edited, flagged), (edited, plain))
+            _through(Tail(encoder, block, tap), states)
+            for encoder, states in ((original, plain), (edited, flagged), (edited, plain))
         )
         mean = before.mean(0)
         unit = normalize(before - mean, dim=1)

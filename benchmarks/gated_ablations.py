@@ -24,7 +24,6 @@ from torch import Tensor
 from detector_table import rows_by_fold
 from ireu_cli.encoders.clip import Encoder, load_encoder
 from ireu_cli.encoders.files.portrait import embedded_folder
-from ireu_cli.encoders.kinds import null_features
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.faces.align import template_points
 from ireu_cli.faces.swap import Face, blend
@@ -252,7 +251,7 @@ def _one_each(who: Tensor, person: int) -> list[int]:
 def _vectors(world: World, mine: Tensor, states: Tensor) -> Tensor:
     features = world.readout.read(states[mine])
     prompts = ["a photo of a face"] * len(mine)
-    null = null_features(world.encoder, "image_embeds")
+    null = world.encoder.null_features("image_embeds")
     pictures = world.drawer.draw(features, null, prompts, list(range(len(mine))))
     return torch.stack([world.judge.look(picture) for picture in pictures])
 

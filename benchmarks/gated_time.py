@@ -17,7 +17,6 @@ import torch
 
 from detector_table import rows_by_fold
 from ireu_cli.encoders.clip import load_encoder
-from ireu_cli.encoders.kinds import forward
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.params import EncoderParams, GatedParams, UnlearnParams
 from ireu_cli.unlearning.gated.site_sums import SiteSums, summarise
@@ -54,7 +53,7 @@ def main() -> None:
 
     def encode(images: list) -> None:  # type: ignore[type-arg]
         for start in range(0, len(images), 16):
-            forward(encoder, "image_embeds", encoder.pixels(images[start : start + 16]))
+            encoder.encode(encoder.pixels(images[start : start + 16]), "image_embeds")
 
     sums = SiteSums()
     inputs, states = see(rest, sums)
@@ -74,10 +73,10 @@ def main() -> None:
         compose(enter(empty, ["one"], found, [change], params), weights)
 
     pixels = encoder.pixels(mine)
-    features = forward(encoder, "image_embeds", pixels)
+    features = encoder.encode(pixels, "image_embeds")
     forget = ForgetSet(pixels, features, torch.randn_like(features), (0,) * 5)
     null = encoder.null_pixels()
-    retain = RetainSet(5, lambda i: (pixels[list(i)], features[list(i)]), null, forward(encoder, "image_embeds", null))
+    retain = RetainSet(5, lambda i: (pixels[list(i)], features[list(i)]), null, encoder.encode(null, "image_embeds"))
 
     def paper() -> None:
         names = list(dict(model.named_parameters()))

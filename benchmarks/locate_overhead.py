@@ -23,7 +23,6 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 from ireu_cli import session
 from ireu_cli.config import load_config
 from ireu_cli.encoders.clip import Encoder, load_encoder
-from ireu_cli.encoders.kinds import forward
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.locating.run import run_locate
@@ -133,7 +132,7 @@ def _pixels(encoder: Encoder, folders: list[Path]) -> torch.Tensor:
 def _bare(encoder: Encoder, options: argparse.Namespace, pixels: torch.Tensor) -> float:
     start = time.perf_counter()
     for first in range(0, len(pixels), options.batch):
-        forward(encoder, options.tap, pixels[first : first + options.batch])
+        encoder.encode(pixels[first : first + options.batch], options.tap)
     return time.perf_counter() - start
 
 

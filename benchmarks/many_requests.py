@@ -26,7 +26,6 @@ from torch import Tensor
 from detector_table import rows_by_fold
 from ireu_cli.encoders.clip import Encoder, load_encoder, with_delta
 from ireu_cli.encoders.files.portrait import embedded_folder
-from ireu_cli.encoders.kinds import null_features
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.generators.generator import load_generators
 from ireu_cli.judges.face_check import load_face_check
@@ -214,7 +213,7 @@ class _Drawer:
         with torch.inference_mode():
             features = encoder.model(encoder.pixels(photos)).image_embeds
         prompts, seeds = ["a photo of a face"] * len(photos), list(range(len(photos)))
-        return self.generator.draw(features, null_features(self.encoder, "image_embeds"), prompts, seeds)
+        return self.generator.draw(features, self.encoder.null_features("image_embeds"), prompts, seeds)
 
     def compare(self, edited: Encoder, count: int) -> tuple[float, float, float]:
         """Delta ID of unseen photos of the first people, their ID^g, and PSNR of retained portraits."""

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ireu_cli.encoders.families import load_encoder
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import forward, load_encoder
 from ireu_cli.faces.decode import decode
 from ireu_cli.faces.likeness import FEATURES_NEAR, NEAR, SAME, Grey, likeness, small_picture
 from ireu_cli.locating.alike import halves
@@ -83,7 +83,7 @@ def read(path: Path) -> RgbImage:
 
 def features(encoder: ImageEncoder, tap: Tap, images: list[RgbImage]) -> Tensor:
     """One vector a picture (n, d)."""
-    rows = [forward(encoder, tap, encoder.pixels(images[n : n + 32])) for n in range(0, len(images), 32)]
+    rows = [encoder.encode(encoder.pixels(images[n : n + 32]), tap) for n in range(0, len(images), 32)]
     found = torch.cat(rows).float()
     return found.mean(1) if found.ndim == 3 else found
 

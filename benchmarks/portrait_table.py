@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from ireu_cli.encoders import kinds as encoders
+from ireu_cli.encoders import families as encoders
 from ireu_cli.encoders.clip import Encoder, load_encoder, read_tap
 from ireu_cli.encoders.face_encoder import FaceEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
@@ -156,7 +156,7 @@ def main() -> None:
     features = Features(data)
     judges = {name: Judge(data, check, name) for name in RECOGNISERS}
     for count in chosen.people:
-        for name in (entry.name for entry, _ in bundle.entries(chosen.tap)):
+        for name in (entry.name for entry in bundle.entries(encoders.family_of(chosen.encoder, chosen.tap).taps)):
             for recogniser, judge in judges.items():
                 print(_table(draws, count, chosen, name, recogniser, judge, features))
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ireu_cli.encoders.families import load_encoder
 from ireu_cli.encoders.files.portrait import embedded_folder
-from ireu_cli.encoders.kinds import forward, load_encoder, null_features
 from ireu_cli.generators.generator import Generator, load_generators
 from ireu_cli.judges.face_check import load_face_check
 from ireu_cli.maths.stats import estimate
@@ -54,7 +54,7 @@ def main() -> None:
 def _likeness(drawer: Generator, photos: list[RgbImage], judge: Judge) -> tuple[Tensor, Tensor]:
     marks = tuple(float(part) for part in LANDMARKS.split(","))
     encoder = load_encoder(EncoderParams(tap=drawer.tap), marks, "cpu")
-    features, null = forward(encoder, drawer.tap, encoder.pixels(photos)), null_features(encoder, drawer.tap)
+    features, null = encoder.encode(encoder.pixels(photos), drawer.tap), encoder.null_features(drawer.tap)
     prompts, seeds = ["a photo of a face"] * len(photos), list(range(len(photos)))
     own = drawer.draw(features, null, prompts, seeds)
     # The same noise, the next person's features.

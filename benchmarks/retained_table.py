@@ -20,7 +20,6 @@ from pathlib import Path
 import torch
 
 from ireu_cli.encoders.clip import load_encoder
-from ireu_cli.encoders.kinds import forward
 from ireu_cli.params import EncoderParams
 from portrait_table import read
 from target_draws import LANDMARKS, ireu, link_photos
@@ -90,7 +89,7 @@ def _encode(photos: Sequence[Path]) -> float:
     start = time.perf_counter()
     with torch.inference_mode():
         for first in range(0, len(photos), BATCH):
-            forward(encoder, "image_embeds", encoder.pixels([read(photo) for photo in photos[first : first + BATCH]]))
+            encoder.encode(encoder.pixels([read(photo) for photo in photos[first : first + BATCH]]), "image_embeds")
     return time.perf_counter() - start
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ireu_cli.params import FACE_TAPS
+from ireu_cli.encoders.face_encoder import FACE_TAPS
 
 LANDMARKS = "0.375,0.431,0.6375,0.425,0.5125,0.594,0.394,0.719,0.625,0.7125"
 """Where eyes, nose and mouth corners lie in the photos of IREU_DATA, as fractions of the picture."""

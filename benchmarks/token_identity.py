@@ -20,7 +20,6 @@ from torch import Tensor
 
 from ireu_cli.encoders.clip import load_encoder
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.kinds import forward, null_features
 from ireu_cli.generators.generator import Generator, load_generators
 from ireu_cli.judges.face_check import load_face_check
 from ireu_cli.maths.erase import eraser
@@ -49,11 +48,11 @@ def main() -> None:
         raise SystemExit("portrait-mini is not there")
     judge = Judge(data, load_face_check(bundle.folder / bundle.face_check), "d")
     drawer = next(g for g in load_generators("portrait-mini", None, "cpu") if g.tap == "penultimate")
-    null = null_features(encoder, "penultimate")
+    null = encoder.null_features("penultimate")
 
     def tokens(files: Sequence[Path]) -> Tensor:
         return torch.cat(
-            [forward(encoder, "penultimate", encoder.pixels([read(file) for file in files[i : i + 64]]))
+            [encoder.encode(encoder.pixels([read(file) for file in files[i : i + 64]]), "penultimate")
              for i in range(0, len(files), 64)]
         )  # fmt: skip
 

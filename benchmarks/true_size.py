@@ -35,7 +35,7 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, SiglipVisionConfig
 
 from arcface_net import BLOCKS, write_arcface
-from ireu_cli.encoders.kinds import forward, load_encoder
+from ireu_cli.encoders.families import load_encoder
 from ireu_cli.encoders.siglip import SiglipTower
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.read import PhotoReader
@@ -295,7 +295,7 @@ def _locate(options: argparse.Namespace, place: Path, people: dict[str, Path]) -
     }
     bare, whole = [], []
     for number in range(options.rounds + 1):
-        bare.append(_timed(lambda: [forward(encoder, options.tap, part) for part in torch.split(pixels, 4)]))
+        bare.append(_timed(lambda: [encoder.encode(part, options.tap) for part in torch.split(pixels, 4)]))
         run = options.work / f".locate-{number}"
         shutil.rmtree(run, ignore_errors=True)
         resolved = load_config(None, {}, {**flags, "run.run_dir": run}, cwd=options.work)

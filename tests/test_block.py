@@ -50,7 +50,7 @@ def test_the_tail_is_the_rest_of_the_encoder(tiny: Encoder, tap: Tap) -> None:
     for block in range(block_for(tiny.blocks, tap) + 1):
         states = entering(tiny.model, pictures, block)
         with torch.no_grad():
-            torch.testing.assert_close(Tail(tiny.model, block, tap)(states), read_tap(tiny.model, pictures, tap))
+            torch.testing.assert_close(Tail(tiny, block, tap)(states), read_tap(tiny.model, pictures, tap))
 
 
 @pytest.mark.parametrize("tap", TAPS)

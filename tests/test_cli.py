@@ -274,15 +274,16 @@ def test_pairs_brought_by_the_user(fresh: Path) -> None:
 
 
 def test_no_photo_is_encoded_twice(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ireu_cli.encoders.kinds import forward as original
-
     encoded: list[int] = []
 
-    def counting(encoder: Encoder, tap: Tap, pixels: torch.Tensor) -> torch.Tensor:
-        encoded.append(len(pixels))
-        return original(encoder, tap, pixels)
+    original = Encoder.encode
 
-    monkeypatch.setattr("ireu_cli.photos.forward", counting)
+    def counting(encoder: Encoder, pixels: torch.Tensor, tap: Tap) -> torch.Tensor:
+        if not torch.equal(pixels, encoder.null_pixels()):
+            encoded.append(len(pixels))
+        return original(encoder, pixels, tap)
+
+    monkeypatch.setattr(Encoder, "encode", counting)
     shutil.rmtree(fresh / ".ireu" / "features")
     # The target's photos, their swaps, and four photos of each retained person, with whom the target's are compared.
     retain = json.loads((fresh / "mask.pt.json").read_text())["retain"]

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from ireu_cli.encoders.face_encoder import FACE_TAPS
 from ireu_cli.encoders.systems import GROUPS, SYSTEMS, Status, coverage_of, needed_taps, systems_of
+from ireu_cli.encoders.vision_transformers import VISION_TRANSFORMERS
 from ireu_cli.errors import ConfigError
-from ireu_cli.params import FACE_TAPS, Tap
+from ireu_cli.params import TAPS, Tap
 from tests.conftest import manifest, run_ireu
 
 EVERY: tuple[Tap, ...] = ("penultimate", "last", "pooled", "image_embeds")
@@ -140,3 +142,10 @@ class TestCommands:
     def test_unknown_groups_are_named(self, located: Path) -> None:
         code, words = self.unlearn(located, "--method", "ireu", "--steps", "2", "--set", "encoder.groups=Q")
         assert (code, "No group is called Q" in words) == (3, True)
+
+
+def test_systems_read_taps_that_encoders_have() -> None:
+    """A tap is a plain name: a misspelt one would never be reached."""
+    read = {tap for system in SYSTEMS.values() for channel in system.channels for tap in channel.taps}
+    assert read <= {*VISION_TRANSFORMERS.taps, *FACE_TAPS}
+    assert all(tap in TAPS for tap in (*VISION_TRANSFORMERS.taps, *FACE_TAPS))

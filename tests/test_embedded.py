@@ -15,7 +15,6 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ireu_cli.encoders.clip import load_encoder
 from ireu_cli.encoders.files.portrait import EMBEDDED, embedded_folder, find_bundle
-from ireu_cli.encoders.kinds import forward, null_features
 from ireu_cli.faces.align import crop_face, template_points
 from ireu_cli.generators.generator import load_generators
 from ireu_cli.judges.face_check import FoundFace, load_face_check
@@ -108,7 +107,7 @@ def separation(vectors: Tensor, person: Tensor) -> float:
 def test_the_encoder_tells_people_apart(photos: tuple[list[RgbImage], Tensor], tap: Tap) -> None:
     images, person = photos
     encoder = load_encoder(EncoderParams(source=EMBEDDED), "cpu")
-    features = forward(encoder, tap, encoder.pixels(images))
+    features = encoder.encode(encoder.pixels(images), tap)
     assert separation(features.flatten(1), person) > 0.2
 
 
@@ -135,7 +134,7 @@ def test_portraits_look_like_the_person_in_the_photo(photos: tuple[list[RgbImage
     assert bundle is not None
     encoder = load_encoder(EncoderParams(source=EMBEDDED), "cpu")
     generator = load_generators(EMBEDDED, {tap}, "cpu")[0]
-    features, null = forward(encoder, tap, encoder.pixels(images)), null_features(encoder, tap)
+    features, null = encoder.encode(encoder.pixels(images), tap), encoder.null_features(tap)
     drawn = generator.draw(features, null, [bundle.prompt] * len(images), list(range(len(images))))
     assert_alike(images, drawn)
 

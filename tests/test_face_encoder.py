@@ -14,7 +14,6 @@ from insightface.model_zoo.arcface_onnx import ArcFaceONNX
 from onnx import TensorProto, helper, numpy_helper
 
 from ireu_cli.encoders.face_encoder import FaceEncoder, fingerprint_of, load_face_encoder, with_gates
-from ireu_cli.encoders.kinds import null_features
 from ireu_cli.encoders.onnx_gates import Gates
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.faces.align import aligned_like_insightface, crop_face, cropped_landmarks, template_points
@@ -184,7 +183,7 @@ def test_the_null_embedding_is_zeros(tmp_path: Path) -> None:
     encoder = load(write_network(tmp_path / "net.onnx", prepares=True))
     assert bool((encoder.embed(encoder.null_pixels(), "embedding").abs().sum(1) > 0).all())
     for tap in ("embedding", "normed_embedding"):
-        assert torch.equal(null_features(encoder, tap), torch.zeros(48))
+        assert torch.equal(encoder.null_features(tap), torch.zeros(48))
 
 
 def test_what_is_no_face_network_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ireu_cli.encoders.clip import last_state, load_encoder, read_tap, with_delta
+from ireu_cli.encoders.clip import Encoder, last_state, load_encoder, read_tap, with_delta
 from ireu_cli.maths import room
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.store.artifacts import read_delta
@@ -132,7 +132,7 @@ class Counting:
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Callable[[Counting], Counting]:
     def put(counting: Counting) -> Counting:
-        monkeypatch.setattr("ireu_cli.unlearning.gated.site.last_state", counting)
+        monkeypatch.setattr(Encoder, "last_state", staticmethod(counting))
         return counting
 
     return put

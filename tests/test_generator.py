@@ -14,7 +14,6 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ireu_cli.encoders.clip import Encoder, load_encoder, with_delta
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.kinds import forward, null_features
 from ireu_cli.errors import ModelError
 from ireu_cli.generators.generator import Generator, load_generators
 from ireu_cli.params import EncoderParams
@@ -82,8 +81,8 @@ def test_pictures_are_those_of_the_stock_pipeline(
 ) -> None:
     generator, mounted = generators[place], edited(encoder) if edit else encoder
     # One by one, as the stock pipeline does: the last bits of features depend on the batch they are computed in.
-    features = torch.cat([forward(mounted, generator.tap, mounted.pixels([photo])) for photo in photos(3)])
-    drawn = generator.draw(features, null_features(mounted, generator.tap), PROMPTS, [5, 6, 7])
+    features = torch.cat([mounted.encode(mounted.pixels([photo]), generator.tap) for photo in photos(3)])
+    drawn = generator.draw(features, mounted.null_features(generator.tap), PROMPTS, [5, 6, 7])
     for photo, picture, prompt, seed in zip(photos(3), drawn, PROMPTS, [5, 6, 7], strict=True):
         np.testing.assert_array_equal(picture, stock(portrait, generator, mounted, photo, prompt, seed))
 
@@ -93,13 +92,13 @@ def test_a_picture_depends_on_its_own_photo_prompt_seed_and_encoder(
     generators: tuple[Generator, ...], encoder: Encoder, place: int
 ) -> None:
     generator = generators[place]
-    null = null_features(encoder, generator.tap)
-    features = forward(encoder, generator.tap, encoder.pixels(photos(2)))
+    null = encoder.null_features(generator.tap)
+    features = encoder.encode(encoder.pixels(photos(2)), generator.tap)
     one, two = generator.draw(features, null, PROMPTS[:2], [1, 2])
     np.testing.assert_array_equal(one, generator.draw(features[:1], null, PROMPTS[:1], [1])[0])
     assert one.shape == (generator.side, generator.side, 3)
     changed = edited(encoder)
-    after = forward(changed, generator.tap, changed.pixels(photos(1)))
+    after = changed.encode(changed.pixels(photos(1)), generator.tap)
     others = [
         two,
         generator.draw(features[1:], null, PROMPTS[:1], [1])[0],
@@ -115,8 +114,8 @@ def test_a_sketch_is_the_picture_in_few_steps_with_gradients(
     generators: tuple[Generator, ...], encoder: Encoder, place: int
 ) -> None:
     generator = generators[place]
-    null = null_features(encoder, generator.tap)
-    features = forward(encoder, generator.tap, encoder.pixels(photos(2))).clone().requires_grad_()
+    null = encoder.null_features(generator.tap)
+    features = encoder.encode(encoder.pixels(photos(2)), generator.tap).clone().requires_grad_()
     sketch = generator.sketch(features, null, PROMPTS[:2], [1, 2], generator.steps)
     assert sketch.shape == (2, 3, generator.side, generator.side)
     drawn = np.stack(generator.draw(features.detach(), null, PROMPTS[:2], [1, 2]))
@@ -189,8 +188,8 @@ def test_a_pipeline_with_the_usual_autoencoder_draws_too(portrait: Path, encoder
     vae.half().save_pretrained(other / "vae")
     generator = load_generators(str(other), ["image_embeds"], "cpu")[0]
     (photo,) = photos(1)
-    features = forward(encoder, generator.tap, encoder.pixels([photo]))
-    drawn = generator.draw(features, null_features(encoder, generator.tap), ["a face"], [7])[0]
+    features = encoder.encode(encoder.pixels([photo]), generator.tap)
+    drawn = generator.draw(features, encoder.null_features(generator.tap), ["a face"], [7])[0]
     expected = stock(other, generator, encoder, photo, "a face", 7, AutoencoderKL)
     np.testing.assert_array_equal(drawn, expected)
     config = json.loads((other / "vae" / "config.json").read_text())
@@ -202,8 +201,8 @@ def test_a_pipeline_with_the_usual_autoencoder_draws_too(portrait: Path, encoder
 def test_a_generator_can_be_driven_harder_and_back(portrait: Path, encoder: Encoder) -> None:
     """Guidance and scale belong to a call; the pipeline that keeps them must not mix two settings up."""
     plain = load_generators(str(portrait), ["image_embeds"], "cpu")[0]
-    features = forward(encoder, plain.tap, encoder.pixels(photos(1)))
-    null = null_features(encoder, plain.tap)
+    features = encoder.encode(encoder.pixels(photos(1)), plain.tap)
+    null = encoder.null_features(plain.tap)
     first = plain.draw(features, null, ["a face"], [7])[0]
     for other in (plain.with_settings(scale=0.2), plain.with_settings(guidance=1.5)):
         assert np.abs(other.draw(features, null, ["a face"], [7])[0].astype(int) - first).max() > 0

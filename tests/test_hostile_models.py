@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ireu_cli.encoders.card import card_of
 from ireu_cli.encoders.clip import load_encoder
+from ireu_cli.encoders.families import card_of
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.files.tensor_file import open_file
 from ireu_cli.errors import ModelError

@@ -14,8 +14,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from ireu_cli.encoders.card import card_of
 from ireu_cli.encoders.face_encoder import load_face_encoder, with_gates
+from ireu_cli.encoders.families import card_of
 from ireu_cli.encoders.files.face_pack import is_pack, recogniser_in
 from ireu_cli.encoders.files.networks import external_files, load_network
 from ireu_cli.encoders.onnx_gates import Gates

@@ -2,12 +2,16 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from ireu_cli.store.artifacts import read_delta
 from tests.conftest import Run, run_ireu
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +42,7 @@ def test_a_method(fresh: Path) -> None:
     done("toy_method", "export", "--delta", "d.safetensors", "--report", "r", "--allow-failed", "-o", "e", cwd=fresh)
     manifest = json.loads((fresh / "d.safetensors.json").read_text())
     assert manifest["parameters"]["unlearn"]["method"] == "shrink"
-    assert manifest["metrics"]["shrunk"] == 1
+    assert manifest["metrics"]["shrunk"] == len(read_delta(fresh / "d.safetensors").tensors) > 1
     onto = run_with(
         "toy_method", "unlearn", "--mask", "m.pt", "--method", "shrink", "--onto", "d.safetensors", cwd=fresh
     )
@@ -72,3 +76,98 @@ def test_an_attack(name: str, fresh: Path) -> None:
     page = (fresh / "r" / "report.html").read_text()
     assert f"{name}-16" in page
     assert ("reported, not judged" in page) == (name == "turn-inside")
+
+
+TOY = "encoder.toy.safetensors"
+"""A file of the toy family."""
+
+
+def write_toy(folder: Path) -> None:
+    """Write an encoder of the toy family, in a process of its own: this one is not to know the family."""
+    code = f"from pathlib import Path; from tests.kinds.toy_family import write_toy; write_toy(Path({TOY!r}))"
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, env=os.environ | {"PYTHONPATH": path})
+
+
+@pytest.fixture(scope="module")
+def toy(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job with an encoder of the toy family, located and unlearned; tests must not change it."""
+    folder = tmp_path_factory.mktemp("toy") / "demo"
+    shutil.copytree(samples, folder)
+    write_toy(folder)
+    done("toy_family", "locate", "--encoder", TOY, "--tap", "toy_embeds", "-o", "m.pt", cwd=folder)
+    unlearned = done(
+        "toy_family", "unlearn", "--mask", "m.pt", "--method", "ireu", "--layers", "head", "--steps", "20", "--set",
+        "unlearn.learning_rate=1e-3", "-o", "d.safetensors", cwd=folder,
+    )  # fmt: skip
+    assert "The edit changes toy_embeds. It does NOT reach toy_map" in unlearned.err
+    return folder
+
+
+def test_a_family_of_encoders(toy: Path, tmp_path: Path) -> None:
+    delta = read_delta(toy / "d.safetensors")
+    assert set(delta.tensors) == {"head.weight", "head.bias"}
+    report, export = tmp_path / "r", tmp_path / "e"
+    done(
+        "toy_family", "verify", "--delta", "d.safetensors", "-o", str(report), "--set",
+        "attacks.suite=flip,pgd,pgd-detector,relearn", cwd=toy, codes=(0, 4, 5),
+    )  # fmt: skip
+    told = json.loads((report / "report.json").read_text())
+    attacks = {figure["attack"].partition("-")[0] for figure in told["figures"] if figure["attack"]}
+    assert attacks == {"none", "flip", "pgd", "relearn"}
+    done(
+        "toy_family", "export", "--delta", "d.safetensors", "--report", str(report), "--allow-failed", "-o",
+        str(export), cwd=toy,
+    )  # fmt: skip
+    original, edited = load_file(toy / TOY), load_file(export / TOY)
+    for name, tensor in original.items():
+        assert torch.equal(edited[name], tensor + delta.tensors[name] if name in delta.tensors else tensor), name
+    assert not torch.equal(edited["head.weight"], original["head.weight"])
+    record = json.loads((export / "ireu.json").read_text())
+    assert record["metrics"]["verified_again"] is not None
+    assert record["metrics"]["taps_reached"] == ["toy_embeds"]
+    assert "library_name: toys" in (export / "README.md").read_text()
+    shown = json.loads(done("toy_family", "inspect", str(export), "--json", cwd=toy).out)
+    assert shown["kind"] == "toy network"
+    assert shown["edit_sites"] == {"patches": ["toy_map", "toy_embeds"], "head": ["toy_embeds"]}
+    assert shown["fingerprint"] == record["metrics"]["edited_encoder"] != record["encoder"]["fingerprint"]
+
+
+def test_a_method_of_somebody_on_a_family_of_somebody(toy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "d.safetensors"
+    done("toy_method,toy_family", "unlearn", "--mask", "m.pt", "--method", "shrink", "-o", str(out), cwd=toy)
+    original = load_file(toy / TOY)
+    assert set(read_delta(out).tensors) == set(original)
+    for name, change in read_delta(out).tensors.items():
+        assert torch.equal(change, original[name] * -0.01)
+
+
+REFUSED = (
+    (("unlearn", "--mask", "m.pt", "--method", "block"), "needs the blocks of a vision transformer, which a toy net"),
+    (("unlearn", "--mask", "m.pt", "--method", "gated"), "The method gated knows no place in toy 32 px to 24"),
+    (("unlearn", "--mask", "m.pt", "--layers", "trunk"), "A toy network has no part trunk. Use all, patches, head"),
+    (("locate", "--encoder", TOY, "--tap", "pooled"), "A toy network has no tap pooled. Use --tap toy_map or --tap"),
+    (("locate", "--encoder", "encoder", "--tap", "toy_map"), "encoder is not a .toy.safetensors file. Name a .toy"),
+    (("export", "--delta", "d.safetensors", "--format", "onnx"), "cannot be exported as onnx. Leave out the format"),
+    (("export", "--delta", "d.safetensors", "--dtype", "float16"), "A toy network is exported in the precision that"),
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), REFUSED, ids=lambda value: value[-1] if isinstance(value, tuple) else ""
+)
+def test_what_a_family_does_not_offer_is_refused(arguments: tuple[str, ...], said: str, toy: Path) -> None:
+    found = run_with("toy_family", *arguments, "-o", "never", cwd=toy)
+    assert found.code != 0
+    assert said in found.err
+    assert not (toy / "never").exists()
+
+
+def test_a_family_that_nobody_brought_is_refused(toy: Path, tmp_path: Path) -> None:
+    tap = run_ireu("locate", "--encoder", TOY, "--tap", "toy_embeds", "-o", tmp_path / "m.pt", cwd=toy)
+    assert tap.code == 3
+    assert "encoder.tap (flag): input should be 'pooled', 'image_embeds', 'penultimate'" in tap.err
+    source = run_ireu("locate", "--encoder", TOY, "--tap", "pooled", "-o", tmp_path / "m.pt", cwd=toy)
+    assert source.code == 3
+    assert f"{TOY} holds no vision transformer of CLIP or SigLIP" in source.err
+    assert run_ireu("inspect", TOY, cwd=toy).code == 3

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ireu_cli.encoders.card import card_of
 from ireu_cli.encoders.clip import load_encoder
+from ireu_cli.encoders.families import card_of
 from ireu_cli.encoders.files.checkpoint import open_checkpoint
 from ireu_cli.encoders.files.face_pack import recogniser_in
 from ireu_cli.encoders.files.foreign import foreign_sizes

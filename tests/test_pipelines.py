@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ireu_cli.encoders.clip import Encoder, load_encoder, with_delta
-from ireu_cli.encoders.kinds import forward
 from ireu_cli.errors import ModelError
 from ireu_cli.generators.generator import Generator, load_generators
 from ireu_cli.params import EncoderParams
@@ -93,7 +92,7 @@ def test_pictures_are_those_of_the_stock_pipeline(
     bundle: Path, generators: dict[str, Generator], encoder: Encoder, kind: str, edit: bool
 ) -> None:
     mounted, generator = edited(encoder) if edit else encoder, generators[kind]
-    features = forward(mounted, generator.tap, mounted.pixels([photo()]))
+    features = mounted.encode(mounted.pixels([photo()]), generator.tap)
     drawn = generator.draw(features, generator.null_of(mounted), ["a face"], [5])[0]
     np.testing.assert_array_equal(drawn, stock(bundle, kind, mounted, 5))
 
@@ -103,7 +102,7 @@ def test_without_guidance_no_null_image_counts(
     bundle: Path, generators: dict[str, Generator], encoder: Encoder, kind: str
 ) -> None:
     generator = generators[kind].with_settings(guidance=1.0)
-    features = forward(encoder, generator.tap, encoder.pixels([photo()]))
+    features = encoder.encode(encoder.pixels([photo()]), generator.tap)
     null = generator.null_of(encoder)
     drawn = generator.draw(features, null, ["a face"], [5])[0]
     np.testing.assert_array_equal(drawn, generator.draw(features, null + 1, ["a face"], [5])[0])
@@ -115,10 +114,10 @@ def test_a_picture_depends_on_photo_seed_scale_null_and_encoder(
     generators: dict[str, Generator], encoder: Encoder, kind: str
 ) -> None:
     generator, changed = generators[kind], edited(encoder)
-    first, second = (forward(encoder, generator.tap, encoder.pixels([photo(seed)])) for seed in (0, 1))
+    first, second = (encoder.encode(encoder.pixels([photo(seed)]), generator.tap) for seed in (0, 1))
     null = generator.null_of(encoder)
     drawn = generator.draw(first, null, ["a face"], [5])[0]
-    after = forward(changed, generator.tap, changed.pixels([photo()]))
+    after = changed.encode(changed.pixels([photo()]), generator.tap)
     others = [
         generator.draw(second, null, ["a face"], [5])[0],
         generator.draw(first, null, ["a face"], [6])[0],
@@ -133,8 +132,8 @@ def test_a_picture_depends_on_photo_seed_scale_null_and_encoder(
 def test_flux_sends_a_black_picture_and_the_others_a_grey_one(
     generators: dict[str, Generator], encoder: Encoder
 ) -> None:
-    black = forward(encoder, "image_embeds", encoder.pixels([np.zeros((20, 30, 3), np.uint8)]))[0]
-    grey = forward(encoder, "penultimate", torch.zeros_like(encoder.pixels([photo()])))[0]
+    black = encoder.encode(encoder.pixels([np.zeros((20, 30, 3), np.uint8)]), "image_embeds")[0]
+    grey = encoder.encode(torch.zeros_like(encoder.pixels([photo()])), "penultimate")[0]
     assert torch.equal(generators["flux"].null_of(encoder), black)
     assert torch.equal(generators["sdxl base"].null_of(encoder), torch.zeros(12))
     assert torch.allclose(generators["sdxl plus"].null_of(encoder), grey)
@@ -167,7 +166,7 @@ def test_a_decoder_that_stays_in_single_precision_draws_the_same_but_for_last_bi
     bundle: Path, encoder: Encoder, tmp_path: Path
 ) -> None:
     generator = of_dtype(bundle, tmp_path / "other", "float16")["sdxl base"]
-    features = forward(encoder, generator.tap, encoder.pixels([photo()]))
+    features = encoder.encode(encoder.pixels([photo()]), generator.tap)
     drawn = generator.draw(features, generator.null_of(encoder), ["a face"], [5])[0]
     half = replace(encoder, model=copy.deepcopy(encoder.model).half())
     place = bundle / "sdxl-base"
@@ -186,7 +185,7 @@ def test_a_decoder_that_stays_in_single_precision_draws_the_same_but_for_last_bi
 
 
 def _sketches(generator: Generator, encoder: Encoder) -> None:
-    features = forward(encoder, generator.tap, encoder.pixels([photo()])).clone().requires_grad_()
+    features = encoder.encode(encoder.pixels([photo()]), generator.tap).clone().requires_grad_()
     sketch = generator.sketch(features, generator.null_of(encoder), ["a face"], [1], 2)
     sketch.sum().backward()  # type: ignore[no-untyped-call]
     assert features.grad is not None
@@ -209,7 +208,7 @@ def test_pipelines_draw_in_the_dtype_that_is_asked_for(bundle: Path, encoder: En
         parts = [part for part in generator.pipeline.components.values() if isinstance(part, torch.nn.Module)]
         assert {weight.dtype for part in parts for weight in part.parameters()} == {torch.bfloat16}
         assert not any(weight.requires_grad for part in parts for weight in part.parameters())
-        features = forward(encoder, generator.tap, encoder.pixels([photo()]))
+        features = encoder.encode(encoder.pixels([photo()]), generator.tap)
         assert generator.draw(features, generator.null_of(encoder), ["a face"], [5])[0].shape == (SIDE, SIDE, 3)
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 
 from ireu_cli.encoders.clip import load_encoder, with_delta
 from ireu_cli.encoders.files import portrait as bundle
-from ireu_cli.encoders.kinds import forward, null_features
 from ireu_cli.generators.generator import Generator, load_generators
 from ireu_cli.params import EncoderParams
 from ireu_cli.store.artifacts import read_delta, read_manifest
@@ -111,8 +110,8 @@ def test_pictures_are_those_of_the_photo_prompt_seed_and_encoder_they_are_filed_
         filed = np.asarray(Image.open(done / "report" / "images" / row["file"])).astype(int)
         far = {}
         for state, encoder in (("original", original), ("edited", edited)):
-            features = forward(encoder, generator.tap, encoder.pixels([photo]))
-            null = null_features(encoder, generator.tap)
+            features = encoder.encode(encoder.pixels([photo]), generator.tap)
+            null = encoder.null_features(generator.tap)
             drawn = generator.draw(features, null, [row["prompt"]], [int(row["seed"])])[0]
             far[state] = int(np.abs(drawn.astype(int) - filed).max())
         # Features are encoded in batches, whose last bits may move a value across a rounding border.

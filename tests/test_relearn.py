@@ -101,7 +101,7 @@ def test_every_weight_that_reaches_the_tap_is_trained(
         return read_tap(model, pixels, tap)
 
     served = edited(tiny)
-    monkeypatch.setattr("ireu_cli.attacks.relearn.read_tap", spy)
+    monkeypatch.setattr(Encoder, "read", staticmethod(spy))
     run(tiny, served, tap, steps=2)
     before = dict(served.model.named_parameters())
     same = {name for name, weight in copies[-1].named_parameters() if torch.equal(weight, before[name])}
@@ -144,7 +144,7 @@ def test_a_step_takes_no_more_photos_than_it_may(tiny: Encoder, monkeypatch: pyt
         return read_tap(model, pixels, tap)
 
     served = edited(tiny)
-    monkeypatch.setattr("ireu_cli.attacks.relearn.read_tap", spy)
+    monkeypatch.setattr(Encoder, "read", staticmethod(spy))
     run(tiny, served, n=BATCH + 4, steps=10)
     assert sizes == [BATCH] * 10
     assert len(drawn) == BATCH + 4

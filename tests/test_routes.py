@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
 
 from ireu_cli.encoders.clip import load_encoder, with_delta
-from ireu_cli.encoders.kinds import forward
 from ireu_cli.params import EncoderParams
 from ireu_cli.store.artifacts import read_delta
 from tests.conftest import run_ireu
@@ -139,9 +138,9 @@ def test_both_null_images_are_held(job: Path, tmp_path: Path) -> None:
         assert run_ireu(*command, cwd=work).code == 0
     original = load_encoder(EncoderParams(source=str(work / "encoder")), "cpu")
     edited = with_delta(original, read_delta(work / "gated.safetensors"))
-    before, after = (forward(encoder, "pooled", encoder.null_pixels()) for encoder in (original, edited))
+    before, after = (encoder.encode(encoder.null_pixels(), "pooled") for encoder in (original, edited))
     photos = [np.asarray(Image.open(path).convert("RGB")) for path in sorted((work / "faces").rglob("*.png"))]
-    shown, changed = (forward(encoder, "pooled", encoder.pixels(photos)) for encoder in (original, edited))
+    shown, changed = (encoder.encode(encoder.pixels(photos), "pooled") for encoder in (original, edited))
     null = ((after - before).norm(dim=1) / before.norm(dim=1)).max()
     assert float(null) < 0.02 * float(((changed - shown).norm(dim=1) / shown.norm(dim=1)).max())
     assert not torch.allclose(before[0], before[1])

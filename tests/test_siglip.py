@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from ireu_cli.encoders import kinds as encoders
+from ireu_cli.encoders import families as encoders
 from ireu_cli.encoders import siglip
 from ireu_cli.encoders.clip import Encoder, last_state, load_encoder, read_out, read_tap, readout_inverse, with_delta
 from ireu_cli.encoders.files.checkpoint import open_checkpoint
@@ -259,7 +259,7 @@ class TestReach:
         for block in range(block_for(tiny.blocks, tap) + 1):
             states = entering(tiny.model, pixels(), block)
             with torch.no_grad():
-                torch.testing.assert_close(Tail(tiny.model, block, tap)(states), read_tap(tiny.model, pixels(), tap))
+                torch.testing.assert_close(Tail(tiny, block, tap)(states), read_tap(tiny.model, pixels(), tap))
 
 
 class TestTheHead:

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ireu_cli.config import load_config
-from ireu_cli.encoders.card import card_of
 from ireu_cli.encoders.clip import Encoder, load_encoder
 from ireu_cli.encoders.face_encoder import load_face_encoder, with_gates
+from ireu_cli.encoders.families import card_of
 from ireu_cli.encoders.files.tensor_file import open_file
 from ireu_cli.encoders.onnx_gates import Gates
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError

@@ -8,7 +8,6 @@ from typing import TypeVar
 from torch import Tensor
 
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import forward
 from ireu_cli.encodings import EncoderLook, Encodings, Item
 from ireu_cli.errors import ArtifactError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError
@@ -55,7 +54,7 @@ class AtTap(EncoderLook):
 
     def see(self, pixels: Tensor) -> Tensor:
         """See `EncoderLook`."""
-        return forward(self.encoder, self.tap, pixels)
+        return self.encoder.encode(pixels, self.tap)
 
 
 class AveragedAtTap(AtTap):
@@ -163,7 +162,7 @@ class Lens:
 
     def null_features(self) -> Tensor:
         """Features of the two null images: float32 (2, …, d)."""
-        return forward(self.encoder, self.tap, self.encoder.null_pixels())
+        return self.encoder.encode(self.encoder.null_pixels(), self.tap)
 
     def items(self, people: People) -> Sequence[Item]:
         """Everybody's photos as something to encode, each made when somebody looks: there may be very many."""

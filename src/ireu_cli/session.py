@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from ireu_cli import __version__
 from ireu_cli.config import Source
+from ireu_cli.encoders.families import load_encoder
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import load_encoder
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.faces.align import cropped_landmarks
 from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, difference, digest_of
@@ -23,8 +23,6 @@ from ireu_cli.store.outputs import record_of
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.support.runtime import environment
 from ireu_cli.values import Json, Photo
-
-Kind = TypeVar("Kind", bound=ImageEncoder)
 
 
 class Talk(Protocol):
@@ -89,7 +87,7 @@ class Session:
                 "Name the encoder that was used, with --encoder, or run the steps again for this one",
             )
 
-    def check_encoder(self, encoder: Kind) -> Kind:
+    def check_encoder(self, encoder: ImageEncoder) -> ImageEncoder:
         """Give an encoder back that is the parent's.
 
         Raises:

@@ -13,11 +13,11 @@ import torch
 
 from ireu_cli.cli.output import Terminal
 from ireu_cli.config import load_config
-from ireu_cli.encoders import kinds as encoders
-from ireu_cli.encoders.card import card_of
+from ireu_cli.encoders import families as encoders
 from ireu_cli.encoders.clip import Encoder, load_encoder
 from ireu_cli.encoders.clip import with_delta as with_weights
 from ireu_cli.encoders.face_encoder import load_face_encoder, with_gates
+from ireu_cli.encoders.families import card_of
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.errors import IreuError
 from ireu_cli.faces.decode import BadPhotoError, decode, look
@@ -119,7 +119,7 @@ def delta(path: Path) -> Any:
     encoder = load_encoder(EncoderParams(source=str(path.parents[1] / "tiny")), "cpu")
     edits = [
         lambda: with_weights(encoder, found).fingerprint,
-        lambda: encoders.reach_with(encoder, found),
+        lambda: encoder.reached_by(found),
     ]
     if ledger is not None:
         edits.append(lambda: sha(*withdraw_cases(encoder, ledger, ledger.cases[:1]).tensors.items()))
@@ -165,7 +165,7 @@ def _features(found: Encoder) -> str:
     # Of another size, the encoder has another architecture.
     side = int(found.model.config.image_size)
     noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
-    values = encoders.forward(found, "image_embeds", noise)
+    values = found.encode(noise, "image_embeds")
     # Settings that change the last bits alone, such as how attention is computed, name no other encoder.
     return sha([f"{number:.3g}" for number in values.flatten().tolist()])
 

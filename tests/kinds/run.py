@@ -1,4 +1,4 @@
-"""`ireu` with a kind of somebody else's: `python -m tests.kinds.run KIND ARGUMENTS`."""
+"""`ireu` with kinds of somebody else's: `python -m tests.kinds.run KIND,KIND ARGUMENTS`."""
 
 import importlib
 import sys
@@ -6,6 +6,7 @@ import sys
 from ireu_cli.cli.app import main
 
 if __name__ == "__main__":
-    kind, *arguments = sys.argv[1:]
-    importlib.import_module(f"tests.kinds.{kind}")
+    kinds, *arguments = sys.argv[1:]
+    for kind in kinds.split(","):
+        importlib.import_module(f"tests.kinds.{kind}")
     raise SystemExit(main(arguments))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +14,7 @@ from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.drawing.drawn_faces import Likeness
 from ireu_cli.drawing.show import Show
 from ireu_cli.drawing.studio import Studio
-from ireu_cli.encoders.clip import read_tap
-from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import forward, need_transformer
+from ireu_cli.encoders.family import HasBlocks, ImageEncoder, Trainable, need_blocks, need_gradients
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.generators.generator import Generator
 from ireu_cli.lens import Lens, flatten_tokens
@@ -50,10 +47,10 @@ def noise_on_detectors(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) ->
     if ledger is None:
         return
     detectors, after = ledger, lenses[1]
-    model, _ = _attacked(after.encoder)
+    encoder = need_blocks(after.encoder, "An attack on detectors")
 
     def loss(wanted: Tensor) -> PhotoLoss:
-        return _towards_features_past(model, after.tap, detectors, wanted)
+        return _towards_features_past(encoder, after.tap, detectors, wanted)
 
     for epsilon in EPSILONS:
         pixels = _search(siege, lenses, siege.victims, epsilon, f"noise of {epsilon}/255, detectors", loss)
@@ -102,12 +99,13 @@ def _seen(pixels: Tensor, lens: Lens) -> Tensor:
     return features_of(lens.encoder, lens.tap, pixels)
 
 
-def _towards_features_past(model: Any, tap: Tap, ledger: Ledger, wanted: Tensor) -> PhotoLoss:
+def _towards_features_past(encoder: HasBlocks, tap: Tap, ledger: Ledger, wanted: Tensor) -> PhotoLoss:
     """`towards_features`, and how far the highest detector's score lies above its threshold."""
-    weight, site = next(model.parameters()), MlpSite(ledger.block)
+    model, site = encoder.model, MlpSite(ledger.block)
+    weight = next(model.parameters())
     rows, biases = ledger.rows[:, 0].to(weight.device), ledger.biases[:, 0].to(weight.device)
 
-    near = towards_features(lambda pixels: read_tap(model, pixels.to(weight.dtype), tap), wanted)
+    near = towards_features(lambda pixels: encoder.read(model, pixels.to(weight.dtype), tap), wanted)
 
     def of(pixels: Tensor) -> Tensor:
         with watching(model, site, gradients=True) as seen:
@@ -125,11 +123,10 @@ def noisy_pixels(siege: Siege, lenses: Lenses, victims: Sequence[Victim], epsilo
             places = {victim: place for place, victim in enumerate(searched)}
             return found[[places[victim] for victim in victims]]
     after = lenses[1]
-    model, _ = _attacked(after.encoder)
-    weight = next(model.parameters())
+    encoder, weight = _attacked(after.encoder)
 
     def loss(wanted: Tensor) -> PhotoLoss:
-        return towards_features(lambda pixels: read_tap(model, pixels.to(weight.dtype), after.tap), wanted)
+        return towards_features(lambda pixels: encoder.read(encoder.model, pixels.to(weight.dtype), after.tap), wanted)
 
     found = _search(siege, lenses, victims, epsilon, f"noise of {epsilon}/255", loss)
     siege.noise[lenses[0].tap, epsilon, tuple(victims)] = found
@@ -149,9 +146,8 @@ def _search(
     `loss` makes what the attacker minimises of the original encoder's features (n, …, d) of some photos.
     """
     before, after = lenses
-    model, processor = _attacked(after.encoder)
-    weight = next(model.parameters())
-    budget, low, high = epsilon_budget(epsilon, processor.image_mean, processor.image_std)
+    encoder, weight = _attacked(after.encoder)
+    budget, low, high = epsilon_budget(epsilon, *encoder.scaling)
     size, found = siege.session.config.run.batch_size, []
     steps = siege.session.config.attacks.pgd_steps
     with siege.session.timed("attack"), siege.session.talk.progress(label, len(victims)) as advance:
@@ -164,21 +160,21 @@ def _search(
     return torch.cat(found)
 
 
-def _attacked(encoder: ImageEncoder) -> tuple[Any, Any]:
-    """The model that gradients go through, and its processor; a siege plans such attacks where there are any."""
-    transformer = need_transformer(encoder, "An attack with gradients")
-    return transformer.model, transformer.processor
+def _attacked(encoder: ImageEncoder) -> tuple[Trainable, Tensor]:
+    """The encoder that gradients go through, and one of its weights; a siege plans such attacks where there are any."""
+    found = need_gradients(encoder, "An attack with gradients")
+    return found, next(found.model.parameters())
 
 
 def features_of(encoder: ImageEncoder, tap: Tap, pixels: Tensor) -> Tensor:
     """Features float32 (n, …, d), on the CPU, of pixels (n, 3, side, side), in small pieces."""
-    return torch.cat([forward(encoder, tap, part) for part in torch.split(pixels, 16)])
+    return torch.cat([encoder.encode(part, tap) for part in torch.split(pixels, 16)])
 
 
 def picture_of(encoder: ImageEncoder, pixels: Tensor) -> RgbImage:
     """Preprocessed pixels (3, side, side) as a picture, for whoever looks at it."""
-    _, processor = _attacked(encoder)
-    mean, std = (torch.tensor(part).view(3, 1, 1) for part in (processor.image_mean, processor.image_std))
+    found, _ = _attacked(encoder)
+    mean, std = (torch.tensor(part).view(3, 1, 1) for part in found.scaling)
     picture: RgbImage = ((pixels * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     return picture
 
@@ -190,10 +186,9 @@ def noise_through_generator(siege: Siege, show: Show, generator: Generator, lens
     least.
     """
     before, after = lenses
-    model, processor = _attacked(after.encoder)
-    weight = next(model.parameters())
+    encoder, weight = _attacked(after.encoder)
     studio = Studio(generator, show.judge, show.bundle.prompt, generator.null_of(after.encoder))
-    budget, low, high = epsilon_budget(EPSILONS[-1], processor.image_mean, processor.image_std)
+    budget, low, high = epsilon_budget(EPSILONS[-1], *encoder.scaling)
     steps, found = siege.session.config.attacks.generator_steps, []
     with siege.session.timed("attack"), siege.session.talk.progress("noise through", len(siege.drawn)) as advance:
         for victim in siege.drawn:
@@ -202,7 +197,7 @@ def noise_through_generator(siege: Siege, show: Show, generator: Generator, lens
             likeness = studio.likeness(face, [int(torch.randint(2**31, (1,), generator=rng))], _SKETCH_STEPS)
 
             def drawn_from(pixels: Tensor, of: Likeness = likeness) -> tuple[Tensor, Tensor]:
-                return of(read_tap(model, pixels.to(weight.dtype), after.tap))
+                return of(encoder.read(encoder.model, pixels.to(weight.dtype), after.tap))
 
             clean = before.pixels([victim.photo]).to(weight.device)
             found.append(perturb(clean, towards_face(drawn_from), budget, low, high, steps).cpu())

@@ -44,7 +44,7 @@ def plan_siege(
     params = session.config.attacks
     names = chosen(params.suite)
     if not encoders[1].gives_gradients and (lost := names & needing_gradients()):
-        session.talk.note(f"not tried, as an ONNX network gives no gradients: {', '.join(sorted(lost))}")
+        session.talk.note(f"not tried, as {encoders[1].noun} gives no gradients: {', '.join(sorted(lost))}")
         names -= lost
     if not names or not others:
         return None

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.clip import Encoder, read_tap
-from ireu_cli.encoders.reach import select_weights
+from ireu_cli.encoders.family import Trainable
 from ireu_cli.params import Tap
 from ireu_cli.support.runtime import generator
 
@@ -38,7 +37,7 @@ def report_steps(steps: int) -> tuple[int, ...]:
 
 
 def relearn(
-    encoder: Encoder,
+    encoder: Trainable,
     tap: Tap,
     photos: Tensor,
     wanted: Tensor,
@@ -78,16 +77,20 @@ def relearn(
     """
     model, weights = _trainable_copy(encoder, tap)
     optimiser = torch.optim.Adam(weights, lr=rate, fused=True)
+
+    def read(pixels: Tensor) -> Tensor:
+        return encoder.read(model, pixels.to(weights[0]), tap)
+
     marks = set(report_at) | {0}
     for step in range(steps + 1):
         if step:
             chosen = _draw(len(photos), seed, step)
-            if not _train(model, tap, optimiser, photos, wanted, chosen):
+            if not _train(read, optimiser, photos, wanted, chosen):
                 return
             if progress:
                 progress(step)
         if step in marks:
-            features = _features(model, tap, probes)
+            features = _features(read, probes)
             if not bool(torch.isfinite(features).all()):
                 return
             yield Relearned(step, features)
@@ -96,13 +99,12 @@ def relearn(
 # None of these holds a mode of torch open across a `yield`, where it would leak into the caller.
 
 
-def _trainable_copy(encoder: Encoder, tap: Tap) -> tuple[Any, list[Tensor]]:
+def _trainable_copy(encoder: Trainable, tap: Tap) -> tuple[Any, list[Tensor]]:
     """The model once more, in float32, and those of its weights that can change the tap."""
     with torch.inference_mode(False):
         model = copy.deepcopy(encoder.model).float().eval().requires_grad_(False)
         named = dict(model.named_parameters())
-        names = select_weights(named, "all", encoder.blocks, tap, encoder.anatomy)
-        weights = [named[name].requires_grad_() for name in names]
+        weights = [named[name].requires_grad_() for name in encoder.weights_for("all", tap) if name in named]
     return model, weights
 
 
@@ -113,14 +115,14 @@ def _draw(count: int, seed: int, step: int) -> Tensor:
 
 
 def _train(
-    model: Any, tap: Tap, optimiser: torch.optim.Optimizer, photos: Tensor, wanted: Tensor, chosen: Tensor
+    read: Callable[[Tensor], Tensor], optimiser: torch.optim.Optimizer, photos: Tensor, wanted: Tensor, chosen: Tensor
 ) -> bool:
     """One step; False, and no step, where the loss is not finite."""
-    weight = next(model.parameters())
     with torch.inference_mode(False), torch.enable_grad():
-        pixels, goal = (part[chosen.to(part.device)].to(weight) for part in (photos, wanted))
-        scale = wanted.to(weight).square().mean().clamp_min(1e-12)
-        loss = (read_tap(model, pixels, tap) - goal).square().mean() / scale
+        pixels, goal = (part[chosen.to(part.device)] for part in (photos, wanted))
+        found = read(pixels)
+        scale = wanted.to(found).square().mean().clamp_min(1e-12)
+        loss = (found - goal.to(found)).square().mean() / scale
         if not bool(torch.isfinite(loss)):
             return False
         optimiser.zero_grad()
@@ -129,7 +131,6 @@ def _train(
     return True
 
 
-def _features(model: Any, tap: Tap, probes: Tensor) -> Tensor:
-    weight = next(model.parameters())
+def _features(read: Callable[[Tensor], Tensor], probes: Tensor) -> Tensor:
     with torch.inference_mode(False), torch.no_grad():
-        return torch.cat([read_tap(model, part.to(weight), tap).cpu() for part in torch.split(probes, BATCH)])
+        return torch.cat([read(part).cpu() for part in torch.split(probes, BATCH)])

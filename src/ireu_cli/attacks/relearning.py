@@ -7,7 +7,7 @@ from torch import Tensor
 from ireu_cli.attacks.relearn import relearn, report_steps
 from ireu_cli.attacks.siege import Lenses, Siege
 from ireu_cli.attacks.success import FeatureMatcher, Tried
-from ireu_cli.encoders.kinds import need_transformer
+from ireu_cli.encoders.family import need_gradients
 from ireu_cli.lens import flatten_tokens
 from ireu_cli.values import Photo
 
@@ -26,7 +26,7 @@ def relearning(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> list[Tr
     found: dict[tuple[str, int], dict[int, Tensor]] = {}
     total = 2 * len(people) * params.relearn_steps
     with siege.session.timed("attack"), siege.session.talk.progress("relearning", total) as advance:
-        encoder = need_transformer(lenses[1].encoder, "Relearning")
+        encoder = need_gradients(lenses[1].encoder, "Relearning")
         for person in people:
             train, probes = _split(siege.everyone[person], params.relearn_photos)
             somebody = next(victim.other.person for victim in siege.victims if victim.person == person)

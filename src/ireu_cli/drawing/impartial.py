@@ -1,9 +1,8 @@
 """Which recognisers may judge a delta: none that helped to make the edit, or was edited."""
 
 from ireu_cli.drawing.embedded_judge import Judge
-from ireu_cli.encoders.face_encoder import network_fingerprint
+from ireu_cli.encoders.families import fingerprint_in
 from ireu_cli.encoders.files.fingerprint import fingerprint_of
-from ireu_cli.encoders.kinds import lies_in_checkpoint
 from ireu_cli.judges.judging import JudgingNet
 from ireu_cli.manifest import Manifest
 
@@ -20,4 +19,4 @@ def why_partial(net: JudgingNet, judge: Judge, delta: Manifest) -> str | None:
 
 def _graph(net: JudgingNet, delta: Manifest) -> str | None:
     """What an ONNX recogniser would be called as an encoder, where the edited encoder is such a network."""
-    return None if net.file is None or lies_in_checkpoint(delta.encoder.tap) else network_fingerprint(net.file)
+    return None if net.file is None else fingerprint_in(net.file, delta.encoder.tap)

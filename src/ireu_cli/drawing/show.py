@@ -6,6 +6,7 @@ from ireu_cli.drawing.embedded_judge import Judge, open_judge
 from ireu_cli.drawing.open_panel import open_panel
 from ireu_cli.drawing.panel import Panel
 from ireu_cli.drawing.shots import EDITS
+from ireu_cli.encoders.families import family_of
 from ireu_cli.encoders.files.portrait import Bundle, find_bundle
 from ireu_cli.errors import ConfigError
 from ireu_cli.generators.generator import Generator, load_generators
@@ -36,17 +37,18 @@ def open_show(session: Session, delta: Manifest) -> Show | None:
         ModelError: a part of the bundle cannot be loaded.
     """
     params, device = session.config.pictures, session.config.run.device
-    bundle = find_bundle(session.config.encoder.source)
-    entries = () if bundle is None else bundle.entries(session.config.encoder.tap)
+    source = session.config.encoder.source
+    bundle = find_bundle(source)
+    entries = () if bundle is None else bundle.entries(family_of(source, session.config.encoder.tap).taps)
     if bundle is None or not entries or params.generators == ("none",):
         return None
-    names = [entry.name for entry, _ in entries]
+    names = [entry.name for entry in entries]
     for key, asked, known in (("generators", params.generators, ["all", *names]), ("edits", params.edits, [*EDITS])):
         if unknown := sorted(set(asked) - set(known)):
             raise ConfigError(f"pictures.{key} names {unknown[0]}, which does not exist", f"Use {', '.join(known)}")
     with session.timed("load_generators"):
         chosen = None if "all" in params.generators else params.generators
-        wanted = load_generators(session.config.encoder.source, {tap for _, tap in entries}, device, names=chosen)
+        wanted = load_generators(source, {entry.tap for entry in entries}, device, names=chosen)
         judge = open_judge(bundle, device)
         panel = open_panel(session, bundle, judge, delta)
     return Show(bundle, wanted, judge, panel)

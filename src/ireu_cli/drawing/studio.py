@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ireu_cli.drawing.drawn_faces import Drawing, Likeness, similarity
 from ireu_cli.drawing.embedded_judge import Judge, open_judge
+from ireu_cli.encoders.families import family_of
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.errors import ConfigError
@@ -79,11 +80,10 @@ def open_studio(session: Session, encoder: ImageEncoder) -> Studio | None:
     """
     source, tap, device = session.config.encoder.source, session.config.encoder.tap, session.config.run.device
     bundle = find_bundle(source)
-    if bundle is None or tap not in {known for _, known in bundle.entries(tap)}:
+    if bundle is None or not (entries := bundle.entries([tap])):
         return None
     with session.timed("load_generator"):
-        first = next(entry.name for entry, read in bundle.entries(tap) if read == tap)
-        generator = load_generators(source, [tap], device, names=[first])[0]
+        generator = load_generators(source, [tap], device, names=[entries[0].name])[0]
         judge = open_judge(bundle, device)
     return Studio(generator, judge, bundle.prompt, generator.null_of(encoder))
 
@@ -97,15 +97,16 @@ def need_studio(session: Session, encoder: ImageEncoder) -> Studio:
     studio = open_studio(session, encoder)
     if studio is not None:
         return studio
-    bundle = find_bundle(session.config.encoder.source)
-    taps = [] if bundle is None else sorted({tap for _, tap in bundle.entries(session.config.encoder.tap)})
+    source, tap = session.config.encoder.source, session.config.encoder.tap
+    bundle = find_bundle(source)
+    taps = [] if bundle is None else sorted({entry.tap for entry in bundle.entries(family_of(source, tap).taps)})
     if not taps:
         raise ConfigError(
             "The saliency method needs a generator, and this encoder comes without one",
             "Use --encoder portrait-mini, or --method swap or variance",
         )
     raise ConfigError(
-        f"The saliency method needs a generator that reads the tap {session.config.encoder.tap}, "
+        f"The saliency method needs a generator that reads the tap {tap}, "
         f"and this encoder's generators read {' and '.join(taps)}",
         f"Use --tap {' or --tap '.join(taps)}, or --method swap or variance",
     )

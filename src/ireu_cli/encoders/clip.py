@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ireu_cli.encoders import siglip
-from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.clip_files import checkpoint_of, fill, from_checkpoint, outline_of
 from ireu_cli.encoders.files.fingerprint import Print, fingerprint_from, fingerprint_of, prints_by
 from ireu_cli.encoders.groups import groups_of
 from ireu_cli.encoders.preprocessing import processor_beside
-from ireu_cli.encoders.reach import SIGLIP, TRANSFORMER, Anatomy, Reach, reach_of
+from ireu_cli.encoders.reach import SIGLIP, TRANSFORMER, Anatomy, Reach, reach_of, select_weights
 from ireu_cli.encoders.siglip import SiglipTower
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.params import EncoderParams, Tap
@@ -26,8 +26,76 @@ from ireu_cli.values import RgbImage, WeightDelta
 DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
+def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
+    """Run the encoder and return the tensor a generator reads.
+
+    Args:
+        model: a `CLIPVisionModelWithProjection` or a `SiglipTower`.
+        pixels: (n, 3, side, side), normalised.
+        tap: which tensor, one that the encoder has.
+
+    Returns:
+        (n, hidden) for pooled, (n, projection) for image_embeds, (n, tokens, hidden) for penultimate and last.
+    """
+    if isinstance(model, SiglipTower):
+        return siglip.read_tap(model, pixels, tap)
+    output = model.vision_model(pixels, output_hidden_states=tap == "penultimate")
+    if tap == "penultimate":
+        return _tensor(output.hidden_states[-2])
+    if tap == "last":
+        return _tensor(output.last_hidden_state)
+    return _tensor(output.pooler_output if tap == "pooled" else model.visual_projection(output.pooler_output))
+
+
+def behind_blocks(model: Any, states: Tensor, tap: Tap) -> Tensor:
+    """From what the last block that a tap needs puts out, (n, tokens, hidden), to the tap, (n, …, d)."""
+    if isinstance(model, SiglipTower):
+        return siglip.behind_blocks(model, states, tap)
+    if tap in {"penultimate", "last"}:
+        return states
+    pooled = _tensor(model.vision_model.post_layernorm(states[:, 0]))
+    return pooled if tap == "pooled" else _tensor(model.visual_projection(pooled))
+
+
+def last_state(model: Any, pixels: Tensor) -> Tensor:
+    """What `pooled` and `image_embeds` are functions of: (n, hidden), the class token behind the last block.
+
+    Of SigLIP it is what its pooling head gives, which is `pooled` itself.
+    """
+    if isinstance(model, SiglipTower):
+        return siglip.read_tap(model, pixels, "pooled")
+    return read_tap(model, pixels, "last")[:, 0]
+
+
+def readout_inverse(model: Any, tap: Tap) -> Tensor:
+    """Undo what follows the last layer norm's normalisation: float64 (d, k), for `pooled` and `image_embeds`.
+
+    A change of the tap, times this and the deviation of the class token's channels, is a change of that token. Of
+    SigLIP nothing follows, and no layer norm comes before.
+    """
+    if isinstance(model, SiglipTower):
+        return torch.eye(model.config.hidden_size, dtype=torch.float64)
+    scale = model.vision_model.post_layernorm.weight.detach().cpu().double()
+    if tap == "pooled":
+        return torch.diag(1 / scale)
+    projection = model.visual_projection.weight.detach().cpu().double()
+    inverse: Tensor = torch.linalg.pinv(projection * scale)
+    return inverse
+
+
+def read_out(model: Any, states: Tensor, tap: Tap) -> Tensor:
+    """From `last_state`, (n, d) on the CPU, to `pooled` or `image_embeds`: (n, k) there."""
+    if isinstance(model, SiglipTower):
+        return states.float()
+    weight = model.visual_projection.weight
+    with torch.inference_mode():
+        pooled = model.vision_model.post_layernorm(states.to(weight.device, weight.dtype))
+        found: Tensor = pooled if tap == "pooled" else model.visual_projection(pooled)
+    return found.float().cpu()
+
+
 @dataclass(frozen=True)
-class Encoder(ImageEncoder):
+class Encoder(HasBlocks):
     """A loaded encoder: the model in eval mode without gradients, its processor, and what identifies it."""
 
     model: Any
@@ -44,35 +112,44 @@ class Encoder(ImageEncoder):
         """Which kind of vision transformer it is."""
         return SIGLIP if isinstance(self.model, SiglipTower) else TRANSFORMER
 
-    gives_gradients = True
+    noun = "a vision transformer"
+    null_is_zero = ("image_embeds",)
+    read = staticmethod(read_tap)
+    behind_blocks = staticmethod(behind_blocks)
+    last_state = staticmethod(last_state)
+    read_out = staticmethod(read_out)
+    readout_inverse = staticmethod(readout_inverse)
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether the pooled vector is that of a class token."""
+        return self.anatomy.has_class_token
+
+    @property
+    def scaling(self) -> tuple[Sequence[float], Sequence[float]]:
+        """By which mean and which deviation values from 0 to 1 are scaled to pixels."""
+        return self.processor.image_mean, self.processor.image_std
+
+    def weights_for(self, layers: str, tap: Tap) -> list[str]:
+        """`select_weights`."""
+        return select_weights(self.model.state_dict(), layers, self.blocks, tap, self.anatomy)
 
     @property
     def whole_tap(self) -> Tap:
         """The tap that describes the whole picture."""
         return self.anatomy.whole
 
-    def stays_on_cpu(self, device: str) -> bool:
-        """Whether it runs on the CPU although another device is asked for: never."""
-        del device
-        return False
-
     def groups(self, params: EncoderParams) -> tuple[str, ...]:
         """The groups of generators that its sizes and its layout admit."""
         return groups_of(checkpoint_of(params))
 
-    def edited(self, delta: WeightDelta, dtype: str) -> "Encoder":
+    def edited(self, delta: WeightDelta, dtype: str = "float32") -> "Encoder":
         """`with_delta`."""
         return with_delta(self, delta, dtype)
 
-    def reach(self, names: Iterable[str], *, class_token_only: bool) -> Reach:
+    def reach(self, names: Iterable[str], *, class_token_only: bool = False) -> Reach:
         """`reach_of`."""
         return reach_of(names, self.blocks, self.anatomy, class_token_only=class_token_only)
-
-    @torch.inference_mode()
-    def encode(self, pixels: Tensor, tap: Tap) -> Tensor:
-        """Preprocessed pixels (n, 3, side, side), on any device, to a tap: float32 (n, …, d), on the CPU."""
-        weight = next(self.model.parameters())
-        return read_tap(self.model, pixels.to(weight.device, weight.dtype), tap).float().cpu()
 
     @property
     def architecture(self) -> str:
@@ -80,11 +157,6 @@ class Encoder(ImageEncoder):
         c = self.model.config
         size = f"{c.hidden_size}x{c.num_hidden_layers} patch {c.patch_size} image {c.image_size}"
         return f"siglip-vit {size}" if self.anatomy is SIGLIP else f"clip-vit {size} proj {c.projection_dim}"
-
-    @property
-    def dtype(self) -> str:
-        """The dtype it runs in, such as float32."""
-        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
 
     @property
     def settings(self) -> str:
@@ -185,74 +257,6 @@ def finite_fingerprint(source: str, prints: Mapping[str, Print]) -> str:
     if not all(one.is_finite for one in prints.values()):
         raise ModelError(f"The encoder {source} holds values that are not finite numbers", "Use an undamaged copy")
     return fingerprint_from(prints)
-
-
-def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
-    """Run the encoder and return the tensor a generator reads.
-
-    Args:
-        model: a `CLIPVisionModelWithProjection` or a `SiglipTower`.
-        pixels: (n, 3, side, side), normalised.
-        tap: which tensor, one that the encoder has.
-
-    Returns:
-        (n, hidden) for pooled, (n, projection) for image_embeds, (n, tokens, hidden) for penultimate and last.
-    """
-    if isinstance(model, SiglipTower):
-        return siglip.read_tap(model, pixels, tap)
-    output = model.vision_model(pixels, output_hidden_states=tap == "penultimate")
-    if tap == "penultimate":
-        return _tensor(output.hidden_states[-2])
-    if tap == "last":
-        return _tensor(output.last_hidden_state)
-    return _tensor(output.pooler_output if tap == "pooled" else model.visual_projection(output.pooler_output))
-
-
-def behind_blocks(model: Any, states: Tensor, tap: Tap) -> Tensor:
-    """From what the last block that a tap needs puts out, (n, tokens, hidden), to the tap, (n, …, d)."""
-    if isinstance(model, SiglipTower):
-        return siglip.behind_blocks(model, states, tap)
-    if tap in {"penultimate", "last"}:
-        return states
-    pooled = _tensor(model.vision_model.post_layernorm(states[:, 0]))
-    return pooled if tap == "pooled" else _tensor(model.visual_projection(pooled))
-
-
-def last_state(model: Any, pixels: Tensor) -> Tensor:
-    """What `pooled` and `image_embeds` are functions of: (n, hidden), the class token behind the last block.
-
-    Of SigLIP it is what its pooling head gives, which is `pooled` itself.
-    """
-    if isinstance(model, SiglipTower):
-        return siglip.read_tap(model, pixels, "pooled")
-    return read_tap(model, pixels, "last")[:, 0]
-
-
-def readout_inverse(model: Any, tap: Tap) -> Tensor:
-    """Undo what follows the last layer norm's normalisation: float64 (d, k), for `pooled` and `image_embeds`.
-
-    A change of the tap, times this and the deviation of the class token's channels, is a change of that token. Of
-    SigLIP nothing follows, and no layer norm comes before.
-    """
-    if isinstance(model, SiglipTower):
-        return torch.eye(model.config.hidden_size, dtype=torch.float64)
-    scale = model.vision_model.post_layernorm.weight.detach().cpu().double()
-    if tap == "pooled":
-        return torch.diag(1 / scale)
-    projection = model.visual_projection.weight.detach().cpu().double()
-    inverse: Tensor = torch.linalg.pinv(projection * scale)
-    return inverse
-
-
-def read_out(model: Any, states: Tensor, tap: Tap) -> Tensor:
-    """From `last_state`, (n, d) on the CPU, to `pooled` or `image_embeds`: (n, k) there."""
-    if isinstance(model, SiglipTower):
-        return states.float()
-    weight = model.visual_projection.weight
-    with torch.inference_mode():
-        pooled = model.vision_model.post_layernorm(states.to(weight.device, weight.dtype))
-        found: Tensor = pooled if tap == "pooled" else model.visual_projection(pooled)
-    return found.float().cpu()
 
 
 def with_delta(encoder: Encoder, delta: WeightDelta, dtype: str = "float32") -> Encoder:

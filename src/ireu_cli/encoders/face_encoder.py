@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.family import TakesGates
 from ireu_cli.encoders.files.networks import load_network, session_error
 from ireu_cli.encoders.files.onnx_session import open_session, stays_on_cpu
 from ireu_cli.encoders.groups import groups_of_network
@@ -26,10 +26,12 @@ from ireu_cli.encoders.reach import Reach
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.faces.align import aligned_like_insightface, template_points
 from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.params import FACE_TAPS, EncoderParams, Tap
+from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.support.bounded import printable
 from ireu_cli.values import RgbImage, WeightDelta
 
+FACE_TAPS: tuple[Tap, ...] = ("embedding", "normed_embedding")
+"""What can be read of a face-embedding network."""
 _REMEDY = "Name an ArcFace network in ONNX: one picture in, one embedding out"
 _NAMED = 8
 """Nodes whose names tell insightface how pixels are prepared."""
@@ -38,7 +40,7 @@ _LARGEST_SIDE, _WIDEST = 1024, 1 << 16
 
 
 @dataclass(frozen=True)
-class FaceEncoder(ImageEncoder):
+class FaceEncoder(TakesGates):
     """A loaded face-embedding network: its file's name and content, a session that runs it, and what identifies it.
 
     `landmarks` are ten fractions, where eyes, nose and mouth corners lie in the photos that it is given; `layers`
@@ -101,8 +103,9 @@ class FaceEncoder(ImageEncoder):
         black = self.pixels([np.zeros((self.size, self.size, 3), np.uint8)])
         return torch.cat([torch.zeros_like(black), black])
 
-    gives_gradients = False
+    noun = "an ONNX network"
     whole_tap = None
+    null_is_zero = FACE_TAPS
 
     def stays_on_cpu(self, device: str) -> bool:
         """Whether onnxruntime has no provider for the device."""
@@ -113,15 +116,19 @@ class FaceEncoder(ImageEncoder):
         del params
         return groups_of_network(self.convolutions)[:1]
 
-    def edited(self, delta: WeightDelta, dtype: str) -> "FaceEncoder":
+    def edited(self, delta: WeightDelta, dtype: str = "float32") -> "FaceEncoder":
         """`with_gates`."""
         del dtype
         return with_gates(self, delta)
 
-    def reach(self, names: Iterable[str], *, class_token_only: bool) -> Reach:
+    def reach(self, names: Iterable[str], *, class_token_only: bool = False) -> Reach:
         """Every tap: gates behind a network change all that it gives."""
         del names, class_token_only
         return Reach(FACE_TAPS, ())
+
+    def whole_files(self) -> dict[str, bytes]:
+        """The network, under the name that it had."""
+        return {self.file: self.content}
 
     def encode(self, pixels: Tensor, tap: Tap) -> Tensor:
         """`embed`."""

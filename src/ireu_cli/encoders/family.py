@@ -1,11 +1,22 @@
-"""What can be asked of a loaded image encoder of any family."""
+"""What a family of image encoders is, and what can be asked of a loaded encoder of any family.
+
+Everything works with an `ImageEncoder` that can encode, take a delta, and say what changes with it. What a method or an
+attack needs beyond that, a family offers by deriving its encoders from `Trainable`, `HasBlocks` or `TakesGates`.
+"""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from ireu_cli.encoders.card import Card
+from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.reach import Reach
+from ireu_cli.errors import ModelError
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.values import RgbImage, WeightDelta
 
@@ -15,11 +26,15 @@ class ImageEncoder(ABC):
 
     Attributes:
         fingerprint: digest (hex) of its weights, independent of the files that hold them.
-        gives_gradients: whether its weights can be trained, and its pixels searched, by gradient.
+        noun: what messages call such an encoder, behind "is" or "as".
+        gives_gradients: whether its weights can be trained, and its pixels searched, by gradient; see `Trainable`.
+        null_is_zero: taps for which generators are sent zeros in place of the features of a null image.
     """
 
     fingerprint: str
-    gives_gradients: bool
+    noun: str
+    gives_gradients: bool = False
+    null_is_zero: Collection[Tap] = ()
 
     @property
     @abstractmethod
@@ -61,10 +76,10 @@ class ImageEncoder(ABC):
 
     @abstractmethod
     def encode(self, pixels: Tensor, tap: Tap) -> Tensor:
-        """Prepared pixels (n, 3, side, side) to a tap: float32 (n, …, d), on the CPU."""
+        """Prepared pixels (n, 3, side, side), on any device, to a tap: float32 (n, …, d), on the CPU."""
 
     @abstractmethod
-    def edited(self, delta: WeightDelta, dtype: str) -> "ImageEncoder":
+    def edited(self, delta: WeightDelta, dtype: str = "float32") -> "ImageEncoder":
         """An edited copy, which runs in a dtype; this one keeps every bit.
 
         Raises:
@@ -72,13 +87,216 @@ class ImageEncoder(ABC):
         """
 
     @abstractmethod
-    def reach(self, names: Iterable[str], *, class_token_only: bool) -> Reach:
+    def reach(self, names: Iterable[str], *, class_token_only: bool = False) -> Reach:
         """Which taps change when the named tensors change; see `reach_of`."""
 
-    @abstractmethod
     def groups(self, params: EncoderParams) -> tuple[str, ...]:
-        """The groups of generators that its sizes and its source admit."""
+        """The groups of generators that its sizes and its source admit; none that is known."""
+        del params
+        return ()
 
-    @abstractmethod
     def stays_on_cpu(self, device: str) -> bool:
         """Whether it runs on the CPU although another device is asked for."""
+        del device
+        return False
+
+    def whole_files(self) -> Mapping[str, bytes]:
+        """By their names, the files that hold it; an export writes them, and its first one is named to load it.
+
+        Encoders in checkpoints are not asked: their weights are copied one after another.
+        """
+        raise NotImplementedError
+
+    def reached_by(self, delta: WeightDelta) -> Reach:
+        """Which taps change with a delta of this encoder."""
+        return self.reach(delta.moving, class_token_only=delta.class_token_only)
+
+    def null_features(self, tap: Tap) -> Tensor:
+        """What diffusers sends as the null image under guidance: float32 (d,) or (tokens, d), on the CPU.
+
+        Zeros where adapters are sent zeros in place of the embedding; the encoder's view of a zero tensor for all
+        others, also of SigLIP, whose adapters get zeros from diffusers and are not drawn with here.
+        """
+        null = self.encode(self.null_pixels()[:1], tap)[0]
+        return torch.zeros_like(null) if tap in self.null_is_zero else null.clone()
+
+
+class Trainable(ImageEncoder):
+    """An encoder in torch: its weights, by name, can be trained, and its pixels searched, by gradient.
+
+    Attributes:
+        model: the network, in eval mode and without gradients; deltas call its tensors as `state_dict` does.
+    """
+
+    gives_gradients = True
+    model: Any
+
+    @staticmethod
+    @abstractmethod
+    def read(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
+        """Pixels (n, 3, side, side) to a tap (n, …, d), with gradients.
+
+        Args:
+            model: the encoder's own, or a copy of it with other weights.
+            pixels: prepared, on the model's device and in its dtype.
+            tap: one that the encoder has.
+        """
+
+    @abstractmethod
+    def weights_for(self, layers: str, tap: Tap) -> list[str]:
+        """Names of the weights that `unlearn.layers` names and that can change a tap, sorted.
+
+        Raises:
+            ConfigError: there is no such part, or none of the parts reaches the tap.
+        """
+
+    @property
+    @abstractmethod
+    def scaling(self) -> tuple[Sequence[float], Sequence[float]]:
+        """By which mean and which deviation values from 0 to 1 are scaled to pixels, three numbers each."""
+
+    @property
+    def dtype(self) -> str:
+        """The dtype it runs in, such as float32."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor, tap: Tap) -> Tensor:
+        """Prepared pixels (n, 3, side, side), on any device, to a tap: float32 (n, …, d), on the CPU."""
+        weight = next(self.model.parameters())
+        return self.read(self.model, pixels.to(weight.device, weight.dtype), tap).float().cpu()
+
+
+class HasBlocks(Trainable):
+    """A vision transformer in whose blocks people can be found and moved.
+
+    Its `model.vision_model` is built as those of transformers' CLIP and SigLIP are: `encoder.layers` of attention and a
+    hidden layer each, which `mlp_site` looks into; `model.config` states the sizes.
+
+    Attributes:
+        processor: prepares pixels, as transformers' image processors do; an export writes its settings.
+    """
+
+    processor: Any
+
+    @property
+    @abstractmethod
+    def has_class_token(self) -> bool:
+        """Whether the pooled vector is that of a class token, the first; else a head makes it of all tokens."""
+
+    @property
+    def width(self) -> int:
+        """How many channels a token has."""
+        return int(self.model.config.hidden_size)
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens a picture is, one for the class or the head counted in."""
+        return (int(self.model.config.image_size) // int(self.model.config.patch_size)) ** 2 + 1
+
+    @staticmethod
+    @abstractmethod
+    def behind_blocks(model: Any, states: Tensor, tap: Tap) -> Tensor:
+        """From what the last block that a tap needs puts out, (n, tokens, hidden), to the tap, (n, …, d)."""
+
+    @staticmethod
+    @abstractmethod
+    def last_state(model: Any, pixels: Tensor) -> Tensor:
+        """What taps of one vector are functions of: (n, hidden), behind the last block."""
+
+    @staticmethod
+    @abstractmethod
+    def read_out(model: Any, states: Tensor, tap: Tap) -> Tensor:
+        """From `last_state`, (n, hidden) on the CPU, to a tap of one vector: (n, k) there."""
+
+    @staticmethod
+    @abstractmethod
+    def readout_inverse(model: Any, tap: Tap) -> Tensor:
+        """Undo the linear part of `read_out`: float64 (hidden, k)."""
+
+
+class TakesGates(ImageEncoder):
+    """An encoder that gives one vector a picture, and whose `edited` takes gates behind that; see `onnx_gates`."""
+
+
+@dataclass(frozen=True)
+class InCheckpoint:
+    """How encoders lie in files of weights, whose names say what each tensor is.
+
+    Attributes:
+        open: finds the weights.
+        outline: an encoder of which everything is known but the weights; the fingerprint is still to be confirmed.
+    """
+
+    open: Callable[[EncoderParams], Checkpoint]
+    outline: Callable[[Checkpoint, str], HasBlocks]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of image encoders. To add one, write a row like those in `families`.
+
+    Attributes:
+        title: what messages call one of it, behind an "a".
+        taps: what can be read of it, from the first to the last that is computed.
+        sources: what messages call the files that it lies in, such as "an .onnx file".
+        place: where an encoder of it lies in a source, which may be a bundle; None where the source is not its own.
+        load: loads one: its source, tap and dtype, where faces lie in photos as ten fractions, and the torch device.
+        card: what `ireu inspect` says of a source of its own.
+        library: the library that model cards of exports name.
+        checkpoint: how it lies in files of weights; None where an encoder is written whole, by `whole_files`.
+        layouts: what `export.format` may be, beside auto, where it is written whole; none: it has one form alone.
+        fingerprint_of: the fingerprint that a file has as an encoder, where recognisers are such files too.
+    """
+
+    title: str
+    taps: tuple[Tap, ...]
+    sources: str
+    place: Callable[[str], Path | None]
+    load: Callable[[EncoderParams, tuple[float, ...], str], ImageEncoder]
+    card: Callable[[str], Card]
+    library: str
+    checkpoint: InCheckpoint | None = None
+    layouts: tuple[str, ...] = ()
+    fingerprint_of: Callable[[Path], str] | None = None
+
+
+def need_gradients(encoder: ImageEncoder, what: str) -> Trainable:
+    """The encoder, where its weights or pixels are to be searched by gradient.
+
+    Raises:
+        ModelError: it gives no gradients.
+    """
+    if isinstance(encoder, Trainable):
+        return encoder
+    instead = "Use --method gated, with --method all or variance or swap to locate"
+    raise ModelError(
+        f"{what} needs gradients, which {encoder.noun} does not give",
+        instead if isinstance(encoder, TakesGates) else "Use another --method for this encoder",
+    )
+
+
+def need_blocks(encoder: ImageEncoder, what: str) -> HasBlocks:
+    """The encoder, where the blocks of a vision transformer are looked into.
+
+    Raises:
+        ModelError: it gives no gradients, or has no such blocks.
+    """
+    trainable = need_gradients(encoder, what)
+    if isinstance(trainable, HasBlocks):
+        return trainable
+    raise ModelError(
+        f"{what} needs the blocks of a vision transformer, which {encoder.noun} does not have",
+        "Use --method ireu or global for this encoder",
+    )
+
+
+def need_gates(encoder: ImageEncoder, what: str) -> TakesGates:
+    """The encoder, where gates are to stand behind its output.
+
+    Raises:
+        ModelError: it takes none.
+    """
+    if isinstance(encoder, TakesGates):
+        return encoder
+    raise ModelError(f"{what} is for face-embedding networks in ONNX", "Name an .onnx file with --encoder")

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.clip import DTYPES, Encoder
+from ireu_cli.encoders.clip import DTYPES
+from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encoders.files.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.encoders.files.fingerprint import Print, prints_by
 from ireu_cli.encoders.files.tensor_file import TensorFile
@@ -112,7 +113,7 @@ class Written:
 
 
 def write_weights(
-    edit: Edit, encoder: Encoder, folder: Path, advance: Callable[[int], None] = lambda _count: None
+    edit: Edit, encoder: HasBlocks, folder: Path, advance: Callable[[int], None] = lambda _count: None
 ) -> Written:
     """Write the edited encoder's weights into an empty folder; `advance` is told how many bytes were just written.
 
@@ -148,7 +149,7 @@ def copied_digests(edit: Edit, folder: Path, is_stopped: Callable[[], bool]) -> 
     }
 
 
-def write_beside(edit: Edit, encoder: Encoder, folder: Path, told: Mapping[str, Json]) -> None:
+def write_beside(edit: Edit, encoder: HasBlocks, folder: Path, told: Mapping[str, Json]) -> None:
     """Write what lies beside the weights: settings, which say in words what was done, and adapters."""
     place = _place_in(edit, folder)
     if edit.layout in _FOLDERS or not _keeps_files(edit):
@@ -213,7 +214,7 @@ def _like(edit: Edit, tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=written_dtype(edit.dtype, tensor), device="meta")
 
 
-def _write_settings(edit: Edit, encoder: Encoder, place: Path, told: Mapping[str, Json]) -> None:
+def _write_settings(edit: Edit, encoder: HasBlocks, place: Path, told: Mapping[str, Json]) -> None:
     settings: dict[str, Any] = encoder.model.config.to_dict()
     settings |= {
         "architectures": [edit.source.anatomy.model_class],

@@ -1,13 +1,12 @@
-"""A face-embedding network in an export: the file itself or its pack, with gates behind its output."""
+"""An encoder whose files are written whole, such as a face-embedding network: the file itself, or its pack."""
 
 import hashlib
 from pathlib import Path
 
-from ireu_cli.encoders.face_encoder import FaceEncoder, with_gates
-from ireu_cli.encoders.files.checkpoint import Checkpoint
+from ireu_cli.encoders.face_networks import FACE_NETWORKS
+from ireu_cli.encoders.family import Family, ImageEncoder
 from ireu_cli.encoders.files.face_pack import is_pack, recogniser_in
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.kinds import face_network
 from ireu_cli.errors import ConfigError
 from ireu_cli.exporting.pack import pack_of, write_pack
 from ireu_cli.exporting.transformer import refuse_unlike
@@ -16,45 +15,52 @@ from ireu_cli.session import Session
 from ireu_cli.store.files import file_sha256, write_bytes
 from ireu_cli.values import WeightDelta
 
-NETWORKS = ("onnx", "insightface-pack")
-"""Layouts of face-embedding networks."""
+_PACK = "insightface-pack"
 
 
-def check_network(source: Checkpoint | None, params: ExportParams) -> None:
-    """Refuse a layout or a dtype that is not for this kind of encoder; `source` is None of a network.
+def check_whole(family: Family, original: ImageEncoder, params: ExportParams) -> None:
+    """Refuse a layout or a dtype that is not for this family of encoders.
 
     Raises:
         ConfigError: it is not.
     """
-    is_network = source is None
-    if is_network != (params.format in NETWORKS) and params.format != "auto":
-        own = " or ".join(NETWORKS) if is_network else "a layout of transformers"
-        raise ConfigError(f"This encoder cannot be exported as {params.format}", f"Use --format {own}, or leave it out")
-    if is_network and params.dtype not in {"auto", "float32"}:
+    is_whole = family.checkpoint is None
+    wrong = params.format not in {"auto", *family.layouts} if is_whole else params.format in FACE_NETWORKS.layouts
+    if wrong:
+        own = " or ".join(family.layouts) if is_whole else f"a layout of {family.library}"
+        remedy = f"Use --format {own}, or leave it out" if own else "Leave out the format"
+        raise ConfigError(f"This encoder cannot be exported as {params.format}", remedy)
+    if is_whole and params.dtype not in {"auto", "float32"}:
         raise ConfigError(
-            f"An ONNX network is exported in the precision that it was saved in, not in {params.dtype}",
+            f"{original.noun[0].upper()}{original.noun[1:]} is exported in the precision that it was saved in, not in "
+            f"{params.dtype}",
             "Leave out the dtype",
         )
 
 
-def write_network(session: Session, original: FaceEncoder, delta: WeightDelta, folder: Path) -> tuple[Path, str]:
-    """Write a face-embedding network and read it back; returns its place and its fingerprint."""
+def write_whole(
+    session: Session, family: Family, original: ImageEncoder, delta: WeightDelta, folder: Path
+) -> tuple[Path, str]:
+    """Write an encoder by its own files and read them back.
+
+    Returns:
+        What is to be named to load it, and its fingerprint.
+    """
     config = session.config
-    edited = with_gates(original, delta)
-    wanted = config.export.format
-    source = Path(config.encoder.source)
-    network = face_network(config.encoder.source)
-    if network is None:
-        raise RuntimeError("a face-embedding network lies in a file")
-    in_a_pack = find_bundle(config.encoder.source) is None and is_pack(source)
-    if wanted == "insightface-pack" or (wanted == "auto" and in_a_pack):
+    edited = original.edited(delta)
+    files = edited.whole_files()
+    wanted, source = config.export.format, Path(config.encoder.source)
+    network = family.place(config.encoder.source)
+    in_a_pack = _PACK in family.layouts and find_bundle(config.encoder.source) is None and is_pack(source)
+    if network is not None and (wanted == _PACK or (wanted == "auto" and in_a_pack)):
         left_out = write_pack(pack_of(source, network), network, edited, folder)
         for name in left_out:
             session.talk.note(f"left out of the pack: {name}, a recogniser that insightface would fall back to")
-        place, written = folder, recogniser_in(folder)
+        place, written = folder, dict.fromkeys([recogniser_in(folder)], *files.values())
     else:
-        place = written = folder / edited.file
-        write_bytes(written, edited.content)
+        place, written = folder / next(iter(files)), {folder / name: data for name, data in files.items()}
+        for path, data in written.items():
+            write_bytes(path, data)
     # These very bytes were opened and run; a pack is looked up by insightface's rules.
-    refuse_unlike(file_sha256(written) == hashlib.sha256(edited.content).hexdigest())
+    refuse_unlike(all(file_sha256(path) == hashlib.sha256(data).hexdigest() for path, data in written.items()))
     return place, edited.fingerprint

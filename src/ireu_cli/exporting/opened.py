@@ -1,49 +1,46 @@
-"""The encoder that is exported: its file, and the network or an outline of it."""
+"""The encoder that is exported: with its weights, or without them where nothing is encoded."""
 
 from pathlib import Path
 
-from ireu_cli.encoders.clip import Encoder, outline_encoder
-from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.family import Family, ImageEncoder, InCheckpoint
 from ireu_cli.encoders.files.checkpoint import Checkpoint
-from ireu_cli.encoders.files.clip_files import checkpoint_of
-from ireu_cli.encoders.kinds import (
-    checkpoint_for,
-    face_network,
-)
 from ireu_cli.errors import ArtifactError
 from ireu_cli.session import Session
 
 
-def outline(session: Session) -> tuple[Encoder, Checkpoint]:
-    """The encoder without its weights, taken to be the parent's; that is still to be confirmed.
+def open_original(session: Session, family: Family, *, at_hand: bool) -> tuple[ImageEncoder, Checkpoint | None]:
+    """The encoder, and where its weights lie in files of weights.
+
+    Args:
+        session: the run.
+        family: of which the encoder is.
+        at_hand: photos are; without them there is nothing to encode, and the weights stay in their file.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: it cannot be read, or is not the one that the delta is for.
     """
+    kept = family.checkpoint
+    if kept is None:
+        return session.encoder(dtype="float32"), None
+    source = kept.open(session.config.encoder)
+    return (session.encoder(dtype="float32") if at_hand else _outline(session, kept, source)), source
+
+
+def _outline(session: Session, kept: InCheckpoint, source: Checkpoint) -> ImageEncoder:
+    """The encoder without its weights, taken to be the parent's; that is still to be confirmed."""
     if session.parent is None:
         raise RuntimeError("only a parent says what the encoder should be")
-    source = checkpoint_of(session.config.encoder)
     with session.timed("load_encoder"):
-        encoder = outline_encoder(source, session.parent.encoder.fingerprint)
-    return session.check_encoder(encoder), source
+        encoder = kept.outline(source, session.parent.encoder.fingerprint)
+    return session.check_encoder(encoder)
 
 
-def load_whole(session: Session) -> tuple[ImageEncoder, Checkpoint | None]:
-    """The encoder with its weights, and the files of weights, where it lies in such.
-
-    Raises:
-        ModelError: it cannot be loaded, or is not the parent's.
-    """
-    original = session.encoder(dtype="float32")
-    return original, checkpoint_for(session.config.encoder)
-
-
-def refuse_own_place(session: Session, source: Checkpoint | None, out: Path) -> None:
+def refuse_own_place(session: Session, family: Family, source: Checkpoint | None, out: Path) -> None:
     """Refuse to replace the original: not even --force may lose what deltas are made for.
 
     Raises:
         ArtifactError: the output is the original, or holds it.
     """
-    place = source.source if source is not None else face_network(session.config.encoder.source)
+    place = source.source if source is not None else family.place(session.config.encoder.source)
     if place is not None and place.resolve().is_relative_to(out.resolve()):
         raise ArtifactError(f"{out} holds the original encoder", "Name another folder with --out")

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ireu_cli.encoders.face_encoder import FaceEncoder
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.face_pack import MANIFEST, named_files, networks_in, recogniser_in, recognisers_in
 from ireu_cli.encoders.files.networks import external_files, session_error
 from ireu_cli.encoders.files.onnx_session import open_session
@@ -39,7 +39,7 @@ def pack_of(source: Path, network: Path) -> Path:
     return pack
 
 
-def write_pack(pack: Path, network: Path, edited: FaceEncoder, folder: Path) -> list[str]:
+def write_pack(pack: Path, network: Path, edited: ImageEncoder, folder: Path) -> list[str]:
     """Copy the networks of a pack, its manifest and its licence, with the edited network in the place of its original.
 
     Other files keep every bit, but for the digest that a manifest states of the edited network. Recognisers that no
@@ -66,7 +66,8 @@ def write_pack(pack: Path, network: Path, edited: FaceEncoder, folder: Path) -> 
     beside = {file for path in others for file in external_files(path)}
     for path in {*others, *beside, *(text for pattern in _TEXTS for text in pack.glob(pattern))} - {network}:
         _copy(path, pack, folder)
-    write_bytes(folder / own, edited.content)
+    (content,) = edited.whole_files().values()
+    write_bytes(folder / own, content)
     if named is not None:
         _state_digest(folder / MANIFEST, own.as_posix())
     if recogniser_in(folder) != folder / own:

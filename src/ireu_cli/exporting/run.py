@@ -6,20 +6,17 @@ from functools import partial
 from pathlib import Path
 
 from ireu_cli.config import Resolved
-from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.families import family_of
+from ireu_cli.encoders.family import Family, ImageEncoder
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.fingerprint import Print
-from ireu_cli.encoders.kinds import (
-    lies_in_checkpoint,
-    need_network,
-)
 from ireu_cli.exporting.layouts import (
     copied_digests,
     layout_for,
     served_dtype,
 )
-from ireu_cli.exporting.network import check_network, write_network
-from ireu_cli.exporting.opened import load_whole, outline, refuse_own_place
+from ireu_cli.exporting.network import check_whole, write_whole
+from ireu_cli.exporting.opened import open_original, refuse_own_place
 from ireu_cli.exporting.served import at_hand, check_served
 from ireu_cli.exporting.told import reached_by, write_told
 from ireu_cli.exporting.transformer import (
@@ -71,13 +68,12 @@ def run_export(
     verdict = find_verdict(session, parent, delta_path.parent, report)
     refuse_failed(verdict, allowed=allow_failed)
     delta = read_delta(delta_path)
-    lean = lies_in_checkpoint(session.config.encoder.tap) and not at_hand(session)
-    # Without photos there is nothing to encode, and the weights stay in their file.
-    original, source = outline(session) if lean else load_whole(session)
-    check_network(source, session.config.export)
+    family = family_of(session.config.encoder.source, session.config.encoder.tap)
+    original, source = open_original(session, family, at_hand=at_hand(session))
+    check_whole(family, original, session.config.export)
     if source is not None:
         layout_for(session.config.export.format, source)
-    refuse_own_place(session, source, out)
+    refuse_own_place(session, family, source, out)
     draft = session.draft(original, extra=None if verdict is None else {"report": verdict.digest})
     with session.run.lock(out), aside() as beside:
         # Reading all weights takes as long as copying them.
@@ -91,7 +87,7 @@ def run_export(
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
         stand = _Stand(parent, verdict, allow_failed)
-        manifest = _write(session, draft, stand, original, source, prints, delta, out, beside)
+        manifest = _write(session, draft, stand, family, original, source, prints, delta, out, beside)
         _say(session, verdict)
     return StepResult(out, manifest, reused=False)
 
@@ -115,6 +111,7 @@ def _write(
     session: Session,
     draft: Manifest,
     stand: _Stand,
+    family: Family,
     original: ImageEncoder,
     source: Checkpoint | None,
     prints: Future[dict[str, Print]] | None,
@@ -131,8 +128,7 @@ def _write(
         digests = None if edit is None else beside.do(partial(copied_digests, edit, folder))
         flushed: Future[None] | None = None
         if edit is None or prints is None:
-            network = need_network(original, "A layout of networks")
-            place, fingerprint = write_network(session, network, delta, folder)
+            place, fingerprint = write_whole(session, family, original, delta, folder)
         else:
             place, fingerprint, flushed = write_transformer(session, parent, original, edit, prints, folder, beside)
         metrics = check_served(session, parent, original, place, source, delta, dtype)
@@ -145,7 +141,7 @@ def _write(
         # What is found by drawing and attacking stands in the report, and is told as it stands there.
         record = with_findings(make_record(session, parent, delta, original, (), None), verdict)
         metrics["record"] = record.model_dump(mode="json")
-        write_told(session, source, covered, metrics, verdict, folder)
+        write_told(session, family, source, covered, metrics, verdict, folder)
         known = {} if digests is None else digests.result()
         if flushed is not None:
             flushed.result()

@@ -3,9 +3,9 @@
 from functools import partial
 from pathlib import Path
 
+from ireu_cli.encoders.families import load_encoder
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.checkpoint import Checkpoint
-from ireu_cli.encoders.kinds import load_encoder, with_delta
 from ireu_cli.errors import VanishedEditError
 from ireu_cli.exporting.layouts import stored_dtype, written_dtype
 from ireu_cli.exporting.rounding import kept_in_weights, kept_share
@@ -47,7 +47,7 @@ def check_served(
     # An ONNX network is written in the precision that it has, and read back as it was written.
     kept = 1.0
     if source is not None:
-        kept = _kept_in_features(session, parent, original, served, with_delta(original, delta), dtype)
+        kept = _kept_in_features(session, parent, original, served, original.edited(delta), dtype)
     _refuse_vanished(kept, session.config.export.min_edit_kept, dtype)
     gathered = gather(session, parent, original, served, load_people(session, parent), photo_reader(session.config))
     verified = verify(gathered.evidence, session.config.verify, session.config.seed)
@@ -65,7 +65,7 @@ def _kept_in_features(
 ) -> float:
     """`kept_share` of the change on target photos, between served and full precision, each against its own original."""
     reader = photo_reader(session.config)
-    rounded = with_delta(original, WeightDelta({}), dtype)
+    rounded = original.edited(WeightDelta({}), dtype)
     people = load_people(session, parent)[0]
     lenses = [Lens(session, encoder, reader) for encoder in (original, full, rounded, served)]
     for lens in lenses:

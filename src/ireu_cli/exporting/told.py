@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from ireu_cli.coverage import coverage_in, groups_for, recorded, sentences
-from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.family import Family, ImageEncoder
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.kinds import reach_with
 from ireu_cli.encoders.systems import Coverage
 from ireu_cli.exporting.model_card import Told, write_card
 from ireu_cli.session import Session
@@ -16,7 +15,7 @@ from ireu_cli.verifying.verdict import Verdict
 
 def reached_by(session: Session, original: ImageEncoder, delta: WeightDelta) -> tuple[list[Coverage], dict[str, Json]]:
     """Which systems the edit covers, in words for the user as well, and what the manifest says of it."""
-    reach = reach_with(original, delta)
+    reach = original.reached_by(delta)
     covered = coverage_in(groups_for(session.config.encoder, original), reach.taps)
     for sentence in sentences(covered):
         session.talk.note(sentence)
@@ -25,6 +24,7 @@ def reached_by(session: Session, original: ImageEncoder, delta: WeightDelta) -> 
 
 def write_told(
     session: Session,
+    family: Family,
     source: Checkpoint | None,
     covered: list[Coverage],
     metrics: dict[str, Json],
@@ -35,7 +35,8 @@ def write_told(
 
     Args:
         session: the run.
-        source: where the encoder lay; None of a network.
+        family: of the encoder.
+        source: where its weights lay; None of an encoder that is written whole.
         covered: the systems that read it, and how far the edit covers them.
         metrics: what the manifest says.
         verdict: the report of the delta, where there is one.
@@ -45,7 +46,7 @@ def write_told(
     place = Path(params.source)
     is_local = place.exists() or find_bundle(params.source) is not None
     told = Told(
-        library="transformers" if source is not None else "onnx",
+        library=family.library,
         hub_id=None if is_local else params.source,
         revision=params.revision,
         verification=None if verdict is None else verdict.words,

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from ireu_cli import __version__
 from ireu_cli.encoders.clip import finite_fingerprint, refuse_foreign
-from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.family import ImageEncoder, need_blocks
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.fingerprint import Print, fingerprint_from, prints_by
 from ireu_cli.encoders.groups import groups_of
-from ireu_cli.encoders.kinds import need_transformer
 from ireu_cli.errors import ModelError, VanishedEditError
 from ireu_cli.exporting.layouts import Edit, layout_for, served_dtype, write_beside, write_weights
 from ireu_cli.exporting.prints import kept_prints
@@ -63,7 +62,7 @@ def prints_of(
     Raises:
         ModelError: they are not.
     """
-    encoder = need_transformer(original, "A checkpoint")
+    encoder = need_blocks(original, "A checkpoint")
 
     def read(names: Collection[str]) -> dict[str, Print]:
         with session.talk.progress("reading weights", len(names)) as advance:
@@ -111,7 +110,7 @@ def write_transformer(
     Raises:
         ModelError: the source is not the encoder, or what was written cannot be read back.
     """
-    encoder = need_transformer(original, "A checkpoint")
+    encoder = need_blocks(original, "A checkpoint")
     refuse_foreign(edit.delta, encoder.model.state_dict())
     size = sum(part.path.stat().st_size for part in edit.source.parts)
     with session.timed("write"):

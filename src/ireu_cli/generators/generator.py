@@ -24,12 +24,12 @@ from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.encoders.files.portrait import Bundle, GeneratorEntry, find_bundle
 from ireu_cli.encoders.files.settings import read_settings, told_as_model_error
 from ireu_cli.encoders.files.tensor_file import open_file
-from ireu_cli.encoders.kinds import forward, null_features
 from ireu_cli.encoders.preprocessing import quiet_transformers
+from ireu_cli.encoders.vision_transformers import VISION_TRANSFORMERS
 from ireu_cli.errors import ModelError
 from ireu_cli.generators.parts import check_scheduler, check_tokenizer, read_model
 from ireu_cli.generators.pipelines import digest_of_files, embeds_for, is_flux, open_pipeline, side_of
-from ireu_cli.params import FACE_TAPS, Tap
+from ireu_cli.params import Tap
 from ireu_cli.values import RgbImage
 
 _INDECISIVE = frozenset({"_diffusers_version", "_name_or_path", "dtype", "torch_dtype", "transformers_version"})
@@ -64,8 +64,8 @@ class Generator:
     def null_of(self, encoder: ImageEncoder) -> Tensor:
         """What the pipeline sends as the null image under guidance: float32 (d,) or (tokens, d), on the CPU."""
         if is_flux(self.pipeline):
-            return forward(encoder, self.tap, encoder.null_pixels()[1:])[0].clone()
-        return null_features(encoder, self.tap)
+            return encoder.encode(encoder.null_pixels()[1:], self.tap)[0].clone()
+        return encoder.null_features(self.tap)
 
     def draw(self, features: Tensor, null: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[RgbImage]:
         """Draw pictures through the stock pipeline.
@@ -132,7 +132,7 @@ def load_generators(
 
     Args:
         encoder_source: `encoder.source`; an encoder that is no bundle has no generators.
-        taps: only generators that read one of these; None for all that read the CLIP encoder.
+        taps: only generators that read one of these; None for all that read the vision transformer.
         device: torch device; weights are float32 on any.
         embedded: stands in for the package's own bundle.
         names: only generators that are called so; None for all.
@@ -143,15 +143,14 @@ def load_generators(
     bundle = find_bundle(encoder_source, embedded)
     if bundle is None:
         return ()
-    every = [*bundle.entries(), *bundle.entries(FACE_TAPS[0])]
-    entries = [(entry, tap) for entry, tap in every if tap in taps] if taps is not None else list(bundle.entries())
-    entries = [(entry, tap) for entry, tap in entries if names is None or entry.name in names]
+    read = bundle.entries(VISION_TRANSFORMERS.taps if taps is None else taps)
+    entries = [entry for entry in read if names is None or entry.name in names]
     if not entries:
         return ()
     fact = f"The generators of {encoder_source} cannot be loaded"
     with _quiet(), told_as_model_error(fact, "Install the package again, or name an undamaged bundle"):
-        shared = _load_shared(bundle.folder) if any(entry.unet for entry, _ in entries) else {}
-        return tuple(_load(bundle, entry, tap, shared, device) for entry, tap in entries)
+        shared = _load_shared(bundle.folder) if any(entry.unet for entry in entries) else {}
+        return tuple(_load(bundle, entry, shared, device) for entry in entries)
 
 
 def _load_shared(folder: Path) -> dict[str, Any]:
@@ -181,7 +180,7 @@ def _model(kind: Any, folder: Path) -> Any:
     return read_model(kind, folder).float()
 
 
-def _load(bundle: Bundle, entry: GeneratorEntry, tap: Tap, shared: dict[str, Any], device: str) -> Generator:
+def _load(bundle: Bundle, entry: GeneratorEntry, shared: dict[str, Any], device: str) -> Generator:
     if entry.pipeline is not None:
         folder, adapter = bundle.folder / entry.pipeline, bundle.folder / entry.adapter
         pipeline = open_pipeline(folder, adapter, DTYPES[entry.dtype], device)
@@ -193,7 +192,7 @@ def _load(bundle: Bundle, entry: GeneratorEntry, tap: Tap, shared: dict[str, Any
     settings = repr((entry.tap, entry.steps, entry.guidance, entry.scale, *later))
     whole = hashlib.sha256(f"{fingerprint} {settings}".encode()).hexdigest()
     side = entry.side or side_of(pipeline)
-    return Generator(entry.name, tap, whole, side, entry.steps, entry.guidance, entry.scale, pipeline)
+    return Generator(entry.name, entry.tap, whole, side, entry.steps, entry.guidance, entry.scale, pipeline)
 
 
 def _assembled(bundle: Bundle, entry: GeneratorEntry, own: str, shared: dict[str, Any], device: str) -> tuple[Any, str]:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from ireu_cli.encoders.card import Card, card_of
+from ireu_cli.encoders.card import Card
+from ireu_cli.encoders.families import card_of
 from ireu_cli.encoders.systems import GROUPS, SYSTEMS, systems_of
 from ireu_cli.inspecting.own import inspect_own
 from ireu_cli.values import Json

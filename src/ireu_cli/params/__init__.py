@@ -8,8 +8,8 @@ from pydantic import Field
 
 from ireu_cli.params.base import (
     ARCFACE_LANDMARKS,
-    FACE_TAPS,
     METHODS,
+    TAPS,
     Dtype,
     ExportFormat,
     FacesMode,
@@ -43,8 +43,8 @@ from ireu_cli.params.steps import (
 
 __all__ = [
     "ARCFACE_LANDMARKS",
-    "FACE_TAPS",
     "METHODS",
+    "TAPS",
     "AttacksParams",
     "Config",
     "DataParams",

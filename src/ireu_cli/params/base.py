@@ -8,7 +8,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from ireu_cli.params.names import Names
 from ireu_cli.support.bounded import ContentError, read_json
 
-Tap = Literal["pooled", "image_embeds", "penultimate", "last", "embedding", "normed_embedding"]
+TAPS = Names("pooled", "image_embeds", "penultimate", "last", "embedding", "normed_embedding")
+Tap = Annotated[str, BeforeValidator(TAPS.checked)]
+"""What a tensor that generators read is called; which encoders have it is told by `encoders.families`."""
 FacesMode = Literal["aligned", "detect"]
 LocateMethod = Literal["swap", "variance", "saliency", "random", "all"]
 METHODS = Names("ireu", "global", "gated", "block")
@@ -27,9 +29,6 @@ ExportFormat = Literal[
     "onnx",
     "insightface-pack",
 ]
-
-FACE_TAPS: tuple[Tap, ...] = ("embedding", "normed_embedding")
-"""Of face-embedding networks in ONNX; the others are of vision transformers."""
 
 # (x, y) of left eye, right eye, nose, left and right mouth corner as fractions of the picture: the 112 px
 # ArcFace template that insightface aligns to, seen from the viewer's left.

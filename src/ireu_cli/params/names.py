@@ -12,6 +12,10 @@ class Names:
         """Begin with our own."""
         self._names = list(names)
 
+    def __contains__(self, name: object) -> bool:
+        """Whether it is one of them."""
+        return name in self._names
+
     def add(self, name: str) -> None:
         """Let the setting take another name.
 

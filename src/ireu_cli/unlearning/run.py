@@ -6,7 +6,6 @@ from ireu_cli.config import Resolved
 from ireu_cli.copies import keep_pictures
 from ireu_cli.coverage import coverage_in, groups_for, recorded, refuse_missed, sentences
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import reach_in
 from ireu_cli.encoders.reach import Reach
 from ireu_cli.encoders.systems import Coverage, needed_taps
 from ireu_cli.lens import Lens, photo_reader
@@ -99,7 +98,7 @@ def _plan(session: Session, encoder: ImageEncoder, method: Method) -> tuple[Plan
     groups, systems = groups_for(config.encoder, encoder), config.unlearn.systems
     wanted = needed_taps(systems, groups)
     plan = method.plan(encoder, config, wanted)
-    reach = reach_in(encoder, plan.moving, class_token_only=plan.class_token_only)
+    reach = encoder.reach(plan.moving, class_token_only=plan.class_token_only)
     refuse_missed(systems, wanted, reach.taps)
     return plan, reach, coverage_in(groups, reach.taps, systems)
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from ireu_cli.config import Resolved
 from ireu_cli.drawing.show import open_show
-from ireu_cli.encoders.kinds import with_delta
 from ireu_cli.faces.labels import groups_of, read_labels
 from ireu_cli.lens import photo_reader
 from ireu_cli.opening import StepResult, check_parent, open_session
@@ -35,7 +34,7 @@ def run_verify(
         refuse_weaker(departures_of(session))
     delta = read_delta(delta_path)
     original = session.encoder(dtype="float32")
-    edited = with_delta(original, delta, session.config.encoder.dtype)
+    edited = original.edited(delta, session.config.encoder.dtype)
     people = load_people(session, parent)
     show = open_show(session, parent)
     draft = session.draft(

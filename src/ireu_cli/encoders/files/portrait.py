@@ -4,15 +4,15 @@
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ireu_cli.errors import ModelError
-from ireu_cli.params import FACE_TAPS, Dtype, Landmarks, Tap
+from ireu_cli.params import Dtype, Landmarks, Tap
 from ireu_cli.support.bounded import ContentError, inside, leads_inside, printable, read_json, relative_path, safe_name
 
 EMBEDDED = "portrait-mini"
@@ -110,11 +110,9 @@ class Bundle(_Part):
             raise ValueError("holds a character that prints nothing")
         return prompt
 
-    def entries(self, beside: Tap = "image_embeds") -> tuple[tuple[GeneratorEntry, Tap], ...]:
-        """The generators that read a tap of the same encoder as one that reads `beside`; others are passed over."""
-        is_face = beside in FACE_TAPS
-        taps: dict[str, Tap] = {tap: tap for tap in get_args(Tap) if (tap in FACE_TAPS) == is_face}
-        return tuple((entry, taps[entry.tap]) for entry in self.generators if entry.tap in taps)
+    def entries(self, taps: Collection[Tap]) -> tuple[GeneratorEntry, ...]:
+        """The generators that read one of some taps, such as those of a family."""
+        return tuple(entry for entry in self.generators if entry.tap in taps)
 
     @property
     def encoder_folder(self) -> Path:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.clip import Encoder
+from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encoders.mlp_site import entering
 from ireu_cli.encodings import Item
 from ireu_cli.errors import CapacityError, PhotoError
@@ -26,11 +26,9 @@ _VALUES = 2**27
 """Values of tokens in memory at once, half a gigabyte; the work on them takes several times as much."""
 
 
-def room_for(encoder: Encoder) -> int:
+def room_for(encoder: HasBlocks) -> int:
     """How many photos' tokens may be in memory at once."""
-    config = encoder.model.config
-    tokens = (int(config.image_size) // int(config.patch_size)) ** 2 + 1
-    return max(SAMPLED_AT_LEAST, _VALUES // (tokens * int(config.hidden_size)))
+    return max(SAMPLED_AT_LEAST, _VALUES // (encoder.tokens * encoder.width))
 
 
 def sample_people(used: People, most: int, seed: int) -> list[Photo]:
@@ -41,7 +39,7 @@ def sample_people(used: People, most: int, seed: int) -> list[Photo]:
     return sorted(photos, key=lambda photo: (photo.person, photo.index))
 
 
-def states_entering(lens: Lens, encoder: Encoder, items: Sequence[Item], block: int, label: str) -> Tensor:
+def states_entering(lens: Lens, encoder: HasBlocks, items: Sequence[Item], block: int, label: str) -> Tensor:
     """What enters a block: float32 (n, tokens, d), on the CPU; at least one item.
 
     Raises:
@@ -60,7 +58,7 @@ def states_entering(lens: Lens, encoder: Encoder, items: Sequence[Item], block: 
     return torch.cat(found)
 
 
-def gather_states(session: Session, lens: Lens, encoder: Encoder, cast: Cast, block: int) -> Entering:
+def gather_states(session: Session, lens: Lens, encoder: HasBlocks, cast: Cast, block: int) -> Entering:
     """Pass everybody's photos through the blocks before one; of a person with three or more the last is held out.
 
     Raises:

@@ -2,9 +2,7 @@
 
 from collections.abc import Collection
 
-from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import need_transformer
-from ireu_cli.encoders.reach import select_weights
+from ireu_cli.encoders.family import ImageEncoder, need_blocks
 from ireu_cli.lens import refuse_other_mask
 from ireu_cli.params import Config, Tap
 from ireu_cli.unlearning.block.block_inputs import gather_states
@@ -30,15 +28,15 @@ class Block:
     def plan(self, encoder: ImageEncoder, config: Config, taps: Collection[Tap]) -> Plan:
         """The weights of the block."""
         del taps
-        found, tap = need_transformer(encoder, "The method block"), config.encoder.tap
+        found, tap = need_blocks(encoder, "The method block"), config.encoder.tap
         layers = f"block:{block_for(found.blocks, tap)}"
-        names = select_weights(found.model.state_dict(), layers, found.blocks, tap, found.anatomy)
+        names = found.weights_for(layers, tap)
         return Plan(names, names)
 
     def run(self, work: Work) -> tuple[WeightDelta, dict[str, Json]]:
         """Train, from where an earlier run was stopped if one was."""
         session, lens, config = work.session, work.lens, work.session.config
-        encoder = need_transformer(lens.encoder, "The method block")
+        encoder = need_blocks(lens.encoder, "The method block")
         block = block_for(encoder.blocks, lens.tap)
         refuse_other_mask(work.mask, lens.null_features().shape[-1], lens.tap)
         entering = gather_states(session, lens, encoder, work.cast, block)

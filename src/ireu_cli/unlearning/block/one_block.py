@@ -6,14 +6,12 @@ the photos are trained on too, some photos are held out to say when to stop, and
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ireu_cli.encoders.clip import Encoder, behind_blocks
+from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encoders.mlp_site import after_attention, after_mlp
-from ireu_cli.encoders.reach import select_weights
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import Tap, UnlearnParams
 from ireu_cli.unlearning.ireu.published import ForgetSet, RetainSet, TrainState, unlearn
@@ -52,9 +50,10 @@ class Entering:
 class Tail(nn.Module):
     """The encoder from what enters a block to a tap."""
 
-    def __init__(self, model: Any, block: int, tap: Tap) -> None:
+    def __init__(self, encoder: HasBlocks, block: int, tap: Tap) -> None:
         super().__init__()
-        self.model = model
+        self.model = encoder.model
+        self._behind_blocks = encoder.behind_blocks
         self._block = block
         self._tap = tap
 
@@ -65,7 +64,7 @@ class Tail(nn.Module):
         end = len(layers) - 1 if self._tap == "penultimate" else len(layers)
         for layer in layers[self._block : end]:
             states = after_mlp(layer, after_attention(layer, states))
-        return behind_blocks(self.model, states, self._tap)
+        return self._behind_blocks(self.model, states, self._tap)
 
 
 def block_for(blocks: int, tap: Tap) -> int:
@@ -81,7 +80,7 @@ def block_for(blocks: int, tap: Tap) -> int:
 
 
 def unlearn_block(
-    encoder: Encoder,
+    encoder: HasBlocks,
     tap: Tap,
     block: int,
     entering: Entering,
@@ -114,7 +113,7 @@ def unlearn_block(
     """
     given, held, others, nulls = entering.given, entering.held, entering.others, entering.nulls
     device = next(encoder.model.parameters()).device
-    tail = Tail(encoder.model, block, tap)
+    tail = Tail(encoder, block, tap)
     features, kept, silent = (_through(tail, part, device) for part in (given.inputs, others, nulls))
     average = kept.mean(0)
     means = {person: features[_of(given, person)].mean(0) for person in set(given.people)}
@@ -123,7 +122,7 @@ def unlearn_block(
     retain = RetainSet(len(others), lambda places: (others[list(places)], kept[list(places)]), nulls, silent)
     # `away` adds the shift as it is.
     settings = _resolved(params).model_copy(update={"alpha": gain, "direction": "away", "mask_scope": "global"})
-    names = select_weights(encoder.model.state_dict(), f"block:{block}", encoder.blocks, tap, encoder.anatomy)
+    names = encoder.weights_for(f"block:{block}", tap)
     watch = None
     if held.people:
         way = torch.stack([average - means[person] for person in held.people]) * mask * gain

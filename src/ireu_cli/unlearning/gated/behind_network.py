@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ireu_cli.encoders.face_encoder import FaceEncoder, with_gates
+from ireu_cli.encoders.family import TakesGates
 from ireu_cli.encodings import Item, chunks
 from ireu_cli.faces.folder import People
 from ireu_cli.lens import Lens
@@ -43,7 +43,7 @@ from ireu_cli.values import FeatureMask, GateLedger, Json, Photo, WeightDelta
 def unlearn_gates(
     session: Session,
     lens: Lens,
-    encoder: FaceEncoder,
+    encoder: TakesGates,
     cast: Cast,
     mask: FeatureMask,
     case: str,
@@ -88,7 +88,7 @@ def unlearn_gates(
         delta = compose_gates(ledger)
     note_misses(session.talk, found)
     # A network that cannot have gates is refused before a delta is written.
-    with_gates(encoder, delta)
+    encoder.edited(delta, encoder.dtype)
     return delta, summary_of(delta, ledger, "output", statistics, found, rate)
 
 

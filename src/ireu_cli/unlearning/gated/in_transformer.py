@@ -7,9 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.clip import Encoder
-from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import need_transformer
+from ireu_cli.encoders.family import HasBlocks, ImageEncoder, need_blocks
 from ireu_cli.encoders.mlp_site import HEAD, MlpSite
 from ireu_cli.errors import ArtifactError, ConfigError
 from ireu_cli.lens import Lens
@@ -41,7 +39,7 @@ DIRECT = frozenset({"pooled", "image_embeds"})
 """Taps that are functions of `last_state` alone: of the class token behind the last block, or of a pooling head."""
 
 
-def carrying_block(encoder: Encoder, taps: Collection[Tap]) -> int | None:
+def carrying_block(encoder: HasBlocks, taps: Collection[Tap]) -> int | None:
     """The last block that reaches every token of some taps, where a flag is carried to tokens; None: none has to be.
 
     Raises:
@@ -49,7 +47,7 @@ def carrying_block(encoder: Encoder, taps: Collection[Tap]) -> int | None:
     """
     if set(taps) <= DIRECT:
         return None
-    if not encoder.anatomy.has_class_token:
+    if not encoder.has_class_token:
         raise ConfigError(
             "The method gated finds people at a class token, which SigLIP has not: it reaches pooled alone",
             "Use --tap pooled, or another --method for generators that read tokens",
@@ -66,17 +64,17 @@ def carrying_block(encoder: Encoder, taps: Collection[Tap]) -> int | None:
     return block
 
 
-def edit_site(encoder: Encoder, carrying: int | None) -> MlpSite:
+def edit_site(encoder: HasBlocks, carrying: int | None) -> MlpSite:
     """Where people are found: in the last block's hidden layer, or in that before the carrying block.
 
     SigLIP's pooled vector is made by a head of its own, whose hidden layer is the place.
     """
     if carrying is not None:
         return MlpSite(carrying - 1)
-    return MlpSite(encoder.blocks - 1 if encoder.anatomy.has_class_token else HEAD)
+    return MlpSite(encoder.blocks - 1 if encoder.has_class_token else HEAD)
 
 
-def edited_names(encoder: Encoder, carrying: int | None) -> list[str]:
+def edited_names(encoder: HasBlocks, carrying: int | None) -> list[str]:
     """The weights that the method may change."""
     names = edit_site(encoder, carrying).names
     return sorted(names if carrying is None else names + carrying_names(carrying))
@@ -108,7 +106,7 @@ def unlearn_gated(
     Raises:
         IreuError: photos cannot be used, the mask does not fit, or there is no room.
     """
-    encoder = need_transformer(lens.encoder, "An edit inside a block")
+    encoder = need_blocks(lens.encoder, "An edit inside a block")
     params, model = session.config.gated, encoder.model
     site = edit_site(encoder, carrying)
     tap: Tap = lens.tap if lens.tap in DIRECT else "pooled"
@@ -150,13 +148,13 @@ def unlearn_gated(
     return delta, summary_of(delta, ledger, MlpSite(ledger.block).part, statistics, found, rate) | told
 
 
-def _of_tokens(encoder: Encoder, may_change: Tensor, tap: Tap, params: GatedParams) -> Tensor:
+def _of_tokens(encoder: HasBlocks, may_change: Tensor, tap: Tap, params: GatedParams) -> Tensor:
     """Channels of tokens that may change: bool (d,).
 
     Raises:
         ConfigError: the change is confined to a mask of features that are no channels of tokens.
     """
-    width = int(encoder.model.config.hidden_size)
+    width = encoder.width
     if not params.confine:
         return torch.ones(width, dtype=torch.bool)
     if tap == "image_embeds":
@@ -182,7 +180,7 @@ def _weights_for(encoder: ImageEncoder, ledger: Ledger) -> dict[str, Tensor]:
     Raises:
         ArtifactError: the encoder has no such site, or one of other sizes.
     """
-    model, site = need_transformer(encoder, "An edit inside a block").model, MlpSite(ledger.block)
+    model, site = need_blocks(encoder, "An edit inside a block").model, MlpSite(ledger.block)
     sizes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     units = len(ledger.room.units) + len(ledger.room.kept)
     wanted = dict(

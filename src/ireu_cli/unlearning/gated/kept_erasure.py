@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.clip import Encoder
+from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.errors import CapacityError
 from ireu_cli.faces.folder import People
 from ireu_cli.lens import Lens
@@ -25,7 +25,7 @@ _FLAG, _TOLD, _CHANGES = "flag", "told", "changes."
 
 
 def shared_apparatus(
-    session: Session, lens: Lens, encoder: Encoder, used: People, may_change: Tensor, block: int
+    session: Session, lens: Lens, encoder: HasBlocks, used: People, may_change: Tensor, block: int
 ) -> Apparatus:
     """The apparatus of a carrying block, from a sample of retained people with several photos.
 

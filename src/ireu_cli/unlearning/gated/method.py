@@ -1,4 +1,4 @@
-"""`ireu unlearn --method gated`: a table of the places where people are found and moved, one for each kind of encoder.
+"""`ireu unlearn --method gated`: the places where people are found and moved, by what an encoder offers.
 
 Each place has a ledger of its own kind, which says what its requests are.
 """
@@ -8,10 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ireu_cli.encoders.clip import Encoder
-from ireu_cli.encoders.face_encoder import FaceEncoder
-from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import need_network, need_transformer
+from ireu_cli.encoders.family import HasBlocks, ImageEncoder, TakesGates, need_blocks, need_gates
 from ireu_cli.encoders.onnx_gates import GATE_TENSORS
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.params import Config, Tap
@@ -105,16 +102,17 @@ def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[Ledger | GateLedger]) 
 
 
 def _place_in(encoder: ImageEncoder) -> _Place:
-    place = _PLACES.get(type(encoder))
-    if place is None:
-        raise ModelError(
-            f"The method gated knows no place in {encoder.architecture}", "Use another --method for this encoder"
-        )
-    return place
+    if isinstance(encoder, HasBlocks):
+        return _UNITS
+    if isinstance(encoder, TakesGates):
+        return _GATES
+    raise ModelError(
+        f"The method gated knows no place in {encoder.architecture}", "Use another --method for this encoder"
+    )
 
 
 def _plan_units(encoder: ImageEncoder, config: Config, taps: Collection[Tap]) -> Plan:
-    transformer = need_transformer(encoder, "An edit inside a block")
+    transformer = need_blocks(encoder, "An edit inside a block")
     carrying = carrying_block(transformer, {config.encoder.tap, *taps})
     names = edited_names(transformer, carrying)
     # Before the carrying block it is the class token alone that is flagged.
@@ -133,12 +131,11 @@ def _plan_gates(_encoder: ImageEncoder, _config: Config, _taps: Collection[Tap])
 
 
 def _run_gates(work: Work) -> tuple[WeightDelta, dict[str, Json]]:
-    network = need_network(work.lens.encoder, "A gate")
+    network = need_gates(work.lens.encoder, "A gate")
     onto: Any = work.onto
     return unlearn_gates(work.session, work.lens, network, work.cast, work.mask, work.case, onto)
 
 
 _UNITS = _Place(_plan_units, _run_units, join, compose_units)
 _GATES = _Place(_plan_gates, _run_gates, join_gates, lambda _encoder, ledger: compose_gates(ledger))
-_PLACES: dict[type[ImageEncoder], _Place] = {Encoder: _UNITS, FaceEncoder: _GATES}
 _LEDGERS: dict[type[Ledger] | type[GateLedger], _Place] = {Ledger: _UNITS, GateLedger: _GATES}

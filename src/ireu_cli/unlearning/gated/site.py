@@ -8,8 +8,7 @@ from time import monotonic
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.clip import last_state
-from ireu_cli.encoders.kinds import need_transformer
+from ireu_cli.encoders.family import need_blocks
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.encodings import Item, chunks
 from ireu_cli.faces.folder import People
@@ -35,7 +34,7 @@ class SiteLens:
     def __init__(self, session: Session, lens: Lens, site: MlpSite) -> None:
         """Open the cache of exactly this encoder, site, preprocessing, dtype and reading."""
         self.site = site
-        self._encoder = need_transformer(lens.encoder, "An edit inside a block")
+        self._encoder = need_blocks(lens.encoder, "An edit inside a block")
         self._session = session
         self._lens = lens
         self.folder = lens.block_folder(site.block)
@@ -97,7 +96,7 @@ class SiteLens:
         encoder = self._encoder
         weight = next(encoder.model.parameters())
         with watching(encoder.model, self.site) as seen, torch.inference_mode():
-            last_state(encoder.model, encoder.null_pixels().to(weight.device, weight.dtype))
+            encoder.last_state(encoder.model, encoder.null_pixels().to(weight.device, weight.dtype))
         return seen[0][:, 0].float().cpu()
 
     def _sums(self, people: People) -> SiteSums:
@@ -135,7 +134,7 @@ class SiteLens:
                 if batch.keys:
                     pixels = torch.cat(batch.prepared).to(weight.device, weight.dtype)
                     with watching(encoder.model, self.site) as seen:
-                        states = last_state(encoder.model, pixels)
+                        states = encoder.last_state(encoder.model, pixels)
                     self._cache.put(batch.keys, torch.cat([seen[0][:, 0], states], 1))
                     if sums is not None:
                         sums.add(encoder.model, self.site, seen[0])

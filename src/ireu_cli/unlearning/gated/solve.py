@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.clip import Encoder, read_out, readout_inverse
+from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encoders.mlp_site import MlpSite
 from ireu_cli.errors import ArtifactError, CapacityError
 from ireu_cli.maths.detector import Deal as Deal
@@ -87,11 +87,11 @@ class Readout:
     normed: bool = True
 
 
-def readout_of(encoder: Encoder, tap: Tap) -> Readout:
+def readout_of(encoder: HasBlocks, tap: Tap) -> Readout:
     """The readout of `pooled` or `image_embeds`."""
     model = encoder.model
-    normed = encoder.anatomy.has_class_token
-    return Readout(lambda states: read_out(model, states, tap), readout_inverse(model, tap), normed)
+    inverse = encoder.readout_inverse(model, tap)
+    return Readout(lambda states: encoder.read_out(model, states, tap), inverse, encoder.has_class_token)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import need_transformer
-from ireu_cli.encoders.reach import select_weights
+from ireu_cli.encoders.family import ImageEncoder, need_gradients
 from ireu_cli.lens import Lens, batch_of, refuse_other_mask
 from ireu_cli.locating.swaps import plan_swaps
 from ireu_cli.params import Config, Tap
@@ -31,9 +29,8 @@ class Published:
     def plan(self, encoder: ImageEncoder, config: Config, taps: Collection[Tap]) -> Plan:
         """The weights of `unlearn.layers` that can change the tap."""
         del taps
-        found = need_transformer(encoder, f"The method {self.name}")
-        layers, tap = config.unlearn.layers, config.encoder.tap
-        names = select_weights(found.model.state_dict(), layers, found.blocks, tap, found.anatomy)
+        found = need_gradients(encoder, f"The method {self.name}")
+        names = found.weights_for(config.unlearn.layers, config.encoder.tap)
         return Plan(names, names)
 
     def run(self, work: Work) -> tuple[WeightDelta, dict[str, Json]]:
@@ -46,7 +43,7 @@ class Published:
         with session.timed("train"), session.talk.progress(f"unlearning ({self.name})", total) as advance:
             advance(start.step if start else 0, "")
             return unlearn(
-                need_transformer(lens.encoder, f"The method {self.name}"), lens.tap, list(work.plan.names), forget,
+                need_gradients(lens.encoder, f"The method {self.name}"), lens.tap, list(work.plan.names), forget,
                 retain, work.mask.mask, config.unlearn, config.seed, start, keep.on_step(advance),
             )  # fmt: skip
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ireu_cli.encoders.clip import Encoder, read_tap
+from ireu_cli.encoders.family import Trainable
 from ireu_cli.errors import DivergedError, PhotoError
 from ireu_cli.maths.losses import mean_distance, virtual_identity
 from ireu_cli.maths.masks import top_mask
@@ -112,7 +112,7 @@ def photo_masks(forget: ForgetSet, mask: Tensor, params: UnlearnParams) -> Tenso
 
 
 def unlearn(
-    encoder: Encoder,
+    encoder: Trainable,
     tap: Tap,
     names: Sequence[str],
     forget: ForgetSet,
@@ -165,7 +165,7 @@ def unlearn(
     batch = BATCH if params.batch == "auto" else params.batch
     share = FORGET_WEIGHT if params.forget_weight == "auto" else params.forget_weight
     optimiser = _adam(weights, state, rate)
-    network = network or _Tap(encoder.model, tap)
+    network = network or _Tap(encoder, tap)
     limits = torch.tensor([reach, float(mean_distance(retain.null_features, torch.zeros_like(retain.null_features)))])
     state.weights = weights
     # Asked before a step and not behind it: a run that resumes from any checkpoint then asks the same.
@@ -193,13 +193,14 @@ def unlearn(
 class _Tap(nn.Module):
     """The encoder as one function from pixels to a tap, for `functional_call`."""
 
-    def __init__(self, model: nn.Module, tap: Tap) -> None:
+    def __init__(self, encoder: Trainable, tap: Tap) -> None:
         super().__init__()
-        self.model = model
-        self.tap = tap
+        self.model = encoder.model
+        self._read = encoder.read
+        self._tap = tap
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return read_tap(self.model, pixels, self.tap)
+        return self._read(self.model, pixels, self._tap)
 
 
 def _virtual_identities(forget: ForgetSet, mask: Tensor, params: UnlearnParams) -> Tensor:
@@ -208,7 +209,7 @@ def _virtual_identities(forget: ForgetSet, mask: Tensor, params: UnlearnParams) 
     return virtual_identity(forget.features, forget.shifts, masks, params.alpha, sign)
 
 
-def _fresh(encoder: Encoder, names: Sequence[str]) -> TrainState:
+def _fresh(encoder: Trainable, names: Sequence[str]) -> TrainState:
     state = encoder.model.state_dict()
     return TrainState(0, {name: state[name].detach().clone() for name in sorted(names)})
 

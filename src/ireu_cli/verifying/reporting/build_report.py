@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from ireu_cli.attacks.suite import is_judged
 from ireu_cli.drawing.show import Show
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.kinds import reach_with
 from ireu_cli.manifest import Manifest
 from ireu_cli.report import (
     Calibration,
@@ -44,8 +43,10 @@ def build_report(
     """Put what was found together with what it was found on."""
     original, edited = encoders
     parent = delta_record(session)
-    reach = reach_with(original, delta)
+    reach = original.reached_by(delta)
     reason = verified.reason
+    noun = None if original.gives_gradients else original.noun
+    noun = None if original.gives_gradients else original.noun
     if session.config.encoder.tap not in reach.taps:
         reason += f" The delta does not reach {session.config.encoder.tap}: {reach.sentence()}."
     names = {figure.name for figure in verified.figures}
@@ -72,7 +73,7 @@ def build_report(
         definitions={name: ALL_DEFINITIONS[name] for name in sorted(names)} | attacks_told(verified.figures),
         not_measured=(
             *left_out(session, parent, gathered),
-            *not_measured(verified.figures, drawn=drawn, gradients=original.gives_gradients),
+            *not_measured(verified.figures, drawn=drawn, without_gradients=noun),
         ),
         record=make_record(session, parent, delta, original, verified.figures, gathered),
         provenance=provenance_of(session, draft, show),

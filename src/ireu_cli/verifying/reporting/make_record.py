@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from ireu_cli.coverage import coverage_in, groups_for
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.kinds import reach_with
 from ireu_cli.manifest import Manifest
 from ireu_cli.report import NO_ATTACK, ErasureRecord, Figure
 from ireu_cli.session import Session
@@ -38,7 +37,7 @@ def make_record(
         figures: what was measured; names the attacks that were tried.
         gathered: everybody's photos; None where they are not at hand.
     """
-    taps = reach_with(original, delta).taps
+    taps = original.reached_by(delta).taps
     bundle = find_bundle(session.config.encoder.source)
     systems = [] if bundle is None else [(f"generator {e.name} ({e.tap})", e.tap) for e in bundle.generators]
     known = coverage_in(groups_for(session.config.encoder, original), taps)

@@ -13,7 +13,7 @@ _WITHOUT_PICTURES = (
     "Recognisers and the face-match gate: the features judged themselves.",
 )
 _WITHOUT_ATTACKS = "Attacks that try to bring the person back: switched off by attacks.suite, or no photos to attack."
-_WITHOUT_GRADIENTS = "Adversarial noise and relearning: the encoder is an ONNX network, which gives no gradients."
+_WITHOUT_GRADIENTS = "Adversarial noise and relearning: the encoder is {noun}, which gives no gradients."
 _ATTACKS_UNDRAWN = "Pictures under attack: switched off by attacks.drawn; attacks were judged on features."
 _PERCEPTUAL = "LPIPS: its networks are not at hand."
 _SERVED = "The exported file: `ireu export` verifies it again in the dtype that it is served in, on features."
@@ -41,8 +41,14 @@ def left_out(session: Session, parent: Manifest, gathered: Gathered) -> tuple[st
     return tuple(texts)
 
 
-def not_measured(figures: Sequence[Figure], *, drawn: bool, gradients: bool) -> tuple[str, ...]:
-    """What there are no figures of; `drawn`: there are pictures; `gradients`: the encoder gives some."""
+def not_measured(figures: Sequence[Figure], *, drawn: bool, without_gradients: str | None) -> tuple[str, ...]:
+    """What there are no figures of.
+
+    Args:
+        figures: what was measured.
+        drawn: whether there are pictures.
+        without_gradients: what messages call an encoder that gives no gradients; None of one that gives some.
+    """
     if not figures:
         return ("Everything: the outcome stood fixed before figures could be measured.",)
     attacked = {figure.generator for figure in figures if figure.name == "attack_success"}
@@ -51,6 +57,6 @@ def not_measured(figures: Sequence[Figure], *, drawn: bool, gradients: bool) -> 
         missing.append(_WITHOUT_ATTACKS)
     elif drawn and attacked == {None}:
         missing.append(_ATTACKS_UNDRAWN)
-    if not gradients:
-        missing.append(_WITHOUT_GRADIENTS)
+    if without_gradients is not None:
+        missing.append(_WITHOUT_GRADIENTS.format(noun=without_gradients))
     return (*missing, *([_PERCEPTUAL] if drawn else []), _SERVED)
