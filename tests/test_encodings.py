@@ -20,13 +20,13 @@ import ireu_cli
 from ireu_cli.attacks.siege import DisguisedPhoto, Victim
 from ireu_cli.drawing.jobs import DrawnPicture
 from ireu_cli.encoders.clip import Encoder
-from ireu_cli.encodings import Encodings, Item, stream
+from ireu_cli.encodings.lens import AtTap, PlainPhoto, SteadyPhoto
+from ireu_cli.encodings.loop import Encodings, Item, stream
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.disguise import DISGUISES, disguise
 from ireu_cli.faces.folder import People, scan_people
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import blend
-from ireu_cli.lens import AtTap, PlainPhoto, SteadyPhoto
 from ireu_cli.locating.swaps import BroughtPair, SwappedPhoto
 from ireu_cli.params import DataParams
 from ireu_cli.session import Session

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from ireu_cli.attacks.siege import face_of
+from ireu_cli.encodings.lens import Lens, SteadyPhoto, steady
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.lens import Lens, SteadyPhoto, steady
 from ireu_cli.locating.alike import FEWEST, halves
 from ireu_cli.locating.through_generator import photo_face
 from ireu_cli.report import Figure

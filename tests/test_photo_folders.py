@@ -244,7 +244,7 @@ def test_what_the_first_bytes_tell_is_told_before_anything_is_encoded(
     def encoded_already(*_arguments: object, **_named: object) -> None:
         raise AssertionError("something was encoded")
 
-    monkeypatch.setattr("ireu_cli.encodings.Encodings.fill", encoded_already)
+    monkeypatch.setattr("ireu_cli.encodings.loop.Encodings.fill", encoded_already)
     found = run_ireu("locate", cwd=demo)
     assert found.code == 3
     assert "is a git-lfs pointer, not the picture: fetch it with git lfs pull; photo" in found.err

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ireu_cli.encodings.lens import Lens, flatten_tokens
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People
@@ -22,7 +23,6 @@ from ireu_cli.faces.likeness import (
     small_picture,
 )
 from ireu_cli.faces.read import PhotoReader
-from ireu_cli.lens import Lens, flatten_tokens
 from ireu_cli.manifest import Manifest, PersonRecord
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache

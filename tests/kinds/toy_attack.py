@@ -7,7 +7,7 @@ from ireu_cli.attacks.attack import Attack
 from ireu_cli.attacks.siege import Lenses, Siege, by_person
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.attacks.suite import register
-from ireu_cli.lens import flatten_tokens
+from ireu_cli.encodings.lens import flatten_tokens
 from ireu_cli.measuring.drawn_evidence import STATES
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 from ireu_cli.attacks.siege import Lenses, Siege, Victim
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.drawing.show import Show
+from ireu_cli.encodings.lens import Lens
 from ireu_cli.faces.disguise import Disguise
 from ireu_cli.generators.generator import Generator
-from ireu_cli.lens import Lens
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from ireu_cli.drawing.show import Show
 from ireu_cli.drawing.studio import Studio
 from ireu_cli.encoders.family import HasBlocks, ImageEncoder, Trainable, need_blocks, need_gradients
 from ireu_cli.encoders.mlp_site import MlpSite, watching
+from ireu_cli.encodings.lens import Lens, flatten_tokens
 from ireu_cli.generators.generator import Generator
-from ireu_cli.lens import Lens, flatten_tokens
 from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.params import Tap
 from ireu_cli.support.runtime import generator as random_generator

@@ -3,7 +3,7 @@
 from ireu_cli.attacks.siege import Siege, attacked_features, by_person, encode_disguised
 from ireu_cli.attacks.success import FeatureMatcher, Tried, attack_figures
 from ireu_cli.attacks.suite import attacks_of, disguises_of, photo_attacks
-from ireu_cli.lens import flatten_tokens
+from ireu_cli.encodings.lens import flatten_tokens
 from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.report import Figure
 

@@ -17,7 +17,7 @@ from ireu_cli.drawing.jobs import DrawnPicture, run_jobs
 from ireu_cli.drawing.panel import Sight
 from ireu_cli.drawing.seen_photos import Photos
 from ireu_cli.drawing.show import Show
-from ireu_cli.encodings import Encodings
+from ireu_cli.encodings.loop import Encodings
 from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.measuring.galleries import Enrolment, enrolled, gallery_of, matched
 from ireu_cli.report import Figure

@@ -8,7 +8,7 @@ from ireu_cli.attacks.relearn import relearn, report_steps
 from ireu_cli.attacks.siege import Lenses, Siege
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.encoders.family import need_gradients
-from ireu_cli.lens import flatten_tokens
+from ireu_cli.encodings.lens import flatten_tokens
 from ireu_cli.values import Photo
 
 

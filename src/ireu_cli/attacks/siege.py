@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encodings import Item
+from ireu_cli.encodings.lens import Lens, steady
+from ireu_cli.encodings.loop import Item
 from ireu_cli.faces.disguise import DISGUISE_VERSION, Disguise
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import Face
-from ireu_cli.lens import Lens, steady
 from ireu_cli.manifest import digest_of
 from ireu_cli.params import Tap
 from ireu_cli.session import Session

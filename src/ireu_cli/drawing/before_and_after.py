@@ -11,10 +11,10 @@ from ireu_cli.drawing.seen_photos import Photos, vectors_of
 from ireu_cli.drawing.shots import Shot, nearest, plan_shots, prompt_of
 from ireu_cli.drawing.show import Show
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encodings import Encodings
+from ireu_cli.encodings.lens import Lens
+from ireu_cli.encodings.loop import Encodings
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.generators.generator import Generator
-from ireu_cli.lens import Lens
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.measuring.drawn_evidence import STATES, GeneratorEvidence
 from ireu_cli.photos import among

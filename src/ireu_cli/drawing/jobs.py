@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ireu_cli.encodings import Item
+from ireu_cli.encodings.loop import Item
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.session import Session
 from ireu_cli.store.picture_cache import PictureCache

@@ -12,7 +12,7 @@ from ireu_cli.drawing.panel import Sight
 from ireu_cli.drawing.seen_photos import Photos
 from ireu_cli.drawing.shots import Shot
 from ireu_cli.drawing.show import Show
-from ireu_cli.encodings import Encodings
+from ireu_cli.encodings.loop import Encodings
 from ireu_cli.measuring.drawn_evidence import GeneratorEvidence, PersonPictures
 from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.values import RgbImage

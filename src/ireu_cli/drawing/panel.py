@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.drawing.embedded_judge import find_landmarks
-from ireu_cli.encodings import Encodings, Item
+from ireu_cli.encodings.loop import Encodings, Item
 from ireu_cli.faces.align import Points, crop_face
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.judges.face_check import FaceCheck

@@ -6,10 +6,10 @@ from pathlib import Path
 from ireu_cli.encoders.families import load_encoder
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.checkpoint import Checkpoint
+from ireu_cli.encodings.lens import Lens, photo_reader
 from ireu_cli.errors import VanishedEditError
 from ireu_cli.exporting.layouts import stored_dtype, written_dtype
 from ireu_cli.exporting.rounding import kept_in_weights, kept_share
-from ireu_cli.lens import Lens, photo_reader
 from ireu_cli.manifest import Manifest
 from ireu_cli.params import Dtype, EncoderParams
 from ireu_cli.session import Session, landmarks_in

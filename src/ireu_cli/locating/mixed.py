@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import torch
 
+from ireu_cli.encodings.lens import Lens, flatten_tokens
 from ireu_cli.faces.folder import choose_photos
-from ireu_cli.lens import Lens, flatten_tokens
 from ireu_cli.locating.alike import FEWEST, halves
 from ireu_cli.photos import Cast
 from ireu_cli.session import Session

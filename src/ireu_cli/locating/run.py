@@ -8,8 +8,8 @@ from torch import Tensor
 from ireu_cli.config import Resolved
 from ireu_cli.drawing.studio import Studio, need_studio, open_studio
 from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encodings.lens import Lens, photo_reader
 from ireu_cli.errors import PhotoError
-from ireu_cli.lens import Lens, photo_reader
 from ireu_cli.locating.mixed import say_mixed
 from ireu_cli.locating.saliency import locate_by_saliency
 from ireu_cli.locating.scores import absolute_shifts, locate_by_swap, locate_by_variance, locate_control

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ireu_cli.encodings import Item
+from ireu_cli.encodings.lens import Lens
+from ireu_cli.encodings.loop import Item
 from ireu_cli.errors import ConfigError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError, decode
 from ireu_cli.faces.folder import People
@@ -16,7 +17,6 @@ from ireu_cli.faces.listing import list_folder
 from ireu_cli.faces.photo_files import digest_photo, most_bytes, read_photo
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import FaceSwap, blend
-from ireu_cli.lens import Lens
 from ireu_cli.params import Config
 from ireu_cli.session import Session
 from ireu_cli.store.files import file_sha256

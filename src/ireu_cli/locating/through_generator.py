@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from ireu_cli.drawing.studio import Studio
-from ireu_cli.encodings import chunks
+from ireu_cli.encodings.lens import Lens, steady
+from ireu_cli.encodings.loop import chunks
 from ireu_cli.faces.folder import People
-from ireu_cli.lens import Lens, steady
 from ireu_cli.locating.interchanged import Interchanged, Pair, beside_random, measure, record
 from ireu_cli.locating.saliency import photo_saliency
 from ireu_cli.manifest import digest_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.lens import Lens
+from ireu_cli.encodings.lens import Lens
 from ireu_cli.params import Config, Tap
 from ireu_cli.photos import Cast
 from ireu_cli.session import Session

@@ -8,7 +8,7 @@ from ireu_cli.coverage import coverage_in, groups_for, recorded, refuse_missed, 
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.reach import Reach
 from ireu_cli.encoders.systems import Coverage, needed_taps
-from ireu_cli.lens import Lens, photo_reader
+from ireu_cli.encodings.lens import Lens, photo_reader
 from ireu_cli.manifest import Manifest, PersonRecord, photos_of
 from ireu_cli.opening import StepResult, check_parent, open_session
 from ireu_cli.photos import Cast, load_cast

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ireu_cli.copies import without_copies
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encodings import EncoderLook
+from ireu_cli.encodings.lens import Lens, flatten_tokens
+from ireu_cli.encodings.loop import EncoderLook
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
-from ireu_cli.lens import Lens, flatten_tokens
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.measuring.matching import Evidence, PersonEvidence
 from ireu_cli.photos import among, load_retain, load_targets

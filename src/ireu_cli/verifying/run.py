@@ -4,8 +4,8 @@ from pathlib import Path
 
 from ireu_cli.config import Resolved
 from ireu_cli.drawing.show import open_show
+from ireu_cli.encodings.lens import photo_reader
 from ireu_cli.faces.labels import groups_of, read_labels
-from ireu_cli.lens import photo_reader
 from ireu_cli.opening import StepResult, check_parent, open_session
 from ireu_cli.session import Session, Talk
 from ireu_cli.store.artifacts import REPORT_MANIFEST_NAME, REPORT_NAME, read_delta

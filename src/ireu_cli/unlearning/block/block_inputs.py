@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encoders.mlp_site import entering
-from ireu_cli.encodings import Item
+from ireu_cli.encodings.lens import Lens
+from ireu_cli.encodings.loop import Item
 from ireu_cli.errors import CapacityError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People
-from ireu_cli.lens import Lens
 from ireu_cli.photos import Cast
 from ireu_cli.session import Session
 from ireu_cli.support.runtime import generator

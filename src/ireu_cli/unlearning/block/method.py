@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from ireu_cli.encoders.family import ImageEncoder, need_blocks
-from ireu_cli.lens import refuse_other_mask
+from ireu_cli.encodings.lens import refuse_other_mask
 from ireu_cli.params import Config, Tap
 from ireu_cli.unlearning.block.block_inputs import gather_states
 from ireu_cli.unlearning.block.one_block import STEPS, block_for, unlearn_block

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ireu_cli.encodings import Item
+from ireu_cli.encodings.lens import Lens
+from ireu_cli.encodings.loop import Item
 from ireu_cli.faces.disguise import DISGUISE_VERSION, Disguise, disguise
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
-from ireu_cli.lens import Lens
 from ireu_cli.manifest import digest_of
 from ireu_cli.support.runtime import generator
 from ireu_cli.values import Photo, RgbImage

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ireu_cli.encodings.lens import refuse_other_mask
 from ireu_cli.errors import CapacityError
 from ireu_cli.faces.folder import People
-from ireu_cli.lens import refuse_other_mask
 from ireu_cli.manifest import digest_of
 from ireu_cli.params import GatedParams
 from ireu_cli.session import Talk

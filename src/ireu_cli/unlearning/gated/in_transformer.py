@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ireu_cli.encoders.family import HasBlocks, ImageEncoder, need_blocks
 from ireu_cli.encoders.mlp_site import HEAD, MlpSite
+from ireu_cli.encodings.lens import Lens
+from ireu_cli.encodings.unusable import no_usable_photo
 from ireu_cli.errors import ArtifactError, ConfigError
-from ireu_cli.lens import Lens
 from ireu_cli.params import GatedParams, Tap
 from ireu_cli.photos import Cast
 from ireu_cli.session import Session
@@ -32,7 +33,6 @@ from ireu_cli.unlearning.gated.solve import (
     readout_of,
 )
 from ireu_cli.unlearning.gated.tokens import CARRYING, Apparatus
-from ireu_cli.unusable import no_usable_photo
 from ireu_cli.values import FeatureMask, Json, Ledger, Photo, WeightDelta
 
 DIRECT = frozenset({"pooled", "image_embeds"})

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ireu_cli.encoders.family import HasBlocks
+from ireu_cli.encodings.lens import Lens
 from ireu_cli.errors import CapacityError
 from ireu_cli.faces.folder import People
-from ireu_cli.lens import Lens
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
 from ireu_cli.store.features import read_tensors, write_tensors

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ireu_cli.encoders.family import need_blocks
 from ireu_cli.encoders.mlp_site import MlpSite, watching
-from ireu_cli.encodings import Item, chunks
+from ireu_cli.encodings.lens import Lens
+from ireu_cli.encodings.loop import Item, chunks
 from ireu_cli.faces.folder import People
-from ireu_cli.lens import Lens
 from ireu_cli.manifest import digest_of
 from ireu_cli.params import Tap
 from ireu_cli.session import Session

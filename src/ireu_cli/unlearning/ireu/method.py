@@ -4,7 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from ireu_cli.encoders.family import ImageEncoder, need_gradients
-from ireu_cli.lens import Lens, batch_of, refuse_other_mask
+from ireu_cli.encodings.lens import Lens, batch_of, refuse_other_mask
 from ireu_cli.locating.swaps import plan_swaps
 from ireu_cli.params import Config, Tap
 from ireu_cli.photos import Cast

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from ireu_cli.drawing.judged_pictures import Drawn
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encodings import Encodings, Item
+from ireu_cli.encodings.lens import Lens, SteadyPhoto, photo_key
+from ireu_cli.encodings.loop import Encodings, Item
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.judges.image_net import ImageNetFeatures, load_image_net
-from ireu_cli.lens import Lens, SteadyPhoto, photo_key
 from ireu_cli.report import Figure
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache

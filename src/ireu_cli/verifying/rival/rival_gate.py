@@ -12,10 +12,10 @@ from ireu_cli.attacks.success import Tried, attack_figures
 from ireu_cli.attacks.suite import photo_attacks
 from ireu_cli.drawing.panel import Panel, Sight
 from ireu_cli.drawing.seen_photos import Photos
-from ireu_cli.encodings import Encodings, Item
+from ireu_cli.encodings.lens import SteadyPhoto, photo_key
+from ireu_cli.encodings.loop import Encodings, Item
 from ireu_cli.faces.disguise import Disguise
 from ireu_cli.faces.read import PhotoReader
-from ireu_cli.lens import SteadyPhoto, photo_key
 from ireu_cli.report import NO_ATTACK, Figure
 from ireu_cli.session import Session
 from ireu_cli.values import Photo, RgbImage

@@ -8,7 +8,8 @@ from typing import TypeVar
 from torch import Tensor
 
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encodings import EncoderLook, Encodings, Item
+from ireu_cli.encodings.loop import EncoderLook, Encodings, Item
+from ireu_cli.encodings.unusable import no_usable_photo, refuse_or_note
 from ireu_cli.errors import ArtifactError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.folder import People
@@ -18,7 +19,6 @@ from ireu_cli.params import Config, Tap
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.support.made import Made
-from ireu_cli.unusable import no_usable_photo, refuse_or_note
 from ireu_cli.values import FeatureMask, Photo, RgbImage
 
 Seen = TypeVar("Seen")
