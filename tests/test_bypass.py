@@ -13,10 +13,10 @@ from ireu_cli.faces.align import template_points
 from ireu_cli.measuring.judgement import others_stay
 from ireu_cli.params import ARCFACE_LANDMARKS, Config
 from ireu_cli.session import Session
-from ireu_cli.values import Photo
+from ireu_cli.values import Pair, Photo
 
 PEOPLE = [[Photo(p, n, "x", f"{p}-{n}") for n in range(6)] for p in range(3)]
-ENCODERS = (SimpleNamespace(gives_gradients=True),) * 2
+ENCODERS = Pair(SimpleNamespace(gives_gradients=True), SimpleNamespace(gives_gradients=True))
 OTHERS = [Photo(9, n, "x", f"9-{n}") for n in range(4)]
 
 

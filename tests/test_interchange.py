@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ireu_cli.drawing.drawn_faces import Drawing
-from ireu_cli.locating.interchanged import Interchanged, Pair, beside_random, interchange, measure, record
+from ireu_cli.locating.interchanged import Exchanged, Interchanged, beside_random, interchange, measure, record
 from ireu_cli.maths.interchange import Moves, area, compare, curve, halfway, moved
 from ireu_cli.maths.stats import interval, resampled_weights
 from ireu_cli.support.runtime import generator
@@ -37,13 +37,13 @@ def draw(features: torch.Tensor, seeds: Sequence[int]) -> list[Drawing]:
     return [drawing(feature) for feature in features]
 
 
-def pairs(count: int) -> list[Pair]:
+def pairs(count: int) -> list[Exchanged]:
     """A is all zeros and B all ones, each a little different from pair to pair."""
     rng = generator(0, "pairs")
     found = []
     for number in range(count):
         first, second = 0.01 * torch.rand(20, generator=rng), 1 - 0.01 * torch.rand(20, generator=rng)
-        found.append(Pair(first, second, first[IDENTITY], second[IDENTITY], number))
+        found.append(Exchanged(first, second, first[IDENTITY], second[IDENTITY], number))
     return found
 
 
@@ -191,7 +191,7 @@ def test_a_face_that_is_neither_person_is_half_way() -> None:
     def gone(features: torch.Tensor, seeds: Sequence[int]) -> list[Drawing]:
         return [Drawing(picture, torch.zeros(2) if f.sum() == 0 else f, _CORNERS) for f in features]
 
-    pair = Pair(one, other, one, other, 0)
+    pair = Exchanged(one, other, one, other, 0)
     done = measure([pair], [torch.tensor([[True, False], [True, True]])], gone)
     assert done.moves is not None
     assert (done.moves.identity[0] / done.moves.identity_span[0]).tolist() == [0.5, 1.0]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,23 @@ Json = Any
 """Whatever `json` reads and writes; metrics and evidence are made of it."""
 WEIGHTS_AT_ONCE = 1 << 20
 """Weights that are looked at together: each takes several numbers of its own meanwhile."""
+
+
+T = TypeVar("T")
+
+
+class Pair(NamedTuple, Generic[T]):
+    """Something before the edit, and the same after it."""
+
+    original: T
+    edited: T
+
+
+class Groups(NamedTuple, Generic[T]):
+    """Something of the targets, and the same of retained people."""
+
+    targets: T
+    retained: T
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def noise_on_detectors(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) ->
     ledger = None if siege.ledger is None else siege.ledger.detectors
     if ledger is None:
         return
-    detectors, after = ledger, lenses[1]
+    detectors, after = ledger, lenses.edited
     encoder = need_blocks(after.encoder, "An attack on detectors")
 
     def loss(wanted: Tensor) -> PhotoLoss:
@@ -72,7 +72,7 @@ def noise_in_pictures(siege: Siege, _show: Show, generator: Generator, lenses: L
     """What a generator draws of photos with the noise of `noise_on_features`."""
     for epsilon in EPSILONS if siege.drawn else ():
         pixels = noisy_pixels(siege, lenses, siege.drawn, epsilon)
-        content = (lenses[0].name, lenses[1].name, siege.session.config.attacks.pgd_steps)
+        content = (lenses.original.name, lenses.edited.name, siege.session.config.attacks.pgd_steps)
         yield from _drawn_from(f"pgd-{epsilon}", pixels, siege, generator, content)
 
 
@@ -83,7 +83,7 @@ def noise_for_generator(siege: Siege, show: Show, generator: Generator, lenses: 
         pixels = noise_through_generator(siege, show, generator, lenses)
         # The attacker's own judges, and where the faces lie, decide it too.
         places = siege.session.config.data.landmarks
-        content = (lenses[0].name, lenses[1].name, params.generator_steps, show.judge.fingerprint, places)
+        content = (lenses.original.name, lenses.edited.name, params.generator_steps, show.judge.fingerprint, places)
         yield from _drawn_from("pgd-generator", pixels, siege, generator, content)
 
 
@@ -119,17 +119,17 @@ def noisy_pixels(siege: Siege, lenses: Lenses, victims: Sequence[Victim], epsilo
     """The victims' photos with noise of at most epsilon / 255, as the encoder is given them: (n, 3, side, side)."""
     for (tap, strength, searched), found in siege.noise.items():
         # Pictures are drawn from some of the photos that features were asked about: their noise is known.
-        if (tap, strength) == (lenses[0].tap, epsilon) and set(victims) <= set(searched):
+        if (tap, strength) == (lenses.original.tap, epsilon) and set(victims) <= set(searched):
             places = {victim: place for place, victim in enumerate(searched)}
             return found[[places[victim] for victim in victims]]
-    after = lenses[1]
+    after = lenses.edited
     encoder, weight = _attacked(after.encoder)
 
     def loss(wanted: Tensor) -> PhotoLoss:
         return towards_features(lambda pixels: encoder.read(encoder.model, pixels.to(weight.dtype), after.tap), wanted)
 
     found = _search(siege, lenses, victims, epsilon, f"noise of {epsilon}/255", loss)
-    siege.noise[lenses[0].tap, epsilon, tuple(victims)] = found
+    siege.noise[lenses.original.tap, epsilon, tuple(victims)] = found
     return found
 
 

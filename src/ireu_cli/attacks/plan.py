@@ -15,13 +15,13 @@ from ireu_cli.manifest import Manifest
 from ireu_cli.photos import among
 from ireu_cli.session import Session
 from ireu_cli.support.runtime import generator
-from ireu_cli.values import GateLedger, Ledger, Photo
+from ireu_cli.values import GateLedger, Ledger, Pair, Photo
 
 
 def plan_siege(
     session: Session,
     delta: Manifest,
-    encoders: tuple[ImageEncoder, ImageEncoder],
+    encoders: Pair[ImageEncoder],
     targets: Sequence[Sequence[Photo]],
     others: Sequence[Photo],
     reader: PhotoReader,
@@ -43,8 +43,8 @@ def plan_siege(
     """
     params = session.config.attacks
     names = chosen(params.suite)
-    if not encoders[1].gives_gradients and (lost := names & needing_gradients()):
-        session.talk.note(f"not tried, as {encoders[1].noun} gives no gradients: {', '.join(sorted(lost))}")
+    if not encoders.edited.gives_gradients and (lost := names & needing_gradients()):
+        session.talk.note(f"not tried, as {encoders.edited.noun} gives no gradients: {', '.join(sorted(lost))}")
         names -= lost
     if not names or not others:
         return None

@@ -26,7 +26,8 @@ def relearning(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> list[Tr
     found: dict[tuple[str, int], dict[int, Tensor]] = {}
     total = 2 * len(people) * params.relearn_steps
     with siege.session.timed("attack"), siege.session.talk.progress("relearning", total) as advance:
-        encoder = need_gradients(lenses[1].encoder, "Relearning")
+        before, after = lenses
+        encoder = need_gradients(after.encoder, "Relearning")
         for person in people:
             train, probes = _split(siege.everyone[person], params.relearn_photos)
             somebody = next(victim.other.person for victim in siege.victims if victim.person == person)
@@ -34,12 +35,10 @@ def relearning(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> list[Tr
             for role, photos in (("target", train), ("control", control[: len(train)])):
                 if not probes or not photos:
                     continue
-                lenses[0].encode_items(
-                    [lenses[0].item(photo) for photo in photos], "--retain", "photos to fine-tune on"
-                )
+                before.encode_items([before.item(photo) for photo in photos], "--retain", "photos to fine-tune on")
                 steps = relearn(
-                    encoder, lenses[1].tap, lenses[0].pixels(photos), lenses[0].features(photos),
-                    lenses[0].pixels(probes), steps=params.relearn_steps, rate=params.relearn_rate, report_at=marks,
+                    encoder, after.tap, before.pixels(photos), before.features(photos),
+                    before.pixels(probes), steps=params.relearn_steps, rate=params.relearn_rate, report_at=marks,
                     seed=siege.session.config.seed, progress=lambda _step: advance(1, ""),
                 )  # fmt: skip
                 for one in steps:

@@ -15,12 +15,12 @@ from ireu_cli.faces.swap import Face
 from ireu_cli.manifest import digest_of
 from ireu_cli.params import Tap
 from ireu_cli.session import Session
-from ireu_cli.values import GateLedger, Ledger, Photo, RgbImage
+from ireu_cli.values import GateLedger, Ledger, Pair, Photo, RgbImage
 
 AVERAGED = 5
 """Photos of a person whose features the attack `average` averages."""
 AVERAGE = "average"
-Lenses = tuple[Lens, Lens]
+Lenses = Pair[Lens]
 """The original and the edited encoder at one tap."""
 
 
@@ -43,7 +43,7 @@ class Siege:
     """All that attacks need: the run, both encoders, the reader, the victims, and who is who."""
 
     session: Session
-    encoders: tuple[ImageEncoder, ImageEncoder]
+    encoders: Pair[ImageEncoder]
     reader: PhotoReader
     victims: tuple[Victim, ...]
     drawn: tuple[Victim, ...]
@@ -54,10 +54,9 @@ class Siege:
     noise: dict[tuple[str, int, tuple[Victim, ...]], Tensor] = field(default_factory=dict)
     """Noisy photos that were found before, by tap, strength and victims."""
 
-    def lenses(self, tap: Tap | None = None) -> tuple[Lens, Lens]:
+    def lenses(self, tap: Tap | None = None) -> Lenses:
         """The two encoders at a tap; None: the configured one."""
-        first, second = self.encoders
-        return Lens(self.session, first, self.reader, tap), Lens(self.session, second, self.reader, tap)
+        return Pair(*(Lens(self.session, encoder, self.reader, tap) for encoder in self.encoders))
 
 
 def face_of(siege: Siege, photo: Photo) -> Face:

@@ -20,14 +20,14 @@ from ireu_cli.measuring.drawn_evidence import STATES, GeneratorEvidence
 from ireu_cli.photos import among
 from ireu_cli.session import Session
 from ireu_cli.store.picture_cache import PictureCache
-from ireu_cli.values import RgbImage
+from ireu_cli.values import Groups, Pair, RgbImage
 
 
 def draw_all(
     session: Session,
     show: Show,
     delta: Manifest,
-    encoders: tuple[ImageEncoder, ImageEncoder],
+    encoders: Pair[ImageEncoder],
     photos: Photos,
     reader: PhotoReader,
 ) -> tuple[tuple[Drawn, ...], tuple[GeneratorEvidence, ...]]:
@@ -46,10 +46,10 @@ def draw_all(
     """
     seen, params = among(session, delta.targets), session.config.pictures
     # The first recogniser chooses who is alike: one choice, so that all judge the same pictures.
-    readable = [group.where(photos.sights.__contains__).photos for group in photos.people]
-    vectors = [[vectors_of(photos.sights, person, 0) for person in group] for group in readable]
-    alike = nearest(vectors[1], vectors[0], params.look_alikes)
-    shots = plan_shots(readable[0], readable[1], alike, seen, params, session.config.seed)
+    readable = Groups(*(group.where(photos.sights.__contains__).photos for group in photos.people))
+    vectors = Groups(*([vectors_of(photos.sights, person, 0) for person in group] for group in readable))
+    alike = nearest(vectors.retained, vectors.targets, params.look_alikes)
+    shots = plan_shots(readable.targets, readable.retained, alike, seen, params, session.config.seed)
     drawn = [_prepare(session, show, generator, encoders, reader, shots) for generator in show.generators]
     _draw(session, drawn)
     evidence = [one for plan in drawn for one in judge_pictures(Encodings(session, reader), show, plan.drawn, photos)]
@@ -62,8 +62,8 @@ class _Plan:
 
     drawn: Drawn
     generator: Generator
-    lenses: tuple[Lens, Lens]
-    nulls: tuple[Tensor, Tensor]
+    lenses: Pair[Lens]
+    nulls: Pair[Tensor]
 
     def jobs(self) -> list[Job]:
         """Every picture, before the edit and after."""
@@ -83,16 +83,13 @@ def _prepare(
     session: Session,
     show: Show,
     generator: Generator,
-    encoders: tuple[ImageEncoder, ImageEncoder],
+    encoders: Pair[ImageEncoder],
     reader: PhotoReader,
     shots: tuple[Shot, ...],
 ) -> _Plan:
     """Encode the photos at the tap that this generator reads, and name every picture."""
-    lenses = (
-        Lens(session, encoders[0], reader, generator.tap),
-        Lens(session, encoders[1], reader, generator.tap),
-    )
-    items = list({shot.photo: lenses[0].item(shot.photo) for shot in shots}.values())
+    lenses = Pair(*(Lens(session, encoder, reader, generator.tap) for encoder in encoders))
+    items = list({shot.photo: lenses.original.item(shot.photo) for shot in shots}.values())
     for lens, state in zip(lenses, STATES, strict=True):
         lens.encode_items(items, "--targets or --retain", f"photos for generator {generator.name}, {state}")
     prompts = tuple(prompt_of(show.bundle.prompt, shot.edit) for shot in shots)
@@ -105,9 +102,9 @@ def _prepare(
         )
         for name in names
     ]
-    caches = (PictureCache(session.run.pictures / names[0]), PictureCache(session.run.pictures / names[1]))
-    drawn = Drawn(generator.name, shots, prompts, (keys[0], keys[1]), caches)
-    nulls = (generator.null_of(encoders[0]), generator.null_of(encoders[1]))
+    caches = Pair(*(PictureCache(session.run.pictures / name) for name in names))
+    drawn = Drawn(generator.name, shots, prompts, Pair(*keys), caches)
+    nulls = Pair(*(generator.null_of(encoder) for encoder in encoders))
     return _Plan(drawn, generator, lenses, nulls)
 
 

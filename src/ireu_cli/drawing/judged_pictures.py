@@ -15,7 +15,7 @@ from ireu_cli.drawing.show import Show
 from ireu_cli.encodings.loop import Encodings
 from ireu_cli.measuring.drawn_evidence import GeneratorEvidence, PersonPictures
 from ireu_cli.store.picture_cache import PictureCache
-from ireu_cli.values import RgbImage
+from ireu_cli.values import Pair, RgbImage
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Drawn:
     generator: str
     shots: tuple[Shot, ...]
     prompts: tuple[str, ...]
-    keys: tuple[tuple[str, ...], tuple[str, ...]]
-    caches: tuple[PictureCache, PictureCache]
+    keys: Pair[tuple[str, ...]]
+    caches: Pair[PictureCache]
 
     def picture(self, number: int, state: int) -> RgbImage:
         """The picture of a shot; it must have been drawn."""
@@ -43,8 +43,7 @@ def judge_pictures(encodings: Encodings, show: Show, drawn: Drawn, photos: Photo
     every = range(len(drawn.shots))
     items = [drawn.items(state, every) for state in (0, 1)]
     found = show.panel.look(encodings, [*items[0], *items[1]], "looking at pictures")
-    before, after = ([found[item.key] for item in side] for side in items)
-    seen = (before, after)
+    seen = Pair(*([found[item.key] for item in side] for side in items))
     people = {role: _by_person(drawn.shots, role) for role in dict.fromkeys(shot.role for shot in drawn.shots)}
     with encodings.session.timed("judge"):
         compared = {role: [_compare(drawn, numbers, seen) for numbers in groups] for role, groups in people.items()}
@@ -59,8 +58,8 @@ def judge_pictures(encodings: Encodings, show: Show, drawn: Drawn, photos: Photo
                 ]
                 for role, groups in people.items()
             },
-            retained_photos=photos.vectors[recogniser][1],
-            target_photos=photos.vectors[recogniser][0],
+            retained_photos=photos.vectors[recogniser].retained,
+            target_photos=photos.vectors[recogniser].targets,
             first=recogniser == 0,
         )
         for recogniser, name in enumerate(show.panel.names)
@@ -85,7 +84,7 @@ class _Compared:
     found: Tensor
 
 
-def _compare(drawn: Drawn, numbers: list[int], looked: tuple[list[Sight], list[Sight]]) -> _Compared:
+def _compare(drawn: Drawn, numbers: list[int], looked: Pair[list[Sight]]) -> _Compared:
     shots = [drawn.shots[number] for number in numbers]
     pictures = [[drawn.picture(number, state) for number in numbers] for state in (0, 1)]
     ratio, structure = likeness(pictures[0], pictures[1])
@@ -99,7 +98,7 @@ def _compare(drawn: Drawn, numbers: list[int], looked: tuple[list[Sight], list[S
 def _person(
     drawn: Drawn,
     numbers: list[int],
-    looked: tuple[list[Sight], list[Sight]],
+    looked: Pair[list[Sight]],
     photos: Photos,
     compared: _Compared,
     recogniser: int,

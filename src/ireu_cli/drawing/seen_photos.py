@@ -12,7 +12,7 @@ from ireu_cli.encodings.loop import Encodings
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.session import Session
-from ireu_cli.values import Photo
+from ireu_cli.values import Groups, Photo
 
 _NO_SIGHT = Sight(None, ())
 
@@ -25,9 +25,9 @@ class Photos:
     the photos that show a face.
     """
 
-    people: tuple[People, People]
+    people: Groups[People]
     sights: dict[Photo, Sight]
-    vectors: tuple[tuple[list[Tensor], list[Tensor]], ...]
+    vectors: tuple[Groups[list[Tensor]], ...]
 
     def seen(self, photos: Sequence[Photo], recogniser: int, width: int) -> Tensor:
         """Unit vectors (n, width) of photos, NaN rows without a face."""
@@ -35,14 +35,13 @@ class Photos:
         return torch.stack(rows) if rows else torch.empty(0, width)
 
 
-def look_at_photos(session: Session, panel: Panel, reader: PhotoReader, people: tuple[People, People]) -> Photos:
+def look_at_photos(session: Session, panel: Panel, reader: PhotoReader, people: Groups[People]) -> Photos:
     """Let the panel look at every photo of targets and of retained people whom unlearning never used."""
     targets, retained = people
     sights = _look(session, panel, reader, [*targets.flat, *retained.flat])
     vectors = []
     for number in range(len(panel.recognisers)):
-        first, second = ([vectors_of(sights, person, number) for person in group.photos] for group in people)
-        vectors.append((first, second))
+        vectors.append(Groups(*([vectors_of(sights, person, number) for person in group.photos] for group in people)))
     return Photos(people, sights, tuple(vectors))
 
 

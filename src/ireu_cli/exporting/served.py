@@ -13,7 +13,7 @@ from ireu_cli.exporting.rounding import kept_in_weights, kept_share
 from ireu_cli.manifest import Manifest
 from ireu_cli.params import Dtype, EncoderParams
 from ireu_cli.session import Session, landmarks_in
-from ireu_cli.values import Json, WeightDelta
+from ireu_cli.values import Json, Pair, WeightDelta
 from ireu_cli.verifying.criteria import verify
 from ireu_cli.verifying.feature_evidence import gather, load_people
 
@@ -49,7 +49,9 @@ def check_served(
     if source is not None:
         kept = _kept_in_features(session, parent, original, served, original.edited(delta), dtype)
     _refuse_vanished(kept, session.config.export.min_edit_kept, dtype)
-    gathered = gather(session, parent, original, served, load_people(session, parent), photo_reader(session.config))
+    gathered = gather(
+        session, parent, Pair(original, served), load_people(session, parent), photo_reader(session.config)
+    )
     verified = verify(gathered.evidence, session.config.verify, session.config.seed)
     stands = "" if stored == dtype else f" (weights in {stored})"
     session.talk.note(f"verified again in {dtype}{stands}, on features alone: {verified.outcome}. {verified.reason}")
@@ -66,7 +68,7 @@ def _kept_in_features(
     """`kept_share` of the change on target photos, between served and full precision, each against its own original."""
     reader = photo_reader(session.config)
     rounded = original.edited(WeightDelta({}), dtype)
-    people = load_people(session, parent)[0]
+    people = load_people(session, parent).targets
     lenses = [Lens(session, encoder, reader) for encoder in (original, full, rounded, served)]
     for lens in lenses:
         lens.encode(people, "--targets", "target photos, served dtype")

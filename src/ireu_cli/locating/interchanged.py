@@ -19,7 +19,7 @@ _RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Pair:
+class Exchanged:
     """Two people, A and B: features (…, d) of a photo each, the recogniser's unit vector of that photo, A's seed."""
 
     first: Tensor
@@ -85,7 +85,7 @@ def plain_point(point: Point) -> dict[str, Json]:
     }
 
 
-def measure(pairs: Iterable[Pair], masks: Iterable[Tensor], draw: Draw) -> Interchanged:
+def measure(pairs: Iterable[Exchanged], masks: Iterable[Tensor], draw: Draw) -> Interchanged:
     """Draw every interchange of every pair.
 
     Args:
@@ -110,7 +110,7 @@ def measure(pairs: Iterable[Pair], masks: Iterable[Tensor], draw: Draw) -> Inter
     return Interchanged(Moves(identity, span, rest, rest_span), left_out)
 
 
-def _row(pair: Pair, points: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
+def _row(pair: Exchanged, points: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     start, end = draw(torch.stack([pair.first, pair.second]), [pair.seed] * 2)
     if start.face is None or end.face is None:
         return None
@@ -126,7 +126,7 @@ def _row(pair: Pair, points: Tensor, draw: Draw) -> tuple[Tensor, Tensor, Tensor
     return identity, _lean(pair, end) - own, rest, _distances(end, start)
 
 
-def _lean(pair: Pair, drawing: Drawing) -> Tensor:
+def _lean(pair: Exchanged, drawing: Drawing) -> Tensor:
     """By how much the drawn face is closer to B's photo than to A's; NaN without a face."""
     if drawing.face is None:
         return torch.tensor(torch.nan, dtype=torch.float64)

@@ -10,7 +10,7 @@ from ireu_cli.drawing.studio import Studio
 from ireu_cli.encodings.lens import Lens, steady
 from ireu_cli.encodings.loop import chunks
 from ireu_cli.faces.folder import People
-from ireu_cli.locating.interchanged import Interchanged, Pair, beside_random, measure, record
+from ireu_cli.locating.interchanged import Exchanged, Interchanged, beside_random, measure, record
 from ireu_cli.locating.saliency import photo_saliency
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
@@ -98,11 +98,11 @@ def run_interchange(
     """
     seeds = _seeds(session, len(pairs), "interchange", "noise")
 
-    def told() -> Iterator[Pair]:
+    def told() -> Iterator[Exchanged]:
         for (first, second), seed in zip(pairs, seeds, strict=True):
             features = lens.features([first, second])
             faces = [photo_face(session, lens, studio, photo) for photo in (first, second)]
-            yield Pair(features[0], features[1], faces[0], faces[1], seed)
+            yield Exchanged(features[0], features[1], faces[0], faces[1], seed)
             advance(1, "")
 
     with session.timed("interchange"), session.talk.progress("interchange", len(pairs)) as advance:

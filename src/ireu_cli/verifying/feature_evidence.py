@@ -15,13 +15,13 @@ from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.measuring.matching import Evidence, PersonEvidence
-from ireu_cli.photos import among, load_retain, load_targets
+from ireu_cli.photos import Cast, among, load_retain, load_targets
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache, read_tensors, write_tensors
 from ireu_cli.support.made import Made
 from ireu_cli.support.runtime import generator
 from ireu_cli.unlearning.gated.checks import PIECE, rows_by_person
-from ireu_cli.values import Photo
+from ireu_cli.values import Pair, Photo
 
 T = TypeVar("T")
 COMPARED_VERSION = 1
@@ -44,31 +44,29 @@ class Gathered:
     copies: int = 0
 
 
-def load_people(session: Session, delta: Manifest) -> tuple[People, People, People]:
-    """Return the targets with all their photos, the retained people unlearning never used, and those it did use."""
+def load_people(session: Session, delta: Manifest) -> Cast:
+    """The targets with all their photos, the retained people that unlearning used, and those that it never did."""
     targets = load_targets(session, limit=False)
     retain = load_retain(session, targets)
     used = among(session, delta.retain)
     fresh = {photo.sha256 for person in retain.photos if not any(map(used, person)) for photo in person}
     unused = retain.where(lambda photo: photo.sha256 in fresh)
-    return targets, unused, retain.where(lambda photo: photo.sha256 not in fresh)
+    return Cast(targets, retain.where(lambda photo: photo.sha256 not in fresh), unused)
 
 
 def gather(
     session: Session,
     delta: Manifest,
-    original: ImageEncoder,
-    edited: ImageEncoder,
-    people: tuple[People, People, People],
+    encoders: Pair[ImageEncoder],
+    people: Cast,
     reader: PhotoReader,
 ) -> Gathered:
     """Encode everybody with both encoders and compare, photo by photo."""
-    targets, fresh, used = people
-    before, after = Lens(session, original, reader), Lens(session, edited, reader)
-    targets = before.encode(targets, "--targets", "target photos, original")
+    before, after = (Lens(session, encoder, reader) for encoder in encoders)
+    targets = before.encode(people.targets, "--targets", "target photos, original")
     null, changed_null = before.null_features(), after.null_features()
     seen = _Tokens(before, after) if null.ndim == 3 else _Vectors(before, after)
-    fresh, used = seen.encode(fresh, used)
+    fresh, used = seen.encode(people.held, people.used)
     mean = seen.mean
     targets, copies, known = without_copies(session, delta, before, targets, mean)
     after.encode(targets, "--targets", "target photos, edited")

@@ -13,7 +13,7 @@ from ireu_cli.manifest import Manifest
 from ireu_cli.measuring.drawn_evidence import GeneratorEvidence
 from ireu_cli.report import Calibration, Curve, Figure, Kept
 from ireu_cli.session import Session
-from ireu_cli.values import GateLedger, Ledger
+from ireu_cli.values import GateLedger, Groups, Ledger, Pair
 from ireu_cli.verifying.criteria import unusable
 from ireu_cli.verifying.feature_evidence import Gathered
 from ireu_cli.verifying.operating_points import calibrated
@@ -40,7 +40,7 @@ def look(
     show: Show | None,
     parent: Manifest,
     gathered: Gathered,
-    encoders: tuple[ImageEncoder, ImageEncoder],
+    encoders: Pair[ImageEncoder],
     reader: PhotoReader,
     ledger: Ledger | GateLedger | None,
 ) -> Looked:
@@ -52,10 +52,10 @@ def look(
     attacked = where_attacked(siege, show)
     if show is None:
         return Looked(figures=attacks, attacked=attacked)
-    photos = look_at_photos(session, show.panel, reader, (gathered.targets, gathered.retained))
+    photos = look_at_photos(session, show.panel, reader, Groups(gathered.targets, gathered.retained))
     calibrations, charts = _calibrate(session, show.panel, photos)
     drawn, evidence = draw_all(session, show, parent, encoders, photos, reader)
-    figures = (*measure_quality(session, encoders[0], drawn, gathered.retained, reader), *attacks)
+    figures = (*measure_quality(session, encoders.original, drawn, gathered.retained, reader), *attacks)
     figures += attack_pictures(session, show, parent, siege, photos)
     lines = (*charts, *drawn_curves(evidence))
     return Looked(drawn, evidence, calibrations, lines, kept_plot(evidence), figures, attacked)
@@ -66,7 +66,7 @@ def _calibrate(session: Session, panel: Panel, photos: Photos) -> tuple[tuple[Ca
     found: list[Calibration] = []
     charts: list[Curve] = []
     for number, net in enumerate(panel.recognisers):
-        retained = [rows for rows in photos.vectors[number][1] if len(rows)]
+        retained = [rows for rows in photos.vectors[number].retained if len(rows)]
         config = session.config
         one, lines = calibrated(net.name, net.fingerprint, retained, config.judges, config.verify, config.seed)
         found.append(one)

@@ -10,6 +10,7 @@ from ireu_cli.opening import StepResult, check_parent, open_session
 from ireu_cli.session import Session, Talk
 from ireu_cli.store.artifacts import REPORT_MANIFEST_NAME, REPORT_NAME, read_delta
 from ireu_cli.store.files import file_sha256
+from ireu_cli.values import Pair
 from ireu_cli.verifying.criteria import Beside, verify
 from ireu_cli.verifying.departures import departures_of, refuse_weaker
 from ireu_cli.verifying.feature_evidence import Gathered, gather, load_people
@@ -34,15 +35,15 @@ def run_verify(
         refuse_weaker(departures_of(session))
     delta = read_delta(delta_path)
     original = session.encoder(dtype="float32")
-    edited = original.edited(delta, session.config.encoder.dtype)
+    encoders = Pair(original, original.edited(delta, session.config.encoder.dtype))
     people = load_people(session, parent)
     show = open_show(session, parent)
     draft = session.draft(
         original,
-        targets=session.records(people[0].photos),
-        retain=session.records(people[1].photos),
+        targets=session.records(people.targets.photos),
+        retain=session.records(people.held.photos),
         extra={
-            "reference": [person.plain() for person in session.records(people[2].photos)],
+            "reference": [person.plain() for person in session.records(people.used.photos)],
             "show": None if show is None else show.fingerprint,
             "files": _file_digests(session),
         },
@@ -53,14 +54,14 @@ def run_verify(
             return StepResult(out / REPORT_NAME, done, reused=True, report=read_report(out / REPORT_NAME))
         session.run.start(draft, out)
         reader = photo_reader(session.config)
-        gathered = gather(session, parent, original, edited, people, reader)
+        gathered = gather(session, parent, encoders, people, reader)
         labelled = _labelled(session, gathered)
-        seen = look(session, show, parent, gathered, (original, edited), reader, delta.ledger)
+        seen = look(session, show, parent, gathered, encoders, reader, delta.ledger)
         with session.timed("verify"):
             beside = Beside(seen.calibrations, seen.figures, seen.attacked, labelled)
             verified = verify(gathered.evidence, session.config.verify, session.config.seed, seen.evidence, beside)
         report = build_report(
-            session, draft, delta, (original, edited), verified, gathered, show,
+            session, draft, delta, encoders, verified, gathered, show,
             calibrations=seen.calibrations, curves=seen.curves, kept=seen.kept, drawn=bool(seen.evidence),
             attacked=seen.attacked,
         )  # fmt: skip

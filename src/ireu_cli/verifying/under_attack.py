@@ -15,7 +15,7 @@ from ireu_cli.measuring.matching import Evidence
 from ireu_cli.photos import among
 from ireu_cli.report import Figure
 from ireu_cli.session import Session
-from ireu_cli.values import GateLedger, Ledger
+from ireu_cli.values import GateLedger, Ledger, Pair
 from ireu_cli.verifying.feature_evidence import Gathered
 from ireu_cli.verifying.rival.rival_gate import evade_gate, measure_gate
 
@@ -24,7 +24,7 @@ def plan_attacks(
     session: Session,
     parent: Manifest,
     gathered: Gathered,
-    encoders: tuple[ImageEncoder, ImageEncoder],
+    encoders: Pair[ImageEncoder],
     reader: PhotoReader,
     ledger: Ledger | GateLedger | None,
 ) -> Siege | None:

@@ -14,7 +14,7 @@ from ireu_cli.report import (
     Report,
 )
 from ireu_cli.session import Session
-from ireu_cli.values import WeightDelta
+from ireu_cli.values import Pair, WeightDelta
 from ireu_cli.verifying.criteria import Verified
 from ireu_cli.verifying.departures import departures_of
 from ireu_cli.verifying.feature_evidence import Gathered
@@ -29,7 +29,7 @@ def build_report(
     session: Session,
     draft: Manifest,
     delta: WeightDelta,
-    encoders: tuple[ImageEncoder, ImageEncoder],
+    encoders: Pair[ImageEncoder],
     verified: Verified,
     gathered: Gathered,
     show: Show | None,
@@ -41,7 +41,7 @@ def build_report(
     attacked: Sequence[str | None] = (),
 ) -> Report:
     """Put what was found together with what it was found on."""
-    original, edited = encoders
+    original = encoders.original
     parent = delta_record(session)
     reach = original.reached_by(delta)
     reason = verified.reason
@@ -63,7 +63,7 @@ def build_report(
         copies=gathered.copies,
         unjudged=tuple(attack for attack in attacks_tried(verified.figures) if not is_judged(attack)),
         level="generator" if drawn else "encoder",
-        subject=subject_of(session, original, edited, reach),
+        subject=subject_of(session, encoders, reach),
         recognisers=tuple(calibrations),
         controls=verified.controls,
         criteria=verified.criteria,

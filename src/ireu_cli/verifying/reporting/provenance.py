@@ -13,13 +13,14 @@ from ireu_cli.report import (
 )
 from ireu_cli.session import Session
 from ireu_cli.support.runtime import environment
+from ireu_cli.values import Pair
 
 
-def subject_of(session: Session, original: ImageEncoder, edited: ImageEncoder, reach: Reach) -> Subject:
+def subject_of(session: Session, encoders: Pair[ImageEncoder], reach: Reach) -> Subject:
     """Which encoder, edit and tap a report is about."""
     return Subject(
-        original_encoder=original.fingerprint,
-        edited_encoder=edited.fingerprint,
+        original_encoder=encoders.original.fingerprint,
+        edited_encoder=encoders.edited.fingerprint,
         delta_manifest=delta_record(session).digest,
         tap=session.config.encoder.tap,
         served_dtype=session.config.encoder.dtype,

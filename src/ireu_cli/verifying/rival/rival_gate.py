@@ -37,7 +37,7 @@ def measure_gate(
     gates: list[Gate] = []
     params = session.config.verify
     for number, net in enumerate(panel.recognisers):
-        targets, retained = photos.people[0].photos, photos.vectors[number][1]
+        targets, retained = photos.people.targets.photos, photos.vectors[number].retained
         seen, unseen = (
             [photos.seen([p for p in person if used(p) is wanted], number, net.width) for person in targets]
             for wanted in (True, False)
@@ -111,7 +111,7 @@ def _noisy(siege: Siege, epsilon: int) -> dict[tuple[str, Victim], Item]:
     found: dict[tuple[str, Victim], Item] = {}
     for place, victim in enumerate(siege.victims):
         name = f"pgd-{epsilon}"
-        key = f"{lenses[0].name}-{lenses[1].name}-{victim.photo.sha256}-{name}-{steps}"
+        key = f"{lenses.original.name}-{lenses.edited.name}-{victim.photo.sha256}-{name}-{steps}"
         label = f"{siege.session.name_of(victim.photo)}, {name}"
-        found[name, victim] = MadePicture(key, label, picture_of(siege.encoders[1], pixels[place]))
+        found[name, victim] = MadePicture(key, label, picture_of(siege.encoders.edited, pixels[place]))
     return found
