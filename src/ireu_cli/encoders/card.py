@@ -17,6 +17,8 @@ from ireu_cli.encoders.groups import groups_of, groups_of_network
 from ireu_cli.encoders.kinds import face_network
 from ireu_cli.encoders.reach import reach_of
 from ireu_cli.errors import ModelError
+from ireu_cli.layouts.layout import NETWORK
+from ireu_cli.layouts.table import plain_layout
 from ireu_cli.params import FACE_TAPS, Tap
 
 _FLOAT16 = 10
@@ -52,7 +54,7 @@ def card_of(source: str) -> Card:
     place = Path(source) if bundle is None else bundle.encoder_folder
     network = face_network(source) if bundle is None else None
     if network is not None:
-        return _face_card(network, "insightface-pack" if place.is_dir() else "onnx")
+        return _face_card(network, plain_layout(NETWORK, folder=place.is_dir()).name)
     if not place.exists():
         raise ModelError(
             f"{source} does not exist", "Name a file or a folder; a hub model is fetched by its owner's tools"
@@ -67,7 +69,7 @@ def _foreign_card(whole: Checkpoint, found: ForeignSizes) -> Card:
     own = {name: f"{found.prefix}{name}" for name in found.names}
     return Card(
         kind=f"{found.kind}, not edited by ireu",
-        layout=whole.layout,
+        layout=whole.layout.name,
         architecture=f"{found.hidden} wide, {found.blocks} blocks, patches of {found.patch}",
         dtype=" and ".join(whole.dtypes(own.values())),
         parameters=sum(whole[name].numel() for name in own.values()),
@@ -91,7 +93,7 @@ def _transformer_card(checkpoint: Checkpoint) -> Card:
     end = "" if checkpoint.is_siglip else f"projection to {config.projection_dim}, "
     return Card(
         kind=anatomy.kind,
-        layout=checkpoint.layout,
+        layout=checkpoint.layout.name,
         architecture=f"{config.hidden_size} wide, {blocks} blocks, patches of {config.patch_size}, "
         f"{config.image_size} px, {end}{config.hidden_act}",
         dtype=" and ".join(checkpoint.dtypes(names)),

@@ -11,13 +11,12 @@ from ireu_cli.encoders.kinds import face_network
 from ireu_cli.errors import ConfigError
 from ireu_cli.exporting.pack import pack_of, write_pack
 from ireu_cli.exporting.transformer import refuse_unlike
-from ireu_cli.params import ExportParams
+from ireu_cli.layouts.layout import NETWORK, Layout
+from ireu_cli.layouts.table import AUTO, layout_named, layouts_of, plain_layout
+from ireu_cli.params import Config, ExportParams
 from ireu_cli.session import Session
 from ireu_cli.store.files import file_sha256, write_bytes
 from ireu_cli.values import WeightDelta
-
-NETWORKS = ("onnx", "insightface-pack")
-"""Layouts of face-embedding networks."""
 
 
 def check_network(source: Checkpoint | None, params: ExportParams) -> None:
@@ -26,9 +25,9 @@ def check_network(source: Checkpoint | None, params: ExportParams) -> None:
     Raises:
         ConfigError: it is not.
     """
-    is_network = source is None
-    if is_network != (params.format in NETWORKS) and params.format != "auto":
-        own = " or ".join(NETWORKS) if is_network else "a layout of transformers"
+    is_network, networks = source is None, [layout.name for layout in layouts_of(NETWORK)]
+    if is_network != (params.format in networks) and params.format != AUTO:
+        own = " or ".join(networks) if is_network else "a layout of transformers"
         raise ConfigError(f"This encoder cannot be exported as {params.format}", f"Use --format {own}, or leave it out")
     if is_network and params.dtype not in {"auto", "float32"}:
         raise ConfigError(
@@ -37,18 +36,23 @@ def check_network(source: Checkpoint | None, params: ExportParams) -> None:
         )
 
 
+def network_layout(config: Config) -> Layout:
+    """The layout to write a network in: the wanted one, or the one that it has."""
+    if config.export.format != AUTO:
+        return layout_named(config.export.format)
+    source = config.encoder.source
+    return plain_layout(NETWORK, folder=find_bundle(source) is None and is_pack(Path(source)))
+
+
 def write_network(session: Session, original: FaceEncoder, delta: WeightDelta, folder: Path) -> tuple[Path, str]:
     """Write a face-embedding network and read it back; returns its place and its fingerprint."""
     config = session.config
     edited = with_gates(original, delta)
-    wanted = config.export.format
-    source = Path(config.encoder.source)
     network = face_network(config.encoder.source)
     if network is None:
         raise RuntimeError("a face-embedding network lies in a file")
-    in_a_pack = find_bundle(config.encoder.source) is None and is_pack(source)
-    if wanted == "insightface-pack" or (wanted == "auto" and in_a_pack):
-        left_out = write_pack(pack_of(source, network), network, edited, folder)
+    if network_layout(config).in_folder:
+        left_out = write_pack(pack_of(Path(config.encoder.source), network), network, edited, folder)
         for name in left_out:
             session.talk.note(f"left out of the pack: {name}, a recogniser that insightface would fall back to")
         place, written = folder, recogniser_in(folder)
