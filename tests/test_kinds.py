@@ -1,13 +1,22 @@
 """A kind of somebody else's joins from one file, without a change of ours."""
 
+import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from ireu_cli.encoders.files.portrait import embedded_folder
+from ireu_cli.layouts import table
+from ireu_cli.layouts.layout import Layout
+from ireu_cli.store.artifacts import read_delta
 from tests.conftest import Run, run_ireu
 
 ROOT = Path(__file__).parent.parent
@@ -72,3 +81,89 @@ def test_an_attack(name: str, fresh: Path) -> None:
     page = (fresh / "r" / "report.html").read_text()
     assert f"{name}-16" in page
     assert ("reported, not judged" in page) == (name == "turn-inside")
+
+
+def toy_layouts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Layout]:
+    """The layouts of `tests.kinds.toy_layout`; nobody else in this process comes to know them."""
+    with monkeypatch.context() as apart:
+        apart.setattr(table, "_LAYOUTS", [])
+        apart.delitem(sys.modules, "tests.kinds.toy_layout", raising=False)
+        importlib.import_module("tests.kinds.toy_layout")
+        return {name: table.layout_named(name) for name in table.layout_names()}
+
+
+@pytest.fixture
+def laid_out(samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A job on drawn people whose encoder, portrait-mini's, lies in the layout `toy`."""
+    job, own, toy = tmp_path / "demo", embedded_folder() / "image_encoder", toy_layouts(monkeypatch)["toy"]
+    shutil.copytree(samples, job)
+    shutil.copytree(own, job / "shelf")
+    (job / "shelf" / "model.safetensors").unlink()
+    state = load_file(own / "model.safetensors")
+    save_file({toy.name_there(name): tensor for name, tensor in state.items()}, job / "shelf" / toy.file)
+    return job
+
+
+def as_edited(job: Path) -> dict[str, Tensor]:
+    """Portrait-mini's weights with the delta of a job in them."""
+    delta = read_delta(job / "delta.safetensors").tensors
+    assert any(bool(change.any()) for change in delta.values())
+    state = load_file(embedded_folder() / "image_encoder" / "model.safetensors")
+    return {
+        name: (tensor.float() + delta[name]).to(tensor.dtype) if name in delta else tensor
+        for name, tensor in state.items()
+    }
+
+
+def test_a_layout(laid_out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = laid_out / "shelf" / "toy-encoder.safetensors"
+    done("toy_layout", "locate", "--encoder", str(shelf), "-o", "mask.pt", cwd=laid_out)
+    done("toy_layout", "unlearn", "--mask", "mask.pt", "--steps", "2", "-o", "delta.safetensors", cwd=laid_out)
+    done("toy_layout", "verify", "--delta", "delta.safetensors", cwd=laid_out, codes=(0, 4, 5))
+    expected, layouts = as_edited(laid_out), toy_layouts(monkeypatch)
+    own = str(embedded_folder() / "image_encoder")
+    for name, source in (("toy", str(shelf)), ("toy", own), ("toy-folder", str(shelf)), ("clip-folder", str(shelf))):
+        out = laid_out / f"{name} of {Path(source).name}"
+        done(
+            "toy_layout", "export", "--format", name, "--encoder", source, "--delta", "delta.safetensors",
+            "--allow-failed", "-o", str(out), cwd=laid_out,
+        )  # fmt: skip
+        # One export is tried on photos too.
+        (laid_out / "ireu.toml").unlink(missing_ok=True)
+        (file,) = out.glob("*.safetensors")
+        layout = layouts.get(name) or table.layout_named(name)
+        assert file.name == layout.file
+        found = load_file(file)
+        assert {*found} == {layout.name_there(tensor) for tensor in expected}
+        assert all(torch.equal(found[layout.name_there(tensor)], expected[tensor]) for tensor in expected)
+        assert f"library_name: {layout.library}" in (out / "README.md").read_text()
+        card = done("toy_layout", "inspect", str(out if layout.in_folder else file), "--json", cwd=laid_out)
+        told = json.loads((out / "ireu.json").read_text())
+        assert (card.json["layout"], card.json["fingerprint"]) == (name, told["metrics"]["edited_encoder"])
+
+
+def test_a_layout_that_nobody_brought_is_refused(laid_out: Path) -> None:
+    names = table.layout_names()
+    assert "toy" not in names
+    found = run_ireu("export", "--delta", "delta.safetensors", "--format", "toy", cwd=laid_out)
+    assert found.code == 3
+    assert f"{', '.join(map(repr, ['auto', *names[:-1]]))} or {names[-1]!r}" in found.err
+    found = run_ireu("locate", "--encoder", "shelf/toy-encoder.safetensors", "-o", "mask.pt", cwd=laid_out)
+    assert found.code == 3
+    assert "below a prefix that no generator uses: toy." in found.err
+    found = run_ireu("inspect", str(laid_out / "shelf"), cwd=laid_out)
+    assert "under names that no reader looks for: toy-encoder.safetensors" in found.err
+
+
+def test_a_layout_is_named_where_layouts_are(laid_out: Path) -> None:
+    for command in (["export", "--help"], ["export", "--delta", "d.safetensors", "--format", "no"]):
+        found = run_with("toy_layout", *command, cwd=laid_out)
+        said = " ".join((found.out + found.err).replace("'", "").split())
+        assert ", ".join(table.layout_names()[:-1]) in said
+        assert "toy" in said.partition("insightface-pack")[2]
+
+
+def test_two_layouts_of_one_name_are_refused() -> None:
+    for name in ("auto", "onnx"):
+        with pytest.raises(ValueError, match=f"called {name} already"):
+            table.register(Layout(name, frozenset(), in_folder=False, library="x"))

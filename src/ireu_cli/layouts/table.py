@@ -77,6 +77,11 @@ def layouts_of(kind: str) -> list[Layout]:
     return [layout for layout in _LAYOUTS if kind in layout.holds]
 
 
+def files_in_folders() -> list[str]:
+    """How layouts that fill a folder call a file of weights."""
+    return list(dict.fromkeys(layout.file for layout in _LAYOUTS if layout.in_folder))
+
+
 def plain_layout(kind: str, *, folder: bool) -> Layout:
     """The layout of an encoder that was found in a folder, or in a file, and in no layout with a prefix."""
     return next(layout for layout in layouts_of(kind) if not layout.prefix and layout.is_met_in(folder=folder))
