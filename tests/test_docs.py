@@ -11,6 +11,7 @@ import pytest
 from ireu_cli.attacks.success import ATTACK_DEFINITIONS
 from ireu_cli.attacks.suite import known_attacks
 from ireu_cli.config import schema_keys
+from ireu_cli.layouts.table import layout_named, layout_names
 from ireu_cli.params import VerifyParams
 from ireu_cli.verifying.figures import DEFINITIONS
 from ireu_cli.verifying.pictures.distance_figures import QUALITY_DEFINITIONS
@@ -112,3 +113,15 @@ def test_every_figure_and_threshold_is_documented() -> None:
     for key in VerifyParams.model_fields:
         if key.startswith(("max_", "min_", "require_")):
             assert f"verify.{key}" in text, key
+
+
+def test_every_layout_is_documented() -> None:
+    """Those that are met are read, and all are written."""
+    page = (ROOT / "docs" / "encoders.md").read_text()
+    for title, names in (
+        ("## What is read", [name for name in layout_names() if not layout_named(name).inside]),
+        ("## What is written", layout_names()),
+    ):
+        rows = page.partition(title)[2].partition("\n\n- ")[0].partition("\nSigLIP has")[0].splitlines()
+        told = [name for row in rows if row.startswith("| `") for name in re.findall(r"`([a-z][a-z-]*)`", row.split("|")[1])]
+        assert sorted(told) == sorted(names), title
