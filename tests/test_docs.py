@@ -123,5 +123,7 @@ def test_every_layout_is_documented() -> None:
         ("## What is written", layout_names()),
     ):
         rows = page.partition(title)[2].partition("\n\n- ")[0].partition("\nSigLIP has")[0].splitlines()
-        told = [name for row in rows if row.startswith("| `") for name in re.findall(r"`([a-z][a-z-]*)`", row.split("|")[1])]
+        told = [
+            name for row in rows if row.startswith("| `") for name in re.findall(r"`([a-z][a-z-]*)`", row.split("|")[1])
+        ]
         assert sorted(told) == sorted(names), title

@@ -93,8 +93,10 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lay_out(samples: Path, job: Path, file: str, name: Callable[[str], str]) -> str:
-    """Write a job on drawn people, and portrait-mini's encoder under other names; returns where it lies."""
+    """Write a job on a few drawn people, and portrait-mini's encoder under other names; returns where it lies."""
     shutil.copytree(samples, job)
+    for person in sorted((job / "others").iterdir())[8:]:
+        shutil.rmtree(person)
     shutil.copytree(embedded_folder() / "image_encoder", job / "shelf")
     own = job / "shelf" / "model.safetensors"
     save_file({name(key): tensor for key, tensor in load_file(own).items()}, job / "shelf" / file)
