@@ -143,6 +143,8 @@ def test_a_layout(samples: Path, tmp_path: Path) -> None:
         card = run_ireu("inspect", out if layout.in_folder else file, "--json", cwd=job).json
         told = json.loads((out / "ireu.json").read_text())
         assert (card["layout"], card["fingerprint"]) == (name, told["metrics"]["edited_encoder"])
+    alone = job / f"toy-folder of {toy.file}" / table.layout_named("toy-folder").file
+    assert "holds no vision transformer" in run_ireu("inspect", alone, cwd=job).err
 
 
 def test_a_layout_that_nobody_brought_is_refused(fresh: Path, tmp_path: Path) -> None:

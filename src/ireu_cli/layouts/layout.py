@@ -46,9 +46,11 @@ class Layout:
     def is_met_in(self, *, folder: bool) -> bool:
         """Whether an encoder can be found in this layout where a folder was named, or a file.
 
-        By its prefix an encoder is told in both, as whole checkpoints lie in folders too.
+        A file with a prefix is met in folders too, as whole checkpoints lie there under a usual name.
         """
-        return not self.inside and (bool(self.prefix) or self.in_folder == folder)
+        if self.inside:
+            return False
+        return folder if self.in_folder else not folder or bool(self.prefix)
 
     def own_name(self, there: str) -> str | None:
         """How the encoder itself calls a tensor of the file; None where the tensor is of something else."""
