@@ -11,6 +11,7 @@ import pytest
 from ireu_cli.attacks.success import ATTACK_DEFINITIONS
 from ireu_cli.attacks.suite import known_attacks
 from ireu_cli.config import schema_keys
+from ireu_cli.layouts.table import layout_named, layout_names
 from ireu_cli.params import VerifyParams
 from ireu_cli.verifying.figures import DEFINITIONS
 from ireu_cli.verifying.pictures.distance_figures import QUALITY_DEFINITIONS
@@ -131,3 +132,17 @@ def test_the_glossary_has_the_words_of_the_tool_and_pages_lead_to_it() -> None:
     assert [word for word in words if word not in terms] == []
     pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"glossary.md", "commands.md"}
     assert [name for name in sorted(pages) if "glossary.md" not in (ROOT / "docs" / name).read_text()] == []
+
+
+def test_every_layout_is_documented() -> None:
+    """Those that are met are read, and all are written."""
+    page = (ROOT / "docs" / "encoders.md").read_text()
+    for title, names in (
+        ("## What is read", [name for name in layout_names() if not layout_named(name).inside]),
+        ("## What is written", layout_names()),
+    ):
+        rows = page.partition(title)[2].partition("\n\n- ")[0].partition("\nSigLIP has")[0].splitlines()
+        told = [
+            name for row in rows if row.startswith("| `") for name in re.findall(r"`([a-z][a-z-]*)`", row.split("|")[1])
+        ]
+        assert sorted(told) == sorted(names), title

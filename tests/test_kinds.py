@@ -1,16 +1,22 @@
 """A kind of somebody else's joins from one file, without a change of ours."""
 
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from ireu_cli.encoders.files.portrait import embedded_folder
+from ireu_cli.layouts import table
+from ireu_cli.layouts.layout import Layout
 from ireu_cli.store.artifacts import read_delta
 from tests.conftest import Run, run_ireu
 
@@ -171,3 +177,94 @@ def test_a_family_that_nobody_brought_is_refused(toy: Path, tmp_path: Path) -> N
     assert source.code == 3
     assert f"{TOY} holds no vision transformer of CLIP or SigLIP" in source.err
     assert run_ireu("inspect", TOY, cwd=toy).code == 3
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layouts of `tests.kinds.toy_layout` have joined, until the test is over."""
+    monkeypatch.setattr(table, "_LAYOUTS", [*table._LAYOUTS])
+    monkeypatch.delitem(sys.modules, "tests.kinds.toy_layout", raising=False)
+    importlib.import_module("tests.kinds.toy_layout")
+
+
+def lay_out(samples: Path, job: Path, file: str, name: Callable[[str], str]) -> str:
+    """Write a job on a few drawn people, and portrait-mini's encoder under other names; returns where it lies."""
+    shutil.copytree(samples, job)
+    for person in sorted((job / "others").iterdir())[8:]:
+        shutil.rmtree(person)
+    shutil.copytree(embedded_folder() / "image_encoder", job / "shelf")
+    own = job / "shelf" / "model.safetensors"
+    save_file({name(key): tensor for key, tensor in load_file(own).items()}, job / "shelf" / file)
+    own.unlink()
+    return str(job / "shelf" / file)
+
+
+def as_edited(job: Path) -> dict[str, Tensor]:
+    """Portrait-mini's weights with the delta of a job in them."""
+    delta = read_delta(job / "delta.safetensors").tensors
+    assert any(bool(change.any()) for change in delta.values())
+    state = load_file(embedded_folder() / "image_encoder" / "model.safetensors")
+    return {
+        name: (tensor.float() + delta[name]).to(tensor.dtype) if name in delta else tensor
+        for name, tensor in state.items()
+    }
+
+
+@pytest.mark.usefixtures("joined")
+def test_a_layout(samples: Path, tmp_path: Path) -> None:
+    job, toy = tmp_path / "demo", table.layout_named("toy")
+    shelf, own = lay_out(samples, job, toy.file, toy.name_there), str(embedded_folder() / "image_encoder")
+    for command in (
+        ("locate", "--encoder", shelf),
+        ("unlearn", "--mask", "mask.pt", "--steps", "2"),
+        ("verify", "--delta", "delta.safetensors", "--set", "attacks.suite=none"),
+    ):
+        found = run_ireu(*command, cwd=job)
+        assert found.code in {0, 4, 5}, found.err
+    expected = as_edited(job)
+    for name, source in (("toy", shelf), ("toy", own), ("toy-folder", shelf), ("clip-folder", shelf)):
+        out, layout = job / f"{name} of {Path(source).name}", table.layout_named(name)
+        asked = ("--format", name, "--encoder", source, "--allow-failed", "-o", out)
+        found = run_ireu("export", "--delta", "delta.safetensors", *asked, cwd=job)
+        assert found.code == 0, found.err
+        # The first of them was loaded and tried on photos.
+        (job / "ireu.toml").unlink(missing_ok=True)
+        (file,) = out.glob("*.safetensors")
+        assert file.name == layout.file
+        state = load_file(file)
+        assert {*state} == {layout.name_there(tensor) for tensor in expected}
+        assert all(torch.equal(state[layout.name_there(tensor)], expected[tensor]) for tensor in expected)
+        assert f"library_name: {layout.library}" in (out / "README.md").read_text()
+        card = run_ireu("inspect", out if layout.in_folder else file, "--json", cwd=job).json
+        told = json.loads((out / "ireu.json").read_text())
+        assert (card["layout"], card["fingerprint"]) == (name, told["metrics"]["edited_encoder"])
+    alone = job / f"toy-folder of {toy.file}" / table.layout_named("toy-folder").file
+    assert "holds no vision transformer" in run_ireu("inspect", alone, cwd=job).err
+
+
+def test_a_layout_that_nobody_brought_is_refused(fresh: Path, tmp_path: Path) -> None:
+    names = table.layout_names()
+    assert "toy" not in names
+    found = run_ireu("export", "--delta", "delta.safetensors", "--format", "toy", "-o", "toy", cwd=fresh)
+    assert found.code == 3
+    assert f"{', '.join(map(repr, ['auto', *names[:-1]]))} or {names[-1]!r}" in found.err
+    source = lay_out(fresh, tmp_path / "other", "toy-encoder.safetensors", lambda name: f"toy.{name}")
+    found = run_ireu("locate", "--encoder", source, "-o", "mask.pt", "--force", cwd=fresh)
+    assert found.code == 3
+    assert "below a prefix that no generator uses: toy." in found.err
+    found = run_ireu("inspect", Path(source).parent, cwd=fresh)
+    assert "under names that no reader looks for: toy-encoder.safetensors" in found.err
+
+
+def test_a_layout_is_named_where_layouts_are(fresh: Path) -> None:
+    for command in (["export", "--help"], ["export", "--delta", "delta.safetensors", "--format", "no"]):
+        found = run_with("toy_layout", *command, cwd=fresh)
+        said = " ".join((found.out + found.err).replace("'", "").split())
+        assert ", ".join(table.layout_names()[:-1]) in said
+        assert "toy" in said.partition("insightface-pack")[2]
+
+
+@pytest.mark.parametrize("name", ["auto", "onnx"])
+def test_two_layouts_of_one_name_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"called {name} already"):
+        table.register(Layout(name, frozenset(), in_folder=False, library="x"))

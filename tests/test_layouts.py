@@ -20,6 +20,7 @@ from ireu_cli.encoders.files.tensor_file import open_file
 from ireu_cli.encoders.groups import groups_of_network, groups_of_transformer
 from ireu_cli.encoders.systems import systems_of
 from ireu_cli.errors import ModelError
+from ireu_cli.layouts.table import layout_named
 from ireu_cli.params import EncoderParams
 from tests.conftest import run_ireu
 from tests.drawn.face_network import write_face_network
@@ -70,7 +71,8 @@ def test_groups_are_told_by_sizes_and_layout(
 ) -> None:
     names = ("hidden_size", "num_hidden_layers", "patch_size", "image_size")
     config = SimpleNamespace(**dict(zip(names, sizes, strict=True)))
-    assert groups_of_transformer(layout, config, second_version=second) == groups
+    beside = ["id_encoder.vision_model.x", *(["id_encoder.qformer_perceiver.x"] if second else [])]
+    assert groups_of_transformer(layout_named(layout).group_in(beside), config) == groups
 
 
 def test_an_r100_may_be_either_of_two_networks() -> None:
@@ -194,7 +196,7 @@ from ireu_cli.encoders.files.fingerprint import fingerprint_by
 from ireu_cli.params import EncoderParams
 params = EncoderParams(source="org/name")
 checkpoint = checkpoint_of(params)
-assert checkpoint.layout == "clip-folder"
+assert checkpoint.layout.name == "clip-folder"
 names = outline_of(checkpoint).state_dict()
 assert load_encoder(params, "cpu").fingerprint == fingerprint_by(names, checkpoint.__getitem__) == sys.argv[1]
 """

@@ -1,8 +1,10 @@
 """Whole pipelines as generators: their pictures are those of the stock pipeline, before an edit and after."""
 
 import copy
+import importlib
 import json
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from ireu_cli.encoders.clip import Encoder, load_encoder, with_delta
 from ireu_cli.errors import ModelError
+from ireu_cli.generators import mounts
 from ireu_cli.generators.generator import Generator, load_generators
 from ireu_cli.params import EncoderParams
 from ireu_cli.values import WeightDelta
@@ -146,6 +149,24 @@ def changed(bundle: Path, work: Path, entries: slice, **settings: Any) -> Path:
     index["generators"] = [entry | settings for entry in index["generators"][entries]]
     (work / "portrait.json").write_text(json.dumps(index))
     return work
+
+
+def test_a_mount_of_somebody_elses_drives_what_it_takes(
+    bundle: Path, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounts, "_MOUNTS", [*mounts._MOUNTS])
+    sys.modules.pop("tests.kinds.toy_mount", None)
+    importlib.import_module("tests.kinds.toy_mount")
+    other = changed(bundle, tmp_path / "other", slice(0, 3), side=None)
+    found = {generator.name: generator for generator in load_generators(str(other), None, "cpu")}
+    features = [encoder.encode(encoder.pixels([photo(seed)]), "image_embeds") for seed in (0, 1)]
+    for name, is_blind in (("sdxl base", True), ("sd base", False)):
+        generator = found[name]
+        assert (generator.side == 32) == is_blind
+        null = generator.null_of(encoder)
+        assert torch.equal(null, torch.full((12,), float(is_blind)))
+        first, second = (generator.draw(each, null, ["a face"], [5])[0] for each in features)
+        assert np.array_equal(first, second) == is_blind
 
 
 def of_dtype(bundle: Path, work: Path, dtype: str) -> dict[str, Generator]:

@@ -81,8 +81,8 @@ class TestReading:
         prints = [load(place).fingerprint for place in (folder, alone, lone)]
         assert len(set(prints)) == 1
         assert load(tmp_path / "half").fingerprint not in prints
-        assert open_checkpoint(lone).layout == "single-file"
-        assert open_checkpoint(folder).layout == "siglip-folder"
+        assert open_checkpoint(lone).layout.name == "single-file"
+        assert open_checkpoint(folder).layout.name == "siglip-folder"
 
     def test_a_whole_models_config_is_read(self, folder: Path) -> None:
         vision = json.loads((folder / "config.json").read_text())

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ireu_cli.cli import options as o
+from ireu_cli.layouts.table import AUTO, layout_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ class Export:
     format_: Annotated[
         str | None,
         o.Setting("export.format"),
-        typer.Option("--format", help="Layout, such as clip-folder, photomaker or onnx; auto keeps it."),
+        typer.Option("--format", help=f"Layout: {', '.join(layout_names())}; {AUTO} keeps it."),
     ] = None
     dtype: o.ExportDtype = None
     report: Annotated[

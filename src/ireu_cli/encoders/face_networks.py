@@ -18,6 +18,8 @@ from ireu_cli.encoders.files.networks import load_network
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.groups import groups_of_network
 from ireu_cli.errors import ConfigError, ModelError
+from ireu_cli.layouts.layout import NETWORK
+from ireu_cli.layouts.table import plain_layout
 from ireu_cli.params import EncoderParams
 
 _FLOAT16 = 10
@@ -64,7 +66,7 @@ def _card(source: str) -> Card:
     ]
     return Card(
         kind=FACE_NETWORKS.title,
-        layout="insightface-pack" if Path(source).is_dir() else "onnx",
+        layout=plain_layout(NETWORK, folder=Path(source).is_dir()).name,
         architecture=f"{convolutions} convolutions, {shapes[0]} to {shapes[1]}, opset "
         f"{max((entry.version for entry in network.opset_import), default='unknown')}",
         dtype="float16" if _FLOAT16 in kinds else "float32",
@@ -84,6 +86,6 @@ FACE_NETWORKS = Family(
     load=_load,
     card=_card,
     library="onnx",
-    layouts=("onnx", "insightface-pack"),
+    held_as=NETWORK,
     fingerprint_of=network_fingerprint,
 )

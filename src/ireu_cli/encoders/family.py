@@ -243,9 +243,9 @@ class Family:
         place: where an encoder of it lies in a source, which may be a bundle; None where the source is not its own.
         load: loads one: its source, tap and dtype, where faces lie in photos as ten fractions, and the torch device.
         card: what `ireu inspect` says of a source of its own.
-        library: the library that model cards of exports name.
+        library: the library that model cards of exports name, where no layout says it.
         checkpoint: how it lies in files of weights; None where an encoder is written whole, by `whole_files`.
-        layouts: what `export.format` may be, beside auto, where it is written whole; none: it has one form alone.
+        held_as: how `layouts` call such encoders, where they are written whole; None: they have one form alone.
         fingerprint_of: the fingerprint that a file has as an encoder, where recognisers are such files too.
     """
 
@@ -257,7 +257,7 @@ class Family:
     card: Callable[[str], Card]
     library: str
     checkpoint: InCheckpoint | None = None
-    layouts: tuple[str, ...] = ()
+    held_as: str | None = None
     fingerprint_of: Callable[[Path], str] | None = None
 
 

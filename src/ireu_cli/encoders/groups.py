@@ -17,30 +17,25 @@ _SIZES = {
 _CONVOLUTIONS = {53: ("R50",), 103: ("R100", "A2F")}
 """Convolutions of ArcFace's r50 and r100; from sizes alone Arc2Face's own network is an r100 as any other."""
 
-_QFORMER = "id_encoder.qformer_perceiver."
-"""Tensors that PhotoMaker v2 has and v1 has not."""
 
-
-def groups_of_transformer(checkpoint_layout: str, config: Any, *, second_version: bool = False) -> tuple[str, ...]:
-    """The groups that a transformer of these sizes in this layout can belong to.
+def groups_of_transformer(own: str | None, config: Any) -> tuple[str, ...]:
+    """The groups that a transformer of these sizes can belong to.
 
     Args:
-        checkpoint_layout: of `Checkpoint`.
+        own: the group of encoders that lie in its layout and in no other, where there is one.
         config: a `CLIPVisionConfig` or a `SiglipVisionConfig`.
-        second_version: the checkpoint is a PhotoMaker v2.
     """
     sizes = (config.hidden_size, config.num_hidden_layers, config.patch_size, config.image_size)
     known = _SIZES.get(sizes)
     if known is None:
         return ()
-    own = {"photomaker": "P2" if second_version else "P1", "fastcomposer": "FC"}.get(checkpoint_layout)
     return (own or known,)
 
 
 def groups_of(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The groups that the encoder in a checkpoint can belong to."""
-    second = any(name.startswith(_QFORMER) for file in checkpoint.parts for name in file)
-    return groups_of_transformer(checkpoint.layout, config_of(checkpoint), second_version=second)
+    own = checkpoint.layout.group_in(name for file in checkpoint.parts for name in file)
+    return groups_of_transformer(own, config_of(checkpoint))
 
 
 def groups_of_network(convolutions: int) -> tuple[str, ...]:

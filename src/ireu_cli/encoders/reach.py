@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ireu_cli.errors import ConfigError
+from ireu_cli.layouts import layout
 from ireu_cli.params import Tap
 
 _BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
@@ -31,8 +32,8 @@ class Anatomy:
     """Whether the pooled vector is that of a class token behind a layer norm; else a head makes it of all tokens."""
     model_class: str
     processor_class: str
-    alone: frozenset[str]
-    """Layouts that hold such an encoder and nothing else, so that any can be written in them."""
+    family: str
+    """How `layouts` call this kind of encoder."""
 
     @property
     def whole(self) -> Tap:
@@ -53,7 +54,7 @@ TRANSFORMER = Anatomy(
     True,
     "CLIPVisionModelWithProjection",
     "CLIPImageProcessor",
-    frozenset({"clip-folder", "ip-adapter", "single-file"}),
+    layout.CLIP,
 )
 SIGLIP = Anatomy(
     "SigLIP vision transformer",
@@ -67,7 +68,7 @@ SIGLIP = Anatomy(
     False,
     "SiglipVisionModel",
     "SiglipImageProcessor",
-    frozenset({"siglip-folder", "single-file"}),
+    layout.SIGLIP,
 )
 
 

@@ -43,7 +43,7 @@ def _foreign_card(whole: Checkpoint, found: ForeignSizes) -> Card:
     own = {name: f"{found.prefix}{name}" for name in found.names}
     return Card(
         kind=f"{found.kind}, not edited by ireu",
-        layout=whole.layout,
+        layout=whole.layout.name,
         architecture=f"{found.hidden} wide, {found.blocks} blocks, patches of {found.patch}",
         dtype=" and ".join(whole.dtypes(own.values())),
         parameters=sum(whole[name].numel() for name in own.values()),
@@ -67,7 +67,7 @@ def _own_card(checkpoint: Checkpoint) -> Card:
     end = "" if checkpoint.is_siglip else f"projection to {config.projection_dim}, "
     return Card(
         kind=anatomy.kind,
-        layout=checkpoint.layout,
+        layout=checkpoint.layout.name,
         architecture=f"{config.hidden_size} wide, {blocks} blocks, patches of {config.patch_size}, "
         f"{config.image_size} px, {end}{config.hidden_act}",
         dtype=" and ".join(checkpoint.dtypes(names)),

@@ -17,22 +17,13 @@ from ireu_cli.encoders.files.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.encoders.files.fingerprint import Print, prints_by
 from ireu_cli.encoders.files.tensor_file import TensorFile
 from ireu_cli.errors import ConfigError, ModelError
+from ireu_cli.layouts.layout import Layout
+from ireu_cli.layouts.table import AUTO, layouts_of
 from ireu_cli.params import Dtype
 from ireu_cli.store.files import write_bytes
 from ireu_cli.store.weights import copy_tree_with, copy_with, digest_with, write_tensors_one_by_one
 from ireu_cli.support.bounded import leads_inside, printable
 from ireu_cli.values import WEIGHTS_AT_ONCE, Json, WeightDelta
-
-_INSIDE = {"ip-adapter": Path("models/image_encoder")}
-_FOLDERS = frozenset({"clip-folder", "siglip-folder", "ip-adapter"})
-_FILE_NAMES = {
-    "H": "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",
-    "G": "CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors",
-    "L": "clip-vit-large-patch14.safetensors",
-    "336": "clip-vit-large-patch14-336.safetensors",
-    "S": "sigclip_vision_patch14_384.safetensors",
-}
-"""The names by which ComfyUI's loaders tell encoders."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +32,7 @@ class Edit:
 
     source: Checkpoint
     delta: WeightDelta
-    layout: str
+    layout: Layout
     dtype: Dtype | Literal["auto"]
     """`auto` keeps the dtype of each tensor."""
     groups: tuple[str, ...]
@@ -70,7 +61,7 @@ class Edit:
         return frozenset(name for name, change in self.delta.tensors.items() if bool(change.any()))
 
 
-def layout_for(wanted: str, source: Checkpoint) -> str:
+def layout_for(wanted: str, source: Checkpoint) -> Layout:
     """The layout to write a transformer in.
 
     Args:
@@ -80,15 +71,16 @@ def layout_for(wanted: str, source: Checkpoint) -> str:
     Raises:
         ConfigError: the source lacks what that layout holds beside the encoder.
     """
-    if wanted in {"auto", source.layout}:
-        return source.layout
-    alone = source.anatomy.alone
+    own = source.layout
+    if wanted in {AUTO, own.name}:
+        return own
+    alone = {layout.name: layout for layout in layouts_of(source.anatomy.family) if layout.part_of is None}
     if wanted not in alone:
         raise ConfigError(
-            f"This encoder lies in a {source.layout}, which cannot be exported as {wanted}",
-            f"Use --format {', '.join(sorted({source.layout, *alone}))}, or leave it out",
+            f"This encoder lies in a {own.name}, which cannot be exported as {wanted}",
+            f"Use --format {', '.join(sorted({own.name, *alone}))}, or leave it out",
         )
-    return wanted
+    return alone[wanted]
 
 
 @dataclass(frozen=True)
@@ -127,15 +119,12 @@ def write_weights(
             _write_file(edit, file, place / file.path.name, advance)
         if edit.source.index is not None:
             _copy(edit.source.index, place)
-        return Written(place if edit.layout in _FOLDERS else place / files[0].path.name, [*_copies(edit, folder)])
-    # An encoder that is alone in a folder keeps its own name there.
-    name = "model.safetensors"
-    if edit.layout not in _FOLDERS:
-        name = next((_FILE_NAMES[group] for group in edit.groups if group in _FILE_NAMES), name)
-    names = [name for name in encoder.model.state_dict() if name in edit.source]
-    like = {name: _like(edit, edit.source[name]) for name in names}
-    write_tensors_one_by_one(place / name, {name: partial(edit.tensor, name) for name in names}, like, advance)
-    return Written(place if edit.layout in _FOLDERS else place / name, ())
+        return Written(place if edit.layout.in_folder else place / files[0].path.name, [*_copies(edit, folder)])
+    new = place / edit.layout.file_of(edit.groups)
+    names = {edit.layout.name_there(name): name for name in encoder.model.state_dict() if name in edit.source}
+    like = {there: _like(edit, edit.source[name]) for there, name in names.items()}
+    write_tensors_one_by_one(new, {there: partial(edit.tensor, name) for there, name in names.items()}, like, advance)
+    return Written(place if edit.layout.in_folder else new, ())
 
 
 def copied_digests(edit: Edit, folder: Path, is_stopped: Callable[[], bool]) -> dict[Path, str]:
@@ -152,7 +141,7 @@ def copied_digests(edit: Edit, folder: Path, is_stopped: Callable[[], bool]) -> 
 def write_beside(edit: Edit, encoder: HasBlocks, folder: Path, told: Mapping[str, Json]) -> None:
     """Write what lies beside the weights: settings, which say in words what was done, and adapters."""
     place = _place_in(edit, folder)
-    if edit.layout in _FOLDERS or not _keeps_files(edit):
+    if edit.layout.in_folder or not _keeps_files(edit):
         _write_settings(edit, encoder, place, told)
     else:
         for path in (edit.source.config, edit.source.config.with_name("preprocessor_config.json")):
@@ -162,13 +151,13 @@ def write_beside(edit: Edit, encoder: HasBlocks, folder: Path, told: Mapping[str
 
 
 def _place_in(edit: Edit, folder: Path) -> Path:
-    return folder / _INSIDE.get(edit.layout, Path())
+    return folder / edit.layout.inside
 
 
 def _keeps_files(edit: Edit) -> bool:
     """Whether the source's files are copied; archives in a folder are not, as transformers prefers safetensors."""
     mapped = all(file.tree is None for file in edit.source.parts)
-    return edit.layout == edit.source.layout and (mapped or edit.layout not in _FOLDERS)
+    return edit.layout == edit.source.layout and (mapped or not edit.layout.in_folder)
 
 
 def _copies(edit: Edit, folder: Path) -> dict[Path, TensorFile]:
@@ -233,12 +222,12 @@ def _write_settings(edit: Edit, encoder: HasBlocks, place: Path, told: Mapping[s
 
 
 def _copy_adapters(edit: Edit, folder: Path) -> None:
-    """What `load_ip_adapter` reads beside the encoder, where the source lies beside it too."""
-    beside = edit.source.source.parent
-    if edit.layout == "ip-adapter" and edit.source.source.name == "image_encoder":
-        for path in sorted(beside.glob("ip-adapter*")):
+    """What the layout's loader reads beside the encoder's folder, where the source lies beside it too."""
+    source, inside = edit.source.source, Path(edit.layout.inside)
+    if source.name == inside.name:
+        for path in sorted(path for pattern in edit.layout.beside for path in source.parent.glob(pattern)):
             if path.is_file():
-                _copy(path, folder / "models")
+                _copy(path, folder / inside.parent)
 
 
 def _copy(path: Path, place: Path) -> None:

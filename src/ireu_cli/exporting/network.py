@@ -3,19 +3,18 @@
 import hashlib
 from pathlib import Path
 
-from ireu_cli.encoders.face_networks import FACE_NETWORKS
 from ireu_cli.encoders.family import Family, ImageEncoder
 from ireu_cli.encoders.files.face_pack import is_pack, recogniser_in
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.errors import ConfigError
 from ireu_cli.exporting.pack import pack_of, write_pack
 from ireu_cli.exporting.transformer import refuse_unlike
-from ireu_cli.params import ExportParams
+from ireu_cli.layouts.layout import NETWORK, Layout
+from ireu_cli.layouts.table import AUTO, layout_named, layouts_of, plain_layout
+from ireu_cli.params import Config, ExportParams
 from ireu_cli.session import Session
 from ireu_cli.store.files import file_sha256, write_bytes
 from ireu_cli.values import WeightDelta
-
-_PACK = "insightface-pack"
 
 
 def check_whole(family: Family, original: ImageEncoder, params: ExportParams) -> None:
@@ -25,10 +24,11 @@ def check_whole(family: Family, original: ImageEncoder, params: ExportParams) ->
         ConfigError: it is not.
     """
     is_whole = family.checkpoint is None
-    wrong = params.format not in {"auto", *family.layouts} if is_whole else params.format in FACE_NETWORKS.layouts
-    if wrong:
-        own = " or ".join(family.layouts) if is_whole else f"a layout of {family.library}"
-        remedy = f"Use --format {own}, or leave it out" if own else "Leave out the format"
+    networks = [layout.name for layout in layouts_of(NETWORK)]
+    own = [] if family.held_as is None else [layout.name for layout in layouts_of(family.held_as)]
+    if params.format not in {AUTO, *own} if is_whole else params.format in networks:
+        allowed = " or ".join(own) if is_whole else f"a layout of {family.library}"
+        remedy = f"Use --format {allowed}, or leave it out" if allowed else "Leave out the format"
         raise ConfigError(f"This encoder cannot be exported as {params.format}", remedy)
     if is_whole and params.dtype not in {"auto", "float32"}:
         raise ConfigError(
@@ -36,6 +36,16 @@ def check_whole(family: Family, original: ImageEncoder, params: ExportParams) ->
             f"{params.dtype}",
             "Leave out the dtype",
         )
+
+
+def whole_layout(family: Family, config: Config) -> Layout | None:
+    """The layout to write an encoder in that is written whole: the wanted one, or its own; None where it has none."""
+    if family.held_as is None:
+        return None
+    if config.export.format != AUTO:
+        return layout_named(config.export.format)
+    source = config.encoder.source
+    return plain_layout(family.held_as, folder=find_bundle(source) is None and is_pack(Path(source)))
 
 
 def write_whole(
@@ -49,11 +59,9 @@ def write_whole(
     config = session.config
     edited = original.edited(delta)
     files = edited.whole_files()
-    wanted, source = config.export.format, Path(config.encoder.source)
-    network = family.place(config.encoder.source)
-    in_a_pack = _PACK in family.layouts and find_bundle(config.encoder.source) is None and is_pack(source)
-    if network is not None and (wanted == _PACK or (wanted == "auto" and in_a_pack)):
-        left_out = write_pack(pack_of(source, network), network, edited, folder)
+    network, layout = family.place(config.encoder.source), whole_layout(family, config)
+    if network is not None and layout is not None and layout.in_folder:
+        left_out = write_pack(pack_of(Path(config.encoder.source), network), network, edited, folder)
         for name in left_out:
             session.talk.note(f"left out of the pack: {name}, a recogniser that insightface would fall back to")
         place, written = folder, dict.fromkeys([recogniser_in(folder)], *files.values())

@@ -7,7 +7,9 @@ from ireu_cli.encoders.family import Family, ImageEncoder
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.systems import Coverage
+from ireu_cli.exporting.layouts import layout_for
 from ireu_cli.exporting.model_card import Told, write_card
+from ireu_cli.exporting.network import whole_layout
 from ireu_cli.session import Session
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.verifying.verdict import Verdict
@@ -42,11 +44,12 @@ def write_told(
         verdict: the report of the delta, where there is one.
         folder: of the export.
     """
-    params = session.config.encoder
+    params, wanted = session.config.encoder, session.config.export.format
+    layout = whole_layout(family, session.config) if source is None else layout_for(wanted, source)
     place = Path(params.source)
     is_local = place.exists() or find_bundle(params.source) is not None
     told = Told(
-        library=family.library,
+        library=family.library if layout is None else layout.library,
         hub_id=None if is_local else params.source,
         revision=params.revision,
         verification=None if verdict is None else verdict.words,

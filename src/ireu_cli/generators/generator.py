@@ -27,8 +27,10 @@ from ireu_cli.encoders.files.tensor_file import open_file
 from ireu_cli.encoders.preprocessing import quiet_transformers
 from ireu_cli.encoders.vision_transformers import VISION_TRANSFORMERS
 from ireu_cli.errors import ModelError
+from ireu_cli.generators.mount import Mount
+from ireu_cli.generators.mounts import mount_of
 from ireu_cli.generators.parts import check_scheduler, check_tokenizer, read_model
-from ireu_cli.generators.pipelines import digest_of_files, embeds_for, is_flux, open_pipeline, side_of
+from ireu_cli.generators.pipelines import digest_of_files, open_pipeline
 from ireu_cli.params import Tap
 from ireu_cli.values import RgbImage
 
@@ -63,9 +65,11 @@ class Generator:
 
     def null_of(self, encoder: ImageEncoder) -> Tensor:
         """What the pipeline sends as the null image under guidance: float32 (d,) or (tokens, d), on the CPU."""
-        if is_flux(self.pipeline):
-            return encoder.encode(encoder.null_pixels()[1:], self.tap)[0].clone()
-        return encoder.null_features(self.tap)
+        return self._mount.null(encoder, self.tap)
+
+    @property
+    def _mount(self) -> Mount:
+        return mount_of(type(self.pipeline))
 
     def draw(self, features: Tensor, null: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[RgbImage]:
         """Draw pictures through the stock pipeline.
@@ -107,12 +111,13 @@ class Generator:
         return torch.stack(drawn)
 
     def _call(self, call: Any, feature: Tensor, null: Tensor, prompt: str, seed: int, steps: int, kind: str) -> Any:
-        """One picture; the pipeline wants features as (null and photo, one photo, ...)."""
+        """One picture."""
         # The pipeline keeps it, and may serve another setting of the same generator next.
         self.pipeline.set_ip_adapter_scale(self.scale)
+        one, other = (part.to(self.pipeline.device, self.pipeline.dtype)[None] for part in (feature, null))
         return call(
             prompt=prompt,
-            **embeds_for(self.pipeline, feature, null, self.guidance),
+            **self._mount.embeds(one, other, self.guidance),
             generator=torch.Generator().manual_seed(seed),
             num_inference_steps=steps,
             height=self.side,
@@ -191,7 +196,7 @@ def _load(bundle: Bundle, entry: GeneratorEntry, shared: dict[str, Any], device:
     later = [setting for setting in (entry.side, entry.dtype) if setting not in {None, "float32"}]
     settings = repr((entry.tap, entry.steps, entry.guidance, entry.scale, *later))
     whole = hashlib.sha256(f"{fingerprint} {settings}".encode()).hexdigest()
-    side = entry.side or side_of(pipeline)
+    side = entry.side or mount_of(type(pipeline)).side(pipeline)
     return Generator(entry.name, entry.tap, whole, side, entry.steps, entry.guidance, entry.scale, pipeline)
 
 
@@ -214,7 +219,7 @@ def _assembled(bundle: Bundle, entry: GeneratorEntry, own: str, shared: dict[str
         part: {name.removeprefix(f"{part}."): t for name, t in adapter.items() if name.startswith(f"{part}.")}
         for part in ("image_proj", "ip_adapter")
     }
-    pipeline.load_ip_adapter(parts, subfolder="", weight_name="", image_encoder_folder=None, low_cpu_mem_usage=False)
+    mount_of(type(pipeline)).mount(pipeline, parts)
     pipeline.set_progress_bar_config(disable=True)
     pipeline = pipeline.to(torch.device(device))
     unet.requires_grad_(False)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ireu_cli.encoders.files.settings import read_settings
 from ireu_cli.encoders.files.tensor_file import open_file
 from ireu_cli.errors import ModelError
+from ireu_cli.generators.mounts import mount_of
 from ireu_cli.generators.parts import (
     check_scheduler,
     check_tokenizer,
@@ -44,8 +44,7 @@ def open_pipeline(folder: Path, adapter: Path, dtype: torch.dtype, device: str) 
     """
     index = _parts_of(folder)
     kind = class_called("diffusers", _settings_of(folder).get("_class_name"), f"The pipeline {folder}")
-    if not hasattr(kind, "load_ip_adapter"):
-        raise ModelError(f"{kind.__name__} of diffusers takes no IP-Adapter", "Name a pipeline with load_ip_adapter")
+    mount = mount_of(kind)
     given: dict[str, Any] = {part: None for part in _LEFT_OUT if part in index}
     given |= {part: _part(folder, part, *names) for part, names in index.items() if part not in _LEFT_OUT}
     # Its names, shapes and size; the library reads it again.
@@ -53,10 +52,7 @@ def open_pipeline(folder: Path, adapter: Path, dtype: torch.dtype, device: str) 
     pipeline: Any = kind.from_pretrained(
         folder, local_files_only=True, **{part: model for part, model in given.items() if model is not _NO_MODEL}
     )
-    encoder = "image_encoder_pretrained_model_name_or_path" if is_flux(pipeline) else "image_encoder_folder"
-    pipeline.load_ip_adapter(
-        str(adapter.parent), subfolder="", weight_name=adapter.name, low_cpu_mem_usage=False, **{encoder: None}
-    )
+    mount.mount(pipeline, str(adapter.parent), adapter.name)
     _refuse_two_encoders(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     for part in pipeline.components.values():
@@ -66,43 +62,6 @@ def open_pipeline(folder: Path, adapter: Path, dtype: torch.dtype, device: str) 
     pipeline = pipeline.to(torch.device(device), dtype)
     _keep_upcast(pipeline)
     return pipeline
-
-
-def is_flux(pipeline: Any) -> bool:
-    """Whether a pipeline takes IP-Adapters as FLUX does."""
-    from diffusers.loaders import FluxIPAdapterMixin
-
-    return isinstance(pipeline, FluxIPAdapterMixin)
-
-
-def side_of(pipeline: Any) -> int:
-    """The side of the pictures that a pipeline draws by itself, in pixels."""
-    sample = getattr(pipeline, "default_sample_size", None)
-    if sample is None:
-        sample = pipeline.unet.config.sample_size
-    return int(sample) * int(pipeline.vae_scale_factor)
-
-
-def embeds_for(pipeline: Any, feature: Tensor, null: Tensor, guidance: float) -> dict[str, Any]:
-    """The arguments by which a pipeline takes the features of one photo, and the null features under guidance.
-
-    Args:
-        pipeline: with an IP-Adapter.
-        feature: (d,) or (tokens, d).
-        null: the same.
-        guidance: above 1, both go in.
-    """
-    one, other = (part.to(pipeline.device, pipeline.dtype)[None] for part in (feature, null))
-    if is_flux(pipeline):
-        # Without null features it encodes a black picture itself, whether it is used or not.
-        return {
-            "ip_adapter_image_embeds": [one[None]],
-            "negative_ip_adapter_image_embeds": [other[None]],
-            "negative_prompt": "" if guidance > 1 else None,
-            "true_cfg_scale": guidance,
-        }
-    sent = [other, one] if guidance > 1 else [one]
-    return {"ip_adapter_image_embeds": [torch.stack(sent)], "guidance_scale": guidance}
 
 
 def digest_of_files(folder: Path, adapter: Path) -> str:

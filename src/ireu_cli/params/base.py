@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from ireu_cli.layouts.table import AUTO, layout_names
 from ireu_cli.params.names import Names
 from ireu_cli.support.bounded import ContentError, read_json
 
@@ -18,17 +19,14 @@ UnlearnMethod = Annotated[str, BeforeValidator(METHODS.checked)]
 Swapper = Literal["blend", "insightface", "pairs"]
 Scope = Literal["global", "person", "photo"]
 Dtype = Literal["float32", "float16", "bfloat16"]
-ExportFormat = Literal[
-    "auto",
-    "clip-folder",
-    "siglip-folder",
-    "ip-adapter",
-    "single-file",
-    "photomaker",
-    "fastcomposer",
-    "onnx",
-    "insightface-pack",
-]
+
+
+def _format(value: Any) -> Any:
+    """The name of a layout; those that joined since count too."""
+    return Names(AUTO, *layout_names()).checked(value)
+
+
+ExportFormat = Annotated[str, BeforeValidator(_format)]
 
 # (x, y) of left eye, right eye, nose, left and right mouth corner as fractions of the picture: the 112 px
 # ArcFace template that insightface aligns to, seen from the viewer's left.

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ireu_cli.layouts.table import AUTO, layout_names
 from ireu_cli.params.base import (
     ARCFACE_LANDMARKS,
     PLACE,
@@ -206,9 +207,8 @@ class ExportParams(Params):
     """What the drop-in encoder looks like."""
 
     format: ExportFormat = Field(
-        "auto",
-        description="layout of the exported encoder: clip-folder, siglip-folder, ip-adapter, single-file, photomaker, "
-        "fastcomposer, onnx, insightface-pack, or auto for the one that it has",
+        AUTO,
+        description=f"layout of the exported encoder: {', '.join(layout_names())}, or {AUTO} for the one that it has",
     )
     dtype: Dtype | Literal["auto"] = Field(
         "auto", description="dtype of the exported weights, and in which it is verified again; auto: that of the file"

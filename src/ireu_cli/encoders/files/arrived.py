@@ -3,9 +3,10 @@
 import zipfile
 from pathlib import Path
 
+from ireu_cli.layouts.table import files_in_folders
 from ireu_cli.support.bounded import ContentError, printable, read_json
 
-WHOLE = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+_WHOLE = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """What transformers looks for in a folder, in this order; the index files name the shards."""
 _HEAD = 1024
 _MOST_HEADER = 1 << 25
@@ -14,6 +15,11 @@ _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How archives of torch before 1.6 go on behind the first two bytes."""
 _AGAIN = "Fetch it again"
 _SHOWN = 4
+
+
+def weight_files() -> tuple[str, ...]:
+    """What is looked for in a folder, in this order: what transformers takes first, then what layouts add to it."""
+    return tuple(dict.fromkeys([*_WHOLE, *files_in_folders()]))
 
 
 def wrong_with(path: Path) -> tuple[str, str]:
@@ -75,7 +81,7 @@ def _needed(path: Path, length: int) -> int:
 
 def nothing_in(folder: Path) -> tuple[str, str]:
     """The same of a folder in which no weights were found under the names that transformers looks for."""
-    needed = f"It needs one of {', '.join(WHOLE)}"
+    needed = f"It needs one of {', '.join(weight_files())}"
     if not folder.is_dir():
         return "does not exist", "Name a file or a folder"
     if (folder / "snapshots").is_dir():
@@ -89,7 +95,7 @@ def nothing_in(folder: Path) -> tuple[str, str]:
     if weights:
         names = ", ".join(printable(path.name) for path in weights[:_SHOWN])
         return f"holds weights under names that no reader looks for: {names}", "Name the file itself"
-    inner = [path.name for path in sorted(folder.iterdir()) if any((path / name).is_file() for name in WHOLE)]
+    inner = [path.name for path in sorted(folder.iterdir()) if any((path / name).is_file() for name in weight_files())]
     if inner:
         return "holds no weights itself", f"Name a folder in it: {', '.join(map(printable, inner[:_SHOWN]))}"
     return "holds no weights", needed

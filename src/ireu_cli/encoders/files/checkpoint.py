@@ -1,15 +1,6 @@
 """Where the encoder lies in the files that people ship it in: alone, in a folder, or inside a generator's checkpoint.
 
-| layout | file | the encoder's tensors begin with |
-|---|---|---|
-| `clip-folder` | `config.json` and weights, in one piece or in shards | nothing |
-| `single-file` | ComfyUI's `clip_vision/*.safetensors`, sd-webui's `clip_h.pth`, a whole CLIP model | nothing |
-| `photomaker` | `photomaker-v1.bin`, `photomaker-v2.bin`, or the same as safetensors | `id_encoder.` |
-| `fastcomposer` | `pytorch_model.bin` of a whole FastComposer | `image_encoder.` |
-| `siglip-folder` | the same of SigLIP, alone or with a text encoder | `vision_model.`, or nothing |
-| `single-file` | ComfyUI's `clip_vision/sigclip_*.safetensors` | `vision_model.`, or nothing |
-
-A layout is told from the tensors, never from the name of the file.
+Which layouts there are says `layouts.table`. A layout is told from the tensors, never from the name of the file.
 """
 
 import re
@@ -17,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,12 +18,11 @@ from ireu_cli.encoders.files.sizes import PATCHES
 from ireu_cli.encoders.files.tensor_file import TensorFile, files_of, open_file
 from ireu_cli.encoders.reach import SIGLIP, TRANSFORMER, Anatomy
 from ireu_cli.errors import ForeignEncoderError, ModelError
+from ireu_cli.layouts.layout import CLIP, Layout
+from ireu_cli.layouts.table import layouts_of, plain_layout
 from ireu_cli.support.bounded import printable
 from ireu_cli.support.stamps import Stamp, stamp_of
 
-Layout = Literal["clip-folder", "siglip-folder", "single-file", "photomaker", "fastcomposer"]
-
-PREFIXES: dict[Layout, str] = {"single-file": "", "photomaker": "id_encoder.", "fastcomposer": "image_encoder."}
 _PARTS = ("vision_model.", "visual_projection.")
 _BARE = ("embeddings.patch_embedding.weight", "embeddings.class_embedding")
 """Names that transformers 5 gives the tensors of a CLIP vision transformer without projection."""
@@ -43,6 +32,8 @@ _WHOLE_NUMBERS = frozenset({torch.float64, torch.float32, torch.float16, torch.b
 _EIGHT_BITS = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
 """The same, where no scales lie beside them."""
 _EXCEPT = re.compile(r"\.position_ids$")
+_Place = tuple[TensorFile, str]
+"""A file, and how a tensor is called there."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ class Checkpoint(Mapping[str, Tensor]):
     """All files of weights, also those that hold nothing of the encoder."""
     index: Path | None
     """What names them, where they are shards."""
-    places: Mapping[str, tuple[TensorFile, str]]
+    places: Mapping[str, _Place]
     stamp: tuple[Stamp, ...]
 
     def __getitem__(self, name: str) -> Tensor:
@@ -158,7 +149,7 @@ def open_whole(source: Path) -> Checkpoint:
     # First: what is put in a file's place while it is opened has another one.
     stamp = _stamp(paths)
     files = tuple(open_file(path) for path in paths)
-    layout: Layout = "clip-folder" if source.is_dir() else "single-file"
+    layout = plain_layout(CLIP, folder=source.is_dir())
     return Checkpoint(layout, source, files, index, {name: (file, name) for file in files for name in file}, stamp)
 
 
@@ -174,18 +165,16 @@ def encoder_in(whole: Checkpoint) -> Checkpoint:
             f"The encoder in {whole.source} is of a kind that is not edited: {foreign[0].kind}",
             "`ireu inspect` says which generators read it",
         )
-    if (prefix := siglip.prefix_in(whole.places)) is not None:
-        layout: Layout = "siglip-folder" if whole.source.is_dir() else whole.layout
-        return replace(whole, layout=layout, places=_places_below(whole, prefix, siglip.PARTS, "vision_model."))
+    for layout, places in _ways_to_read(whole, SIGLIP):
+        if (prefix := siglip.prefix_in(places)) is not None:
+            return replace(whole, layout=layout, places=_parts(places, prefix, siglip.PARTS, "vision_model."))
     if siglip.lacks_head(whole.places):
         raise ForeignEncoderError(
             f"{whole.source} holds SigLIP without its pooling head", "Name the whole vision transformer, as published"
         )
-    for layout, prefix in PREFIXES.items():
-        if f"{prefix}{PATCHES}" in whole.places:
-            return replace(
-                whole, layout=layout if prefix else whole.layout, places=_places_below(whole, prefix, _PARTS)
-            )
+    for layout, places in _ways_to_read(whole, TRANSFORMER):
+        if PATCHES in places:
+            return replace(whole, layout=layout, places=_parts(places, "", _PARTS))
     if all(name in whole.places for name in _BARE):
         raise ModelError(
             f"{whole.source} holds a CLIP vision transformer that lacks its projection, under names of transformers 5",
@@ -204,20 +193,27 @@ def encoder_in(whole: Checkpoint) -> Checkpoint:
     raise ModelError(
         f"{whole.source} holds no vision transformer of CLIP or SigLIP: no tensor is called {PATCHES}, "
         "with or without a known prefix",
-        "Name an encoder in the layout of transformers, or a PhotoMaker or FastComposer checkpoint",
+        f"Name an encoder in the layout of transformers, or a {_wholes()} checkpoint",
     )
 
 
-def _places_below(
-    whole: Checkpoint, prefix: str, parts: Iterable[str], instead: str = ""
-) -> dict[str, tuple[TensorFile, str]]:
+def _ways_to_read(whole: Checkpoint, kind: Anatomy) -> Iterator[tuple[Layout, Mapping[str, _Place]]]:
+    """The layouts that a kind of encoder can lie in here, each with the tensors that would be the encoder's."""
+    for layout in layouts_of(kind.family):
+        if layout.is_met_in(folder=whole.source.is_dir()):
+            named = ((layout.own_name(there), place) for there, place in whole.places.items())
+            yield layout, {own: place for own, place in named if own is not None}
+
+
+def _parts(places: Mapping[str, _Place], prefix: str, parts: Iterable[str], instead: str = "") -> dict[str, _Place]:
     """The places of an encoder's parts, under names in which something else stands for the prefix."""
     starts = tuple(f"{prefix}{part}" for part in parts)
-    return {
-        f"{instead}{name.removeprefix(prefix)}": place
-        for name, place in whole.places.items()
-        if name.startswith(starts)
-    }
+    return {f"{instead}{name.removeprefix(prefix)}": place for name, place in places.items() if name.startswith(starts)}
+
+
+def _wholes() -> str:
+    """Whose checkpoints hold an encoder of CLIP."""
+    return " or ".join(layout.part_of for layout in layouts_of(CLIP) if layout.part_of is not None)
 
 
 def _stamp(paths: Iterable[Path]) -> tuple[Stamp, ...]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.encoders import siglip
-from ireu_cli.encoders.files.arrived import WHOLE
+from ireu_cli.encoders.files.arrived import weight_files
 from ireu_cli.encoders.files.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.files.settings import checked_settings, said, told_as_model_error
@@ -69,7 +69,7 @@ def _fetched(hub_id: str, revision: str | None) -> Path:
 
     try:
         _reach(hub_id, revision)
-        for name in WHOLE:
+        for name in weight_files():
             found = fetch(name)
             if found is not None and name.endswith("index.json"):
                 for shard in shard_names(Path(found)):
@@ -80,7 +80,7 @@ def _fetched(hub_id: str, revision: str | None) -> Path:
         else:
             raise ModelError(
                 f"{hub_id} is no local file or folder, and the hub gives out no weights of it",
-                f"Correct --encoder; a model needs one of {', '.join(WHOLE)}",
+                f"Correct --encoder; a model needs one of {', '.join(weight_files())}",
             )
         for name in ("config.json", PROCESSOR, "processor_config.json", "README.md", "LICENSE"):
             fetch(name)

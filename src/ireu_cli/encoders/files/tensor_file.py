@@ -19,7 +19,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.files.arrived import WHOLE, nothing_in, wrong_with
+from ireu_cli.encoders.files.arrived import nothing_in, weight_files, wrong_with
 from ireu_cli.errors import ModelError
 from ireu_cli.support.bounded import ContentError, leads_inside, printable, read_json, relative_path
 from ireu_cli.support.paths import as_text
@@ -140,7 +140,7 @@ def files_of(source: Path) -> tuple[list[Path], Path | None]:
     """
     if source.is_file():
         return [source], None
-    for name in WHOLE:
+    for name in weight_files():
         if (source / name).is_file():
             index = source / name
             return (shards_of(index), index) if name.endswith(".json") else ([index], None)

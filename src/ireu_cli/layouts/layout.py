@@ -1,0 +1,71 @@
+"""What a layout is: how it is told from others, how tensors are called in it, where its files lie, who loads it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+CLIP, SIGLIP, NETWORK = "clip", "siglip", "network"
+"""Kinds of encoders: vision transformers of CLIP and of SigLIP, and face-embedding networks in ONNX."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Files that people ship an encoder in.
+
+    To add one, write a row in `table`. Where a prefix does not say how its tensors are called, write a class that
+    inherits from this one in a file of its own, with another `own_name` and `name_there`.
+
+    Attributes:
+        name: what `export.format` calls it, and `ireu inspect`.
+        holds: the kinds of encoders that lie in it.
+        in_folder: whether a folder is named to load it, with settings beside the weights; else the file itself.
+        library: what loads it, as model cards name libraries.
+        prefix: what the names of the encoder's tensors begin with in the file.
+        part_of: whose checkpoint the encoder is a part of, so that a new one needs a source in this layout; None where
+            the encoder needs nothing beside it, so that any can be written in this layout.
+        file: how a file of weights is called that has no name from before.
+        files_of_groups: the same of published encoders, by their groups (see `encoders.systems`).
+        groups: of encoders that are found in no other layout: how the name of some tensor in the file begins, and the
+            group of the encoder then; the first that is found counts.
+        inside: where the encoder's folder lies in somebody's repository, such as `models/image_encoder`. There it is
+            read as what its own folder holds.
+        beside: patterns of the files that are carried along from beside a folder of the last name in `inside`.
+    """
+
+    name: str
+    holds: frozenset[str]
+    in_folder: bool
+    library: str
+    prefix: str = ""
+    part_of: str | None = None
+    file: str = "model.safetensors"
+    files_of_groups: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
+    inside: str = ""
+    beside: tuple[str, ...] = ()
+
+    def is_met_in(self, *, folder: bool) -> bool:
+        """Whether an encoder can be found in this layout where a folder was named, or a file.
+
+        A file with a prefix is met in folders too, as whole checkpoints lie there under a usual name.
+        """
+        if self.inside:
+            return False
+        return folder if self.in_folder else not folder or bool(self.prefix)
+
+    def own_name(self, there: str) -> str | None:
+        """How the encoder itself calls a tensor of the file; None where the tensor is of something else."""
+        return there.removeprefix(self.prefix) if there.startswith(self.prefix) else None
+
+    def name_there(self, own: str) -> str:
+        """How a tensor of the encoder is called in a file that holds nothing else."""
+        return f"{self.prefix}{own}"
+
+    def file_of(self, groups: Iterable[str]) -> str:
+        """How a file of weights is called that has no name from before; `groups` are those of the encoder."""
+        return next((self.files_of_groups[group] for group in groups if group in self.files_of_groups), self.file)
+
+    def group_in(self, names: Iterable[str]) -> str | None:
+        """The group of an encoder that is found in no other layout, from the names of all tensors beside it."""
+        names = tuple(names)
+        marks = (mark for mark in self.groups if any(name.startswith(mark) for name in names))
+        return next((self.groups[mark] for mark in marks), None)
