@@ -30,6 +30,8 @@ class Rows:
 class Reader:
     """Gives every photo as a picture of one shape."""
 
+    name = "as drawn"
+
     def __init__(self, height: int = 300, width: int = 240) -> None:
         self.picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
 
@@ -42,6 +44,8 @@ class Reader:
 
 class Told:
     """A terminal that remembers."""
+
+    verbose = False
 
     def __init__(self) -> None:
         self.notes: list[str] = []
