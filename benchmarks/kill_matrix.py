@@ -189,7 +189,9 @@ class Matrix:
                 ballast.write_bytes(b"\0" * max(0, free))
                 code, said = run(disk / "job", self.arguments(older=False))
                 ballast.unlink()
-                self.found.check(code == 3 and "Free the disk" in said, f"{self.command.name} full disk: {code} {said}")
+                self.found.check(
+                    code == 3 and "Free space on its disk" in said, f"{self.command.name} full disk: {code} {said}"
+                )
                 empty = not result_at(disk / "job", self.command.output) and not leftovers(disk / "job")
                 self.found.check(empty, f"{self.command.name} full disk: something is left")
             self.finish(disk / "job", f"{self.command.name} full disk", older=False)

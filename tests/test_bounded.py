@@ -34,8 +34,8 @@ def test_reads_what_json_writes(value: object) -> None:
         (b"[" * 100_000, "is nested more than 32 levels deep"),
         (b'{"a":' * 100_000, "is nested more than 32 levels deep"),
         (b"[" * 33 + b"]" * 33, "is nested more than 32 levels deep"),
-        (b"[NaN]", "holds NaN, which is no number"),
-        (b"[-Infinity]", "holds -Infinity, which is no number"),
+        (b"[NaN]", "holds NaN, which is not a number"),
+        (b"[-Infinity]", "holds -Infinity, which is not a number"),
         (b"1e999", "holds a number that is too large"),
         (b"9" * 41, "holds a number that is too large"),
         (b"9" * 100_000, "holds a number that is too large"),
@@ -73,7 +73,7 @@ def test_what_is_just_within_bounds_is_read() -> None:
 def test_a_pipe_or_a_folder_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(ContentError, match="is no regular file"):
+        with pytest.raises(ContentError, match="is not a regular file"):
             read_json(path)
     with pytest.raises(OSError):  # noqa: PT011 - whichever kind the system raises of a folder
         read_bounded(tmp_path, 10)

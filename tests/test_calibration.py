@@ -197,7 +197,7 @@ JUNK = torch.full((4, 8), torch.nan)
         ),
         ([*crowd(4, (4,), 8, 0.5), JUNK], "not finite", 0),
         (crowd(20, (4,), 8, 50.0), "it matches 0.0", 3),
-        ([crowd(1, (4,), 8, 0.5)[0]] * 4 + crowd(4, (4,), 8, 0.5), "have one vector", 3),
+        ([crowd(1, (4,), 8, 0.5)[0]] * 4 + crowd(4, (4,), 8, 0.5), "get the same vector", 3),
     ],
 )
 def test_what_cannot_judge_says_why(people: list[Tensor], why: str, points: int) -> None:

@@ -94,10 +94,10 @@ def test_a_command_line_that_cannot_be_read_is_one_object_too(arguments: tuple[s
 
 def test_the_settings_are_not_overwritten(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = run_ireu("unlearn", "--mask", "mask.pt", "-o", "ireu.toml", "--force", cwd=job)
-    assert (found.code, "ireu.toml is read as input" in found.err) == (2, True), found.err
+    assert (found.code, "ireu.toml is also an input" in found.err) == (2, True), found.err
     monkeypatch.setenv("IREU_CONFIG", "mask.pt.json")
     found = run_ireu("locate", "-o", "mask.pt.json", "--force", cwd=job)
-    assert (found.code, "mask.pt.json is read as input" in found.err) == (2, True), found.err
+    assert (found.code, "mask.pt.json is also an input" in found.err) == (2, True), found.err
 
 
 def test_repeating_a_complete_step_changes_no_byte(job: Path) -> None:
@@ -317,7 +317,7 @@ def test_bad_photos_can_be_skipped(fresh: Path) -> None:
 def test_a_targets_photo_does_not_count_as_retained(fresh: Path) -> None:
     shutil.copy(fresh / "faces" / "person-00" / "00.png", fresh / "others" / "person-09" / "same.png")
     found = run_ireu("locate", "-o", "x.pt", cwd=fresh)
-    assert "1 photos are targets' photos too" in found.err
+    assert "1 photos are also photos of targets" in found.err
 
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
@@ -345,7 +345,7 @@ def test_interruption_writes_a_checkpoint_and_resuming_gives_the_same_bytes(fres
     assert not (fresh / "parts.safetensors").exists()
     resumed = run_ireu(*arguments, "-o", "parts.safetensors", cwd=fresh)
     assert resumed.code == 0
-    assert "going on from step" in resumed.err
+    assert "continuing from step" in resumed.err
     assert (fresh / "parts.safetensors").read_bytes() == (fresh / "whole.safetensors").read_bytes()
 
 

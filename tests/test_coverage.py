@@ -73,7 +73,7 @@ def test_needed_taps() -> None:
     assert needed_taps(["ip-adapter", "ip-adapter-plus", "consistentid"], ["H"]) == ("image_embeds", "penultimate")
     with pytest.raises(ConfigError, match="No system is called midjourney"):
         needed_taps(["midjourney"], ["H"])
-    with pytest.raises(ConfigError, match="InstantID, SDXL does not read an encoder of group H"):
+    with pytest.raises(ConfigError, match="InstantID, SDXL does not read an encoder of the group H"):
         needed_taps(["instantid"], ["H"])
 
 
@@ -125,7 +125,7 @@ class TestCommands:
         assert "| IP-Adapter plus and plus-face, SD1.5 and SDXL | covered |" in card
         assert "license: apache-2.0" in card
         assert "It was **not verified** by `ireu verify`" in card
-        assert f"in float32 and on features alone: {told['verified_again']['outcome']}" in card
+        assert f"in float32 and on features only: {told['verified_again']['outcome']}" in card
         assert (located / "out" / "LICENSE").read_text() == "terms"
         assert any("half covered" in line for line in told["record"]["systems_missed"])
 
@@ -136,7 +136,7 @@ class TestCommands:
         done = run_ireu(
             "export", "--allow-failed", "--delta", "delta.safetensors", "-o", "encoder", "--force", cwd=located
         )
-        assert (done.code, "encoder holds the original encoder" in done.err) == (3, True)
+        assert (done.code, "encoder contains the original encoder" in done.err) == (3, True)
         assert (located / "encoder" / "model.safetensors").exists()
 
     def test_unknown_groups_are_named(self, located: Path) -> None:

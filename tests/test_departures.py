@@ -163,7 +163,7 @@ def test_the_page_does_not_show_a_qualified_pass_as_a_pass() -> None:
     top = told[: told.index("<section")]
     for part in ("on features alone, without attacks, with settings weaker", "max_", "0.6", "0.1", "environment"):
         assert part in top, part
-    assert "asks less than the default" in top
+    assert "weaker than the default" in top
 
 
 def test_numbers_are_not_rounded_to_what_they_are_not() -> None:

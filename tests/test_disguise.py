@@ -80,7 +80,7 @@ def test_names_are_unique_and_looked_up() -> None:
     families = {"front-end", "geometry", "colour", "compression", "blur", "occlusion", "mix"}
     assert {known.family for known in DISGUISES} == families
     assert all(known.meaning.endswith(".") and known.meaning.count(".") < 3 for known in DISGUISES)
-    with pytest.raises(ConfigError, match=r"no disguise called 'moustache'.*eye-bar"):
+    with pytest.raises(ConfigError, match=r"no disguise with the name 'moustache'.*eye-bar"):
         disguise("moustache")
 
 

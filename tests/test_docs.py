@@ -75,7 +75,7 @@ def test_the_shell_script_of_the_docs_runs(fresh: Path) -> None:
     script = script.replace("jq -r .report.reason outcome.json", read)
     done = subprocess.run(["bash", "-c", script], cwd=fresh, capture_output=True, text=True, check=False)
     assert done.returncode == 4, done.stderr
-    assert "Thresholds were missed" in done.stdout
+    assert "Limits were missed" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["commands", "systems"])

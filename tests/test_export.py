@@ -140,7 +140,7 @@ def test_an_edit_beyond_the_largest_number_of_the_dtype_is_an_error(fresh: Path,
     """Infinite weights leave nothing to compare: what is no number must not pass for enough."""
     large = {name: tensor.clone() for name, tensor in read_delta(fresh / "delta.safetensors").tensors.items()}
     next(iter(large.values())).view(-1)[0] = 1e6
-    assert "beyond the largest number" in refused(fresh, large, "float16", with_photos=with_photos)
+    assert "exceeds the largest number" in refused(fresh, large, "float16", with_photos=with_photos)
 
 
 def refused_without_photos(folder: Path, words: str) -> None:
@@ -188,7 +188,7 @@ def test_weights_that_change_while_they_are_copied_are_found_out(fresh: Path, mo
 
     monkeypatch.setattr(export_transformer, "prints_by", first)
     monkeypatch.setattr(export_transformer, "write_weights", after)
-    refused_without_photos(fresh, "changed while they were copied")
+    refused_without_photos(fresh, "changed during the export")
 
 
 def test_weights_that_change_while_their_digest_is_taken_are_found_out(
@@ -201,7 +201,7 @@ def test_weights_that_change_while_their_digest_is_taken_are_found_out(
         (fresh / "encoder" / "model.safetensors").touch()
 
     monkeypatch.setattr(workflow_export, "write_told", late)
-    refused_without_photos(fresh, "changed while they were copied")
+    refused_without_photos(fresh, "changed during the export")
 
 
 def test_a_disk_that_fails_beside_the_checks_is_an_error(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +309,7 @@ def test_without_photos_the_record_says_what_was_not_checked(fresh: Path) -> Non
     found = run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "e", "--json", cwd=fresh)
     assert found.code == 0
     assert found.json["metrics"]["verified_again"] is None
-    assert "photos not at hand" in found.err
+    assert "the photos are not available" in found.err
 
 
 def test_a_tampered_export_is_noticed(fresh: Path) -> None:
@@ -319,7 +319,7 @@ def test_a_tampered_export_is_noticed(fresh: Path) -> None:
     weights.write_bytes(data)
     found = run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", cwd=fresh)
     assert found.code == 3
-    assert "were changed since" in found.err
+    assert "have changed since" in found.err
 
 
 def test_exports_hold_full_weights_and_no_delta(job: Path) -> None:

@@ -262,7 +262,7 @@ def test_an_encoder_in_half_precision_is_exported_as_it_is(tiny_folder: Path, tm
 
 def test_a_layout_that_holds_more_needs_a_source_of_its_own(tiny_folder: Path, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(write_layout("folder", tiny_folder, tmp_path / "place"))
-    with pytest.raises(ConfigError, match="lies in a clip-folder, which cannot be exported as photomaker"):
+    with pytest.raises(ConfigError, match="comes in a clip-folder, which cannot be exported as photomaker"):
         layout_for("photomaker", checkpoint)
 
 

@@ -122,7 +122,7 @@ def test_networks_of_other_forms_are_refused_by_what_they_lack(tmp_path: Path) -
             load(tmp_path / "mean.onnx")
     with pytest.raises(ModelError, match="device nowhere"):
         load_face_encoder(write_network(tmp_path / "net.onnx"), ARCFACE_LANDMARKS, "nowhere")
-    with pytest.raises(ConfigError, match="on one point"):
+    with pytest.raises(ConfigError, match="at one point"):
         load(tmp_path / "net.onnx", (0.5,) * 10)
     network = onnx.load(tmp_path / "net.onnx")
     network.opset_import[0].version = 7
@@ -211,10 +211,10 @@ def test_a_delta_of_another_kind_or_width_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="ONNX network"):
         with_gates(encoder, WeightDelta({"visual_projection.weight": torch.zeros(2, 2)}))
     narrow = Gates(torch.ones(1, 8), torch.ones(1), torch.ones(1, 8), 0.2)
-    with pytest.raises(ArtifactError, match="8 features, the network has 48"):
+    with pytest.raises(ArtifactError, match="8 features, and the network has 48"):
         with_gates(encoder, WeightDelta(narrow.tensors()))
     broken = narrow.tensors() | {"gates.thresholds": torch.ones(2)}
-    with pytest.raises(ArtifactError, match="do not fit each other"):
+    with pytest.raises(ArtifactError, match="do not fit together"):
         with_gates(encoder, WeightDelta(broken))
     none = Gates(torch.empty(0, 48), torch.empty(0), torch.empty(0, 48), 0.2)
     assert with_gates(encoder, WeightDelta(none.tensors())).fingerprint == encoder.fingerprint

@@ -148,7 +148,7 @@ def test_missing_packs_are_errors_and_nothing_is_downloaded(tmp_path: Path) -> N
     broken = tmp_path / "models" / "broken"
     broken.mkdir(parents=True)
     (broken / "x.onnx").write_bytes(b"rubbish")
-    with pytest.raises(ModelError, match="does not load"):
+    with pytest.raises(ModelError, match="cannot be loaded"):
         FaceFinder(tmp_path, "broken")
     with pytest.raises(ModelError, match="inswapper model"):
         Inswapper(tmp_path / "none.onnx", tmp_path, "broken")

@@ -67,7 +67,7 @@ def test_other_errors_are_not_about_memory() -> None:
         ("OSError(5, 'Input/output error')", 3, "Input/output error"),
         ("OSError(24, 'Too many open files')", 3, "ulimit"),
         ("KeyboardInterrupt()", 130, "Interrupted"),
-        ("ValueError('Out of range float values are not JSON compliant')", 3, "no number"),
+        ("ValueError('Out of range float values are not JSON compliant')", 3, "is not a number, so no result"),
     ],
 )
 def test_every_command_tells_expected_errors_alike(
@@ -205,7 +205,7 @@ def test_the_working_folder_may_be_gone(arguments: list[str], tmp_path: Path) ->
         env=os.environ,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
-    assert done.stderr == "ireu: The working folder does not exist any more. Change to another one.\n"
+    assert done.stderr == "ireu: The working folder no longer exists. Change to another folder.\n"
 
 
 def test_help_gives_every_sentence_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,7 +200,7 @@ class TestDetector:
         people = [normal(1, 8).expand(4, -1).clone() for _ in range(20)]
         people[0][0, 0] += value
         found = summarise_embeddings(people, [], torch.zeros(2, 8), [4] * 20)
-        with pytest.raises(CapacityError, match="all alike, or features of some are not finite"):
+        with pytest.raises(CapacityError, match="all the same to the encoder, or some features are not finite"):
             check_statistics(found, FeatureMask(torch.ones(8, dtype=torch.bool), torch.ones(8)), "embedding")
 
     def test_nobody_is_the_average_by_many_photos(self) -> None:
@@ -463,7 +463,7 @@ class TestRequests:
         ledger = request(request(ledger, statistics, "one", 7), statistics, "two", 8)
         with pytest.raises(CapacityError, match="0 of the 2 places are free"):
             request(ledger, statistics, "three", 9)
-        with pytest.raises(CapacityError, match="17 people need 34 hidden units, and half of the block's is 32"):
+        with pytest.raises(CapacityError, match="17 people need 34 hidden units, and half of the block's units are 32"):
             open_ledger(statistics, SITE, small_site(), 17)
         assert open_ledger(statistics, SITE, small_site(), 16).capacity == 16
 
@@ -522,9 +522,9 @@ def test_few_retained_people_are_refused() -> None:
 
     mask = FeatureMask(torch.ones(8, dtype=torch.bool), torch.ones(8))
     check_statistics(statistics_of(5), mask, "embedding")
-    with pytest.raises(CapacityError, match="which takes 5 people to retain"):
+    with pytest.raises(CapacityError, match="which needs at least 5 retained people"):
         check_statistics(statistics_of(4), mask, "embedding")
-    with pytest.raises(CapacityError, match="10 photos of other people say too little"):
+    with pytest.raises(CapacityError, match="10 photos of other people are too few"):
         check_statistics(statistics_of(1), mask, "embedding")
 
 

@@ -223,7 +223,7 @@ class TestRequests:
         for onto, merge in (("ireu", "two"), ("two", "ireu")):
             names = ("--onto", f"{onto}.safetensors", "--merge", f"{merge}.safetensors", "-o", "x.safetensors")
             done = unlearn(two, *names, mask=False)
-            assert (done.code, "is not made of requests" in done.err) == (3, True), done.err
+            assert (done.code, "does not hold requests" in done.err) == (3, True), done.err
 
     def test_requests_of_other_settings_or_run_folders_are_not_joined(self, two: Path) -> None:
         more = ("--targets", "more", "--set", "record.case_id=C", "-o", "x.safetensors")
@@ -261,7 +261,7 @@ class TestRequests:
 
     def test_an_unknown_name_is_named_with_the_known_ones(self, two: Path) -> None:
         done = unlearn(two, "--onto", "two.safetensors", "--withdraw", "Z", "-o", "x.safetensors", mask=False)
-        assert (done.code, "No request is called Z. Name one of A, B" in done.err) == (3, True)
+        assert (done.code, "No request has the name Z. Name one of A, B" in done.err) == (3, True)
         assert not list((two / ".ireu").rglob("running/*"))
 
     def test_a_changed_delta_is_refused(self, two: Path) -> None:
@@ -285,7 +285,7 @@ def test_other_methods_keep_no_requests(place: Path) -> None:
     onto = run_ireu("unlearn", *few[:4], "--onto", "ireu.safetensors", "-o", "x.safetensors", cwd=place)
     assert (onto.code, "cannot add to an earlier delta" in onto.err) == (3, True)
     gated = unlearn(place, "--onto", "ireu.safetensors", "-o", "x.safetensors")
-    assert (gated.code, "is not made of requests" in gated.err) == (3, True)
+    assert (gated.code, "does not hold requests" in gated.err) == (3, True)
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def test_a_pipeline_with_the_usual_autoencoder_draws_too(portrait: Path, encoder
     np.testing.assert_array_equal(drawn, expected)
     config = json.loads((other / "vae" / "config.json").read_text())
     (other / "vae" / "config.json").write_text(json.dumps(config | {"_class_name": "AutoencoderOobleck"}))
-    with pytest.raises(ModelError, match="no autoencoder that is known"):
+    with pytest.raises(ModelError, match="not an autoencoder that ireu knows"):
         load_generators(str(other), None, "cpu")
 
 

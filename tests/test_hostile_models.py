@@ -179,7 +179,7 @@ class TestNumbers:
     )
     def test_of_a_part_of_a_generator(self, bundle: Path, part: str, values: dict[str, Any]) -> None:
         change(bundle / part / "config.json", **values)
-        with pytest.raises(ModelError, match=r"larger model than its weights fill|states 1000000000"):
+        with pytest.raises(ModelError, match=r"more weights than its files hold|states 1000000000"):
             load_generators(str(bundle), ["image_embeds"], "cpu")
 
     def test_of_a_scheduler(self, bundle: Path) -> None:
@@ -222,28 +222,28 @@ class TestCodeBesideWeights:
     def test_settings_that_name_code(self, tiny_folder: Path, bundle: Path, values: dict[str, Any]) -> None:
         change(tiny_folder / "config.json", **values)
         for read in (card_of, lambda path: load_encoder(EncoderParams(source=path), "cpu")):
-            with pytest.raises(ModelError, match=r"asks for code|are quantised"):
+            with pytest.raises(ModelError, match=r"asks to load code|are quantised"):
                 read(str(tiny_folder))
         change(bundle / "text_encoder" / "config.json", **values)
-        with pytest.raises(ModelError, match=r"asks for code|are quantised"):
+        with pytest.raises(ModelError, match=r"asks to load code|are quantised"):
             load_generators(str(bundle), ["image_embeds"], "cpu")
 
     @pytest.mark.parametrize(
         ("index", "words"),
         [
-            ({"_class_name": ["pipeline", "Evil"]}, "names no class of diffusers but code beside it"),
+            ({"_class_name": ["pipeline", "Evil"]}, "names code in the folder instead of a class of diffusers"),
             ({"_class_name": "os"}, "does not have"),
             ({"_class_name": "DDPMPipeline"}, "takes no IP-Adapter"),
-            ({"_class_name": "DiffusionPipeline", "custom_pipeline": "evil"}, "asks for code"),
+            ({"_class_name": "DiffusionPipeline", "custom_pipeline": "evil"}, "asks to load code"),
             ({"unet": ["evil", "Unet"]}, "is of the library evil"),
             ({"unet": ["os", "system"]}, "is of the library os"),
             ({"unet": ["diffusers", "pipelines"]}, "does not have"),
             ({"unet": ["transformers", "pipeline"]}, "does not have"),
-            ({"unet": ["diffusers", "StableDiffusionPipeline"]}, "neither a model nor a tokenizer"),
+            ({"unet": ["diffusers", "StableDiffusionPipeline"]}, "not a model, a tokenizer or a scheduler"),
             ({"unet": [["evil", "x"], "Unet"]}, "is of the library"),
             ({"unet": ["diffusers", ["evil", "Unet"]]}, "does not have"),
-            ({"../unet": ["diffusers", "UNet2DConditionModel"]}, "names no part by"),
-            ({"unet": ["diffusers"]}, "names no part by"),
+            ({"../unet": ["diffusers", "UNet2DConditionModel"]}, "which cannot be the name of a part"),
+            ({"unet": ["diffusers"]}, "which cannot be the name of a part"),
         ],
     )
     def test_indexes_of_pipelines(self, tmp_path: Path, index: dict[str, Any], words: str) -> None:
@@ -267,7 +267,7 @@ class TestCodeBesideWeights:
     )
     def test_tokenizers(self, bundle: Path, values: dict[str, Any]) -> None:
         change(bundle / "tokenizer" / "tokenizer_config.json", **values)
-        with pytest.raises(ModelError, match=r"asks for code|where other files are"):
+        with pytest.raises(ModelError, match=r"asks to load code|names files elsewhere"):
             load_generators(str(bundle), ["image_embeds"], "cpu")
 
     @pytest.mark.parametrize("name", ["StableDiffusionPipeline", "os", ["x", "y"], None, "UNet2DConditionModel"])
@@ -293,7 +293,7 @@ class TestWeights:
             state[f"{FIRST}.weight"] = state[f"{FIRST}.weight"].to(torch.float8_e4m3fn)
         save_file(state | {beside: torch.ones(1)}, tiny_folder / "model.safetensors", {"format": "pt"})
         for read in (card_of, lambda path: load_encoder(EncoderParams(source=path), "cpu")):
-            with pytest.raises(ModelError, match=f"not whole without what lies beside them: {beside}"):
+            with pytest.raises(ModelError, match=f"incomplete without another tensor: {beside}"):
                 read(str(tiny_folder))
 
     @pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int64, torch.bool])
@@ -323,7 +323,7 @@ class TestWeights:
             for info in plain.infolist():
                 packed.writestr(info.filename, plain.read(info))
         open_file(tmp_path / "x.bin")
-        with pytest.raises(ModelError, match="is a packed archive"):
+        with pytest.raises(ModelError, match="is a compressed archive"):
             open_file(tmp_path / "y.bin")
 
     def test_a_tensor_that_is_one_number_stretched(self, tmp_path: Path) -> None:
@@ -340,13 +340,13 @@ class TestWeights:
         circle["a"] = circle
         for number, each in enumerate((tree, circle)):
             torch.save(each, tmp_path / f"{number}.bin")
-            with pytest.raises(ModelError, match="in a circle, or are too many"):
+            with pytest.raises(ModelError, match="form a circle, or are too many"):
                 open_file(tmp_path / f"{number}.bin")
 
     @pytest.mark.parametrize("name", ["\x1b[2J", "x" * 600])
     def test_names_that_are_none(self, tmp_path: Path, name: str) -> None:
         save_file({name: torch.zeros(1)}, tmp_path / "x.safetensors")
-        with pytest.raises(ModelError, match="under a name that is none") as refused:
+        with pytest.raises(ModelError, match="whose name is not valid") as refused:
             open_file(tmp_path / "x.safetensors")
         assert str(refused.value).isprintable()
 
@@ -393,7 +393,7 @@ class TestFilesAsTheyArrive:
         with pytest.raises(ModelError, match=r"a folder of the hub's cache\. Name the snapshot in it: snapshots/0123"):
             card_of(str(tmp_path / "models--a--b"))
         (tiny_folder / "model.safetensors").rename(tiny_folder / "model.fp16.safetensors")
-        with pytest.raises(ModelError, match=r"no reader looks for: model\.fp16\.safetensors\. Name"):
+        with pytest.raises(ModelError, match=r"no loader looks for: model\.fp16\.safetensors\. Name"):
             load_encoder(EncoderParams(source=str(tiny_folder)), "cpu")
 
     def test_what_a_model_lacks(self, tiny_folder: Path) -> None:

@@ -70,12 +70,12 @@ def test_spreadsheets_and_other_systems_write_csv_in_their_own_way(tmp_path: Pat
         ("person;age\nanna;old\n", "no column of labels"),
         ("person,\nanna,old\n", "without a name"),
         (",age\nanna,old\n", "without a name"),
-        ("person,age,age\nanna,old,old\n", "two of one name"),
-        ("person,age\nanna,old\nbert\n", "Row 3 of data.labels has 1 cells, the header 2"),
-        ("person,age\nanna,old,f\n", "Row 2 of data.labels has 3 cells, the header 2"),
-        ("person,age\n,old\n", "Row 2 of data.labels names no person"),
-        ("person,age\nanna,old\n\nbert,old\nanna,young\n", "Rows 2 and 5 of data.labels are of one person"),
-        ("person,age\nzo\u00eb,old\nzoe\u0308,young\n", "Rows 2 and 3 of data.labels are of one person"),
+        ("person,age,age\nanna,old,old\n", "two columns with the same name"),
+        ("person,age\nanna,old\nbert\n", "Row 3 of data.labels has 1 cells, and the header has 2"),
+        ("person,age\nanna,old,f\n", "Row 2 of data.labels has 3 cells, and the header has 2"),
+        ("person,age\n,old\n", "Row 2 of data.labels does not name a person"),
+        ("person,age\nanna,old\n\nbert,old\nanna,young\n", "Rows 2 and 5 of data.labels are for the same person"),
+        ("person,age\nzo\u00eb,old\nzoe\u0308,young\n", "Rows 2 and 3 of data.labels are for the same person"),
         ("person,age\nj\xf6rg,old\n".encode("latin-1"), "is not UTF-8"),
         (b"person,age\n" + b"x" * (10 * 2**20), "larger than 10 MB"),
         ('person,age\n"anna,old\n', "not CSV"),
@@ -144,7 +144,7 @@ def test_values_are_printable_and_short(tmp_path: Path) -> None:
 
 def test_values_that_become_one_are_refused(tmp_path: Path) -> None:
     values = ["y" * 60 + "1", "y" * 60 + "2"] * 2
-    with pytest.raises(ConfigError, match="alike in their first 60 characters"):
+    with pytest.raises(ConfigError, match="have the same first 60 characters"):
         read_labels(write(tmp_path, table("town", values)))
 
 

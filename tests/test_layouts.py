@@ -112,7 +112,10 @@ class TestRefusals:
 
     def test_nothing_there_and_unknown_endings(self, tmp_path: Path) -> None:
         (tmp_path / "x.gguf").write_bytes(b"")
-        for name, words in (("none.safetensors", "does not exist"), ("x.gguf", "not known by its ending")):
+        for name, words in (
+            ("none.safetensors", "does not exist"),
+            ("x.gguf", "not have the ending of a file of weights"),
+        ):
             with pytest.raises(ModelError, match=words):
                 open_checkpoint(tmp_path / name)
 
@@ -314,5 +317,5 @@ class TestEncodersThatAreNotEdited:
         assert foreign_sizes({name: torch.ones(2), "patch_embed.proj.weight": torch.ones(8, 3, 14, 14)}) is None
 
     def test_they_cannot_be_edited(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match="of a kind that is not edited: EVA-CLIP"):
+        with pytest.raises(ModelError, match="of a kind that ireu does not edit: EVA-CLIP"):
             open_checkpoint(self.eva(tmp_path / "EVA02.pt"))

@@ -218,18 +218,18 @@ class TestPlaces:
         own_file(tmp_path)
         assert "is a folder" in self.refused(job, tmp_path)
         assert "is a file" in self.refused(job, tmp_path / "mask.pt", "export", "--delta", "delta.safetensors")
-        assert "is no folder" in self.refused(job, tmp_path / "mask.pt" / "x" / "y.pt")
+        assert "is not a folder" in self.refused(job, tmp_path / "mask.pt" / "x" / "y.pt")
 
     def test_folders_that_must_not_be_written(self, job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """By an answer of the system, as tests may run as root; for others the real thing is below."""
         monkeypatch.setattr(os, "access", lambda path, how: Path(path) != tmp_path)
         assert str(tmp_path) in self.refused(job, tmp_path / "new" / "mask.pt")
-        assert "must not be written" in self.refused(job, tmp_path / "out", "export", "--delta", "delta.safetensors")
+        assert "may not write to" in self.refused(job, tmp_path / "out", "export", "--delta", "delta.safetensors")
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
     def test_a_read_only_folder(self, job: Path, tmp_path: Path) -> None:
         (tmp_path / "closed").mkdir(mode=0o555)
-        assert "must not be written" in self.refused(job, tmp_path / "closed" / "mask.pt")
+        assert "may not write to" in self.refused(job, tmp_path / "closed" / "mask.pt")
 
     def test_mounted_files(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         output = own_file(tmp_path)
@@ -740,11 +740,11 @@ class TestRefusals:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(ArtifactError, match=r"Free the disk .* with --run-dir"):
+        with pytest.raises(ArtifactError, match=r"Free space on its disk, .* with --run-dir"):
             run.remember("a", {})
-        with pytest.raises(ArtifactError, match=r"Free the disk .* with --out"):
+        with pytest.raises(ArtifactError, match=r"Free space on its disk, .* with --out"):
             own_file(tmp_path)
-        with pytest.raises(ArtifactError, match=r"Free the disk .* with --run-dir"):
+        with pytest.raises(ArtifactError, match=r"Free space on its disk, .* with --run-dir"):
             RunDir(tmp_path / "new").keyed_digest("a")
 
     @pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE, errno.EIO])

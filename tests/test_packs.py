@@ -95,7 +95,7 @@ def test_a_manifest_that_leads_elsewhere_is_refused(pack: Path, file: Any) -> No
 def test_a_copy_that_sorts_earlier_is_found_out(pack: Path) -> None:
     assert pack_of(pack, pack / "glintr100.onnx") == pack
     shutil.copyfile(pack / "glintr100.onnx", pack / "glintr100.bak.onnx")
-    with pytest.raises(ConfigError, match=r"takes glintr100\.bak\.onnx of this pack for recognition"):
+    with pytest.raises(ConfigError, match=r"uses glintr100\.bak\.onnx of this pack for recognition"):
         pack_of(pack, pack / "glintr100.onnx")
 
 

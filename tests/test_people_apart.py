@@ -99,13 +99,13 @@ def test_locate_says_so(data: Path, tmp_path: Path) -> None:
     locate = ("locate", "--method", "variance", "--set", "locate.interchange_pairs=0")
     found = run_ireu(*locate, "--targets", "faces", "--retain", "others", cwd=tmp_path)
     assert found.code == 0, found.err
-    assert "target 2: the photos do not look alike to each other" in found.err
+    assert "target 2: the photos look like those of two people" in found.err
     assert "(6 and 6 photos)" in found.err
     assert "target 1:" not in found.err
     assert manifest(tmp_path, "mask.pt")["metrics"]["mixed_targets"] == [2]
 
 
-@pytest.mark.parametrize("error", [BadPhotoError("changed while the run was going on"), FileNotFoundError(2, "gone")])
+@pytest.mark.parametrize("error", [BadPhotoError("changed during the run"), FileNotFoundError(2, "gone")])
 def test_a_photo_that_changes_is_told_in_a_sentence(error: Exception) -> None:
     def read(_photo: Photo) -> None:
         raise error
@@ -113,7 +113,7 @@ def test_a_photo_that_changes_is_told_in_a_sentence(error: Exception) -> None:
     photo = Photo(0, 2, "x", "0")
     with pytest.raises(PhotoError, match="photo 3 of person 1 ") as told:
         steady(photo, read, photo.label)
-    assert "photos that stay as they are" in str(told.value)
+    assert "do not change photos while it runs" in str(told.value)
 
 
 @pytest.mark.parametrize("how", ["pixels", "attack", "quality", "drawing"])
@@ -136,5 +136,5 @@ def test_whatever_reads_a_photo_again_says_so(how: str, error: Exception) -> Non
     }
     with pytest.raises(PhotoError, match="photo 3 of person 1 ") as told:
         ways[how]()
-    assert "photos that stay as they are" in str(told.value)
+    assert "do not change photos while it runs" in str(told.value)
     assert "erika" not in str(told.value)

@@ -76,7 +76,7 @@ def test_folders_of_the_system_are_nobody(tmp_path: Path, name: str) -> None:
     put(folder / "p0" / name / "0.png", 61)
     people = scan(folder)
     assert [len(person) for person in people.photos] == [2, 2, 2]
-    assert people.notes == (f"2 folders of the system left out ({SYSTEM[name.casefold()]})",)
+    assert people.notes == (f"2 folders of the system are left out ({SYSTEM[name.casefold()]})",)
     # Nor do they make a folder of photos one of people.
     put(folder / "p2" / name / "0.png", 62)
     assert [len(person) for person in scan(folder / "p2").photos] == [2]
@@ -115,9 +115,9 @@ def test_links_elsewhere_are_followed_and_circles_are_left_out(tmp_path: Path) -
     people = scan(folder)
     assert [len(person) for person in people.photos] == [4, 2, 2]
     assert people.notes == (
-        "5 links left out that lead back to a folder around them, or to one seen before",
+        "5 links are left out, because they lead back to a folder around them or to one seen before",
         "2 photos are in subfolders of a person's folder, and count as that person's",
-        "1 second copies of the same photo ignored",
+        "1 second copies of the same photo are ignored",
     )
 
 
@@ -126,12 +126,12 @@ def test_pictures_that_are_not_read_are_told_by_their_endings(tmp_path: Path) ->
     for name in ("a.HEIC", "b.heic", "c.dng", "d.txt"):
         (folder / "p0" / name).write_bytes(b"x")
     assert scan(folder).notes == (
-        "4 files with other endings ignored",
-        "pictures that are not read are among them (1 .dng, 2 .heic): convert them to JPEG",
+        "4 files with other endings are ignored",
+        "some of them are pictures that ireu does not read (1 .dng, 2 .heic): convert them to JPEG",
     )
     (tmp_path / "only").mkdir()
     shutil.copy(folder / "p0" / "b.heic", tmp_path / "only")
-    with pytest.raises(PhotoError, match=r"holds no photos \(1 other files, .*not read among them: 1 \.heic\)"):
+    with pytest.raises(PhotoError, match=r"holds no photos \(1 other files, .*ireu does not read: 1 \.heic\)"):
         scan(tmp_path / "only")
 
 
@@ -206,7 +206,9 @@ def test_large_files_are_refused_before_they_are_read(tmp_path: Path, monkeypatc
     with monkeypatch.context() as patched:
         patched.setattr(os, "fdopen", lambda *given: Unreadable(whole(*given)))
         for read in (read_photo, digest_photo):
-            with pytest.raises(BadPhotoError, match=r"than 552 MiB, which no picture of data\.max_megapixels needs"):
+            with pytest.raises(
+                BadPhotoError, match=r"than 552 MiB, which no picture within data\.max_megapixels needs"
+            ):
                 read(path, most_bytes(64))
     path.write_bytes(bytes(101))
     # Of a file that grows, or of one whose size the system does not know.
@@ -267,7 +269,7 @@ def test_photos_that_cannot_be_opened_are_skipped_where_the_user_says_so(samples
     (demo / "faces" / "zz" / "a.jpg").symlink_to("/nowhere.jpg")
     found = run_ireu("locate", "--bad-photos", "skip", "-o", "m2.pt", cwd=demo)
     assert found.code == 3
-    assert "A target has no photo that can be used" in found.err
+    assert "A target has no usable photo" in found.err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

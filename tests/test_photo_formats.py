@@ -73,7 +73,7 @@ def test_postscript_is_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(subprocess, "Popen", ran)
     for data in (PROGRAM, b"\xc5\xd0\xd3\xc6" + bytes(26) + PROGRAM):
-        with pytest.raises(BadPhotoError, match="PostScript file, which is a program and is not run"):
+        with pytest.raises(BadPhotoError, match="PostScript file, which is a program that ireu does not run"):
             decode(data, 64)
         with pytest.raises(BadPhotoError, match="PostScript"):
             look(io.BytesIO(data), 64)
@@ -131,10 +131,10 @@ def test_the_page_lists_the_formats() -> None:
         (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "SVG drawing"),
         (b"%PDF-1.7\n", "PDF file"),
         (b"PK\x03\x04" + bytes(100), "zip archive"),
-        (bytes(5000), "zero bytes only"),
+        (bytes(5000), "only zero bytes"),
         (b"", "is empty"),
         (b"\xff\xd8\xff\xe0", "is damaged"),
-        (b"nothing known", "is not a picture that can be read"),
+        (b"nothing known", "is not a picture that ireu can read"),
     ],
 )
 def test_what_is_no_photo_is_called_by_its_name(data: bytes, words: str) -> None:
@@ -271,7 +271,7 @@ def test_pillows_own_limit_never_stays_below_the_users(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("mode", ["grey", "colours", "alpha"])
 def test_12_bits_in_16_are_refused_and_not_read_as_black(mode: str) -> None:
     grey = np.linspace(0, 4095, 40 * 40).reshape(40, 40).astype(np.uint16)
-    with pytest.raises(BadPhotoError, match="nearly black: it uses 12 of its 16 bits"):
+    with pytest.raises(BadPhotoError, match="nearly black, because it uses only 12 of its 16 bits"):
         decode(_png_16(grey, mode), 64)
     assert decode(_png_16(grey * 16, mode), 64).max() > 240
 

@@ -141,7 +141,7 @@ def test_duplicates_and_other_files_are_left_out_and_counted(tmp_path: Path) -> 
     (folder / "p2" / ".hidden.png").write_text("x")
     people = scan_people(folder, "--targets", "one person")
     assert len(people.flat) == 6
-    assert people.notes == ("1 files with other endings ignored", "1 second copies of the same photo ignored")
+    assert people.notes == ("1 files with other endings are ignored", "1 second copies of the same photo are ignored")
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         scan_people(folder, "--targets", "one person")
     (folder / "p3").rmdir()
     (folder / "loose.png").write_bytes(encoded(picture(seed=99)))
-    with pytest.raises(PhotoError, match="beside 3 subfolders"):
+    with pytest.raises(PhotoError, match="beside its 3 subfolders"):
         scan_people(folder, "--targets", "one person")
 
 

@@ -172,7 +172,7 @@ def test_a_gallery_of_three_people_is_inconclusive(town: Path, tmp_path: Path) -
     found, report = verify(small, "delta.safetensors")
     assert found.code == 5, found.err
     assert {"gallery_people", "gallery_faces"} <= unmet(report)
-    assert "needed 20" in report["reason"]
+    assert "and 20 is needed" in report["reason"]
 
 
 def test_features_that_are_no_numbers_fail(town: Path) -> None:

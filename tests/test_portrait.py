@@ -161,7 +161,7 @@ def test_nothing_is_drawn_twice(again: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Generator, "draw", never)
     found = verify(again, "--keep-images")
     assert found.code == 5, found.err
-    assert "all are there from an earlier run" in found.err
+    assert "all exist from an earlier run" in found.err
     assert (again / "report" / "report.json").read_bytes() == report
 
 
@@ -228,7 +228,7 @@ def test_two_recognisers_judge_and_fewer_are_refused(again: Path, portrait: Path
     assert {f["measure"] for f in report["figures"] if f["name"] == "id_original"} == {"tiny", "face-encoder"}
     found = verify(again, "--set", "judges.embedded=false", "-o", "none")
     assert found.code == 3
-    assert "0 recognisers may judge, 2 are needed" in found.err
+    assert "0 recognisers may judge, and 2 are needed" in found.err
     own = [{"name": "mine", "model": str(portrait / "face_encoder.onnx")}]
     found = verify(again, "--set", f"judges.recognisers={json.dumps(own)}", "-o", "twice")
     assert found.code == 3
@@ -250,7 +250,7 @@ def test_a_recogniser_that_helped_to_make_the_mask_does_not_judge(again: Path) -
     plant_manifest(again / "delta.safetensors.json", record.model_copy(update={"parameters": parameters}), [delta])
     found = verify(again, "--targets", "faces", "--retain", "others", "-o", "other")
     assert found.code == 3
-    assert "1 recognisers may judge, 2 are needed; tiny helped to make the mask" in found.err
+    assert "1 recognisers may judge, and 2 are needed; tiny helped to make the mask" in found.err
 
 
 def test_labels_split_retained_people(again: Path) -> None:

@@ -84,10 +84,10 @@ def test_limits_are_stated_without_being_asked_for() -> None:
     assert len(set(LIMITS)) == len(LIMITS)
     every = " ".join(LIMITS)
     for word in (
-        "copies of the original",
+        "Copies of the original",
         "computed with it before",
         "Text prompts alone",
-        "trained on",
+        "training data",
         "another tap",
     ):
         assert word in every

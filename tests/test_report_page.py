@@ -266,7 +266,7 @@ def test_attacks_are_sorted_and_those_that_win_are_marked() -> None:
         assert values == sorted(values, reverse=True)
         wins = [bool(list(row.all("span", "wins"))) for row in rows]
         assert wins == [value > 25 for value in values]
-        assert "The photo as it is" in rows[-1].text
+        assert "The unchanged photo" in rows[-1].text
     assert root.text.count("reported, not judged") == 2
     assert "mirrored" in root.text
     weak = sample().model_copy(update={"criteria": ()})
@@ -281,7 +281,7 @@ def test_many_attacks_fold_away() -> None:
         many = [one.model_copy(update={"attack": f"attack-{n}", "value": scale * n}) for n in range(30)]
         many.append(one.model_copy(update={"attack": "none", "value": 0.0}))
         root = part(walk(page(report.model_copy(update={"figures": tuple(many)}))), "attacks")
-        assert "The photo as it is" in next(root.all("table")).text
+        assert "The unchanged photo" in next(root.all("table")).text
         return next(root.all("summary")).text, [len(table.rows()) - 1 for table in root.all("table")]
 
     assert tables(0.001) == ("15 weaker attacks, none of which wins", [16, 15])

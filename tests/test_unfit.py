@@ -198,5 +198,5 @@ class TestHowAnEncoderComputes:
             # In this folder, and not in the one that it is a copy of.
             found = run_ireu(*command, "--encoder", "encoder", "-o", "new", cwd=fresh)
             assert found.code == 3
-            assert "computes otherwise with them" in found.err
+            assert "but its config.json states another activation" in found.err
         assert "was made with another encoder" in run_ireu("locate", cwd=fresh).err

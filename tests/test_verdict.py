@@ -53,7 +53,7 @@ def told(folder: Path) -> tuple[Any, str]:
 def test_a_failed_edit_is_not_exported(weak: Path, named: tuple[str, ...]) -> None:
     found = export(weak, *named)
     assert found.code == 3
-    assert "The verification of this delta failed. Thresholds were missed: match_seen" in found.err
+    assert "The verification of this delta failed. Limits were missed: match_seen" in found.err
     assert "--allow-failed" in found.err
     assert not (weak / "out").exists()
 
@@ -119,7 +119,7 @@ def test_without_a_report_it_is_called_unverified(weak: Path) -> None:
     metrics, card = told(weak)
     assert metrics["verification"] is None
     assert "**not verified**" in card
-    assert "not verified: no report of this delta lies in" in found.err
+    assert "has no report of this delta; `ireu verify` makes one" in found.err
     assert "report of `ireu verify` on this edit says" not in card
 
 
@@ -142,7 +142,7 @@ def test_a_report_of_something_else_is_no_report(weak: Path, what: str) -> None:
         (place / "report.json").write_text("{}")
     found = export(weak, "--allow-failed")
     assert found.code == 0, found.err
-    assert "not verified, as far as is known" in found.err
+    assert "not verified, as far as ireu can tell" in found.err
     assert told(weak)[0]["verification"] is None
     shutil.rmtree(weak / "out")
     assert export(weak, "--allow-failed", "--report", "report").code == 3

@@ -1,4 +1,4 @@
-"""Flag > manifest of the input > environment > file > default, every value with its source, every mistake at once."""
+"""Resolve settings: flag > manifest of the input > environment > file > default. Each value keeps its source."""
 
 import difflib
 import json
@@ -23,18 +23,18 @@ ENV_PREFIX = "IREU_"
 CONFIG_VARIABLE = "IREU_CONFIG"
 _ENV_APART = frozenset({CONFIG_VARIABLE, "IREU_DATA"})
 _MOST_MISTAKES = 40
-"""That are told of at once."""
+"""The most mistakes that one message lists."""
 _SHOWN = 80
-"""Characters of a key that a message shows; the longest that there is has half of that."""
+"""The most characters of a key that a message shows; the longest valid key has half as many."""
 _MOST_TOML = 1 << 20
-"""Bytes of a settings file."""
+"""The most bytes of a settings file."""
 
 
 @dataclass(frozen=True)
 class Resolved:
     """A validated configuration and, for each dotted key, where its value came from.
 
-    `passed_over` names variables that begin like ours and are no settings, such as those that Kubernetes hands to every
+    `passed_over` names variables that begin like ours but are not settings, such as those that Kubernetes sets in every
     container; `file` is the settings file that was read.
     """
 
@@ -51,13 +51,13 @@ def load_config(
 
     Args:
         file: an explicit `--config`, which must exist; None means `ireu.toml` in `cwd` if there is one.
-        environment: `IREU_SEED`, `IREU_<SECTION>__<KEY>`; an empty one counts as not set, unless it names a file or a
-            folder, which is a mistake.
-        flags: dotted keys to values; None stands for "not given".
-        cwd: where `ireu.toml` is looked for.
+        environment: `IREU_SEED`, `IREU_<SECTION>__<KEY>`; an empty one counts as not set; for a file or a folder, an
+            empty one is a mistake.
+        flags: dotted keys to values; None means "not given".
+        cwd: the folder in which `ireu.toml` is looked for.
 
     Raises:
-        ConfigError: naming every unknown key and every bad value, with its source.
+        ConfigError: there are unknown keys or bad values; it names each one with its source.
     """
     layers: list[tuple[Source, dict[str, Any]]] = [
         ("file", _flatten(_read_file(file, environment, cwd))),
@@ -72,9 +72,9 @@ def load_config(
             sources[key] = source
     if spoiled := [key for key, value in values.items() if "\0" in str(value)]:
         raise ConfigError(f"{spoiled[0]} holds a null character", "Remove it")
-    # Paths may be any bytes; what is stated goes into records, which are text.
+    # Paths may be any bytes, but other settings go into records, which are text.
     if spoiled := [key for key, value in values.items() if key.startswith("record.") and not _is_text(value)]:
-        raise ConfigError(f"{spoiled[0]} holds bytes that are no text in UTF-8", "Write it in UTF-8")
+        raise ConfigError(f"{spoiled[0]} holds bytes that are not UTF-8 text", "Write it in UTF-8")
     try:
         config = Config.model_validate(_nest(values))
     except ValidationError as error:
@@ -92,15 +92,15 @@ def _is_text(value: Any) -> bool:
 
 
 def inherit(resolved: Resolved, earlier: Mapping[str, Any], source: Source = "manifest") -> Resolved:
-    """Take from an earlier step every value that no flag sets.
+    """Take every value that no flag sets from an earlier step.
 
-    The artifact handed in was made with these values, whatever environment and file say by now; steps of one chain
-    must agree on them.
+    The input artifact was made with these values, whatever environment and file say now; steps of one chain must agree
+    on them.
 
     Args:
-        resolved: what flags, environment and file say.
-        earlier: sections and keys as in `ireu.toml`; None stands for "not known".
-        source: recorded as the origin of what is taken.
+        resolved: the values of flags, environment and file.
+        earlier: sections and keys as in `ireu.toml`; None means "not known".
+        source: recorded as the source of the values taken.
 
     Raises:
         ConfigError: an earlier value is not valid.
@@ -118,15 +118,15 @@ def inherit(resolved: Resolved, earlier: Mapping[str, Any], source: Source = "ma
 
 
 def refuse_missing(resolved: Resolved, keys: Sequence[str], working_folder: Path) -> None:
-    """Refuse folders that are not there, before anything is made.
+    """Refuse folders that do not exist, before any work is done.
 
     Args:
         resolved: the configuration.
         keys: dotted keys of folders.
-        working_folder: where relative paths begin, also those of a settings file that lies elsewhere.
+        working_folder: where relative paths begin, including those in a settings file that lies elsewhere.
 
     Raises:
-        ConfigError: naming the path and where it was set.
+        ConfigError: a folder does not exist; it names the path and where it was set.
     """
     for key in keys:
         section, _, name = key.partition(".")
@@ -141,12 +141,12 @@ def refuse_missing(resolved: Resolved, keys: Sequence[str], working_folder: Path
         }.get(source, source)
         raise ConfigError(
             f"{path}, {where}, does not exist",
-            "Correct the path" if path.is_absolute() else f"Correct the path: it begins at {working_folder}",
+            "Correct the path" if path.is_absolute() else f"Correct the path: it is relative to {working_folder}",
         )
 
 
 def without(resolved: Resolved, section: str, key: str) -> Resolved:
-    """Take back a value that may be left out, wherever it came from."""
+    """Remove an optional value, wherever it came from."""
     part = getattr(resolved.config, section).model_copy(update={key: None})
     return replace(resolved, config=resolved.config.model_copy(update={section: part}))
 
@@ -174,7 +174,7 @@ def example_toml() -> str:
 def _example_entry(model: type[BaseModel], key: str) -> list[str]:
     field = model.model_fields[key]
     default = field.default if field.default is not PydanticUndefined else None
-    # An empty text would stand for the working folder where a path is meant.
+    # For a path, an empty text would mean the working folder.
     value = _toml_value((field.examples or [""])[0] if default is None else default)
     unset = "  # unset by default" if default is None else ""
     return [f"# {field.description}", f"# {key} = {value}{unset}"]
@@ -191,7 +191,7 @@ def _is_section(annotation: Any) -> type[BaseModel] | None:
 
 
 def settings_file(file: Path | None, environment: Mapping[str, str], cwd: Path = Path()) -> Path | None:
-    """The file that settings are read from: an explicit one, or `ireu.toml` where there is one.
+    """The file that settings are read from: an explicit one, or `ireu.toml` if it exists.
 
     Raises:
         ConfigError: the variable that names it is empty.
@@ -210,7 +210,7 @@ def _read_file(file: Path | None, environment: Mapping[str, str], cwd: Path) -> 
     if path is None:
         return {}
     try:
-        # Editors on Windows begin a file with a mark.
+        # Editors on Windows start a file with a byte order mark.
         return tomli.loads(_settings_bytes(path).decode("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(
@@ -228,7 +228,7 @@ def _read_file(file: Path | None, environment: Mapping[str, str], cwd: Path) -> 
 
 
 def _settings_bytes(path: Path) -> bytes:
-    """What a settings file holds; it may be a pipe."""
+    """The content of a settings file, which may be a pipe."""
     with path.open("rb") as file:
         data = file.read(_MOST_TOML + 1)
     if len(data) > _MOST_TOML:
@@ -237,7 +237,7 @@ def _settings_bytes(path: Path) -> bytes:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    """What variables set. An empty one is not set, unless it names a place: that is refused when it is validated."""
+    """The settings in variables. An empty variable is not set, unless it names a path: validation refuses that."""
     places = set(places_in(Config))
     found = {key: environment[name] for name in sorted(environment) if (key := _key_of(name)) is not None}
     return {key: value for key, value in found.items() if value.strip() or key in places}
@@ -255,7 +255,7 @@ def _key_of(variable: str) -> str | None:
 
 
 def _passed_over(environment: Mapping[str, str]) -> tuple[str, ...]:
-    """Variables that begin like ours and set nothing."""
+    """Variables that begin like ours but set nothing."""
     ours = (name for name in environment if name.startswith(ENV_PREFIX) and name not in _ENV_APART)
     return tuple(sorted(name for name in ours if _key_of(name) is None))
 
@@ -316,7 +316,7 @@ def variable_of(key: str) -> str:
 
 
 def _near(key: str) -> str:
-    """Name the key that was probably meant: one of the same name elsewhere, else one that is spelt alike."""
+    """Suggest the key that was probably meant: the same name in another section, or a similar spelling."""
     known = schema_keys()
     same = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
     alike = difflib.get_close_matches(key, known, n=1, cutoff=0.75)

@@ -1,4 +1,4 @@
-"""Copies of the photos that unlearning used are no photos that it never saw."""
+"""Find copies of the photos that unlearning used, so that they do not count as photos that it never saw."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,22 +29,22 @@ from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import Photo
 
 _STRANGERS = 1000
-"""Used photos that those of a person are compared with, of whom the folder holds no used one."""
+"""The most used photos to compare a person's photos with, if the folder holds none of that person's used photos."""
 
 
 @dataclass(frozen=True)
 class _Used:
-    """A photo that unlearning used: its key in the caches, and how it looks."""
+    """A photo that unlearning used: its key in the caches, and a small picture of it."""
 
     key: str
     small: Grey
 
 
 def keep_pictures(session: Session, reader: PhotoReader, photos: Sequence[Photo]) -> FeatureCache:
-    """Keep small pictures of photos in the run folder; those that cannot be read are passed over.
+    """Keep small pictures of photos in the run folder; photos that cannot be read are skipped.
 
-    They tell copies of the photos later, when the photos themselves may have been deleted. Of a photo that holds no
-    picture it is kept that it holds none.
+    They identify copies later, when the photos themselves may have been deleted. For a photo without a picture, that
+    fact is kept.
     """
     cache = FeatureCache(session.run.features / f"small-{LIKENESS_VERSION}-{reader.name}")
     by_key = {photo.sha256: photo for photo in photos}
@@ -65,30 +65,30 @@ def keep_pictures(session: Session, reader: PhotoReader, photos: Sequence[Photo]
 
 
 def _unusable(session: Session, reader: PhotoReader) -> FeatureCache:
-    """Its keys are those of photos that hold no picture."""
+    """The cache whose keys are those of photos without a picture."""
     return FeatureCache(session.run.features / f"unusable-{LIKENESS_VERSION}-{reader.name}")
 
 
 def without_copies(
     session: Session, delta: Manifest, lens: Lens, targets: People, mean: Tensor | float
 ) -> tuple[People, int, float]:
-    """Leave out the targets' photos that are copies of photos that unlearning used.
+    """Leave out photos of the targets that are copies of photos that unlearning used.
 
-    Each is compared with all used photos of its person, and with those of others that share a mark with it.
+    Each photo is compared with all used photos of its person, and with other used photos that share a mark with it.
 
     Args:
         session: the run.
         delta: the record of unlearning.
         lens: the original encoder, which has encoded the targets.
-        targets: their photos.
-        mean: features of the average of other people, (…, d).
+        targets: the targets' photos.
+        mean: average features of other people, (…, d).
 
     Returns:
-        The targets without the copies, how many were left out, and of how many of the photos that unlearning used of
-        these people it is known how they look, 0 to 1: copies of the others cannot be told.
+        The targets without the copies, the number of copies left out, and the share (0 to 1) of these people's used
+        photos of which a small picture is known. Copies of the other used photos cannot be found.
 
     Raises:
-        PhotoError: of a target nothing else is there.
+        PhotoError: a target has no other photos.
     """
     cache = keep_pictures(session, lens.reader, targets.flat)
     places = {session.run.keyed_digest(key): key for key in cache}
@@ -111,20 +111,20 @@ def without_copies(
             copies |= _copies(lens, mean, cache, [photo], list(shared.values()))
     if copies:
         session.talk.note(
-            f"targets: {len(copies)} photos are copies of photos that unlearning used, saved again or changed a "
-            "little, and are left out: they say nothing of photos that it never saw"
+            f"targets: {len(copies)} photos are left out, because they are copies of photos that unlearning used, "
+            "saved again or changed a little; they cannot count as photos that it never saw"
         )
     left = targets.where(lambda photo: photo not in copies)
     if len(left.photos) < len(targets.photos):
         raise PhotoError(
-            "Every photo of a target is a copy of one that unlearning used, and those are not there",
-            "Add the photos that were used, and others of that person that were not",
+            "Every photo of a target is a copy of one that unlearning used, and the photos that it used are missing",
+            "Add the photos that were used, and other photos of that person",
         )
     return left, len(copies), len(wanted & known) / len(wanted) if wanted else 1.0
 
 
 def _wanted(session: Session, records: Sequence[PersonRecord], targets: People) -> set[str]:
-    """Photos that unlearning used of these people; of all, where somebody is among them whom no photo tells."""
+    """The used photos of these people; of all people if a person cannot be identified by any photo."""
     found: set[str] = set()
     for person in targets.photos:
         here = {session.run.keyed_digest(photo.sha256) for photo in person}
@@ -140,7 +140,7 @@ def _used(people: Sequence[PersonRecord], places: dict[str, str]) -> dict[str, s
 def _own(
     session: Session, records: Sequence[PersonRecord], person: Sequence[Photo], used: dict[str, _Used]
 ) -> list[_Used]:
-    """Used photos of this person; where none of them is in the folder, who is who is not known, and all may be."""
+    """The used photos of this person; all used photos if the folder holds none of this person's."""
     here = {session.run.keyed_digest(photo.sha256) for photo in person}
     theirs = [record for record in records if not here.isdisjoint(record.photos)]
     if not theirs and len(used) <= _STRANGERS:
@@ -161,7 +161,7 @@ def _copies(
 
 
 def _seen_alike(lens: Lens, mean: Tensor | float, first: str, second: str) -> bool:
-    """Whether the original encoder sees the same in two photos; not known of one that it did not encode."""
+    """Whether the original encoder sees the same in two photos; False if it did not encode one of them."""
     if first not in lens.cache or second not in lens.cache:
         return False
     centred = flatten_tokens(lens.cache.get([first, second]) - mean)

@@ -1,7 +1,7 @@
-"""Every error a user can cause, as one tree.
+"""All errors that a user can cause, as one tree.
 
-Each error carries the fact (what was found) and the remedy (what to do next), each one sentence. Only
-`ireu_cli.cli.exit_codes` turns them into exit codes.
+Each error has a fact (what was found) and a remedy (what to do next), one sentence each. Only `ireu_cli.cli.exit_codes`
+turns them into exit codes.
 """
 
 
@@ -24,7 +24,7 @@ class UsageError(IreuError):
 
 
 class UserError(IreuError):
-    """What the user handed in cannot be used."""
+    """An input of the user cannot be used."""
 
 
 class ConfigError(UserError):
@@ -36,7 +36,7 @@ class PhotoError(UserError):
 
 
 class ArtifactError(UserError):
-    """A mask, delta, manifest, checkpoint or export is missing, damaged or does not belong."""
+    """A mask, delta, manifest, checkpoint or export is missing, damaged, or does not belong to this run."""
 
 
 class ModelError(UserError):
@@ -44,7 +44,7 @@ class ModelError(UserError):
 
 
 class ForeignEncoderError(ModelError):
-    """An encoder is of a kind that is known and not edited."""
+    """An encoder is of a kind that ireu knows but does not edit."""
 
 
 class DivergedError(UserError):
@@ -52,7 +52,7 @@ class DivergedError(UserError):
 
 
 class CapacityError(UserError):
-    """The encoder has no room, or the photos give no ground, for so many requests."""
+    """The encoder has no room for so many requests, or there are too few photos for them."""
 
 
 class VanishedEditError(UserError):
@@ -60,13 +60,13 @@ class VanishedEditError(UserError):
 
 
 class FailedErasureError(UserError):
-    """An edit was verified and failed, and is not to be served."""
+    """An edit failed its verification and must not be served."""
 
 
 class InterruptedRunError(IreuError):
-    """The run was stopped from outside; what was done is kept."""
+    """The run was stopped from outside; finished work is kept."""
 
 
 def interrupted() -> InterruptedRunError:
-    """What a run that was asked to stop ends with."""
+    """A run was asked to stop and has stopped."""
     return InterruptedRunError("Interrupted", "Run the same command again to go on")

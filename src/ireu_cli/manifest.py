@@ -1,7 +1,7 @@
-"""The record beside each artifact: what was done, with which inputs, by which tool. No tensors, no files.
+"""The record beside each artifact: what was done, with which inputs, by which tool. It holds no tensors and no files.
 
-`digest` covers everything but when and where the run took place, so that the same work has the same digest on any
-day; `checksum` covers every field, so that no byte of the record can change unnoticed.
+`digest` covers everything except when and where the run took place, so that the same work has the same digest on any
+day. `checksum` covers every field, so that no byte of the record can change unnoticed.
 """
 
 import hashlib
@@ -32,18 +32,18 @@ SCHEMA_VERSION = 1
 
 Step = Literal["locate", "unlearn", "verify", "export"]
 
-# Time, machine and run folder: the same run elsewhere is still the same run.
+# Time, machine and run folder are left out, because the same run elsewhere is still the same run.
 _OUTSIDE_DIGEST = frozenset({"environment", "timings", "digest", "checksum", "seal"})
 
 
 MOST_BYTES = 1 << 28
-"""Of a manifest: one of a million photos has some 100 MB."""
+"""The most bytes of a manifest: one with a million photos has some 100 MB."""
 UNDEFINED = "undefined"
-"""The metric that names those that are no number, such as a share of nothing; they are null."""
+"""The metric that names the metrics that are not numbers, such as a share of nothing; they are null."""
 _DIGITS = 12
-"""Of a metric: beyond them sums differ from run to run, as libraries add in the order that memory suits."""
+"""Digits of a metric: further digits differ from run to run, because libraries add in varying order."""
 _LONGEST, _LARGEST = 20_000, 1e300
-"""Of a text, and of a number, in parameters and metrics."""
+"""The largest length of a text, and the largest number, in parameters and metrics."""
 
 
 def _downwards(name: str) -> str:
@@ -63,14 +63,14 @@ def _bounded(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _requests(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The requests that a delta is made of: photos by case."""
+    """The requests in a delta: photos by case."""
     if "requests" in metrics:
         _REQUESTS.validate_python(metrics["requests"])
     return metrics
 
 
 def _leaves(value: Any) -> Iterator[Any]:
-    """Every key and every value that is no list or object."""
+    """Every key, and every value that is not a list or object."""
     todo = [value]
     while todo:
         one = todo.pop()
@@ -116,7 +116,8 @@ class FileRecord(_Record):
 class EncoderRecord(_Record):
     """The encoder, by its tensors: `fingerprint` is independent of the file layout.
 
-    `settings` is a digest of how it computes with them, where no tensor tells; records of earlier versions have none.
+    `settings` is a digest of the settings of its computation that no tensor tells; records of earlier versions have
+    none.
     """
 
     fingerprint: Hash
@@ -127,29 +128,29 @@ class EncoderRecord(_Record):
 
     @model_serializer(mode="wrap")
     def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without what it does not state: such a record keeps the digest that it had before there were settings."""
+        """Leave out missing settings, so that an older record keeps its digest."""
         found: dict[str, Any] = plain(self)
         if self.settings is None:
             found.pop("settings", None)
         return found
 
     def fits(self, settings: str | None) -> bool:
-        """Whether an encoder of the same weights computes as this one does, as far as is known."""
+        """Whether an encoder with the same weights computes like this one, as far as the records tell."""
         return self.settings in {None, settings}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class PersonRecord:
-    """One person as a number and the keyed digests of the photos; nothing that leads to a name or a face.
+    """One person, as a number and the keyed digests of the photos, without anything that leads to a name or a face.
 
-    There may be very many, and a model of pydantic takes five times the room.
+    There may be very many, and a pydantic model takes five times the memory.
     """
 
     number: int = Field(ge=1, lt=2**40)
     photos: tuple[Hash, ...]
 
     def plain(self) -> dict[str, Any]:
-        """As JSON has it."""
+        """The person as in JSON."""
         return {"number": self.number, "photos": list(self.photos)}
 
 
@@ -181,14 +182,14 @@ class Manifest(_Record):
 
     @property
     def is_of_several(self) -> bool:
-        """Whether a delta was put together of requests: where one person's photos lie says nothing of all of them."""
+        """Whether a delta combines several requests, so that one photo folder need not hold the photos of all."""
         requests = self.metrics.get("requests")
         return requests is not None and (len(requests) != 1 or "withdrawn" in self.metrics)
 
     def sealed(self, seal: Callable[[str], str] | None = None) -> Self:
-        """Return the record with `digest` and `checksum` filled in; metrics that are no number become null.
+        """Return the record with `digest` and `checksum` filled in; metrics that are not numbers become null.
 
-        `seal` makes the keyed seal out of the digest; with None the record keeps what it has.
+        `seal` makes the keyed seal from the digest; with None the record keeps its seal.
         """
         known = self.model_copy(update={"metrics": _numbers(self.metrics)})
         plain = known.model_dump(mode="json")
@@ -202,12 +203,12 @@ class Manifest(_Record):
         return text_of(self.model_dump(mode="json"))
 
     def config(self) -> Config:
-        """Return the parameters as a configuration, defaults filled in for sections the step did not use."""
+        """Return the parameters as a configuration, with defaults for sections that the step did not use."""
         try:
             return Config.model_validate(self.parameters)
         except ValidationError as error:
             raise ArtifactError(
-                f"The manifest's parameters are not ones this version knows ({error.error_count()} mistakes)",
+                f"This version of ireu cannot use the manifest's parameters ({error.error_count()} mistakes)",
                 "Use the version of ireu that wrote it",
             ) from None
 
@@ -220,19 +221,19 @@ def photos_of(people: Iterable[PersonRecord]) -> set[str]:
 def completed(
     manifest: Manifest, outputs: tuple[FileRecord, ...], seal: Callable[[str], str] | None = None
 ) -> Manifest:
-    """A finished step's manifest, sealed; `seal` makes the keyed seal out of the digest, None leaves it without one."""
+    """The sealed manifest of a finished step; `seal` makes the keyed seal from the digest, None leaves it unsealed."""
     return manifest.model_copy(update={"state": "complete", "outputs": outputs, "seal": None}).sealed(seal)
 
 
 def parse_manifest(data: bytes, name: str) -> Manifest:
-    """Read a manifest and check it against itself.
+    """Read a manifest and check that it is consistent.
 
     Args:
         data: the file's bytes.
-        name: how messages call the file.
+        name: the file's name in messages.
 
     Raises:
-        ArtifactError: not JSON, another schema version, unknown or missing fields, or any byte changed.
+        ArtifactError: it is not JSON, has another schema version or unknown or missing fields, or a byte has changed.
     """
     remedy = "Run the step that writes it again, or restore the file from a copy"
     try:
@@ -246,9 +247,9 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
             f"The manifest {name} has schema version {version!r:.40}; this version of ireu reads {SCHEMA_VERSION}",
             "Install the version of ireu that wrote it, or restore the file if it was damaged",
         )
-    # Over the file's own fields, not the model's: a field that a later version adds must not unseal older files.
+    # It covers the file's own fields, not the model's: a field that a later version adds must not unseal older files.
     sealed = _seals(plain) if is_text_of(plain, data.decode("utf-8")) else None
-    # Of very many photos one form of them at a time.
+    # With very many photos, keep only one form of them in memory at a time.
     del plain
     try:
         manifest = Manifest.model_validate_json(data)
@@ -265,7 +266,7 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Metrics with null for what is no number, and with the names of those; numbers to so many digits as repeat."""
+    """Metrics with null for values that are not numbers, and with their names; numbers have only repeatable digits."""
     gone: list[str] = []
 
     def clean(value: Any, name: str) -> Any:
@@ -293,9 +294,9 @@ def _seals(plain: dict[str, Any]) -> dict[str, str]:
 
 
 def difference(existing: Manifest, wanted: Manifest, case: str | None = None) -> str:
-    """Say in words how the record of what is there differs from what is wanted.
+    """Say in words how an existing record differs from the wanted one.
 
-    `case` is the `record.case_id` of what is wanted, which no manifest states before it is complete.
+    `case` is the wanted `record.case_id`, which a manifest does not state before it is complete.
     """
     parts = []
     for section, values in wanted.parameters.items():
@@ -316,7 +317,7 @@ def difference(existing: Manifest, wanted: Manifest, case: str | None = None) ->
 
 
 def _unrecorded(existing: Manifest, wanted: Manifest, case: str | None) -> list[str]:
-    """What decides the result and stands in no parameter: cases of requests, and how libraries prepare photos."""
+    """Differences that no parameter shows: cases of requests, and how libraries prepare photos."""
     cases = existing.metrics.get("requests") or {}
     unnamed = existing.identity[:12]
     parts = []
@@ -332,4 +333,4 @@ def _unrecorded(existing: Manifest, wanted: Manifest, case: str | None) -> list[
         parts.append(f"other versions of libraries ({', '.join(changed)})")
     if existing.tool_version != wanted.tool_version:
         parts.append(f"ireu {existing.tool_version}")
-    return parts or ["something that parameters do not name, such as another --onto delta or other swapped faces"]
+    return parts or ["something that no parameter names, such as another --onto delta or other swapped faces"]

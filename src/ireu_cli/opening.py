@@ -22,7 +22,7 @@ from ireu_cli.support.runtime import settle
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step leaves: the artifact, its manifest, whether it was there already, and the report if there is one."""
+    """The result of a step: the artifact, its manifest, whether it existed already, and the report if there is one."""
 
     artifact: Path
     manifest: Manifest
@@ -33,18 +33,18 @@ class StepResult:
 def open_session(
     step: Step, resolved: Resolved, talk: Talk, *, force: bool, parent: Path | None = None, out: Path | None = None
 ) -> Session:
-    """Open a session; what the user leaves out comes from the parent's manifest and from the run folder.
+    """Open a session; settings that you leave out come from the parent's manifest and from the run folder.
 
     Args:
         step: which step runs.
         resolved: flags, environment and file.
-        talk: how to speak.
-        force: overwrite what is there.
-        parent: the input artifact (mask or delta), whose manifest lies beside it.
-        out: what the step writes; a place where it could not is refused now, before the work.
+        talk: prints messages and progress.
+        force: overwrite an existing output.
+        parent: the input artifact (mask or delta), with its manifest beside it.
+        out: the output of the step; if it cannot be written, it is refused now, before the work.
 
     Raises:
-        ArtifactError: the parent, its manifest, the run folder or the place of the output cannot be used.
+        ArtifactError: the parent, its manifest, the run folder or the output path cannot be used.
     """
     if out is not None:
         outputs.refuse_place(record_of(step, out), out)
@@ -52,7 +52,7 @@ def open_session(
     manifest = None
     if parent is not None:
         if not parent.is_file():
-            raise ArtifactError(f"{parent} does not exist", "Name the file that the step before wrote")
+            raise ArtifactError(f"{parent} does not exist", "Name the file that the earlier step wrote")
         manifest = read_manifest(manifest_path(parent))
         if portable_name(parent.name) not in {record.name for record in manifest.outputs}:
             raise ArtifactError(
@@ -77,12 +77,14 @@ def check_parent(session: Session, step: Step) -> Manifest:
     parent = session.parent
     if parent is None or parent.step != step:
         found = "nothing" if parent is None else f"the result of {parent.step}"
-        raise ArtifactError(f"The result of {step} is needed, found {found}", f"Name what `ireu {step}` wrote")
+        raise ArtifactError(
+            f"The input has to be the result of {step}, and it is {found}", f"Name the output of `ireu {step}`"
+        )
     return parent
 
 
 def _with_landmarks(config: Config) -> Config:
-    """Settle where the faces lie, so that the record names the landmarks that were used."""
+    """Settle the positions of the faces, so that the record names the landmarks that were used."""
     if config.data.landmarks is not None:
         return config
     bundle = find_bundle(config.encoder.source)
@@ -91,5 +93,5 @@ def _with_landmarks(config: Config) -> Config:
 
 
 def _still_there(key: str, place: str) -> bool:
-    """A hub id is always there; a path that moved since is not, and environment or file may know better."""
+    """Whether the source still exists. A hub id always does; if a path has moved, environment or file may name it."""
     return Path(place).exists() or (key == "encoder.source" and not Path(place).is_absolute())

@@ -1,4 +1,4 @@
-"""From folders to encoded photos: who takes part, how photos are read, what is in the cache."""
+"""From folders to encoded photos: who takes part, how photos are read, and what the cache holds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ireu_cli.values import Photo
 
 @dataclass(frozen=True)
 class Cast:
-    """Who takes part: targets, retained people that unlearning may use, and those held out from it."""
+    """Who takes part: targets, retained people that unlearning may use, and retained people that it may not."""
 
     targets: People
     used: People
@@ -34,8 +34,8 @@ def load_targets(session: Session, *, limit: bool) -> People:
     data = session.config.data
     if data.targets is None:
         raise ConfigError(
-            "No target photos are given, or they are not where they were; of a delta made of several requests they are "
-            "always to be named",
+            "No target photos are given, or they are no longer at their path; for a delta made of several requests "
+            "you always have to name them",
             "Name their folder with --targets DIR",
         )
     targets = _scan(session, data.targets, "targets", "one person")
@@ -43,7 +43,7 @@ def load_targets(session: Session, *, limit: bool) -> People:
 
 
 def load_retain(session: Session, targets: People) -> People:
-    """Scan the retain folder; a photo that is a target's too does not count as retained.
+    """Scan the retain folder; a photo that is also a target's does not count as retained.
 
     Raises:
         ConfigError: no folder is given.
@@ -51,14 +51,14 @@ def load_retain(session: Session, targets: People) -> People:
     """
     if session.config.data.retain is None:
         raise ConfigError(
-            "No photos of other people are given, or they are not where they were",
+            "No photos of other people are given, or they are no longer at their path",
             "Name a folder of them with --retain DIR",
         )
     retain = _scan(session, session.config.data.retain, "retain", "everybody")
     theirs = {photo.sha256 for photo in targets.flat}
     left = retain.where(lambda photo: photo.sha256 not in theirs)
     if dropped := len(retain.flat) - len(left.flat):
-        session.talk.note(f"retain: {dropped} photos are targets' photos too, and do not count as retained")
+        session.talk.note(f"retain: {dropped} photos are also photos of targets, and do not count as retained")
     return left
 
 
@@ -70,16 +70,16 @@ def load_cast(session: Session) -> Cast:
     used, held = split_people(retain, session.config.data.retain_holdout, generator(session.config.seed, "holdout"))
     if not used.photos:
         raise PhotoError(
-            "No retained people are left to work with",
+            "No retained people are left",
             "Add people to the --retain folder, or lower data.retain_holdout",
         )
     return Cast(targets, used, held)
 
 
 def _scan(session: Session, folder: Path, what: str, flat_means: Literal["one person", "everybody"]) -> People:
-    """List a folder and say what is in it; what cannot be read is refused or left out, as `data.bad_photos` says."""
+    """List a folder and say what is in it; `data.bad_photos` says whether unreadable photos are refused or skipped."""
     flag, data, verbose = f"--{what}", session.config.data, session.talk.verbose
-    # Files that nobody touched since an earlier step are not read again.
+    # Files that did not change since an earlier step are not read again.
     book = DigestBook(lambda: session.run.digests(folder), is_new=not session.run.is_made)
     people = scan_people(
         folder, flag, flat_means, book.digest, data=data, verbose=verbose,
@@ -93,12 +93,12 @@ def _scan(session: Session, folder: Path, what: str, flat_means: Literal["one pe
     if lost and what == "targets":
         raise no_usable_photo()
     if not people.photos:
-        raise PhotoError(f"The folder given by {flag} holds no photo that can be used", "Replace the unusable photos")
+        raise PhotoError(f"The folder given by {flag} holds no usable photo", "Replace the unusable photos")
     return people
 
 
 def among(session: Session, people: Sequence[PersonRecord]) -> Callable[[Photo], bool]:
-    """Says whether a photo is among those of a record."""
+    """A function that says whether a photo is in a record."""
     digests = photos_of(people)
     return lambda photo: session.run.keyed_digest(photo.sha256) in digests
 

@@ -1,7 +1,7 @@
-"""The versioned schema of `report.json`: every figure with its meaning, every threshold, three outcomes.
+"""The versioned schema of `report.json`: every figure with its meaning, every limit, and three outcomes.
 
-Figures are one flat list. What a figure is about is said by its fields: the generator that drew, the recogniser or
-library that measured, the attack that was tried, the group of people it is taken over.
+Figures are one flat list. The fields of a figure say what it is about: the generator that drew, the recogniser or
+library that measured, the attack that was tried, and the group of people.
 """
 
 from typing import Any, Literal
@@ -16,18 +16,18 @@ Unit = Literal["cosine", "ratio", "share", "dB", "distance"]
 
 REPORT_SCHEMA_VERSION = 2
 NO_ATTACK = "none"
-"""The photos as they are: what every attack is compared with."""
+"""The unchanged photos, which every attack is compared with."""
 _WHITE_BOX = ("pgd-2", "pgd-4", "pgd-8", "pgd-detector-2", "pgd-detector-4", "pgd-detector-8", "relearn")
-"""In reports of earlier versions, beginnings of the names of attacks that were not judged."""
+"""Prefixes of the names of attacks that were not judged in reports of earlier versions."""
 
 
 def rounded(value: float, digits: int = 3, *limits: float) -> str:
-    """A number with so many decimals, or more where it would else be shown as 0, 1 or a limit that it is not.
+    """A number with a given number of decimals, or more if it would otherwise be rounded to 0, 1 or a limit.
 
     Args:
         value: any finite number.
-        digits: decimals that usually suffice.
-        limits: further numbers that it must not be taken for.
+        digits: the usual number of decimals.
+        limits: further numbers that it must not be rounded to.
     """
     apart = {limit for limit in (0.0, 1.0, *limits) if limit != value}
     for more in range(digits, digits + 9):
@@ -42,12 +42,12 @@ class _Part(BaseModel):
 
 
 class Figure(_Part):
-    """One number: what it is, of whom, in which state, with a 95 % interval over people where there are enough.
+    """One number: what it is, about whom, in which state, with a 95 % interval over people if there are enough.
 
-    `measure` names who measured: a recogniser, a library, the tap's features. `generator` is set where pictures were
-    drawn; `photos` then counts pictures. `edit` is the edit that the prompt asked for, `attack` what was tried to bring
-    the person back, `group` a value of a label that the user supplies ("column = value"), `false_match_rate` the rate
-    at which a match is called one.
+    `measure` names the source: a recogniser, a library, or the tap's features. `generator` is set if pictures were
+    drawn; `photos` then counts pictures. `edit` is the edit in the prompt, `attack` the attack that was tried, `group`
+    a value of a label that the user supplies ("column = value"), and `false_match_rate` the rate that sets the
+    threshold of a match.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Figure(_Part):
 
 
 class Definition(_Part):
-    """What a figure means, in which unit, and on which set of photos or pictures it rests."""
+    """The meaning of a figure, its unit, and the set of photos or pictures that it is taken over."""
 
     text: str
     unit: Unit
@@ -78,8 +78,9 @@ class Definition(_Part):
 class OperatingPoint(_Part):
     """A recogniser at one false-match rate on the run's retained photos.
 
-    `threshold` is the similarity at which other people match at that rate, `true_accept_rate` the share of pairs of
-    photos of one person above it; 95 % intervals over people. `resolved`: there are enough pairs to speak of the rate.
+    `threshold` is the similarity at which other people match at that rate; `true_accept_rate` is the share of pairs of
+    one person's photos above it; 95 % intervals are over people. `resolved`: there are enough pairs to measure the
+    rate.
     """
 
     false_match_rate: float
@@ -93,7 +94,7 @@ class OperatingPoint(_Part):
 
 
 class Calibration(_Part):
-    """A recogniser on the run's retained photos, before it says anything of targets.
+    """A recogniser's results on the run's retained photos, before it judges targets.
 
     `points`: the configured false-match rate first. `needed`: the true-accept rate that it has to reach there.
     """
@@ -111,10 +112,10 @@ class Calibration(_Part):
 
 
 class Curve(_Part):
-    """A distribution of similarities as counts in bins of equal width: the first begins at `start`.
+    """A distribution of similarities as counts in bins of equal width; the first bin begins at `start`.
 
-    `kind`: `impostor` and `genuine` are pairs of retained people's photos; `drawn` are pictures against the enrolment
-    of the person they were drawn from, in `role` and `state`.
+    `kind`: `impostor` and `genuine` are pairs of retained people's photos; `drawn` compares pictures with the enrolment
+    of their person, in `role` and `state`.
     """
 
     kind: Literal["impostor", "genuine", "drawn"]
@@ -128,7 +129,7 @@ class Curve(_Part):
 
 
 class Kept(_Part):
-    """How far each retained person's pictures moved, for the plot: one pair a person, people not told apart.
+    """The change of each retained person's pictures, for the plot: one pair a person, without saying who.
 
     `changes`: for each person (similarity of pictures before and after, likeness to the nearest target).
     """
@@ -139,7 +140,7 @@ class Kept(_Part):
 
 
 class Control(_Part):
-    """A condition without which nothing can be concluded."""
+    """A condition that a conclusion needs."""
 
     name: str
     generator: str | None = None
@@ -151,7 +152,7 @@ class Control(_Part):
 
 
 class Criterion(_Part):
-    """One threshold, fixed before the run, and what was found."""
+    """One limit, fixed before the run, and the result."""
 
     name: str
     generator: str | None = None
@@ -163,9 +164,9 @@ class Criterion(_Part):
 
 
 class Departure(_Part):
-    """A setting that is not the default: what it is, what it would be, and where it was set.
+    """A setting that is not the default: its value, the default, and where it was set.
 
-    `effect`: whether less is asked of the edit by it, or more; `no order` where neither can be said.
+    `effect`: whether it asks less or more of the edit; `no order` if neither can be said.
     """
 
     key: str
@@ -176,12 +177,12 @@ class Departure(_Part):
 
     @property
     def words(self) -> str:
-        """The value as `ireu.toml` has it."""
+        """The value as in `ireu.toml`."""
         return _in_words(self.value)
 
     @property
     def usual(self) -> str:
-        """The default as `ireu.toml` has it."""
+        """The default as in `ireu.toml`."""
         return _in_words(self.default)
 
 
@@ -204,10 +205,10 @@ class Subject(_Part):
 
 
 class Provenance(_Part):
-    """What the result rests on, and how to obtain it again.
+    """The inputs of the result, and how to obtain it again.
 
-    `plan` holds the parameters of every section that decides the result, thresholds included, as they were fixed before
-    the run; `digests` those of manifests, generators and judges; `command` the command line without paths.
+    `plan` holds the parameters of every section that decides the result, with all limits, as they were fixed before the
+    run. `digests` holds the digests of manifests, generators and judges. `command` is the command line without paths.
     """
 
     tool_version: str
@@ -220,9 +221,9 @@ class Provenance(_Part):
 
 
 class ErasureRecord(_Part):
-    """What a reviewer expects of the record of an erasure: what the tool knows, and what the operator states.
+    """The record of an erasure for a reviewer: what the tool knows, and what the operator states.
 
-    Fields of the operator come from the section `record` of the configuration and are never invented; an empty one is
+    The operator's fields come from the section `record` of the configuration and are never invented; an empty field is
     None or ().
     """
 
@@ -252,12 +253,12 @@ class ErasureRecord(_Part):
 class Report(_Part):
     """The content of `report.json`.
 
-    `standing` is what the outcome is called, with what it does not rest on, and `gaps` names that: `pictures`,
-    `attacks`, `generator NAME`, `attacks on generator NAME`, `default limits`. `departures` are the settings that are
-    not the default; None in reports of earlier versions, which did not tell.
-    `copies`: photos of targets that were left out as copies of photos that unlearning used; None where an earlier
-    version did not look for them. `unjudged` are the attacks that were reported and not judged, as one has to hold the
-    original encoder for them, or what it said of the person; None in reports of earlier versions.
+    `standing` is the outcome in words, with what it does not rest on, and `gaps` names that: `pictures`, `attacks`,
+    `generator NAME`, `attacks on generator NAME`, `default limits`. `departures` are the settings that are not the
+    default; None in reports of earlier versions, which did not record them. `copies`: number of target photos that were
+    left out because they are copies of photos that unlearning used; None in reports of earlier versions, which did not
+    look for copies. `unjudged` are the attacks that were reported but not judged, because the attacker needs the
+    original encoder or its features of the person; None in reports of earlier versions.
     """
 
     schema_version: Literal[2] = 2
@@ -282,5 +283,5 @@ class Report(_Part):
     provenance: Provenance
 
     def is_judged(self, attack: str) -> bool:
-        """Whether an attack, by the name that its figures have, counted in the outcome."""
+        """Whether an attack, named as in its figures, counted in the outcome."""
         return not attack.startswith(_WHITE_BOX) if self.unjudged is None else attack not in self.unjudged

@@ -1,4 +1,4 @@
-"""`ireu samples`: photos of the people that come with `portrait-mini`, sorted for a whole job."""
+"""`ireu samples`: write photos of the people that come with `portrait-mini`, sorted for a whole job."""
 
 import os
 import random
@@ -63,15 +63,15 @@ drawn = 0
 
 
 def write_samples(out: Path, seed: int, *, force: bool) -> None:
-    """Write `faces/<person>/`, `others/<person>/` and `ireu.toml`; `seed` decides who is to be unlearned.
+    """Write `faces/<person>/`, `others/<person>/` and `ireu.toml`; `seed` chooses the person to unlearn.
 
     Raises:
-        ArtifactError: the folder holds something else than samples, or samples and `force` is not given.
+        ArtifactError: the folder holds other files than samples, or holds samples and `force` is not given.
         ModelError: the installation has no sample people.
     """
     out = Path(os.path.normpath(out))
     if not out.name:
-        raise ArtifactError(f"The folder {out} has no name of its own", "Name a new folder")
+        raise ArtifactError(f"The folder {out} does not end in a name", "Name a new folder")
     settings = out / _SETTINGS_NAME
     refuse_place(settings, out)
     people = _sample_people()
@@ -89,12 +89,12 @@ def write_samples(out: Path, seed: int, *, force: bool) -> None:
         recover(settings, out)
         _refuse_others(out, people, force)
         seen = state_of(settings, out)
-        # These people are nobody, and the settings hold nothing private.
+        # These people do not exist, and the settings are not private.
         write_folder(out, fill, shared=True, check=lambda: refuse_changed(settings, out, seen))
 
 
 def _refuse_others(out: Path, people: list[Path], force: bool) -> None:
-    """Refuse a folder that holds anything but samples, byte for byte."""
+    """Refuse a folder that holds anything except samples, byte for byte."""
     entries = [path for path in out.rglob("*") if path != out / LOCK_INSIDE]
     if not entries:
         return
@@ -103,7 +103,7 @@ def _refuse_others(out: Path, people: list[Path], force: bool) -> None:
     foreign = [path for path in entries if not _is_sample(path, path.relative_to(out), photos, folders)]
     if foreign:
         raise ArtifactError(
-            f"{out} exists and holds {len(foreign)} files that ireu did not write, or that were changed since",
+            f"{out} exists and holds {len(foreign)} files that ireu did not write or that have changed since",
             "Choose another folder",
         )
     if not force:

@@ -1,6 +1,6 @@
-"""Which settings belong to which step, in one place: what decides its result, and what the steps after it take over.
+"""Which settings belong to which step: those that decide its result, and those that later steps take over.
 
-Whoever verifies sets limits, judges, attacks, pictures and the record: a delta that is handed over brings none of them.
+Limits, judges, attacks, pictures and the record are always set by whoever verifies; a delta brings none of them.
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ PATHS = (
     ("data", "labels"),
     ("judges", "image_model"),
 )
-"""Where inputs lie: known to this machine, and no part of a manifest."""
+"""Paths of inputs: they are known to this machine and are not part of a manifest."""
 
 VERIFIERS_PATHS = frozenset({("data", "labels"), ("judges", "image_model")})
-"""What only `verify` uses is not handed on to it by the steps before."""
+"""Settings that only `verify` uses; earlier steps do not pass them on."""
 
 _MADE = ("encoder", "data", "locate", "unlearn", "gated")
 RECORDED: Mapping[Step, tuple[str, ...]] = MappingProxyType(
@@ -33,16 +33,16 @@ RECORDED: Mapping[Step, tuple[str, ...]] = MappingProxyType(
         "export": (*_MADE, "verify", "record", "export"),
     }
 )
-"""Sections that decide a step's result, and stand in its manifest beside `seed`."""
+"""Sections that decide a step's result; its manifest holds them beside `seed`."""
 
 HANDED_ON: Mapping[Step, tuple[str, ...]] = MappingProxyType(
     {"locate": RECORDED["locate"], "unlearn": RECORDED["unlearn"], "verify": (), "export": ()}
 )
-"""Sections that the steps after it take over, beside `seed`; paths never."""
+"""Sections that later steps take over, besides `seed`; they never take over paths."""
 
 
 def handed_on(manifest: Manifest) -> dict[str, Any]:
-    """The settings of a manifest that a step after it has to agree with; whatever else it says is passed over."""
+    """The settings of a manifest that a later step has to agree with; other settings are ignored."""
     told: dict[str, Any] = {}
     for name in HANDED_ON[manifest.step]:
         values = manifest.parameters.get(name)

@@ -26,23 +26,23 @@ from ireu_cli.values import Json, Photo
 
 
 class Talk(Protocol):
-    """How a step speaks to the user; the CLI writes it to stderr.
+    """The interface through which a step talks to the user; the CLI writes to stderr.
 
-    `verbose` allows photos to be called by their paths, which logs must not hold otherwise.
+    With `verbose`, photos may be named by their paths, which logs must not contain otherwise.
     """
 
     verbose: bool
 
     def note(self, text: str) -> None:
-        """Say something worth knowing."""
+        """Print a message."""
 
     def progress(self, label: str, total: int) -> AbstractContextManager[Callable[[int, str], None]]:
-        """Show a bar; the function given advances it and sets the words beside it."""
+        """Show a progress bar; the yielded function advances it and sets the words beside it."""
 
 
 @dataclass
 class Session:
-    """One command's run."""
+    """The run of one command."""
 
     step: Step
     config: Config
@@ -62,7 +62,7 @@ class Session:
         self.timings[name] = round(self.timings.get(name, 0.0) + monotonic() - start, 3)
 
     def encoder(self, *, dtype: str | None = None) -> ImageEncoder:
-        """Load the encoder and refuse one that is not the parent's.
+        """Load the encoder, and refuse it if it is not the parent's.
 
         Raises:
             ModelError: it cannot be loaded, or its fingerprint differs from the parent's; both are named.
@@ -84,7 +84,7 @@ class Session:
             raise ModelError(
                 f"The encoder has fingerprint {fingerprint}, "
                 f"but {self.parent.step} used {self.parent.encoder.fingerprint}",
-                "Name the encoder that was used, with --encoder, or run the steps again for this one",
+                "Name the encoder that was used with --encoder, or run the steps again for this one",
             )
 
     def check_encoder(self, encoder: ImageEncoder) -> ImageEncoder:
@@ -97,9 +97,9 @@ class Session:
         self.refuse_other(encoder.fingerprint)
         if self.parent and not self.parent.encoder.fits(encoder.settings):
             raise ModelError(
-                f"The encoder has the weights that {self.parent.step} used, and computes otherwise with them: its "
-                "config.json states another activation, number of heads or epsilon",
-                "Put back the config.json that lay beside the weights, or run the steps again",
+                f"The encoder has the weights that {self.parent.step} used, but its config.json states another "
+                "activation, number of heads or epsilon",
+                "Put the earlier config.json back beside the weights, or run the steps again",
             )
         if self.parent and self.config.encoder.tap != self.parent.encoder.tap:
             raise ArtifactError(
@@ -109,7 +109,7 @@ class Session:
         return encoder
 
     def name_of(self, photo: Photo) -> str:
-        """What messages call a photo: numbers, and its path if the user asks for it."""
+        """The name of a photo in messages: numbers, and its path if the user asks for it."""
         return f"{photo.label} ({photo.path})" if self.talk.verbose else photo.label
 
     def records(self, people: tuple[tuple[Photo, ...], ...]) -> tuple[PersonRecord, ...]:
@@ -129,7 +129,7 @@ class Session:
         retain: tuple[PersonRecord, ...] = (),
         extra: Json = None,
     ) -> Manifest:
-        """Begin the step's manifest; its `identity` covers everything that decides the result."""
+        """Start the step's manifest; its `identity` covers everything that decides the result."""
         parameters = self._parameters()
         record = EncoderRecord(
             fingerprint=encoder.fingerprint,
@@ -143,7 +143,7 @@ class Session:
             {
                 "step": self.step,
                 "parameters": parameters,
-                # Without what records of earlier versions do not hold, so that the same work has one identity.
+                # Leave out entries that earlier versions did not record, so that the same work has one identity.
                 "encoder": record.model_dump(exclude={"settings"}),
                 "preprocessing": encoder.preprocessing,
                 "targets": [person.plain() for person in targets],
@@ -168,15 +168,15 @@ class Session:
         )
 
     def already_done(self, manifest: Manifest, record: Path, output: Path) -> Manifest | None:
-        """Look at what is at the output: the same step complete, nothing, or something that must not be overwritten.
+        """Look at the output: it holds the finished result of the same step, nothing, or something else.
 
         Args:
             manifest: the draft.
-            record: where the finished manifest lies.
+            record: the path of the finished manifest.
             output: the file or folder that the step writes.
 
         Raises:
-            ArtifactError: there is something else, and `--force` is not given.
+            ArtifactError: it holds something else, and `--force` is not given.
         """
         outputs.recover(record, output)
         existing = outputs.found_at(record, output)
@@ -192,8 +192,8 @@ class Session:
         if existing is not None and not is_running and not self.force:
             if is_same:
                 raise ArtifactError(
-                    f"{output} is not sealed with the key of the run folder {self.run.path}: it was made elsewhere, or "
-                    "changed and sealed anew since",
+                    f"{output} is not sealed with the key of the run folder {self.run.path}: it was made elsewhere, "
+                    "or was changed and sealed again",
                     "Make it again with --force, or choose another --out",
                 )
             raise ArtifactError(
@@ -204,16 +204,16 @@ class Session:
         return None
 
     def put_file(self, output: Path, data: bytes | bytearray, manifest: Manifest) -> Manifest:
-        """Write a file and its manifest where `already_done` found nothing that must stay; ends the step."""
+        """Write a file and its manifest after `already_done` found nothing that must stay; this ends the step."""
         return self.close(outputs.write_artifact(output, data, manifest, self.seen, self.run.seal))
 
     def put_folder(self, output: Path, fill: Callable[[Path], Manifest], *, shared: bool) -> Manifest:
-        """Write a folder where `already_done` found nothing that must stay; ends the step.
+        """Write a folder after `already_done` found nothing that must stay; this ends the step.
 
         Args:
             output: the folder.
-            fill: writes the content into the folder it is given, and gives the manifest in it.
-            shared: others may read it, as far as the user's umask allows.
+            fill: writes the content into the folder that it gets, and returns the manifest in it.
+            shared: other users may read it, as far as the umask allows.
         """
         return self.close(outputs.write_artifact_folder(record_of(self.step, output), output, fill, self.seen, shared))
 
@@ -228,13 +228,13 @@ class Session:
         return write_manifest(path, manifest, list(files), known, self.run.seal)
 
     def close(self, manifest: Manifest) -> Manifest:
-        """Note where the inputs lie, and drop what the running step kept."""
+        """Record the paths of the inputs, and delete what the running step kept."""
         self.run.remember(manifest.digest, self.locations())
         self.run.finish(manifest.identity)
         return manifest
 
     def locations(self) -> dict[str, str]:
-        """Where this run's inputs lie, for the steps that follow."""
+        """The paths of this run's inputs, for the steps that follow."""
         return {
             f"{section}.{key}": str(Path(value).absolute()) if Path(value).exists() else str(value)
             for section, key in PATHS
@@ -253,5 +253,5 @@ class Session:
 
 
 def landmarks_in(data: DataParams) -> tuple[float, ...]:
-    """Where eyes, nose and mouth corners lie in pictures that the encoder is given, as ten fractions."""
+    """The positions of eyes, nose and mouth corners in the encoder's pictures, as ten fractions."""
     return cropped_landmarks(data.crop_margin) if data.faces == "detect" else data.landmarks or ARCFACE_LANDMARKS

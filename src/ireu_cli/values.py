@@ -12,9 +12,9 @@ RgbImage = npt.NDArray[np.uint8]
 """A picture: uint8, shape (height, width, 3), RGB, 0 to 255."""
 
 Json = Any
-"""Whatever `json` reads and writes; metrics and evidence are made of it."""
+"""All types that `json` reads and writes; metrics and evidence are made of them."""
 WEIGHTS_AT_ONCE = 1 << 20
-"""Weights that are looked at together: each takes several numbers of its own meanwhile."""
+"""The number of weights that are processed together; each needs several temporary numbers."""
 
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class Groups(NamedTuple, Generic[T]):
 class Photo:
     """One photo file of one person. `sha256` is over the file's bytes; the path never leaves the process.
 
-    There may be very many, and a `Path` takes three times the room of a text.
+    There may be very many, and a `Path` takes three times the memory of a text.
     """
 
     person: int
@@ -48,12 +48,12 @@ class Photo:
 
     @property
     def path(self) -> Path:
-        """Where the file is."""
+        """The path of the file."""
         return Path(self.file)
 
     @property
     def label(self) -> str:
-        """How messages speak of the photo: numbers only, in the order of the sorted names."""
+        """The photo's name in messages: only numbers, in the order of the sorted names."""
         return f"photo {self.index + 1} of person {self.person + 1}"
 
 
@@ -66,16 +66,17 @@ class FeatureMask:
 
     @property
     def kept(self) -> int:
-        """How many features the mask keeps."""
+        """The number of features that the mask keeps."""
         return int(self.mask.sum())
 
 
 @dataclass(frozen=True)
 class Room:
-    """The reserve of a hidden layer of n units.
+    """The reserved units of a hidden layer of n units.
 
-    `units` int64 (r,), those missed least first; `kept` int64 (n - r,) the others; `stand_in` float64 (n - r + 1, r):
-    how the kept units' activations, and a constant in the last row, make up those of each reserved unit.
+    `units` int64 (r,) are the reserved units, the least needed first; `kept` int64 (n - r,) are the others. `stand_in`
+    float64 (n - r + 1, r) approximates each reserved unit's activation from those of the kept units and a constant,
+    which is the last row.
     """
 
     units: Tensor
@@ -85,13 +86,13 @@ class Room:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The requests that a delta of the method `gated` is made of, one entry a person.
+    """The requests in a delta of the method `gated`, one entry a person.
 
-    `block` is where people are found, -1 in a pooling head. Slot i owns the units 2 i and 2 i + 1 of the reserve. An
-    entry is its `case`, its slot, what its two units compute (`rows` (entries, 2, d), `biases` (entries, 2)) and what
-    they write (`columns` (entries, d, 2)); all float32.
-    `apparatus` is a change of further weights that all requests share, by tensor name; empty where none is needed.
-    `flag` (d,) is what every entry writes then, and empty otherwise.
+    `block` is the block in which people are found, -1 for a pooling head. Slot i owns the reserved units 2 i and 2 i +
+    1. An entry has its `case`, its slot, the weights that its two units read with (`rows` (entries, 2, d), `biases`
+    (entries, 2)) and the ones that they write with (`columns` (entries, d, 2)); all are float32. `apparatus` is a
+    change of further weights that all requests share, by tensor name; it is empty if none is needed. With an apparatus,
+    every entry writes `flag` (d,), which is empty otherwise.
     """
 
     ENTRY: ClassVar = ("rows", "biases", "columns")
@@ -108,7 +109,7 @@ class Ledger:
 
     @property
     def class_token_only(self) -> bool:
-        """Whether entries move the class token alone, and do not flag it for all tokens."""
+        """Whether entries move only the class token, and do not flag it for all tokens."""
         return not len(self.flag)
 
     @property
@@ -118,7 +119,7 @@ class Ledger:
 
     @property
     def detectors(self) -> "Ledger | None":
-        """The ledger, where what finds people are units of the encoder, that gradients pass through."""
+        """The ledger, if units of the encoder find people, so that gradients pass through them."""
         return self if self.slots else None
 
     def changes_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -126,21 +127,22 @@ class Ledger:
         return tensors
 
     def moving_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Those that say which taps are reached: beside an apparatus, entries flag the class token alone."""
+        """The tensors that decide which taps are reached: with an apparatus, entries only flag the class token."""
         return self.apparatus or tensors
 
     @property
     def capacity(self) -> int:
-        """How many people have a place."""
+        """The number of people that have a place."""
         return len(self.room.units) // 2
 
 
 @dataclass(frozen=True)
 class GateLedger:
-    """The requests that a delta of gates behind an ONNX network is made of, one entry a person.
+    """The requests in a delta of gates behind an ONNX network, one entry a person.
 
-    An entry is its `case`, its slot, what finds the person (`weights` (entries, d), `thresholds` (entries,)) and what
-    then moves (`changes` (entries, d)); all float32. `rise` is what a score takes from no change to the whole one.
+    An entry has its `case`, its slot, the values that find the person (`weights` (entries, d), `thresholds` (entries,))
+    and the change that follows (`changes` (entries, d)); all are float32. `rise` is the range of scores from no change
+    to the whole change.
     """
 
     ENTRY: ClassVar = ("weights", "thresholds", "changes")
@@ -158,19 +160,19 @@ class GateLedger:
     detectors: ClassVar = None
 
     def changes_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of a delta that say how far something moves; thresholds and the like are none."""
+        """The tensors of a delta that say how far something moves; thresholds do not count."""
         return {name: tensor for name, tensor in tensors.items() if name.endswith(".changes")}
 
     def moving_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Those that say which taps are reached: all of them."""
+        """The tensors that decide which taps are reached: all of them."""
         return tensors
 
 
 @dataclass(frozen=True)
 class WeightDelta:
-    """The change of the encoder's weights, float32, keyed by the encoder's own tensor names; of an ONNX network, gates.
+    """The change of the encoder's weights, float32, by the encoder's own tensor names; for an ONNX network, gates.
 
-    `ledger` says which requests it is made of, where they can be told apart.
+    `ledger` lists its requests, if they can be told apart.
     """
 
     tensors: dict[str, Tensor]
@@ -183,18 +185,18 @@ class WeightDelta:
 
     @property
     def moving(self) -> dict[str, Tensor]:
-        """The tensors that say which taps are reached."""
+        """The tensors that decide which taps are reached."""
         return self.tensors if self.ledger is None else self.ledger.moving_in(self.tensors)
 
     @property
     def class_token_only(self) -> bool:
-        """Whether it moves the class token alone; see `reach_of`."""
+        """Whether it moves only the class token; see `reach_of`."""
         return self.ledger is not None and self.ledger.class_token_only
 
 
 @dataclass(frozen=True)
 class Located:
-    """The result of locating: the mask and the evidence it brings."""
+    """The result of locating: the mask and the evidence for it."""
 
     mask: FeatureMask
     evidence: dict[str, Json]

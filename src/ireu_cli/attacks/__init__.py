@@ -1,1 +1,1 @@
-"""What somebody would try who wants a removed person back."""
+"""Attacks: what somebody could try who wants a removed person back."""

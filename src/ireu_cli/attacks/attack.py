@@ -1,4 +1,4 @@
-"""What an attack is: a name, what it does, and how it is tried in features and in pictures."""
+"""An attack: its name, its meaning, and how it is tried on features and on pictures."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from ireu_cli.generators.generator import Generator
 
 @dataclass(frozen=True)
 class Drive:
-    """How a generator is driven for one picture under attack, before the edit and after it.
+    """How a generator draws one picture under attack, before the edit and after it.
 
     Attributes:
-        attack: the name that figures have; pictures of one name and victim are pooled, and one that matches suffices.
-        victim: whose photo it is.
-        generator: with the settings that it draws with.
-        edit: that the prompt asks for, if any.
-        seed: of the noise.
-        given: the features (1, …, d) that the generator is given instead of the photo's.
-        content: what decides them beside the photo itself, for whoever keeps pictures.
+        attack: the name in figures. Pictures with the same name and victim are pooled, and one match is enough.
+        victim: the photo's owner.
+        generator: the generator with its settings for drawing.
+        edit: the edit in the prompt, if any.
+        seed: seed of the noise.
+        given: the features (1, …, d) that the generator gets instead of the photo's.
+        content: everything besides the photo that decides these features, for the key of kept pictures.
     """
 
     attack: str
@@ -38,18 +38,18 @@ class Drive:
 
 @dataclass(frozen=True)
 class Attack:
-    """Something that somebody would try who wants a removed person back. To add one, write a row in `suite`.
+    """Something that somebody could try who wants a removed person back. To add one, write a row in `suite`.
 
     Attributes:
-        name: what `attacks.suite` calls it.
-        meaning: what is done, as one sentence of the report.
-        shown: how the names of its figures begin, where not as `name`; a number or an edit may follow.
-        white_box: whether one has to hold the original encoder, or what it said of the person, so that it is reported
-            and not judged.
-        needs_gradients: whether it can be tried only on encoders that give gradients.
-        photo: a disguise of the photo, or `AVERAGE`: what the encoder is given is then all that changes.
+        name: its name in `attacks.suite`.
+        meaning: what it does, as one sentence of the report.
+        shown: the beginning of its figures' names if it is not `name`; a number or an edit may follow.
+        white_box: whether the attacker needs the original encoder, or its features of the person. Such an attack is
+            reported but not judged.
+        needs_gradients: whether it works only on encoders that give gradients.
+        photo: a disguise of the photo, or `AVERAGE`; then only the encoder's input changes.
         features: tries it on features, before the edit and after it.
-        pictures: tries it on what a generator draws.
+        pictures: tries it on a generator's pictures.
     """
 
     name: str
@@ -63,5 +63,5 @@ class Attack:
 
     @property
     def shown_as(self) -> str:
-        """How the names of its figures begin."""
+        """The beginning of its figures' names."""
         return self.shown or self.name

@@ -60,7 +60,7 @@ def attempts_of(siege: Siege, show: Show, generator: Generator) -> Iterator[Atte
 
 
 def _content(siege: Siege, victim: Victim, attack: Disguise | str) -> Sequence[object]:
-    """What decides the features of an attack beside the photo itself."""
+    """Everything besides the photo that decides the features of an attack."""
     if isinstance(attack, Disguise):
         return (disguised_item(siege, victim, attack).key,)
     return [photo.sha256 for photo in siege.everyone[victim.person][:AVERAGED]] if attack == AVERAGE else ()
@@ -68,7 +68,7 @@ def _content(siege: Siege, victim: Victim, attack: Disguise | str) -> Sequence[o
 
 @dataclass(frozen=True)
 class _Easel:
-    """What every picture of one generator shares."""
+    """What all pictures of one generator share."""
 
     siege: Siege
     base: str

@@ -1,4 +1,4 @@
-"""Attacks by somebody who holds the weights: noise on the photo, found by gradient."""
+"""Attacks by somebody who has the weights: noise on the photo, found by gradient."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -24,9 +24,9 @@ from ireu_cli.support.runtime import generator as random_generator
 from ireu_cli.values import Ledger, RgbImage
 
 EPSILONS = (2, 4, 8)
-"""How far a pixel may move, in steps of 1/255."""
+"""The largest change of a pixel, in steps of 1/255."""
 _SKETCH_STEPS = 4
-"""Denoising steps through which gradients are taken."""
+"""The number of denoising steps through which gradients are taken."""
 
 
 def noise_on_features(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
@@ -37,11 +37,11 @@ def noise_on_features(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> 
 
 
 def noise_on_detectors(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
-    """Noise that brings the scores of all detectors of an edit to their thresholds, and features to the original's.
+    """Noise that brings all detectors' scores to their thresholds, and features towards the original's.
 
-    The attacker knows which units of the edited encoder are detectors, which say where to go where features do not, as
-    an open detector's response is level. Where all are shut, the encoder is the original one. Nothing is tried where
-    the edit has no detectors that gradients pass through.
+    The attacker knows which units of the edited encoder are detectors. Their scores give a direction when features do
+    not, because an open detector's response is flat. If all detectors are shut, the encoder acts like the original one.
+    The attack is skipped if the edit has no detectors with gradients.
     """
     ledger = None if siege.ledger is None else siege.ledger.detectors
     if ledger is None:
@@ -69,7 +69,7 @@ def _matched(attack: str, pixels: Tensor, siege: Siege, lenses: Lenses, matcher:
 
 
 def noise_in_pictures(siege: Siege, _show: Show, generator: Generator, lenses: Lenses) -> Iterator[Drive]:
-    """What a generator draws of photos with the noise of `noise_on_features`."""
+    """A generator's pictures of photos with the noise of `noise_on_features`."""
     for epsilon in EPSILONS if siege.drawn else ():
         pixels = noisy_pixels(siege, lenses, siege.drawn, epsilon)
         content = (lenses.original.name, lenses.edited.name, siege.session.config.attacks.pgd_steps)
@@ -77,11 +77,11 @@ def noise_in_pictures(siege: Siege, _show: Show, generator: Generator, lenses: L
 
 
 def noise_for_generator(siege: Siege, show: Show, generator: Generator, lenses: Lenses) -> Iterator[Drive]:
-    """What a generator draws of photos with noise that was found through it."""
+    """A generator's pictures of photos with noise that was found through that generator."""
     params = siege.session.config.attacks
     if siege.drawn and params.generator_steps:
         pixels = noise_through_generator(siege, show, generator, lenses)
-        # The attacker's own judges, and where the faces lie, decide it too.
+        # The attacker's own judges and the positions of the faces decide it too.
         places = siege.session.config.data.landmarks
         content = (lenses.original.name, lenses.edited.name, params.generator_steps, show.judge.fingerprint, places)
         yield from _drawn_from("pgd-generator", pixels, siege, generator, content)
@@ -100,7 +100,7 @@ def _seen(pixels: Tensor, lens: Lens) -> Tensor:
 
 
 def _towards_features_past(encoder: HasBlocks, tap: Tap, ledger: Ledger, wanted: Tensor) -> PhotoLoss:
-    """`towards_features`, and how far the highest detector's score lies above its threshold."""
+    """`towards_features`, plus how far the highest detector's score lies above its threshold."""
     model, site = encoder.model, MlpSite(ledger.block)
     weight = next(model.parameters())
     rows, biases = ledger.rows[:, 0].to(weight.device), ledger.biases[:, 0].to(weight.device)
@@ -116,9 +116,9 @@ def _towards_features_past(encoder: HasBlocks, tap: Tap, ledger: Ledger, wanted:
 
 
 def noisy_pixels(siege: Siege, lenses: Lenses, victims: Sequence[Victim], epsilon: int) -> Tensor:
-    """The victims' photos with noise of at most epsilon / 255, as the encoder is given them: (n, 3, side, side)."""
+    """The victims' photos with noise of at most epsilon / 255, prepared for the encoder: (n, 3, side, side)."""
     for (tap, strength, searched), found in siege.noise.items():
-        # Pictures are drawn from some of the photos that features were asked about: their noise is known.
+        # Pictures are drawn from some of the photos that were attacked on features, so their noise is known.
         if (tap, strength) == (lenses.original.tap, epsilon) and set(victims) <= set(searched):
             places = {victim: place for place, victim in enumerate(searched)}
             return found[[places[victim] for victim in victims]]
@@ -143,7 +143,7 @@ def _search(
 ) -> Tensor:
     """The victims' photos with noise of at most epsilon / 255: (n, 3, side, side).
 
-    `loss` makes what the attacker minimises of the original encoder's features (n, …, d) of some photos.
+    `loss` turns the original encoder's features (n, …, d) of some photos into the function that the attacker minimises.
     """
     before, after = lenses
     encoder, weight = _attacked(after.encoder)
@@ -167,12 +167,12 @@ def _attacked(encoder: ImageEncoder) -> tuple[Trainable, Tensor]:
 
 
 def features_of(encoder: ImageEncoder, tap: Tap, pixels: Tensor) -> Tensor:
-    """Features float32 (n, …, d), on the CPU, of pixels (n, 3, side, side), in small pieces."""
+    """Features float32 (n, …, d), on the CPU, of pixels (n, 3, side, side), computed in small pieces."""
     return torch.cat([encoder.encode(part, tap) for part in torch.split(pixels, 16)])
 
 
 def picture_of(encoder: ImageEncoder, pixels: Tensor) -> RgbImage:
-    """Preprocessed pixels (3, side, side) as a picture, for whoever looks at it."""
+    """Turn preprocessed pixels (3, side, side) into a picture, for the judges."""
     found, _ = _attacked(encoder)
     mean, std = (torch.tensor(part).view(3, 1, 1) for part in found.scaling)
     picture: RgbImage = ((pixels * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
@@ -180,9 +180,11 @@ def picture_of(encoder: ImageEncoder, pixels: Tensor) -> RgbImage:
 
 
 def noise_through_generator(siege: Siege, show: Show, generator: Generator, lenses: Lenses) -> Tensor:
-    """Noise of at most 8 / 255 that makes a generator draw the person: (n, 3, side, side), for the victims drawn from.
+    """Photos with noise of at most 8 / 255 that makes a generator draw the person: (n, 3, side, side).
 
-    The attacker looks through the generator with the embedded recogniser, so what that one says of the result says
+    Only victims whose photos are drawn are included.
+
+    The attacker uses the embedded recogniser to find the noise, so that recogniser's judgement of the result says
     least.
     """
     before, after = lenses

@@ -1,4 +1,4 @@
-"""Attacks by whoever drives the generator: other prompts, noise and settings, which need no other photo."""
+"""Attacks by a user of the generator: other prompts, noise and settings, with the same photo."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -20,14 +20,14 @@ SCALE = (0.6, 1.5)
 
 
 def with_edits(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
-    """A prompt for each edit that pictures are drawn with."""
+    """One prompt for each edit that pictures are drawn with."""
     for victim in siege.drawn:
         for edit in siege.session.config.pictures.edits:
             yield Drive(f"prompt: {edit}", victim, generator, edit, seed_of(siege, victim, 0), plain(siege, victim))
 
 
 def with_seeds(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
-    """Several noises, of which the attacker takes the best picture."""
+    """Several noises; the attacker takes the best picture."""
     count = siege.session.config.attacks.seeds
     for victim in siege.drawn:
         for number in range(count):
@@ -35,7 +35,7 @@ def with_seeds(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses)
 
 
 def with_guidance(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
-    """Less guidance, and more."""
+    """Less guidance, and more guidance."""
     for victim in siege.drawn:
         for factor in GUIDANCE:
             driven = generator.with_settings(guidance=generator.guidance * factor)
@@ -54,11 +54,11 @@ def with_scale(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses)
 
 
 def seed_of(siege: Siege, victim: Victim, number: int) -> int:
-    """The seed of a victim's noise; the first one is that of every attack that does not change it."""
+    """The seed of a victim's noise; attacks that do not change the noise use the first one."""
     rng = random_generator(siege.session.config.seed, "attacks", "noise", victim.person, victim.photo.index)
     return int(torch.randint(2**31, (number + 1,), generator=rng)[-1])
 
 
 def plain(siege: Siege, victim: Victim) -> partial[Tensor]:
-    """The features of the photo as it is, which were encoded before."""
+    """The features of the unchanged photo, which were encoded before."""
     return partial(attacked_features, siege, victim=victim, attack=NO_ATTACK)

@@ -1,4 +1,4 @@
-"""The bypass suite in features: whether the edited encoder gives the person away under attack."""
+"""The attacks on features: whether the edited encoder reveals the person under attack."""
 
 from ireu_cli.attacks.siege import Siege, attacked_features, by_person, encode_disguised
 from ireu_cli.attacks.success import FeatureMatcher, Tried, attack_figures

@@ -1,4 +1,4 @@
-"""The bypass suite in pictures: what generators draw under attack."""
+"""The attacks on pictures: what generators draw under attack."""
 
 from collections.abc import Sequence
 
@@ -24,7 +24,7 @@ from ireu_cli.report import Figure
 
 
 def besiege_pictures(siege: Siege, show: Show, photos: Photos, passed: Passed) -> tuple[Figure, ...]:
-    """Draw under every attack, before the edit and after it, and ask every recogniser.
+    """Draw under every attack, before the edit and after it, and let every recogniser judge.
 
     Args:
         siege: the plan.
@@ -49,7 +49,7 @@ def besiege_pictures(siege: Siege, show: Show, photos: Photos, passed: Passed) -
             found = by_person(list(hits), list(hits.values()))
             tried.append(Tried("attack_success", attack, STATES[state], name, drawer, found))
             through = [passed.get((name, attack, victim)) for victim in hits]
-            # Noise is found for one tap; the gate was shown that of the configured one.
+            # Noise is found for one tap; the gate only saw the noise for the configured tap.
             same = not attack.startswith("pgd") or taps[drawer] == siege.session.config.encoder.tap
             if state == 0 and same and all(value is not None for value in through):
                 beaten = [hit * float(value or 0) for hit, value in zip(hits.values(), through, strict=True)]
@@ -58,7 +58,7 @@ def besiege_pictures(siege: Siege, show: Show, photos: Photos, passed: Passed) -
 
 
 def _enrolments(siege: Siege, photos: Photos, recogniser: int, rate: float) -> dict[int, Enrolment | None]:
-    """Every attacked person as pictures are compared with, made once for all attacks and generators."""
+    """The enrolment of every attacked person, built once for all attacks and generators."""
     targets, retained = photos.vectors[recogniser]
     gallery = gallery_of(retained)
     people = dict.fromkeys(victim.person for victim in siege.drawn)
@@ -66,7 +66,7 @@ def _enrolments(siege: Siege, photos: Photos, recogniser: int, rate: float) -> d
 
 
 def _hit(vectors: Tensor, enrolment: Enrolment | None) -> Tensor:
-    """Whether any of the pictures (n, d) matches the victim: (1,). One without a face shows nobody, so it does not."""
+    """Whether any of the pictures (n, d) matches the victim: (1,). A picture without a face matches nobody."""
     if enrolment is None:
         return torch.full((1,), torch.nan, dtype=torch.float64)
     return matched(vectors, enrolment).nan_to_num(0).max().reshape(1)

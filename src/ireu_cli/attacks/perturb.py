@@ -1,8 +1,8 @@
 """Adversarial noise: a change of the pixels, too small to see, that brings a removed person back.
 
-Projected gradient descent in the maximum norm (Madry et al. 2018, arXiv 1706.06083, section 2.1). Steps of one length
-overshoot what a large budget reaches, so they are halved and go on from the best try, much as in Auto-PGD (Croce and
-Hein 2020, arXiv 2003.01690, section 3). The attacker knows every weight and hands in pixels of any precision at the
+Projected gradient descent in the maximum norm (Madry et al. 2018, arXiv 1706.06083, section 2.1). Steps of constant
+length overshoot with a large budget. So they are halved and continue from the best try, much as in Auto-PGD (Croce and
+Hein 2020, arXiv 2003.01690, section 3). The attacker knows every weight and passes pixels of any precision at the
 encoder's own size, which is more than an upload allows.
 """
 
@@ -12,33 +12,34 @@ import torch
 from torch import Tensor
 
 PhotoLoss = Callable[[Tensor], Tensor]
-"""Pixels (n, 3, h, w) to what the attacker minimises, float (n,), one number a photo that no other photo changes; with
-gradients to the pixels, and the same each time."""
+"""A function from pixels (n, 3, h, w) to the loss of the attacker, float (n,), with gradients.
+
+It is deterministic, and a photo's loss does not depend on other photos."""
 
 NO_FACE = 10.0
-"""Loss of a picture without a face: worse than any similarity, which is a cosine."""
+"""The loss of a picture without a face: worse than any similarity, which is a cosine."""
 
 
 def perturb(pixels: Tensor, loss: PhotoLoss, budget: Tensor, low: Tensor, high: Tensor, steps: int) -> Tensor:
     """Change photos within the budget so that the loss becomes small.
 
-    Sign steps of a quarter of the budget begin at the photo itself, so nothing is random. After a try that is no better
-    than its best, or whose loss is not finite, a photo goes back to its best and on from there in steps half as long;
-    where the gradient is not finite, it stays. No parameter gets a gradient or changes.
+    Sign steps of a quarter of the budget start at the photo itself, so nothing is random. If a try is no better than
+    the photo's best, or its loss is not finite, the photo goes back to its best and continues with steps half as long.
+    If the gradient is not finite, the photo does not move. No parameter gets a gradient or changes.
 
     Args:
         pixels: float (n, 3, h, w), normalised.
         loss: what the attacker minimises.
-        budget: float (3,), or what broadcasts to pixels: how far each pixel may move; see `epsilon_budget`.
-        low: the same, the least valid pixel.
-        high: the same, the greatest valid pixel.
-        steps: how many gradients are taken.
+        budget: float (3,), or what broadcasts to pixels: the largest change of each pixel; see `epsilon_budget`.
+        low: the same for the smallest valid pixel.
+        high: the same for the largest valid pixel.
+        steps: number of gradients.
 
     Returns:
-        float32 (n, 3, h, w) on the device of `pixels`: of each photo, the try with the smallest loss, the photo itself
-        included.
+        float32 (n, 3, h, w) on the device of `pixels`: for each photo, the try with the smallest loss, which may be the
+        photo itself.
     """
-    # A caller in inference mode would get no gradients at all.
+    # In the caller's inference mode there would be no gradients at all.
     with torch.inference_mode(False):
         clean = pixels.detach().clone().float()
         budget, low, high = (_channels(part, clean) for part in (budget, low, high))
@@ -61,12 +62,12 @@ def perturb(pixels: Tensor, loss: PhotoLoss, budget: Tensor, low: Tensor, high: 
 
 
 def epsilon_budget(epsilon: float, mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """What `perturb` may do to photos that enter the encoder as (pixel - mean) / std, pixels in [0, 1].
+    """The bounds of `perturb` for photos that enter the encoder as (pixel - mean) / std, with pixels in [0, 1].
 
     Args:
-        epsilon: how far a pixel may move, in steps of 1/255.
-        mean: of each channel, as the encoder's processor has it.
-        std: of each channel.
+        epsilon: largest change of a pixel, in steps of 1/255.
+        mean: mean of each channel in the encoder's processor.
+        std: the same for the standard deviation.
 
     Returns:
         budget, low and high, each float32 (3,) in normalised units.
@@ -76,14 +77,14 @@ def epsilon_budget(epsilon: float, mean: Sequence[float], std: Sequence[float]) 
 
 
 def towards_features(encode: Callable[[Tensor], Tensor], wanted: Tensor) -> PhotoLoss:
-    """Squared distance to the original encoder's features over their squared norm.
+    """Squared distance to the original encoder's features, divided by their squared norm.
 
     Args:
-        encode: pixels (n, 3, h, w) to the edited encoder's features (n, …, d), with gradients.
-        wanted: float (n, …, d), what the original encoder says of the same photos.
+        encode: turns pixels (n, 3, h, w) into the edited encoder's features (n, …, d), with gradients.
+        wanted: float (n, …, d), the original encoder's features of the same photos.
     """
     with torch.inference_mode(False):
-        # Gradients cannot pass a quotient with what was made in inference mode.
+        # Gradients cannot flow through a quotient with tensors made in inference mode.
         goal = wanted.detach().float()
         scale = goal.flatten(1).square().sum(1).clamp_min(1e-12)
 
@@ -95,7 +96,7 @@ def towards_features(encode: Callable[[Tensor], Tensor], wanted: Tensor) -> Phot
 
 
 def towards_face(sketch: Callable[[Tensor], tuple[Tensor, Tensor]]) -> PhotoLoss:
-    """The drawn face's similarity to the person, negated; a constant where no face is drawn.
+    """The negated similarity of the drawn face to the person; a constant if no face is drawn.
 
     Args:
         sketch: pixels (n, 3, h, w) to similarity (n,), with gradients, and bool (n,): whether the picture has a face.
@@ -109,13 +110,13 @@ def towards_face(sketch: Callable[[Tensor], tuple[Tensor, Tensor]]) -> PhotoLoss
 
 
 def _evaluate(loss: PhotoLoss, pixels: Tensor, *, descends: bool) -> tuple[Tensor, Tensor]:
-    """Loss (n,), infinite where it is no number, and its gradient, zero where it is no number or not asked for."""
+    """Loss (n,), infinite if it is NaN, and its gradient, zero if it is NaN or not asked for."""
     leaf = pixels.detach().requires_grad_(descends)
     with torch.set_grad_enabled(descends):
         value = loss(leaf)
     gradient = None
     if value.requires_grad and descends:
-        # Of the pixels only: `backward` would leave gradients with the parameters.
+        # Only for the pixels: `backward` would leave gradients on the parameters.
         (gradient,) = torch.autograd.grad(value.sum(), leaf, allow_unused=True)
     gradient = torch.zeros_like(leaf) if gradient is None else gradient
     value = value.detach().to(pixels)
@@ -124,11 +125,11 @@ def _evaluate(loss: PhotoLoss, pixels: Tensor, *, descends: bool) -> tuple[Tenso
 
 
 def _channels(value: Tensor, like: Tensor) -> Tensor:
-    """One number a channel, or what broadcasts already, next to the pixels."""
+    """Reshape one number a channel to broadcast over pixels; other shapes stay the same."""
     value = value.to(like)
     return value[:, None, None] if value.ndim == 1 else value
 
 
 def _each(photos: Tensor) -> Tensor:
-    """One value a photo (n,), to broadcast over its pixels."""
+    """Reshape one value a photo (n,) to broadcast over its pixels."""
     return photos[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Whom to attack with what."""
+"""Plan the attacks: which photos, and which attacks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,16 +27,16 @@ def plan_siege(
     reader: PhotoReader,
     ledger: Ledger | GateLedger | None = None,
 ) -> Siege | None:
-    """Choose whom to attack with what; None where nothing is to be tried.
+    """Choose photos and attacks; None if there is nothing to try.
 
     Args:
         session: the run.
-        delta: the record of unlearning, which tells seen photos from unseen ones.
+        delta: the record of unlearning, which says which photos were used.
         encoders: the original and the edited one.
         targets: usable photos of each target.
         others: usable photos of retained people.
         reader: reads the photos.
-        ledger: the detectors that the edit is made of, where it has any.
+        ledger: the detectors of the edit, if it has any.
 
     Raises:
         ConfigError: `attacks.suite` names an attack that does not exist.
@@ -61,12 +61,12 @@ def plan_siege(
     siege = Siege(session, encoders, reader, tuple(victims), tuple(drawn), everyone, tuple(others), names, ledger)
     pairs = [(one.name, one.photo) for one in attacks_of(siege)]
     if idle := sorted(name for name, photo in pairs if isinstance(photo, Disguise) and _is_idle(siege, photo)):
-        session.talk.note(f"not tried, as it leaves these photos as they are: {', '.join(idle)}")
+        session.talk.note(f"these attacks are not tried, because they do not change these photos: {', '.join(idle)}")
     return replace(siege, names=names - set(idle))
 
 
 def _is_idle(siege: Siege, disguise: Disguise) -> bool:
-    """Whether a front-end prepares every victim's photo as the encoder's own does: a square one is not squashed."""
+    """Whether a front-end prepares every victim's photo like the encoder's preprocessing, because all are square."""
     return disguise.family == "front-end" and all(
         np.array_equal(disguised_item(siege, victim, disguise).load(siege.reader), face_of(siege, victim.photo).image)
         for victim in siege.victims

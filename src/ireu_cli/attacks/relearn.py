@@ -1,4 +1,4 @@
-"""Relearning: how little fine-tuning of the edited encoder brings a removed person back.
+"""Relearning: test how much fine-tuning of the edited encoder brings a removed person back.
 
 After Hu et al. 2024 (arXiv 2406.13356), who undo unlearning by fine-tuning on little related data.
 """
@@ -16,19 +16,19 @@ from ireu_cli.params import Tap
 from ireu_cli.support.runtime import generator
 
 BATCH = 8
-"""Most photos in one step."""
+"""The most photos in one step."""
 
 
 @dataclass(frozen=True)
 class Relearned:
-    """The probes' features after so many steps: float32 (n, …, d), on the CPU."""
+    """The probes' features after a number of steps: float32 (n, …, d), on the CPU."""
 
     step: int
     features: Tensor
 
 
 def report_steps(steps: int) -> tuple[int, ...]:
-    """When to look: 0, 5, 10, 20, 40 and so on, and `steps` itself, ascending."""
+    """The steps after which to look: 0, 5, 10, 20, 40 and so on, and `steps` itself, ascending."""
     marks, mark = {0, steps}, 5
     while mark < steps:
         marks.add(mark)
@@ -49,30 +49,30 @@ def relearn(
     seed: int,
     progress: Callable[[int], None] | None = None,
 ) -> Iterator[Relearned]:
-    """Fine-tune a float32 copy of the edited encoder on a few photos; the encoder handed in keeps every bit.
+    """Fine-tune a float32 copy of the edited encoder on a few photos; the encoder passed in keeps every bit.
 
-    A strong attacker: holds the edited weights; knows exactly what the original encoder said of the photos, as who has
-    cached embeddings does, where an attacker without them can only guess a label; may move every weight that reaches
-    the tap, at full precision; and need not keep anyone else's features, which an edit must. What is judged are
-    photos that were not trained on, so it is the person that comes back and not a photo. Who still has the original
-    encoder needs no attack. The rate is one, not the best of many.
+    This is a strong attacker. They have the edited weights. They know the original encoder's exact features of the
+    photos, for example from cached embeddings; other attackers could only guess a label. They may change every weight
+    that reaches the tap, at full precision. And unlike an edit, they need not preserve anyone else's features. Only
+    photos that were not trained on are judged, so a success means that the person comes back, and not just a photo. An
+    attacker who still has the original encoder needs no attack. There is one learning rate, not the best of many.
 
     The loss is the mean squared distance between features and `wanted` over the mean squared norm of `wanted`; Adam.
 
     Args:
         encoder: the edited one, in any dtype, on the device that trains.
         tap: the tensor that the generator reads.
-        photos: float (n, 3, side, side), normalised, of the person; of more than 8, each step draws 8.
+        photos: float (n, 3, side, side), normalised, photos of the person; if there are more than 8, each step draws 8.
         wanted: float (n, …, d), the original encoder's features of them.
         probes: float (m, 3, side, side), other photos of the person.
-        steps: how many optimiser steps.
+        steps: number of optimiser steps.
         rate: Adam's learning rate.
-        report_at: steps after which to look at the probes, beside step 0; see `report_steps`.
+        report_at: steps after which to look at the probes, besides step 0; see `report_steps`.
         seed: decides every draw.
         progress: called with the number of each step done.
 
     Yields:
-        The probes' features before training and after each step of `report_at`. Ends early, without a word, when the
+        The probes' features before training and after each step of `report_at`. Ends early, without an error, if the
         loss or the features are not finite.
     """
     model, weights = _trainable_copy(encoder, tap)
@@ -96,11 +96,11 @@ def relearn(
             yield Relearned(step, features)
 
 
-# None of these holds a mode of torch open across a `yield`, where it would leak into the caller.
+# None of these keeps a torch mode open across a `yield`, because it would leak into the caller.
 
 
 def _trainable_copy(encoder: Trainable, tap: Tap) -> tuple[Any, list[Tensor]]:
-    """The model once more, in float32, and those of its weights that can change the tap."""
+    """A float32 copy of the model, and its weights that can change the tap."""
     with torch.inference_mode(False):
         model = copy.deepcopy(encoder.model).float().eval().requires_grad_(False)
         named = dict(model.named_parameters())
@@ -117,7 +117,7 @@ def _draw(count: int, seed: int, step: int) -> Tensor:
 def _train(
     read: Callable[[Tensor], Tensor], optimiser: torch.optim.Optimizer, photos: Tensor, wanted: Tensor, chosen: Tensor
 ) -> bool:
-    """One step; False, and no step, where the loss is not finite."""
+    """Make one step; False without a step if the loss is not finite."""
     with torch.inference_mode(False), torch.enable_grad():
         pixels, goal = (part[chosen.to(part.device)] for part in (photos, wanted))
         found = read(pixels)

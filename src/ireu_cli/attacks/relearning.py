@@ -16,7 +16,7 @@ def relearning(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> list[Tr
     """Fine-tune the edited encoder on a person's photos, and on somebody else's as a control.
 
     Returns:
-        For each step looked at, whether the target's other photos match; role retained for the control.
+        For each step that is looked at, whether the target's other photos match; the control has the role retained.
     """
     params = siege.session.config.attacks
     if not params.relearn_steps:
@@ -54,7 +54,7 @@ def relearning(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> list[Tr
 
 
 def _split(photos: Sequence[Photo], count: int) -> tuple[list[Photo], list[Photo]]:
-    """Photos to fine-tune on, those that unlearning used first, and photos to look at, of which it used none if it can.
+    """Photos to fine-tune on, used ones first, and photos to judge, if possible ones that unlearning never used.
 
     `photos` come with the unseen ones first; at most half of them are trained on.
     """

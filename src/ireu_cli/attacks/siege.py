@@ -1,4 +1,4 @@
-"""What attacks need: the run, both encoders, whose photos are attacked, and how photos are disguised and encoded."""
+"""What attacks need: the run, both encoders, the attacked photos, and the means to disguise and encode photos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from ireu_cli.session import Session
 from ireu_cli.values import GateLedger, Ledger, Pair, Photo, RgbImage
 
 AVERAGED = 5
-"""Photos of a person whose features the attack `average` averages."""
+"""The most photos of a person whose features the attack `average` averages."""
 AVERAGE = "average"
 Lenses = Pair[Lens]
 """The original and the edited encoder at one tap."""
@@ -26,7 +26,7 @@ Lenses = Pair[Lens]
 
 @dataclass(frozen=True)
 class Victim:
-    """A photo to attack: `person` is the target's position, `same` another photo of that person, `other` somebody's."""
+    """A photo to attack: `person` is the target's position, `same` another photo of them, `other` somebody else's."""
 
     person: int
     photo: Photo
@@ -35,12 +35,12 @@ class Victim:
 
 
 Passed = dict[tuple[str, str, Victim], float]
-"""By recogniser, attack and victim: whether a gate lets the photo through, 1 or 0."""
+"""For each recogniser, attack and victim: whether a gate lets the photo through, 1 or 0."""
 
 
 @dataclass(frozen=True)
 class Siege:
-    """All that attacks need: the run, both encoders, the reader, the victims, and who is who."""
+    """Everything that attacks need: the run, both encoders, the reader, the victims, and all people."""
 
     session: Session
     encoders: Pair[ImageEncoder]
@@ -52,7 +52,7 @@ class Siege:
     names: frozenset[str]
     ledger: Ledger | GateLedger | None = None
     noise: dict[tuple[str, int, tuple[Victim, ...]], Tensor] = field(default_factory=dict)
-    """Noisy photos that were found before, by tap, strength and victims."""
+    """Cached noisy photos, by tap, strength and victims."""
 
     def lenses(self, tap: Tap | None = None) -> Lenses:
         """The two encoders at a tap; None: the configured one."""
@@ -60,7 +60,7 @@ class Siege:
 
 
 def face_of(siege: Siege, photo: Photo) -> Face:
-    """A photo that was read before, and its landmarks; see `steady`."""
+    """Read a photo that was read before, with its landmarks; see `steady`."""
     return steady(photo, siege.reader.face, siege.session.name_of(photo))
 
 
@@ -98,7 +98,7 @@ def disguised_item(siege: Siege, victim: Victim, change: Disguise) -> DisguisedP
 def encode_disguised(
     siege: Siege, lens: Lens, victims: Sequence[Victim], disguises: Sequence[Disguise], label: str
 ) -> None:
-    """Encode photos as they are, and under some disguises."""
+    """Encode the unchanged photos, and the same photos under some disguises."""
     items = [disguised_item(siege, victim, change) for change in disguises for victim in victims]
     needed = {photo: None for v in victims for photo in siege.everyone[v.person][:AVERAGED]}
     plain = [lens.item(photo) for photo in dict.fromkeys([*(v.photo for v in victims), *needed])]
@@ -106,7 +106,7 @@ def encode_disguised(
 
 
 def attacked_features(siege: Siege, lens: Lens, *, victim: Victim, attack: Disguise | str) -> Tensor:
-    """Features (1, …, d) of a photo as it is, disguised, or averaged with others of the person, all encoded before."""
+    """Features (1, …, d) of a photo, unchanged, disguised, or averaged with others of the person; all are cached."""
     if attack == AVERAGE:
         return lens.features(siege.everyone[victim.person][:AVERAGED]).mean(0, keepdim=True)
     if isinstance(attack, str):

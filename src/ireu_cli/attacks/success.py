@@ -1,4 +1,4 @@
-"""Success of attacks: how often a removed person is found again in features, or in pictures."""
+"""The success of attacks: how often a removed person is found again in features or in pictures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,16 +16,17 @@ from ireu_cli.support.runtime import generator
 
 ATTACK_DEFINITIONS = {
     "attack_success": Definition(
-        text="Share of attempts after which the target is matched, at `false_match_rate`: in the tap's features, or in "
-        "the picture drawn, by the recogniser named. The attack `none` is the photo as it is. Of `seeds`, an attempt "
-        "is several pictures, and one that matches suffices.",
+        text="Share of attempts after which the target matches at `false_match_rate`: in the tap's features, or in "
+        "the drawn picture, by the named recogniser. The attack `none` is the unchanged photo. For `seeds`, an "
+        "attempt is several pictures, and one match is enough.",
         unit="share",
         reference="photos of attacked targets, unseen ones first",
     ),
     "relearned": Definition(
-        text="Share of the target's other photos that match in the tap's features after the edited encoder was "
-        "fine-tuned on some photos for so many steps, to give again what the original encoder gave for them. Role "
-        "retained: the same photos of the target after fine-tuning on a retained person's photos instead.",
+        text="Share of the target's other photos that match in the tap's features after fine-tuning. The edited "
+        "encoder was fine-tuned on some photos, for the given number of steps, to give the original encoder's "
+        "features again. Role retained: the same photos of the target, after fine-tuning on a retained person's "
+        "photos instead.",
         unit="share",
         reference="photos of attacked targets that were not fine-tuned on",
     ),
@@ -34,23 +35,23 @@ ATTACK_DEFINITIONS = {
 
 @dataclass(frozen=True)
 class FeatureMatcher:
-    """Says whether features show a target: an enrolment each, in `space`."""
+    """Decides whether features show a target, by an enrolment of each target in `space`."""
 
     space: IdentitySpace
     enrolments: Sequence[Enrolment]
 
     @property
     def measure(self) -> str:
-        """What the report calls it."""
+        """Its name in the report."""
         return f"tap features, {self.space.kind}"
 
     def match(self, features: Tensor, person: int) -> Tensor:
-        """Features (n, d) against the person's enrolment: float64 (n,), 1 or 0, NaN where features are not finite."""
+        """Compare features (n, d) with the person's enrolment: float64 (n,), 1 or 0; NaN if features are not finite."""
         return self.enrolments[person].matches(self.space(features))
 
 
 def feature_matcher(evidence: Evidence, rate: float) -> FeatureMatcher:
-    """Enrol the targets with the original encoder's view of the photos that unlearning used (all, without any).
+    """Enrol the targets with the original encoder's features of the photos that unlearning used (or of all photos).
 
     Args:
         evidence: finite features before the edit.
@@ -64,7 +65,7 @@ def feature_matcher(evidence: Evidence, rate: float) -> FeatureMatcher:
 
 @dataclass(frozen=True)
 class Tried:
-    """What came of one attack, by attacked person: success of each attempt (n,), 1, 0, or NaN where nobody can tell."""
+    """The results of one attack, by attacked person: success of each attempt (n,), 1, 0, or NaN if unknown."""
 
     name: str
     attack: str
@@ -79,7 +80,7 @@ def attack_figures(tried: Sequence[Tried], params: VerifyParams, seed: int) -> t
     """Turn attempts into figures with intervals over people.
 
     Args:
-        tried: attempts; those with nothing measured are left out.
+        tried: attempts; those without any result are left out.
         params: false-match rate, resamples.
         seed: decides the bootstrap.
     """
@@ -106,13 +107,13 @@ def attack_criteria(
     is_judged: Callable[[str], bool],
     params: VerifyParams,
 ) -> tuple[Criterion, ...]:
-    """Compare the attack that succeeds most often with the threshold, in features and for each generator.
+    """Compare the attack that succeeds most often with the limit, in features and for each generator.
 
     Args:
-        figures: what `attack_figures` gave, and the gate's, which are passed over.
-        attacked: generators that were to be attacked, None for features; inconclusive where nothing came of it.
+        figures: the results of `attack_figures`, and the gate's, which are ignored.
+        attacked: generators that were to be attacked, None for features; without results the criterion is inconclusive.
         is_judged: whether figures of an attack count.
-        params: the threshold.
+        params: the limit.
     """
     judged = [
         f

@@ -1,4 +1,4 @@
-"""The only table of attacks. One of somebody else's joins it by `register`."""
+"""The only table of attacks. Call `register` to add one of your own."""
 
 from ireu_cli.attacks import by_gradient, driving
 from ireu_cli.attacks.attack import Attack
@@ -10,7 +10,7 @@ from ireu_cli.report import NO_ATTACK
 
 _SUITE = [
     *(Attack(disguise.name, disguise.meaning, photo=disguise) for disguise in DISGUISES),
-    Attack(AVERAGE, "Features of up to five photos of the person are averaged.", photo=AVERAGE),
+    Attack(AVERAGE, "The features of up to five photos of the person are averaged.", photo=AVERAGE),
     Attack("prompts", "The prompt asks for an edit.", shown="prompt", pictures=driving.with_edits),
     Attack(
         "seeds",
@@ -21,7 +21,7 @@ _SUITE = [
     Attack("scale", "The adapter's scale is lowered or raised.", pictures=driving.with_scale),
     Attack(
         "pgd",
-        "Noise, too small to see, brings the features near what the original encoder said.",
+        "Noise, too small to see, brings the features near those of the original encoder.",
         white_box=True,
         needs_gradients=True,
         features=by_gradient.noise_on_features,
@@ -36,13 +36,13 @@ _SUITE = [
     ),
     Attack(
         "pgd-generator",
-        "Noise of 8 / 255, found through the generator, makes it draw the person.",
+        "Noise of 8 / 255, found through the generator, makes the generator draw the person.",
         needs_gradients=True,
         pictures=by_gradient.noise_for_generator,
     ),
     Attack(
         "relearn",
-        "The edited encoder is fine-tuned for so many steps on photos of the person.",
+        "The edited encoder is fine-tuned on photos of the person, for the number of steps in the name.",
         white_box=True,
         needs_gradients=True,
         features=relearning,
@@ -54,24 +54,24 @@ def register(attack: Attack) -> None:
     """Add an attack, which `attacks.suite` may name from then on.
 
     Raises:
-        ValueError: there is one of that name, or whose figures have it.
+        ValueError: an attack or its figures already have that name.
     """
     taken = {"all", "none", *known_attacks(), *(one.shown_as for one in _SUITE)}
     if twice := {attack.name, attack.shown_as} & taken:
-        raise ValueError(f"there is an attack called {min(twice)} already")
+        raise ValueError(f"an attack named {min(twice)} exists already")
     _SUITE.append(attack)
 
 
 def known_attacks() -> list[str]:
-    """Names that `attacks.suite` may hold, beside all and none."""
+    """Names that `attacks.suite` may hold, besides all and none."""
     return [attack.name for attack in _SUITE]
 
 
 def chosen(names: tuple[str, ...]) -> frozenset[str]:
-    """The names of the attacks that `attacks.suite` asks for.
+    """The names of the attacks that `attacks.suite` selects.
 
     Raises:
-        ConfigError: there is no such attack.
+        ConfigError: a named attack does not exist.
     """
     known = known_attacks()
     if unknown := sorted(set(names) - {"all", "none", *known}):
@@ -90,32 +90,32 @@ def disguises_of(siege: Siege) -> list[Disguise]:
 
 
 def photo_attacks(siege: Siege) -> list[tuple[str, Disguise | str]]:
-    """Names and ways of the attacks that change what the encoder is given, `none` first."""
+    """Names and disguises of the attacks that change the encoder's input, `none` first."""
     changed = [(attack.name, attack.photo) for attack in attacks_of(siege) if attack.photo is not None]
     return [(NO_ATTACK, NO_ATTACK), *changed]
 
 
 def needing_gradients() -> set[str]:
-    """Names of the attacks that can be tried only where there are gradients."""
+    """Names of the attacks that need gradients."""
     return {attack.name for attack in _SUITE if attack.needs_gradients}
 
 
 def attack_named(shown: str) -> Attack | None:
-    """The attack that figures of a name are of, if any: the name may go on with a number, or with an edit."""
+    """The attack behind a figure's name, if any; a number or an edit may follow the attack's name."""
     known = {attack.shown_as: attack for attack in _SUITE}
     family = shown.partition(":")[0] if ":" in shown else shown.rpartition("-")[0]
     return known.get(shown) or known.get(family)
 
 
 def meaning_of(shown: str) -> str | None:
-    """What is done in the attack that figures of a name are of; None of one that nobody knows."""
+    """The meaning of the attack behind a figure's name; None if the attack is unknown."""
     if shown == NO_ATTACK:
-        return "The photo as it is."
+        return "The unchanged photo."
     attack = attack_named(shown)
     return None if attack is None else attack.meaning
 
 
 def is_judged(shown: str) -> bool:
-    """Whether the attack that figures of a name are of counts in the verdict."""
+    """Whether the attack behind a figure's name counts in the verdict."""
     attack = attack_named(shown)
     return attack is None or not attack.white_box

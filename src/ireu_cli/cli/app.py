@@ -1,6 +1,6 @@
 """`run`, the console script, and `main`, which turns every error into one sentence and one exit code.
 
-Imports almost nothing: signals are heard before the rest is imported.
+It imports almost nothing, so that signals are handled before the rest is imported.
 """
 
 import os
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code == 130 or signals.heard():
             raise KeyboardInterrupt
     except SystemExit as exit_:
-        # Where whoever read our help or version went away, Typer puts a stand-in for stdout and ends.
+        # If the reader of our help or version has gone away, Typer replaces stdout and ends.
         gone = type(sys.stdout).__name__ == "PacifyFlushWrapper"
         return 0 if gone or exit_.code is None else exit_.code if isinstance(exit_.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - the one place where errors become exit codes
@@ -41,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run() -> NoReturn:
-    """The console script: SIGTERM counts as an interruption as SIGINT does, and ends the process in any case."""
+    """The console script: SIGTERM counts as an interruption, like SIGINT, and ends the process in any case."""
     code = 1
-    # A signal may interrupt any line from here on; whatever it interrupts, the end is the same.
+    # From here on a signal may interrupt any line, and the end is always the same.
     try:
         try:
             _hold_places()
@@ -67,7 +67,7 @@ def run() -> NoReturn:
 
 
 def _hold_places() -> None:
-    """Open what is closed of stdin, stdout and stderr: else the next file that is opened takes its place."""
+    """Open those of stdin, stdout and stderr that are closed; otherwise the next opened file takes their place."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -85,7 +85,7 @@ def _failed(error: BaseException, terminal: "Terminal", *, as_json: bool) -> int
     from ireu_cli.cli.failures import causes, told_of, usage_of
     from ireu_cli.errors import InterruptedRunError, interrupted
 
-    # Libraries that are stopped while they are imported or load a file tell of something else, and so do we then.
+    # Libraries that are stopped while they are imported or load a file may report another error, and then we do too.
     if signals.heard() and not isinstance(error, InterruptedRunError):
         error = interrupted()
     if (usage := usage_of(error)) is not None:

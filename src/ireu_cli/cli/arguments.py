@@ -1,4 +1,4 @@
-"""What each step is asked on the command line, in the order of its help."""
+"""The options of each step on the command line, in the order of its help."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from ireu_cli.layouts.table import AUTO, layout_names
 
 @dataclass(frozen=True, kw_only=True)
 class Locate:
-    """What `locate` is asked."""
+    """The options of `locate`."""
 
     config: o.Config = None
     set_: o.Set = None
@@ -46,7 +46,7 @@ class Locate:
 
 @dataclass(frozen=True, kw_only=True)
 class Unlearn:
-    """What `unlearn` is asked."""
+    """The options of `unlearn`."""
 
     mask: o.Mask = None
     onto: o.Onto = None
@@ -65,17 +65,17 @@ class Unlearn:
         str | None, o.Setting("unlearn.method"), typer.Option("--method", help="gated, ireu, global or block.")
     ] = None
     steps: Annotated[
-        str | None, o.Setting("unlearn.steps"), typer.Option("--steps", help="Optimiser steps, or auto.")
+        str | None, o.Setting("unlearn.steps"), typer.Option("--steps", help="Number of optimiser steps, or auto.")
     ] = None
     layers: Annotated[
         str | None,
         o.Setting("unlearn.layers"),
-        typer.Option("--layers", help="Trained parts: all, or such as blocks:0-3,post_layernorm."),
+        typer.Option("--layers", help="Parts to train: all, or a list such as blocks:0-3,post_layernorm."),
     ] = None
     systems: Annotated[
         str | None,
         o.Setting("unlearn.systems"),
-        typer.Option("--for", help="Generators that the edit has to reach, of `ireu inspect --systems`."),
+        typer.Option("--for", help="Generators that the edit must reach, by their names in `ireu inspect --systems`."),
     ] = None
     seed: o.Seed = None
     device: o.Device = None
@@ -89,7 +89,7 @@ class Unlearn:
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
-    """What `verify` is asked."""
+    """The options of `verify`."""
 
     delta: o.Delta
     config: o.Config = None
@@ -107,7 +107,7 @@ class Verify:
     keep_images: Annotated[
         bool,
         o.Setting("verify.keep_images"),
-        typer.Option("--keep-images", help="Leave every drawn picture in the report, with an index."),
+        typer.Option("--keep-images", help="Put every drawn picture into the report, with an index."),
     ] = False
     with_pictures: Annotated[
         bool,
@@ -126,7 +126,7 @@ class Verify:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """What `export` is asked."""
+    """The options of `export`."""
 
     delta: o.Delta
     config: o.Config = None

@@ -1,4 +1,4 @@
-"""The commands: flags in, one call of the step's `run`, result out."""
+"""The commands: each takes its flags, calls the step's `run` once, and prints the result."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 def samples(
     folder: Annotated[Path, o.place_argument(help="The folder to write.")],
-    seed: Annotated[int, typer.Option("--seed", help="Decides which of the people is to be unlearned.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed that chooses the person to unlearn.")] = 0,
     force: o.Force = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Write photos of people who do not exist, to try the whole job on."""
+    """Write photos of people who do not exist, so that you can try the whole job."""
     working_folder()
     from ireu_cli.cli.output import Terminal
     from ireu_cli.samples import write_samples
@@ -31,17 +31,22 @@ def samples(
 
 def inspect(
     source: Annotated[str | None, o.source_argument(help="A file or folder of an encoder, or a pack.")] = None,
-    systems: Annotated[bool, typer.Option("--systems", help="List the generators, and what each reads.")] = False,
+    systems: Annotated[
+        bool, typer.Option("--systems", help="List the generators and what each of them reads.")
+    ] = False,
     as_json: o.Json = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """Say which encoder a file holds, who reads it and which edits reach whom, or list the systems."""
+    """Say which encoder a file holds, which generators read it and which edits reach them, or list the systems."""
     working_folder()
     from ireu_cli.cli.output import Terminal
     from ireu_cli.inspecting.run import inspect_encoder, list_systems
 
     if systems == (source is not None):
-        raise UsageError("Either an encoder or --systems is to be shown", "Name a file or folder, or give --systems")
+        raise UsageError(
+            "`ireu inspect` needs either an encoder or --systems, and only one of them",
+            "Name a file or folder, or give --systems",
+        )
     terminal = Terminal(quiet=False, verbose=verbose)
     if source is None:
         terminal.systems(list_systems(), as_json=as_json)
@@ -65,8 +70,8 @@ def locate(asked: Locate) -> None:
 def unlearn(asked: Unlearn) -> None:
     """Remove the targets from the encoder and write the change of its weights as a delta.
 
-    With --merge or --withdraw, no mask and no photos are needed, but the run folder that the deltas were made in: the
-    delta is that of --onto with the requests of others, or without some of its own.
+    With --merge or --withdraw you need no mask and no photos, but the run folder that the deltas were made in. The
+    result is the delta of --onto with the requests of others added, or with some of its own taken out.
     """
 
     def step(job: Job) -> "StepResult":
@@ -87,7 +92,7 @@ def unlearn(asked: Unlearn) -> None:
 
 @o.takes(Verify)
 def verify(asked: Verify) -> None:
-    """Measure whether the targets are gone and everybody else is still there (exit 0 pass, 4 fail, 5 inconclusive)."""
+    """Measure whether the targets are gone and everybody else is unchanged (exit 0 pass, 4 fail, 5 inconclusive)."""
 
     def step(job: Job) -> "StepResult":
         from ireu_cli.verifying.run import run_verify
@@ -113,20 +118,22 @@ def export(asked: Export) -> None:
 
 
 def _check_unlearn(asked: Unlearn) -> None:
-    """`unlearn` needs a mask, or a delta to merge with others or to withdraw from, and one of the three."""
+    """Check that `unlearn` got exactly one of: a mask, deltas to merge, or a request to withdraw."""
     if asked.withdraw and asked.merge:
-        raise UsageError("--merge and --withdraw are two steps", "Give one of them at a time")
+        raise UsageError("--merge and --withdraw cannot be given together", "Run the command once for each")
     for flag, words, given in (
         ("--withdraw", "takes a request out of", asked.withdraw),
         ("--merge", "adds to", asked.merge),
     ):
         if given and (asked.onto is None or asked.mask is not None):
-            raise UsageError(f"{flag} {words} a delta", "Name the delta with --onto, and no --mask")
+            raise UsageError(
+                f"{flag} {words} a delta, which --onto has to name", "Name the delta with --onto, and leave out --mask"
+            )
     if not asked.withdraw and not asked.merge:
         _mask(asked)
 
 
 def _mask(asked: Unlearn) -> Path:
     if asked.mask is None:
-        raise UsageError("No mask is given", "Name the one that `ireu locate` wrote with --mask")
+        raise UsageError("No mask was given", "Name the mask that `ireu locate` wrote, with --mask")
     return asked.mask

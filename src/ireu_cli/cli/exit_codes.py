@@ -6,7 +6,7 @@ from ireu_cli.errors import InterruptedRunError, IreuError, UsageError, UserErro
 
 
 class ExitCode(IntEnum):
-    """What scripts may rely on."""
+    """The exit codes that scripts may rely on."""
 
     DONE = 0
     BUG = 1

@@ -1,4 +1,4 @@
-"""Which error is told in which words."""
+"""The words for each kind of error."""
 
 import errno
 from collections.abc import Iterator
@@ -17,15 +17,15 @@ _NO_MEMORY = (
     "failed to allocate",
     "bad_alloc",
 )
-"""What libraries say, each in an exception of its own kind."""
+"""What libraries say when memory is short, each in a different kind of exception."""
 _MOST_CAUSES = 8
 
 
 def told_of(error: BaseException) -> IreuError | None:
-    """The error of ours that is told for one of whatever kind; None for a bug."""
+    """The error of ours for an exception of any kind; None for a bug."""
     if any(_is_of_memory(each) for each in chain(error)):
         return UserError(
-            "The memory does not suffice",
+            "There is not enough memory",
             "Use a smaller run.batch_size or data.max_megapixels (--set), another --device, or a larger machine",
         )
     if isinstance(error, IreuError):
@@ -36,32 +36,35 @@ def told_of(error: BaseException) -> IreuError | None:
         return refused(error)
     if _is_no_number(error):
         return UserError(
-            "A figure of the result is no number, so there is no result",
-            "Check that the encoder is undamaged and that photos differ; float32 overflows less than float16",
+            "A figure of the result is not a number, so no result was written",
+            "Check that the encoder is undamaged and that the photos differ, or use float32, which overflows less "
+            "than float16",
         )
     return None
 
 
 def refused(error: OSError, name: str | None = None) -> UserError:
-    """What the system or a library refuses, with the path where it is known.
+    """The error for a call that the system or a library refused, with the path if it is known.
 
     Args:
-        error: what was raised.
-        name: how the path is called, where it must not be told.
+        error: the exception.
+        name: gives the words for a path that must not be shown.
     """
     why = error.strerror or type(error).__name__
     if error.errno == errno.EMFILE:
         return UserError(f"Too many files are open ({why})", "Raise the limit with `ulimit -n`")
     if name or error.filename is not None:
         who = name or _text(error.filename)
-        return UserError(f"{who} cannot be used ({why})", "Check the path, the rights to it, and the room on the disk")
+        return UserError(
+            f"{who} cannot be used ({why})", "Check the path, its permissions, and the free space on the disk"
+        )
     if error.errno is None:
         return UserError(f"A library cannot go on ({type(error).__name__})", "Run it again with -v to see the cause")
     return UserError(f"The system refused a call ({why})", "Run it again with -v to see the cause")
 
 
 def usage_of(error: BaseException) -> str | None:
-    """What is told of a command line that cannot be read, in lines; None for other errors."""
+    """The message for a command line that cannot be read, in lines; None for other errors."""
     problem: Any = error
     if not isinstance(error, typer.BadParameter.__mro__[1]):
         return None
@@ -79,7 +82,7 @@ def usage_of(error: BaseException) -> str | None:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those behind it, also those that are not shown by default."""
+    """An error and its causes, including those that are not shown by default."""
     seen: set[int] = set()
     found: BaseException | None = error
     while found is not None and id(found) not in seen and len(seen) <= _MOST_CAUSES:
@@ -89,13 +92,13 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def causes(error: BaseException) -> list[str]:
-    """What lies behind an error, a line each."""
+    """The causes of an error, one a line."""
     first = 1 if isinstance(error, IreuError) else 0
     return [f"  caused by {type(each).__name__}: {str(each)[:1000]}" for each in list(chain(error))[first:]]
 
 
 def _is_no_number(error: BaseException) -> bool:
-    """Records of results refuse NaN and infinity, whatever they were computed from."""
+    """Whether the error is a record's refusal of NaN or infinity."""
     if not isinstance(error, ValueError):
         return False
     problem: Any = error

@@ -1,4 +1,4 @@
-"""Flags, each declared once. Only typer and the standard library: `--help` must not start torch."""
+"""Flags, each declared once. It imports only typer and the standard library: `--help` must not start torch."""
 
 import functools
 import inspect
@@ -13,11 +13,11 @@ Options = TypeVar("Options")
 
 
 class Setting(str):
-    """The key of the setting that a flag states, such as `encoder.tap`."""
+    """The key of the setting that a flag sets, such as `encoder.tap`."""
 
 
 def takes(options: type[Options]) -> Callable[[Callable[[Options], None]], Callable[..., None]]:
-    """Let a command be given its options as one value, an `options` dataclass, instead of one by one.
+    """Pass a command its options as one value, an `options` dataclass, instead of one by one.
 
     Typer reads the fields as it reads parameters: in their order, with their types and defaults.
     """
@@ -41,7 +41,7 @@ def takes(options: type[Options]) -> Callable[[Callable[[Options], None]], Calla
 
 
 def settings_in(options: Any) -> dict[str, Any]:
-    """The settings that flags state, by their keys; what is not given is not there."""
+    """The settings that flags set, by their keys; flags that were not given are left out."""
     found: dict[str, Any] = {}
     for name, hint in get_type_hints(type(options), include_extras=True).items():
         value = getattr(options, name)
@@ -51,7 +51,7 @@ def settings_in(options: Any) -> dict[str, Any]:
 
 
 class EmptyValueError(ValueError):
-    """Nothing where a file or folder should be named, as a shell variable that is not set leaves it."""
+    """Refuse an empty name of a file or folder, which an unset shell variable leaves behind."""
 
 
 def _place(value: Any) -> Path:
@@ -59,24 +59,24 @@ def _place(value: Any) -> Path:
 
 
 def _stated(value: str) -> str:
-    # An empty path would stand for the working folder.
+    # An empty path would mean the working folder.
     if not value.strip():
         raise EmptyValueError("is empty")
     return value
 
 
 def place_option(*names: str, help: str) -> Any:
-    """An option that names a file or folder; empty, it is refused."""
+    """An option that names a file or folder; an empty one is refused."""
     return typer.Option(*names, help=help, parser=_place, metavar="<path>")
 
 
 def place_argument(*, help: str) -> Any:
-    """The same as an argument."""
+    """The same for an argument."""
     return typer.Argument(help=help, parser=_place, metavar="folder")
 
 
 def source_argument(*, help: str) -> Any:
-    """An argument that names an encoder; empty, it is refused."""
+    """An argument that names an encoder; an empty one is refused."""
     return typer.Argument(help=help, parser=_stated)
 
 
@@ -91,7 +91,7 @@ Encoder = Annotated[
         "--encoder",
         parser=_stated,
         metavar="<str>",
-        help="portrait-mini, or folder, .safetensors, .onnx file or hub id of the image encoder.",
+        help="The image encoder: portrait-mini, or a folder, .safetensors file, .onnx file or hub id.",
     ),
 ]
 Tap = Annotated[
@@ -99,8 +99,8 @@ Tap = Annotated[
     Setting("encoder.tap"),
     typer.Option(
         "--tap",
-        help="Tensor the generator reads: pooled, image_embeds, penultimate, last; of ArcFace networks embedding, "
-        "normed_embedding.",
+        help="Tensor that the generator reads: pooled, image_embeds, penultimate, last; for ArcFace networks "
+        "embedding, normed_embedding.",
     ),
 ]
 Targets = Annotated[
@@ -109,20 +109,24 @@ Targets = Annotated[
     place_option("--targets", help="People to unlearn: DIR/<person>/*.jpg, or DIR/*.jpg for one."),
 ]
 Retain = Annotated[
-    Path | None, Setting("data.retain"), place_option("--retain", help="Other people, whose rendering must not change.")
+    Path | None, Setting("data.retain"), place_option("--retain", help="Other people, whose pictures must not change.")
 ]
 Faces = Annotated[
     str | None,
     Setting("data.faces"),
-    typer.Option("--faces", help="aligned: photos are crops already; detect: find the face first."),
+    typer.Option("--faces", help="aligned: the photos are face crops; detect: find the face first."),
 ]
 MaxPhotos = Annotated[
     int | None,
     Setting("data.max_photos"),
     typer.Option("--max-photos", help="Use at most this many photos of each target."),
 ]
-BadPhotos = Annotated[str | None, Setting("data.bad_photos"), typer.Option("--bad-photos", help="error or skip.")]
-Seed = Annotated[int | None, Setting("seed"), typer.Option("--seed", help="Every random choice follows from it.")]
+BadPhotos = Annotated[
+    str | None,
+    Setting("data.bad_photos"),
+    typer.Option("--bad-photos", help="What an unreadable photo does: error or skip."),
+]
+Seed = Annotated[int | None, Setting("seed"), typer.Option("--seed", help="Seed of every random choice.")]
 Device = Annotated[
     str | None, Setting("run.device"), typer.Option("--device", help="Torch device, such as cpu or cuda.")
 ]
@@ -130,16 +134,16 @@ _DTYPE = typer.Option("--dtype", help="float32, float16 or bfloat16.")
 Dtype = Annotated[str | None, Setting("encoder.dtype"), _DTYPE]
 ExportDtype = Annotated[str | None, Setting("export.dtype"), _DTYPE]
 RunDir = Annotated[
-    Path | None, Setting("run.run_dir"), place_option("--run-dir", help="Private folder of the runs (default: .ireu).")
+    Path | None, Setting("run.run_dir"), place_option("--run-dir", help="Private folder for runs (default: .ireu).")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what ireu wrote at the output.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that ireu wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors.")]
 Verbose = Annotated[
-    bool, typer.Option("-v", "--verbose", help="Show every value with its source; name files and causes of errors.")
+    bool, typer.Option("-v", "--verbose", help="Show every setting with its source; name files and causes of errors.")
 ]
 Mask = Annotated[Path | None, place_option("--mask", help="The mask that `ireu locate` wrote.")]
-Onto = Annotated[Path | None, place_option("--onto", help="Earlier delta of the method gated whose requests are kept.")]
+Onto = Annotated[Path | None, place_option("--onto", help="Earlier delta of the method gated; its requests are kept.")]
 Merge = Annotated[
     list[Path] | None,
     place_option("--merge", help="Delta whose requests are added to those of --onto; repeatable."),

@@ -1,6 +1,6 @@
-"""stdout: the result, a path or one JSON object. stderr: everything else.
+"""Print the result on stdout, as a path or one JSON object, and everything else on stderr.
 
-Whatever is said passes `escaped`: names, paths and messages of libraries may stem from somebody else's file.
+All text passes through `escaped`: names, paths and library messages may come from somebody else's file.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """A line on stderr. Nobody may be there to read it, which stops no work."""
+    """Print a line on stderr. If nobody can read it, the work goes on."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         print(escaped(text), file=sys.stderr, flush=True)
 
@@ -36,14 +36,14 @@ def emit(text: str) -> None:
     """Print the result on stdout.
 
     Raises:
-        UserError: it cannot be written; a reader that went away is no error.
+        UserError: it cannot be written. A reader that has gone away is not an error.
     """
     try:
         try:
             print(text, flush=True)
         except UnicodeError:
             print(escaped(text).encode("ascii", "backslashreplace").decode(), flush=True)
-        # What comes now is the end alone.
+        # Only the end of the process follows.
         signals.finish()
     except BrokenPipeError:
         drop(sys.stdout)
@@ -51,12 +51,12 @@ def emit(text: str) -> None:
         drop(sys.stdout)
         raise UserError(
             f"The result cannot be written to stdout ({error.strerror or type(error).__name__})",
-            "Send it somewhere else, and run the command again: what was done is kept",
+            "Send stdout somewhere else and run the command again; finished work is kept",
         ) from error
 
 
 def drop(stream: Any) -> None:
-    """Let a stream that cannot be written end nowhere, so that Python does not fail on it at its end."""
+    """Redirect a stream that cannot be written to nowhere, so that Python does not fail on it when it exits."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -64,7 +64,7 @@ def drop(stream: Any) -> None:
 
 
 class Terminal:
-    """Talks to the user on stderr; silent under `--quiet`, no bars when stderr is not a terminal."""
+    """Talks to the user on stderr: silent under `--quiet`, without bars when stderr is not a terminal."""
 
     def __init__(self, *, quiet: bool, verbose: bool, clock: Callable[[], float] = monotonic) -> None:
         """Args: `quiet` silences all but errors; `verbose` adds sources, paths and causes; `clock` gives seconds."""
@@ -74,20 +74,20 @@ class Terminal:
         self._free = threading.Lock()
 
     def note(self, text: str) -> None:
-        """One line of talk."""
+        """Print one line."""
         if not self.quiet:
             say(text)
 
     @contextmanager
     def progress(self, label: str, total: int) -> Iterator[Callable[[int, str], None]]:
-        """Say how far a loop is, and what the rest takes: by a bar, or by a line now and then without a terminal."""
+        """Show the progress of a loop and the time left: a bar, or without a terminal a line now and then."""
         pace = Pace(total, self._clock)
         # Some loops run in threads of their own.
         turn = threading.Lock()
         with self._shown(label, pace) as show:
 
             def advance(count: int, words: str) -> None:
-                # Between two items is where a run that was asked to stop goes no further.
+                # A run that was asked to stop stops here, between two items.
                 signals.check()
                 with turn:
                     pace.advance(count)
@@ -99,7 +99,7 @@ class Terminal:
     def _shown(self, label: str, pace: Pace) -> Iterator[Callable[[str], None]]:
         if self.quiet or pace.total == 0:
             yield _nothing
-        # A terminal has room for one bar; of what runs beside it, lines are told.
+        # A terminal has room for one bar; loops that run beside it print lines.
         elif not _is_terminal(sys.stderr) or not self._free.acquire(blocking=False):
             yield self._lines(label, pace)
         else:
@@ -117,7 +117,7 @@ class Terminal:
         return show
 
     def sources(self, resolved: "Resolved") -> None:
-        """Under `-v`, every value with its source."""
+        """Under `-v`, print every setting with its source."""
         if not self.verbose or self.quiet:
             return
         plain = resolved.config.model_dump(mode="json")
@@ -129,18 +129,18 @@ class Terminal:
     def result(self, result: "StepResult", *, as_json: bool) -> None:
         """Print the result: the artifact's path, or one JSON object."""
         if result.reused:
-            self.note(f"{result.artifact} is already complete; nothing to do")
+            self.note(f"{result.artifact} is already complete; there is nothing to do")
         if as_json:
             emit(_json(_summary(result)))
         else:
             self.path(result.artifact)
 
     def path(self, path: "Path") -> None:
-        """Print a path as the whole result: byte for byte for a script, cleaned for a terminal."""
+        """Print a path as the whole result: byte for byte for a script, escaped for a terminal."""
         emit(escaped(str(path)) if _is_terminal(sys.stdout) else str(path))
 
     def report(self, report: "Report") -> None:
-        """Show the outcome with what it does not rest on, settings that are not the default, and what was found."""
+        """Show the outcome, what it does not rest on, settings that differ from the default, and the figures."""
         if self.quiet:
             return
         called = report.standing or report.outcome
@@ -189,7 +189,7 @@ class Terminal:
         emit("\n".join(map(escaped, found)))
 
     def usage(self, text: str, *, as_json: bool, code: int) -> int:
-        """Say what is wrong with the command line, in lines; returns the code."""
+        """Say what is wrong with the command line, in lines; returns the exit code."""
         for line in text.split("\n"):
             say(line)
         if as_json:
@@ -203,8 +203,8 @@ class Terminal:
             self.json_error(text, code=code)
 
     def json_error(self, text: str, *, code: int) -> None:
-        """The one object on stdout in place of a result."""
-        # Where stdout itself is what fails, stderr has said it.
+        """Print the one object on stdout that stands for a result."""
+        # If stdout itself fails, stderr has already said so.
         with contextlib.suppress(UserError):
             emit(_json({"error": escaped(text), "exit_code": code}))
 
@@ -214,7 +214,7 @@ def _bar(label: str, pace: Pace) -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    # What stands in brackets is no markup: words may be a name out of a file.
+    # Brackets are not markup here: the words may be a name from a file.
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -242,17 +242,17 @@ def _is_terminal(stream: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    """One line of JSON in ASCII: whatever acts on a terminal is escaped, and so is the one sign that JSON leaves."""
+    """One line of JSON in ASCII. Characters that act on a terminal are escaped, including the one that JSON leaves."""
     return json.dumps(value, sort_keys=True).replace("\x7f", "\\u007f")
 
 
 def _named(name: str, generator: str | None, measure: str | None = None) -> str:
-    """A control or criterion with the generator and the recogniser that it is about."""
+    """The name of a control or criterion, with its generator and its recogniser."""
     return f"{generator + ': ' if generator else ''}{name}{' by ' + measure if measure else ''}"
 
 
 def _figure(value: float | None, limit: float) -> str:
-    """A figure that was found, never rounded to the limit that it does not reach."""
+    """A measured figure, never rounded to a limit that it does not reach."""
     from ireu_cli.report import rounded
 
     return "not measured" if value is None else rounded(value, 3, limit)
@@ -264,7 +264,7 @@ def _words(value: Any) -> str:
 
 
 def _nothing(_words: str) -> None:
-    """Stand in for what is not shown."""
+    """Stand in for a progress bar that is not shown."""
 
 
 def _summary(result: "StepResult") -> Mapping[str, Any]:
@@ -284,11 +284,11 @@ def _summary(result: "StepResult") -> Mapping[str, Any]:
 
 
 _UNITS = {"photos": "photos", "pictures": "pictures", "MB": "MB", "weights": "tensors"}
-"""What is counted, by a word of the label."""
+"""The unit that is counted, by a word of the label."""
 
 
 def speed_of(speed: float | None, label: str) -> str:
-    """How much is done in a second, such as `3.1 photos/s`; slow work in minutes."""
+    """The speed, such as `3.1 photos/s`; slow work is given a minute."""
     if not speed:
         return ""
     unit = next((unit for word, unit in _UNITS.items() if word in label), "steps")

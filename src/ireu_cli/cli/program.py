@@ -1,4 +1,4 @@
-"""The Typer application: which commands there are."""
+"""The Typer application with all commands."""
 
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from ireu_cli.cli import commands
 
 
 class _Group(TyperGroup):
-    """Lists the commands with the whole of their first sentence; Typer cuts it where the line ends."""
+    """Lists the commands with their whole first sentence, which Typer would cut at the end of the line."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the section of the commands."""

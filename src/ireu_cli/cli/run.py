@@ -1,6 +1,6 @@
-"""What stands around every step: flags to a configuration, and the result to words and an exit code.
+"""The frame of every step: turn flags into a configuration, and the result into words and an exit code.
 
-Everything heavy is imported inside the functions.
+Heavy modules are imported inside the functions.
 """
 
 import os
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A step that is about to run: flags, environment and file together, a way to talk, and where its output goes."""
+    """A step that is about to run: its resolved configuration, its way to talk, and the path of its output."""
 
     resolved: "Resolved"
     terminal: Terminal
@@ -44,10 +44,10 @@ def run_step(
 
     Args:
         asked: the flags.
-        step: runs it; imports what is heavy.
+        step: runs it; imports the heavy modules.
         inputs: files that it reads, none of which may be its output.
-        needed: settings of folders that have to exist; what a flag named has to in any case.
-        check: refuses flags that do not go together, before anything is read.
+        needed: keys of folders that must exist; folders named by a flag always must.
+        check: refuses flags that do not fit together, before anything is read.
 
     Raises:
         IreuError: for `main` to report.
@@ -57,10 +57,10 @@ def run_step(
     here = working_folder()
     out = Path(os.path.normpath(asked.out))
     if not out.name:
-        raise UsageError(f"The output {out} has no name of its own", "Name a file or folder with --out")
+        raise UsageError(f"The output {out} does not end in a name", "Name a file or folder with --out")
     read = (*inputs, settings_file(asked.config, os.environ))
     if any(given is not None and out.absolute() == given.absolute() for given in read):
-        raise UsageError(f"The output {out} is read as input", "Name another file with --out")
+        raise UsageError(f"The output {out} is also an input", "Name another file with --out")
     if check is not None:
         check()
     terminal = Terminal(quiet=asked.quiet, verbose=asked.verbose)
@@ -85,15 +85,15 @@ def _resolved(asked: Asked, terminal: Terminal, here: Path, needed: Sequence[str
     resolved = load_config(asked.config, os.environ, parse_sets(asked.set_ or []) | settings_in(asked))
     terminal.sources(resolved)
     if resolved.passed_over:
-        terminal.note(f"Variables that are no settings of ireu, and are passed over: {', '.join(resolved.passed_over)}")
-    # What the steps after it do not say comes from their input.
+        terminal.note(f"These variables are not settings of ireu and are ignored: {', '.join(resolved.passed_over)}")
+    # Later steps take settings that they do not state from their input.
     folders = ("data.targets", "data.retain")
     refuse_missing(resolved, [key for key in folders if key in needed or resolved.sources[key] == "flag"], here)
     return resolved
 
 
 def working_folder() -> Path:
-    """Where relative paths begin; libraries end the process without a word where it is gone.
+    """The working folder. If it is gone, libraries end the process without a message.
 
     Raises:
         UserError: somebody deleted it.
@@ -101,14 +101,14 @@ def working_folder() -> Path:
     try:
         return Path.cwd()
     except FileNotFoundError:
-        raise UserError("The working folder does not exist any more", "Change to another one") from None
+        raise UserError("The working folder no longer exists", "Change to another folder") from None
 
 
 def parse_sets(sets: Sequence[str]) -> dict[str, str]:
     """Split `section.key=value` pairs.
 
     Raises:
-        UsageError: a pair without an equals sign.
+        UsageError: a pair has no equals sign.
     """
     pairs = [text.partition("=") for text in sets]
     for (key, sign, _), text in zip(pairs, sets, strict=True):
@@ -118,7 +118,7 @@ def parse_sets(sets: Sequence[str]) -> dict[str, str]:
 
 
 def _private_name(error: OSError, resolved: "Resolved", *, verbose: bool) -> str | None:
-    """How a file among people's photos is called: their names stay out of logs, unless -v asks for them."""
+    """The words for a file among people's photos: the names stay out of logs unless -v asks for them."""
     if verbose or not isinstance(error.filename, str | bytes):
         return None
     place = Path(os.fsdecode(error.filename)).absolute()

@@ -1,7 +1,7 @@
-"""Being stopped: SIGTERM and SIGINT end a command at any moment, in time to write a checkpoint where that can be done.
+"""Handle SIGTERM and SIGINT: they end a command at any moment, if possible after a checkpoint.
 
-The main thread is interrupted, writes what it has and ends. Where it does not (it is inside a long call of a library,
-or something swallowed the interruption) a thread of its own ends the process; the system wakes it through a pipe.
+The main thread is interrupted, writes what it has and ends. If it does not (because it is inside a long library call,
+or something swallowed the interruption), another thread ends the process; the system wakes that thread through a pipe.
 """
 
 import atexit
@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 
 CODE = 130
 GRACE = 1.2
-"""Seconds that the main thread has to end by itself."""
+"""Seconds that the main thread has to end on its own."""
 _AGAIN = 0.05
-"""Seconds after which the main thread is interrupted again where it could not be."""
+"""Seconds after which the main thread is interrupted again if it could not be the first time."""
 _IMPORTER = "<frozen importlib._bootstrap>"
 _MAIN = threading.main_thread().ident or 0
 _HEARD = threading.Event()
@@ -27,12 +27,12 @@ _SENTENCE = "Interrupted. Run the same command again to go on."
 
 
 def listen(*, as_json: bool) -> None:
-    """Hear SIGTERM and SIGINT from now on; `as_json` decides what stdout is told at the end."""
+    """Handle SIGTERM and SIGINT from now on; `as_json` decides what is printed on stdout at the end."""
     _STATE["json"], _STATE["listening"] = as_json, True
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     numbers = [signal.SIGTERM]
-    # A job in the background of a script does not hear SIGINT, and should not.
+    # A background job of a script ignores SIGINT, and should.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         numbers.append(signal.SIGINT)
     threading.Thread(target=_watch, args=(reader, frozenset(numbers)), daemon=True).start()
@@ -52,29 +52,29 @@ def heard() -> bool:
 
 
 def check() -> None:
-    """Go no further where the command was asked to stop and something swallowed the interruption.
+    """Stop here if the command was asked to stop and something swallowed the interruption.
 
     Raises:
-        KeyboardInterrupt: it was.
+        KeyboardInterrupt: the command was asked to stop.
     """
     if _STATE["raised"] and not _STATE["finished"] and threading.current_thread() is threading.main_thread():
         raise KeyboardInterrupt
 
 
 def may_tell() -> bool:
-    """Whether nobody has said yet that the command was interrupted; whoever asks first says it."""
+    """Whether the interruption has not been reported yet; the first caller gets True and reports it."""
     return not _STATE["listening"] or _TOLD.acquire(blocking=False)
 
 
 def finish() -> None:
-    """The work is over: a signal changes the exit code no more, and only limits how long the end may take."""
+    """The work is over: a signal no longer changes the exit code; it only limits how long the end may take."""
     _STATE["finished"] = True
 
 
 def end() -> NoReturn:
     """End the process as interrupted, whatever its threads do."""
     if may_tell():
-        # Whoever should read it may have stopped reading.
+        # The reader may have stopped reading.
         telling = threading.Thread(target=_tell, daemon=True)
         telling.start()
         telling.join(0.3)
@@ -92,7 +92,7 @@ def _interrupt(_signal: int, frame: FrameType | None) -> None:
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Whether a module is being imported: C++ that imports Python ends the process where an import is interrupted."""
+    """Whether a module is being imported: C++ code that imports Python ends the process if an import is interrupted."""
     while frame is not None:
         if frame.f_code.co_filename == _IMPORTER:
             return True
@@ -121,7 +121,7 @@ def _tell() -> None:
 
 
 def _unless_heard(hook: Any) -> Any:
-    """What fails in the background while the command ends is of no interest."""
+    """Ignore failures in the background while the command ends."""
 
     def quiet(problem: Any) -> None:
         if not heard():

@@ -1,4 +1,4 @@
-"""Standard streams as they come: closed, full, of another encoding; and libraries that write to them."""
+"""Handle standard streams that are closed, full or of another encoding, and libraries that write to them."""
 
 import codecs
 import logging
@@ -14,7 +14,7 @@ _ESCAPES = "ireu-bytes"
 
 
 def prepare() -> None:
-    """Make stdout and stderr such that nothing that is said can fail or harm, whoever says it."""
+    """Set up stdout and stderr so that no text can fail or act on the terminal, whoever prints it."""
     codecs.register_error(_ESCAPES, _as_bytes)
     sys.stdout = _opened(sys.stdout, 1, _ESCAPES)
     sys.stderr = _opened(sys.stderr, 2, "backslashreplace")
@@ -23,13 +23,13 @@ def prepare() -> None:
 
 
 def show_traceback() -> None:
-    """A bug: what Python would print, without what acts on a terminal."""
+    """Print a bug as Python would, without characters that act on a terminal."""
     for line in traceback.format_exc().splitlines():
         say(line)
 
 
 def close(code: int) -> int:
-    """Write what is left; returns the exit code, which is another where that fails."""
+    """Write what is left; returns the exit code, which changes if that fails."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError):
@@ -47,7 +47,7 @@ def _opened(stream: TextIO | None, number: int, errors: str) -> TextIO:
 
 
 def _as_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Paths may be any bytes, and streams of any encoding: what a stream has no signs for is written as in the path."""
+    """Make a stream accept any path: characters that its encoding lacks are written as escapes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -60,5 +60,5 @@ def _warn(message: Warning | str, category: type[Warning], *_place: Any, **_more
 
 class _CleanRecord(logging.LogRecord):
     def getMessage(self) -> str:  # noqa: N802 - logging's name
-        """What a library logs, which may stem from a file."""
+        """Log records of libraries, whose text may come from a file."""
         return "\n".join(escaped(line) for line in super().getMessage().split("\n"))

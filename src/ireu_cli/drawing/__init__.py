@@ -1,1 +1,1 @@
-"""Generators at work: pictures before and after an edit, and the panel that looks at them."""
+"""Drawing with generators: pictures before and after an edit, and the panel that judges them."""

@@ -1,4 +1,4 @@
-"""Pictures before and after: planned, drawn once, kept, and looked at."""
+"""Pictures before and after an edit: plan them, draw each once, keep them, and judge them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ def draw_all(
     photos: Photos,
     reader: PhotoReader,
 ) -> tuple[tuple[Drawn, ...], tuple[GeneratorEvidence, ...]]:
-    """Draw with every generator, before and after, and gather what the panel sees.
+    """Draw with every generator, before and after the edit, and collect what the panel sees.
 
     Args:
         session: the run.
         show: generators and panel.
-        delta: the record of unlearning, which tells seen photos from unseen ones.
+        delta: the record of unlearning, which says which photos were used.
         encoders: the original and the edited one.
         photos: all photos of the targets, and of the retained people whom unlearning never used.
         reader: reads the photos.
@@ -58,7 +58,7 @@ def draw_all(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What `_draw` needs to draw a shot in a state."""
+    """Everything that `_draw` needs to draw a shot in a state."""
 
     drawn: Drawn
     generator: Generator
@@ -109,7 +109,7 @@ def _prepare(
 
 
 def _draw(session: Session, plans: Sequence[_Plan]) -> None:
-    """Draw what is not there yet, and say beforehand how much that is and about how long it takes."""
+    """Draw the missing pictures; first say how many they are and about how long they take."""
     names = ", ".join(plan.generator.name for plan in plans)
     each = len(plans[0].drawn.shots) if plans else 0
     text = f"pictures: {each} before and {each} after with each generator ({names})"

@@ -1,4 +1,4 @@
-"""Pictures of one person compared: before against after, and against what the prompt asked for."""
+"""Compare pictures of one person: before with after, and both with what the prompt asked for."""
 
 from collections.abc import Sequence
 
@@ -20,15 +20,15 @@ def likeness(before: Sequence[RgbImage], after: Sequence[RgbImage]) -> tuple[Ten
 
 
 def adherence(shots: Sequence[Shot], pictures: Sequence[RgbImage], landmarks: Sequence[Landmarks]) -> Tensor:
-    """Say whether each picture shows the edit that it was drawn with.
+    """Say whether each picture shows the edit in its prompt.
 
     Args:
-        shots: what was asked for; with each edit, the picture of the same photo and noise without it.
-        pictures: what was drawn.
-        landmarks: where the face is in each picture, None without one.
+        shots: what each picture was to show; for each edit, they include the same photo and noise without it.
+        pictures: the drawn pictures.
+        landmarks: the position of the face in each picture, None without a face.
 
     Returns:
-        float64 (n,): 1 or 0, NaN where nothing was asked for or it cannot be measured.
+        float64 (n,): 1 or 0; NaN without an edit, or if it cannot be measured.
     """
     plain = {(shot.photo, shot.seed): number for number, shot in enumerate(shots) if shot.edit is None}
     answers = []

@@ -1,4 +1,4 @@
-"""Faces that a generator drew: the picture with what the judges saw in it, and how like a photo it is."""
+"""Faces that a generator drew: the picture, what the judges saw in it, and its similarity to a photo."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,11 +22,13 @@ class Drawing:
 
 
 Draw = Callable[[Tensor, Sequence[int]], list[Drawing]]
-"""Features (n, …, d) and a seed each to pictures; always the same prompt."""
+"""A function from features (n, …, d) and a seed each to pictures, always with the same prompt."""
 
 Likeness = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Features (draws, …, d), one picture each, to the similarity of picture and photo (draws,), with gradients, and bool
-(draws,): whether the picture has a face. Where it has none, the similarity means nothing."""
+"""A function that draws one picture from each row of features (draws, …, d).
+
+It returns two tensors (draws,): the similarity of picture and photo, with gradients, and whether the picture has a
+face. Without a face, the similarity means nothing."""
 
 
 def similarity(pictures: Tensor, matrices: Tensor, photo: Tensor, recogniser: Recogniser) -> Tensor:
@@ -34,9 +36,9 @@ def similarity(pictures: Tensor, matrices: Tensor, photo: Tensor, recogniser: Re
 
     Args:
         pictures: float (n, 3, side, side), RGB in [0, 1].
-        matrices: float64 (n, 2, 3), from each picture to the recogniser's aligned face; taken as given.
+        matrices: float64 (n, 2, 3), from each picture to the recogniser's aligned face; no gradient flows through them.
         photo: unit vector (d,) of the photo.
-        recogniser: measures.
+        recogniser: computes the vectors.
 
     Returns:
         Float (n,) on the CPU.

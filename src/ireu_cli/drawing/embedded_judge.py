@@ -1,4 +1,4 @@
-"""The embedded recogniser and face check of a bundle, looking at one picture at a time; gradients can pass through."""
+"""A bundle's embedded recogniser and face check, which judge one picture at a time; gradients can pass through."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ from ireu_cli.manifest import digest_of
 from ireu_cli.values import RgbImage
 
 _SIGHT_VERSION = 2
-"""Raise it when the same picture gives another sight, so that what rests on it is not mixed."""
+"""Raise it when the same picture gives another sight, so that old and new results are not mixed."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen in one picture: landmarks float (5, 2) in pixels and the recogniser's unit vector (d,).
+    """What the judges saw in one picture: landmarks float (5, 2) in pixels and the recogniser's unit vector (d,).
 
     Without a face, the landmarks are None and the vector is NaN.
     """
@@ -52,7 +52,7 @@ class Judge:
 
 
 def find_landmarks(check: FaceCheck, image: RgbImage) -> Points | None:
-    """Where the face is, float64 (5, 2) in pixels; None where the face check finds none."""
+    """The landmarks of the face, float64 (5, 2) in pixels; None if the face check finds no face."""
     face = check.look([image])[0]
     return face.landmarks.astype(np.float64) if face.score >= check.threshold else None
 
@@ -61,7 +61,7 @@ def open_judge(bundle: Bundle, device: str) -> Judge:
     """Load the judges of a bundle.
 
     Args:
-        bundle: where they lie.
+        bundle: the bundle that holds them.
         device: torch device.
 
     Raises:

@@ -18,5 +18,5 @@ def why_partial(net: JudgingNet, judge: Judge, delta: Manifest) -> str | None:
 
 
 def _graph(net: JudgingNet, delta: Manifest) -> str | None:
-    """What an ONNX recogniser would be called as an encoder, where the edited encoder is such a network."""
+    """The fingerprint that an ONNX recogniser would have as an encoder, if the edited encoder is such a network."""
     return None if net.file is None else fingerprint_in(net.file, delta.encoder.tap)

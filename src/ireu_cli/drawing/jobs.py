@@ -1,4 +1,4 @@
-"""Pictures to draw, each once: what is there already is left alone, the rest is counted, timed and told beforehand."""
+"""Draw each picture once: existing pictures are kept, the rest is counted and announced, and time is estimated."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,13 @@ from ireu_cli.support.pace import Pace, span
 from ireu_cli.values import RgbImage
 
 _FORETOLD = 5
-"""Pictures after which the time of all of them is told; the first one, which warms the libraries up, is not timed."""
+"""The number of pictures after which the total time is estimated; the first one warms up and is not timed.
+"""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture: where it is kept, by a key that no other picture has, how it is made, and whose it is."""
+    """One picture: its file, named by a key of its own, how to make it, and whose it is."""
 
     cache: PictureCache
     key: str
@@ -36,17 +37,17 @@ class DrawnPicture(Item):
 
 
 def run_jobs(session: Session, jobs: Sequence[Job], what: str, label: str) -> None:
-    """Draw what is not there yet.
+    """Draw the missing pictures.
 
     Args:
         session: the run.
-        jobs: pictures wanted.
-        what: the sentence that says so.
-        label: of the progress bar.
+        jobs: the wanted pictures.
+        what: the sentence that announces them.
+        label: label of the progress bar.
     """
     todo = [job for job in {job.key: job for job in jobs}.values() if job.cache.get(job.key) is None]
     if not todo:
-        session.talk.note(f"{what}; all are there from an earlier run")
+        session.talk.note(f"{what}; all exist from an earlier run")
         return
     session.talk.note(f"{what}; {len(todo)} to draw")
     pace = Pace(len(todo))
@@ -56,4 +57,4 @@ def run_jobs(session: Session, jobs: Sequence[Job], what: str, label: str) -> No
             advance(1, job.generator)
             pace.advance(1)
             if number == _FORETOLD and pace.left:
-                session.talk.note(f"{label}: about {span(pace.left)} left, going by the first {number}")
+                session.talk.note(f"{label}: about {span(pace.left)} left, estimated from the first {number}")

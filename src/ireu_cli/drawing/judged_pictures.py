@@ -20,7 +20,7 @@ from ireu_cli.values import Pair, RgbImage
 
 @dataclass(frozen=True)
 class Drawn:
-    """What one generator drew: the shots, and where their pictures lie; `state` is 0 before, 1 after."""
+    """The pictures of one generator: the shots, and the folder of their pictures; `state` is 0 before, 1 after."""
 
     generator: str
     shots: tuple[Shot, ...]
@@ -39,7 +39,7 @@ class Drawn:
 
 
 def judge_pictures(encodings: Encodings, show: Show, drawn: Drawn, photos: Photos) -> list[GeneratorEvidence]:
-    """What each recogniser sees in the pictures of one generator."""
+    """The vectors of each recogniser for the pictures of one generator."""
     every = range(len(drawn.shots))
     items = [drawn.items(state, every) for state in (0, 1)]
     found = show.panel.look(encodings, [*items[0], *items[1]], "looking at pictures")
@@ -76,7 +76,7 @@ def _by_person(shots: Sequence[Shot], role: str) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class _Compared:
-    """What needs no recogniser: PSNR and SSIM (n,), adherence (n, 2), and whether there is a face (n, 2)."""
+    """Measures that need no recogniser: PSNR and SSIM (n,), adherence (n, 2), and whether there is a face (n, 2)."""
 
     psnr: Tensor
     ssim: Tensor

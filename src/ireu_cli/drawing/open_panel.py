@@ -1,4 +1,4 @@
-"""The judges of a verification: loaded, and refused where they helped to make the edit."""
+"""Load the judges of a verification, and refuse those that helped to make the edit."""
 
 from pathlib import Path
 
@@ -21,17 +21,17 @@ from ireu_cli.store.features import FeatureCache
 
 
 def open_panel(session: Session, bundle: Bundle, judge: Judge, delta: Manifest) -> Panel:
-    """Load the judges: those of the bundle and those of the configuration, less those that helped to make the edit.
+    """Load the judges of the bundle and of the configuration, except those that helped to make the edit.
 
     Args:
         session: the run.
         bundle: where the face encoder lies.
         judge: the embedded recogniser and face check.
-        delta: the record of unlearning: its encoder and its locator exclude judges.
+        delta: the record of unlearning; its encoder and its locator exclude judges.
 
     Raises:
         ModelError: one of them cannot be loaded.
-        ConfigError: two have the same name or are the same network, or too few are left.
+        ConfigError: two have the same name or are the same network, or too few remain.
     """
     params, device = session.config.judges, session.config.run.device
     nets = _embedded(bundle, judge, device) if params.embedded else []
@@ -45,7 +45,7 @@ def open_panel(session: Session, bundle: Bundle, judge: Judge, delta: Manifest) 
     partial = {net.name: why for net in nets if (why := why_partial(net, judge, delta))}
     allowed = [net for net in nets if net.name not in partial]
     if len(allowed) < params.min_recognisers:
-        counted = f"{len(allowed)} recognisers may judge, {params.min_recognisers} are needed"
+        counted = f"{len(allowed)} recognisers may judge, and {params.min_recognisers} are needed"
         raise ConfigError(
             "; ".join([counted, *partial.values()]),
             "Add recognisers with judges.recognisers, or lower judges.min_recognisers",

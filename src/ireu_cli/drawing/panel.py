@@ -1,4 +1,4 @@
-"""The panel that judges a verification: a face check and several recognisers, looking at photos and pictures alike."""
+"""The panel that judges a verification: a face check and several recognisers, for photos and pictures alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ SIGHT_VERSION = 3
 
 @dataclass(frozen=True)
 class Sight:
-    """What was seen in one picture: landmarks float64 (5, 2) in pixels, and each recogniser's unit vector (d,).
+    """What the panel saw in one picture: landmarks float64 (5, 2) in pixels, and each recogniser's unit vector (d,).
 
     Without a face, the landmarks are None and the vectors are NaN.
     """
@@ -41,7 +41,7 @@ class Faces:
 
 @dataclass(frozen=True)
 class Panel:
-    """The judges, and what they saw before, kept in the run folder: landmarks first, then a cache a recogniser."""
+    """The judges, and the caches of what they saw, in the run folder: landmarks first, then one cache a recogniser."""
 
     check: FaceCheck
     recognisers: tuple[JudgingNet, ...]
@@ -50,7 +50,7 @@ class Panel:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the report calls the recognisers."""
+        """The recognisers' names in the report."""
         return tuple(net.name for net in self.recognisers)
 
     def look(self, encodings: Encodings, items: Sequence[Item], label: str) -> dict[str, Sight]:

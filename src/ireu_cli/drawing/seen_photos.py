@@ -19,10 +19,10 @@ _NO_SIGHT = Sight(None, ())
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos of targets and retained people as the panel sees them.
+    """What the panel sees in the photos of targets and retained people.
 
-    `sights` by photo; `vectors`: for each recogniser, for targets and retained people, unit vectors (k, d) a person of
-    the photos that show a face.
+    `sights` has one entry for each photo. `vectors` has, for each recogniser, for targets and for retained people, one
+    array of unit vectors (k, d) a person, from the photos that show a face.
     """
 
     people: Groups[People]
@@ -30,13 +30,13 @@ class Photos:
     vectors: tuple[Groups[list[Tensor]], ...]
 
     def seen(self, photos: Sequence[Photo], recogniser: int, width: int) -> Tensor:
-        """Unit vectors (n, width) of photos, NaN rows without a face."""
+        """Unit vectors (n, width) of photos; rows of photos without a face are NaN."""
         rows = [s.vectors[recogniser] for photo in photos if (s := self.sights.get(photo)) is not None]
         return torch.stack(rows) if rows else torch.empty(0, width)
 
 
 def look_at_photos(session: Session, panel: Panel, reader: PhotoReader, people: Groups[People]) -> Photos:
-    """Let the panel look at every photo of targets and of retained people whom unlearning never used."""
+    """Let the panel judge every photo of targets, and of retained people whom unlearning never used."""
     targets, retained = people
     sights = _look(session, panel, reader, [*targets.flat, *retained.flat])
     vectors = []
@@ -52,7 +52,7 @@ def _look(session: Session, panel: Panel, reader: PhotoReader, photos: Sequence[
 
 
 def vectors_of(sights: dict[Photo, Sight], person: Sequence[Photo], recogniser: int) -> Tensor:
-    """Unit vectors (k, d) of the photos that show a face, and of which the recogniser says something."""
+    """Unit vectors (k, d) of the photos that show a face and for which the recogniser gives a vector."""
     seen = [s.vectors[recogniser] for photo in person if (s := sights.get(photo, _NO_SIGHT)).landmarks is not None]
     rows = [row for row in seen if bool(torch.isfinite(row).all())]
     return torch.stack(rows) if rows else torch.empty(0, 0)

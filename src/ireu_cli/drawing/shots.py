@@ -1,4 +1,4 @@
-"""Which pictures are drawn: whose photo, which edit, which noise. The same ones before and after."""
+"""The pictures to draw: whose photo, which edit, which noise. They are the same before and after."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,14 +36,14 @@ def plan_shots(
     params: PicturesParams,
     seed: int,
 ) -> tuple[Shot, ...]:
-    """Choose photos and say what is drawn from each: the base prompt with every seed, and edits in turn.
+    """Choose photos and say what to draw from each: the base prompt with every seed, and edits in turn.
 
     Args:
         targets: all photos of the targets.
         retained: photos of people whom unlearning never used.
         look_alikes: positions in `retained` of the people nearest to a target; they are drawn, and counted apart.
         seen: whether unlearning used a target's photo.
-        params: how many of everything.
+        params: how many photos, seeds and edits.
         seed: decides the choice and the noise.
     """
     alike = sorted(look_alikes)
@@ -66,17 +66,17 @@ def plan_shots(
 
 
 def prompt_of(base: str, edit: str | None) -> str:
-    """The prompt of a picture: the base prompt, and the edit after a comma."""
+    """The prompt of a picture: the base prompt, followed by the edit after a comma."""
     return base if edit is None else f"{base}, {EDITS[edit]}"
 
 
 def nearest(people: Sequence[Tensor], targets: Sequence[Tensor], count: int) -> list[int]:
-    """Positions of the people whom the recogniser finds most like any target.
+    """Positions of the people who are most similar to any target, as the recogniser measures it.
 
     Args:
         people: unit vectors (n_i, d) of the photos of each person; a person without any is never chosen.
-        targets: the same of the targets.
-        count: how many at most.
+        targets: the same for the targets.
+        count: the most positions to return.
     """
     means = [rows.mean(0) for rows in targets if len(rows)]
     if not means:

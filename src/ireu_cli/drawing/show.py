@@ -16,7 +16,7 @@ from ireu_cli.session import Session
 
 @dataclass(frozen=True)
 class Show:
-    """The generators of an encoder, with the bundle they come from, its own judges, and the panel that judges."""
+    """The generators of an encoder, with their bundle, the bundle's own judges, and the panel of judges."""
 
     bundle: Bundle
     generators: tuple[Generator, ...]
@@ -25,12 +25,12 @@ class Show:
 
     @property
     def fingerprint(self) -> str:
-        """Digest (hex) of all that decides pictures and judgements, beside encoders, photos and parameters."""
+        """Digest (hex) of everything that decides pictures and judgements, except encoders, photos and parameters."""
         return digest_of([self.bundle.prompt, EDITS, *(g.fingerprint for g in self.generators), self.panel.fingerprint])
 
 
 def open_show(session: Session, delta: Manifest) -> Show | None:
-    """Load the generators that `pictures.generators` names; None where the encoder has none, or none is wanted.
+    """Load the generators that `pictures.generators` names; None if the encoder has none or you want none.
 
     Raises:
         ConfigError: a generator or an edit that does not exist, or too few recognisers may judge the delta.

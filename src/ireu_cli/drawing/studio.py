@@ -1,4 +1,4 @@
-"""A generator with its judges: features in; pictures, faces and similarities out."""
+"""A generator with its judges: it turns features into pictures, faces and similarities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
 
 _NOWHERE = np.eye(2, 3)
-"""The map for a picture without a face, whose similarity nobody reads."""
+"""The matrix for a picture without a face, whose similarity is never used."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Studio:
         return digest_of([self.generator.fingerprint, self.judge.fingerprint, self.prompt])
 
     def draw(self, features: Tensor, seeds: Sequence[int]) -> list[Drawing]:
-        """Draw with the base prompt, and look at what was drawn."""
+        """Draw with the base prompt, and judge the pictures."""
         drawings = []
         for picture in self.generator.draw(features, self.null, [self.prompt] * len(features), seeds):
             sight = self.judge.see(picture)
@@ -51,7 +51,7 @@ class Studio:
         """The recogniser's unit vector (d,) of a photo.
 
         Raises:
-            BadPhotoError: its landmarks span nothing.
+            BadPhotoError: all its landmarks are at one point.
         """
         crop, _ = crop_face(face.image, face.points, ALIGNED, 0.0)
         # A copy, as gradients cannot pass a product with what was made in inference mode.
@@ -73,7 +73,7 @@ class Studio:
 
 
 def open_studio(session: Session, encoder: ImageEncoder) -> Studio | None:
-    """The generator that reads the configured tap, with its judges; None where the encoder brings none.
+    """The generator that reads the configured tap, with its judges; None if the encoder comes without one.
 
     Raises:
         ModelError: a part of it cannot be loaded.
@@ -89,7 +89,7 @@ def open_studio(session: Session, encoder: ImageEncoder) -> Studio | None:
 
 
 def need_studio(session: Session, encoder: ImageEncoder) -> Studio:
-    """The same for a method that cannot do without.
+    """The same for a method that needs a generator.
 
     Raises:
         ConfigError: the encoder has no generator, or none that reads the configured tap.

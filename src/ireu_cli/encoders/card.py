@@ -8,7 +8,7 @@ from ireu_cli.params import Tap
 
 @dataclass(frozen=True)
 class Card:
-    """An encoder as it lies in a file."""
+    """Facts about an encoder in a file."""
 
     kind: str
     layout: str
@@ -19,4 +19,4 @@ class Card:
     groups: tuple[str, ...]
     taps: tuple[Tap, ...]
     sites: Mapping[str, tuple[Tap, ...]]
-    """Of each part whose weights an edit may change, the taps that change with it."""
+    """For each part whose weights an edit may change, the taps that change with it."""

@@ -48,7 +48,7 @@ def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
 
 
 def behind_blocks(model: Any, states: Tensor, tap: Tap) -> Tensor:
-    """From what the last block that a tap needs puts out, (n, tokens, hidden), to the tap, (n, …, d)."""
+    """Turn the output of the last block that a tap needs, (n, tokens, hidden), into the tap, (n, …, d)."""
     if isinstance(model, SiglipTower):
         return siglip.behind_blocks(model, states, tap)
     if tap in {"penultimate", "last"}:
@@ -58,9 +58,9 @@ def behind_blocks(model: Any, states: Tensor, tap: Tap) -> Tensor:
 
 
 def last_state(model: Any, pixels: Tensor) -> Tensor:
-    """What `pooled` and `image_embeds` are functions of: (n, hidden), the class token behind the last block.
+    """The input of `pooled` and `image_embeds`: (n, hidden), the class token after the last block.
 
-    Of SigLIP it is what its pooling head gives, which is `pooled` itself.
+    For SigLIP it is the output of the pooling head, which is `pooled` itself.
     """
     if isinstance(model, SiglipTower):
         return siglip.read_tap(model, pixels, "pooled")
@@ -68,10 +68,10 @@ def last_state(model: Any, pixels: Tensor) -> Tensor:
 
 
 def readout_inverse(model: Any, tap: Tap) -> Tensor:
-    """Undo what follows the last layer norm's normalisation: float64 (d, k), for `pooled` and `image_embeds`.
+    """Invert what follows the last layer norm's normalisation: float64 (d, k), for `pooled` and `image_embeds`.
 
-    A change of the tap, times this and the deviation of the class token's channels, is a change of that token. Of
-    SigLIP nothing follows, and no layer norm comes before.
+    A change of the tap, times this matrix and the standard deviation of the class token's channels, is a change of that
+    token. In SigLIP nothing follows, and no layer norm comes before.
     """
     if isinstance(model, SiglipTower):
         return torch.eye(model.config.hidden_size, dtype=torch.float64)
@@ -84,7 +84,7 @@ def readout_inverse(model: Any, tap: Tap) -> Tensor:
 
 
 def read_out(model: Any, states: Tensor, tap: Tap) -> Tensor:
-    """From `last_state`, (n, d) on the CPU, to `pooled` or `image_embeds`: (n, k) there."""
+    """Turn `last_state`, (n, d) on the CPU, into `pooled` or `image_embeds`: (n, k) on the CPU."""
     if isinstance(model, SiglipTower):
         return states.float()
     weight = model.visual_projection.weight
@@ -140,7 +140,7 @@ class Encoder(HasBlocks):
         return self.anatomy.whole
 
     def groups(self, params: EncoderParams) -> tuple[str, ...]:
-        """The groups of generators that its sizes and its layout admit."""
+        """The groups of generators that its sizes and its layout allow."""
         return groups_of(checkpoint_of(params))
 
     def edited(self, delta: WeightDelta, dtype: str = "float32") -> "Encoder":
@@ -153,14 +153,14 @@ class Encoder(HasBlocks):
 
     @property
     def architecture(self) -> str:
-        """Say in short which transformer it is, from its sizes."""
+        """Describe the transformer in short, by its sizes."""
         c = self.model.config
         size = f"{c.hidden_size}x{c.num_hidden_layers} patch {c.patch_size} image {c.image_size}"
         return f"siglip-vit {size}" if self.anatomy is SIGLIP else f"clip-vit {size} proj {c.projection_dim}"
 
     @property
     def settings(self) -> str:
-        """SHA-256 (hex) of how it computes with its weights, where no weight tells: activation, heads, epsilon."""
+        """SHA-256 (hex) of the settings of its computation that its weights do not tell: activation, heads, epsilon."""
         config = self.model.config
         told = [config.hidden_act, int(config.num_attention_heads), float(config.layer_norm_eps)]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
@@ -174,7 +174,7 @@ class Encoder(HasBlocks):
         return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def pixels(self, images: Sequence[RgbImage]) -> Tensor:
-        """Preprocess as the model's own processor does: float32 (n, 3, side, side), normalised."""
+        """Preprocess with the model's own processor: float32 (n, 3, side, side), normalised."""
         if not images:
             side = self.model.config.image_size
             return torch.empty(0, 3, side, side)
@@ -196,7 +196,7 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
     """Load an encoder from a folder, a file in any layout of `files.checkpoint`, a portrait bundle or the hub.
 
     Raises:
-        ModelError: not there, not a vision transformer of CLIP or SigLIP, or with weights missing from the file.
+        ModelError: it does not exist, is no vision transformer of CLIP or SigLIP, or its file lacks weights.
         ConfigError: it has no such tap.
     """
     checkpoint = checkpoint_of(params)
@@ -211,7 +211,7 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
 
 
 def _try_preprocessing(encoder: Encoder, source: str) -> None:
-    """A square picture and a wide one have to come out as the encoder takes them."""
+    """Check that a square picture and a wide one are prepared in the shape that the encoder takes."""
     side = int(encoder.model.config.image_size)
     try:
         found = encoder.pixels([np.zeros((side, side, 3), np.uint8), np.zeros((side, 2 * side + 1, 3), np.uint8)]).shape
@@ -235,11 +235,11 @@ def _refuse_other_tap(params: EncoderParams, anatomy: Anatomy) -> None:
 
 
 def outline_encoder(checkpoint: Checkpoint, fingerprint: str) -> Encoder:
-    """An encoder of which everything is known but the weights, which stay in their file: its model is on no device.
+    """Make an encoder whose weights stay in their file; everything else is known, and its model is on no device.
 
     Args:
         checkpoint: its weights.
-        fingerprint: what they should have, which is to be confirmed: reading them all takes its time.
+        fingerprint: the one that the weights should have; confirm it later, as reading all weights takes time.
 
     Raises:
         ModelError: not a complete vision transformer.
@@ -249,10 +249,10 @@ def outline_encoder(checkpoint: Checkpoint, fingerprint: str) -> Encoder:
 
 
 def finite_fingerprint(source: str, prints: Mapping[str, Print]) -> str:
-    """`fingerprint_from`, of finite numbers alone.
+    """`fingerprint_from`, for weights that are all finite.
 
     Raises:
-        ModelError: there are others.
+        ModelError: a weight is not finite.
     """
     if not all(one.is_finite for one in prints.values()):
         raise ModelError(f"The encoder {source} holds values that are not finite numbers", "Use an undamaged copy")
@@ -260,9 +260,9 @@ def finite_fingerprint(source: str, prints: Mapping[str, Print]) -> str:
 
 
 def with_delta(encoder: Encoder, delta: WeightDelta, dtype: str = "float32") -> Encoder:
-    """Return an edited encoder; the one handed in keeps every bit.
+    """Return an edited encoder; the one passed in keeps every bit.
 
-    Weights that no change touches are those of the one handed in, and neither may be trained in place.
+    Both share the weights that do not change, so you may train neither of them in place.
 
     Raises:
         ArtifactError: the delta names tensors that the encoder does not have, or of another shape.
@@ -280,10 +280,10 @@ def with_delta(encoder: Encoder, delta: WeightDelta, dtype: str = "float32") -> 
 
 
 def refuse_foreign(delta: WeightDelta, state: Mapping[str, Tensor]) -> None:
-    """Refuse a delta that some tensors cannot take.
+    """Refuse a delta that does not fit the tensors.
 
     Raises:
-        ArtifactError: it names tensors that there are not, or of another shape.
+        ArtifactError: it names tensors that do not exist or have another shape.
     """
     for name, change in delta.tensors.items():
         if name not in state or state[name].shape != change.shape:
@@ -299,7 +299,7 @@ def _tensor(value: Tensor) -> Tensor:
 
 def _placed(model: Any, device: str, dtype: str) -> Any:
     if device.startswith("meta"):
-        raise ModelError("The device meta computes nothing", "Name a real one with --device")
+        raise ModelError("The device meta cannot compute", "Name a real one with --device")
     try:
         return model.to(device=torch.device(device), dtype=DTYPES[dtype])
     except (RuntimeError, AssertionError) as error:

@@ -1,9 +1,9 @@
 """The adapter of face-embedding networks in ONNX, prepared and run as insightface does.
 
 insightface (2.1, `model_zoo/arcface_onnx.py`) aligns a face to the ArcFace template at the side of the network's input,
-takes RGB, and looks at the names of the first eight nodes: with a subtraction and a multiplication among them the
-network prepares pixels itself, otherwise (x - 127.5) / 127.5 enters. `embedding` is what the network puts out,
-`normed_embedding` the same at length one.
+takes RGB, and looks at the names of the first eight nodes. If a subtraction and a multiplication are among them, the
+network prepares pixels itself; otherwise its input is (x - 127.5) / 127.5. `embedding` is the network's output, and
+`normed_embedding` is the same at length one.
 """
 
 import hashlib
@@ -34,17 +34,17 @@ FACE_TAPS: tuple[Tap, ...] = ("embedding", "normed_embedding")
 """What can be read of a face-embedding network."""
 _REMEDY = "Name an ArcFace network in ONNX: one picture in, one embedding out"
 _NAMED = 8
-"""Nodes whose names tell insightface how pixels are prepared."""
+"""The number of first nodes whose names tell insightface how pixels are prepared."""
 _LARGEST_SIDE, _WIDEST = 1024, 1 << 16
-"""Bounds of what a network may ask for: pixels of a face's side, and features."""
+"""Largest size that a network may ask for: pixels of a face's side, and features."""
 
 
 @dataclass(frozen=True)
 class FaceEncoder(TakesGates):
     """A loaded face-embedding network: its file's name and content, a session that runs it, and what identifies it.
 
-    `landmarks` are ten fractions, where eyes, nose and mouth corners lie in the photos that it is given; `layers`
-    counts layers with weights, `convolutions` some of them.
+    `landmarks` are ten fractions that say where eyes, nose and mouth corners lie in its photos. `layers` counts layers
+    with weights; `convolutions` counts those of them that are convolutions.
     """
 
     file: str
@@ -61,23 +61,23 @@ class FaceEncoder(TakesGates):
 
     @property
     def blocks(self) -> int:
-        """Its layers with weights."""
+        """Number of its layers with weights."""
         return self.layers
 
     @property
     def dtype(self) -> str:
-        """The precision that its outputs have."""
+        """The dtype of its output."""
         return "float32"
 
     @property
     def architecture(self) -> str:
-        """Say in short which network it is, from its sizes."""
+        """Describe the network in short, by its sizes."""
         width = self.session.get_outputs()[0].shape[-1]
         return f"onnx face network {self.size} px to {width}"
 
     @property
     def settings(self) -> None:
-        """Nothing decides what it computes that its fingerprint does not cover."""
+        """None: its fingerprint covers everything that decides its output."""
         return None
 
     @property
@@ -98,7 +98,8 @@ class FaceEncoder(TakesGates):
     def null_pixels(self) -> Tensor:
         """The zero tensor and a black picture: float32 (2, 3, size, size).
 
-        Generators send zeros behind the network instead; blank input is to be left alone all the same.
+        Generators send zeros in place of the network's output instead. An edit must leave blank input unchanged all the
+        same.
         """
         black = self.pixels([np.zeros((self.size, self.size, 3), np.uint8)])
         return torch.cat([torch.zeros_like(black), black])
@@ -108,11 +109,11 @@ class FaceEncoder(TakesGates):
     null_is_zero = FACE_TAPS
 
     def stays_on_cpu(self, device: str) -> bool:
-        """Whether onnxruntime has no provider for the device."""
+        """Whether it runs on the CPU because onnxruntime has no provider for the device."""
         return stays_on_cpu(device)
 
     def groups(self, params: EncoderParams) -> tuple[str, ...]:
-        """The group of generators that its sizes admit; of several the first: that it is another, its owner says."""
+        """The group of generators that its sizes allow. If several fit, it is the first; you can state another one."""
         del params
         return groups_of_network(self.convolutions)[:1]
 
@@ -122,7 +123,7 @@ class FaceEncoder(TakesGates):
         return with_gates(self, delta)
 
     def reach(self, names: Iterable[str], *, class_token_only: bool = False) -> Reach:
-        """Every tap: gates behind a network change all that it gives."""
+        """Every tap: gates behind a network change all of its outputs."""
         del names, class_token_only
         return Reach(FACE_TAPS, ())
 
@@ -135,9 +136,10 @@ class FaceEncoder(TakesGates):
         return self.embed(pixels, tap)
 
     def embed(self, pixels: Tensor, tap: Tap) -> Tensor:
-        """Pixels (n, 3, size, size) to float32 (n, d), on the CPU.
+        """Turn pixels (n, 3, size, size) into float32 (n, d), on the CPU.
 
-        One at a time: in a batch the last bits depend on the neighbours, and some networks have a fixed batch of one.
+        It runs one picture at a time: in a batch the last bits depend on the other pictures, and some networks take
+        only one.
         """
         name = self.session.get_inputs()[0].name
         rows = [self.session.run(None, {name: row[None]})[0] for row in pixels.cpu().numpy()]
@@ -152,10 +154,10 @@ def load_face_encoder(path: Path, landmarks: tuple[float, ...], device: str) -> 
     Args:
         path: the .onnx file.
         landmarks: where eyes, nose and mouth corners lie in the photos, as ten fractions.
-        device: torch device; onnxruntime's CUDA provider where it names CUDA and the provider is there, else the CPU.
+        device: torch device; onnxruntime's CUDA provider if it names CUDA and the provider is installed, else the CPU.
 
     Raises:
-        ModelError: not there, no ONNX network, or not one that maps a picture of a face to one embedding.
+        ModelError: it does not exist, is no ONNX network, or does not map a picture of a face to one embedding.
     """
     if not path.is_file():
         raise ModelError(f"The encoder {path} does not exist", "Name an .onnx file with --encoder")
@@ -164,20 +166,21 @@ def load_face_encoder(path: Path, landmarks: tuple[float, ...], device: str) -> 
 
 
 def with_gates(encoder: FaceEncoder, delta: WeightDelta) -> FaceEncoder:
-    """Return an edited copy; the encoder handed in keeps every bit.
+    """Return an edited copy; the encoder passed in keeps every bit.
 
     Raises:
-        ArtifactError: the delta is not one of gates, or they have another width.
+        ArtifactError: the delta has no gates, or they have another width.
     """
     if set(delta.tensors) != set(GATE_TENSORS):
         raise ArtifactError(
-            "The delta changes weights, and this encoder is an ONNX network", "Name the encoder that it was made for"
+            "The delta changes weights, which does not work for an ONNX network",
+            "Name the encoder that it was made for",
         )
     gates = Gates.from_tensors(delta.tensors)
     width = encoder.session.get_outputs()[0].shape[-1]
     if gates.weights.shape[1] != width:
         raise ArtifactError(
-            f"The delta finds people among {gates.weights.shape[1]} features, the network has {width}",
+            f"The delta is for {gates.weights.shape[1]} features, and the network has {width}",
             "Name the encoder that the delta was made for",
         )
     if not len(gates.weights):
@@ -224,7 +227,7 @@ def _state_shape(network: Any, shape: Sequence[Any]) -> None:
 
 
 def _side(session: Any, file: str) -> int:
-    """The side of the input, once input and output have the form of a face-embedding network."""
+    """Check that input and output have the form of a face-embedding network, and return the side of the input."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or len(outputs) != 1:
         raise ModelError(f"The network {file} has {len(inputs)} inputs and {len(outputs)} outputs", _REMEDY)
@@ -233,11 +236,13 @@ def _side(session: Any, file: str) -> int:
         raise ModelError(f"The network {file} takes an input of the shape {shape}", _REMEDY)
     if not 112 <= shape[2] <= _LARGEST_SIDE or (shape[2] % 112 and shape[2] % 128):
         raise ModelError(
-            f"The network {file} takes faces of {shape[2]} px", "insightface aligns to 112 or 128 px alone"
+            f"The network {file} takes faces of {shape[2]} px",
+            "Name a network for 112 or 128 px: insightface aligns to no other size",
         )
     if isinstance(shape[0], int) and shape[0] != 1:
         raise ModelError(
-            f"The network {file} takes {shape[0]} faces at once", "Export it with a free batch, or one of 1"
+            f"The network {file} takes {shape[0]} faces at once",
+            "Export it with a free batch size, or with a batch size of 1",
         )
     if inputs[0].type != "tensor(float)" or outputs[0].type != "tensor(float)":
         raise ModelError(
@@ -253,7 +258,7 @@ def _try(encoder: FaceEncoder) -> None:
     try:
         pixels = encoder.null_pixels()
     except BadPhotoError:
-        raise ConfigError("The landmarks of the photos lie on one point", "Correct data.landmarks") from None
+        raise ConfigError("The landmarks of the photos are all at one point", "Correct data.landmarks") from None
     try:
         found = encoder.embed(pixels, "embedding")
     except MemoryError:
@@ -275,12 +280,12 @@ def _prepares_itself(network: Any) -> bool:
 
 
 def convolutions_in(network: Any) -> int:
-    """How many convolutions a network has."""
+    """Count the convolutions of a network."""
     return sum(node.op_type == "Conv" for node in network.graph.node)
 
 
 def network_fingerprint(path: Path) -> str:
-    """The fingerprint that a file has as an encoder.
+    """The fingerprint of the encoder in a file.
 
     Raises:
         ModelError: it is no ONNX network.
@@ -289,10 +294,10 @@ def network_fingerprint(path: Path) -> str:
 
 
 def fingerprint_of(network: Any) -> str:
-    """SHA-256 (hex) over operators, their attributes and connections, and all tensors; not over the file's layout.
+    """SHA-256 (hex) over operators, their attributes and connections, and all tensors, whatever the file's layout.
 
     Raises:
-        ModelError: it is made of parts that this does not look into, or a tensor does not have the values that it says.
+        ModelError: it has parts that this digest does not cover, or a tensor lacks values that it states.
     """
     from onnx import numpy_helper
 
@@ -309,7 +314,7 @@ def fingerprint_of(network: Any) -> str:
             values = np.ascontiguousarray(numpy_helper.to_array(tensor))
         except (ValueError, TypeError, KeyError, NotImplementedError):
             raise ModelError(
-                f"The tensor {printable(tensor.name, 60)} of the network does not have the values that it states",
+                f"The tensor {printable(tensor.name, 60)} of the network lacks values that it states",
                 "Use an undamaged copy",
             ) from None
         digest.update(f"{tensor.name}{values.dtype}{values.shape}".encode())

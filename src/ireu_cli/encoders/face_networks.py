@@ -23,11 +23,11 @@ from ireu_cli.layouts.table import plain_layout
 from ireu_cli.params import EncoderParams
 
 _FLOAT16 = 10
-"""How onnx numbers half precision."""
+"""The number of half precision in onnx."""
 
 
 def face_network(source: str) -> Path | None:
-    """Where the face-embedding network of a source lies: the .onnx file itself, or the one in a bundle or a pack.
+    """The path of a source's face-embedding network: the .onnx file itself, or the one in a bundle or a pack.
 
     Raises:
         ModelError: the pack has none.
@@ -46,7 +46,8 @@ def _load(params: EncoderParams, landmarks: tuple[float, ...], device: str) -> F
         raise ModelError(f"There is no face-embedding network in {params.source}", "Name an .onnx file with --encoder")
     if params.dtype != "float32":
         raise ConfigError(
-            f"An ONNX network runs in the precision that it was saved in, not in {params.dtype}", "Leave out the dtype"
+            f"An ONNX network runs in the precision that it was saved in and cannot run in {params.dtype}",
+            "Leave out the dtype",
         )
     return load_face_encoder(place, landmarks, device)
 

@@ -49,17 +49,17 @@ class ImageEncoder(ABC):
     @property
     @abstractmethod
     def whole_tap(self) -> Tap | None:
-        """The tap that describes the whole picture in one vector; None where none does."""
+        """The tap that describes the whole picture in one vector; None if it has no such tap."""
 
     @property
     @abstractmethod
     def architecture(self) -> str:
-        """In short which one it is, from its sizes."""
+        """A short description, by its sizes."""
 
     @property
     @abstractmethod
     def settings(self) -> str | None:
-        """Digest (hex) of how it computes with its weights, where no weight tells; None where nothing is left open."""
+        """Digest (hex) of the settings of its computation that its weights do not tell; None if they tell all."""
 
     @property
     @abstractmethod
@@ -68,7 +68,7 @@ class ImageEncoder(ABC):
 
     @abstractmethod
     def pixels(self, images: Sequence[RgbImage]) -> Tensor:
-        """Prepare pictures as the encoder takes them: float32 (n, 3, side, side)."""
+        """Prepare pictures for the encoder: float32 (n, 3, side, side)."""
 
     @abstractmethod
     def null_pixels(self) -> Tensor:
@@ -80,7 +80,7 @@ class ImageEncoder(ABC):
 
     @abstractmethod
     def edited(self, delta: WeightDelta, dtype: str = "float32") -> "ImageEncoder":
-        """An edited copy, which runs in a dtype; this one keeps every bit.
+        """Return an edited copy that runs in the dtype; this one keeps every bit.
 
         Raises:
             ArtifactError: the delta is for another encoder.
@@ -88,7 +88,7 @@ class ImageEncoder(ABC):
 
     @abstractmethod
     def reach(self, names: Iterable[str], *, class_token_only: bool = False) -> Reach:
-        """Which taps change when the named tensors change; see `reach_of`."""
+        """The taps that change when the named tensors change; see `reach_of`."""
 
     def groups(self, params: EncoderParams) -> tuple[str, ...]:
         """The groups of generators that its sizes and its source admit; none that is known."""
@@ -96,7 +96,7 @@ class ImageEncoder(ABC):
         return ()
 
     def stays_on_cpu(self, device: str) -> bool:
-        """Whether it runs on the CPU although another device is asked for."""
+        """Whether it runs on the CPU although you asked for another device."""
         del device
         return False
 
@@ -197,7 +197,7 @@ class HasBlocks(Trainable):
     @staticmethod
     @abstractmethod
     def behind_blocks(model: Any, states: Tensor, tap: Tap) -> Tensor:
-        """From what the last block that a tap needs puts out, (n, tokens, hidden), to the tap, (n, …, d)."""
+        """Turn the output of the last block that a tap needs, (n, tokens, hidden), into the tap, (n, …, d)."""
 
     @staticmethod
     @abstractmethod
@@ -269,7 +269,7 @@ def need_gradients(encoder: ImageEncoder, what: str) -> Trainable:
     """
     if isinstance(encoder, Trainable):
         return encoder
-    instead = "Use --method gated, with --method all or variance or swap to locate"
+    instead = "Use --method gated to unlearn, and --method all, variance or swap to locate"
     raise ModelError(
         f"{what} needs gradients, which {encoder.noun} does not give",
         instead if isinstance(encoder, TakesGates) else "Use another --method for this encoder",

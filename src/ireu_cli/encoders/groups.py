@@ -1,4 +1,4 @@
-"""Which groups of generators an encoder can belong to, told from its sizes and its layout; see `systems`."""
+"""The groups of generators that an encoder can belong to, by its sizes and its layout; see `systems`."""
 
 from typing import Any
 
@@ -12,10 +12,11 @@ _SIZES = {
     (1024, 24, 14, 336): "336",
     (1152, 27, 14, 384): "S",
 }
-"""Hidden size, blocks, patch and image of the encoders that are published alone; no CLIP is as SigLIP so400m."""
+"""Hidden size, blocks, patch and image of encoders that are published alone; no CLIP is as large as SigLIP so400m.
+"""
 
 _CONVOLUTIONS = {53: ("R50",), 103: ("R100", "A2F")}
-"""Convolutions of ArcFace's r50 and r100; from sizes alone Arc2Face's own network is an r100 as any other."""
+"""Convolutions of ArcFace's r50 and r100; by its sizes, Arc2Face's own network looks like any other r100."""
 
 
 def groups_of_transformer(own: str | None, config: Any) -> tuple[str, ...]:
@@ -39,5 +40,5 @@ def groups_of(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def groups_of_network(convolutions: int) -> tuple[str, ...]:
-    """The groups that a face-embedding network with so many convolutions can belong to."""
+    """The groups that a face-embedding network with this number of convolutions can belong to."""
     return _CONVOLUTIONS.get(convolutions, ())

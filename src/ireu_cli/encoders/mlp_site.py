@@ -1,7 +1,7 @@
-"""The hidden layer of one transformer block as an edit site: what enters it, what its units do, what its weights are.
+"""The hidden layer of one transformer block as an edit site: its inputs, its units and its weights.
 
-A block of a vision transformer ends with x + fc2(act(fc1(layer_norm2(x)))), the same for every token. So does SigLIP's
-pooling head, for the one vector that its probe has gathered.
+A block of a vision transformer ends with x + fc2(act(fc1(layer_norm2(x)))), the same for every token. SigLIP's pooling
+head does the same for the one vector that its probe has gathered.
 """
 
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 HEAD = -1
-"""Stands for SigLIP's pooling head where the numbers of blocks stand."""
+"""Names SigLIP's pooling head in place of a block number."""
 
 
 @dataclass(frozen=True)
 class MlpSite:
-    """One block's hidden layer, by the block's number, or that of the pooling head."""
+    """The hidden layer of one block, given by its number, or of the pooling head."""
 
     block: int
 
@@ -34,7 +34,7 @@ class MlpSite:
 
     @property
     def part(self) -> str:
-        """What `unlearn.layers` calls the part that it belongs to, and manifests."""
+        """The name of its part in `unlearn.layers` and in manifests."""
         return "head" if self.block == HEAD else f"block:{self.block}"
 
     @property
@@ -47,49 +47,50 @@ class MlpSite:
         return f"vision_model.encoder.layers.{self.block}.self_attn.{part}"
 
     def weights(self, model: Any) -> dict[str, Tensor]:
-        """Its four tensors by tensor name: float64, on the CPU, copies."""
+        """Copies of its four tensors by tensor name: float64, on the CPU."""
         state = self.module(model).state_dict()
         return {self.name(part): tensor.detach().cpu().double().clone() for part, tensor in state.items()}
 
     def activations(self, model: Any, inputs: Tensor) -> Tensor:
-        """What the hidden units put out: inputs (…, d) of the layer to (…, n)."""
+        """Compute the hidden units' outputs (…, n) from the layer's inputs (…, d)."""
         module = self.module(model)
         found: Tensor = module.activation_fn(module.fc1(inputs))
         return found
 
 
 def after_attention(layer: Any, states: Tensor) -> Tensor:
-    """States (n, tokens, d) behind the attention of a `CLIPEncoderLayer` and its residual connection."""
+    """States (n, tokens, d) after the attention of a `CLIPEncoderLayer` and its residual connection."""
     found: Tensor = states + layer.self_attn(layer.layer_norm1(states), attention_mask=None)[0]
     return found
 
 
 def after_mlp(layer: Any, attended: Tensor) -> Tensor:
-    """What `after_attention` gives, (n, tokens, d), behind the layer's hidden layer and its residual connection.
+    """Take the output of `after_attention`, (n, tokens, d), through the hidden layer and its residual connection.
 
-    By its parts, as the layer's own forward has other arguments in other versions of transformers.
+    It calls the parts one by one, because the layer's own forward has other arguments in other versions of
+    transformers.
     """
     found: Tensor = attended + layer.mlp(layer.layer_norm2(attended))
     return found
 
 
 def entering(model: Any, pixels: Tensor, block: int) -> Tensor:
-    """What enters a block: pixels (n, 3, side, side) to (n, tokens, d), on the model's device."""
+    """The input of a block: pixels (n, 3, side, side) to (n, tokens, d), on the model's device."""
     with torch.inference_mode(), before_block(model, block) as seen:
         model.vision_model(pixels)
     return seen[0]
 
 
 def before_block(model: Any, block: int) -> AbstractContextManager[list[Tensor]]:
-    """Within it, every forward pass leaves what enters a block, (n, tokens, d), in the list; -1 is the last block.
+    """Inside it, every forward pass appends a block's input, (n, tokens, d), to the list; -1 is the last block.
 
-    That is transformers' `hidden_states[block]`, which some of its versions hand out in some models alone.
+    It equals transformers' `hidden_states[block]`, which some versions return only for some models.
     """
     return _entering_module(model.vision_model.encoder.layers[block], gradients=True)
 
 
 def watching(model: Any, site: MlpSite, *, gradients: bool = False) -> AbstractContextManager[list[Tensor]]:
-    """Within it, every forward pass leaves what enters the site's hidden layer, (n, tokens, d), in the list."""
+    """Inside it, every forward pass appends the input of the site's hidden layer, (n, tokens, d), to the list."""
     return _entering_module(site.module(model), gradients=gradients)
 
 

@@ -1,9 +1,9 @@
-"""Gates behind the output of a face-embedding network in ONNX: names, shapes and preprocessing of the file stay.
+"""Append gates to the output of a face-embedding network in ONNX; names, shapes and preprocessing stay the same.
 
 With e the network's output and u = e / |e|, person i's gate is r_i = relu(a_i) - relu(a_i - 1), a_i = (w_i·u - t_i) /
-rise. The new output is e + |e| Σ r_i δ_i, scaled to the length of e: readers of the raw embedding find the lengths that
-they know. Where every gate is shut, the sum is exactly zero and the scale exactly one, so that the output keeps every
-bit. Only operators are used whose meaning has not changed since opset 8.
+rise. The new output is e + |e| Σ r_i δ_i, scaled to the length of e, so that readers of the raw embedding get the usual
+lengths. If every gate is shut, the sum is exactly zero and the scale exactly one, so the output keeps every bit. All
+operators used here have kept their meaning since opset 8.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ from ireu_cli.errors import ArtifactError, ModelError
 _PREFIX = "ireu_gate_"
 _OPSET = 8
 GATE_TENSORS = ("gates.weights", "gates.thresholds", "gates.changes", "gates.rise")
-"""What a delta of gates holds."""
+"""The names of the tensors in a delta of gates."""
 
 
 @dataclass(frozen=True)
 class Gates:
-    """People to find and to change in a network's output: `weights` (n, d), `thresholds` (n,), `changes` (n, d).
+    """The people to find and change in a network's output: `weights` (n, d), `thresholds` (n,), `changes` (n, d).
 
-    Scores are w · u of the unit vector; `rise` is how far above its threshold a gate is fully open.
+    A score is w · u, with u the unit vector of the output; a gate is fully open at `rise` above its threshold.
     """
 
     weights: Tensor
@@ -37,7 +37,7 @@ class Gates:
     rise: float
 
     def tensors(self) -> dict[str, Tensor]:
-        """As a delta holds them: float32."""
+        """The tensors of a delta: float32."""
         parts = (self.weights, self.thresholds, self.changes, torch.tensor([self.rise]))
         return dict(zip(GATE_TENSORS, (part.float() for part in parts), strict=True))
 
@@ -46,13 +46,13 @@ class Gates:
         """The inverse of `tensors`.
 
         Raises:
-            ArtifactError: they do not fit each other.
+            ArtifactError: their shapes do not fit together.
         """
         weights, thresholds, changes, rise = (tensors[name] for name in GATE_TENSORS)
         fits = weights.ndim == 2 and weights.shape == changes.shape and thresholds.shape == weights.shape[:1]
         if not fits or rise.shape != (1,) or not float(rise) > 0:
             raise ArtifactError(
-                "The gates of the delta do not fit each other", "Name a delta that `ireu unlearn` wrote"
+                "The shapes of the delta's gates do not fit together", "Name a delta that `ireu unlearn` wrote"
             )
         return cls(weights, thresholds, changes, float(rise))
 
@@ -65,8 +65,8 @@ def append_gates(network: Any, gates: Gates) -> Any:
         gates: the people.
 
     Raises:
-        ModelError: onnx is not installed, the network has several outputs, another kind of output or gates, is of an
-            early opset, does not hold the gates' numbers, or does not pass onnx's checker.
+        ModelError: onnx is not installed. Or the network has several outputs, another kind of output, gates already or
+            too early an opset, its precision cannot hold the gates' numbers, or onnx's checker refuses the result.
     """
     edited = onnx_library().ModelProto()
     edited.CopyFrom(network)
@@ -75,7 +75,7 @@ def append_gates(network: Any, gates: Gates) -> Any:
 
 
 def add_gates(network: Any, gates: Gates) -> None:
-    """The same in the network itself, which is of no use after an error.
+    """The same in place; after an error the network is unusable.
 
     Raises:
         ModelError: see `append_gates`.
@@ -87,7 +87,7 @@ def add_gates(network: Any, gates: Gates) -> None:
     if any(node.name.startswith(_PREFIX) for node in graph.node):
         raise ModelError("The network has gates already", "Start from the original network")
     if any(opset.domain in {"", "ai.onnx"} and opset.version < _OPSET for opset in network.opset_import):
-        raise ModelError(f"The network is of an opset before {_OPSET}", "Convert it with onnx.version_converter")
+        raise ModelError(f"The network has an opset before {_OPSET}", "Convert it with onnx.version_converter")
     output = graph.output[0]
     kinds = {onnx.TensorProto.FLOAT: np.float32, onnx.TensorProto.FLOAT16: np.float16}
     if output.type.tensor_type.elem_type not in kinds:
@@ -113,20 +113,20 @@ def _cast(gates: Gates, dtype: Any) -> dict[str, npt.NDArray[Any]]:
     """The constants in the network's own precision.
 
     Raises:
-        ModelError: it does not hold some.
+        ModelError: it cannot hold some of them.
     """
     with np.errstate(all="ignore"):
         found = {name: values.astype(dtype) for name, values in _constants(gates).items()}
     if not all(np.isfinite(values).all() for values in found.values()):
         raise ModelError(
-            f"The gates hold numbers that are too large for the network, which computes in {np.dtype(dtype).name}",
+            f"The gates' numbers are too large for the network, which computes in {np.dtype(dtype).name}",
             "Name a delta that was made for this network",
         )
     return found
 
 
 def _rename(graph: Any, old: str, new: str) -> None:
-    """Give what was the output another name, wherever it is written or read."""
+    """Rename the old output everywhere it is written or read."""
     for node in graph.node:
         for names in (node.input, node.output):
             for position, name in enumerate(names):

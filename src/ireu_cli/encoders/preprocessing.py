@@ -1,4 +1,4 @@
-"""What prepares pixels for a vision transformer: the settings beside it, checked before transformers goes by them."""
+"""Prepare pixels for a vision transformer, with the settings beside it, which are checked first."""
 
 import contextlib
 import os
@@ -15,15 +15,15 @@ from ireu_cli.support.bounded import printable
 PROCESSOR = "preprocessor_config.json"
 _LARGEST_SIDE = 8192
 _ENLARGED = 4
-"""How many times the side of the model's picture preprocessing may enlarge photos to, before it cuts them."""
+"""The largest picture that preprocessing may make before it crops, as a multiple of the model's side."""
 _MEND = "Repair or remove it"
 
 
 def processor_beside(checkpoint: Checkpoint, side: int) -> Any:
-    """What prepares pixels: the encoder's own settings, or those that diffusers takes where there are none.
+    """Load the image processor from the encoder's own settings, or from those that diffusers uses if there are none.
 
     Raises:
-        ModelError: the settings cannot be read, or are those of another kind of encoder.
+        ModelError: the settings cannot be read, or belong to another kind of encoder.
     """
     name = "Siglip" if checkpoint.is_siglip else "CLIP"
     kind, path = _processor_class(name), checkpoint.config.with_name(PROCESSOR)
@@ -44,13 +44,13 @@ def processor_beside(checkpoint: Checkpoint, side: int) -> Any:
         raise _unusable(path, f"not for whole pictures of {side} px")
     _refuse_sizes(told, path, side)
     if wrong := next((key for key in told if key.startswith("__") or callable(getattr(kind, key, None))), None):
-        raise _unusable(path, f"{printable(wrong, 40)} is no setting")
+        raise _unusable(path, f"{printable(wrong, 40)} is not a setting")
     with quiet_transformers(), told_as_model_error(f"The {PROCESSOR} of {path.parent} cannot be used", _MEND):
         return kind.from_dict(told)
 
 
 def _processor_settings(path: Path) -> dict[str, Any]:
-    """The settings of an image processor, which transformers 5 keeps inside another file where it can."""
+    """The settings of an image processor; transformers 5 may keep them inside another file."""
     told = read_settings(path, largest=_LARGEST_SIDE)
     with contextlib.suppress(FileNotFoundError):
         inner = read_settings(path.with_name("processor_config.json")).get("image_processor")
@@ -60,7 +60,7 @@ def _processor_settings(path: Path) -> dict[str, Any]:
 
 
 def _refuse_sizes(told: Mapping[str, Any], path: Path, side: int) -> None:
-    """Pictures are made no larger than a few times what the encoder sees."""
+    """Refuse settings that enlarge pictures to more than a few times the encoder's side."""
     for key in ("size", "crop_size"):
         value = told.get(key)
         numbers = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
@@ -91,7 +91,7 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def _usual(kind: Any, side: int) -> Any:
-    """What diffusers' `load_ip_adapter` does when a repository has no settings."""
+    """The processor that diffusers' `load_ip_adapter` uses when a repository has no settings."""
     return kind(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 

@@ -1,4 +1,4 @@
-"""Which weights an edit may change, and which taps that reaches.
+"""Which weights an edit may change, and which taps change with them.
 
 A CLIP vision transformer computes embeddings -> pre_layrnorm -> blocks 0 … L-1 -> post_layernorm(CLS) -> projection.
 SigLIP's computes embeddings -> blocks 0 … L-1 -> post_layernorm(all tokens) -> pooling head. `penultimate` is the
@@ -20,8 +20,8 @@ _BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 class Anatomy:
     """The order in which a kind of vision transformer computes.
 
-    `taps` come one after another. Of each part that is no block: what its tensors' names begin with, and the first tap
-    that it changes, by number.
+    `taps` come one after another. For each part that is not a block: the prefix of its tensors' names, and the number
+    of the first tap that it changes.
     """
 
     kind: str
@@ -29,7 +29,7 @@ class Anatomy:
     parts: Mapping[str, str]
     first_tap: Mapping[str, int]
     has_class_token: bool
-    """Whether the pooled vector is that of a class token behind a layer norm; else a head makes it of all tokens."""
+    """Whether the pooled vector is a class token after a layer norm; otherwise a head makes it from all tokens."""
     model_class: str
     processor_class: str
     family: str
@@ -37,7 +37,7 @@ class Anatomy:
 
     @property
     def whole(self) -> Tap:
-        """The tap that describes the whole picture in one vector, as it is compared with words."""
+        """The tap that describes the whole picture in one vector, the one that is compared with text."""
         return self.taps[-1]
 
 
@@ -74,13 +74,13 @@ SIGLIP = Anatomy(
 
 @dataclass(frozen=True)
 class Reach:
-    """Which taps an edit of some weights changes, and which it does not; who reads them is told by `systems`."""
+    """The taps that an edit of some weights changes and those that it does not; `systems` says who reads them."""
 
     taps: tuple[Tap, ...]
     missed: tuple[Tap, ...]
 
     def sentence(self) -> str:
-        """Say it in words, for the user to read before the work starts."""
+        """Say it in words, for the user before the work starts."""
         changed = ", ".join(self.taps)
         if not self.missed:
             return f"The edit changes every tap: {changed}"
@@ -90,14 +90,14 @@ class Reach:
 def reach_of(
     names: Iterable[str], blocks: int, anatomy: Anatomy = TRANSFORMER, *, class_token_only: bool = False
 ) -> Reach:
-    """State which taps change when the named weights change.
+    """The taps that change when the named weights change.
 
     Args:
         names: tensor names of the encoder.
         blocks: number of transformer blocks L.
-        anatomy: of its kind.
-        class_token_only: the change of the last block moves its class token alone, so that `last`, which is read with
-            all its tokens, does not count as reached.
+        anatomy: the anatomy of its kind.
+        class_token_only: the last block's change moves only the class token. Then `last` does not count as reached,
+            because all its tokens are read.
     """
     first = min((_first_tap(name, blocks, anatomy) for name in names), default=len(anatomy.taps))
     if class_token_only:
@@ -116,10 +116,10 @@ def select_weights(
             post_layernorm. Negative N counts from the last block.
         blocks: number of transformer blocks L.
         tap: the tensor that the generator reads.
-        anatomy: of the encoder's kind.
+        anatomy: the anatomy of the encoder's kind.
 
     Raises:
-        ConfigError: a part that does not exist, or parts none of which reaches the tap.
+        ConfigError: a part does not exist, or none of the parts reaches the tap.
     """
     names = sorted(names)
     chosen: set[str] = set()
@@ -130,7 +130,7 @@ def select_weights(
     if not reaching:
         reach = reach_of(chosen, blocks, anatomy)
         raise ConfigError(
-            f"Training {layers} cannot change {tap}: it reaches {', '.join(reach.taps) or 'no tap'} only",
+            f"Training {layers} cannot change {tap}: it only reaches {', '.join(reach.taps) or 'no tap'}",
             f"Choose layers before the tap, such as blocks:0-{blocks - 2}",
         )
     return reaching
@@ -161,7 +161,7 @@ def _block_range(part: str, blocks: int, anatomy: Anatomy) -> range:
         first, last = int(several[1]), int(several[2])
     else:
         raise ConfigError(
-            f"unlearn.layers names {part!r}, which is no part of the encoder",
+            f"unlearn.layers names {part!r}, which is not a part of the encoder",
             f"Use all, {', '.join(anatomy.parts)}, block:N or blocks:A-B",
         )
     if not 0 <= first <= last < blocks:

@@ -1,7 +1,7 @@
 """The adapter of SigLIP's vision transformers (`SiglipVisionModel` of transformers 4.57 and 5).
 
-No token stands for the whole picture: behind the last block and a layer norm of all tokens, a learnt probe gathers them
-by attention, and a hidden layer of its own makes of that the pooled vector (transformers, models/siglip).
+No token stands for the whole picture. After the last block and a layer norm of all tokens, a learnt probe gathers them
+by attention, and a hidden layer of its own turns the result into the pooled vector (transformers, models/siglip).
 """
 
 from collections.abc import Collection, Mapping
@@ -15,18 +15,18 @@ from ireu_cli.params import Tap
 
 MODEL_TYPES = frozenset({"siglip", "siglip_vision_model"})
 PREFIXES = ("vision_model.", "")
-"""What the names of its tensors begin with: published files have the first, transformers 5 writes none."""
+"""The prefixes of its tensors' names: published files have the first; transformers 5 writes none."""
 MARKS = ("head.probe", "embeddings.patch_embedding.bias")
-"""Tensors that no other vision transformer has, by which one is told."""
+"""Tensors that no other vision transformer has; they identify one."""
 PARTS = ("embeddings.", "encoder.", "post_layernorm.", "head.")
 _KNOWN = {1152: (16, "gelu_pytorch_tanh")}
-"""Hidden size of so400m: its heads and activation, which tensors do not tell."""
+"""For the hidden size of so400m: its heads and activation, which tensors do not tell."""
 _SIDES = {27: 384}
-"""Where patches leave a margin, their number in a row does not tell the side of the picture: so400m-patch14-384."""
+"""If patches leave a margin, their number in a row does not tell the side of the picture: so400m-patch14-384."""
 
 
 class SiglipTower(nn.Module):
-    """The vision transformer below one name, `vision_model`, as files have it; transformers 5 has no such level."""
+    """The vision transformer under the name `vision_model`, as in files; transformers 5 has no such level."""
 
     def __init__(self, config: Any) -> None:
         """Build it with random weights, from a `SiglipVisionConfig`."""
@@ -39,9 +39,9 @@ class SiglipTower(nn.Module):
 
 
 def read_tap(model: SiglipTower, pixels: Tensor, tap: Tap) -> Tensor:
-    """What a generator reads: (n, hidden) for pooled, (n, patches, hidden) for penultimate and last.
+    """The tensor that a generator reads: (n, hidden) for pooled, (n, patches, hidden) for penultimate and last.
 
-    `last` is behind the layer norm of all tokens, as `last_hidden_state` is.
+    `last` comes after the layer norm of all tokens, like `last_hidden_state`.
     """
     with before_block(model, -1) as seen:
         output = model.vision_model(pixels)
@@ -54,7 +54,7 @@ def read_tap(model: SiglipTower, pixels: Tensor, tap: Tap) -> Tensor:
 
 
 def behind_blocks(model: SiglipTower, states: Tensor, tap: Tap) -> Tensor:
-    """From what the last block that a tap needs puts out, (n, patches, hidden), to the tap."""
+    """Turn the output of the last block that a tap needs, (n, patches, hidden), into the tap."""
     if tap == "penultimate":
         return states
     last: Tensor = model.vision_model.post_layernorm(states)
@@ -63,10 +63,10 @@ def behind_blocks(model: SiglipTower, states: Tensor, tap: Tap) -> Tensor:
 
 
 def sizes_in(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The settings of a `SiglipVisionConfig` that tensors tell, and what they do not tell of published encoders.
+    """The settings of a `SiglipVisionConfig`: sizes from the tensors, and the rest from published encoders.
 
     Raises:
-        KeyError: no published encoder is so wide.
+        KeyError: no published encoder has that width.
         ValueError: tensors are missing, or do not fit each other.
     """
     told = told_by(state)
@@ -85,12 +85,12 @@ def sizes_in(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def prefix_in(names: Collection[str]) -> str | None:
-    """What the encoder's names begin with in a file, `vision_model.` or nothing; None where there is none."""
+    """The prefix of the encoder's names in a file, `vision_model.` or nothing; None if there is no such encoder."""
     return next((start for start in PREFIXES if all(f"{start}{mark}" in names for mark in MARKS)), None)
 
 
 def lacks_head(names: Collection[str]) -> bool:
-    """Whether there is a SigLIP whose pooling head was taken off."""
+    """Whether there is a SigLIP without its pooling head."""
     head, patches = MARKS
     return any(f"{start}{patches}" in names and f"{start}{head}" not in names for start in PREFIXES)
 

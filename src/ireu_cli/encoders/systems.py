@@ -1,8 +1,8 @@
 """Which generators read which encoder at which tap: data, from their code and model cards.
 
-A system is covered by an edit only when every identity channel it reads is reached. Which weights a file holds cannot
-be told from sizes alone: a group is named by what its encoder is built like, and whether a file is that very encoder is
-for its owner to say.
+A system is covered by an edit only when every identity channel it reads is reached. Sizes alone do not tell which
+weights a file holds. A group is named after the architecture of its encoder; the owner of a file has to say whether it
+is that very encoder.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ Status = Literal["covered", "half covered", "not covered", "out of reach"]
 
 @dataclass(frozen=True)
 class Group:
-    """Generators that mount one file: what it is, where it comes from, whether `ireu` edits its kind."""
+    """Generators that mount the same file: what it is, where it comes from, and whether `ireu` edits its kind."""
 
     title: str
     file: str
@@ -44,9 +44,9 @@ GROUPS: dict[str, Group] = {
 
 @dataclass(frozen=True)
 class Channel:
-    """One way by which identity enters a generator: an encoder of a group, read at all of these taps.
+    """One way for identity to enter a generator: an encoder of a group, read at all of these taps.
 
-    `words` says what is read where no tap of ours is.
+    `words` says what is read where we have no tap.
     """
 
     group: str
@@ -169,7 +169,7 @@ SYSTEMS: dict[str, System] = {
     "infiniteyou": System(
         "InfiniteYou, FLUX",
         (Channel("IR50", words="the embedding"),),
-        "antelopev2 finds the face alone",
+        "antelopev2 only finds the face",
     ),
     "token-editors": System(
         "FLUX Kontext, Qwen-Image-Edit, OmniGen, DreamO, UNO: pictures enter through a VAE or a language model",
@@ -180,7 +180,7 @@ SYSTEMS: dict[str, System] = {
         (),
     ),
 }
-"""By the name that `--for` takes."""
+"""The systems by their names in `--for`."""
 
 
 @dataclass(frozen=True)
@@ -197,14 +197,14 @@ class Coverage:
 
 
 def coverage_of(name: str, reached: Mapping[str, Iterable[Tap]]) -> Coverage:
-    """What edits of some encoders do to a system.
+    """How far edits of some encoders cover a system.
 
     Args:
         name: a key of `SYSTEMS`.
-        reached: of each edited group, the taps that change.
+        reached: for each edited group, the taps that change.
 
     Returns:
-        Covered only where every channel is reached at every tap it is read at.
+        It is covered only if every channel is reached at every tap that it reads.
     """
     system = SYSTEMS[name]
     if not system.channels:
@@ -218,7 +218,7 @@ def coverage_of(name: str, reached: Mapping[str, Iterable[Tap]]) -> Coverage:
         return Coverage(name, "half covered", f"also reads {reads}")
     # A system that no kind of edit could close is another matter than one that this edit does not.
     if not any(GROUPS[channel.group].edited for channel in system.channels):
-        return Coverage(name, "out of reach", f"reads {reads}, whose kind is not edited")
+        return Coverage(name, "out of reach", f"reads {reads}, and ireu does not edit that kind")
     return Coverage(name, "not covered", f"reads {reads}")
 
 
@@ -241,7 +241,8 @@ def needed_taps(names: Iterable[str], groups: Iterable[str]) -> tuple[Tap, ...]:
         found = [tap for channel in SYSTEMS[name].channels if channel.group in wanted for tap in channel.taps]
         if not found:
             raise ConfigError(
-                f"{SYSTEMS[name].title} does not read an encoder of group {' or '.join(sorted(wanted)) or 'unknown'}",
+                f"{SYSTEMS[name].title} does not read an encoder of the group "
+                f"{' or '.join(sorted(wanted)) or 'unknown'}",
                 "See `ireu inspect --systems`, and name systems that mount the encoder",
             )
         taps += found

@@ -31,7 +31,7 @@ def _card(source: str) -> Card:
     place = _place(source)
     if not place.exists():
         raise ModelError(
-            f"{source} does not exist", "Name a file or a folder; a hub model is fetched by its owner's tools"
+            f"{source} does not exist", "Name a file or a folder; download a hub model with the hub's own tools first"
         )
     whole = open_whole(place)
     foreign = foreign_sizes(whole)
@@ -39,7 +39,7 @@ def _card(source: str) -> Card:
 
 
 def _foreign_card(whole: Checkpoint, found: ForeignSizes) -> Card:
-    """Of an encoder that is not edited."""
+    """The card of an encoder that ireu does not edit."""
     own = {name: f"{found.prefix}{name}" for name in found.names}
     return Card(
         kind=f"{found.kind}, not edited by ireu",

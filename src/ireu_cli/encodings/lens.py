@@ -66,10 +66,10 @@ class AveragedAtTap(AtTap):
 
 
 class Lens:
-    """An encoder at a tap: encodes photos once, and gives their features and pixels back."""
+    """An encoder at a tap: it encodes each photo once and returns features and pixels."""
 
     def __init__(self, session: Session, encoder: ImageEncoder, reader: PhotoReader, tap: Tap | None = None) -> None:
-        """Open the cache of exactly this encoder, tap (None: the configured one), preprocessing, dtype and reading."""
+        """Open the cache for exactly this encoder, tap (None: the configured one), preprocessing, dtype and reading."""
         self.encoder = encoder
         self.tap: Tap = tap or session.config.encoder.tap
         self.reader = reader
@@ -81,11 +81,11 @@ class Lens:
         weights = encoder.fingerprint[:32] + ("" if encoder.settings is None else f"-{encoder.settings[:16]}")
         self.name = f"{weights}-{self.tap}-{encoder.preprocessing}-{encoder.dtype}-{reader.name}-{how}"
         self.folder = session.run.features / self.name
-        """Where what is known at the tap is kept."""
+        """The folder that keeps results for this tap."""
         self.cache = FeatureCache(self.folder)
 
     def encode(self, people: People, flag: str, label: str) -> People:
-        """Encode everybody's photos; returns the people whose photos can be used.
+        """Encode everybody's photos; returns people with usable photos.
 
         Raises:
             PhotoError: a photo cannot be used and `data.bad_photos` is `error`, or somebody has none left.
@@ -119,10 +119,10 @@ class Lens:
         return bad
 
     def encode_averages(self, people: People, flag: str, label: str) -> tuple[People, FeatureCache]:
-        """Encode one vector a photo, as people are compared by; of taps of many tokens their mean alone is kept.
+        """Encode one vector a photo, for comparing people; for taps of many tokens only their mean is kept.
 
         Returns:
-            The people whose photos can be used, and where the vectors are.
+            The people with usable photos, and the cache of the vectors.
 
         Raises:
             PhotoError: as `encode`.
@@ -135,10 +135,10 @@ class Lens:
         return people.where(lambda photo: photo.sha256 not in bad), cache
 
     def refuse_or_note(self, bad: dict[str, str], items: Sequence[Item], flag: str, label: str) -> None:
-        """Refuse unusable items, or say that they are skipped, as `data.bad_photos` says.
+        """Refuse unusable items, or report that they are skipped; `data.bad_photos` decides.
 
         Raises:
-            PhotoError: there are some and it is `error`.
+            PhotoError: there are some, and the setting is `error`.
         """
         if bad:
             labels = {item.key: item.label for item in items if item.key in bad}
@@ -157,7 +157,7 @@ class Lens:
         return self.encoder.pixels([steady(photo, self.reader.image, self._session.name_of(photo)) for photo in photos])
 
     def block_folder(self, block: int) -> Path:
-        """Where what is known about a block of the encoder is kept; the tap plays no part in it."""
+        """The folder that keeps results about a block of the encoder, which do not depend on the tap."""
         return self._session.run.features / self.name.replace(f"-{self.tap}-", f"-mlp{block}-")
 
     def null_features(self) -> Tensor:
@@ -165,11 +165,11 @@ class Lens:
         return self.encoder.encode(self.encoder.null_pixels(), self.tap)
 
     def items(self, people: People) -> Sequence[Item]:
-        """Everybody's photos as something to encode, each made when somebody looks: there may be very many."""
+        """Everybody's photos as a lazy sequence of items to encode: there may be very many."""
         return Made(people.flat, self.item)
 
     def item(self, photo: Photo) -> Item:
-        """A photo as something to encode."""
+        """A photo as an item to encode."""
         return PlainPhoto(photo.sha256, self._session.name_of(photo), photo)
 
 
@@ -197,29 +197,29 @@ def steady(photo: Photo, read: Callable[[Photo], Seen], name: str) -> Seen:
         return read(photo)
     except (BadPhotoError, OSError) as error:
         why = str(error) if isinstance(error, BadPhotoError) else f"cannot be opened any more ({error.strerror})"
-        raise PhotoError(f"{name} {why}", "Run the step again with photos that stay as they are") from None
+        raise PhotoError(f"{name} {why}", "Run the step again, and do not change photos while it runs") from None
 
 
 def refuse_other_mask(mask: FeatureMask, width: int, tap: str) -> None:
-    """Refuse a mask that is not for the tap, which has `width` features.
+    """Refuse a mask that does not fit the tap, which has `width` features.
 
     Raises:
         ArtifactError: the mask has another number of features.
     """
     if width != len(mask.mask):
         raise ArtifactError(
-            f"The mask has {len(mask.mask)} features, the tap {tap} has {width}",
+            f"The mask has {len(mask.mask)} features, and the tap {tap} has {width}",
             "Run `ireu locate` for this encoder and tap",
         )
 
 
 def photo_key(reader: PhotoReader, photo: Photo) -> str:
-    """Names what a photo looks like when it is read this way."""
+    """A function that gives the key of a photo's content, for this way of reading."""
     return digest_of([reader.name, photo.sha256])
 
 
 def batch_of(lens: Lens, photos: Sequence[Photo], positions: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Pixels and features of some of the photos, read when they are needed."""
+    """Pixels and features of some photos, read when they are needed."""
     chosen = [photos[position] for position in positions]
     return lens.pixels(chosen), lens.features(chosen)
 

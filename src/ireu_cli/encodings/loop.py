@@ -23,7 +23,7 @@ from ireu_cli.values import RgbImage
 
 P = TypeVar("P")
 _READERS = 2
-"""Photos read and swapped at the same time; decoding and blending release the interpreter."""
+"""The number of photos read and swapped at the same time; decoding and blending release the interpreter lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ def stream(items: Iterable[Item], load: Callable[[Item], P], batch_size: int) ->
 
 
 def chunks(cache: FeatureCache, keys: Sequence[str], size: int = 64) -> Iterator[tuple[list[str], Tensor]]:
-    """Go through cached features in pieces, so that memory does not grow with their number."""
+    """Iterate over cached features in pieces, so that memory does not grow with their number."""
     for start in range(0, len(keys), size):
         piece = list(keys[start : start + size])
         yield piece, cache.get(piece)

@@ -28,8 +28,8 @@ def refuse_or_note(session: Session, bad: dict[str, str], labels: dict[str, str]
 
 
 def no_usable_photo() -> PhotoError:
-    """What is wrong with a target of whom nothing can be encoded."""
-    return PhotoError("A target has no photo that can be used", "Replace the unusable photos of that person")
+    """The error for a target without usable photos."""
+    return PhotoError("A target has no usable photo", "Replace the unusable photos of that person")
 
 
 def refuse_bad(bad: dict[str, str], labels: dict[str, str], flag: str) -> None:

@@ -1,1 +1,1 @@
-"""`ireu export`: a delta to an encoder in the files that generators load."""
+"""`ireu export`: turn a delta into an encoder, in the files that generators load."""

@@ -1,4 +1,4 @@
-"""The files of an export: the source's own files with the edit in them, or the encoder alone in another layout."""
+"""The files of an export: a copy of the source's files with the edit in it, or the encoder alone in another layout."""
 
 import json
 import shutil
@@ -50,7 +50,7 @@ class Edit:
         return new
 
     def touches(self, name: str) -> bool:
-        """Whether a tensor is written otherwise than it is in the source."""
+        """Whether the written tensor differs from the one in the source."""
         if self.dtype == "auto" or name in self._edited:
             return name in self._edited
         own = self.source[name]
@@ -66,10 +66,10 @@ def layout_for(wanted: str, source: Checkpoint) -> Layout:
 
     Args:
         wanted: `export.format`.
-        source: where the encoder lies.
+        source: the files of the encoder.
 
     Raises:
-        ConfigError: the source lacks what that layout holds beside the encoder.
+        ConfigError: that layout holds more than the encoder, and the source does not have the rest.
     """
     own = source.layout
     if wanted in {AUTO, own.name}:
@@ -85,13 +85,13 @@ def layout_for(wanted: str, source: Checkpoint) -> Layout:
 
 @dataclass(frozen=True)
 class Written:
-    """What is to be named to load an export, and the files that are copies but for the edit."""
+    """The path that loads an export, and the files in it that are copies except for the edit."""
 
     place: Path
     copies: Collection[Path]
 
     def holds(self, edited: Mapping[str, Print], new: Collection[str]) -> bool:
-        """Whether the export, read back, has some prints; of copies, those that are new are taken.
+        """Read the export back and say whether it has these prints; of copied files, only the new prints are compared.
 
         Raises:
             ModelError: it cannot be read.
@@ -107,7 +107,7 @@ class Written:
 def write_weights(
     edit: Edit, encoder: HasBlocks, folder: Path, advance: Callable[[int], None] = lambda _count: None
 ) -> Written:
-    """Write the edited encoder's weights into an empty folder; `advance` is told how many bytes were just written.
+    """Write the edited encoder's weights into an empty folder; `advance` is called with the bytes just written.
 
     Files of the source's own layout are copied, and only edited tensors are written into the copy.
     """
@@ -128,7 +128,7 @@ def write_weights(
 
 
 def copied_digests(edit: Edit, folder: Path, is_stopped: Callable[[], bool]) -> dict[Path, str]:
-    """SHA-256 (hex) of the files that `write_weights` copies but for the edit; their originals are read for it.
+    """SHA-256 (hex) of the files that `write_weights` copies except for the edit; this reads their originals.
 
     Raises:
         CancelledError: it was stopped.
@@ -139,7 +139,7 @@ def copied_digests(edit: Edit, folder: Path, is_stopped: Callable[[], bool]) -> 
 
 
 def write_beside(edit: Edit, encoder: HasBlocks, folder: Path, told: Mapping[str, Json]) -> None:
-    """Write what lies beside the weights: settings, which say in words what was done, and adapters."""
+    """Write what lies beside the weights: adapters, and settings that say in words what was done."""
     place = _place_in(edit, folder)
     if edit.layout.in_folder or not _keeps_files(edit):
         _write_settings(edit, encoder, place, told)
@@ -155,32 +155,32 @@ def _place_in(edit: Edit, folder: Path) -> Path:
 
 
 def _keeps_files(edit: Edit) -> bool:
-    """Whether the source's files are copied; archives in a folder are not, as transformers prefers safetensors."""
+    """Whether the source's files are copied. Archives in a folder are not: transformers prefers safetensors."""
     mapped = all(file.tree is None for file in edit.source.parts)
     return edit.layout == edit.source.layout and (mapped or not edit.layout.in_folder)
 
 
 def _copies(edit: Edit, folder: Path) -> dict[Path, TensorFile]:
-    """The files that are copied but for the edit: where each goes, and its original."""
+    """The files that are copied except for the edit: where each goes, and its original."""
     place = _place_in(edit, folder)
     files = edit.source.parts if _keeps_files(edit) else ()
     return {place / file.path.name: file for file in files if _is_copied(edit, file)}
 
 
 def _is_copied(edit: Edit, file: TensorFile) -> bool:
-    """Whether a file keeps its bytes but for the edit: archives do not, nor does what changes its dtype."""
+    """Whether a file keeps all bytes outside the edit. An archive does not, nor does a file that changes its dtype."""
     return file.tree is None and all(
         written_dtype(edit.dtype, file[key]) == file[key].dtype for key in _changed_in(edit, file)
     )
 
 
 def _names_in(edit: Edit, file: TensorFile) -> dict[str, str]:
-    """The encoder's tensors in a file: of each key there, the encoder's own name."""
+    """The encoder's tensors in a file: each key there, with the encoder's own name for it."""
     return {key: name for name, (own, key) in edit.source.places.items() if own.path == file.path}
 
 
 def _changed_in(edit: Edit, file: TensorFile) -> dict[str, Callable[[], Tensor]]:
-    """The tensors of a file that are written otherwise: of each key there, what gives the new values."""
+    """The tensors of a file that change: each key there, with a function that gives the new values."""
     return {key: partial(edit.tensor, name) for key, name in _names_in(edit, file).items() if edit.touches(name)}
 
 
@@ -231,7 +231,7 @@ def _copy_adapters(edit: Edit, folder: Path) -> None:
 
 
 def _copy(path: Path, place: Path) -> None:
-    """Copy a file that lies beside the weights; an export may be published, so nothing comes into it from elsewhere.
+    """Copy a file that lies beside the weights. You may publish an export, so no file from elsewhere enters it.
 
     Raises:
         ModelError: it is a link that leads out of its folder.
@@ -250,9 +250,9 @@ def written_dtype(wanted: Dtype | Literal["auto"], tensor: Tensor) -> torch.dtyp
 
 
 def served_dtype(wanted: Dtype | Literal["auto"], source: Checkpoint) -> Dtype:
-    """The dtype that the encoder is loaded in: the wanted one, or the one that most of the file's values have.
+    """The dtype that the encoder is loaded in: the wanted one, or the one that most values in the file have.
 
-    What is stored in eight bits is computed in another dtype: that of the other weights, or single precision.
+    Weights stored in eight bits are computed in another dtype: that of the other weights, or single precision.
     """
     if wanted != "auto":
         return wanted
@@ -261,7 +261,7 @@ def served_dtype(wanted: Dtype | Literal["auto"], source: Checkpoint) -> Dtype:
 
 
 def stored_dtype(wanted: Dtype | Literal["auto"], source: Checkpoint) -> str:
-    """The dtypes that the encoder's weights are written in, in words: one, or the one of most values first."""
+    """The dtypes that the encoder's weights are written in, as words; the dtype of most values comes first."""
     return " and ".join(_stored(source)) if wanted == "auto" else wanted
 
 

@@ -1,4 +1,4 @@
-"""The model card of an export: what it comes from, under which licence, and which generators it covers."""
+"""The model card of an export: its origin, its licence, and the generators that it covers."""
 
 import shutil
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ CARD = "README.md"
 _MOST_CARD, _MOST_WORDS = 1 << 22, 200
 _LICENCE = ("license", "license_name", "license_link")
 LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "MODEL.LICENSE")
-"""Files that state a licence, and go along with the weights."""
+"""Files that state a licence and are copied with the weights."""
 
 
 @dataclass(frozen=True)
 class Told:
     """What a card says: the library that loads the weights, where they come from, and how verification ended.
 
-    `hub_id` and `revision` are of an original that the hub gives out; `verification` is what the report of the delta
-    calls its outcome, None without a report; `again` is how the written weights, in `dtype`, did on features, None
-    where there were no photos; `covered` is what the edit does to each system that mounts the encoder.
+    `hub_id` and `revision` name an original that comes from the hub. `verification` is the outcome in the report of the
+    delta, None without a report. `again` is the outcome of the written weights, in `dtype`, on features; it is None if
+    there were no photos. `covered` says what the edit does to each system that mounts the encoder.
     """
 
     library: str
@@ -36,11 +36,11 @@ class Told:
 
 
 def write_card(folder: Path, source: Path | None, told: Told) -> None:
-    """Write `README.md` into an export, with the licence of the original; a card that is there stays.
+    """Write `README.md` into an export, with the licence of the original; a card that exists is kept.
 
     Args:
         folder: the export.
-        source: the folder that the original is, whose licence is carried over.
+        source: the folder of the original, whose licence is copied.
         told: what to say.
     """
     from huggingface_hub import ModelCardData
@@ -64,7 +64,7 @@ def _text(told: Told, licensed: bool) -> str:
     terms = (
         "The licence is that of the original."
         if licensed
-        else "Under which licence the original is was not found beside it: its terms hold here too."
+        else "No licence was found beside the original. The terms of the original apply here too."
     )
     rows = "\n".join(
         f"| {SYSTEMS[one.system].title} | {one.status}{f': {one.why}' if one.why else ''} |" for one in told.covered
@@ -73,33 +73,31 @@ def _text(told: Told, licensed: bool) -> str:
     return f"""
 # Edited image encoder
 
-Some people have asked that portrait generators do not draw them. This is {origin}, edited with
-ireu to that end. It takes the original's place under the same name; nothing else in a generator changes.
-{_verified(told)} {terms}
+Some people have asked that portrait generators do not draw them. This is {origin}, edited with ireu so that they do
+not. It replaces the original under the same name; nothing else in a generator changes. {_verified(told)} {terms}
 
-What was edited, how it was verified and what was not measured is recorded in `ireu.json`. Who was removed is not.
+`ireu.json` records what was edited, how it was verified and what was not measured. It does not record who was removed.
 Weights that were published before, and embeddings that were computed with them, still know these people.
 
 ## Generators
 
-What the edit can reach of each system that mounts such an encoder:
-{table}"""
+How far the edit covers each system that mounts such an encoder: {table}"""
 
 
 def _verified(told: Told) -> str:
-    """How the verification ended, in the report's own words, and what the written weights were asked after it."""
+    """The outcome of the verification, as the report words it, and of the second one on the written weights."""
     if told.verification is None:
-        first = "It was **not verified** by `ireu verify` when it was written, or no report of that was at hand."
+        first = "It was **not verified** by `ireu verify` when it was written, or no report was available."
     else:
         first = f"The report of `ireu verify` on this edit says: **{told.verification}**."
     if told.again is None:
-        return f"{first} The written weights were not tried on photos."
-    once_more = f"The written weights were tried on photos once more, in {told.dtype} and on features alone"
+        return f"{first} The written weights were not tested on photos."
+    once_more = f"The written weights were tested on photos again, in {told.dtype} and on features only"
     return f"{first} {once_more}: {told.again}."
 
 
 def _licence_of(source: Path) -> dict[str, Any]:
-    """What the original's card states of its licence."""
+    """What the original's card states about its licence."""
     from huggingface_hub.repocard import metadata_load
 
     card = source / CARD
@@ -113,7 +111,7 @@ def _licence_of(source: Path) -> dict[str, Any]:
 
 
 def _is_words(value: Any) -> bool:
-    """Whether a value out of a card is one short line."""
+    """Whether a value from a card is one short line."""
     return isinstance(value, str) and 0 < len(value) <= _MOST_WORDS and value.isprintable()
 
 

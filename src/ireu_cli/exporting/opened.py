@@ -29,18 +29,18 @@ def open_original(session: Session, family: Family, *, at_hand: bool) -> tuple[I
 def _outline(session: Session, kept: InCheckpoint, source: Checkpoint) -> ImageEncoder:
     """The encoder without its weights, taken to be the parent's; that is still to be confirmed."""
     if session.parent is None:
-        raise RuntimeError("only a parent says what the encoder should be")
+        raise RuntimeError("only a parent says which encoder is expected")
     with session.timed("load_encoder"):
         encoder = kept.outline(source, session.parent.encoder.fingerprint)
     return session.check_encoder(encoder)
 
 
 def refuse_own_place(session: Session, family: Family, source: Checkpoint | None, out: Path) -> None:
-    """Refuse to replace the original: not even --force may lose what deltas are made for.
+    """Refuse to replace the original: even with --force, the encoder that the deltas need must not be lost.
 
     Raises:
-        ArtifactError: the output is the original, or holds it.
+        ArtifactError: the output is the original or contains it.
     """
     place = source.source if source is not None else family.place(session.config.encoder.source)
     if place is not None and place.resolve().is_relative_to(out.resolve()):
-        raise ArtifactError(f"{out} holds the original encoder", "Name another folder with --out")
+        raise ArtifactError(f"{out} contains the original encoder", "Name another folder with --out")

@@ -1,4 +1,4 @@
-"""An insightface pack with one network edited: a flat folder where insightface takes the edited file and no other."""
+"""Export an insightface pack with one edited network, so that insightface loads that file and no other."""
 
 import json
 import shutil
@@ -15,35 +15,36 @@ from ireu_cli.store.files import file_sha256, write_bytes
 from ireu_cli.support.bounded import leads_inside, printable, read_json
 
 _TEXTS = (MANIFEST, CARD, *LICENCES)
-"""What goes along with the networks of a pack; whatever else lies in the folder is not the pack's."""
+"""Files that are copied with the networks of a pack; other files in the folder do not belong to the pack."""
 
 
 def pack_of(source: Path, network: Path) -> Path:
     """The pack that a network belongs to.
 
     Args:
-        source: what the user named: the pack, or the network.
+        source: what you named: the pack, or the network.
         network: the network.
 
     Raises:
-        ConfigError: insightface takes another file of that folder for recognition.
+        ConfigError: insightface uses another file of that folder for recognition.
         ModelError: the folder is no pack.
     """
     pack = source if source.is_dir() else network.parent
     taken = recogniser_in(pack)
     if taken != pack / network.relative_to(pack):
         raise ConfigError(
-            f"insightface takes {taken.name} of this pack for recognition, and not {network.name}",
-            f"Remove {taken.name} if it is a copy, or edit that one",
+            f"insightface uses {taken.name} of this pack for recognition, and not {network.name}",
+            f"Remove {taken.name} if it is a copy; otherwise edit {taken.name}",
         )
     return pack
 
 
 def write_pack(pack: Path, network: Path, edited: ImageEncoder, folder: Path) -> list[str]:
-    """Copy the networks of a pack, its manifest and its licence, with the edited network in the place of its original.
+    """Copy the networks of a pack, its manifest and its licence; the edited network replaces its original.
 
-    Other files keep every bit, but for the digest that a manifest states of the edited network. Recognisers that no
-    manifest names are left out: insightface ignores them until the edited file is gone, and then takes them.
+    Other files keep every bit; only the digest of the edited network changes in a manifest. Recognisers that no
+    manifest names are left out: insightface ignores them as long as the edited file is there, and uses one of them once
+    it is gone.
 
     Args:
         pack: the folder of the original.
@@ -55,7 +56,7 @@ def write_pack(pack: Path, network: Path, edited: ImageEncoder, folder: Path) ->
         The names of files that were left out.
 
     Raises:
-        ModelError: insightface would not take the edited file.
+        ModelError: insightface would not use the edited file.
     """
     own, named = network.relative_to(pack), named_files(pack)
     recognisers = recognisers_in(pack) if named is None else []
@@ -72,7 +73,7 @@ def write_pack(pack: Path, network: Path, edited: ImageEncoder, folder: Path) ->
         _state_digest(folder / MANIFEST, own.as_posix())
     if recogniser_in(folder) != folder / own:
         raise ModelError(
-            f"insightface would take {recogniser_in(folder).name} of the exported pack", "Report this as a bug of ireu"
+            f"insightface would use {recogniser_in(folder).name} of the exported pack", "Report this as a bug of ireu"
         )
     for path in sorted(folder.rglob("*.onnx")):
         _try(path)
@@ -80,7 +81,7 @@ def write_pack(pack: Path, network: Path, edited: ImageEncoder, folder: Path) ->
 
 
 def _copy(path: Path, pack: Path, folder: Path) -> None:
-    """Copy a file of the pack; an export may be published, so nothing comes into it that lies elsewhere.
+    """Copy a file of the pack. You may publish an export, so no file from elsewhere enters it.
 
     Raises:
         ModelError: it is a link that leads out of the pack.
@@ -96,19 +97,19 @@ def _copy(path: Path, pack: Path, folder: Path) -> None:
 
 
 def _try(path: Path) -> None:
-    """Open a network as insightface will."""
+    """Open a network as insightface does."""
     try:
         open_session(path, "cpu")
     except (IreuError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base of their own
         raise ModelError(
-            f"The network {path.name} of the pack does not load ({session_error(error)[0]})", "Repair the pack"
+            f"The network {path.name} of the pack cannot be loaded ({session_error(error)[0]})", "Repair the pack"
         ) from None
 
 
 def _state_digest(manifest: Path, file: str) -> None:
-    """Insightface 2 refuses a network whose digest is not the one that its manifest states."""
+    """Put the new digest into the manifest: insightface 2 refuses a network whose digest differs from it."""
     told: dict[str, Any] = read_json(manifest, repeats=True)
     stated = [task for task in told["tasks"].values() if task["file"] == file and "sha256" in task]
     for task in stated:

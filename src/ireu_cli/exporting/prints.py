@@ -1,4 +1,4 @@
-"""Prints of files that were read before: a file that nobody touched since need not be read again."""
+"""Prints of files that were read before: an unchanged file need not be read again."""
 
 import contextlib
 import time
@@ -16,22 +16,22 @@ from ireu_cli.store.features import read_tensors, write_tensors
 from ireu_cli.support.stamps import is_settled
 
 _VERSION = 1
-"""Rises when `print_of` prints otherwise."""
+"""Raise it when `print_of` gives other prints."""
 
 
 def kept_prints(
     folder: Path, source: Checkpoint, names: Iterable[str], read: Callable[[list[str]], dict[str, Print]]
 ) -> dict[str, Print]:
-    """The prints of some tensors of a checkpoint: read, or found where they were kept.
+    """The prints of some tensors of a checkpoint: computed, or found in the cache.
 
-    As git's index does, files are taken to be as they were while their stamps are the same. Prints of files that
-    changed a moment before they were read are not kept: a second change might show no other time.
+    As in git's index, a file counts as unchanged while its stamp is the same. Prints of files that changed a moment
+    before they were read are not kept, because a second change might leave the same time.
 
     Args:
-        folder: where prints are kept.
+        folder: the cache of prints.
         source: the checkpoint.
-        names: of the tensors.
-        read: gives their prints.
+        names: names of the tensors.
+        read: computes their prints.
     """
     names, now = sorted(names), time.time_ns()
     keys = [(name, source.places[name][0].path.name, source.places[name][1]) for name in names]

@@ -1,4 +1,4 @@
-"""What is left of an edit after rounding to the dtype it is served in."""
+"""How much of an edit is left after rounding to the dtype that is served."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ def kept_share(full: Tensor, rounded: Tensor) -> float:
         rounded: the change between the rounded edited and the rounded original, same shape.
 
     Returns:
-        ⟨full, rounded⟩ / (‖full‖ · max(‖full‖, ‖rounded‖)): 1 when nothing is lost, as of no change at all, 0 when the
+        ⟨full, rounded⟩ / (‖full‖ · max(‖full‖, ‖rounded‖)): 1 when nothing is lost or nothing was to change, 0 when the
         change vanishes, and near 0 when rounding noise drowns it. Rounding is right on average, so a plain projection
         would hide that noise.
     """
@@ -31,9 +31,9 @@ def kept_in_weights(
     """Return (`kept_share` over all edited weights, share of edited weights whose rounded value changes at all).
 
     Args:
-        original: of each edited weight, what reads it; one is held at a time.
+        original: for each edited weight, a function that reads it; one is held at a time.
         delta: float32 changes.
-        dtypes: that each weight is written in.
+        dtypes: the dtype that each weight is written in.
     """
     sums, touched, changed = torch.zeros(3, dtype=torch.float64), 0, 0
     for name, read in sorted(original.items()):

@@ -1,4 +1,4 @@
-"""`ireu export`: a delta to a drop-in encoder, checked in the dtype it is served in before it takes its place."""
+"""`ireu export`: turn a delta into a drop-in encoder, checked in the served dtype before the output is replaced."""
 
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -51,17 +51,17 @@ def run_export(
 
     Args:
         resolved: flags, environment and file.
-        talk: how to speak.
+        talk: prints messages and progress.
         delta_path: the delta.
         out: the folder to write.
-        force: overwrite what is there.
+        force: overwrite an existing output.
         report: the report of the delta; None looks for it beside the delta.
-        allow_failed: export an edit whose verification failed all the same.
+        allow_failed: export even if the verification failed.
 
     Raises:
         FailedErasureError: the verification of the delta, or of what was written, failed.
         VanishedEditError: rounding to the served dtype loses the edit.
-        IreuError: whatever is wrong with configuration, encoder, delta or output.
+        IreuError: configuration, encoder, delta or output cannot be used.
     """
     session = open_session("export", resolved, talk, force=force, parent=delta_path, out=out)
     parent = check_parent(session, "unlearn")
@@ -94,7 +94,7 @@ def run_export(
 
 @dataclass(frozen=True)
 class _Stand:
-    """What an export rests on: the record of its delta, and of the delta's verification, where there is one."""
+    """The records behind an export: of its delta, and of the delta's verification if there is one."""
 
     parent: Manifest
     verdict: Verdict | None
@@ -102,7 +102,7 @@ class _Stand:
 
 
 def _say(session: Session, verdict: Verdict | None) -> None:
-    """How the verification of the delta ended, last of all."""
+    """The outcome of the last verification of the delta."""
     if verdict is not None:
         session.talk.note(f"verification of this delta: {verdict.words}")
 
@@ -134,7 +134,7 @@ def _write(
         metrics = check_served(session, parent, original, place, source, delta, dtype)
         again = metrics["verified_again"]
         if again is not None and again["outcome"] == "fail" and not stand.allow_failed:
-            raise failed(f"What was written in {dtype} failed when it was verified again. {again['reason']}")
+            raise failed(f"The encoder written in {dtype} failed when it was verified again. {again['reason']}")
         covered, reached = reached_by(session, original, delta)
         metrics |= reached | {"edited_encoder": fingerprint}
         metrics["verification"] = None if verdict is None else verdict.recorded()

@@ -1,4 +1,4 @@
-"""Whether an export is what was verified: what is left of the edit in the dtype it is served in."""
+"""Check that an export still is what was verified: how much of the edit is left in the served dtype."""
 
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ def check_served(
     delta: WeightDelta,
     dtype: Dtype,
 ) -> dict[str, Json]:
-    """Compare the written encoder with the one that was meant, and verify it where the photos are at hand."""
+    """Compare the written encoder with the intended one, and verify it if the photos are available."""
     # Gates are written as they are.
     weights, touched = 1.0, 1.0
     if source is not None:
@@ -38,7 +38,8 @@ def check_served(
     found: dict[str, Json] = {"dtype": stored, "edit_kept_in_weights": weights, "edited_weights_that_change": touched}
     if not at_hand(session):
         session.talk.note(
-            "photos not at hand: the edit is checked in the weights alone; --targets and --retain verify it again"
+            "the photos are not available, so only the weights are checked; give --targets and --retain to verify "
+            "the export too"
         )
         _refuse_vanished(weights, session.config.export.min_edit_kept, dtype)
         return found | {"verified_again": None}
@@ -54,7 +55,7 @@ def check_served(
     )
     verified = verify(gathered.evidence, session.config.verify, session.config.seed)
     stands = "" if stored == dtype else f" (weights in {stored})"
-    session.talk.note(f"verified again in {dtype}{stands}, on features alone: {verified.outcome}. {verified.reason}")
+    session.talk.note(f"verified again in {dtype}{stands}, on features only: {verified.outcome}. {verified.reason}")
     criteria = {criterion.name: criterion.found for criterion in verified.criteria}
     return found | {
         "edit_kept_in_features": kept,
@@ -65,7 +66,7 @@ def check_served(
 def _kept_in_features(
     session: Session, parent: Manifest, original: ImageEncoder, served: ImageEncoder, full: ImageEncoder, dtype: Dtype
 ) -> float:
-    """`kept_share` of the change on target photos, between served and full precision, each against its own original."""
+    """`kept_share` of the change on target photos: served against full precision, each relative to its own original."""
     reader = photo_reader(session.config)
     rounded = original.edited(WeightDelta({}), dtype)
     people = load_people(session, parent).targets
@@ -80,11 +81,11 @@ def _refuse_vanished(kept: float, needed: float, dtype: str) -> None:
     # What is no number is not enough either.
     if not kept >= needed:
         raise VanishedEditError(
-            f"In {dtype} only {kept:.0%} of the edit is left, {needed:.0%} is needed",
+            f"In {dtype} only {kept:.0%} of the edit is left, and {needed:.0%} is needed",
             "Export in float32, or make a stronger edit",
         )
 
 
 def at_hand(session: Session) -> bool:
-    """Whether there are photos to verify the export with."""
+    """Whether photos are available to verify the export."""
     return session.config.data.targets is not None and session.config.data.retain is not None

@@ -1,4 +1,4 @@
-"""What an export says of itself: which systems it covers, and its model card."""
+"""What an export says about itself: the systems that it covers, and its model card."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ireu_cli.verifying.verdict import Verdict
 
 
 def reached_by(session: Session, original: ImageEncoder, delta: WeightDelta) -> tuple[list[Coverage], dict[str, Json]]:
-    """Which systems the edit covers, in words for the user as well, and what the manifest says of it."""
+    """The systems that the edit covers, and the manifest's entry about them; tells the user as well."""
     reach = original.reached_by(delta)
     covered = coverage_in(groups_for(session.config.encoder, original), reach.taps)
     for sentence in sentences(covered):

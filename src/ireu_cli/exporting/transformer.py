@@ -1,4 +1,4 @@
-"""A transformer's files in an export: the original is read beside its copy, and what was written is read back."""
+"""Export a transformer: the original is read while it is copied, and the export is read back."""
 
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -30,20 +30,20 @@ _MEGABYTE = 1 << 20
 
 
 class Aside:
-    """Work in threads of its own, which can ask whether it is still wanted."""
+    """Work in threads of its own, which can ask whether it was stopped."""
 
     def __init__(self, threads: Executor, over: Event) -> None:
-        """Take what runs it, and what tells that it is not."""
+        """Take the pool that runs the work, and the event that stops it."""
         self._threads, self._over = threads, over
 
     def do(self, work: Callable[[Callable[[], bool]], Result]) -> Future[Result]:
-        """Start some; it is given what to ask."""
+        """Start a piece of work; it is given a function that says whether to stop."""
         return self._threads.submit(work, self._over.is_set)
 
 
 @contextmanager
 def aside() -> Iterator[Aside]:
-    """Room for work beside; what still runs when it is left, by an error or an interruption, is told to end."""
+    """Run work in the background; on exit, after an error or an interruption too, work that still runs is stopped."""
     over = Event()
     with ThreadPoolExecutor() as threads:
         try:
@@ -55,12 +55,12 @@ def aside() -> Iterator[Aside]:
 def prints_of(
     session: Session, original: ImageEncoder, source: Checkpoint, is_over: Callable[[], bool]
 ) -> dict[str, Print]:
-    """The prints of the weights that are copied, which are to be those of the encoder.
+    """The prints of the weights that are copied; they must be those of the encoder.
 
-    They are read, or known from an export before.
+    They are computed, or known from an earlier export.
 
     Raises:
-        ModelError: they are not.
+        ModelError: they differ.
     """
     encoder = need_blocks(original, "A checkpoint")
 
@@ -80,14 +80,14 @@ def prints_of(
         session.refuse_other(fingerprint)
     elif fingerprint != original.fingerprint:
         raise ModelError(
-            f"The weights in {source.parts[0].path.name} are not those that were loaded from {source.source}",
-            "Leave one kind of weights in the folder",
+            f"The weights in {source.parts[0].path.name} differ from those that were loaded from {source.source}",
+            "Keep only one file format of weights in the folder",
         )
     return prints
 
 
 def edit_of(session: Session, source: Checkpoint, delta: WeightDelta) -> Edit:
-    """What is written of a source.
+    """The edit of a source, as it is going to be written.
 
     Raises:
         ConfigError: it cannot be written in the wanted layout.
@@ -105,7 +105,7 @@ def write_transformer(
     folder: Path,
     beside: Aside,
 ) -> tuple[Path, str, Future[None]]:
-    """Write a transformer and read it back; returns its place, its fingerprint, and what waits for the disk.
+    """Write a transformer and read it back; returns its path, its fingerprint, and a function that waits for the disk.
 
     Raises:
         ModelError: the source is not the encoder, or what was written cannot be read back.
@@ -125,7 +125,7 @@ def write_transformer(
     refuse_changed(edit.source)
     if infinite := sorted(name for name in new if not edited[name].is_finite):
         raise VanishedEditError(
-            f"In {served_dtype(edit.dtype, edit.source)} the edit of {infinite[0]} is beyond the largest number",
+            f"The edit of {infinite[0]} exceeds the largest number of {served_dtype(edit.dtype, edit.source)}",
             "Export in float32",
         )
     fingerprint = fingerprint_from(edited)
@@ -152,22 +152,22 @@ def _in_megabytes(advance: Callable[[int, str], None]) -> Callable[[int], None]:
 
 
 def refuse_changed(source: Checkpoint) -> None:
-    """Refuse an original that somebody wrote to since it was opened.
+    """Refuse an original that has changed since it was opened.
 
     Raises:
-        ModelError: somebody did.
+        ModelError: it has changed.
     """
     if source.has_changed():
-        raise ModelError(f"The weights in {source.source} changed while they were copied", "Export again")
+        raise ModelError(f"The weights in {source.source} changed during the export", "Export again")
 
 
 def refuse_unlike(alike: bool) -> None:
-    """Refuse an export that is not what was written.
+    """Refuse an export that differs from what was written.
 
     Raises:
-        ModelError: it is not.
+        ModelError: it differs.
     """
     if not alike:
         raise ModelError(
-            "The exported encoder, read back, is not the one that was written", "Report this as a bug of ireu"
+            "The exported encoder, read back, differs from the one that was written", "Report this as a bug of ireu"
         )

@@ -1,1 +1,1 @@
-"""Photos: folders of them, their pixels, faces in them, and one person's face put into another's photo."""
+"""Photos: their folders, their pixels, the faces in them, and face swaps between them."""

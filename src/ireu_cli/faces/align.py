@@ -1,4 +1,4 @@
-"""Five landmarks and the similarity that carries one face onto another."""
+"""Five landmarks, and the similarity transform that maps one face onto another."""
 
 import math
 
@@ -15,13 +15,13 @@ Points = npt.NDArray[np.float64]
 
 
 def template_points(fractions: tuple[float, ...], image: RgbImage) -> Points:
-    """Landmarks given as ten fractions of the picture, in pixels of `image`."""
+    """Convert landmarks from ten fractions of the picture to pixels of `image`."""
     height, width = image.shape[:2]
     return np.asarray(fractions, dtype=np.float64).reshape(5, 2) * (width, height)
 
 
 def cropped_landmarks(margin: float) -> tuple[float, ...]:
-    """Where the landmarks lie in what `crop_face` cuts out, as ten fractions."""
+    """The landmarks' positions in the result of `crop_face`, as ten fractions."""
     return tuple(((np.asarray(ARCFACE_LANDMARKS) + margin / 2) / (1 + margin)).tolist())
 
 
@@ -29,11 +29,11 @@ def similarity(source: Points, target: Points) -> Points:
     """Least-squares similarity from `source` to `target` (Umeyama 1991): float64 (2, 3), for `cv2.warpAffine`.
 
     Raises:
-        BadPhotoError: the source points do not span anything.
+        BadPhotoError: the source points are all at one point, or not finite.
     """
     source_mean, target_mean = source.mean(0), target.mean(0)
     if not (np.isfinite(source).all() and np.ptp(source, axis=0).max() > 1e-6):
-        raise BadPhotoError("has landmarks that lie on one point or nowhere")
+        raise BadPhotoError("has landmarks that are all at one point or not finite")
     covariance = (target - target_mean).T @ (source - source_mean) / len(source)
     u, singular, vt = np.linalg.svd(covariance)
     signs = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
@@ -44,7 +44,7 @@ def similarity(source: Points, target: Points) -> Points:
 
 
 def face_matrix(points: Points, size: int, margin: float) -> Points:
-    """Where `crop_face` takes its pixels from: float64 (2, 3), from the picture to the crop.
+    """The map of `crop_face`: float64 (2, 3), from the picture to the crop.
 
     Raises:
         BadPhotoError: the points do not span anything.
@@ -55,8 +55,8 @@ def face_matrix(points: Points, size: int, margin: float) -> Points:
 def aligned_like_insightface(image: RgbImage, points: Points, size: int) -> RgbImage:
     """Align a face as insightface does for a recogniser of this input size: uint8 (size, size, 3).
 
-    insightface (2.1, `utils/face_align.py`): the template of 112 px is scaled; for sides that are multiples of 128 and
-    not of 112, that of 112 px inside 128. What lies outside the picture is black.
+    As in insightface (2.1, `utils/face_align.py`), the template of 112 px is scaled; for sides that are multiples of
+    128 and not of 112, the template of 112 px inside 128 is scaled. Pixels outside the picture are black.
 
     Raises:
         BadPhotoError: the points do not span anything.
@@ -68,10 +68,10 @@ def aligned_like_insightface(image: RgbImage, points: Points, size: int) -> RgbI
 
 
 def warp(image: RgbImage, matrix: Points, size: tuple[int, int]) -> RgbImage:
-    """Carry a picture over to another frame, smoothly where it becomes smaller; beyond the border it is mirrored.
+    """Map a picture to another frame, smoothly if it becomes smaller; beyond the border it is mirrored.
 
-    `cv2.warpAffine` takes its values between four pixels and passes over all others, so a picture that becomes much
-    smaller is first shrunk by a whole number, each pixel being the mean of those it stands for.
+    `cv2.warpAffine` interpolates between four pixels and ignores all others. So a picture that becomes much smaller is
+    first shrunk by a whole number; each new pixel is the mean of the pixels that it replaces.
 
     Args:
         image: the picture.
@@ -84,11 +84,11 @@ def warp(image: RgbImage, matrix: Points, size: tuple[int, int]) -> RgbImage:
     factor = _shrinking(image, matrix)
     if factor > 1:
         height, width = image.shape[:2]
-        # Whole blocks, so that every pixel stands for as many.
+        # Only whole blocks, so that every new pixel replaces the same number of pixels.
         padded = cv2.copyMakeBorder(image, 0, -height % factor, 0, -width % factor, cv2.BORDER_REFLECT)
         few = (padded.shape[1] // factor, padded.shape[0] // factor)
         image = np.asarray(cv2.resize(padded, few, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        # The middle of a pixel has whole coordinates, so that of the first block lies at (factor - 1) / 2.
+        # The centre of a pixel has whole coordinates, so the centre of the first block is at (factor - 1) / 2.
         middle = matrix[:, :2].sum(1, keepdims=True) * (factor - 1) / 2
         matrix = np.hstack([matrix[:, :2] * factor, matrix[:, 2:] + middle])
     found = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
@@ -96,7 +96,7 @@ def warp(image: RgbImage, matrix: Points, size: tuple[int, int]) -> RgbImage:
 
 
 def crop_face(image: RgbImage, points: Points, size: int, margin: float) -> tuple[RgbImage, Points]:
-    """Cut the face out upright: the ArcFace template with `margin` of its side as room, split evenly around it.
+    """Crop the upright face: the ArcFace template, with `margin` of its side as room, split evenly around it.
 
     Returns:
         uint8 (size, size, 3) and the landmarks in it.
@@ -109,7 +109,7 @@ def crop_face(image: RgbImage, points: Points, size: int, margin: float) -> tupl
 
 
 def _shrinking(image: RgbImage, matrix: Points) -> int:
-    """The whole number nearest to how many pixels become one, not more than there are."""
+    """The whole number nearest to the number of pixels that become one, at most all of them."""
     scale = math.sqrt(abs(float(np.linalg.det(matrix[:, :2]))))
     most = min(image.shape[:2])
     return most if scale * most < 1 else max(1, round(1 / scale))

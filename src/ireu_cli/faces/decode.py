@@ -1,4 +1,4 @@
-"""From the bytes of a photo to RGB pixels, with one defined outcome for everything that cameras and people produce."""
+"""Decode the bytes of a photo to RGB pixels, with a defined result for everything that cameras and people produce."""
 
 import contextlib
 import io
@@ -15,12 +15,14 @@ from ireu_cli.faces.formats import HEAD, readable, what_else
 from ireu_cli.values import RgbImage
 
 SMALLEST_SIDE = 32
-"""Below this many pixels a face cannot be told from another."""
+"""The smallest side in pixels at which faces can be told apart."""
 MOST_SCANS = 100
-"""Passes of a progressive JPEG over its pixels. Cameras and programs make up to some twenty; a hostile file of one
-megabyte holds thousands, each of which takes as long as a whole picture."""
+"""The most passes of a progressive JPEG over its pixels.
+
+Cameras and programs make up to about twenty. A hostile file of one megabyte can hold thousands, and each takes as long
+as a whole picture."""
 _MOST_TEXT = 64 * 2**20
-"""Bytes of compressed texts and profiles in a PNG, unpacked. Drawing programs keep whole projects there."""
+"""The most unpacked bytes of compressed texts and profiles in a PNG; drawing programs keep whole projects there."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -32,15 +34,15 @@ _TURNS = {
 }
 _ORIENTATION = 0x0112
 _TILE = (322, 323)
-"""TIFF's width and length of a tile."""
+"""The TIFF tags for the width and length of a tile."""
 _WIDTHS = {1: 1, 3: 2, 4: 4}
-"""Bytes of a whole number in EXIF, by the number of its type."""
+"""The number of bytes of a whole number in EXIF, by the number of its type."""
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """In a JPEG's data, 0xFF begins a marker unless 0x00, another 0xFF or the number of a restart follows."""
 _START, _SCAN, _END = 0xD8, 0xDA, 0xD9
 
-# Settings of a whole process: photos are read by several threads, so nothing is set and taken back for one photo.
-# Pillow's remarks are on what lies around the pixels.
+# These settings are for the whole process: several threads read photos, so they cannot be changed for one photo.
+# Pillow's warnings are about data around the pixels.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, _MOST_TEXT)
 PngImagePlugin.MAX_TEXT_MEMORY = max(PngImagePlugin.MAX_TEXT_MEMORY, _MOST_TEXT)
@@ -53,8 +55,8 @@ class BadPhotoError(Exception):
 def decode(data: bytes, max_megapixels: float) -> RgbImage:
     """Decode a photo as a viewer shows it.
 
-    EXIF orientation is applied; grey becomes three equal channels; transparency is laid on white; 16-bit values are
-    scaled to 8 bits, not clipped; CMYK and palettes are converted; of an animation, the first frame counts.
+    EXIF orientation is applied; grey becomes three equal channels; transparent parts become white; 16-bit values are
+    scaled to 8 bits, not clipped; CMYK and palettes are converted; for an animation, the first frame counts.
 
     Args:
         data: the file's bytes.
@@ -64,15 +66,15 @@ def decode(data: bytes, max_megapixels: float) -> RgbImage:
         uint8 (height, width, 3), RGB.
 
     Raises:
-        BadPhotoError: empty, not a picture in one of the formats, ends early, too large, too small, floating-point
-            values, or 16-bit values of which only 12 bits are used.
+        BadPhotoError: it is empty, not a picture in one of the formats, cut off, too large or too small, has
+            floating-point values, or uses only 12 of its 16 bits.
         MemoryError: the machine has no more memory, which says nothing about the photo.
     """
     _refuse_scans(data)
     with _opened(io.BytesIO(data), max_megapixels) as image:
         wide = image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile)
         upright = _upright(image)
-        # Some formats tell their true size with the pixels.
+        # Some formats only tell their true size with the pixels.
         _check_size(upright.size, max_megapixels)
         if wide:
             _refuse_12_bits(upright)
@@ -80,10 +82,11 @@ def decode(data: bytes, max_megapixels: float) -> RgbImage:
 
 
 def look(file: BinaryIO, max_megapixels: float) -> None:
-    """Refuse what the first bytes of a photo tell against it; nothing is decoded.
+    """Refuse a photo for reasons that its first bytes show; nothing is decoded.
 
     Raises:
-        BadPhotoError: empty, not a picture in one of the formats, too large, too small, or floating-point values.
+        BadPhotoError: it is empty, not a picture in one of the formats, too large or too small, or has floating-point
+            values.
         MemoryError: the machine has no more memory.
     """
     with _opened(file, max_megapixels):
@@ -92,9 +95,9 @@ def look(file: BinaryIO, max_megapixels: float) -> None:
 
 @contextlib.contextmanager
 def _opened(file: BinaryIO, max_megapixels: float) -> Iterator[ImageFile.ImageFile]:
-    """Open a picture; whatever goes wrong with it then is told in words."""
+    """Open a picture, and turn every later error about it into words."""
     limit = math.ceil(min(max_megapixels * 1e6, 2**62))
-    # Pillow's own limit is the process's, so it is only ever raised: a photo may be as large as the user says.
+    # Pillow's own limit is for the whole process, so it is only ever raised: the user decides how large a photo may be.
     if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limit
     size = (0, 0)
@@ -118,17 +121,18 @@ def _opened(file: BinaryIO, max_megapixels: float) -> Iterator[ImageFile.ImageFi
 
 
 def _damaged(error: Exception, size: tuple[int, int]) -> BadPhotoError:
-    """What a decoder's error says of the photo.
+    """What a decoder's error says about the photo.
 
     Raises:
-        MemoryError: it says that there is no memory, and there is none.
+        MemoryError: it says that memory is short, and it is.
     """
     text = str(error).lower()
     if "out of memory" in text:
-        # Damaged data can ask for absurd amounts; it is the machine's fault where not even the picture finds room.
+        # Damaged data can ask for absurd amounts of memory. The machine is to blame only if even the picture does not
+        # fit.
         np.empty(8 * size[0] * size[1], np.uint8)
     if "max_text" in text or "text chunks" in text:
-        return BadPhotoError(f"carries more than {_MOST_TEXT // 2**20} MiB of texts or profiles beside its pixels")
+        return BadPhotoError(f"has more than {_MOST_TEXT // 2**20} MiB of texts or profiles besides its pixels")
     if "truncated" in text or isinstance(error, EOFError):
         return BadPhotoError("ends early (truncated file)")
     return BadPhotoError("is damaged and cannot be decoded")
@@ -147,7 +151,7 @@ def _check_size(size: tuple[int, int], max_megapixels: float) -> None:
 
 
 def _check_tiles(image: Image.Image, max_megapixels: float) -> None:
-    """Refuse a TIFF whose tiles are larger than any picture may be: one is unpacked whole, however little is shown."""
+    """Refuse a TIFF whose tiles are larger than a picture may be: a whole tile is unpacked, however little is shown."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         width, length = (image.tag_v2.get(tag) for tag in _TILE)
         if isinstance(width, int) and isinstance(length, int) and width * length > max(max_megapixels, 1) * 1e6:
@@ -155,7 +159,7 @@ def _check_tiles(image: Image.Image, max_megapixels: float) -> None:
 
 
 def _refuse_scans(data: bytes) -> None:
-    """Refuse a JPEG of absurdly many passes; what lies behind its end, such as a film, does not count."""
+    """Refuse a JPEG with absurdly many passes; data after its end, such as a film, does not count."""
     if not data.startswith(b"\xff\xd8"):
         return
     scans, place = 0, 2
@@ -165,16 +169,16 @@ def _refuse_scans(data: bytes) -> None:
             return
         scans += kind == _SCAN
         if scans > MOST_SCANS:
-            raise BadPhotoError(f"is a JPEG of more than {MOST_SCANS} passes, which would take minutes to decode")
+            raise BadPhotoError(f"is a JPEG with more than {MOST_SCANS} passes, which would take minutes to decode")
         if kind != _START:
             place += max(2, int.from_bytes(data[place : place + 2], "big"))
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF says. Only that one number is read: the rest may be as broken as it likes."""
+    """Turn the picture as its EXIF says. Only that one number is read, so the rest may be broken."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         orientation = _orientation(image)
-        # Pillow itself turns a TIFF when it loads it, and looks through all other entries on the way.
+        # Pillow itself turns a TIFF when it loads it, and reads all other entries while doing so.
         image.info.pop("xmp", None)
         exif = image.getexif()
         for tag in list(exif):
@@ -188,7 +192,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """The number by which the picture is to be turned, 1 for not at all."""
+    """The EXIF number that says how to turn the picture; 1 means not at all."""
     found = _orientation_in(image.info.get("exif"))
     try:
         told = found or image.getexif().get(_ORIENTATION)
@@ -200,7 +204,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _orientation_in(exif: object) -> int | None:
-    """Look up one entry of the first directory, past others that are broken; None where it is not there."""
+    """Find one entry of the first directory, skipping broken ones; None if it does not exist."""
     if not isinstance(exif, bytes):
         return None
     block = exif.removeprefix(b"Exif\x00\x00")
@@ -215,14 +219,16 @@ def _orientation_in(exif: object) -> int | None:
 
 
 def _refuse_12_bits(image: Image.Image) -> None:
-    """Refuse what a raw converter left in the lowest 12 of 16 bits, which would come out nearly black."""
+    """Refuse a picture that only uses the lowest 12 of 16 bits, as from a raw converter: it would be nearly black."""
     if image.mode[:1] not in {"I", "L", "R"}:
         return
     found = image.getextrema()
     extrema = found if isinstance(found[0], tuple) else (found,)
     brightest = max(high for band, (_, high) in zip(image.getbands(), extrema, strict=True) if band != "A")
     if brightest <= (0xFFF if image.mode.startswith("I") else 0xF):
-        raise BadPhotoError("is nearly black: it uses 12 of its 16 bits; scale its values to the whole range")
+        raise BadPhotoError(
+            "is nearly black, because it uses only 12 of its 16 bits; scale its values to the whole range"
+        )
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

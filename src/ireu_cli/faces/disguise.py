@@ -1,6 +1,6 @@
-"""What somebody does to a photo of a removed person to get it past the edit: moved, recoloured, worn down, covered.
+"""Changes to a photo of a removed person that may get it past the edit: move, recolour, degrade or cover it.
 
-Front-ends do it without meaning to: they prepare the same photo for the same encoder in different ways.
+Front-ends do this without intent: they prepare the same photo for the same encoder in different ways.
 
 Every disguise is a pure function: one photo gives the same picture each time, in the photo's own shape. Lengths follow
 the picture or the face. Noise counts as a kind of blur: both take detail away.
@@ -25,20 +25,23 @@ from ireu_cli.values import RgbImage
 
 Family = Literal["front-end", "geometry", "colour", "compression", "blur", "occlusion", "mix"]
 Apply = Callable[[RgbImage, Points, RgbImage, RgbImage], RgbImage]
-"""(photo, its landmarks, another photo of the same person, a photo of somebody else) to a picture of the photo's shape:
-uint8, C-contiguous, its own memory. Landmarks are finite; photos may differ in size, not in where the face lies."""
+"""A function from (photo, its landmarks, another photo of the same person, a photo of somebody else) to a picture.
+
+The result has the photo's shape: uint8, C-contiguous, its own memory. Landmarks are finite; photos may differ in size,
+but not in the position of the face."""
 DISGUISE_VERSION = 1
 """Raise it when the same disguise gives other pixels, so that kept features and pictures are not mixed."""
 _BORDER = cv2.BORDER_REFLECT_101
 _ENCODED = 224
-"""The side, in pixels, of what most encoders take."""
+"""The side, in pixels, of most encoders' pictures."""
 _GRAIN = _ENCODED
-"""Noise is drawn on at most so many pixels of the shorter side, or an encoder's own scaling would average it away."""
+"""The most pixels of the shorter side for noise; finer noise would vanish in the encoder's scaling.
+"""
 
 
 @dataclass(frozen=True)
 class Disguise:
-    """One way of changing a photo: `name` is stable, `meaning` says it in the report."""
+    """One way of changing a photo: `name` is stable, and the report shows `meaning`."""
 
     name: str
     family: Family
@@ -47,25 +50,25 @@ class Disguise:
 
 
 def disguise(name: str) -> Disguise:
-    """Look a disguise up by its name.
+    """Look up a disguise by its name.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: no disguise has that name.
     """
     known = {each.name: each for each in DISGUISES}
     if name not in known:
-        raise ConfigError(f"There is no disguise called {name!r}", f"Choose from {', '.join(known)}")
+        raise ConfigError(f"There is no disguise with the name {name!r}", f"Choose from {', '.join(known)}")
     return known[name]
 
 
 def _face_size(points: Points) -> float:
-    """The longer of eye distance and eyes to mouth, as one of them shrinks when a head turns or nods; pixels."""
+    """The size of a face in pixels: the longer of eye distance and eyes to mouth, as turning or nodding shrinks one."""
     lengths = np.linalg.norm([points[1] - points[0], points[3:].mean(0) - points[:2].mean(0)], axis=1)
     return max(float(lengths.max()), 1.0)
 
 
 def _in_face(points: Points, places: list[tuple[float, float]]) -> Points:
-    """Places in the face as pixels (n, 2): (0, 0) lies between the eyes, y = 1 at the mouth, x is in face sizes."""
+    """Convert positions in the face to pixels (n, 2): (0, 0) is between the eyes, y = 1 at the mouth."""
     eyes, across = points[:2].mean(0), points[1] - points[0]
     sideways = across * (_face_size(points) / max(float(np.linalg.norm(across)), 1e-6))
     return np.asarray(eyes + np.array(places) @ np.stack([sideways, points[3:].mean(0) - eyes]))
@@ -150,7 +153,7 @@ def _down_up(photo: RgbImage, _points: Points, *, factor: int) -> RgbImage:
 
 
 def _noise(photo: RgbImage, _points: Points, *, deviation: float) -> RgbImage:
-    """Drawn from the pixels themselves: equal photos get equal noise, different ones unrelated noise."""
+    """The noise depends on the pixels: equal photos get equal noise, and different photos get unrelated noise."""
     height, width = photo.shape[:2]
     scale = min(1.0, _GRAIN / min(height, width))
     random = np.random.default_rng(zlib.crc32(photo.tobytes()))
@@ -168,7 +171,7 @@ def _covered(photo: RgbImage, shapes: list[Points], colour: tuple[int, int, int]
 
 
 def _glasses(photo: RgbImage, points: Points) -> RgbImage:
-    """Two lenses, and one rim that joins them and reaches for the ears."""
+    """Two lenses, and one rim that joins them and reaches the ears."""
     turn: npt.NDArray[np.float64] = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     lens = _in_face(points, [(0.37 * float(np.cos(t)), 0.28 * float(np.sin(t)) + 0.03) for t in turn])
     rim = _in_face(points, [(-0.95, -0.13), (0.95, -0.13), (0.95, -0.04), (-0.95, -0.04)])
@@ -212,18 +215,18 @@ def _aligned(photo: RgbImage, points: Points) -> RgbImage:
     try:
         return _in_the_middle(photo, aligned_like_insightface(photo, points, min(photo.shape[:2])))
     except BadPhotoError:
-        # Where no face is found, such front-ends refuse the photo.
+        # If no face is found, such front-ends refuse the photo.
         return np.array(photo, order="C")
 
 
 def _unsmoothed(photo: RgbImage, _points: Points) -> RgbImage:
-    """Values are taken between pixels, and what lies between those is passed over: fine detail turns into coarse."""
+    """Values are taken between a few pixels and all others are ignored, so fine detail turns into coarse detail."""
     height, width = photo.shape[:2]
     scale = _ENCODED / min(height, width)
     if scale >= 1:
         return np.array(photo, order="C")
     small = cv2.resize(photo, (round(scale * width), round(scale * height)), interpolation=cv2.INTER_LINEAR)
-    # Repeated pixels are averaged away again by whatever smooths.
+    # Any smoothing would average repeated pixels away again.
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_NEAREST))
 
 

@@ -1,4 +1,4 @@
-"""Folders of photos: who is in them, which files count, what is told to the user."""
+"""Folders of photos: the people in them, the files that count, and the notes for the user."""
 
 import os
 from collections import Counter
@@ -19,12 +19,12 @@ from ireu_cli.params import DataParams
 from ireu_cli.values import Photo
 
 _TOLD = 16
-"""Photos between two words about how far reading has come."""
+"""The number of photos between two progress messages."""
 
 
 @dataclass(frozen=True)
 class Unread:
-    """A photo or a folder of a person that cannot be read: its person's number from 0, its label, path, and why."""
+    """A photo or a folder of a person that cannot be read: its person's number from 0, its label, path, and reason."""
 
     person: int
     label: str
@@ -34,9 +34,9 @@ class Unread:
 
 @dataclass(frozen=True)
 class People:
-    """The photos of a folder by person, and what was left out, in words that name nobody.
+    """The photos of a folder by person, and notes about what was left out, without names.
 
-    `folders` are those of all people by their numbers, of one without subfolders the folder itself.
+    `folders` are the folders of all people by their numbers; without subfolders, it is the folder itself.
     """
 
     photos: tuple[tuple[Photo, ...], ...]
@@ -51,7 +51,7 @@ class People:
         return [photo for person in self.photos for photo in person]
 
     def where(self, keep: Callable[[Photo], bool]) -> "People":
-        """Return the photos that `keep` accepts; people keep their numbers, those without a photo vanish."""
+        """Return the photos that `keep` accepts; people keep their numbers, and people without a photo are dropped."""
         kept = (tuple(photo for photo in person if keep(photo)) for person in self.photos)
         return replace(self, photos=tuple(person for person in kept if person))
 
@@ -71,26 +71,27 @@ def scan_people(
     Args:
         folder: `folder/<person>/*.jpg`, or `folder/*.jpg`.
         flag: the flag that named it, for messages.
-        flat_means: photos without subfolders are one person's, or each somebody else's.
-        remember: gives a file's sha256 (hex), which it knows or lets the function that it is given read. By default
-            every file is read.
-        data: how large a photo may be. Where its `bad_photos` is `error`, what the first bytes of a photo tell against
-            it is found already here; without `data`, nothing is looked at.
+        flat_means: whether photos without subfolders show one person, or a different person each.
+        remember: gives a file's SHA-256 (hex), which it remembers or reads with the given function. By default every
+            file is read.
+        data: how large a photo may be. If its `bad_photos` is `error`, problems that the first bytes show are found
+            already here; without `data`, no photo is checked.
         verbose: messages may name paths.
-        progress: is given the number of files, and told of each that is done.
+        progress: gets the number of files, and is called after each file.
 
     Returns:
         People in the order of the sorted folder names, photos in the order of the sorted paths. A second copy of the
-        same bytes is left out, and `notes` says so. What cannot be read is in `unread`.
+        same bytes is left out, and `notes` says so. Unreadable files are in `unread`.
 
     Raises:
-        PhotoError: no such folder, no photos in it, photos beside subfolders, or a person without photos.
+        PhotoError: the folder does not exist or has no photos, or it has photos beside subfolders or a person without
+            photos.
     """
     named = f" ({folder})" if verbose else ""
     top = _top(folder, flag, named)
     if top.photos and top.folders:
         raise PhotoError(
-            f"The folder given by {flag}{named} holds photos beside {len(top.folders)} subfolders",
+            f"The folder given by {flag}{named} holds photos beside its {len(top.folders)} subfolders",
             "Put every photo into the subfolder of its person",
         )
     found = _people(folder, top)
@@ -105,7 +106,7 @@ def scan_people(
         photos, unread, copies = _digest(groups, known, advance)
     for number, person in enumerate(people):
         unread += [Unread(number, f"a folder of person {number + 1}", path, why) for path, why in person.closed]
-    notes = [*_notes(top, found), *([f"{copies} second copies of the same photo ignored"] if copies else [])]
+    notes = [*_notes(top, found), *([f"{copies} second copies of the same photo are ignored"] if copies else [])]
     labelled = bool(top.folders) or flat_means == "one person"
     return People(photos, labelled, tuple(notes), tuple(unread), folders)
 
@@ -131,27 +132,27 @@ def split_people(people: People, holdout: float, generator: torch.Generator) -> 
 
 
 def _top(folder: Path, flag: str, named: str) -> Listing:
-    """What lies in the folder that a flag named.
+    """The content of the folder that a flag named.
 
     Raises:
-        PhotoError: it is no folder, or cannot be opened.
+        PhotoError: it is not a folder, or cannot be opened.
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise PhotoError(f"The folder given by {flag}{named} {what}", f"Name a folder of photos with {flag}")
     try:
         top = list_folder(folder)
-        # Where there is no photo, a folder that is called like one is a person's.
+        # If there are no photos, a folder with the ending of a photo is a person's.
         return top if any(map(os.path.isfile, top.photos)) else list_folder(folder, of_people=True)
     except OSError as error:
         raise PhotoError(
             f"The folder given by {flag}{named} {why_not_opened(error)}",
-            "Correct the rights to it, or name another one",
+            "Correct its permissions, or name another folder",
         ) from None
 
 
 def _people(folder: Path, top: Listing) -> list[Person]:
-    """The folders of people, or the one that all photos lie in."""
+    """The folders of people, or the one folder with all photos."""
     if not top.photos:
         above = [folder, *folder.absolute().parents]
         places = frozenset(place for path in above if (place := place_of(path)))
@@ -167,14 +168,14 @@ def _others(top: Listing, people: list[Person]) -> Counter[str]:
 
 
 def _not_read(others: Counter[str]) -> str:
-    """Pictures that are not read, such as `3 .heic`; empty where there are none."""
+    """Pictures of formats that are not read, such as `3 .heic`; empty if there are none."""
     return ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()) if ending in UNREAD_ENDINGS)
 
 
 def _refuse_empty(people: list[Person], others: Counter[str], flag: str, named: str, *, verbose: bool) -> None:
-    """Refuse a folder without photos, and a person without; whose folder cannot be opened may have some."""
+    """Refuse a folder without photos, and a person without photos; a folder that cannot be opened may have some."""
     if not any(person.photos or person.closed for person in people):
-        pictures = f", pictures that are not read among them: {_not_read(others)}" if _not_read(others) else ""
+        pictures = f", including pictures that ireu does not read: {_not_read(others)}" if _not_read(others) else ""
         raise PhotoError(
             f"The folder given by {flag}{named} holds no photos ({others.total()} other files{pictures})",
             f"Put photos there ({', '.join(sorted(ENDINGS))})",
@@ -193,18 +194,20 @@ def _refuse_empty(people: list[Person], others: Counter[str], flag: str, named: 
 
 
 def _notes(top: Listing, people: list[Person]) -> list[str]:
-    """What was left out, and what was not where photos usually are."""
+    """Notes about what was left out, and about photos in unusual places."""
     found: list[Listing | Person] = [top, *people]
     others = _others(top, people)
     system = sorted({name for part in found for name in part.system})
-    notes = [f"{others.total()} files with other endings ignored"] if others else []
+    notes = [f"{others.total()} files with other endings are ignored"] if others else []
     if pictures := _not_read(others):
-        notes.append(f"pictures that are not read are among them ({pictures}): convert them to JPEG")
+        notes.append(f"some of them are pictures that ireu does not read ({pictures}): convert them to JPEG")
     if system:
         count = sum(len(part.system) for part in found)
-        notes.append(f"{count} folders of the system left out ({', '.join(system)})")
+        notes.append(f"{count} folders of the system are left out ({', '.join(system)})")
     if circles := sum(person.circles for person in people):
-        notes.append(f"{circles} links left out that lead back to a folder around them, or to one seen before")
+        notes.append(
+            f"{circles} links are left out, because they lead back to a folder around them or to one seen before"
+        )
     if nested := sum(person.nested for person in people):
         notes.append(f"{nested} photos are in subfolders of a person's folder, and count as that person's")
     return notes
@@ -217,7 +220,7 @@ def _reader(data: DataParams | None) -> Callable[[str], str]:
 
 
 def _nothing(_count: int, _words: str) -> None:
-    """Nobody wants to know."""
+    """Ignore the progress."""
 
 
 def _digest(

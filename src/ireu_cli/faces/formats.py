@@ -1,7 +1,7 @@
-"""The formats of pictures that are read, and what a file is that is none of them.
+"""The picture formats that ireu reads, and words for files of other kinds.
 
-Pillow knows some forty formats. For PostScript it starts Ghostscript, which runs whatever program the file holds, so a
-format is read only if it stands here.
+Pillow knows some forty formats. For PostScript it starts Ghostscript, which runs any program in the file. So only the
+formats listed here are read.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from PIL import Image, features
 
 @dataclass(frozen=True)
 class Format:
-    """A format: what people call it, Pillow's `plugin`, the endings of its files, and Pillow's `part` that it needs."""
+    """A format: its common name, Pillow's `plugin`, the endings of its files, and Pillow's `part` that it needs."""
 
     name: str
     pillow: str
@@ -32,7 +32,7 @@ FORMATS = (
     Format("AVIF", "AVIF", "AvifImagePlugin", (".avif",), "avif"),
     Format("JPEG 2000", "JPEG2000", "Jpeg2KImagePlugin", (".jp2", ".j2k", ".jpf", ".jpx"), "jpg_2000"),
 )
-"""What is read. The content says which format a file has; the ending only says that it is a photo."""
+"""The formats that are read. The content decides the format of a file; the ending only says that it is a photo."""
 
 ENDINGS = frozenset(ending for entry in FORMATS for ending in entry.endings)
 
@@ -40,7 +40,7 @@ UNREAD_ENDINGS = frozenset(
     {".heic", ".heif", ".hif", ".livp", ".jxl", ".psd", ".tga"}
     | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".pef", ".srw", ".raw"}
 )
-"""Of pictures that are not read: they are told of by name, as a photo among others is easily missed."""
+"""Endings of pictures that are not read. Notes name them, because a photo among others is easily missed."""
 
 _CONVERT = "convert it to JPEG"
 _AVIF, _FILM = "an AVIF picture", "a film"
@@ -51,29 +51,29 @@ _BRANDS = {
     b"crx ": "a camera's raw file",
     **dict.fromkeys((b"isom", b"iso2", b"mp41", b"mp42", b"qt  ", b"M4V ", b"3gp4", b"3gp5"), _FILM),
 }
-"""By the four letters behind `ftyp` at the start of a file."""
+"""Kinds by the four letters after `ftyp` at the start of a file."""
 _STARTS = (
     (b"version https://git-lfs.github.com/spec/", "is a git-lfs pointer, not the picture: fetch it with git lfs pull"),
     (b"/annex/objects/", "is a git-annex pointer, not the picture: fetch it with git annex get"),
-    (b"%!PS", "is a PostScript file, which is a program and is not run"),
-    (b"\xc5\xd0\xd3\xc6", "is a PostScript file, which is a program and is not run"),
+    (b"%!PS", "is a PostScript file, which is a program that ireu does not run"),
+    (b"\xc5\xd0\xd3\xc6", "is a PostScript file, which is a program that ireu does not run"),
     (b"%PDF", f"is a PDF file, not a picture: {_CONVERT}"),
     (b"8BPS", f"is a Photoshop file, which is not read: {_CONVERT}"),
     (b"\xff\x0a", f"is a JPEG XL picture, which is not read: {_CONVERT}"),
     (b"\x00\x00\x00\x0cJXL ", f"is a JPEG XL picture, which is not read: {_CONVERT}"),
     (b"FUJIFILMCCD-RAW", f"is a camera's raw file, which is not read: {_CONVERT}"),
     (b"\x00\x00\x01\x00", f"is an icon, which is not read: {_CONVERT}"),
-    (b"\x00\x05\x16\x07", "is a Mac's note on a file (AppleDouble), not the picture"),
+    (b"\x00\x05\x16\x07", "is a Mac's extra file about a picture (AppleDouble), not the picture"),
     (b"PK\x03\x04", "is a zip archive, not a picture: unpack it"),
     (b"\x1f\x8b", "is a gzip archive, not a picture: unpack it"),
 )
 _MARKUP = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(!doctype\s+)?(html|svg)\b", re.I | re.S)
 HEAD = 1024
-"""Bytes of a file by which `what_else` knows it."""
+"""The number of first bytes that `what_else` looks at."""
 
 
 def _plugins() -> None:
-    """Load Pillow's own readers of these formats; what it was built without stays away."""
+    """Load Pillow's own readers of these formats; those that it was built without are left out."""
     for entry in FORMATS:
         try:
             importlib.import_module(f"PIL.{entry.plugin}")
@@ -93,7 +93,7 @@ def readable() -> tuple[str, ...]:
 
 
 def what_else(head: bytes) -> str:
-    """What a file is that is no picture in one of the formats, in words that fit after "photo 2 of person 1".
+    """What a file is that is not a picture in one of the formats, in words that fit after "photo 2 of person 1".
 
     Args:
         head: its first bytes.
@@ -110,8 +110,8 @@ def what_else(head: bytes) -> str:
     if not head:
         return "is empty (0 bytes)"
     if not head.strip(b"\x00"):
-        return "holds zero bytes only: restore it from a copy"
-    return "is damaged and cannot be decoded" if begun else "is not a picture that can be read"
+        return "holds only zero bytes: restore it from a copy"
+    return "is damaged and cannot be decoded" if begun else "is not a picture that ireu can read"
 
 
 _plugins()

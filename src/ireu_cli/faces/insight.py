@@ -1,7 +1,7 @@
-"""Everything that is insightface: detection with five landmarks, recognition, and the inswapper.
+"""Everything that uses insightface: detection with five landmarks, recognition, and the inswapper.
 
-insightface downloads packs it does not find, prints to stdout, takes BGR and answers "no face" with an empty list. Here
-a missing pack is an error, stdout stays clean, pictures are RGB, and no face is said in words.
+insightface downloads packs that it does not find, prints to stdout, takes BGR and returns an empty list for "no face".
+Here a missing pack is an error, stdout stays clean, pictures are RGB, and "no face" is an error in words.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.swap import Face
 from ireu_cli.values import RgbImage
 
-_INSTALL = "Install it with `pip install 'ireu[detect]'`, or ask for nothing that needs it"
+_INSTALL = "Install it with `pip install 'ireu[detect]'`, or leave out the setting that needs it"
 _SIDE = 112
 
 
@@ -36,7 +36,7 @@ class FaceFinder:
             pack: the pack's name.
 
         Raises:
-            ModelError: insightface is not installed, or the pack is not there or does not load.
+            ModelError: insightface is not installed, or the pack does not exist or cannot be loaded.
         """
         self._analysis = _analysis(root, pack, ["detection"])
 
@@ -56,8 +56,8 @@ class FaceFinder:
 class PackRecogniser:
     """A pack's recognition network with insightface's own preprocessing.
 
-    `file` is its .onnx file, `size` the side of an aligned face in pixels, `preprocessing` the mean and the standard
-    deviation that insightface takes for it.
+    `file` is its .onnx file, `size` is the side of an aligned face in pixels, and `preprocessing` holds the mean and
+    the standard deviation that insightface uses for it.
     """
 
     file: Path
@@ -79,7 +79,8 @@ def pack_recogniser(root: Path, pack: str) -> PackRecogniser:
         pack: the pack's name.
 
     Raises:
-        ModelError: insightface is not installed, the pack does not load, has no recogniser, or one of other faces.
+        ModelError: insightface is not installed, or the pack cannot be loaded, has no recogniser, or one for another
+            size.
     """
     folder = root / "models" / pack
     if not any(folder.glob("*.onnx")):
@@ -153,7 +154,7 @@ def _analysis(root: Path | None, pack: str, modules: list[str]) -> Any:
     if not any(folder.glob("*.onnx")):
         raise ModelError(
             f"There is no insightface pack at {folder}",
-            "Correct data.face_models and data.face_pack; nothing is downloaded",
+            "Correct data.face_models and data.face_pack; ireu does not download packs",
         )
     return _opened(folder, modules)
 
@@ -179,7 +180,7 @@ def _loading(load: Any, what: str) -> Any:
         return load()
     except Exception as error:  # noqa: BLE001 - onnxruntime and insightface raise every kind, AssertionError included
         raise ModelError(
-            f"{what} does not load ({type(error).__name__})",
+            f"{what} cannot be loaded ({type(error).__name__})",
             "Check that its files are complete and not nested in a second folder",
         ) from None
 

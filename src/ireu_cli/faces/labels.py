@@ -1,6 +1,6 @@
 """Labels that the user gives to people (`data.labels`), to split results by group.
 
-The folder names that a CSV file holds stay inside `Labels`; what leaves it is keyed by the number of the person.
+The folder names in a CSV file stay inside `Labels`; everything that leaves it is keyed by the person's number.
 """
 
 import csv
@@ -15,16 +15,16 @@ from ireu_cli.faces.folder import People
 
 NOT_STATED = "not stated"
 MOST_VALUES = 20
-"""A column with more values tells people apart, not groups."""
+"""The most values of a column; with more, it would identify people and not groups."""
 LONGEST = 60
-"""Characters of a column's name or of a value that a result shows."""
+"""The most characters of a column's name or of a value in a result."""
 _MEGABYTES = 10
-_REMEDY = "The file of data.labels starts with a header: a name for the column of people, then one for each label"
+_REMEDY = "Start the file of data.labels with a header: a name for the column of people, then a name for each label"
 
 
 @dataclass(frozen=True)
 class PeopleLabels:
-    """Labels by column and number of the person, and what else was found, in words that name nobody."""
+    """Labels by column and number of the person, and notes without names."""
 
     values: dict[str, dict[int, str]]
     notes: tuple[str, ...] = ()
@@ -32,20 +32,20 @@ class PeopleLabels:
 
 @dataclass(frozen=True)
 class Labels:
-    """A CSV file of labels: its columns, and a row of values for each person's folder name."""
+    """A CSV file of labels: its columns, and for each person's folder name a row of values."""
 
     columns: tuple[str, ...]
     _first: str = field(repr=False)
     _rows: dict[str, tuple[str, ...]] = field(repr=False)
 
     def of(self, people: People) -> PeopleLabels:
-        """The label of everybody in a folder, `NOT_STATED` where the file has none.
+        """The label of everybody in a folder, `NOT_STATED` if the file has none.
 
         Args:
-            people: everybody in the folder; whom the file names beyond them is counted in a note.
+            people: everybody in the folder; a note counts other people in the file.
 
         Raises:
-            ConfigError: the folder does not tell people apart, or the file begins with a person instead of a header.
+            ConfigError: the folder has no subfolders for people, or the file begins with a person instead of a header.
         """
         names = {_normal(people.folders[person[0].person].name): person[0].person for person in people.photos}
         if not people.labelled:
@@ -62,19 +62,20 @@ class Labels:
         }
         strangers, silent = len(self._rows.keys() - names.keys()), len(names.keys() - self._rows.keys())
         notes = [f"data.labels names {strangers} people who are not in the folder"] if strangers else []
-        notes += [f"data.labels names {silent} of the {len(names)} people in the folder not"] if silent else []
+        notes += [f"data.labels does not name {silent} of the {len(names)} people in the folder"] if silent else []
         return PeopleLabels(values, tuple(notes))
 
 
 def read_labels(path: Path) -> Labels:
     """Read a CSV file: a header, then a row for each person, whose folder name comes first.
 
-    Spaces around cells do not count, nor does the way in which accents are encoded. Values are shown with control
-    characters escaped.
+    Spaces around cells do not count, and neither does the encoding of accents. Control characters in values are
+    escaped.
 
     Raises:
-        ConfigError: no such file, not UTF-8, too large, no header, rows of different length, a person twice, or a
-            column that tells people apart instead of grouping them. Rows are named by their number only.
+        ConfigError: the file does not exist, is not UTF-8 or too large, has no header, rows of different length, a
+            person twice, or a column that identifies people instead of grouping them. Messages name rows only by
+            number.
     """
     rows = _rows(path)
     if not rows or len(rows[0][1]) < 2:
@@ -82,15 +83,17 @@ def read_labels(path: Path) -> Labels:
     (_, header), *body = rows
     columns = tuple(_shown(name) for name in header[1:])
     if not all(header) or len(set(columns)) < len(columns):
-        raise ConfigError("The header of data.labels has a column without a name, or two of one name", _REMEDY)
+        raise ConfigError(
+            "The header of data.labels has a column without a name, or two columns with the same name", _REMEDY
+        )
     for line, row in body:
         if len(row) != len(header):
             raise ConfigError(
-                f"Row {line} of data.labels has {len(row)} cells, the header {len(header)}",
+                f"Row {line} of data.labels has {len(row)} cells, and the header has {len(header)}",
                 "Give every row a cell for each column, and put cells that hold a comma into double quotes",
             )
         if not row[0]:
-            raise ConfigError(f"Row {line} of data.labels names no person", "Begin the row with a folder's name")
+            raise ConfigError(f"Row {line} of data.labels does not name a person", "Start the row with a folder's name")
     _refuse_twice(body)
     for position, column in enumerate(columns, 1):
         _refuse_identifier(column, [row[position] for _, row in body if row[position]])
@@ -105,7 +108,7 @@ def groups_of(
 
     Args:
         people: numbers of the people that a figure is taken over.
-        labels: `PeopleLabels.values`; somebody who is missing there counts as `NOT_STATED`.
+        labels: `PeopleLabels.values`; people who are missing there count as `NOT_STATED`.
     """
     groups: list[tuple[str, tuple[int, ...]]] = []
     for column, values in labels.items():
@@ -117,7 +120,7 @@ def groups_of(
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Rows that are not blank, each with the number that a spreadsheet gives it."""
+    """Rows that are not blank, each with its number in a spreadsheet."""
     remedy = "Name a CSV file in UTF-8 with data.labels, or leave it out"
     try:
         with path.open("rb") as file:
@@ -141,31 +144,31 @@ def _refuse_twice(body: Sequence[tuple[int, list[str]]]) -> None:
     first: dict[str, int] = {}
     for line, row in body:
         if (earlier := first.setdefault(_normal(row[0]), line)) != line:
-            raise ConfigError(f"Rows {earlier} and {line} of data.labels are of one person", "Keep one of them")
+            raise ConfigError(f"Rows {earlier} and {line} of data.labels are for the same person", "Keep one of them")
 
 
 def _refuse_identifier(column: str, values: Sequence[str]) -> None:
-    """A result must not show what belongs to one person: names, numbers, days of birth."""
+    """Refuse columns about single persons, such as names, numbers or birthdays: a result must not show them."""
     distinct = set(values)
     if len(distinct) > MOST_VALUES or len(distinct) == len(values) > 2:
         raise ConfigError(
-            f"The column {column} of data.labels has {len(distinct)} different values for {len(values)} people: "
-            "it tells people apart and does not group them",
+            f"The column {column} of data.labels has {len(distinct)} different values for {len(values)} people, so "
+            "it identifies people instead of grouping them",
             f"Remove the column, or give it at most {MOST_VALUES} values that several people share",
         )
     if len({_shown(value) for value in distinct}) < len(distinct):
         raise ConfigError(
-            f"Values of the column {column} of data.labels are alike in their first {LONGEST} characters",
+            f"Values of the column {column} of data.labels have the same first {LONGEST} characters",
             "Give it shorter values",
         )
 
 
 def _normal(name: str) -> str:
-    """A folder's name, however its accents are encoded."""
+    """A folder's name, with its accents in one encoding."""
     return unicodedata.normalize("NFC", name.strip())
 
 
 def _shown(value: str) -> str:
-    """What a result shows: printable, and of limited length."""
+    """The text for a result: printable, and of limited length."""
     printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in unicodedata.normalize("NFC", value))
     return printable if len(printable) <= LONGEST else printable[: LONGEST - 1] + "…"

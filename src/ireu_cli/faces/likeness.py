@@ -1,7 +1,7 @@
-"""Whether one photo is a copy of another: saved again, resized, cropped a little, mirrored, lighter or darker.
+"""Detect copies of a photo: saved again, resized, cropped a little, mirrored, lighter or darker.
 
-A photo is kept as a small grey picture. Cut-outs of it are compared, with the local contrast made even, so that neither
-light nor the shape that all faces share counts for much. docs/verify.md gives the figures that the limits rest on.
+A photo is kept as a small grey picture. Crops of it are compared after the local contrast is evened out, so that
+neither light nor the shape of all faces counts for much. docs/verify.md gives the figures behind the limits.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ import numpy.typing as npt
 from ireu_cli.values import RgbImage
 
 LIKENESS_VERSION = 1
-"""Raise it when the same photo gives another small picture, so that kept ones are not mixed."""
+"""Raise it when the same photo gives another small picture, so that old and new ones are not mixed."""
 SMALL = 96
-"""Side in pixels of the small picture."""
+"""The side of the small picture, in pixels."""
 SAME = 0.8
-"""From this likeness on, two photos are copies of one another."""
+"""The likeness from which two photos are copies of each other."""
 NEAR, FEATURES_NEAR = 0.7, 0.9
-"""From this likeness on, they are if the encoder sees the same too: cosine of features centred on other people."""
+"""From this likeness on, they are copies if their features, centred on other people, have this cosine too."""
 
 _SIDE, _BLUR, _NOISE, _BINS = 32, 2.0, 25.0, 8
 _SCALES = (0.96, 0.92, 0.88, 0.84, 0.8)
@@ -37,18 +37,18 @@ def small_picture(image: RgbImage) -> Grey:
 
 
 def whole(small: Grey) -> Grey:
-    """How the picture looks: a vector of length 1, float32 (1024,); all zeros for one of a single colour."""
+    """A vector of the picture's look, with length 1, float32 (1024,); all zeros for a picture of a single colour."""
     return np.asarray(_looks(cv2.resize(small, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)[None])[0])
 
 
 def cut_outs(small: Grey) -> Grey:
-    """How its cut-outs look, of 80 to 100 % of the sides, upright and mirrored: float32 (n, 1024), each of length 1."""
+    """The same for its crops to 80 to 100 % of the sides, upright and mirrored: float32 (n, 1024), each of length 1."""
     parts = np.stack([cv2.resize(part, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA) for part in _parts(small)])
     return _looks(np.concatenate([parts, parts[:, :, ::-1]]))
 
 
 def likeness(first: list[Grey], second: list[Grey]) -> Grey:
-    """How alike small pictures are, either a cut-out of the other: float32 (len(first), len(second)), at most 1."""
+    """The likeness of small pictures, either as a crop of the other: float32 (len(first), len(second)), at most 1."""
     found = np.full((len(first), len(second)), -1, dtype=np.float32)
     if not first or not second:
         return found
@@ -61,9 +61,9 @@ def likeness(first: list[Grey], second: list[Grey]) -> Grey:
 
 
 def marks(small: Grey, *, mirrored: bool = False) -> set[tuple[int, int]]:
-    """Four parts of a perceptual hash of 64 bits; a copy that was only saved again shares one with its source.
+    """Four parts of a perceptual hash of 64 bits; a copy that was only saved again shares a part with its source.
 
-    They are keys of a table, so that a photo is compared with few of many. `mirrored`: of its mirror image.
+    They are keys of a table, so that a photo is only compared with a few others. `mirrored`: hash the mirror image.
     """
     look = whole(small).reshape(_SIDE, _SIDE)
     low = cv2.dct(np.ascontiguousarray(look[:, ::-1] if mirrored else look))[:_BINS, :_BINS].flatten()

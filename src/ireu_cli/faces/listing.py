@@ -1,4 +1,4 @@
-"""What lies in a folder of photos, and below: photos, folders, and what is nobody's."""
+"""The content of a folder of photos and of its subfolders: photos, folders, and files that belong to nobody."""
 
 import os
 from collections import Counter
@@ -24,19 +24,20 @@ _SYSTEM = (
     "Temporary Items",
 )
 SYSTEM = {name.casefold(): name for name in _SYSTEM}
-"""Folders that systems and storage devices make beside people, as they write them, by their names in lower case. Those
-that begin with a dot are hidden, and left out for that."""
+"""Folders that systems and storage devices make, as they write them, by their names in lower case.
+
+Folders whose names begin with a dot are left out because they are hidden."""
 
 Place = tuple[int, int]
-"""What tells a folder from every other one: its device and its inode."""
+"""The identity of a folder: its device and its inode."""
 
 
 @dataclass
 class Listing:
-    """What a folder holds. What is hidden is in none of the lists.
+    """The content of a folder. Hidden entries are in none of the lists.
 
-    `photos` are everything whose ending says photo, whether it can be opened or not; `system` are names of `SYSTEM`;
-    `others` counts files by other endings: those of pictures that are not read, and "" for the rest.
+    `photos` are all entries with the ending of a photo, whether they can be opened or not. `system` are names in
+    `SYSTEM`. `others` counts files by other endings: those of pictures that are not read, and "" for the rest.
     """
 
     photos: list[str] = field(default_factory=list)
@@ -47,10 +48,11 @@ class Listing:
 
 @dataclass
 class Person:
-    """What lies in a person's folder, its subfolders included.
+    """The content of a person's folder, including its subfolders.
 
-    `photos` are sorted; `nested` counts those in subfolders; `closed` are folders that cannot be opened, and why;
-    `circles` counts links to a folder that was looked through already; `folders` those that were not looked through.
+    `photos` are sorted; `nested` counts those in subfolders. `closed` are folders that cannot be opened, with the
+    reason. `circles` counts links to a folder that was already searched; `folders` counts folders that were not
+    searched.
     """
 
     folder: Path
@@ -64,16 +66,16 @@ class Person:
 
     @property
     def is_circle(self) -> bool:
-        """Whether the folder is none of a person, but a link to a folder around it."""
+        """Whether the folder is not a person's folder, but a link to a folder around it."""
         return bool(self.circles) and not (self.photos or self.closed or self.folders)
 
 
 def list_folder(folder: Path, *, of_people: bool = False) -> Listing:
-    """Sort what lies in a folder by what it is; nothing is opened.
+    """Sort the entries of a folder by kind; no file is opened.
 
     Args:
         folder: the folder.
-        of_people: folders may have the ending of a photo there, as people's names may.
+        of_people: folders may have the ending of a photo there, because people's names may.
 
     Raises:
         OSError: it cannot be listed.
@@ -91,7 +93,7 @@ def list_folder(folder: Path, *, of_people: bool = False) -> Listing:
             elif is_photo:
                 found.photos.append(entry.path)
             elif not ending and _leads_nowhere(entry):
-                # A folder of photos on a share that is not there, rather than a file of something else.
+                # It is more likely a folder of photos on a missing network share than a file of another kind.
                 found.folders.append(folder / entry.name)
             else:
                 found.others[ending if ending in UNREAD_ENDINGS else ""] += 1
@@ -102,13 +104,14 @@ def list_folder(folder: Path, *, of_people: bool = False) -> Listing:
 
 
 def list_person(folder: Path, above: frozenset[Place] = frozenset()) -> Person:
-    """Go through a person's folder and, where it holds photos itself, through its subfolders.
+    """Search a person's folder and, if it holds photos itself, its subfolders.
 
-    A folder without photos of its own is one of people, named one level too high: its subfolders are not gone through.
+    A folder without photos of its own holds people, so the user named a folder one level too high. Its subfolders are
+    not searched.
 
     Args:
         folder: the person's folder.
-        above: the places of folders around it, which a link may lead back to.
+        above: the identities of folders around it, which a link may lead back to.
     """
     person, todo, seen = Person(folder), [folder], set(above)
     while todo:
@@ -137,7 +140,7 @@ def list_person(folder: Path, above: frozenset[Place] = frozenset()) -> Person:
 
 
 def _ending(name: str) -> str:
-    """The ending as `Path.suffix` has it, in small letters, without a path around it."""
+    """The ending as in `Path.suffix`, in lower case, without making a `Path`."""
     dot = name.rfind(".")
     return name[dot:].lower() if 0 < dot < len(name) - 1 else ""
 
@@ -149,7 +152,7 @@ def _why_closed(folder: Path, error: OSError) -> str:
 
 
 def place_of(folder: Path) -> Place | None:
-    """The place of a folder, whatever path leads to it; None where it cannot be reached."""
+    """The identity of a folder, whatever path leads to it; None if it cannot be reached."""
     try:
         found = folder.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""Opening a photo's file: a regular file of limited size, whatever its name leads to."""
+"""Open a photo's file, which must be a regular file of limited size, even through a link."""
 
 import contextlib
 import errno
@@ -13,9 +13,9 @@ from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.support.bounded import read_one_more
 
 _AROUND = 64 * 2**20
-"""Bytes that may lie around the pixels: profiles, texts, the film of a motion photo."""
+"""The bytes allowed around the pixels: profiles, texts, the film of a motion photo."""
 _PIXEL = 8
-"""Bytes of a pixel where it takes the most: four channels of 16 bits, not compressed."""
+"""The most bytes of a pixel: four uncompressed channels of 16 bits."""
 _CHUNK = 1 << 20
 _KINDS = (
     (stat.S_ISDIR, "is a folder, not a file"),
@@ -25,11 +25,11 @@ _KINDS = (
     (stat.S_ISBLK, "is a device, not a file"),
 )
 _MACHINE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
-"""What says something about the machine and nothing about the photo."""
+"""Errors that say something about the machine and nothing about the photo."""
 
 
 def most_bytes(max_megapixels: float) -> int:
-    """How large the file of a picture of so many megapixels may be: 8 bytes a pixel, and 64 MiB around them."""
+    """The largest file for a picture with a number of megapixels: 8 bytes a pixel, and 64 MiB around them."""
     return _AROUND + int(_PIXEL * max_megapixels * 1e6)
 
 
@@ -38,10 +38,10 @@ def read_photo(path: Path, most: int) -> bytes:
 
     Args:
         path: the file, or a link to it.
-        most: how many bytes it may have.
+        most: the largest allowed number of bytes.
 
     Raises:
-        BadPhotoError: it cannot be opened, is no regular file (nothing else is ever opened), or is larger.
+        BadPhotoError: it cannot be opened, is not a regular file (nothing else is ever opened), or is larger.
         OSError: the machine has no more file handles.
         MemoryError: the machine has no more memory.
     """
@@ -57,11 +57,11 @@ def digest_photo(path: Path, most: int, look: Callable[[BinaryIO], None] | None 
 
     Args:
         path: the file, or a link to it.
-        most: how many bytes it may have.
-        look: is given the open file, to refuse it.
+        most: the largest allowed number of bytes.
+        look: gets the open file and may refuse it.
 
     Raises:
-        BadPhotoError: as `read_photo`, and what `look` raises.
+        BadPhotoError: as in `read_photo`, or raised by `look`.
         OSError: the machine has no more file handles.
         MemoryError: the machine has no more memory.
     """
@@ -79,7 +79,7 @@ def digest_photo(path: Path, most: int, look: Callable[[BinaryIO], None] | None 
 
 
 def why_not_opened(error: OSError) -> str:
-    """What a refusal of the system says about a photo or a folder of photos, in words that fit behind its label.
+    """What a refusal of the system says about a photo or a folder of photos, in words that fit after its label.
 
     Raises:
         OSError: it says something about the machine.
@@ -97,7 +97,7 @@ def why_not_opened(error: OSError) -> str:
 @contextlib.contextmanager
 def _opened(path: Path, most: int) -> Iterator[BinaryIO]:
     try:
-        # Opening a pipe would wait for somebody to write, and opening a device may do something.
+        # Opening a pipe would wait for a writer, and opening a device may have side effects.
         _refuse_other(path.stat())
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
             found = os.fstat(file.fileno())
@@ -107,7 +107,7 @@ def _opened(path: Path, most: int) -> Iterator[BinaryIO]:
             yield file
     except FileNotFoundError:
         dangling = path.is_symlink()
-        raise BadPhotoError("is a link that leads nowhere" if dangling else "is not there any more") from None
+        raise BadPhotoError("is a link that leads nowhere" if dangling else "no longer exists") from None
     except OSError as error:
         raise BadPhotoError(why_not_opened(error)) from None
 
@@ -118,4 +118,4 @@ def _refuse_other(found: os.stat_result) -> None:
 
 
 def _too_large(most: int) -> BadPhotoError:
-    return BadPhotoError(f"is a file of more than {most // 2**20} MiB, which no picture of data.max_megapixels needs")
+    return BadPhotoError(f"has more than {most // 2**20} MiB, which no picture within data.max_megapixels needs")

@@ -1,4 +1,4 @@
-"""Reading one photo the way the run asks for: as it is, or detected, cropped and aligned."""
+"""Read one photo as the settings say: unchanged, or detected, cropped and aligned."""
 
 import hashlib
 import threading
@@ -16,11 +16,12 @@ READING_VERSION = 2
 
 
 RECENT_BYTES = 256 * 2**20
-"""Pixels of the photos that are remembered: thirty at two megapixels and more, one or two at the largest."""
+"""The most pixels of photos that are remembered: thirty photos of two megapixels, or one or two of the largest.
+"""
 
 
 class _Recent:
-    """The photos that were read last, as many as there is room for; several threads may ask."""
+    """The photos that were read last, as many as fit; several threads may use it."""
 
     def __init__(self, most: int) -> None:
         self._most, self._held = most, 0
@@ -44,10 +45,10 @@ class _Recent:
 
 
 class PhotoReader:
-    """Turns photos into what the encoder is to see."""
+    """Turns photos into the encoder's pictures."""
 
     def __init__(self, data: DataParams, find: Callable[[RgbImage], Points] | None) -> None:
-        """Args: `data` says how to read; `find` gives a face's landmarks, None when photos are already aligned."""
+        """Args: `data` says how to read; `find` gives a face's landmarks, None if photos are already aligned."""
         self._data = data
         self._find = find
         self._most = most_bytes(data.max_megapixels)
@@ -55,7 +56,7 @@ class PhotoReader:
 
     @property
     def name(self) -> str:
-        """Names the way of reading; equal names give equal pixels for equal bytes."""
+        """The name of this way of reading; equal names give equal pixels for equal bytes."""
         if self._find is None:
             return f"aligned-{READING_VERSION}"
         settings = f"{self._data.face_pack} {self._data.crop_size} {self._data.crop_margin}"
@@ -63,12 +64,12 @@ class PhotoReader:
 
     @property
     def points_name(self) -> str:
-        """Names where landmarks come from; changed copies of a photo depend on it."""
+        """The name of the source of landmarks; changed copies of a photo depend on it."""
         given = None if self._find else self._data.landmarks or ARCFACE_LANDMARKS
         return f"{self.name}-{hashlib.sha256(repr(given).encode()).hexdigest()[:12]}"
 
     def face(self, photo: Photo) -> Face:
-        """Return picture and landmarks; the last few are remembered, as swapping asks for the same ones again.
+        """Return picture and landmarks; the last few are remembered, because swapping asks for the same photos again.
 
         Raises:
             BadPhotoError: the photo cannot be used.
@@ -76,13 +77,13 @@ class PhotoReader:
         return self._recent.get(photo, self._read)
 
     def image(self, photo: Photo) -> RgbImage:
-        """Return the picture alone; see `face`."""
+        """Return only the picture; see `face`."""
         return self._read(photo).image
 
     def _read(self, photo: Photo) -> Face:
         data = read_photo(photo.path, self._most)
         if hashlib.sha256(data).hexdigest() != photo.sha256:
-            raise BadPhotoError("changed while the run was going on")
+            raise BadPhotoError("changed during the run")
         image = decode(data, self._data.max_megapixels)
         if self._find is None:
             return Face(image, template_points(self._data.landmarks or ARCFACE_LANDMARKS, image))

@@ -1,8 +1,7 @@
-"""Face swapping, F(context, identity): the photo of the one with the face of the other.
+"""Face swapping, F(context, identity): one person's photo with another person's face.
 
 `blend` is built in and needs no model: landmark-aligned warp, then Poisson blending (Pérez et al. 2003, OpenCV's
-`seamlessClone`). An insightface inswapper (`ireu_cli.faces.insight`) gives better
-pictures to those who have one.
+`seamlessClone`). If you have an insightface inswapper (`ireu_cli.faces.insight`), it gives better pictures.
 """
 
 from collections.abc import Callable
@@ -24,10 +23,11 @@ class Face:
 
 
 FaceSwap = Callable[[Face, Face], RgbImage]
-"""(context, identity) to a picture of the context's size."""
+"""A function from (context, identity) to a picture of the context's size."""
 
 _ROOM = 3
-"""Pixels between the blended region and the border; `seamlessClone` needs the region inside the picture."""
+"""The pixels between the blended region and the border; `seamlessClone` needs the region inside the picture.
+"""
 
 
 _SPILL = 9

@@ -1,7 +1,7 @@
-"""Generators: the stock diffusers pipeline with a stock IP-Adapter, driven by features instead of photos.
+"""Generators: the standard diffusers pipeline with a standard IP-Adapter, which gets features instead of photos.
 
-What a generator draws is a function of features, null features, prompt and seed, so the edited encoder is mounted by
-handing in its features.
+A generator's picture is a function of features, null features, prompt and seed. So passing the edited encoder's
+features is the same as mounting that encoder.
 """
 
 import contextlib
@@ -35,15 +35,16 @@ from ireu_cli.params import Tap
 from ireu_cli.values import RgbImage
 
 _INDECISIVE = frozenset({"_diffusers_version", "_name_or_path", "dtype", "torch_dtype", "transformers_version"})
-"""Entries of a model's config.json that change with the library that wrote it, and no picture."""
+"""Entries of a model's config.json that depend on the library that wrote it and do not change pictures."""
 
 
 @dataclass(frozen=True)
 class Generator:
     """A customised portrait generator without its image encoder.
 
-    `name` tells it from its siblings, `tap` is what it reads from the encoder, `fingerprint` is a sha256 (hex) over
-    all weights and settings that decide a picture, pictures are `side` x `side` pixels.
+    `name` tells it from the bundle's other generators. `tap` is the tensor that it reads from the encoder.
+    `fingerprint` is a SHA-256 (hex) over all weights and settings that decide a picture. Pictures are `side` x `side`
+    pixels.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Generator:
     pipeline: Any
 
     def with_settings(self, *, guidance: float | None = None, scale: float | None = None) -> Self:
-        """The same generator, driven with another guidance or scale of the adapter."""
+        """The same generator with another guidance or another scale of the adapter."""
         return replace(
             self,
             guidance=self.guidance if guidance is None else guidance,
@@ -64,7 +65,7 @@ class Generator:
         )
 
     def null_of(self, encoder: ImageEncoder) -> Tensor:
-        """What the pipeline sends as the null image under guidance: float32 (d,) or (tokens, d), on the CPU."""
+        """The pipeline's null image under guidance: float32 (d,) or (tokens, d), on the CPU."""
         return self._mount.null(encoder, self.tap)
 
     @property
@@ -74,12 +75,12 @@ class Generator:
     def draw(self, features: Tensor, null: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[RgbImage]:
         """Draw pictures through the stock pipeline.
 
-        One after the other: the pipeline takes one photo a call (it repeats the features for every prompt), and the
-        last bits of a batched result would depend on which pictures are drawn together.
+        It draws one picture after the other. The pipeline takes one photo a call (it repeats the features for every
+        prompt), and in a batch the last bits would depend on which pictures are drawn together.
 
         Args:
             features: float (n, d) or (n, tokens, d), at `tap`.
-            null: float (d,) or (tokens, d), what the pipeline sends under guidance (`null_of`).
+            null: float (d,) or (tokens, d), the null image under guidance (`null_of`).
             prompts: one for each picture.
             seeds: one for each picture.
         """
@@ -112,7 +113,7 @@ class Generator:
 
     def _call(self, call: Any, feature: Tensor, null: Tensor, prompt: str, seed: int, steps: int, kind: str) -> Any:
         """One picture."""
-        # The pipeline keeps it, and may serve another setting of the same generator next.
+        # The pipeline keeps this setting, and may draw with another one next.
         self.pipeline.set_ip_adapter_scale(self.scale)
         one, other = (part.to(self.pipeline.device, self.pipeline.dtype)[None] for part in (feature, null))
         return call(
@@ -171,12 +172,12 @@ def _load_shared(folder: Path) -> dict[str, Any]:
 
 
 def _autoencoder(folder: Path) -> Any:
-    """The class that the folder's config names: `AutoencoderTiny`, or `AutoencoderKL` as most pipelines have it."""
+    """The class that the folder's config names: `AutoencoderTiny`, or `AutoencoderKL` as in most pipelines."""
     import diffusers
 
     name = read_settings(folder / "config.json").get("_class_name")
     if name not in ("AutoencoderTiny", "AutoencoderKL"):
-        raise ModelError(f"The vae in {folder} is no autoencoder that is known", "Name an AutoencoderKL or Tiny")
+        raise ModelError(f"The vae in {folder} is not an autoencoder that ireu knows", "Name an AutoencoderKL or Tiny")
     return getattr(diffusers, name)
 
 
@@ -192,7 +193,7 @@ def _load(bundle: Bundle, entry: GeneratorEntry, shared: dict[str, Any], device:
         fingerprint = digest_of_files(folder, adapter)
     else:
         pipeline, fingerprint = _assembled(bundle, entry, str(entry.unet), shared, device)
-    # What a picture depends on beside weights; settings that came later count where they are used.
+    # What a picture depends on besides weights; settings that were added later count only if they are used.
     later = [setting for setting in (entry.side, entry.dtype) if setting not in {None, "float32"}]
     settings = repr((entry.tap, entry.steps, entry.guidance, entry.scale, *later))
     whole = hashlib.sha256(f"{fingerprint} {settings}".encode()).hexdigest()
@@ -201,7 +202,7 @@ def _load(bundle: Bundle, entry: GeneratorEntry, shared: dict[str, Any], device:
 
 
 def _assembled(bundle: Bundle, entry: GeneratorEntry, own: str, shared: dict[str, Any], device: str) -> tuple[Any, str]:
-    """A pipeline of the bundle's shared parts, and the digest of all that decides a picture but settings."""
+    """A pipeline of the bundle's shared parts, and the digest of everything that decides a picture, except settings."""
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
     unet = _model(UNet2DConditionModel, bundle.folder / own)
@@ -244,7 +245,7 @@ def _fingerprint(bundle: Bundle, own: str, unet: Any, adapter: Any, shared: dict
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the libraries' advice on loading off the user's terminal."""
+    """Keep the libraries' advice about loading off the terminal."""
     from diffusers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -252,7 +253,7 @@ def _quiet() -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         with quiet_transformers(), warnings.catch_warnings():
-            # Advice on scheduler settings, which are the bundle's own and which nobody can follow here.
+            # Advice about scheduler settings; these are the bundle's own, so the user cannot follow it.
             warnings.simplefilter("ignore", FutureWarning)
             yield
     finally:

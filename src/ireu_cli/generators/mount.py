@@ -36,9 +36,9 @@ class Mount(Protocol):
         ...
 
     def null(self, encoder: ImageEncoder, tap: Tap) -> Tensor:
-        """What the pipeline sends as the null image under guidance: float32 (d,) or (tokens, d), on the CPU."""
+        """The pipeline's null image under guidance: float32 (d,) or (tokens, d), on the CPU."""
         ...
 
     def side(self, pipeline: Any) -> int:
-        """The side of the pictures that a pipeline draws by itself, in pixels."""
+        """The default side of a pipeline's pictures, in pixels."""
         ...

@@ -1,4 +1,4 @@
-"""Parts of generators out of folders that others wrote: only classes of the libraries, only what the files fill."""
+"""Load parts of generators from folders that others wrote: only libraries' classes, no larger than the files."""
 
 import importlib
 import re
@@ -15,13 +15,13 @@ from ireu_cli.support.bounded import printable
 LIBRARIES = frozenset({"diffusers", "transformers"})
 _CLASS = re.compile(r"[A-Z]\w{1,80}")
 _MOST_STEPS = 100_000
-"""Of a scheduler's training, which is how long its tables are; published ones have a thousand."""
+"""The most training steps of a scheduler, which set the length of its tables; published ones have a thousand."""
 _MOST_TOKENS = 1 << 26
-"""Bytes of each file of a tokenizer."""
+"""The most bytes of each file of a tokenizer."""
 _OWN_PATHS = ("_file", "_files", "_spm")
-"""How keys of a tokenizer's settings end that say where its files are, in place of those beside it."""
+"""Endings of keys in a tokenizer's settings that name files elsewhere, in place of those beside it."""
 _UNREAD = frozenset({"added_tokens_file", "chat_template_file", "special_tokens_map_file", "tokenizer_config_file"})
-"""Such keys that transformers does not go by; old files hold them."""
+"""Such keys that transformers ignores; old files hold them."""
 _COPY = "Use an undamaged copy"
 
 
@@ -29,17 +29,18 @@ def class_called(library: Any, name: Any, place: str) -> Any:
     """A class of diffusers or transformers.
 
     Args:
-        library: its name, out of a file.
-        name: of the class, out of a file.
-        place: how messages call what is to be of that class.
+        library: name of the library, from a file.
+        name: name of the class, from a file.
+        place: the name in messages of the part with that class.
 
     Raises:
-        ModelError: another library, or it has no such class.
+        ModelError: it is another library, or the library has no such class.
     """
     if not isinstance(library, str) or library not in LIBRARIES:
         raise ModelError(
-            f"{place} is of the library {printable(library, 40)}, and code of diffusers and transformers alone is run",
-            "Name a pipeline whose parts are of these two",
+            f"{place} is of the library {printable(library, 40)}, and ireu only runs code of diffusers and "
+            "transformers",
+            "Name a pipeline with parts of these two only",
         )
     found = None
     if isinstance(name, str) and _CLASS.fullmatch(name):
@@ -56,14 +57,14 @@ def class_called(library: Any, name: Any, place: str) -> Any:
 
 
 def read_model(kind: Any, folder: Path) -> Any:
-    """A model in evaluation out of its folder, all of whose weights lie there; gradients are off.
+    """Load a model from a folder that holds all of its weights, for evaluation without gradients.
 
     Args:
         kind: a class with weights, of diffusers or transformers.
         folder: with config.json and safetensors.
 
     Raises:
-        ModelError: weights are missing, or its settings describe a larger model than they fill, or name code.
+        ModelError: weights are missing, or its settings describe a larger model than the weights fill, or name code.
         Exception: the library cannot load it.
     """
     settings = read_settings(folder / "config.json")
@@ -81,11 +82,11 @@ def _builder(kind: Any, settings: dict[str, Any]) -> Callable[[], Any]:
 
 
 def check_scheduler(folder: Path) -> Any:
-    """The class of a scheduler, whose settings are within bounds.
+    """The class of a scheduler, after checking that its settings are within bounds.
 
     Raises:
-        ModelError: they are not, or the class is none of a scheduler.
-        FileNotFoundError: there are none.
+        ModelError: they are not, or the class is not a scheduler.
+        FileNotFoundError: there are no settings.
     """
     from diffusers import SchedulerMixin
 
@@ -113,7 +114,7 @@ def check_tokenizer(folder: Path) -> None:
     for key, value in read_settings(path, largest=10**39).items():
         if key.endswith(_OWN_PATHS) and key not in _UNREAD and value:
             raise ModelError(
-                f"{path} says where other files are ({printable(key, 40)}); those beside it are read",
+                f"{path} names files elsewhere ({printable(key, 40)}), and ireu only reads the files beside it",
                 "Remove that key",
             )
 
@@ -124,14 +125,14 @@ def is_model(kind: Any) -> bool:
 
 
 def is_tokenizer(kind: Any) -> bool:
-    """Whether a class is one of tokenizers."""
+    """Whether a class is a tokenizer."""
     from transformers import PreTrainedTokenizerBase
 
     return issubclass(kind, PreTrainedTokenizerBase)
 
 
 def is_scheduler(kind: Any) -> bool:
-    """Whether a class is one of schedulers."""
+    """Whether a class is a scheduler."""
     from diffusers import SchedulerMixin
 
     return issubclass(kind, SchedulerMixin)

@@ -1,4 +1,4 @@
-"""Whole diffusers pipelines in folders, with an IP-Adapter mounted and without an encoder: SD, SDXL, FLUX."""
+"""Load whole diffusers pipelines from folders, with an IP-Adapter and without an encoder: SD, SDXL, FLUX."""
 
 import hashlib
 import re
@@ -23,23 +23,23 @@ from ireu_cli.generators.parts import (
 from ireu_cli.support.bounded import leads_inside, printable
 
 _LEFT_OUT = ("image_encoder", "feature_extractor", "safety_checker")
-"""Parts that are not loaded: features are handed in, and every picture is wanted."""
+"""Parts that are not loaded: features are passed in, and no picture is to be filtered."""
 _INDEX = "model_index.json"
 _PART = re.compile(r"[a-z][a-z0-9_]{0,60}")
 
 
 def open_pipeline(folder: Path, adapter: Path, dtype: torch.dtype, device: str) -> Any:
-    """Load a pipeline as its users do, and mount the adapter.
+    """Load a pipeline as its users do, and load the adapter into it.
 
     Args:
         folder: what `save_pretrained` wrote, with weights in safetensors.
         adapter: a file that `load_ip_adapter` takes: safetensors, or an archive of plain tensors.
-        dtype: of the weights.
+        dtype: dtype of the weights.
         device: torch device.
 
     Raises:
-        ModelError: the pipeline takes no IP-Adapter, a part of it lacks weights or is of code beside it, or the adapter
-            reads two encoders.
+        ModelError: the pipeline takes no IP-Adapter, a part of it lacks weights or comes as code, or the adapter reads
+            two encoders.
         Exception: diffusers cannot load it.
     """
     index = _parts_of(folder)
@@ -47,7 +47,7 @@ def open_pipeline(folder: Path, adapter: Path, dtype: torch.dtype, device: str) 
     mount = mount_of(kind)
     given: dict[str, Any] = {part: None for part in _LEFT_OUT if part in index}
     given |= {part: _part(folder, part, *names) for part, names in index.items() if part not in _LEFT_OUT}
-    # Its names, shapes and size; the library reads it again.
+    # This checks its names, shapes and size; the library reads it again.
     open_file(adapter)
     pipeline: Any = kind.from_pretrained(
         folder, local_files_only=True, **{part: model for part, model in given.items() if model is not _NO_MODEL}
@@ -58,7 +58,7 @@ def open_pipeline(folder: Path, adapter: Path, dtype: torch.dtype, device: str) 
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)
-    # Layers of the adapter come in single precision.
+    # The adapter's layers are loaded in single precision.
     pipeline = pipeline.to(torch.device(device), dtype)
     _keep_upcast(pipeline)
     return pipeline
@@ -84,32 +84,36 @@ def _settings_of(folder: Path) -> dict[str, Any]:
 
 
 def _parts_of(folder: Path) -> dict[str, tuple[str, str]]:
-    """The parts that a pipeline's index names, each with the library and the class of it.
+    """The parts that a pipeline's index names, each with its library and its class.
 
     Raises:
-        ModelError: the pipeline's class lies in a file beside it, or a part's name is none of a folder in it.
+        ModelError: the pipeline's class is code beside it, or a part's name is not that of a folder in it.
     """
     settings, found = _settings_of(folder), {}
     if not isinstance(settings.get("_class_name"), str):
         raise ModelError(
-            f"The {_INDEX} of {folder} names no class of diffusers but code beside it, and no code of a folder is run",
-            "Name a pipeline whose class is one of diffusers",
+            f"The {_INDEX} of {folder} names code in the folder instead of a class of diffusers, and ireu does not "
+            "run it",
+            "Name a pipeline with a class of diffusers",
         )
     for part, value in settings.items():
         if part.startswith("_") or not isinstance(value, list):
             continue
         if not _PART.fullmatch(part) or len(value) != 2 or not leads_inside(folder, folder / part):
-            raise ModelError(f"The {_INDEX} of {folder} names no part by {printable(part)}", "Use an undamaged copy")
+            raise ModelError(
+                f"The {_INDEX} of {folder} names {printable(part)}, which cannot be the name of a part",
+                "Use an undamaged copy",
+            )
         if value[0] is not None:
             found[part] = (value[0], value[1])
     return found
 
 
 def _part(folder: Path, part: str, library: str, name: str) -> Any:
-    """A part with weights, all of which its files have; what has none is checked, for diffusers to load.
+    """Load a part with weights, after checking that its files have all of them; check other parts for diffusers.
 
     Raises:
-        ModelError: weights are missing, or it is no part that is known.
+        ModelError: weights are missing, or it is not a part that ireu knows.
     """
     kind = class_called(library, name, f"The {part} of the pipeline {folder}")
     if is_model(kind):
@@ -118,7 +122,7 @@ def _part(folder: Path, part: str, library: str, name: str) -> Any:
         check_tokenizer(folder / part)
     elif not is_scheduler(kind) or check_scheduler(folder / part) is None:
         raise ModelError(
-            f"The {part} of the pipeline {folder} is a {kind.__name__}, which is neither a model nor a tokenizer nor a "
+            f"The {part} of the pipeline {folder} is a {kind.__name__}, which is not a model, a tokenizer or a "
             "scheduler",
             "Name a pipeline of Stable Diffusion, SDXL or FLUX",
         )
@@ -126,10 +130,10 @@ def _part(folder: Path, part: str, library: str, name: str) -> Any:
 
 
 def _keep_upcast(pipeline: Any) -> None:
-    """Leave a decoder in single precision that the pipeline would take there and back with every picture.
+    """Leave a decoder in single precision if the pipeline would convert it there and back for every picture.
 
-    Gradients could not find their way back through weights that have changed since. Latents are scaled in half
-    precision then, so that the last bits of a picture may differ.
+    Gradients cannot flow back through weights that have changed since. Latents are then scaled in half precision, so
+    the last bits of a picture may differ.
     """
     vae = pipeline.vae
     if vae.dtype != torch.float16 or not getattr(vae.config, "force_upcast", False):
@@ -144,6 +148,7 @@ def _refuse_two_encoders(pipeline: Any) -> None:
     for layer in getattr(body.encoder_hid_proj, "image_projection_layers", ()):
         if "FaceIDPlus" in type(layer).__name__:
             raise ModelError(
-                "This adapter reads a face-embedding network and an image encoder, and one of them is edited at a time",
+                "This adapter reads a face-embedding network and an image encoder, and ireu edits only one of them "
+                "at a time",
                 "Name an adapter that reads one encoder",
             )

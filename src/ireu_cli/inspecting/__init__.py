@@ -1,1 +1,1 @@
-"""`ireu inspect`: what a file is, and whether it is as its record says."""
+"""`ireu inspect`: say what a file is, and whether it agrees with its record."""

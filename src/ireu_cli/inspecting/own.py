@@ -1,4 +1,4 @@
-"""`ireu inspect` on what ireu itself wrote: which step it is from, and whether its files are as the record says."""
+"""`ireu inspect` for files that ireu wrote: which step wrote them, and whether they agree with the record."""
 
 from pathlib import Path
 
@@ -16,17 +16,17 @@ _KINDS = {
     "verify": "report, written by `ireu verify`",
     "export": "export, written by `ireu export`",
 }
-_PRIVATE = "do not publish it: it tells who was removed"
+_PRIVATE = "do not publish it, because it tells who was removed"
 _ADVICE = {
     "locate": _PRIVATE,
     "unlearn": _PRIVATE,
-    "verify": "it may hold pictures of people: see who may read it",
-    "export": "these are weights to mount",
+    "verify": "it may hold pictures of people, so check who may read it",
+    "export": "these are weights to mount in a generator",
 }
 
 
 def record_of(source: Path) -> Path | None:
-    """The record beside an artifact of ireu, in one, or one itself; None where there is none that could be one."""
+    """The record beside or inside an artifact of ireu, or the path itself if it is a record; None if there is none."""
     if source.is_dir():
         names = (EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME)
         return next((source / name for name in names if (source / name).is_file() and _is_ours(source / name)), None)
@@ -37,7 +37,7 @@ def record_of(source: Path) -> Path | None:
 
 
 def inspect_own(source: Path) -> dict[str, Json] | None:
-    """Describe an artifact as plain values; None where it is none of ireu's.
+    """Describe an artifact as plain values; None if ireu did not write it.
 
     Raises:
         ArtifactError: its record is damaged, or was changed.
@@ -46,7 +46,7 @@ def inspect_own(source: Path) -> dict[str, Json] | None:
     if path is None:
         return None
     manifest = parse_manifest(_read(path), path.name)
-    # A lone file beside the record of an export may be anybody's.
+    # A single file beside the record of an export may belong to anything.
     if source.is_file() and path.name == EXPORT_MANIFEST_NAME and source != path and not _lists(manifest, source):
         return None
     return {
@@ -64,7 +64,7 @@ def inspect_own(source: Path) -> dict[str, Json] | None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a JSON file begins as the records of ireu do; others of that name lie in packs of insightface."""
+    """Whether a JSON file begins like the records of ireu; packs of insightface have other files of that name."""
     try:
         head = _read(path)
     except (ContentError, OSError):
@@ -76,7 +76,7 @@ def _read(path: Path) -> bytes:
     try:
         return read_bounded(path, MOST_BYTES)
     except OSError as error:
-        raise ArtifactError(f"The record {path} cannot be read ({error.strerror})", "Check the rights to it") from None
+        raise ArtifactError(f"The record {path} cannot be read ({error.strerror})", "Check its permissions") from None
 
 
 def _lists(manifest: Manifest, source: Path) -> bool:
@@ -84,13 +84,13 @@ def _lists(manifest: Manifest, source: Path) -> bool:
 
 
 def _files(manifest: Manifest, folder: Path) -> dict[str, Json]:
-    """Of each file that the record lists, whether it is as it says; those that are not come first."""
+    """For each file in the record, whether it agrees with the record; files that differ come first."""
     found = {printable(record.name, 120): _state(record, folder) for record in manifest.outputs}
     order = sorted(found, key=lambda name: (found[name] == "as recorded", name))
     shown: dict[str, Json] = {name: found[name] for name in order[:_SHOWN]}
     if rest := len(order) - len(shown):
         wrong = sum(found[name] != "as recorded" for name in order[_SHOWN:])
-        shown[f"and {rest} more"] = f"{wrong} of them not as recorded" if wrong else "as recorded"
+        shown[f"and {rest} more"] = f"{wrong} of them differ from the record" if wrong else "as recorded"
     return shown
 
 

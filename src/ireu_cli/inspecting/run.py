@@ -1,4 +1,4 @@
-"""`ireu inspect`: what an encoder is and who reads it, what ireu wrote, and which systems there are."""
+"""`ireu inspect`: describe an encoder and its readers, describe what ireu wrote, or list all systems."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from ireu_cli.values import Json
 
 
 def inspect_encoder(source: str) -> dict[str, Json]:
-    """Describe an encoder, or what ireu wrote, as plain values; an export is both.
+    """Describe an encoder, or an artifact that ireu wrote, as plain values; an export is both.
 
     Raises:
         IreuError: it cannot be read.
@@ -41,7 +41,7 @@ def _told(card: Card) -> dict[str, Json]:
 
 
 def list_systems() -> list[dict[str, Json]]:
-    """Every system with what it reads, as plain values, and whether edits can close each channel."""
+    """Every system with the tensors that it reads, as plain values, and whether edits can close each channel."""
     return [
         {
             "system": name,
@@ -67,7 +67,7 @@ def _readers(card: Card, tap: str) -> list[Json]:
 
 
 def _read_by(card: Card) -> dict[str, Json]:
-    """The systems that read an encoder without taps of ours, and what they read."""
+    """The systems that read an encoder for which we have no taps, and what they read."""
     return {
         name: channel.sentence()
         for name in systems_of(card.groups)

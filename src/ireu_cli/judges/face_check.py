@@ -1,4 +1,4 @@
-"""The embedded face check: is there a face in the picture, and where are its landmarks?"""
+"""The embedded face check: it says whether there is a face in the picture, and where its landmarks are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from ireu_cli.judges.small_nets import NetSettings, read_net
 from ireu_cli.values import RgbImage
 
 SIDE = 64
-"""Pictures are reduced to so many pixels before the network sees them."""
+"""The number of pixels a side to which pictures are reduced before the network sees them."""
 
 
 class FaceCheckNet(nn.Module):
-    """Pictures (n, 3, 64, 64) in [0, 1] -> (n, 11): logit that a face is there, then x, y of five landmarks.
+    """Pictures (n, 3, 64, 64) in [0, 1] -> (n, 11): logit that there is a face, then x, y of five landmarks.
 
     Landmarks are fractions of the picture's width and height: eyes, nose, mouth corners, from the viewer's left.
     """
@@ -50,7 +50,7 @@ class _Settings(NetSettings):
 
 @dataclass(frozen=True)
 class FoundFace:
-    """What the check says of one picture: probability that a face is there, landmarks (5, 2) in pixels."""
+    """The result for one picture: the probability that there is a face, and landmarks (5, 2) in pixels."""
 
     score: float
     landmarks: np.ndarray[tuple[int, ...], np.dtype[np.float32]]
@@ -64,7 +64,7 @@ class FaceCheck:
     threshold: float
 
     def look(self, images: Sequence[RgbImage]) -> list[FoundFace]:
-        """Look at pictures of any equal or different sizes; one answer each, in order."""
+        """Check pictures of any sizes; one result each, in order."""
         found: list[FoundFace] = []
         device = next(self.net.parameters()).device
         for image in images:
@@ -82,7 +82,7 @@ def load_face_check(folder: Path, device: str = "cpu") -> FaceCheck:
     """Load the embedded face check from its folder (config.json, model.safetensors).
 
     Raises:
-        ModelError: a file is missing or damaged, or the two do not fit each other.
+        ModelError: a file is missing or damaged, or the two do not fit together.
     """
     net, settings = read_net(
         folder, _Settings, lambda stated: 2 * len(stated.widths), lambda stated: FaceCheckNet(stated.widths)

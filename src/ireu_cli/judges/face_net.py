@@ -1,4 +1,4 @@
-"""The residual face-embedding network of portrait-mini: its face encoder and its recogniser are two sizes of it."""
+"""The residual face-embedding network of portrait-mini; its face encoder and its recogniser are two sizes of it."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ class FaceNet(nn.Module):
                 body.append(_Block(before, width, 2 if i == 0 and stage > 0 else 1))
                 before = width
         self.body = nn.Sequential(*body)
-        # Narrowed before it is flattened: otherwise the last matrix would be two thirds of all weights.
+        # The map is narrowed before it is flattened; otherwise the last matrix would hold two thirds of all weights.
         self.narrow = nn.Sequential(_conv(before, tail, 1), nn.BatchNorm2d(tail), nn.PReLU(tail))
         self.bn2 = nn.BatchNorm2d(tail)
         side = 56 // 2 ** (len(widths) - 1)

@@ -1,4 +1,4 @@
-"""An image network in ONNX whose output says what a picture looks like, for distances between sets of pictures."""
+"""An image network in ONNX whose output describes a picture, for distances between sets of pictures."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from ireu_cli.errors import ModelError
 from ireu_cli.values import RgbImage
 
 SIDE = 224
-"""Pixels to which pictures are resized where the network does not fix a size."""
+"""The side in pixels to which pictures are resized if the network does not fix a size."""
 _LARGEST_SIDE = 4096
-_REMEDY = "Name with judges.image_model an .onnx network that maps one batch of RGB pictures to features (n, d)"
+_REMEDY = "Set judges.image_model to an .onnx network that maps one batch of RGB pictures to features (n, d)"
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """What the network's input wants: its name, channels last or first, height and width."""
+    """The network's input: its name, channels last or first, height and width."""
 
     name: str
     channels_last: bool
@@ -64,15 +64,16 @@ class ImageNetFeatures:
 def load_image_net(path: Path, device: str = "cpu") -> ImageNetFeatures:
     """Load a network of one input, float32 (n, 3, h, w) or (n, h, w, 3), RGB 0 to 255, and of one output (n, d).
 
-    Pictures are resized to the input's size, bilinear with antialiasing, and looked at one by one, so that features do
-    not depend on what else is in the batch. External weights are refused: the fingerprint would not cover them.
+    Pictures are resized to the input's size, bilinear with antialiasing, and go through the network one by one, so that
+    features do not depend on other pictures. External weights are refused, because the fingerprint would not cover
+    them.
 
     Args:
         path: the .onnx file.
-        device: torch's name of the device; anything with CUDA uses ONNX Runtime's CUDA provider if it is there.
+        device: torch's name of the device; a CUDA device uses ONNX Runtime's CUDA provider if it is installed.
 
     Raises:
-        ModelError: the file is missing, is no ONNX network or has another input or output; or ONNX Runtime is missing.
+        ModelError: the file is missing, is no ONNX network, or has another input or output; or ONNX Runtime is missing.
     """
     if not path.is_file():
         raise ModelError(f"The image model {path} does not exist", "Correct judges.image_model")
@@ -96,7 +97,7 @@ def _open(data: bytes, path: Path, device: str) -> Any:
         raise
     except Exception as error:  # noqa: BLE001 - onnxruntime raises every kind on damaged files
         raise ModelError(
-            f"The image model {path} is not an ONNX network that loads ({session_error(error)[0]})",
+            f"The image model {path} cannot be loaded as an ONNX network ({session_error(error)[0]})",
             "Check that the file is complete and holds its own weights",
         ) from None
 
@@ -123,13 +124,13 @@ def _layout(session: Any, path: Path) -> _Layout:
 
 
 def _width(session: Any, layout: _Layout, path: Path) -> int:
-    """Look at a grey picture once: what a network says of its output is often left open."""
+    """Try a grey picture once: networks often do not state their output's shape."""
     grey = np.full((SIDE, SIDE, 3), 127, dtype=np.uint8)
     try:
         found = np.asarray(session.run(None, {layout.name: _pixels(grey, layout)})[0])
     except Exception as error:  # noqa: BLE001 - onnxruntime raises every kind
         raise ModelError(f"The image model {path} fails on a grey picture ({type(error).__name__})", _REMEDY) from None
-    # A pooled map (1, d, 1, 1) is a vector too; one that still has places is not.
+    # A pooled map (1, d, 1, 1) is a vector too; a map with several positions is not.
     if found.ndim not in (2, 4) or found.shape[0] != 1 or found.size not in found.shape or found.size < 2:
         raise ModelError(
             f"The image model {path} maps a picture to {list(found.shape)}, not to features (1, d)", _REMEDY
@@ -138,7 +139,7 @@ def _width(session: Any, layout: _Layout, path: Path) -> int:
 
 
 def _pixels(image: RgbImage, layout: _Layout) -> npt.NDArray[np.float32]:
-    """A picture as the network wants it: float32 (1, 3, h, w) or (1, h, w, 3), RGB, 0 to 255."""
+    """A picture as the network's input: float32 (1, 3, h, w) or (1, h, w, 3), RGB, 0 to 255."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
     resized = functional.interpolate(pixels, layout.size, mode="bilinear", antialias=True).clamp(0, 255)
     ordered = resized.permute(0, 2, 3, 1) if layout.channels_last else resized

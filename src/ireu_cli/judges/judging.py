@@ -1,7 +1,7 @@
-"""What every recogniser that judges has in common: aligned faces in, unit vectors out, and a fingerprint.
+"""What all judging recognisers share: they turn aligned faces into unit vectors, and they have a fingerprint.
 
-Faces go through a network one at a time: on a CPU larger batches are no faster, networks of a fixed batch of one need
-no case of their own, and a vector never depends on which faces kept it company.
+Faces go through a network one at a time. On a CPU larger batches are no faster, networks with a fixed batch of one need
+no special case, and a vector never depends on other faces.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,9 +27,9 @@ Run = Callable[[RgbImage], npt.NDArray[Any]]
 class JudgingNet:
     """A recogniser that measures identity; never the network being edited.
 
-    Faces are aligned to ArcFace's template with `margin` of its side as room, at `size` px. `fingerprint` (hex) covers
-    all that decides a vector, and neither a name nor a path; `network` (hex) the network alone, so that one network
-    described in two ways is known as one. `width` is d. `file` is where a network in ONNX lies.
+    Faces are aligned to ArcFace's template at `size` px, with `margin` of its side as room around it. `fingerprint`
+    (hex) covers everything that decides a vector, but no name and no path. `network` (hex) covers only the network, so
+    that one network with two descriptions is recognised as one. `width` is d. `file` is the path of a network in ONNX.
     """
 
     name: str
@@ -44,36 +44,36 @@ class JudgingNet:
     def embed(self, faces: Sequence[RgbImage]) -> Tensor:
         """Aligned faces, each uint8 (size, size, 3) -> float32 (n, d): unit vectors.
 
-        A row is NaN where the network gives no direction: a vector that is not finite, or of zeros.
+        A row is NaN if the network gives no direction: its vector is not finite, or is zero.
 
         Raises:
-            ValueError: a face of another size, which was not aligned for this recogniser.
+            ValueError: a face has another size, so it was not aligned for this recogniser.
         """
         for face in faces:
             if face.shape != (self.size, self.size, 3) or face.dtype != np.uint8:
-                raise ValueError(f"a face has to be uint8 ({self.size}, {self.size}, 3), not {face.dtype} {face.shape}")
+                raise ValueError(f"a face must be uint8 ({self.size}, {self.size}, 3), not {face.dtype} {face.shape}")
         if not faces:
             return torch.empty(0, self.width)
         return _unit_rows(np.concatenate([self.run(face).reshape(1, self.width) for face in faces]))
 
 
 def from_network(name: str, fingerprint: str, network: str, size: int, margin: float, run: Run) -> JudgingNet:
-    """Wrap a network, after one face went through it; see `JudgingNet`.
+    """Wrap a network, after trying it on one face; see `JudgingNet`.
 
     Raises:
-        ModelError: the network does not run on a face of this size, or its answer is not one vector a face.
+        ModelError: the network does not run on a face of this size, or does not give one vector a face.
     """
     answer = tried(name, size, run)
     if not is_vector(answer):
         raise ModelError(
-            f"The recogniser {name} answers a face with an array of shape {tuple(answer.shape)}, not with one vector",
-            "Name a network that embeds faces, cut after its embedding",
+            f"The recogniser {name} gives an array of the shape {tuple(answer.shape)} for a face, not one vector",
+            "Name a network that embeds faces and ends with its embedding",
         )
     return JudgingNet(name, fingerprint, network, size, margin, int(answer.shape[1]), run)
 
 
 def from_embedded(recogniser: Recogniser) -> JudgingNet:
-    """Wrap the recogniser of a bundle, on the device where it is."""
+    """Wrap the recogniser of a bundle, on its own device."""
 
     def run(face: RgbImage) -> npt.NDArray[Any]:
         return np.asarray(recogniser.vector(face)[None].numpy())
@@ -88,7 +88,7 @@ def is_vector(answer: npt.NDArray[Any]) -> bool:
 
 
 def tried(name: str, size: int, run: Callable[[RgbImage], Any]) -> Any:
-    """Put a grey picture through a network.
+    """Run a network on a grey picture.
 
     Raises:
         ModelError: it does not run.
@@ -106,6 +106,6 @@ def _unit_rows(vectors: npt.NDArray[Any]) -> Tensor:
     """Vectors (n, d) -> float32 unit vectors (n, d), in double precision so that no length overflows."""
     rows = torch.from_numpy(vectors.astype(np.float64))
     length = rows.norm(dim=1, keepdim=True)
-    # Without length the quotient is NaN by itself; of a row with an infinity, the other entries would be zero.
+    # A zero vector gives NaN anyway; in a row with an infinity, the other entries would become zero.
     unit: Tensor = (rows / length).masked_fill(~torch.isfinite(length), torch.nan)
     return unit.float()

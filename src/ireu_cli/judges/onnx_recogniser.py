@@ -1,4 +1,4 @@
-"""Recognisers from .onnx files: described by the user, checked on loading, run by onnxruntime."""
+"""Recognisers from .onnx files: the user describes them, loading checks them, and onnxruntime runs them."""
 
 import hashlib
 import json
@@ -34,18 +34,18 @@ class Pack(Protocol):
 
     @property
     def preprocessing(self) -> tuple[float, float]:
-        """Mean and standard deviation that insightface takes for this network."""
+        """Mean and standard deviation that insightface uses for this network."""
 
     def embed(self, faces: Sequence[RgbImage]) -> npt.NDArray[np.float32]:
         """Aligned faces -> (n, d), not normalised."""
 
 
 def load_onnx(params: RecogniserParams, device: str = "cpu") -> JudgingNet:
-    """Load a recogniser as it is described.
+    """Load a recogniser from its description.
 
     Args:
         params: the description, of kind `onnx`.
-        device: torch device; onnxruntime's CUDA provider where it names CUDA and the provider is there, else the CPU.
+        device: torch device; onnxruntime's CUDA provider if it names CUDA and the provider is installed, else the CPU.
 
     Raises:
         ModelError: the file is missing, is no ONNX network, or does not fit its description.
@@ -67,12 +67,13 @@ def from_insight(params: RecogniserParams, pack: Pack) -> JudgingNet:
     """Wrap the recogniser of an insightface pack.
 
     Raises:
-        ModelError: the description says how faces are prepared, which insightface decides; or the network is none.
+        ModelError: the description says how faces are prepared, which insightface decides; or it is no such network.
     """
     asked = RecogniserParams(name=params.name, kind="insightface", model=params.model)
     if params != asked:
         raise ModelError(
-            f"The recogniser {params.name} is an insightface pack, which says itself how faces are prepared",
+            f"The recogniser {params.name} is an insightface pack, for which insightface decides how faces are "
+            "prepared",
             "Leave out its size, colour, mean, std, layout and margin, or name the .onnx file with kind = onnx",
         )
     return _described(params, pack.file, pack.size, 0.0, lambda face: pack.embed([face]), pack.preprocessing)
@@ -81,7 +82,7 @@ def from_insight(params: RecogniserParams, pack: Pack) -> JudgingNet:
 def _described(
     params: RecogniserParams, file: Path, size: int, margin: float, run: Run, preprocessing: Any = None
 ) -> JudgingNet:
-    """A network with its fingerprint: over its file, and what else decides a vector."""
+    """A network with its fingerprint, which covers its file and everything else that decides a vector."""
     network = _file_digest(file)
     decides = params.model_dump(mode="json", exclude={"name", "model"}) | {"size": size, "preprocessing": preprocessing}
     fingerprint = hashlib.sha256(json.dumps([network, decides], sort_keys=True).encode()).hexdigest()
@@ -91,8 +92,8 @@ def _described(
 def _file_digest(file: Path) -> str:
     """SHA-256 (hex) over the bytes of a network and of the files with its external tensors; not over their paths.
 
-    The whole file and not its initialisers alone: constants and attributes of the graph decide a vector as much as
-    weights do, so the same weights saved again by another tool count as another recogniser.
+    It covers the whole file, not only the initialisers, because constants and attributes of the graph decide a vector
+    too. So the same weights, saved again by another tool, count as another recogniser.
     """
     digest = hashlib.sha256()
     with file.open("rb") as stream:
@@ -113,17 +114,17 @@ def _session(params: RecogniserParams, device: str) -> Any:
     except Exception as error:  # noqa: BLE001 - onnxruntime's errors have no common base of their own
         why, remedy = session_error(error)
         raise ModelError(
-            f"The file {params.model} of the recogniser {params.name} does not load as an ONNX network ({why})",
+            f"The file {params.model} of the recogniser {params.name} cannot be loaded as an ONNX network ({why})",
             remedy or "Check that it is complete, with its external data beside it",
         ) from None
 
 
 def _checked_input(session: Any, params: RecogniserParams) -> tuple[str, Any]:
-    """The name and dtype of the input, once its form agrees with the description."""
+    """The name and dtype of the input, after checking that its form agrees with the description."""
     inputs, who = session.get_inputs(), f"The recogniser {params.name}"
     if len(inputs) != 1:
         raise ModelError(f"{who} takes {len(inputs)} inputs instead of one picture", _NOT_A_RECOGNISER)
-    # Free axes come as names or as None.
+    # Free axes are names or None.
     shape = [axis if isinstance(axis, int) else None for axis in inputs[0].shape]
     if len(shape) != 4:
         raise ModelError(f"{who} takes an input of {len(shape)} axes, not pictures", _NOT_A_RECOGNISER)
@@ -134,7 +135,7 @@ def _checked_input(session: Any, params: RecogniserParams) -> tuple[str, Any]:
         other = "nhwc" if params.layout == "nchw" else "nchw"
         fits = shape[3 if other == "nhwc" else 1] == 3
         raise ModelError(
-            f"{who} takes {channels} channels where layout = {params.layout} has the colours",
+            f"{who} takes {channels} channels on the axis that layout = {params.layout} uses for colours",
             f"Set its layout to {other}" if fits else "Name a network of colour pictures",
         )
     if shape[0] not in {1, None}:
@@ -145,19 +146,19 @@ def _checked_input(session: Any, params: RecogniserParams) -> tuple[str, Any]:
 
 
 def _vector_output(params: RecogniserParams, answers: Any) -> int:
-    """Which output is the embedding: the only one that is one vector a face. A norm or a quality is one number."""
+    """Find the output with the embedding: the only one with one vector a face. A norm or a quality is one number."""
     found = tried(params.name, params.size, answers)
     vectors = [i for i, answer in enumerate(found) if is_vector(answer)]
     if len(found) > 1 and len(vectors) != 1:
         raise ModelError(
-            f"The recogniser {params.name} has {len(found)} outputs, of which {len(vectors)} are one vector a face",
+            f"The recogniser {params.name} has {len(found)} outputs, and {len(vectors)} of them give one vector a face",
             "Export it with its embedding as the only output",
         )
     return vectors[0] if vectors else 0
 
 
 def _pixels(face: RgbImage, params: RecogniserParams) -> npt.NDArray[np.float32]:
-    """A face as the network reads it: float32 (1, 3, size, size), or (1, size, size, 3)."""
+    """A face as the network's input: float32 (1, 3, size, size), or (1, size, size, 3)."""
     ordered = face[:, :, ::-1] if params.colour == "bgr" else face
     scaled = (ordered.astype(np.float32) - np.array(params.mean, np.float32)) / np.array(params.std, np.float32)
     return np.ascontiguousarray((scaled.transpose(2, 0, 1) if params.layout == "nchw" else scaled)[None])

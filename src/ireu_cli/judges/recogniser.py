@@ -1,4 +1,4 @@
-"""The embedded recogniser: aligned faces to unit vectors, differentiable, for measuring and for saliency."""
+"""The embedded recogniser: it turns aligned faces into unit vectors and is differentiable, for saliency."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ def load_recogniser(folder: Path, device: str = "cpu") -> Recogniser:
     """Load the embedded recogniser from its folder (config.json, model.safetensors).
 
     Raises:
-        ModelError: a file is missing or damaged, or the two do not fit each other.
+        ModelError: a file is missing or damaged, or the two do not fit together.
     """
     # A block has a dozen tensors and more.
     net, settings = read_net(folder, _Settings, lambda stated: 12 * sum(stated.blocks), _Settings.build)

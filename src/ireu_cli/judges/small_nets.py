@@ -1,4 +1,4 @@
-"""The small networks of a bundle out of their folders: settings within bounds, and weights that fill them."""
+"""Load the small networks of a bundle from their folders, and check their settings and their weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64
 
 
 class NetSettings(BaseModel):
-    """What the config.json of a small network states; later versions may say more."""
+    """The settings in the config.json of a small network; later versions may have more."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -30,16 +30,16 @@ Net = TypeVar("Net", bound=nn.Module)
 def read_net(
     folder: Path, kind: type[Settings], layers: Callable[[Settings], int], build: Callable[[Settings], Net]
 ) -> tuple[Net, Settings]:
-    """A network in evaluation without gradients, in single precision, and its settings.
+    """Load a network for evaluation, without gradients and in single precision, with its settings.
 
     Args:
-        folder: of config.json and model.safetensors.
-        kind: the form of the settings.
-        layers: how many tensors such a network has at least; compared with the file before anything is built.
+        folder: holds config.json and model.safetensors.
+        kind: the schema of the settings.
+        layers: the fewest tensors of such a network, compared with the file before anything is built.
         build: makes the network.
 
     Raises:
-        ModelError: a file is missing or damaged, or the two do not fit each other.
+        ModelError: a file is missing or damaged, or the two do not fit together.
     """
     try:
         settings = kind.model_validate(read_settings(folder / "config.json"))

@@ -1,1 +1,1 @@
-"""`ireu locate`: photos and an encoder to a mask of the features that carry identity."""
+"""`ireu locate`: find the features that carry identity, from photos and an encoder, and write them as a mask."""

@@ -1,4 +1,4 @@
-"""Do the photos of one folder show one person? Asked of the encoder's features, before anything is made from them."""
+"""Check by the encoder's features whether the photos of one folder show one person, before using them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from torch import Tensor
 from ireu_cli.maths.identity import centroid, fit_space
 
 FEWEST = 4
-"""Photos below which two people cannot be told from one."""
+"""The fewest photos with which two people can be told from one."""
 TOLD_APART = 0.7
-"""Below it, the two halves of a folder know each other hardly better than they know strangers."""
+"""Below this value, the two halves of a folder are hardly more similar to each other than to strangers."""
 HOLDS = 0.8
-"""From it on, a half holds together: its photos know each other better than they know strangers."""
+"""From this value on, a half belongs together: its photos are more similar to each other than to strangers."""
 
 
 @dataclass(frozen=True)
 class Halves:
-    """A folder's photos split in two so that the halves differ most: `first` (n,) bool says who is in the first.
+    """A folder's photos split in two so that the halves differ most: `first` (n,) bool marks those in the first half.
 
-    `across`: how often a photo of one half is nearer to the other half than a stranger's is, 0 to 1; .5 is chance.
-    `within`: the same of each photo and the rest of its own half, for the half where it is lower.
+    `across`: how often a photo of one half is nearer to the other half than a stranger's photo is, 0 to 1; .5 is
+    chance. `within`: the same for each photo and the rest of its own half; the lower of the two halves' values.
     """
 
     first: Tensor
@@ -30,7 +30,7 @@ class Halves:
 
     @property
     def are_two(self) -> bool:
-        """Whether the halves are two people, as far as the encoder can tell."""
+        """Whether the halves show two people, as far as the encoder can tell."""
         return self.across < TOLD_APART and self.within >= HOLDS
 
 
@@ -39,11 +39,11 @@ def halves(photos: Tensor, others: Sequence[Tensor]) -> Halves | None:
 
     Args:
         photos: features (n, d) of the folder's photos, from the original encoder.
-        others: features (n_i, d) of other people's, a person each; they fit the space and stand for strangers.
+        others: features (n_i, d) of each other person's photos; they fit the space and serve as strangers.
 
     Returns:
-        None with fewer than `FEWEST` photos, without strangers, or where one half would be a single photo: one odd
-        photo is not yet another person.
+        None with fewer than `FEWEST` photos, without strangers, or if one half would be a single photo: one odd photo
+        is not enough for another person.
     """
     strangers = torch.cat(list(others)) if others else torch.empty(0)
     if len(photos) < FEWEST or len(strangers) < FEWEST:
@@ -60,7 +60,7 @@ def halves(photos: Tensor, others: Sequence[Tensor]) -> Halves | None:
 
 
 def _split(mapped: Tensor) -> Tensor:
-    """Two means of unit vectors (n, d), begun along the direction in which they differ most: (n,) bool."""
+    """Cluster unit vectors (n, d) around two means, starting along their largest difference: (n,) bool."""
     centred = mapped - mapped.mean(0)
     first: Tensor = torch.linalg.svd(centred, full_matrices=False).U[:, 0] > 0
     for _ in range(20):

@@ -1,4 +1,4 @@
-"""Interchanging features of two people and measuring what becomes of the picture."""
+"""Interchange features of two people, and measure how the picture changes."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from ireu_cli.support.runtime import generator
 from ireu_cli.values import Json
 
 _BORDER = 8
-"""The frame that counts as background is this part of the picture's side wide: one eighth."""
+"""The background is a frame whose width is this fraction of the picture's side: one eighth."""
 _RESAMPLES = 1000
 
 
@@ -31,31 +31,31 @@ class Exchanged:
 
 @dataclass(frozen=True)
 class Interchanged:
-    """What was measured, and how many pairs could not be, since A or B is drawn without a face to begin with."""
+    """The measurements, and the number of pairs that could not be measured, because A or B is drawn without a face."""
 
     moves: Moves | None
     left_out: int
 
 
 def interchange(first: Tensor, second: Tensor, masks: Tensor) -> Tensor:
-    """A's features with the masked ones of B: (…, d), (…, d) and bool (m, d) to (m, …, d); every token alike."""
+    """A's features with B's in place of masked ones: (…, d), (…, d) and bool (m, d) to (m, …, d), for every token."""
     shaped = masks.view(len(masks), *[1] * (first.ndim - 1), masks.shape[-1])
     return torch.where(shaped, second, first)
 
 
 def beside_random(mask: Tensor, seed: int, number: int) -> Tensor:
-    """The mask and a random one of its size, another for each pair: bool (d,) to bool (2, d)."""
+    """The mask and a random one of the same size, a new one for each pair: bool (d,) to bool (2, d)."""
     score = torch.rand(len(mask), generator=generator(seed, "interchange", "mask", number))
     return torch.stack([mask, top_mask(score, float(mask.sum()) / len(mask))])
 
 
 def record(done: Interchanged, share: float, seed: int) -> dict[str, Json]:
-    """What a manifest says of interchanges made with `beside_random`: null where nothing can be said.
+    """The manifest's entry for interchanges with `beside_random`; null if nothing could be measured.
 
     Args:
         done: two points a pair, the mask's and the random mask's.
-        share: of the features that the mask keeps.
-        seed: of the run; both points are resampled alike.
+        share: share of the features that the mask keeps.
+        seed: seed of the run; both points are resampled in the same way.
     """
     moves = done.moves
     pairs = 0 if moves is None else len(moves.identity)
@@ -75,7 +75,7 @@ def record(done: Interchanged, share: float, seed: int) -> dict[str, Json]:
 
 
 def plain_point(point: Point) -> dict[str, Json]:
-    """A point of a curve for JSON."""
+    """A point of a curve, for JSON."""
     plain = asdict(point)
     return {
         "identity": plain["identity"],
@@ -90,11 +90,11 @@ def measure(pairs: Iterable[Exchanged], masks: Iterable[Tensor], draw: Draw) -> 
 
     Args:
         pairs: the pairs of people.
-        masks: for each pair, bool (points, d): the features that are taken from B.
+        masks: for each pair, bool (points, d), the features to take from B.
         draw: the generator with its judges.
 
     Returns:
-        Pairs whose two own drawings have faces, None where there are none; a point without a face is NaN.
+        The pairs whose own two drawings both have a face; None if there are none. A point without a face is NaN.
     """
     rows: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     left_out = 0
@@ -114,7 +114,7 @@ def _row(pair: Exchanged, points: Tensor, draw: Draw) -> tuple[Tensor, Tensor, T
     start, end = draw(torch.stack([pair.first, pair.second]), [pair.seed] * 2)
     if start.face is None or end.face is None:
         return None
-    # With all features from B the picture is B's own: no need to draw it again.
+    # With all features from B, the picture is B's own and need not be drawn again.
     partial = [i for i, mask in enumerate(points) if not bool(mask.all())]
     drawings = [end] * len(points)
     drawn = draw(interchange(pair.first, pair.second, points[partial]), [pair.seed] * len(partial))
@@ -127,7 +127,7 @@ def _row(pair: Exchanged, points: Tensor, draw: Draw) -> tuple[Tensor, Tensor, T
 
 
 def _lean(pair: Exchanged, drawing: Drawing) -> Tensor:
-    """By how much the drawn face is closer to B's photo than to A's; NaN without a face."""
+    """How much closer the drawn face is to B's photo than to A's; NaN without a face."""
     if drawing.face is None:
         return torch.tensor(torch.nan, dtype=torch.float64)
     return (drawing.face.double() * (pair.second_face - pair.first_face).double()).sum()

@@ -1,4 +1,4 @@
-"""Folders of targets that seem to hold two people: an edit would be made for neither."""
+"""Find folders of targets that seem to hold two people: an edit would fit neither."""
 
 from dataclasses import replace
 
@@ -12,14 +12,14 @@ from ireu_cli.session import Session
 from ireu_cli.support.runtime import generator
 
 _STRANGERS, _PHOTOS = 60, 4
-"""Retained people, and photos of each, that targets are compared with."""
+"""The number of retained people, and of photos of each, that targets are compared with."""
 
 
 def say_mixed(session: Session, lens: Lens, cast: Cast) -> list[int]:
-    """Warn of targets whose photos fall into two halves that know each other no better than strangers.
+    """Warn about targets whose photos split into two halves that are no more similar to each other than to strangers.
 
     Returns:
-        The numbers of those targets; nothing where there are no retained people to compare with.
+        The numbers of those targets; empty without retained people to compare with.
     """
     candidates = replace(cast.targets, photos=tuple(p for p in cast.targets.photos if len(p) >= FEWEST))
     if not candidates.photos:
@@ -37,7 +37,7 @@ def say_mixed(session: Session, lens: Lens, cast: Cast) -> list[int]:
             numbers.append(person[0].person + 1)
             sizes = sorted((int(found.first.sum()), int((~found.first).sum())), reverse=True)
             session.talk.note(
-                f"target {numbers[-1]}: the photos do not look alike to each other, as if they were of two people "
-                f"({sizes[0]} and {sizes[1]} photos). Look at them; docs/photos.md says how often this is a false alarm"
+                f"target {numbers[-1]}: the photos look like those of two people ({sizes[0]} and {sizes[1]} photos). "
+                "Look at them; docs/photos.md says how often this is a false alarm"
             )
     return numbers

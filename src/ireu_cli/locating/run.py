@@ -1,4 +1,4 @@
-"""`ireu locate`: photos and an encoder to a mask."""
+"""`ireu locate`: make a mask from photos and an encoder."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ def run_locate(resolved: Resolved, talk: Talk, out: Path, *, force: bool) -> Ste
     """Find the identity-related features and write them as a mask.
 
     Raises:
-        IreuError: whatever is wrong with configuration, photos, encoder or output, each in its own words.
+        IreuError: configuration, photos, encoder or output cannot be used.
     """
     session = open_session("locate", resolved, talk, force=force, out=out)
     cast = load_cast(session)
@@ -58,16 +58,16 @@ def _plan(session: Session, lens: Lens, cast: Cast) -> SwapPlan | None:
 
 
 def _studio(session: Session, encoder: ImageEncoder) -> Studio | None:
-    """The generator, where the method or the evidence needs one and the encoder brings it."""
+    """The generator, if the method or the evidence needs one and the encoder comes with one."""
     params = session.config.locate
     if params.method == "saliency":
         return need_studio(session, encoder)
-    # With all features interchanged there is nothing to tell apart.
+    # If all features are interchanged, there is nothing to compare.
     return open_studio(session, encoder) if params.interchange_pairs and params.method != "all" else None
 
 
 def _extra(session: Session, plan: SwapPlan | None, studio: Studio | None) -> Json:
-    """What decides the result beside parameters, encoder and photos."""
+    """What decides the result besides parameters, encoder and photos."""
     swaps = None if plan is None else [[session.run.keyed_digest(item.key) for item in row] for row in plan.items]
     return swaps if studio is None else {"swaps": swaps, "studio": studio.fingerprint}
 
@@ -92,7 +92,7 @@ def _located(session: Session, lens: Lens, cast: Cast, plan: SwapPlan | None, st
         used = lens.encode(cast.used, "--retain", "retained photos")
         if not used.labelled:
             raise PhotoError(
-                "The variance method needs to know who is who among the retained people",
+                "The variance method needs to know which photos show the same retained person",
                 "Give --retain as DIR/<person>/*.jpg, or use --method swap",
             )
 

@@ -1,4 +1,4 @@
-"""Locating through a generator: which features decide whether the drawn face is the person's?"""
+"""Locate through a generator: find the features that decide whether the drawn face is the person's."""
 
 from collections.abc import Sequence
 
@@ -15,16 +15,16 @@ from ireu_cli.values import FeatureMask, Json, Located
 def photo_saliency(features: Tensor, mean: Tensor, likeness: Likeness, draws: int) -> Tensor | None:
     """|∂ similarity / ∂ feature| · |feature − mean| of one photo, averaged over its drawn pictures.
 
-    To first order, this is how much of the likeness a feature brings that the mean person lacks.
+    To first order, this is how much a feature adds to the likeness compared with the mean person.
 
     Args:
-        features: float (…, d), of the photo.
-        mean: float (…, d), of other people.
+        features: float (…, d), features of the photo.
+        mean: float (…, d), mean of other people.
         likeness: draws pictures from features and compares them with the photo.
         draws: number of pictures.
 
     Returns:
-        float32 (d,); a token tap's products are summed over tokens. None when no picture has a face.
+        float32 (d,); a token tap's products are summed over tokens. None if no picture has a face.
     """
     repeated = features.detach().expand(draws, *features.shape).clone().requires_grad_()
     with torch.enable_grad():
@@ -40,7 +40,7 @@ def locate_by_saliency(rows: Sequence[Tensor | None], fraction: float, rng: torc
     """Score by the mean saliency over photos.
 
     Args:
-        rows: for each photo, float (d,) from `photo_saliency`, None where nothing drawn has a face.
+        rows: for each photo, float (d,) from `photo_saliency`, None if no drawn picture has a face.
         fraction: share k of the features to keep.
         rng: draws the halves and the random control.
 
@@ -51,7 +51,7 @@ def locate_by_saliency(rows: Sequence[Tensor | None], fraction: float, rng: torc
     if not usable:
         raise PhotoError(
             f"The generator draws no face from any of the {len(rows)} target photos",
-            "Check that the photos show one face the way the encoder expects it, or use --method swap",
+            "Check that each photo shows one face at the place where the encoder expects it, or use --method swap",
         )
     saliency = torch.stack(usable)
     score = saliency.mean(0)

@@ -1,4 +1,4 @@
-"""Which features carry identity? Scores, a mask, and the evidence that the mask is no accident."""
+"""Find the features that carry identity: scores, a mask, and the evidence that the mask is no accident."""
 
 from collections.abc import Iterable, Sequence
 
@@ -54,12 +54,12 @@ def locate_by_swap(shifts: Tensor, fraction: float, rng: torch.Generator) -> Loc
 
 
 def locate_by_variance(people: Iterable[Tensor], fraction: float, rng: torch.Generator) -> Located:
-    """Score by the Fisher ratio, between people over within people; needs labels, but no swapper.
+    """Score by the Fisher ratio, variance between people over variance within people; needs labels, but no swapper.
 
     Args:
         people: float (n_i, …, d) a person.
         fraction: share k of the features to keep.
-        rng: draws the random control. Halves are every second person.
+        rng: draws the random control. The halves take every second person.
 
     Raises:
         PhotoError: fewer than four people have two photos (halves cannot be compared), or all features are alike.
@@ -71,7 +71,7 @@ def locate_by_variance(people: Iterable[Tensor], fraction: float, rng: torch.Gen
             whole.add_person(person)
     if whole.people < 4 or min(half.people for half in halves) < 2:
         raise PhotoError(
-            f"Only {whole.people} people have two photos or more, which is too few for the variance method",
+            f"Only {whole.people} people have two photos or more, and the variance method needs more people",
             "Add labelled people with --retain, or use --method swap",
         )
     score = whole.ratio()
@@ -96,7 +96,7 @@ def locate_by_variance(people: Iterable[Tensor], fraction: float, rng: torch.Gen
 
 
 def locate_control(features: int, fraction: float, method: str, rng: torch.Generator) -> Located:
-    """Return the controls: `random` features of the same number, or `all` of them."""
+    """Return a control mask: `random` features of the same number, or `all` features."""
     score = torch.rand(features, generator=rng) if method == "random" else torch.ones(features)
     mask = top_mask(score, fraction if method == "random" else 1.0)
     evidence: dict[str, Json] = {
@@ -108,7 +108,7 @@ def locate_control(features: int, fraction: float, method: str, rng: torch.Gener
 
 
 def split_half(scores: Sequence[Tensor], fraction: float) -> Json:
-    """Agreement of the scores (d,) of two halves of the evidence; None when there are no two halves."""
+    """Agreement of the scores (d,) of two halves of the evidence; None without two halves."""
     if len(scores) < 2:
         return None
     overlap = mean_overlap(torch.stack([top_mask(score, fraction) for score in scores]))

@@ -1,4 +1,4 @@
-"""Which swapped faces are made or read for each target photo, with keys so that none is made twice."""
+"""Choose the swapped faces for each target photo, with keys so that none is made twice."""
 
 import hashlib
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from ireu_cli.support.runtime import generator
 from ireu_cli.values import Photo, RgbImage
 
 SWAP_VERSION = 2
-"""Raise it when `blend` makes other pixels of the same photos, so that cached features are not mixed."""
+"""Raise it when `blend` makes other pixels from the same photos, so that cached features are not mixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,13 @@ class BroughtPair(Item):
 
 @dataclass(frozen=True)
 class SwapPlan:
-    """For each target photo, its swapped versions, the same number for all."""
+    """For each target photo, its swapped versions; all photos have the same number."""
 
     photos: tuple[Photo, ...]
     items: tuple[tuple[Item, ...], ...]
 
     def encode(self, lens: Lens) -> "SwapPlan":
-        """Encode all swapped versions; photos with an unusable one are left out."""
+        """Encode all swapped versions; photos with an unusable version are left out."""
         bad = lens.encode_items([item for row in self.items for item in row], "--targets", "swapped faces")
         rows = [
             (photo, row)
@@ -79,7 +79,7 @@ class SwapPlan:
             yield lens.features([photo])[0], lens.cache.get([item.key for item in row])
 
     def shifts(self, lens: Lens, *, average: bool) -> Tensor:
-        """Δz of each photo, averaged over its partners or of the first alone: float32 (n, …, d)."""
+        """Δz of each photo, averaged over its partners, or of the first partner only: float32 (n, …, d)."""
         return torch.stack(
             [original - (swapped.mean(0) if average else swapped[0]) for original, swapped in self.pairs(lens)]
         )
@@ -123,7 +123,7 @@ def _swapper(config: Config) -> tuple[FaceSwap, str]:
 
 
 def _partners(session: Session, lens: Lens, others: People) -> list[Photo]:
-    """Return one photo each of different people, in seeded order; further photos of the same people only if needed."""
+    """Return one photo of each person, in seeded order; take further photos of the same people only if needed."""
     rng = generator(session.config.seed, "partners")
     order = torch.randperm(len(others.photos), generator=rng).tolist()
     deepest = max((len(person) for person in others.photos), default=0)

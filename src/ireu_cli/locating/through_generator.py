@@ -1,4 +1,4 @@
-"""What locating learns from drawn pictures: the saliency of each photo, and interchanges between people."""
+"""Locate with drawn pictures: the saliency of each photo, and interchanges between people."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from ireu_cli.support.runtime import generator
 from ireu_cli.values import FeatureMask, Json, Photo
 
 _SALIENCY_VERSION = 1
-"""Raise it when the same photos give other saliencies, so that kept rows are not mixed."""
+"""Raise it when the same photos give other saliencies, so that old and new rows are not mixed."""
 
 PhotoPair = tuple[Photo, Photo]
 """A photo of A and one of B, two different people."""
@@ -28,16 +28,16 @@ PhotoPair = tuple[Photo, Photo]
 def saliency_rows(
     session: Session, lens: Lens, studio: Studio, photos: Sequence[Photo], others: People
 ) -> list[Tensor | None]:
-    """Saliency of each encoded photo, float32 (d,), or None where nothing drawn from it has a face.
+    """Saliency of each encoded photo, float32 (d,), or None if no picture drawn from it has a face.
 
-    Rows are kept in the run folder by content, so that an interrupted step goes on where it stopped.
+    Rows are kept in the run folder by content, so that an interrupted step continues where it stopped.
 
     Args:
         session: the run.
         lens: the encoder, with photos and others encoded.
         studio: the generator with its judges.
         photos: the photos to score.
-        others: the people whose mean a feature's deviation is taken from.
+        others: the people whose mean is subtracted from a feature.
 
     Raises:
         PhotoError: a photo changed since it was encoded.
@@ -61,7 +61,7 @@ def saliency_rows(
 
 
 def choose_pairs(session: Session, firsts: People, seconds: People, count: int) -> list[PhotoPair]:
-    """Pair people of the one group with people of the other, as many different ones as there are.
+    """Pair people of one group with people of the other, with as many different people as possible.
 
     Args:
         session: gives the seed.
@@ -112,7 +112,7 @@ def run_interchange(
 def interchange_record(
     session: Session, lens: Lens, studio: Studio, mask: FeatureMask, targets: People, others: People
 ) -> Json:
-    """Interchange the mask's features between targets (A) and retained people (B), against random masks of its size.
+    """Interchange the mask's features between targets (A) and retained people (B); compare with random masks.
 
     Args:
         session: the run; `locate.interchange_pairs` says how many pairs.
@@ -120,7 +120,7 @@ def interchange_record(
         studio: the generator with its judges.
         mask: the mask just made.
         targets: people who are A.
-        others: people who are B; the photos that are needed are encoded here.
+        others: people who are B; their photos are encoded here if they are needed.
     """
     pairs = choose_pairs(session, targets, others, session.config.locate.interchange_pairs)
     chosen = {second for _, second in pairs}

@@ -1,10 +1,10 @@
-"""How well a recogniser tells people apart, and from which similarity on two photos count as one person.
+"""Measure how well a recogniser tells people apart, and from which similarity two photos count as one person.
 
 Impostor scores are the similarities of all pairs of photos of two people, genuine scores those of all pairs of photos
 of one person. Pairs share photos and people, so intervals come from resampling people (Bolle et al. 2004, "Error
-analysis of pattern recognition systems: the subsets bootstrap"): a pair of two people counts as often as the product
-of how often they were drawn, a pair of photos of one person as often as the person; a person drawn twice is never
-compared with themselves as if with another.
+analysis of pattern recognition systems: the subsets bootstrap"). A pair of two people counts as often as the product of
+their numbers of draws, and a pair of photos of one person as often as the person. A person who is drawn twice is never
+compared with themselves as if they were two people.
 """
 
 import math
@@ -17,11 +17,11 @@ from torch import Tensor
 from ireu_cli.maths.stats import Interval, interval, weights_in_parts
 
 MOST_PAIRS = 200_000
-"""More pairs than these are sampled: at a false-match rate of 1e-4, 20 errors are left."""
+"""The most pairs; if there are more, they are sampled. At a false-match rate of 1e-4, 20 errors are left."""
 ERRORS = 20
-"""Impostor pairs above the threshold from which a rate is resolved: to 44 % (1.96 / sqrt(20)) if independent."""
+"""The fewest impostor pairs above the threshold for a precise rate: within 44 % (1.96 / sqrt(20)) if independent."""
 ALIKE = 1 - 1e-5
-"""All pairs as similar as this are one vector, but for rounding."""
+"""If all pairs are at least this similar, all vectors are the same, except for rounding."""
 _NOT_FINITE = "it gives vectors that are not finite"
 _TOP = 10_000
 _CELLS = 4_000_000
@@ -47,9 +47,9 @@ class CalibratedPoint:
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """A recogniser on people: its points where it has any, and whether it may judge.
+    """A recogniser's results on people: its operating points, if it has any, and whether it may judge.
 
-    `impostor` and `genuine` are the scores (n,) behind it, in no order; `needed` is the true-accept rate asked for.
+    `impostor` and `genuine` are the scores (n,) behind it, in no order; `needed` is the required true-accept rate.
     """
 
     photos: int
@@ -77,15 +77,15 @@ def calibrate(
     """Find thresholds and true-accept rates with 95 % intervals over people.
 
     Args:
-        people: unit vectors (n_i, d) of each person's photos; empty ones are passed over.
+        people: unit vectors (n_i, d) of each person's photos; people without photos are skipped.
         rates: false-match rates, each above 0 and below 1.
         min_accept_rate: true-accept rate that a recogniser has to reach at the false-match rate `at_rate`.
         at_rate: see there; it need not be one of `rates`.
         resamples: number of bootstrap resamples; with fewer than three people there are no intervals.
-        rng: source of the resampling, and of the sample where there are more than `MOST_PAIRS` pairs.
+        rng: source of the resampling, and of the sample if there are more than `MOST_PAIRS` pairs.
 
     Returns:
-        Without points where no threshold or no true-accept rate can be found.
+        The results, without points if no threshold or no true-accept rate can be found.
     """
     people = [person for person in people if len(person)]
     photos, none = sum(map(len, people)), torch.empty(0, dtype=torch.float64)
@@ -112,16 +112,16 @@ def pair_scores(people: Sequence[Tensor], rng: torch.Generator) -> tuple[Scores,
 
 
 def resolves(pairs: int, people: int, rate: float) -> bool:
-    """Whether there is enough to speak of a false-match rate.
+    """Whether there are enough pairs to measure a false-match rate.
 
-    `ERRORS` pairs of photos are to lie above the threshold, and they are to come from at least one pair of people:
-    with fewer people, the threshold is that of the two who happen to look most alike.
+    `ERRORS` pairs of photos must lie above the threshold, and they must come from at least one pair of people. With
+    fewer people, the threshold is that of the two who happen to look most alike.
     """
     return pairs * rate >= ERRORS and false_pairs(people, rate) >= 1
 
 
 def false_pairs(people: int, rate: float) -> float:
-    """How many pairs of so many people are taken for one person at a false-match rate."""
+    """The expected number of pairs of people who are mistaken for one person at a false-match rate."""
     return people * (people - 1) / 2 * rate
 
 
@@ -139,7 +139,7 @@ def thresholds(scores: Scores, rates: Sequence[float], weights: Tensor) -> Tenso
     order = scores.values.argsort(descending=True, stable=True)
     values, pairs = scores.values[order], scores.people[order]
     wanted = _all_pairs(pairs, weights)[:, None] * torch.tensor(rates, dtype=torch.float64)
-    # Only the top of the scores decides; all of them where a resample puts more weight below it than expected.
+    # Only the highest scores decide; all scores are used if a resample puts more weight on lower ones than expected.
     top = min(len(values), max(_TOP, math.ceil(4 * max(rates) * len(values))))
     index = _reached(pairs[:top], weights, wanted)
     if int(index.max()) == top < len(values):
@@ -189,7 +189,7 @@ def _points(
 
 
 def _figure(values: Tensor) -> Interval:
-    """A figure (1 + r,) with its interval; the sample itself always has one."""
+    """A figure (1 + r,) with its interval; the sample itself always has a value."""
     return interval(values) or Interval(float(values[0]), None, None)
 
 
@@ -207,7 +207,10 @@ def _unfit(people: int, impostor: Scores, genuine: Scores) -> str | None:
 def _too_weak(point: CalibratedPoint, needed: float) -> str | None:
     """Why a recogniser that was measured may not judge."""
     if point.threshold.value >= ALIKE:
-        return f"photos of two people have one vector more often than a false-match rate of {point.false_match_rate:g}"
+        return (
+            "photos of two people get the same vector more often than a false-match rate of "
+            f"{point.false_match_rate:g} allows"
+        )
     if point.true_accept_rate.value < needed:
         return (
             f"it matches {point.true_accept_rate.value:.3f} of the pairs of photos of one person at a false-match rate "
@@ -217,12 +220,12 @@ def _too_weak(point: CalibratedPoint, needed: float) -> str | None:
 
 
 def _pairs(start: Tensor, stop: Tensor, rng: torch.Generator) -> Tensor:
-    """Pairs of photo i with each of the photos from start[i] to before stop[i], int64 (n, 2); a sample of too many."""
+    """Pairs of photo i with each photo from start[i] to before stop[i], int64 (n, 2); a sample of too many."""
     counts = stop - start
     ends = counts.cumsum(0)
     total = int(ends[-1])
     if total > MOST_PAIRS:
-        # One from each of as many equal stretches.
+        # Take one from each of equally long stretches.
         places = torch.arange(MOST_PAIRS) + torch.rand(MOST_PAIRS, dtype=torch.float64, generator=rng)
         numbers = (places * (total / MOST_PAIRS)).long().clamp(max=total - 1)
     else:
@@ -251,9 +254,9 @@ def _all_pairs(pairs: Tensor, weights: Tensor) -> Tensor:
 
 
 def _reached(pairs: Tensor, weights: Tensor, wanted: Tensor) -> Tensor:
-    """Index of the first pair with which the summed weights exceed what is wanted (r, rates); their number if none.
+    """Index of the first pair at which the summed weights exceed the wanted ones (r, rates); their number if none.
 
-    Where nothing is wanted, the index is 0.
+    If nothing is wanted, the index is 0.
     """
     parts, step = [], max(1, _CELLS // len(pairs))
     for part, want in zip(torch.split(weights, step), torch.split(wanted, step), strict=True):

@@ -1,4 +1,4 @@
-"""Telling one person from everybody else by a linear score of features.
+"""Tell one person from everybody else by a linear score of features.
 
 The direction is the whitened mean difference of linear discriminant analysis, w = (W + λ I)⁻¹ (m − μ): W is the
 covariance of photos of one person around that person's mean, m the mean of the person's photos, μ everybody's mean.
@@ -16,23 +16,23 @@ from torch import Tensor
 from ireu_cli.maths.identity import centred
 
 _COUNTED = 10
-"""A rate is read off the scores where so many of them lie above; below that, the tail is extrapolated."""
+"""The fewest scores above a threshold for reading a rate from them; with fewer, the tail is extrapolated."""
 _LACKING = 10
-"""By how much shrinkage grows with features per photo; between 7 and 13 it makes no difference in what is found."""
+"""How much shrinkage grows with features per photo; values between 7 and 13 find the same people."""
 _PAIRS = 50
-"""Photos beyond each person's first that a covariance within people needs."""
+"""The number of photos, beyond each person's first, that a covariance within people needs."""
 _SPREAD = 0.1
-"""Of the shrunk spread, at least: photos that are too few to fill all directions do not spread in some of them."""
+"""The smallest share of the shrunk spread: too few photos do not spread in all directions."""
 FOLDS = 5
-"""Groups of people, each of which scores are tried on that owe them nothing but the spread of changed copies."""
+"""The number of groups of people; scores are tested on each group and owe it only the spread of changed copies."""
 _LEAST = 1e-4
-"""The variance that shrinkage goes by, at least, as a share of that of all photos: those of a person may be copies."""
+"""The smallest variance for shrinkage, as a share of that of all photos: one person's photos may be copies."""
 AT_ONCE = 1024
-"""Photos of a fold that are summed in one product; a product of few rows costs as much as one of many."""
+"""The number of a fold's photos that are summed in one product; a product of few rows costs as much as one of many."""
 _FEW, _SHARE = 20, 20
-"""Of one person so many photos count, or a twentieth of all photos where that is more."""
+"""The most photos of one person that count, or a twentieth of all photos if that is more."""
 _TAIL = 100
-"""Scores at the upper end that an exponential tail is fitted to, at most a tenth of all."""
+"""The number of highest scores that an exponential tail is fitted to, at most a tenth of all."""
 
 
 @dataclass
@@ -47,10 +47,10 @@ class PeopleSums:
     views: int = 0
     between_views: Tensor = field(default_factory=lambda: torch.zeros(()))
     by_person: bool | None = None
-    """Whether people tell the spread; None: where there are photos enough of the same people."""
+    """Whether the spread is that within people; None: if there are enough photos of the same people."""
 
     def add_people(self, people: Sequence[Tensor]) -> None:
-        """Add all photos of some people at once: float (n, d) each. A single photo counts for the mean alone."""
+        """Add all photos of some people at once: float (n, d) each. A single photo counts only for the mean."""
         features, own = next(centred(people, at_once=sys.maxsize))
         self.photos += len(features)
         self.pairs += len(features) - len(people)
@@ -63,13 +63,13 @@ class PeopleSums:
         self.add_people([features])
 
     def add_views(self, *photos: Tensor) -> None:
-        """Add photos beside changed copies of each, float (v, d) each; what copies of one differ in tells nobody."""
+        """Add photos with changed copies of each, float (v, d) each; differences between copies identify nobody."""
         features, own = next(centred(photos, at_once=sys.maxsize))
         self.views += len(features)
         self.between_views = self.between_views + own.T @ own
 
     def plus(self, some: "PeopleSums") -> "PeopleSums":
-        """The sums over these people and over others; changed copies of photos stay."""
+        """The sums over these people and over others; changed copies of photos remain."""
         return replace(
             self,
             photos=self.photos + some.photos,
@@ -80,7 +80,7 @@ class PeopleSums:
         )
 
     def without(self, some: "PeopleSums") -> "PeopleSums":
-        """What is left when people who were added are taken out again; changed copies of photos stay."""
+        """The sums without some people who were added; changed copies of photos remain."""
         return replace(
             self,
             photos=self.photos - some.photos,
@@ -107,14 +107,14 @@ class PeopleSums:
         """W, the covariance within people: float64 (d, d).
 
         It includes the spread of changed copies around their photo, so that no score depends on how a photo is changed.
-        Where photos do not come with people, or with one photo each, it is the covariance of all photos.
+        If people are unknown, or have one photo each, it is the covariance of all photos.
         """
         every = self.square / self.photos - torch.outer(self.mean(), self.mean())
         within = self.within / self.pairs if self.labelled else every
         return within + self.between_views / max(self.views, 1)
 
     def whitener(self, shrinkage: float) -> Tensor:
-        """W + λ I, with λ the mean variance times `shrinkage`, and more where few photos tell W: float64 (d, d)."""
+        """W + λ I, with λ the mean variance times `shrinkage`, and more if W comes from few photos: float64 (d, d)."""
         spread = self.spread()
         lacking = len(spread) / max(self.pairs if self.labelled else self.photos, 1)
         variance = torch.maximum(spread.diagonal().mean(), _LEAST * self.variance())
@@ -124,17 +124,17 @@ class PeopleSums:
 
 @dataclass(frozen=True)
 class Deal:
-    """How people go into folds: `sizes` are the photos of each person, in order.
+    """The assignment of people to folds: `sizes` are the numbers of photos of each person, in order.
 
-    People are dealt out in turn. Where every photo is its own person, whose it is is not known: neighbours may show
-    the same person, and go into one fold.
+    People are dealt out in turn. If every photo counts as its own person, the people are not known. Then neighbours may
+    show the same person, so they go into one fold.
     """
 
     sizes: tuple[int, ...]
 
     @cached_property
     def most(self) -> int:
-        """Photos of one person that count, so that no single person says what strangers are like."""
+        """The number of one person's photos that count, so that no single person decides what strangers look like."""
         return max(_FEW, sum(self.sizes) // _SHARE)
 
     def fold(self, number: int) -> int:
@@ -148,10 +148,10 @@ class Deal:
 
 @dataclass(frozen=True)
 class PeopleInFolds:
-    """Sums over all people, and over all but those of each fold.
+    """Sums over all people, and over all except those of each fold.
 
-    A score's direction avoids what the photos that it comes from spread by, so that strangers score higher than they
-    do. What strangers do is seen on each fold's photos with the direction that comes from all other people.
+    A score's direction avoids the spread of the photos that it is made from, so strangers score higher than these
+    photos do. The scores of strangers are seen on each fold's photos, with the direction from all other people.
     """
 
     every: PeopleSums
@@ -160,13 +160,13 @@ class PeopleInFolds:
 
     @property
     def are_told_apart(self) -> bool:
-        """Whether features are finite numbers, and those of all but each fold's people differ."""
+        """Whether features are finite, and whether those of all except each fold's people differ."""
         variances = torch.stack([sums.variance() for sums in (self.every, *self.others)])
         scale = self.every.square.diagonal().mean() / self.every.photos
         return bool((variances > 1e-12 * scale).all())
 
     def whitened(self, shrinkage: float) -> tuple["Whitened", ...]:
-        """What directions are made of, of everybody first and then of each fold's others; kept for later requests."""
+        """What directions are made from, for everybody and then for all except each fold; kept for later requests."""
         if shrinkage not in self._prepared:
             self._prepared[shrinkage] = tuple(Whitened.of(sums, shrinkage) for sums in (self.every, *self.others))
         return self._prepared[shrinkage]
@@ -194,12 +194,12 @@ class FoldSums:
     copies: PeopleSums
 
     def together(self) -> PeopleInFolds:
-        """What directions and thresholds are made of."""
+        """What directions and thresholds are made from."""
         every = self.copies
         for fold in self.folds:
             every = every.plus(fold)
         others = [every.without(fold) for fold in self.folds]
-        # One kind of spread for all: scores of one kind say nothing of thresholds for the other.
+        # All use the same kind of spread: scores with one kind say nothing about thresholds with the other.
         by_person = all(part.labelled for part in others)
         return PeopleInFolds(
             replace(every, by_person=by_person), tuple(replace(part, by_person=by_person) for part in others)
@@ -207,12 +207,12 @@ class FoldSums:
 
 
 def sum_folds(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) -> FoldSums:
-    """Go through people once, some at a time: one product a fold and so many photos, however few photos a person has.
+    """Go through people once, some at a time, with one product for many photos of a fold, however few a person has.
 
     Args:
-        people: of each person, float (n, d).
-        views: of some photos, the photo and its changed copies, float (v, d).
-        deal: how people go into folds.
+        people: features of each person, float (n, d).
+        views: for some photos, the photo and its changed copies, float (v, d).
+        deal: the assignment of people to folds.
     """
     folds = tuple(PeopleSums() for _ in range(FOLDS))
     waiting: list[list[Tensor]] = [[] for _ in folds]
@@ -234,7 +234,7 @@ def sum_folds(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) -> 
 
 
 def sum_people(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) -> PeopleInFolds:
-    """`sum_folds`, put together."""
+    """`sum_folds`, combined."""
     return sum_folds(people, views, deal).together()
 
 
@@ -243,11 +243,11 @@ def direction(person: Tensor, mean: Tensor, spread: Tensor, factor: Tensor, sile
 
     Args:
         person: float64 (d,), the mean of the person's photos.
-        mean: float64 (d,), everybody's.
-        spread: float64 (d, d), of `PeopleSums.spread`.
+        mean: float64 (d,), everybody's mean.
+        spread: float64 (d, d), from `PeopleSums.spread`.
         factor: float64 (d, d), the lower Cholesky factor of `PeopleSums.whitener`, which many people share.
-        silent: float64 (k, d), pictures that must score no more than the mean does, such as null images; the nearest
-            direction in the metric of the whitener that gives them its score is taken.
+        silent: float64 (k, d), pictures that must score no more than the mean, such as null images. The result is the
+            nearest direction, in the metric of the whitener, that gives them the mean's score.
 
     Returns:
         float64 (d,); a photo's score is w · features.
@@ -263,14 +263,14 @@ def direction(person: Tensor, mean: Tensor, spread: Tensor, factor: Tensor, sile
 
 @dataclass(frozen=True)
 class Threshold:
-    """Above `value` a score counts as the person; `extrapolated` where too few scores reach the rate to count it."""
+    """A score above `value` counts as the person; `extrapolated` if too few scores lie above it to count them."""
 
     value: float
     extrapolated: bool
 
 
 def highest_needed(count: int, rate: float) -> int:
-    """How many of the highest of so many scores `threshold_at` looks at."""
+    """How many of the highest scores `threshold_at` looks at, for a number of scores."""
     return min(count, max(_TAIL, math.floor(rate * (count + 1))) + 1)
 
 
@@ -278,16 +278,17 @@ def threshold_at(scores: Tensor, rate: float, count: int | None = None) -> Thres
     """The score that other people's photos exceed at the given rate.
 
     Args:
-        scores: (n,), of photos of other people.
+        scores: (n,), scores of photos of other people.
         rate: false-alarm rate, above 0 and below 1.
-        count: how many photos there are, where `scores` are only the highest of theirs, `highest_needed` at least.
+        count: the number of photos, if `scores` are only the highest ones; there must be at least `highest_needed` of
+            them.
 
     Returns:
-        Where ten scores or a tenth of them reach the rate, the one that leaves no more than that share above;
-        otherwise the end of an exponential tail, which is the heaviest that scores with a finite scale have in the
-        limit of high thresholds (the Pickands-Balkema-de Haan theorem with shape 0). Of such a tail of unknown scale
-        the next score exceeds it at the rate on average, however few the scores are (the predictive distribution, a
-        Lomax one).
+        If ten scores or a tenth of them lie above the rate, it is the score that leaves no more than that share above.
+        Otherwise it is the end of an exponential tail. In the limit of high thresholds, this is the heaviest tail of
+        scores with a finite scale (the Pickands-Balkema-de Haan theorem with shape 0). For such a tail with an unknown
+        scale, the next score exceeds the threshold at the rate on average, however few the scores are (the predictive
+        distribution, a Lomax one).
     """
     count = len(scores) if count is None else count
     ordered = scores.double().topk(min(len(scores), highest_needed(count, rate))).values

@@ -1,15 +1,15 @@
-"""Erasing what tells people apart, linearly and with the least change.
+"""Erase what tells people apart, linearly and with the least change.
 
 The concept-erasure projection of Belrose et al. (LEACE, arXiv 2306.03819): with T the covariance of features and B
 that of people's means, P = T^½ Q Qᵀ T^-½, where Q spans the leading eigenvectors of T^-½ B T^-½. x - P (x - μ) is
-uncorrelated with who it is, as far as the leading directions say, and nearest to x in the metric of T.
+uncorrelated with the person, as far as the leading directions go, and is nearest to x in the metric of T.
 """
 
 import torch
 from torch import Tensor
 
 _RIDGE = 1e-3
-"""Of the mean variance, added to T."""
+"""The share of the mean variance that is added to T."""
 
 
 def eraser(centred: Tensor, groups: Tensor, rank: int) -> Tensor:
@@ -27,7 +27,7 @@ def eraser(centred: Tensor, groups: Tensor, rank: int) -> Tensor:
     several = count[groups] >= 2
     within = (x - means[groups])[several]
     total = x.T @ x / len(x)
-    # Unbiased: what remains of the total is the spread of people, not that of their photos' means.
+    # This is unbiased: the rest of the total is the spread of people, not that of their photos' means.
     between = total - within.T @ within / (int(several.sum()) - int((count >= 2).sum()))
     total.diagonal().add_(_RIDGE * total.diagonal().mean())
     values, vectors = torch.linalg.eigh(total)
@@ -47,7 +47,7 @@ def reduced_regression(
         inputs: float (n, d).
         outputs: float (n, k).
         rank: r, at most min(d, k).
-        weights: float (n,), how much each row's square counts; None: alike.
+        weights: float (n,), how much each row's square counts; None: all the same.
 
     Returns:
         V (d, r), U (k, r) with orthonormal columns, and c (k,), all float64.

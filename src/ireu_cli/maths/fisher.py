@@ -1,4 +1,4 @@
-"""Between-person over within-person variance, feature by feature, in one pass over the photos."""
+"""Variance between people divided by variance within people, feature by feature, in one pass over the photos."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass
 class FisherSums:
-    """Running sums; holds one person at a time, so memory does not grow with the number of photos.
+    """Running sums that hold one person at a time, so that memory does not grow with the number of photos.
 
     A person with one photo says nothing about variance within, and is left out.
     """
@@ -32,10 +32,10 @@ class FisherSums:
         self.mean_square_sum = self.mean_square_sum + mean.square()
 
     def ratio(self) -> Tensor:
-        """The Fisher ratio: float32 (d,); for token taps, sums over tokens come before the division.
+        """The Fisher ratio: float32 (d,); token taps are summed over tokens before the division.
 
-        Both variances are unbiased; what the within-person spread adds to the variance of means is not removed, as it
-        changes no order of features at equal photo counts.
+        Both variances are unbiased. The spread within people also adds to the variance of means; this part is not
+        removed, because it does not change the order of features at equal photo counts.
         """
         between = (self.mean_square_sum - self.mean_sum.square() / self.people) / (self.people - 1)
         within = self.within / (self.photos - self.people)

@@ -1,7 +1,7 @@
-"""Who is it, asked of the features themselves: no recogniser takes part.
+"""Compare people by the features themselves, without a recogniser.
 
-Features are centred on the retained people and, where labelled photos allow, whitened by the covariance within people
-(shrunk towards the identity), which finds a person far better than plain cosine does on weak encoders.
+Features are centred on the retained people. If labelled photos allow, they are also whitened by the covariance within
+people (shrunk towards the identity). On weak encoders, this finds a person far better than plain cosine.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,12 +13,12 @@ from torch import Tensor
 from ireu_cli.support.made import in_pieces
 
 SHRINKAGE = 0.3
-"""Share of the mean eigenvalue added to the covariance's diagonal."""
+"""The share of the mean eigenvalue that is added to the covariance's diagonal."""
 
 
 @dataclass(frozen=True)
 class IdentitySpace:
-    """A linear map in which cosine compares people: `mean` (d,), `whiten` (d, d)."""
+    """A linear map after which cosine compares people: `mean` (d,), `whiten` (d, d)."""
 
     mean: Tensor
     whiten: Tensor
@@ -31,10 +31,10 @@ class IdentitySpace:
 
 
 def centred(people: Iterable[Tensor], at_once: int = 1024) -> Iterator[tuple[Tensor, Tensor]]:
-    """Go through groups of rows, float (n, d) each, about so many rows at once.
+    """Iterate over groups of rows, float (n, d) each, with a limited number of rows at once.
 
     Yields:
-        Rows of some groups, and the same less their group's mean: float64 (rows, d) each.
+        Rows of some groups, and the same rows minus their group's mean: float64 (rows, d) each.
     """
     return map(_centred, in_pieces(people, at_once))
 
@@ -51,10 +51,10 @@ def fit_space(people: Iterable[Tensor]) -> IdentitySpace:
     """Fit the space on other people's features.
 
     Args:
-        people: float (n_i, d) a person, original encoder; gone through three times.
+        people: float (n_i, d) a person, from the original encoder; read three times.
 
     Returns:
-        Whitened when there are at least max(30, d / 8) photos beyond the first of each person, else centred cosine.
+        A whitened space if there are at least max(30, d / 8) photos beyond each person's first, else centred cosine.
     """
     sizes = [len(person) for person in people]
     total = sum((rows.sum(0) for rows, _ in centred(people)), torch.zeros((), dtype=torch.float64))
@@ -82,13 +82,13 @@ def match_threshold(impostor_scores: Tensor, false_match_rate: float) -> float:
 
 @dataclass(frozen=True)
 class Enrolment:
-    """A person as others are compared with: unit `vector` (d,) float64, and the similarity that a match exceeds."""
+    """An enrolled person: unit `vector` (d,) float64, and the similarity that a match exceeds."""
 
     vector: Tensor
     threshold: float
 
     def matches(self, vectors: Tensor) -> Tensor:
-        """Whether unit vectors (n, d) are the person: float64 (n,), 1 or 0, NaN where a vector is no number."""
+        """Whether unit vectors (n, d) match the person: float64 (n,), 1 or 0; NaN for vectors that are NaN."""
         scores = vectors.double() @ self.vector
         return torch.where(torch.isfinite(scores), (scores > self.threshold).double(), torch.nan)
 
@@ -97,8 +97,8 @@ def enrol(photos: Tensor, others: Tensor, false_match_rate: float) -> Enrolment:
     """Enrol a person.
 
     Args:
-        photos: unit vectors (n, d) of the person's photos, one at least.
-        others: unit vectors (m, d) of other people's photos, one at least, which set the threshold.
+        photos: unit vectors (n, d) of the person's photos, at least one.
+        others: unit vectors (m, d) of other people's photos, at least one, which set the threshold.
         false_match_rate: share of the others that exceeds it.
     """
     vector = centroid(photos.double())

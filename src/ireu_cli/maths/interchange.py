@@ -1,4 +1,4 @@
-"""Interchange curves: how far identity and everything else move as features of one person become another's."""
+"""Interchange curves: how much identity and everything else change as one person's features become another's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from torch import Tensor
 from ireu_cli.maths.stats import Interval, interval, resampled_weights
 
 ASPECTS = ("pose", "light", "background")
-"""What an interchange of identity must leave as it was."""
+"""The aspects that an interchange of identity must not change."""
 
 
 @dataclass(frozen=True)
 class Moves:
-    """What interchanging did to each pair of people (A, B) at each point of a sweep.
+    """The effect of interchanging on each pair of people (A, B) at each point of a sweep.
 
-    All float64. `identity` (pairs, points) says by how much a picture came closer to B's photo than to A's since A's
-    own drawing, `identity_span` (pairs,) how much that is for B's drawing. `rest` (pairs, points, aspects) and
+    All float64. `identity` (pairs, points) says how much closer a picture is to B's photo than to A's, compared with
+    A's own drawing. `identity_span` (pairs,) is that value for B's drawing. `rest` (pairs, points, aspects) and
     `rest_span` (pairs, aspects) are distances to A's drawing. A point whose picture has no face is NaN in `identity`
     and `rest`.
     """
@@ -37,8 +37,8 @@ class Moves:
 class Point:
     """One point of a curve: 0 is A's own drawing, 1 is B's.
 
-    `rest` is the mean of the aspects that can be told. None where too few pictures have a face, or where the drawings
-    of A and B do not differ.
+    `rest` is the mean of the aspects that can be measured. None if too few pictures have a face, or if the drawings of
+    A and B do not differ.
     """
 
     share: float
@@ -53,8 +53,9 @@ class Point:
 class Curve:
     """A sweep over the share of features, with its summaries.
 
-    `area` lies between the curve and the axis of identity: 0 when nothing else moves, 0.5 when everything moves
-    alike. `half_share` is the share at which identity is half-way, `half_rest` how far everything else has moved there.
+    `area` lies between the curve and the axis of identity: 0 if nothing else moves, 0.5 if everything moves by the same
+    amount. `half_share` is the share at which identity is half-way; `half_rest` is how far everything else has moved
+    there.
     """
 
     points: tuple[Point, ...]
@@ -66,15 +67,15 @@ class Curve:
 def moved(moves: Moves, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Share of the way from A to B, as ratios of sums over pairs.
 
-    A ratio of sums, because a pair whose two drawings hardly differ would have a quotient of noise.
+    It is a ratio of sums, because a pair whose two drawings hardly differ would give a quotient of noise.
 
     Args:
         moves: n pairs, p points.
         weights: float64 (r, n), how often each pair counts.
 
     Returns:
-        identity (r, p) and rest (r, p, aspects); NaN where the spans sum to nothing or fewer than half of the
-        pictures (by weight) have a face.
+        identity (r, p) and rest (r, p, aspects); NaN if the spans sum to zero, or fewer than half of the pictures (by
+        weight) have a face.
     """
     seen = torch.isfinite(moves.identity).double()
     enough = 2 * (weights @ seen) >= weights.sum(1, keepdim=True)
@@ -93,8 +94,9 @@ def curve(moves: Moves, shares: Sequence[float], resamples: int, rng: torch.Gene
     Args:
         moves: one point for each share.
         shares: ascending, in (0, 1]; the area needs the last to be 1.
-        resamples: bootstrap resamples behind each interval.
-        rng: source of the resampling; equal generators resample alike, so curves of the same pairs can be compared.
+        resamples: number of bootstrap resamples for each interval.
+        rng: source of the resampling; equal generators draw the same resamples, so that curves of the same pairs can be
+            compared.
     """
     weights = resampled_weights(len(moves.identity), resamples, rng)
     identity, aspects = moved(moves, weights)
@@ -117,7 +119,7 @@ def curve(moves: Moves, shares: Sequence[float], resamples: int, rng: torch.Gene
 
 
 def identity_span(moves: Moves, resamples: int, rng: torch.Generator) -> Interval | None:
-    """How much more B's drawings lean to B's photos than A's do, on average: in cosines, 0 where identity is lost."""
+    """How much closer B's drawings are to B's photos than A's drawings, on average; 0 if identity is lost."""
     weights = resampled_weights(len(moves.identity), resamples, rng)
     return interval(weights @ moves.identity_span / weights.sum(1))
 
@@ -140,14 +142,14 @@ def area(identity: Tensor, rest: Tensor) -> Tensor:
         rest: (r, p).
 
     Returns:
-        (r,): trapezia, signed, so that a stretch which the curve goes back does not count; NaN if any point is.
+        (r,): a sum of signed trapezia, so that a stretch where the curve goes back does not count; NaN if any point is.
     """
     identity, rest = _from_zero(identity), _from_zero(rest)
     return ((rest[:, 1:] + rest[:, :-1]) / 2 * identity.diff(dim=1)).sum(1)
 
 
 def halfway(shares: Tensor, identity: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
-    """Where identity first reaches one half, by linear interpolation.
+    """The point where identity first reaches one half, by linear interpolation.
 
     Args:
         shares: (p,), ascending.
@@ -155,8 +157,8 @@ def halfway(shares: Tensor, identity: Tensor, rest: Tensor) -> tuple[Tensor, Ten
         rest: (r, p).
 
     Returns:
-        The share and the rest there, each (r,); NaN where identity does not get there, or the point just before is
-        unknown.
+        The share and the rest at that point, each (r,); NaN if identity does not reach one half, or the point just
+        before is unknown.
     """
     identity, rest = _from_zero(identity), _from_zero(rest)
     shares = torch.cat([shares.new_zeros(1), shares])

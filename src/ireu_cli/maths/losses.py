@@ -12,7 +12,7 @@ def virtual_identity(z: Tensor, delta_z: Tensor, mask: Tensor, alpha: float, sig
         delta_z: Δz, same shape.
         mask: M, bool (d,) or (n, d) with one mask a photo; shared by all tokens.
         alpha: α.
-        sign: +1 moves away from the swapped face, as the paper writes it; −1 toward it.
+        sign: +1 moves away from the swapped face, as in the paper; −1 moves toward it.
     """
     if mask.ndim == 2 and z.ndim == 3:
         mask = mask[:, None, :]

@@ -1,4 +1,4 @@
-"""From scores to masks, and how far two masks agree."""
+"""Turn scores into masks, and measure how far two masks agree."""
 
 import math
 from itertools import combinations
@@ -25,7 +25,7 @@ def top_mask(score: Tensor, fraction: float) -> Tensor:
 
 
 def mean_overlap(masks: Tensor) -> tuple[float, float] | None:
-    """Mean and standard deviation, over pairs, of the share of one mask that is in the other too.
+    """Mean and standard deviation, over pairs, of the share of one mask that is also in the other.
 
     Args:
         masks: bool (n, d), all of the same size; chance is size / d.
@@ -40,7 +40,7 @@ def mean_overlap(masks: Tensor) -> tuple[float, float] | None:
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> float | None:
-    """Spearman's rank correlation of two score vectors (d,); None when one of them is constant."""
+    """Spearman's rank correlation of two score vectors (d,); None if one of them is constant."""
     ranks = torch.stack([torch.argsort(torch.argsort(score)).double() for score in (first, second)])
     if first.max() == first.min() or second.max() == second.min():
         return None

@@ -1,11 +1,11 @@
 """Distances between sets of pictures, by the definitions of torchmetrics, with intervals over people.
 
-Every function takes features of one image network, float (n_i, d) a person, one tensor for each person and the same
-people in the same order in each set. Somebody without a picture in a set is an empty tensor (0, d) there.
+Every function takes features of one image network, float (n_i, d) a person: one tensor for each person, and the same
+people in the same order in each set. A person without a picture in a set has an empty tensor (0, d) there.
 
 Intervals are a delete-one-person jackknife (Efron and Stein 1981): pictures of one person are not independent, so
-people are left out, not pictures. A bootstrap cannot serve: it draws people twice, each copy is then compared with
-itself as if it were another picture, and a picture's likeness to itself is what the unbiased estimate leaves out.
+people are left out, not pictures. A bootstrap does not work: it draws people twice, and then compares each copy with
+itself as if it were another picture. The unbiased estimate must leave out exactly a picture's likeness to itself.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 _FEWEST = 3
-"""With fewer people there is no interval worth the name."""
+"""The fewest people for a meaningful interval."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """A distance with its 95 % interval, the drawn pictures behind it, and how many people they are of."""
+    """A distance with its 95 % interval, the number of drawn pictures behind it, and the number of their people."""
 
     value: float
     low: float
@@ -33,12 +33,13 @@ class Spread:
 def kid(real: Sequence[Tensor], drawn: Sequence[Tensor]) -> Spread | None:
     """Kernel Inception distance (Binkowski et al. 2018): squared MMD of k(x, y) = (x'y / d + 1)^3, unbiased.
 
-    Over all pictures, not over random subsets: torchmetrics' `KernelInceptionDistance` with one subset as large as the
-    sets. The kernel is torchmetrics'. The sums are not its `poly_mmd`, which holds for two sets of one size only; for
-    these the two agree. Around zero when the sets do not differ, so it can be negative.
+    It uses all pictures, not random subsets, like torchmetrics' `KernelInceptionDistance` with one subset as large as
+    the sets. The kernel is that of torchmetrics. The sums are not its `poly_mmd`, which only works for two sets of the
+    same size; for such sets the two agree. The value is around zero if the sets do not differ, so it can be negative.
 
-    Unbiased means for independent pictures. Pictures and photos of the same person are alike, which pulls it down, and
-    several of one person in a set push it up; the interval does not hold that. `kid_change` is nearly free of it.
+    It is unbiased only for independent pictures. Pictures and photos of the same person are similar, which lowers the
+    value, and several pictures of one person in a set raise it; the interval does not include this. `kid_change` is
+    nearly free of it.
 
     Args:
         real: features of photos, float (n_i, d) a person.
@@ -58,10 +59,10 @@ def kid(real: Sequence[Tensor], drawn: Sequence[Tensor]) -> Spread | None:
 
 
 def kid_change(real: Sequence[Tensor], before: Sequence[Tensor], after: Sequence[Tensor]) -> Spread | None:
-    """How much further the pictures drawn after are from the photos than those drawn before: the change of `kid`.
+    """How much further the pictures after are from the photos than the pictures before: the change of `kid`.
 
-    Paired: people without pictures in one of the two states are left out of both, and each of the others is left out of
-    all sets at once, so that what both states share does not widen the interval.
+    It is paired: people without pictures in one of the two states are left out of both. For the interval, each other
+    person is left out of all sets at once, so that what both states share does not widen it.
 
     Args:
         real: features of photos, float (n_i, d) a person.
@@ -90,8 +91,9 @@ def fid(real: Sequence[Tensor], drawn: Sequence[Tensor]) -> Spread | None:
 
     It compares covariances (d, d). From n pictures these have a rank of at most n - 1, and the distance is biased
     upwards: two sets of n = d / 2 from one normal distribution differ by half of its total variance or more. It is
-    measured only where both sets hold more than 2 d pictures whoever is left out. Even then about a seventh of the
-    total variance is bias, which falls with 1 / n and which the interval does not hold: compare sets of one size only.
+    measured only if both sets hold more than 2 d pictures, whichever person is left out. Even then about a seventh of
+    the total variance is bias, which falls with 1 / n. The interval does not include it, so compare only sets of the
+    same size.
 
     Args:
         real: features of photos, float (n_i, d) a person.
@@ -112,14 +114,14 @@ def fid(real: Sequence[Tensor], drawn: Sequence[Tensor]) -> Spread | None:
     either = [len(one) + len(other) > 0 for one, other in zip(*sets, strict=True)]
     values = [_frechet(*(torch.cat(groups) for groups in sets))]
     for left_out in range(len(either)):
-        # Of somebody without pictures nothing can be left out, and the value is not looked at.
+        # A person without pictures cannot be left out, and this value is not used.
         rest = [torch.cat([group for i, group in enumerate(groups) if i != left_out]) for groups in sets]
         values.append(_frechet(*rest) if either[left_out] else values[0])
     return _spread(torch.tensor(values, dtype=torch.float64), either, drawn)
 
 
 class _Same(nn.Module):
-    """Stands where torchmetrics wants a network: what comes in are features."""
+    """Takes the place of torchmetrics' network: its inputs already are features."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -139,7 +141,7 @@ def _frechet(real: Tensor, drawn: Tensor) -> float:
 
 
 def _squared_mmd(real: Sequence[Tensor], drawn: Sequence[Tensor]) -> Tensor:
-    """Unbiased squared MMD (Gretton et al. 2012, eq. 3): float64 (1 + people,), of all and without each person."""
+    """Unbiased squared MMD (Gretton et al. 2012, eq. 3): float64 (1 + people,), for all and without each person."""
     n, m = (_left_out(torch.tensor([len(group) for group in groups]).double().diag()) for groups in (real, drawn))
     within_real, within_drawn = (_left_out(_sums(groups, groups) - _own(groups).diag()) for groups in (real, drawn))
     between = _left_out(_sums(real, drawn))
@@ -171,7 +173,7 @@ def _left_out(sums: Tensor) -> Tensor:
 
 def _measurable(real: Sequence[Tensor], drawn: Sequence[Tensor]) -> bool:
     if len(real) != len(drawn):
-        raise ValueError(f"{len(real)} and {len(drawn)} people; each set needs a tensor for each person")
+        raise ValueError(f"the sets have {len(real)} and {len(drawn)} people; each set needs a tensor for each person")
     people = min(sum(len(group) > 0 for group in groups) for groups in (real, drawn))
     return people >= _FEWEST and all(bool(torch.isfinite(group).all()) for group in (*real, *drawn))
 
@@ -181,7 +183,7 @@ def _doubles(groups: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _spread(values: Tensor, counted: Sequence[bool], drawn: Sequence[Tensor]) -> Spread | None:
-    """Interval of values (1 + people,) whose first is of all people, from those without each person that counts."""
+    """Interval of values (1 + people,): the first is for all people, the others without one person each."""
     value, rest = float(values[0]), values[1:][torch.tensor(counted)]
     if not bool(torch.isfinite(values[:1]).all() and torch.isfinite(rest).all()):
         return None

@@ -1,7 +1,7 @@
-"""Making room in a layer: which hidden units are missed least, and what stands in for them.
+"""Make room in a layer: choose the hidden units that are needed least, and replace them with the others.
 
-A hidden layer computes y = C a(x) + c. A unit that is taken away leaves an error in y, the less the better the others'
-activations predict its own; what they predict is folded into their columns of C and into c by least squares.
+A hidden layer computes y = C a(x) + c. A unit that is taken away leaves an error in y. The error is smaller the better
+the others' activations predict its own. Their prediction is folded into their columns of C and into c by least squares.
 """
 
 import torch
@@ -10,10 +10,12 @@ from torch import Tensor
 from ireu_cli.values import Room
 
 _RIDGE = 1e-6
-"""Of the mean square activation: keeps units that are nearly copies of each other from cancelling in large numbers."""
+"""The share of the mean square activation that is added, so that nearly equal units do not cancel.
+"""
 _SPARSE = 1e-2
-"""The same where there are as many units as rows, by the square of their ratio: what few rows say of many units is
-chance, and rounding in single precision turns what they leave open into anything."""
+"""The same for as many units as rows; it grows with the square of their ratio.
+
+Few rows say little about many units, and rounding in single precision makes the rest arbitrary."""
 
 
 def activation_gram(active: Tensor) -> Tensor:
@@ -23,28 +25,28 @@ def activation_gram(active: Tensor) -> Tensor:
 
 
 def folded(columns: Tensor, room: Room, places: Tensor | slice = slice(None)) -> Tensor:
-    """What makes up for reserved units that are taken away, of all or of those at some places of the reserve.
+    """The correction for reserved units that are taken away: all of them, or those at some places of the reserve.
 
     Args:
         columns: (d, n), C of the layer.
         room: the reserve.
-        places: of the units that are taken, int64 (t,).
+        places: places of the units that are taken, int64 (t,).
 
     Returns:
-        float64 (d, n - r + 1): added to the kept units' columns and, the last one, to the constant c.
+        float64 (d, n - r + 1): added to the kept units' columns; the last column is added to the constant c.
     """
     return columns[:, room.units[places]].double() @ room.stand_in[:, places].double().T
 
 
 def make_room(gram: Tensor, sizes: Tensor, count: int) -> Room:
-    """Choose the units whose loss is repaired best.
+    """Choose the units whose loss can be repaired best.
 
-    One after the other: the unit whose error, repaired by those that are left, is smallest. The error's square is
-    |c_u|² / (G⁻¹)_uu, and taking a unit away is a rank-one step for G⁻¹.
+    Units are chosen one after the other: the next is the one with the smallest error after repair by the remaining
+    units. The error's square is |c_u|² / (G⁻¹)_uu, and taking a unit away is a rank-one step for G⁻¹.
 
     Args:
         gram: float64 (n + 1, n + 1), sum of products of activations over rows; the last row and column belong to a
-            constant 1, so that their number stands in the corner.
+            constant 1, so the number of rows is in the corner.
         sizes: (n,), squared norms |c_u|² of the units' columns.
         count: number of units to reserve, below n.
     """

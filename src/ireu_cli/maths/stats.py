@@ -1,4 +1,4 @@
-"""Means with intervals, resampled over people: photos of one person are not independent evidence."""
+"""Means with intervals that are resampled over people, because photos of one person are not independent evidence."""
 
 import math
 from array import array
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 _CELLS = 250_000
-"""Draws in memory at once: resamples times people may be many more."""
+"""The most draws in memory at once: resamples times people may be many more."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over all photos with its 95 % interval, and what it rests on."""
+    """A mean over all photos with its 95 % interval, and the numbers behind it."""
 
     value: float
     low: float | None
@@ -27,12 +27,12 @@ def estimate(groups: Iterable[Tensor], resamples: int, generator: torch.Generato
     """Mean over photos, percentile bootstrap over people.
 
     Args:
-        groups: values (n_i,) a person; empty groups are passed over.
+        groups: values (n_i,) a person; empty groups are skipped.
         resamples: number of bootstrap resamples.
         generator: source of the resampling.
 
     Returns:
-        None without any value. With fewer than three people there is no interval: it would claim too much.
+        None without any value. With fewer than three people there is no interval, because it would claim too much.
     """
     found = array("d"), array("d")
     for group in groups:
@@ -46,7 +46,7 @@ def estimate(groups: Iterable[Tensor], resamples: int, generator: torch.Generato
     value = float(sums.sum() / counts.sum())
     if people < 3:
         return Estimate(value, None, None, int(counts.sum()), people)
-    # Made beforehand: small results between large freed blocks would leave these too short for the next ones.
+    # Allocate first: small results between large freed blocks would make these too short for the next ones.
     means = torch.empty(resamples, dtype=torch.float64)
     done = 0
     for draws in _draws(people, resamples, generator):
@@ -58,7 +58,7 @@ def estimate(groups: Iterable[Tensor], resamples: int, generator: torch.Generato
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure with its 95 % interval; without bounds where there is too little to resample."""
+    """A figure with its 95 % interval; without bounds if there is too little to resample."""
 
     value: float
     low: float | None
@@ -68,8 +68,8 @@ class Interval:
 def resampled_weights(count: int, resamples: int, generator: torch.Generator) -> Tensor:
     """How often each of `count` independent things counts in a bootstrap: float64 (1 + resamples, count).
 
-    The first row is the sample itself, all ones; it is alone where fewer than three things are there. Where there may
-    be many things, go through `weights_in_parts`.
+    The first row is the sample itself, all ones; with fewer than three things it is the only row. If there may be many
+    things, use `weights_in_parts`.
     """
     return torch.cat(list(weights_in_parts(count, resamples, generator)))
 
@@ -85,7 +85,7 @@ def weights_in_parts(count: int, resamples: int, generator: torch.Generator) -> 
 
 
 def _draws(count: int, resamples: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Numbers below `count`, int64 (rows, count), `resamples` rows in all: the same in whatever parts they come."""
+    """Numbers below `count`, int64 (rows, count), `resamples` rows in all; the parts do not change them."""
     step = max(1, _CELLS // count)
     for start in range(0, resamples, step):
         yield torch.randint(count, (min(step, resamples - start), count), generator=generator)
@@ -95,8 +95,8 @@ def interval(values: Tensor) -> Interval | None:
     """Percentile interval of a figure (1 + resamples,), computed with each row of `resampled_weights`.
 
     Returns:
-        None where the figure itself is NaN. A bound is None where resamples with no figure reach it: NaNs are taken
-        to lie beyond either end, so that they widen the interval and never narrow it.
+        None if the figure itself is NaN. A bound is None if resamples without a figure reach it: NaNs count as beyond
+        both ends, so that they widen the interval and never narrow it.
     """
     value, samples = float(values[0]), values[1:]
     if math.isnan(value):

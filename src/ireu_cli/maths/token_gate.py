@@ -1,7 +1,7 @@
-"""Keeping a score that is made for one kind of token from firing on the others.
+"""Keep a score that is made for one kind of token from firing on other tokens.
 
-The same hidden layer serves every token of a transformer block. Tokens of an image lie elsewhere than the class token,
-so a direction that tells the two kinds apart lowers the others' scores and hardly changes the class token's.
+A transformer block uses the same hidden layer for every token. Image tokens lie elsewhere than the class token. So a
+direction that tells the two kinds apart can lower the other tokens' scores and hardly change the class token's score.
 """
 
 from dataclasses import dataclass, field
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 _WANTED = 60.0
-"""How much more the spread of the wanted tokens along the axis counts, as it adds to their scores, than the others'."""
+"""How much more the wanted tokens' spread along the axis counts than that of the others: it adds to their scores.
+"""
 _FAR = 8.0
-"""Standard deviations: other tokens' scores are brought so far below the threshold, where they lie apart enough."""
+"""Other tokens' scores are brought this many standard deviations below the threshold, if they lie apart enough."""
 
 
 @dataclass
@@ -41,7 +42,7 @@ class TokenSums:
 
 @dataclass(frozen=True)
 class Contrast:
-    """`axis` (d,) is 0 at the mean of the wanted tokens after `offset` is taken off, and -1 at that of the others."""
+    """`axis` (d,), after subtracting `offset`, is 0 at the mean of the wanted tokens and -1 at that of the others."""
 
     axis: Tensor
     offset: float
@@ -67,11 +68,11 @@ def gated(weight: Tensor, threshold: float, apart: Contrast, others: TokenSums) 
         others: the tokens that must not fire.
 
     Returns:
-        The weight and the threshold to use; scores of the wanted tokens keep their distance to the threshold but for
-        their spread along the axis.
+        The weight and the threshold to use; scores of the wanted tokens keep their distance to the threshold, except
+        for their spread along the axis.
     """
     covariance = others.covariance()
-    # Along the axis the kinds lie 1 apart: tokens that spread too much along it cannot be pushed away by any strength.
+    # Along the axis the two kinds are 1 apart. If tokens spread too much along it, no strength can push them away.
     far = min(_FAR, 0.5 / float(apart.axis @ covariance @ apart.axis) ** 0.5)
     strength = 0.0
     for _ in range(20):

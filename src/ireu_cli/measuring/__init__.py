@@ -1,1 +1,1 @@
-"""How people are compared and figures are judged: values and pure functions that attacks and verification share."""
+"""Compare people and judge figures: values and pure functions that attacks and verification share."""

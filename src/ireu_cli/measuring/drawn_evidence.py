@@ -1,4 +1,4 @@
-"""What generators drew before and after the edit, as one recogniser sees it.
+"""Pictures that generators drew before and after the edit, as one recogniser sees them.
 
 A photo or picture without a face has no vector (NaN).
 """
@@ -18,14 +18,15 @@ STATES: tuple[State, State] = ("original", "edited")
 
 @dataclass(frozen=True)
 class PersonPictures:
-    """The n pictures of one person in one role, in two states, as one recogniser sees them.
+    """The n pictures of one person in one role, before and after the edit, as one recogniser sees them.
 
     `position` is the person's place among the retained people, None for a target. Unit vectors: `photos` (k, d) of all
     of the person's photos that show a face; `own` (n, d) of the photo behind each picture; `original` and `edited`
     (n, d) of the pictures; rows are NaN where there is no face.
-    `photo_numbers` (n,) tells pictures of one photo. `psnr` and `ssim` (n,) compare the states; `edits` (n,) names what
-    was asked for, and `adheres` (n, 2) says whether the picture shows it before and after: 1, 0, or NaN where it cannot
-    be measured. `found` (n, 2) bool: whether the face check finds a face, before and after; None: where vectors are.
+    `photo_numbers` (n,) says which pictures come from the same photo. `psnr` and `ssim` (n,) compare the states.
+    `edits` (n,) names the edit in the prompt, and `adheres` (n, 2) says whether the picture shows it before and after:
+    1, 0, or NaN if it cannot be measured. `found` (n, 2) bool says whether the face check finds a face, before and
+    after; None means that a face is found wherever there is a vector.
     """
 
     position: int | None
@@ -42,7 +43,7 @@ class PersonPictures:
 
     @property
     def faces(self) -> Tensor:
-        """Whether a picture shows a face, before and after: bool (n, 2)."""
+        """Whether each picture shows a face, before and after: bool (n, 2)."""
         if self.found is not None:
             return self.found
         return torch.stack([torch.isfinite(vectors).all(1) for vectors in (self.original, self.edited)], 1)
@@ -50,10 +51,11 @@ class PersonPictures:
 
 @dataclass(frozen=True)
 class GeneratorEvidence:
-    """All that was drawn by one generator, as one recogniser sees it.
+    """All pictures of one generator, as one recogniser sees them.
 
-    `retained_photos`: unit vectors (k, d) of each retained person's photos. `target_photos`: the same of the targets.
-    `first`: whether figures that need no recogniser are taken from this evidence, and not from a sibling's.
+    `retained_photos`: unit vectors (k, d) of each retained person's photos. `target_photos`: the same for the targets.
+    `first`: whether figures that need no recogniser are taken from this evidence, and not from that of another
+    recogniser.
     """
 
     generator: str
@@ -68,11 +70,11 @@ class GeneratorEvidence:
 
     @cached_property
     def gallery(self) -> Gallery:
-        """Retained people, put together once for all comparisons."""
+        """The gallery of retained people, built once for all comparisons."""
         return gallery_of(self.retained_photos)
 
     def enrolment(self, person: PersonPictures, rate: float) -> Enrolment | None:
-        """The person as pictures are compared with, made once; None where there is no face or nobody else."""
+        """The person's enrolment for comparison with pictures, built once; None without a face or other people."""
         known = (person.position, id(person.photos), rate)
         if known not in self._enrolled:
             self._enrolled[known] = enrolled(person.photos, self.gallery, rate, person.position)

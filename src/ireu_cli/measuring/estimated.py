@@ -1,4 +1,4 @@
-"""Values by person as one figure of the report."""
+"""Turn values by person into one figure of the report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ireu_cli.report import Figure, Role, State, Unit
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What a figure is about; the fields are those of `Figure`."""
+    """What a figure is about, with the fields of `Figure`."""
 
     name: str
     role: Role
@@ -31,7 +31,7 @@ def estimated(values: Sequence[Tensor], about: About, resamples: int, rng: torch
 
     Args:
         values: float (n_i,) a person.
-        about: what it is a figure of.
+        about: what the figure is about.
         resamples: number of bootstrap resamples.
         rng: source of the resampling.
     """

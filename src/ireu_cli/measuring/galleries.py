@@ -1,4 +1,4 @@
-"""Retained people put together once, and people enrolled against them once, for all pictures that are compared."""
+"""The gallery of retained people and the enrolments of people, each built once for all comparisons."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ from ireu_cli.maths.identity import centroid, enrol
 
 @dataclass(frozen=True)
 class Gallery:
-    """Photos of retained people that show a face: unit `vectors` (n, d) and whose they are, (n,).
+    """Photos of retained people that show a face: unit `vectors` (n, d) and the person of each, (n,).
 
-    `people` are positions of those who have any, (p,), and `enrolments` (p, d) the means of their photos; float64.
+    `people` are the positions of people with such photos, (p,); `enrolments` (p, d) are the means of their photos;
+    float64.
     """
 
     vectors: Tensor
@@ -28,10 +29,10 @@ class Gallery:
 
 
 def gallery_of(photos: Sequence[Tensor]) -> Gallery:
-    """Put retained people together.
+    """Build the gallery of retained people.
 
     Args:
-        photos: unit vectors (k, d) of each person's photos; of people without a face, none.
+        photos: unit vectors (k, d) of each person's photos; no rows for people without a face.
     """
     people = [place for place, rows in enumerate(photos) if len(rows)]
     if not people:
@@ -44,7 +45,7 @@ def gallery_of(photos: Sequence[Tensor]) -> Gallery:
 
 
 def enrolled(photos: Tensor, gallery: Gallery, rate: float, position: int | None = None) -> Enrolment | None:
-    """A person as pictures are compared with; None where there is no photo with a face, or nobody else.
+    """Enrol a person for comparison with pictures; None without a photo that shows a face, or without other people.
 
     Args:
         photos: unit vectors (k, d) of the person's photos, which are averaged.
@@ -57,7 +58,7 @@ def enrolled(photos: Tensor, gallery: Gallery, rate: float, position: int | None
 
 
 def matched(vectors: Tensor, enrolment: Enrolment | None) -> Tensor:
-    """Whether pictures match a person: float64 (n,), 1 or 0, NaN where there is no face or nobody to compare with.
+    """Whether pictures match a person: float64 (n,), 1 or 0; NaN without a face or without an enrolment.
 
     Args:
         vectors: unit vectors (n, d) of the pictures; NaN without a face.

@@ -1,4 +1,4 @@
-"""A figure against what was asked of it."""
+"""Compare a figure with its limit."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -10,31 +10,31 @@ from ireu_cli.report import Control, Criterion, Outcome
 Sense = Literal["at most", "at least"]
 
 OTHERS_STAY = "other_person_fails"
-"""The control that a delta says nothing of the removal of people other than its targets."""
+"""The control that a delta does not look like the removal of people other than its targets."""
 
 
 def control(name: str, found: float | None, needed: float, meaning: str, generator: str | None = None) -> Control:
-    """A precondition, met when the figure was found and reaches what is needed."""
+    """A precondition; it is met if the figure was measured and reaches what is needed."""
     met = found is not None and found >= needed
     return Control(name=name, generator=generator, met=met, found=found, needed=needed, meaning=meaning)
 
 
 def others_stay(removed: Sequence[float | None], params: VerifyParams, generator: str | None = None) -> Control:
-    """The control that the criteria on targets tell targets from others.
+    """The control that the criteria for targets tell targets from other people.
 
     Args:
-        removed: by every measure, the share of retained people whom these criteria would call removed, were they the
-            target; None where nobody can be asked.
-        params: how many may be.
-        generator: whose pictures were asked.
+        removed: for every measure, the share of retained people whom these criteria would call removed if they were the
+            target; None if nobody can be counted.
+        params: the limit on that share.
+        generator: the generator of the pictures.
     """
     shares = [share for share in removed if share is not None]
     return control(
         OTHERS_STAY,
         1 - max(shares) if shares else None,
         1 - params.max_others_removed,
-        "retained people whom the criteria on targets do not call removed: to them, this is the delta of another "
-        "person, and has to fail",
+        "share of retained people whom the criteria for targets do not call removed; for them this is the delta of "
+        "another person, so the criteria have to fail",
         generator,
     )
 
@@ -42,7 +42,7 @@ def others_stay(removed: Sequence[float | None], params: VerifyParams, generator
 def criterion(
     name: str, found: float | None, sense: Sense, threshold: float, meaning: str, generator: str | None = None
 ) -> Criterion:
-    """A threshold; inconclusive when the figure was not found."""
+    """A limit on a figure; inconclusive if the figure was not measured."""
     outcome: Outcome = "inconclusive"
     if found is not None:
         outcome = "pass" if (found <= threshold if sense == "at most" else found >= threshold) else "fail"
@@ -58,11 +58,11 @@ def criterion(
 
 
 def false_matches(photos: int, people: int, params: VerifyParams) -> float:
-    """False matches that are expected among retained photos, as far as there are people whom they can come from.
+    """The expected number of false matches among retained photos, limited by the number of people.
 
-    Many photos of few people say what the two who happen to look most alike are like. As for recognisers, there is to
-    be one pair of people that is taken for one person; with a share of a pair, so large a share of the needed matches
-    counts at most.
+    Many photos of few people only describe the two people who happen to look most alike. As for recognisers, one pair
+    of people is expected to be taken for the same person; if only a fraction of a pair is expected, at most that
+    fraction of the needed matches counts.
     """
     rate = params.false_match_rate
     return min(photos * rate, params.min_impostors_per_error * false_pairs(people, rate))

@@ -1,7 +1,7 @@
-"""Photos against their person's enrolment, before and after the edit: similarity, matches, nearest person.
+"""Compare photos with their person's enrolment, before and after the edit: similarity, matches, nearest person.
 
-All photos of targets are compared, and photos of retained people up to a number: to compare each photo of many people
-with all others would take time by the square of their number, and tell nothing more.
+All photos of targets are compared, but only a limited number of photos of retained people. Comparing each photo of many
+people with all others would take time that grows with the square of their number, and would tell nothing more.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,21 +19,21 @@ from ireu_cli.support.made import Made, in_pieces
 from ireu_cli.support.runtime import generator
 
 MOST_COMPARED = 2_000
-"""Photos of retained people that are compared with their enrolments, of all people and of look-alikes each."""
+"""The most photos of retained people that are compared with their enrolments, and the same for look-alikes."""
 MOST_IMPOSTORS = 20_000
-"""Photos of retained people that set thresholds: at a false-match rate of 1e-3, 20 of them lie above."""
+"""The most photos of retained people that set thresholds: at a false-match rate of 1e-3, 20 of them lie above."""
 _PIECE = 4096
-"""Photos of retained people that are mapped at once."""
+"""The number of photos of retained people that are mapped at once."""
 _CELLS = 250_000
-"""Similarities that are held at once."""
+"""The most similarities that are held at once."""
 
 
 @dataclass(frozen=True)
 class PersonEvidence:
-    """One person before and after.
+    """One person before and after the edit.
 
-    `original` and `edited` are features (n, d). Over the whole tap, photo by photo (n,): `cosine` between the two,
-    `relative` change, and `centred` change. `seen` (n,) bool tells the photos that unlearning used.
+    `original` and `edited` are features (n, d). Over the whole tap, for each photo (n,): `cosine` between the two,
+    `relative` change, and `centred` change. `seen` (n,) bool marks the photos that unlearning used.
     """
 
     original: Tensor
@@ -46,7 +46,7 @@ class PersonEvidence:
 
 @dataclass(frozen=True)
 class Impostors:
-    """Photos of retained people that set thresholds: unit vectors (n, d) in the space, and whose they are (n,)."""
+    """Photos of retained people that set thresholds: unit vectors (n, d) in the space, and the person of each (n,)."""
 
     vectors: Tensor
     people: Tensor
@@ -54,7 +54,7 @@ class Impostors:
 
 @dataclass(frozen=True)
 class Survey:
-    """How many photos each retained person has, and whether all features are finite numbers before and after."""
+    """The number of photos of each retained person, and whether all features are finite before and after."""
 
     sizes: tuple[int, ...]
     finite_before: bool
@@ -63,10 +63,10 @@ class Survey:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that verification looks at. `reference`: features (n_i, d) of people that only serve to fit the space.
+    """All features that verification looks at. `reference`: features (n_i, d) of people that only fit the space.
 
-    Retained people and those of the reference may be read anew whenever somebody goes through them.
-    `known_used`: share of the photos that unlearning used whose copies can be told, as it is known how they look.
+    Retained people and those of the reference may be read again on every iteration. `known_used`: share of the used
+    photos of which a small picture is known, so that their copies can be found.
     """
 
     targets: Sequence[PersonEvidence]
@@ -77,7 +77,7 @@ class Evidence:
 
     @cached_property
     def space(self) -> IdentitySpace:
-        """The space in which features are compared, fitted on people that are not measured where there are any."""
+        """The space in which features are compared, fitted on people that are not measured, if there are any."""
         return fit_space(self.reference or self._originals)
 
     @property
@@ -86,7 +86,7 @@ class Evidence:
 
     @cached_property
     def survey(self) -> Survey:
-        """What going once through everybody tells."""
+        """The results of one pass over everybody."""
         sizes, before, after = list[int](), True, True
         for person in chain(self.retained, self.targets):
             sizes.append(len(person.original))
@@ -96,12 +96,12 @@ class Evidence:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many photos each retained person has."""
+        """The number of photos of each retained person."""
         return self.survey.sizes
 
     @cached_property
     def impostors(self) -> Impostors:
-        """All photos of retained people with the original encoder, or as many of them, drawn at random."""
+        """Photos of retained people with the original encoder: all, or a random sample of limited size."""
         sizes = torch.tensor(self.sizes)
         owner = torch.arange(len(sizes)).repeat_interleave(sizes)
         chosen = _some(len(owner), MOST_IMPOSTORS, "impostors")
@@ -111,13 +111,13 @@ class Evidence:
         return Impostors(torch.cat([self.space(self._photos(*part)) for part in parts]), people)
 
     def _photos(self, people: Tensor, places: Tensor) -> Tensor:
-        """Some photos, of retained people in ascending order, with the original encoder: (n, d)."""
+        """Some photos with the original encoder, (n, d), of retained people in ascending order."""
         owners, counts = torch.unique_consecutive(people, return_counts=True)
         chosen = zip(owners.tolist(), torch.split(places, counts.tolist()), strict=True)
         return torch.cat([self.retained[person].original[mine] for person, mine in chosen])
 
     def galleries(self) -> Iterator[tuple[int, Tensor]]:
-        """The enrolments of retained people, (n, d), some at a time, with the position of the first."""
+        """Iterate over the enrolments of retained people, (n, d), some at a time, with the position of the first."""
         start = 0
         for people in in_pieces(self._originals, _PIECE):
             mapped = torch.split(self.space(torch.cat(people)), [len(person) for person in people])
@@ -127,9 +127,9 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Scores:
-    """One person's photos against their enrolment: (n,) similarities, 0/1 matches and rank-1 hits, both states.
+    """One person's photos against their enrolment: (n,) similarities, 0/1 matches and rank-1 hits, in both states.
 
-    A photo that has no enrolment, being its person's only one, has matches and hits of NaN.
+    The only photo of a person has no enrolment, so its matches and hits are NaN.
     """
 
     similarity: tuple[Tensor, Tensor]
@@ -139,7 +139,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Compared:
-    """Scores of targets, of `retained` people drawn at random and of `alike` ones, these by their positions.
+    """Scores of targets, of randomly drawn `retained` people and of look-alikes (`alike`), by their positions.
 
     `look_alikes` are the positions of all retained people nearest to a target; `impostor` holds for each target the
     similarity of other people's photos to the target's enrolment.
@@ -154,9 +154,9 @@ class Compared:
 
 @dataclass(frozen=True)
 class _Probe:
-    """A person whose photos are compared: mapped (n, d) in both states, and an enrolment for each photo.
+    """A person whose photos are compared: mapped features (n, d) in both states, and an enrolment for each photo.
 
-    `position` is that among retained people, -1 of a target.
+    `position` is the position among retained people, -1 for a target.
     """
 
     position: int
@@ -166,7 +166,7 @@ class _Probe:
 
 
 def compare(evidence: Evidence, params: VerifyParams) -> Compared:
-    """Compare photos of targets, and of as many retained people as say enough.
+    """Compare photos of targets, and of a sufficient number of retained people.
 
     Args:
         evidence: finite features before and after.
@@ -196,14 +196,14 @@ def compare(evidence: Evidence, params: VerifyParams) -> Compared:
 
 
 def _some(count: int, most: int, name: str) -> Tensor:
-    """Positions of all of so many things, or of a sample of them, ascending."""
+    """Positions of all items, or of a random sample of them, ascending."""
     if count <= most:
         return torch.arange(count)
     return torch.randperm(count, generator=generator(0, "compared", name))[:most].sort().values
 
 
 def _people(positions: Sequence[int], sizes: Sequence[int], name: str) -> list[int]:
-    """Some people at random, until they have photos enough; all where that takes all."""
+    """Random people with enough photos together; everybody if that takes all."""
     if sum(sizes[position] for position in positions) <= MOST_COMPARED:
         return list(positions)
     order = torch.randperm(len(positions), generator=generator(0, "compared", name)).tolist()
@@ -217,13 +217,13 @@ def _people(positions: Sequence[int], sizes: Sequence[int], name: str) -> list[i
 
 
 def _likeness(evidence: Evidence) -> Tensor:
-    """How much each retained person is like the target that is nearest: (people,)."""
+    """The similarity of each retained person to the nearest target: (people,)."""
     enrolled = torch.stack([centroid(evidence.space(person.original)) for person in evidence.targets])
     return torch.cat([(gallery @ enrolled.T).amax(1) for _, gallery in evidence.galleries()])
 
 
 def _pool(person: PersonEvidence, mapped: Tensor) -> tuple[Tensor, list[int]]:
-    """What a target is enrolled with, photos that unlearning used or else all, and their places among all."""
+    """The photos that enrol a target, those that unlearning used or else all, and their positions among all."""
     chosen = person.seen if bool(person.seen.any()) else torch.ones(len(mapped), dtype=torch.bool)
     return mapped[chosen], chosen.nonzero().flatten().tolist()
 
@@ -242,7 +242,7 @@ def _retained(evidence: Evidence, position: int) -> _Probe:
 
 
 def _leaving_out(mapped: Tensor) -> Tensor:
-    """The enrolment of the others for each of some photos: (n, d); NaN for an only one."""
+    """For each photo, the enrolment from the person's other photos: (n, d); NaN for a single photo."""
     if len(mapped) < 2:
         return torch.full_like(mapped, torch.nan)
     return normalize(mapped.sum(0) - mapped, dim=1)
@@ -270,8 +270,8 @@ def _scores(evidence: Evidence, probes: Sequence[_Probe], rate: float) -> list[S
 
 
 def _thresholds(enrolments: Tensor, owner: Tensor, impostors: Impostors, rate: float) -> Tensor:
-    """The similarity that a share of other people's photos exceeds, of each enrolment: (n,); NaN without others."""
-    # Made beforehand: small results between large freed blocks would leave these too short for the next ones.
+    """For each enrolment, the similarity that a share of other people's photos exceeds: (n,); NaN without others."""
+    # Allocate first: small results between large freed blocks would make these too short for the next ones.
     found = torch.empty_like(enrolments[:, 0])
     at_once = max(1, _CELLS // len(impostors.people))
     for limits, part, own in zip(*(torch.split(t, at_once) for t in (found, enrolments, owner)), strict=True):

@@ -1,4 +1,4 @@
-"""Every knob of every step: what is asked for, nothing of how it went.
+"""Every setting of every step: what was asked for, nothing about how it went.
 
 One frozen model serves as the section of `ireu.toml`, as the argument of the step, and as the record in the
 manifest. Descriptions become the comments of `ireu.toml.example`.
@@ -77,7 +77,7 @@ __all__ = [
 class Config(Params):
     """The whole of `ireu.toml`."""
 
-    seed: int = Field(0, ge=0, lt=2**31, description="every random choice follows from it")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice")
     run: RunParams = RunParams()
     encoder: EncoderParams = EncoderParams()
     data: DataParams = DataParams()

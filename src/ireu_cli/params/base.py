@@ -1,4 +1,4 @@
-"""What all parameters share: types, how lists are read from flags, and their base."""
+"""What all parameters share: their types, the reading of lists from flags, and their base."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,19 +34,19 @@ ARCFACE_LANDMARKS = (0.3419, 0.4616, 0.6565, 0.4598, 0.5002, 0.6405, 0.3709, 0.8
 
 
 def comma_separated(value: Any) -> Any:
-    """Let one string, as it comes from a flag or the environment, stand for a list."""
+    """Turn one string from a flag or the environment into a list."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def json_list(value: Any) -> Any:
-    """Let one string, as it comes from a flag or the environment, stand for a list of tables in JSON."""
+    """Turn one string of JSON from a flag or the environment into a list of tables."""
     if not isinstance(value, str):
         return value
     try:
         # Paths in it may be any bytes.
         return read_json(value.encode(errors="backslashreplace"), surrogates=True) if value.strip() else []
     except ContentError as error:
-        raise ValueError(f"must be a list of tables, in JSON where it comes from a flag; it {error.why}") from None
+        raise ValueError(f"must be a list of tables, written as JSON in a flag; it {error.why}") from None
 
 
 def _not_empty(value: Any) -> Any:
@@ -57,19 +57,19 @@ def _not_empty(value: Any) -> Any:
 
 
 def _stated(value: Any) -> Any:
-    """An empty text states nothing."""
+    """Treat an empty text as not given."""
     return None if isinstance(value, str) and not value.strip() else value
 
 
 PLACE = BeforeValidator(_not_empty)
-"""Marks what names a file or a folder."""
+"""Marks a setting that names a file or a folder."""
 FilePath = Annotated[Path, PLACE]
 OptionalPath = Annotated[Path | None, PLACE]
 OptionalText = Annotated[str | None, BeforeValidator(_stated)]
 
 
 Fraction = Annotated[float, Field(ge=-1, le=2)]
-"""Of a picture's side; a tight crop may leave a mouth corner outside."""
+"""A fraction of a picture's side; in a tight crop a mouth corner may lie outside the picture."""
 Landmarks = Annotated[tuple[Fraction, ...], BeforeValidator(comma_separated), Field(min_length=10, max_length=10)]
 RateList = Annotated[tuple[Annotated[float, Field(gt=0, lt=0.5)], ...], BeforeValidator(comma_separated)]
 NameList = Annotated[tuple[str, ...], BeforeValidator(comma_separated)]

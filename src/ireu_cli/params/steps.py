@@ -27,18 +27,18 @@ from ireu_cli.params.base import (
 
 
 class RunParams(Params):
-    """How a run behaves; `device` and `batch_size` change the last digits of features, and nothing else a result."""
+    """How a run behaves; of these, only `device` and `batch_size` change results, by the last digits of features."""
 
-    run_dir: FilePath = Field(
-        Path(".ireu"), description="private folder of the runs: key, cached features, checkpoints"
-    )
+    run_dir: FilePath = Field(Path(".ireu"), description="private folder for runs: key, cached features, checkpoints")
     device: str = Field("cpu", min_length=1, max_length=64, description="torch device: cpu, cuda, cuda:1, mps")
     batch_size: int = Field(16, ge=1, description="photos encoded at once")
-    checkpoint_seconds: float = Field(30.0, ge=0, description="at most this much work is lost when a run is killed")
+    checkpoint_seconds: float = Field(
+        30.0, ge=0, description="time between checkpoints: a killed run loses at most this much work"
+    )
 
 
 class EncoderParams(Params):
-    """Which encoder, and which of its tensors the generator reads."""
+    """The encoder, and the tensor of it that the generator reads."""
 
     source: Annotated[str, PLACE] = Field(
         "portrait-mini",
@@ -48,45 +48,52 @@ class EncoderParams(Params):
     revision: OptionalText = Field(None, examples=["main"], description="revision of a hub id")
     tap: Tap = Field(
         "image_embeds",
-        description="tensor that the generator reads; embedding and normed_embedding are those of ArcFace networks",
+        description="tensor that the generator reads; embedding and normed_embedding are for ArcFace networks",
     )
-    dtype: Dtype = Field("float32", description="dtype the encoder runs in")
+    dtype: Dtype = Field("float32", description="dtype that the encoder runs in")
     groups: NameList = Field(
-        (), description="groups of `ireu inspect --systems` whose file this is; none: what its sizes and layout admit"
+        (),
+        description="groups of `ireu inspect --systems` that this file belongs to; none: all that its sizes and layout "
+        "allow",
     )
 
 
 class DataParams(Params):
-    """Which photos, and how they are read."""
+    """The photos, and how they are read."""
 
     targets: OptionalPath = Field(
         None, examples=["path/to/faces"], description="people to unlearn: DIR/<person>/*.jpg, or DIR/*.jpg for one"
     )
     retain: OptionalPath = Field(
-        None, examples=["path/to/others"], description="other people, whose rendering must not change; same layout"
+        None, examples=["path/to/others"], description="other people, whose pictures must not change; same layout"
     )
     max_photos: int | None = Field(
         None, examples=[5], ge=1, description="use at most this many photos of each target (seeded choice)"
     )
     retain_holdout: float = Field(
-        0.5, ge=0, lt=1, description="share of retained people that unlearning never sees and verify measures"
+        0.5,
+        ge=0,
+        lt=1,
+        description="share of retained people that unlearning never sees, so that verify can measure them",
     )
-    bad_photos: Literal["error", "skip"] = Field("error", description="what an unreadable photo does to the run")
+    bad_photos: Literal["error", "skip"] = Field(
+        "error", description="whether an unreadable photo ends the run or is skipped"
+    )
     labels: OptionalPath = Field(
         None,
         examples=["path/to/labels.csv"],
-        description="CSV whose first column is the folder name of a person and whose others are labels; results on "
-        "retained people are split by each label",
+        description="CSV file: the first column is the folder name of a person, the other columns are labels; "
+        "results on retained people are split by each label",
     )
     faces: FacesMode = Field(
         "aligned",
-        description="aligned: the photos are what the encoder is to see; detect: find and crop the face first",
+        description="aligned: the encoder sees the photos as they are; detect: find and crop the face first",
     )
     landmarks: Landmarks | None = Field(
         None,
         examples=[ARCFACE_LANDMARKS],
-        description="aligned photos: x, y of eyes, nose, mouth corners as fractions of the picture; unset: where "
-        "portrait-mini expects them, ArcFace's for every other encoder",
+        description="aligned photos: x, y of eyes, nose, mouth corners as fractions of the picture; unset: the "
+        "positions that portrait-mini expects, and ArcFace's for every other encoder",
     )
     face_models: OptionalPath = Field(
         None, examples=["path/to/insightface"], description="detect: root folder of insightface (holds models/<pack>/)"
@@ -103,7 +110,7 @@ class LocateParams(Params):
     """How identity-related features are found."""
 
     method: LocateMethod = Field(
-        "swap", description="swap (the paper's), variance, saliency, or the controls random and all"
+        "swap", description="swap (as in the paper), variance, saliency, or the controls random and all"
     )
     top_fraction: float = Field(0.4, gt=0, le=1, description="share k of the features that the mask keeps")
     swapper: Swapper = Field("blend", description="swap: built-in blend, an insightface inswapper, or your own pairs")
@@ -111,25 +118,31 @@ class LocateParams(Params):
         None, examples=["path/to/inswapper_128.onnx"], description="swap: the inswapper .onnx for swapper = insightface"
     )
     pairs: OptionalPath = Field(
-        None, examples=["path/to/pairs"], description="swap: DIR/<person>/<photo name>/*.jpg for swapper = pairs"
+        None,
+        examples=["path/to/pairs"],
+        description="swap: your pairs, DIR/<person>/<photo name>/*.jpg, for swapper = pairs",
     )
-    partners: int = Field(10, ge=1, description="swap: other people whose face is put into each photo")
-    saliency_steps: int = Field(4, ge=1, le=1000, description="saliency: denoising steps of each sketch")
-    saliency_draws: int = Field(4, ge=1, le=1000, description="saliency: sketches of each photo, each of other noise")
+    partners: int = Field(10, ge=1, description="swap: number of other people whose face is put into each photo")
+    saliency_steps: int = Field(4, ge=1, le=1000, description="saliency: denoising steps for each sketch")
+    saliency_draws: int = Field(
+        4, ge=1, le=1000, description="saliency: sketches for each photo, each from different noise"
+    )
     interchange_pairs: int = Field(
-        8, ge=0, description="pairs of people whose masked features are interchanged and drawn, as evidence; 0: none"
+        8, ge=0, description="pairs of people whose masked features are exchanged and drawn, as evidence; 0: none"
     )
 
 
 class UnlearnParams(Params):
-    """How the encoder is edited. What concerns training is the paper's where it states a value."""
+    """How the encoder is edited. For training, values are the paper's if it states them."""
 
     method: UnlearnMethod = Field(
         "gated",
-        description="gated (closed form; see [gated]), ireu (the paper's: masked, by gradient), global (its baseline: "
-        "mask of ones), or block (ireu's losses on one block, towards the average of people)",
+        description="gated (closed form; see [gated]), ireu (the paper's method: masked, by gradient), global (the "
+        "paper's baseline: no mask), or block (ireu's losses on one block, towards the average of people)",
     )
-    alpha: float = Field(100.0, gt=0, description="length of the step from the photo to its virtual identity")
+    alpha: float = Field(
+        100.0, gt=0, description="length of the step from the photo's features to its virtual identity"
+    )
     forget_weight: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         "auto", description="weight of the forget loss (the paper's lambda 1); auto: 0.1 as published, for block 1"
     )
@@ -142,65 +155,94 @@ class UnlearnParams(Params):
         "at most 1000",
     )
     batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
-        "auto", description="target photos, and retained photos, in one step; auto: 1 as published, for block 8"
+        "auto",
+        description="number of target photos, and of retained photos, in one step; auto: 1 as published, for block 8",
     )
     systems: NameList = Field(
-        (), description="generators that the edit has to reach, of `ireu inspect --systems`; none: those of the tap"
+        (),
+        description="generators that the edit must reach, by their names in `ireu inspect --systems`; none: those that "
+        "read the tap",
     )
     layers: str = Field(
         "all",
-        description="trained parts: all, or a list of embeddings, pre_layernorm, block:N, blocks:A-B, "
-        "post_layernorm, projection; of SigLIP head",
+        description="parts to train: all, or a list of embeddings, pre_layernorm, block:N, blocks:A-B, "
+        "post_layernorm, projection; for SigLIP also head",
     )
     direction: Literal["away", "toward"] = Field(
-        "away", description="away from the swapped face, as the paper writes it, or toward it"
+        "away", description="direction of the step: away from the swapped face, as in the paper, or toward it"
     )
-    mask_scope: Scope = Field("global", description="one mask for all, or the top features of each person or photo")
-    average_partners: bool = Field(True, description="shift averaged over all partners, or the first partner's alone")
-    null_share: float = Field(0.1, ge=0, lt=1, description="share of retain draws that are one of the two null images")
+    mask_scope: Scope = Field(
+        "global", description="one mask for all, or one with the top features of each person or photo"
+    )
+    average_partners: bool = Field(
+        True, description="whether the shift is averaged over all partners, or is that of the first partner only"
+    )
+    null_share: float = Field(
+        0.1, ge=0, lt=1, description="share of retained samples that are one of the two null images"
+    )
     divergence_factor: float = Field(
-        2.0, gt=1, description="stop when a loss exceeds this many times what it may be at the start"
+        2.0,
+        gt=1,
+        description="stop when a loss exceeds this multiple of the largest value that it may have at the start",
     )
 
 
 class GatedParams(Params):
-    """How the method `gated` finds and changes people; `block` reads its copies, gain and number of photos too."""
+    """How the method `gated` finds and changes people; `block` also reads its copies, gain and number of photos."""
 
     people: int = Field(
-        10, ge=1, description="people that are to be unlearned from this encoder in all; each gets an equal share"
+        10,
+        ge=1,
+        description="total number of people that this encoder may have to unlearn; each gets an equal share of "
+        "false_alarms",
     )
     false_alarms: float = Field(
-        0.05, gt=0, lt=0.5, description="share of other people's photos that may be changed, over all people together"
+        0.05,
+        gt=0,
+        lt=0.5,
+        description="share of other people's photos that may be changed, for all unlearned people together",
     )
-    max_false_alarm: float = Field(0.01, gt=0, lt=0.5, description="the most that one person may take of it")
+    max_false_alarm: float = Field(0.01, gt=0, lt=0.5, description="largest such share for one person")
     copies: NameList = Field(
         ("flip", "crop-0.9", "crop-0.8", "zoom-out-0.8", "brightness-0.5", "grey"),
-        description="changed copies of each photo that a person is learnt from too, by the names of disguises",
+        description="disguises: each photo is also learnt from in copies that are changed this way",
     )
     confine: bool = Field(
         False,
-        description="change the features of the mask only: more of the target's picture stays, and more of the target",
+        description="change only the features of the mask: less of the target's picture changes, and more of the "
+        "target's identity stays",
     )
     gain: float = Field(
         2.0,
         gt=0,
         le=4,
-        description="other taps: how far features are moved: 1 takes the person's mean to the average of people",
+        description="other taps: how far features are moved; 1 moves the person's mean to the average of people",
     )
-    rank: int = Field(
-        128, ge=1, description="token taps: hidden units that erase; they are needed once, however many the people"
-    )
+    rank: int = Field(128, ge=1, description="token taps: number of hidden units that erase; all people share them")
     erase_gain: float = Field(
-        2.0, gt=0, le=4, description="token taps: 1 erases what tells people apart, 2 turns it into its opposite"
+        2.0,
+        gt=0,
+        le=4,
+        description="token taps: strength; 1 erases what tells people apart, 2 turns it into its opposite",
     )
-    erase_photos: int = Field(1024, ge=100, description="token taps: retained photos that erasing is learnt from")
+    erase_photos: int = Field(
+        1024, ge=100, description="token taps: number of retained photos that erasing is learnt from"
+    )
     shrinkage: float = Field(
-        0.5, gt=0, le=10, description="of the covariance within people, towards equal variances; more with few photos"
+        0.5,
+        gt=0,
+        le=10,
+        description="how strongly the covariance within people is shrunk towards equal variances; use more with few "
+        "photos",
     )
     rise: float = Field(
-        0.25, gt=0, le=2, description="from no change to the whole change, in deviations of photos of one person"
+        0.25,
+        gt=0,
+        le=2,
+        description="width of the step from no change to the whole change, in standard deviations of one "
+        "person's photos",
     )
-    sharpness: float = Field(8.0, ge=4, le=64, description="of the corners of that step")
+    sharpness: float = Field(8.0, ge=4, le=64, description="sharpness of the corners of that step")
 
 
 class ExportParams(Params):
@@ -211,6 +253,8 @@ class ExportParams(Params):
         description=f"layout of the exported encoder: {', '.join(layout_names())}, or {AUTO} for the one that it has",
     )
     dtype: Dtype | Literal["auto"] = Field(
-        "auto", description="dtype of the exported weights, and in which it is verified again; auto: that of the file"
+        "auto",
+        description="dtype of the exported weights, also used when the export is verified again; auto: the dtype of "
+        "the source",
     )
     min_edit_kept: float = Field(0.5, gt=0, le=1, description="share of the edit that must survive rounding")

@@ -1,4 +1,4 @@
-"""The report as one self-contained page: no scripts, no network; pictures are part of the page."""
+"""The report as one self-contained page: no scripts, no network, and pictures inside the page."""
 
 from ireu_cli.report_page.page import page
 from ireu_cli.report_page.pictures import Picture

@@ -1,4 +1,4 @@
-"""Groups of people, every figure there is, and what the figures mean."""
+"""Groups of people, all figures, and what the figures mean."""
 
 from collections.abc import Sequence
 
@@ -12,20 +12,20 @@ _HEAD = ("figure", "of", "condition", "measured by", "FMR", "before", "after", "
 
 
 def groups(report: Report) -> Html:
-    """What happened to people of each label: a table a label, a column a value of it."""
+    """The results for the people of each label: one table a label, one column for each of its values."""
     found = [f for f in at_rate(report, report.figures) if f.group is not None]
     labels = list(dict.fromkeys(_label(f)[0] for f in found))
     return join(_group(label, [f for f in found if _label(f)[0] == label]) for label in labels)
 
 
 def every_figure(report: Report) -> Html:
-    """All figures, a table for the features and for each generator."""
+    """All figures: one table for the features, and one for each generator."""
     names = list(dict.fromkeys(f.generator for f in report.figures))
     return join(_figures(name, [f for f in report.figures if f.generator == name]) for name in names)
 
 
 def definitions(report: Report) -> Html:
-    """What each figure means, in which unit, and what it rests on."""
+    """The meaning of each figure, its unit, and what it is taken over."""
     rests = {name: f"Unit: {d.unit}. Taken over: {d.reference}." for name, d in report.definitions.items()}
     pairs = join(
         el("div", el("dt", code(name)), el("dd", d.text), el("dd", rests[name], cls="small"))
@@ -84,7 +84,7 @@ def _condition(figure: Figure) -> str:
 
 def _row(name: str, role: str, condition: str, measure: str, at: str, found: Sequence[Figure]) -> Row:
     states = [join(with_span(f) for f in found if f.state == state) for state in STATES]
-    # Pictures without a face drop out of some figures, so the states may rest on different counts.
+    # Pictures without a face are left out of some figures, so the states may have different counts.
     counts = [
         " / ".join(dict.fromkeys(str(value) for value in values))
         for values in ([f.photos for f in found], [f.people for f in found])

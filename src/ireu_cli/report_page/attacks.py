@@ -1,4 +1,4 @@
-"""What was tried to bring the person back, worst on top."""
+"""The attacks that were tried, the most successful first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ from ireu_cli.report_page.tables import Row, bar, table
 from ireu_cli.report_page.words import counted, number, place, sentence, span
 
 _SHOWN = 15
-"""Rows of a table that are shown at once, beside those that win and the photo as it is; weaker attacks fold away."""
+"""The number of rows that a table shows, besides attacks that win and the unchanged photo; weaker attacks fold away."""
 _HEAD = ("attack", "with edit", "without edit", "judged by", "gate lets through", "gate beaten", "attempts")
 _WORDS = (
-    "Success is the share of attempts after which the target is matched; where several recognisers judged, the row is "
-    "of the one that matches most. An attack wins when it succeeds more often than its criterion allows, the mark in "
-    "the bars. The attack ",
+    "Success is the share of attempts after which the target matches. If several recognisers judged, the row shows "
+    "the one that matches most. An attack wins if it succeeds more often than its criterion allows; the mark in the "
+    "bars shows that limit. The attack ",
     code(NO_ATTACK),
-    " is the photo as it is. A gate stands in front of an unedited generator and refuses photos that match a target; "
-    "it is beaten when it lets a photo through and the picture drawn from it shows the target.",
+    " is the unchanged photo. A gate stands in front of an unedited generator and refuses photos that match a "
+    "target. It is beaten if it lets a photo through and the picture drawn from that photo shows the target.",
 )
 
 
 @dataclass(frozen=True)
 class _Attack:
-    """One attack: success with the edit by every judge, the highest first, and without it by the first of them."""
+    """One attack: success with the edit by every judge, the highest first, and without the edit by the first judge."""
 
     after: tuple[Figure, ...]
     first: Figure | None
@@ -44,8 +44,9 @@ def attacks(report: Report) -> Html:
     charts = relearning(report)
     if charts:
         words = (
-            "The edited encoder was fine-tuned on photos of the target, to give again what the original gave. As a "
-            "control, it was fine-tuned on photos of another person: what rises there is no memory of the target."
+            "The edited encoder was fine-tuned on photos of the target, to give the original's features again. As a "
+            "control, it was fine-tuned on photos of another person: a rise in the control does not come from the "
+            "target's photos."
         )
         charts = join((el("h3", "Relearning"), note(words), charts))
     return join((note(*_WORDS), blocks, charts)) if blocks else charts
@@ -62,7 +63,7 @@ def _block(report: Report, generator: str | None) -> Html:
     columns = [n for n in range(len(_HEAD)) if any(row[n] for row in rows)]
     shown = [n < _SHOWN or one.name == NO_ATTACK or _wins(one, allowed) for n, one in enumerate(tried)]
     folded = [row for row, is_shown in zip(rows, shown, strict=True) if not is_shown]
-    title = f"{place(generator)}: success of attacks, worst on top"
+    title = f"{place(generator)}: success of attacks, the most successful first"
     if allowed is not None:
         title += f"; at most {number(allowed, 'share')} allowed" if allowed < 1 else "; any success allowed"
     whole = table(title, *_narrow(list(compress(rows, shown)), columns))
@@ -77,7 +78,7 @@ def _wins(one: _Attack, allowed: float | None) -> bool:
 
 
 def _narrow(rows: Sequence[Row], columns: Sequence[int]) -> tuple[list[str], list[tuple[None, list[Row]]], list[int]]:
-    """Head, rows and numeric columns without the columns that say nothing."""
+    """Head, rows and numeric columns, without empty columns."""
     numeric = [position for position, n in enumerate(columns) if n >= 4]
     return [_HEAD[n] for n in columns], [(None, [[row[n] for n in columns] for row in rows])], numeric
 
@@ -107,9 +108,9 @@ def _row(report: Report, one: _Attack, allowed: float | None) -> Row:
 
 
 def _about(report: Report, one: _Attack, allowed: float | None) -> Html:
-    """The attack's name, whether it wins, and what it is."""
+    """The attack's name, whether it wins, and its meaning."""
     notes = [
-        "the photo as it is" if one.name == NO_ATTACK else None,
+        "the unchanged photo" if one.name == NO_ATTACK else None,
         "needs the original encoder: reported, not judged" if not report.is_judged(one.name) else None,
         report.definitions[one.name].text if one.name in report.definitions else None,
     ]

@@ -1,4 +1,4 @@
-"""Criteria and controls: what was asked, and what was found."""
+"""Criteria and controls: the limits, and the results."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -12,15 +12,15 @@ _Item = TypeVar("_Item", Control, Criterion)
 
 
 def criteria(report: Report) -> Html:
-    """The thresholds, fixed before the run, and what was found."""
+    """The limits, fixed before the run, and the results."""
     head = ("criterion", "outcome", "found", "allowed")
-    return table("Thresholds, fixed before the run", head, _bodies(report.criteria, _criterion), (2, 3))
+    return table("Limits, fixed before the run", head, _bodies(report.criteria, _criterion), (2, 3))
 
 
 def controls(report: Report) -> Html:
-    """The conditions without which nothing can be concluded."""
+    """The conditions that a conclusion needs."""
     head = ("control", "met", "found", "needed")
-    return table("Conditions without which nothing can be concluded", head, _bodies(report.controls, _control), (2, 3))
+    return table("Conditions that a conclusion needs", head, _bodies(report.controls, _control), (2, 3))
 
 
 def _bodies(items: Sequence[_Item], row: Callable[[_Item], Row]) -> list[Body]:
@@ -50,7 +50,7 @@ def _needed(item: Control, words: str) -> str:
 
 
 def _phrase(words: str) -> Html:
-    """Words that may be broken, although they stand among numbers."""
+    """Words that may wrap, although they stand among numbers."""
     return el("span", words, cls="phrase")
 
 

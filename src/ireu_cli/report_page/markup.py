@@ -1,4 +1,4 @@
-"""Markup that is escaped by construction: what is not `Html` is text."""
+"""Markup that is escaped by construction: everything that is not `Html` is text."""
 
 from collections.abc import Iterable
 from html import escape
@@ -9,7 +9,7 @@ Value = str | int | float | bool | None
 
 
 class Html(str):
-    """Text that is markup already. Made by the functions of this file and by constants alone."""
+    """Text that is already markup. Only the functions of this file and constants make it."""
 
     __slots__ = ()
 
@@ -18,7 +18,7 @@ NOTHING = Html("")
 
 
 def join(parts: Iterable[str | None]) -> Html:
-    """Put parts behind one another; text among them is escaped, None left out."""
+    """Join parts; text among them is escaped, None is left out."""
     return Html("".join(part if isinstance(part, Html) else escape(part) for part in parts if part is not None))
 
 
@@ -28,14 +28,14 @@ def el(tag: str, *children: str | None, **attributes: Value) -> Html:
     Args:
         tag: its name.
         children: text, which is escaped, or markup, which is not.
-        attributes: `cls` stands for `class`, underscores for hyphens; None and False leave an attribute out.
+        attributes: `cls` means `class`, and underscores mean hyphens; None and False leave an attribute out.
     """
     opening = tag + "".join(_attribute(name, value) for name, value in attributes.items())
     return Html(f"<{opening}>" if tag in _VOID else f"<{opening}>{join(children)}</{tag}>")
 
 
 def section(key: str, title: str, content: Html) -> Html:
-    """A part of the page with its heading."""
+    """A section of the page with its heading."""
     return el("section", el("h2", title, id=key), content, aria_labelledby=key)
 
 
@@ -45,25 +45,25 @@ def note(*children: str | None) -> Html:
 
 
 def fold(title: str, *children: str | None) -> Html:
-    """Content that is shown on demand; nothing when there is none."""
+    """Content that is shown on demand; nothing if there is no content."""
     content = join(children)
     return el("details", el("summary", title), content) if content else NOTHING
 
 
 def listed(items: Iterable[str]) -> Html:
-    """A bulleted list; nothing when it is empty."""
+    """A bulleted list; nothing if it is empty."""
     points = join(el("li", item) for item in items)
     return el("ul", points) if points else NOTHING
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> Html:
-    """Names and values, side by side."""
+    """Names and values side by side."""
     pairs = join(el("div", el("dt", name), el("dd", value)) for name, value in rows)
     return el("dl", pairs, cls="facts") if pairs else NOTHING
 
 
 def code(text: str) -> Html:
-    """A name or a digest; a name is broken behind its underscores, if at all."""
+    """A name or a digest; a name may only wrap after its underscores."""
     parts = text.split("_")
     return el("code", *(join((part, "_", el("wbr"))) for part in parts[:-1]), parts[-1])
 

@@ -16,15 +16,15 @@ from ireu_cli.report_page.style import STYLE
 from ireu_cli.report_page.summary import departures, tiles, verdict, verified
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-"""What a browser may load for the page: nothing but what it holds."""
+"""What a browser may load for the page: only what the page itself holds."""
 
 
 def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
     """Render the report as HTML.
 
     Args:
-        report: what was found.
-        pictures: grids to show, each with a photo, the picture drawn before and the one drawn after in a column.
+        report: the report.
+        pictures: grids to show; each column has a photo, the picture before and the picture after.
     """
     parts = _parts(report, pictures)
     sections = join(section(key, title, content) for key, title, content in parts)
@@ -36,7 +36,7 @@ def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
 
 
 def _parts(report: Report, pictures: Sequence[Picture]) -> list[tuple[str, str, Html]]:
-    """Key, title and content of each part that has content."""
+    """Key, title and content of each section that has content."""
     parts = [
         ("pictures", "Pictures", gallery(report, pictures)),
         ("charts", "Charts", join((distributions(report), kept_charts(report), forest(report)))),
@@ -48,7 +48,7 @@ def _parts(report: Report, pictures: Sequence[Picture]) -> list[tuple[str, str, 
         ("figures", "All figures", every_figure(report)),
         ("definitions", "Definitions", definitions(report)),
         ("recognisers", "Recognisers", recognisers(report)),
-        ("limits", "What this does not say", limits(report)),
+        ("limits", "What this report does not say", limits(report)),
         ("record", "Erasure record", erasure(report)),
         ("provenance", "Provenance", provenance(report)),
     ]

@@ -1,4 +1,4 @@
-"""Figures by what they are about."""
+"""Pick figures by what they are about."""
 
 from collections.abc import Iterable
 from math import isclose
@@ -7,7 +7,7 @@ from ireu_cli.report import Calibration, Criterion, Figure, OperatingPoint, Repo
 
 
 def configured_rate(report: Report) -> float | None:
-    """The false-match rate that the verdict rests on; None where the report does not say."""
+    """The false-match rate of the verdict; None if the report does not state it."""
     section = report.provenance.plan.get("verify")
     planned = section.get("false_match_rate") if isinstance(section, dict) else None
     if isinstance(planned, int | float):
@@ -26,7 +26,7 @@ def at_rate(report: Report, figures: Iterable[Figure]) -> list[Figure]:
 
 
 def plain(report: Report, name: str, generator: str | None, role: str, state: str) -> list[Figure]:
-    """Figures of that kind by all who measured it: of whole groups, without attack and without edit."""
+    """Figures of that kind by every measure: of whole groups, without attack and without edit."""
     wanted = (name, generator, role, state, None, None, None)
     return [
         f
@@ -47,7 +47,7 @@ def attacked(report: Report, name: str) -> list[Figure]:
 
 
 def generators(report: Report) -> list[str]:
-    """Names of the generators, in the order in which the report speaks of them."""
+    """Names of the generators, in the report's order."""
     named = [f.generator for f in report.figures] + [c.generator for c in report.curves]
     named += [c.generator for c in report.criteria] + [kept.generator for kept in report.kept]
     return list(dict.fromkeys(name for name in named if name is not None))
@@ -64,12 +64,12 @@ def criterion(report: Report, name: str, generator: str | None) -> Criterion | N
 
 
 def calibration(report: Report, measure: str) -> Calibration | None:
-    """What is known of a recogniser."""
+    """The calibration of a recogniser."""
     return next((c for c in report.recognisers if c.recogniser == measure), None)
 
 
 def operating_point(report: Report, measure: str) -> OperatingPoint | None:
-    """Where a recogniser says that two photos match, at the configured rate."""
+    """The similarity above which a recogniser's photos match, at the configured rate."""
     found, wanted = calibration(report, measure), configured_rate(report)
     if found is None or not found.points:
         return None

@@ -1,4 +1,4 @@
-"""Grids of photos and drawn pictures, as they were handed in."""
+"""Grids of photos and drawn pictures, unchanged."""
 
 import struct
 from base64 import b64encode
@@ -12,10 +12,10 @@ Picture = tuple[str, str, bytes]
 """A grid of pictures: generator, role, PNG."""
 
 _SIDE = 128
-"""Pixels of the page that a cell is shown at."""
+"""The size of a cell on the page, in pixels."""
 _ORDER = ("target-unseen", "target-seen", "look-alike", "retained")
 _NONE = (
-    "This version of the report holds no pictures: they show people, and are left out without ",
+    "This report has no pictures, because they show people. They are left out without ",
     el("code", "--with-pictures", cls="whole"),
     ".",
 )
@@ -26,9 +26,9 @@ def gallery(report: Report, pictures: Sequence[Picture]) -> Html:
     if not pictures:
         return note(*_NONE) if report.level == "generator" else NOTHING
     words = (
-        "In each column, from top to bottom: the photo, what is drawn from it with the original encoder, and what is "
-        "drawn with the edited one, from the same prompt and noise.",
-        "These pictures show people. Treat this file as you treat the photos.",
+        "Each column shows, from top to bottom: the photo, the picture drawn from it with the original encoder, and "
+        "the picture drawn with the edited one, with the same prompt and noise.",
+        "These pictures show people. Treat this file like the photos.",
     )
     parts = [note(words[0]), el("p", words[1], cls="warning")]
     for generator in dict.fromkeys(generator for generator, _, _ in pictures):
@@ -62,7 +62,7 @@ def _grid(generator: str, role: str, png: bytes) -> Html:
 
 
 def _factor(height: int | None) -> float:
-    """How much a grid of three rows is enlarged: by a whole number, so that small pictures stay sharp."""
+    """The factor by which a grid of three rows is enlarged: a whole number, so that small pictures stay sharp."""
     if not height:
         return 1.0
     factor = 3 * _SIDE / height
@@ -70,7 +70,7 @@ def _factor(height: int | None) -> float:
 
 
 def _size(png: bytes) -> tuple[int | None, int | None]:
-    """Width and height from the header of a PNG file; None where it has none."""
+    """Width and height from the header of a PNG file; None if it has no such header."""
     if len(png) < 24 or png[12:16] != b"IHDR":
         return None, None
     width, height = struct.unpack(">II", png[16:24])

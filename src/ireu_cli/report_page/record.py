@@ -1,4 +1,4 @@
-"""Who judged, what was not measured, the record of the erasure, and how to obtain the result again."""
+"""The judges, what was not measured, the erasure record, and how to obtain the result again."""
 
 import json
 
@@ -33,11 +33,11 @@ _TOOL = (
     ("Edited tensors", "edited_tensors"),
 )
 _LONG = 8
-"""Lists that are longer fold away."""
+"""Longer lists fold away."""
 
 
 def recognisers(report: Report) -> Html:
-    """The recognisers on retained people, before they said anything of targets."""
+    """The recognisers' results on retained people, before they judged targets."""
     head = ("at FMR", "threshold", "true-accept rate", "pairs suffice")
     bodies: list[Body] = [(None, [_point(point) for point in found.points]) for found in report.recognisers]
     parts = []
@@ -48,7 +48,7 @@ def recognisers(report: Report) -> Html:
 
 
 def limits(report: Report) -> Html:
-    """What was not measured, and what the record says the result does not cover."""
+    """What was not measured, and what the result does not cover according to the record."""
     parts = [
         el("h3", "Not measured") if report.not_measured else None,
         listed(report.not_measured),
@@ -59,7 +59,7 @@ def limits(report: Report) -> Html:
 
 
 def erasure(report: Report) -> Html:
-    """The record of the erasure: what the operator states, and what the tool knows."""
+    """The erasure record: what the operator states, and what the tool knows."""
     return join(
         (
             el("h3", "Stated by the operator"),
@@ -92,7 +92,7 @@ def provenance(report: Report) -> Html:
             facts(rows),
             el("h3", "How to run it again"),
             _block(source.command),
-            fold("The plan, thresholds included, as it was fixed before the run", _block(plan)),
+            fold("The plan with all limits, as it was fixed before the run", _block(plan)),
             fold("Environment", facts(source.environment.items())),
         )
     )

@@ -11,14 +11,14 @@ from ireu_cli.report_page.pick import at_rate, attacked, before, generators, pla
 from ireu_cli.report_page.tables import Body, Row, table
 from ireu_cli.report_page.words import counted, number, place
 
-_SEEN, _UNSEEN = "Photos that were used to unlearn, and enrolled", "Other photos of the targets"
-_ATTACKED, _OTHERS = "Under the attack that each withstands worst", "Retained people who suffer"
+_SEEN, _UNSEEN = "Photos that unlearning used and the gate enrolled", "Other photos of the targets"
+_ATTACKED, _OTHERS = "Under the attack that works best against each", "Retained people who are affected"
 _HEAD = ("pictures and judge", "gate", "edit", "better")
 
 
 @dataclass(frozen=True)
 class _Share:
-    """A share that should be low, and its interval."""
+    """A share that should be low, with its interval."""
 
     value: float
     low: float | None = None
@@ -27,7 +27,7 @@ class _Share:
 
 
 def rival(report: Report) -> Html:
-    """The gate beside the edit on the same photos, and which of the two is better where."""
+    """The gate and the edit on the same photos, and which of them is better in each comparison."""
     if not any(f.name.startswith("gate_") and f.role != "null" for f in report.figures):
         return NOTHING
     duels = {
@@ -43,17 +43,17 @@ def rival(report: Report) -> Html:
     return join(
         (
             note(
-                "A gate compares each photo with the targets' and refuses it when they match; behind it, the generator "
-                "stays as it was. In every row a lower share is better: of the gate, photos let through, and retained "
-                "people's photos refused; of the edit, pictures that still show the person, and retained people's "
-                "pictures that no longer do."
+                "A gate compares each photo with the targets' photos and refuses it if they match; the generator "
+                "behind it stays unchanged. In every row a lower share is better. For the gate it counts photos of "
+                "targets that it lets through, and photos of retained people that it refuses. For the edit it counts "
+                "pictures that still show the target, and pictures that no longer show the retained person."
             ),
             el("p", _sum(found), cls="sum"),
             table("Gate and edit side by side", _HEAD, bodies, (1, 2)),
             note(
-                "A difference counts when the 95\u00a0% intervals do not overlap. A gate leaves everybody else's "
-                "pictures untouched, and protects only where it is in force: whoever holds the generator's files can "
-                "leave it out."
+                "A difference counts if the 95\u00a0% intervals do not overlap. A gate leaves everybody else's "
+                "pictures unchanged, but it only protects where it is used: anybody who has the generator's files "
+                "can leave it out."
             ),
         )
     )
@@ -80,7 +80,7 @@ def _attacked(report: Report) -> list[Row]:
             if (f.generator, f.state) == (generator, "edited") and f.attack != NO_ATTACK
         ]
         for measure in dict.fromkeys(f.measure for f in gates):
-            # Only attacks that both were put to, or the one would be measured by what the other was spared.
+            # Count only attacks that were tried on both; otherwise one would face attacks that the other did not.
             both = {f.attack for f in _by(gates, measure)} & {f.attack for f in _by(edits, measure)}
             if both:
                 gate, edit = (

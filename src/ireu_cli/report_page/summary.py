@@ -1,4 +1,4 @@
-"""The top of the page: the outcome, why, the figures that matter most, and what was verified."""
+"""The top of the page: the outcome, the reason, the most important figures, and what was verified."""
 
 from ireu_cli.report import NO_ATTACK, Figure, Outcome, Report
 from ireu_cli.report_page.markup import NOTHING, Html, code, el, join
@@ -7,11 +7,11 @@ from ireu_cli.report_page.tables import icon, table
 from ireu_cli.report_page.words import ROLES, counted, listing, number, place, sentence, span
 
 _SHORT = 12
-"""Characters of a digest that running text shows."""
+"""The number of characters of a digest in running text."""
 
 
 def verdict(report: Report) -> Html:
-    """The outcome as a word and a sign, what it does not rest on, and the reason."""
+    """The outcome as a word and a symbol, what it does not rest on, and the reason."""
     met = sum(c.met for c in report.controls)
     passed = sum(c.outcome == "pass" for c in report.criteria)
     tally = [
@@ -28,16 +28,16 @@ def verdict(report: Report) -> Html:
         el("span", rest, cls="rest") if rest else None,
     )
     why = el("div", el("p", report.reason, cls="reason"), el("ul", chips, cls="tally") if chips else NOTHING)
-    # A pass that leaves something out is not to be taken for one that does not.
+    # A pass that leaves something out must not be mistaken for a full pass.
     tone = "inconclusive" if report.outcome == "pass" and report.gaps else report.outcome
     return el("div", heading, why, cls=f"verdict {tone}")
 
 
 def departures(report: Report) -> Html:
-    """Settings that are not the default, weaker ones on top: what was asked is half of a verdict."""
+    """Settings that are not the default, weaker ones first: a verdict depends on them."""
     order = ("weaker", "no order", "stronger")
     found = sorted(report.departures or (), key=lambda one: order.index(one.effect))
-    words = {"weaker": "asks less than the default", "stronger": "asks more", "no order": ""}
+    words = {"weaker": "weaker than the default", "stronger": "stronger than the default", "no order": ""}
     rows = [(code(d.key), d.words, d.usual, d.source, words[d.effect]) for d in found]
     head = ("setting", "in this run", "default", "set by", "")
     return table("Settings that are not the default", head, [(None, rows)])
@@ -47,28 +47,28 @@ def verified(report: Report) -> Html:
     """What was verified, in plain sentences."""
     subject, record = report.subject, report.record
     encoders = (
-        "Two versions of one image encoder were compared, the original (",
+        "This report compares two versions of one image encoder, the original (",
         code(subject.original_encoder[:_SHORT]),
-        ") and the edited (",
+        ") and the edited one (",
         code(subject.edited_encoder[:_SHORT]),
-        "), ",
+        "). ",
     )
     names = generators(report)
     if report.level == "generator" and names:
-        drew = f"by what {'generators' if len(names) > 1 else 'generator'} {listing(names)} {_draw(len(names))}"
-        how = f"{drew} with either of them from the same photos, prompts and noise. "
+        drew = f"Generator{'s' if len(names) > 1 else ''} {listing(names)} drew"
+        how = f"{drew} with each of them, from the same photos, prompts and noise. "
     else:
-        how = "by their features for the same photos; no pictures were judged. "
+        how = "Their features for the same photos were compared; no pictures were judged. "
     judges = [c.recogniser for c in report.recognisers if c.usable]
-    judged = f"Who is shown was judged by {listing(judges)}. " if judges else ""
+    judged = f"The people shown were judged by {listing(judges)}. " if judges else ""
     about = (
-        f"The erasure is of {counted(record.people, 'person', 'people')}; of {record.photos_supplied} photos supplied, "
-        f"{record.photos_used} served to unlearn. "
+        f"The erasure concerns {counted(record.people, 'person', 'people')}. Of {record.photos_supplied} photos "
+        f"supplied, unlearning used {record.photos_used}. "
     )
     if report.copies:
         about += (
-            f"{counted(report.copies, 'photo was', 'photos were')} left out as copies of these: they say nothing of "
-            "photos that unlearning never saw. "
+            f"{counted(report.copies, 'photo was', 'photos were')} left out as copies of used photos, because "
+            "they cannot count as photos that unlearning never saw. "
         )
     served = f"The edited encoder was read at {subject.tap} and run in {subject.served_dtype}."
     return el("p", *encoders, how, judged, about, served, cls="lead")
@@ -82,10 +82,6 @@ def tiles(report: Report) -> Html:
         if found:
             cards.append(el("section", el("h2", place(generator)), el("dl", *found), cls="card"))
     return el("div", *cards, cls="cards") if cards else NOTHING
-
-
-def _draw(count: int) -> str:
-    return "draw" if count > 1 else "draws"
 
 
 def _tiles(report: Report, generator: str | None) -> list[Html]:
@@ -106,14 +102,14 @@ def _tiles(report: Report, generator: str | None) -> list[Html]:
             "delta_id",
             "target",
             "delta_id",
-            "How much more targets changed than others (delta_id)",
+            "How much more the targets changed than others (delta_id)",
         ),
         _attack(report, generator),
     ]
 
 
 def _matched(report: Report, generator: str | None, name: str, judged: str, words: str) -> Html:
-    """The worst recogniser's share before and after, of photos that unlearning did not use where there are any."""
+    """The worst recogniser's share before and after, for photos that unlearning did not use, if there are any."""
     for role, key, which in (
         ("target-unseen", f"{judged}_unseen", "other photos"),
         ("target-seen", f"{judged}_seen", "used photos"),
@@ -127,7 +123,7 @@ def _matched(report: Report, generator: str | None, name: str, judged: str, word
 
 
 def _single(report: Report, generator: str | None, name: str, role: str, key: str, words: str) -> Html:
-    """The lowest of the recognisers; of targets, the lower of used and other photos, as the criterion has it."""
+    """The lowest of the recognisers; for targets, the lower of used and other photos, as in the criterion."""
     roles = ("target-unseen", "target-seen") if role == "target" else (role,)
     found = [figure for one in roles for figure in plain(report, name, generator, one, "change")]
     if not found:
@@ -139,7 +135,7 @@ def _single(report: Report, generator: str | None, name: str, role: str, key: st
 
 
 def _attack(report: Report, generator: str | None) -> Html:
-    """The judged attack that succeeds most often, and beside it what holding the original encoder adds."""
+    """The judged attack that succeeds most often, and the best attack of somebody who has the original encoder."""
     tried = [
         f
         for f in attacked(report, "attack_success")
@@ -153,7 +149,7 @@ def _attack(report: Report, generator: str | None) -> Html:
     more = None
     if inside and judged is not inside:
         strongest = max(inside, key=lambda f: f.value)
-        more = f"With the original encoder at hand, {strongest.attack}: {number(strongest.value, strongest.unit)}"
+        more = f"With access to the original encoder, {strongest.attack}: {number(strongest.value, strongest.unit)}"
     outcome = None if judged is inside else _outcome(report, "attacks", generator)
     return _tile(f"Worst attack, {worst.attack}", worst, before(report, worst), outcome, 1, more)
 
@@ -189,6 +185,6 @@ def _tile(
 
 
 def _taken_over(figure: Figure) -> str:
-    """How little a figure without an interval rests on."""
+    """The numbers of photos and people behind a figure without an interval."""
     what = ("picture", "pictures") if figure.generator is not None else ("photo", "photos")
     return f"{counted(figure.photos, *what)} of {counted(figure.people, 'person', 'people')}, no interval"

@@ -8,33 +8,33 @@ from ireu_cli.report_page.words import number, span
 
 Row = Sequence[str]
 Body = tuple[str | None, Sequence[Row]]
-"""Rows under a heading of their own, or under none."""
+"""Rows with or without a heading of their own."""
 
 _SHAPES = {
     "pass": ("M12 2a10 10 0 1 0 0 20 10 10 0 0 0 0-20z", "M7.2 12.4l3.2 3.2 6.4-7"),
     "fail": ("M8 2h8l6 6v8l-6 6H8l-6-6V8z", "M8.4 8.4l7.2 7.2M15.6 8.4l-7.2 7.2"),
     "inconclusive": ("M12 1.5L22.5 12 12 22.5 1.5 12z", "M9.6 9.6a2.4 2.4 0 1 1 3.4 2.3c-.8.4-1 .8-1 1.7M12 16.6v.1"),
 }
-"""Outline and sign of each outcome on a square of 24: told apart by shape as well as by colour."""
+"""Outline and symbol of each outcome on a square of 24; they differ in shape as well as in colour."""
 
 
 def icon(outcome: Outcome) -> Html:
-    """The sign of an outcome, beside its word."""
+    """The symbol of an outcome, beside its word."""
     outline, sign = _SHAPES[outcome]
     shapes = join((el("path", d=outline, cls="ground"), el("path", d=sign, cls="sign")))
     return el("svg", shapes, cls="icon", viewBox="0 0 24 24", aria_hidden="true")
 
 
 def badge(outcome: Outcome, word: str | None = None) -> Html:
-    """An outcome as a sign and a word."""
+    """An outcome as a symbol and a word."""
     return el("span", icon(outcome), word or outcome, cls=f"badge {outcome}")
 
 
 def table(caption: str, head: Sequence[str], bodies: Sequence[Body], numeric: Sequence[int] = ()) -> Html:
-    """Build a table that scrolls within itself where it is too wide; nothing without rows.
+    """Build a table that scrolls inside itself if it is too wide; nothing if there are no rows.
 
     Args:
-        caption: what it shows.
+        caption: what the table shows.
         head: headings of the columns; the first column heads the rows.
         bodies: rows, each as long as `head`.
         numeric: columns that are aligned to the right.

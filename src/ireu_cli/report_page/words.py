@@ -1,4 +1,4 @@
-"""How numbers, roles and outcomes are put into words."""
+"""Put numbers, roles and outcomes into words."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ ROLES = {
     "retained": "retained people",
     "null": "null images",
 }
-"""What the page calls the roles."""
+"""The roles' names on the page."""
 
 STATES = {"original": "before", "edited": "after", "change": "change"}
 
@@ -32,17 +32,17 @@ _SHARES = (
     "other_person_fails",
     "tells_people_apart",
 )
-"""Beginnings of the names of criteria and controls on shares; the schema gives them no unit."""
+"""Prefixes of the names of criteria and controls that are shares; the schema gives them no unit."""
 
 
 def number(value: float, unit: Unit, *limits: float) -> str:
-    """A value in its unit; a share as a percentage. What is not 0, 1 or one of the limits is not shown as it."""
+    """A value with its unit; a share as a percentage. A value is never rounded to 0, 1 or one of the limits."""
     ending = {"share": "\u00a0%", "dB": "\u00a0dB"}.get(unit, "")
     return _bare(value, unit, *limits) + ending
 
 
 def span(figure: Figure) -> str | None:
-    """The interval of a figure without its unit; None where there is none."""
+    """The interval of a figure without its unit; None if there is none."""
     if figure.low is None or figure.high is None:
         return None
     return f"{_bare(figure.low, figure.unit)} to {_bare(figure.high, figure.unit)}"
@@ -56,7 +56,7 @@ def unit_of(name: str) -> Unit:
 
 
 def judged(value: float | None, unit: Unit, *limits: float) -> str:
-    """What a criterion or control found or needs; never shown as one of the limits that it is not."""
+    """The value of a criterion or control, or its limit; a value is never rounded to one of the limits."""
     if value is None:
         return "not measured"
     if unit != "ratio":
@@ -77,22 +77,22 @@ def counted(count: int, singular: str, plural: str) -> str:
 
 
 def listing(names: Sequence[str]) -> str:
-    """Names as they stand in a sentence."""
+    """Names as a list in a sentence."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def sentence(text: str) -> str:
-    """Text that begins with a capital."""
+    """Text with a capital at the beginning."""
     return text[:1].upper() + text[1:]
 
 
 def place(generator: str | None) -> str:
-    """Where a figure was taken: a generator's pictures, or the encoder's features."""
+    """The source of a figure: a generator's pictures, or the encoder's features."""
     return "Encoder features" if generator is None else f"Generator {generator}"
 
 
 def _bare(value: float, unit: Unit, *limits: float) -> str:
-    """A value without the sign of its unit; distances reach from thousandths to hundreds."""
+    """A value without its unit; distances range from thousandths to hundreds."""
     if unit == "share":
         return _signed(100 * value, 1, 100.0, *(100 * limit for limit in limits))
     if unit == "distance":
@@ -101,6 +101,6 @@ def _bare(value: float, unit: Unit, *limits: float) -> str:
 
 
 def _signed(value: float, digits: int, *limits: float) -> str:
-    # What arithmetic leaves of nothing is nothing.
+    # Rounding errors around zero count as zero.
     text = f"{0:.{digits}f}" if abs(value) < _NOTHING else rounded(value, digits, *limits)
     return text.replace("-", "\u2212")

@@ -23,23 +23,23 @@ REPORT_NAME = "report.json"
 REPORT_MANIFEST_NAME = "manifest.json"
 EXPORT_MANIFEST_NAME = "ireu.json"
 GRIDS, IMAGES = "pictures", "images"
-"""The folders that a report has, for grids and for all pictures with their index."""
+"""The folders in a report, for grids and for all pictures with their index."""
 _FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
-"""What a delta may be in; narrower ones have no arithmetic."""
+"""The dtypes of a delta; narrower ones have no arithmetic."""
 
 
 def manifest_path(artifact: Path) -> Path:
-    """Where the manifest of a single-file artifact lies: `mask.pt` has `mask.pt.json`."""
+    """The path of a single-file artifact's manifest: `mask.pt` has `mask.pt.json`."""
     return artifact.with_name(artifact.name + ".json")
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest and check it against itself and against its outputs.
+    """Read a manifest, and check that it is consistent and that its outputs match it.
 
     Raises:
-        ArtifactError: missing, damaged, or an output's bytes are not the recorded ones.
+        ArtifactError: it is missing or damaged, or an output's bytes differ from the recorded ones.
     """
-    remedy = "Run the step that writes it to its end; an interrupted run leaves no manifest here"
+    remedy = "Run the step that writes it again, to its end; an interrupted run leaves no manifest"
     manifest = parse_manifest(read_bytes(path, "The manifest", remedy, MOST_BYTES), path.name)
     for record in manifest.outputs:
         check_record(record, path.parent)
@@ -53,14 +53,14 @@ def write_manifest(
     known: Mapping[Path, str] = MappingProxyType({}),
     seal: Callable[[str], str] | None = None,
 ) -> Manifest:
-    """Seal and write the manifest, last of all, after the files that it describes.
+    """Seal and write the manifest last, after the files that it describes.
 
     Args:
         path: the file to write.
-        manifest: what it says, but for its files.
+        manifest: its content, except for its files.
         outputs: the files.
-        known: SHA-256 of files that were read already.
-        seal: makes the keyed seal out of the digest; None leaves the manifest without one.
+        known: SHA-256 of files that were already read.
+        seal: makes the keyed seal from the digest; None leaves the manifest unsealed.
     """
     records = tuple(file_record(output, path.parent, known.get(output)) for output in outputs)
     sealed = completed(manifest, records, seal)
@@ -76,7 +76,7 @@ def mask_bytes(mask: FeatureMask) -> bytes:
 
 
 def write_mask(path: Path, mask: FeatureMask) -> None:
-    """Write a mask without a manifest; nobody but its owner can read it."""
+    """Write a mask without a manifest; only its owner can read it."""
     write_bytes(path, mask_bytes(mask))
 
 
@@ -84,7 +84,8 @@ def read_mask(path: Path) -> FeatureMask:
     """Read a mask with `weights_only=True`; nothing is unpickled.
 
     Raises:
-        ArtifactError: not such a file, other keys, wrong dtypes or shapes, an empty mask, or scores not finite.
+        ArtifactError: it is not such a file, has other keys, wrong dtypes or shapes, an empty mask, or scores that are
+            not finite.
     """
     data = read_bytes(path, "The mask", "Name the file that `ireu locate` wrote")
     remedy = "Name a mask that `ireu locate` wrote"
@@ -105,16 +106,16 @@ def read_mask(path: Path) -> FeatureMask:
 
 
 def delta_bytes(delta: WeightDelta) -> bytearray:
-    """The content of a delta's file: safetensors, float32, the encoder's tensor names, sorted; and a ledger's."""
+    """The content of a delta's file: safetensors in float32, with the encoder's tensor names, sorted, and a ledger."""
     tensors = {name: delta.tensors[name].detach().float().cpu().contiguous() for name in sorted(delta.tensors)}
     if delta.ledger is not None:
         tensors |= ledger_tensors(delta.ledger)
-    # One key only: safetensors writes several metadata keys in a random order, and the bytes must repeat.
+    # Use only one key: safetensors writes several metadata keys in random order, and the bytes must repeat.
     return packed(tensors, {"format": "pt"})
 
 
 def write_delta(path: Path, delta: WeightDelta) -> None:
-    """Write a delta without a manifest; nobody but its owner can read it."""
+    """Write a delta without a manifest; only its owner can read it."""
     write_bytes(path, delta_bytes(delta))
 
 
@@ -122,13 +123,14 @@ def read_delta(path: Path) -> WeightDelta:
     """Read a delta.
 
     Raises:
-        ArtifactError: not a safetensors file, not a delta, no tensors, a value that is not finite, a damaged ledger.
+        ArtifactError: it is no safetensors file or no delta, has no tensors, a value that is not finite or a damaged
+            ledger.
     """
     remedy = "Name a delta that `ireu unlearn` wrote"
     if path.is_dir():
         raise ArtifactError(f"The delta {path} is a folder", remedy)
     try:
-        # Mapped, as it may be large; whoever replaces the file leaves this one as it is.
+        # It is memory-mapped because it may be large; replacing the file does not change the mapped one.
         with as_text(path) as opened:
             tensors = safetensors.torch.load_file(opened)
     except FileNotFoundError:
@@ -140,7 +142,9 @@ def read_delta(path: Path) -> WeightDelta:
         raise ArtifactError(f"The delta {path} holds no tensors", remedy)
     for name, tensor in tensors.items():
         if tensor.dtype not in _FLOATS:
-            raise ArtifactError(f"The delta {path} holds {name} in {tensor.dtype}, which does not add up", remedy)
+            raise ArtifactError(
+                f"The delta {path} holds {name} in {tensor.dtype}, which cannot be added to weights", remedy
+            )
         if not _is_finite(tensor):
             raise ArtifactError(f"The delta {path} holds values that are not finite numbers in {name}", remedy)
     if not entries:
@@ -152,5 +156,5 @@ def read_delta(path: Path) -> WeightDelta:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether all values are finite numbers; what is no number is smallest and largest at once."""
+    """Whether all values are finite numbers; a NaN would be both the smallest and the largest value."""
     return not tensor.numel() or bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())

@@ -1,4 +1,4 @@
-"""Digests of photos that were read before, by the stamps of their files."""
+"""Digests of photos that were read before, found by the stamps of their files."""
 
 import contextlib
 import os
@@ -20,14 +20,14 @@ _WORD = 2**64
 
 
 class DigestBook:
-    """sha256 of files by their stamps, kept from run to run; paths are not written down."""
+    """SHA-256 of files by their stamps, kept from run to run; paths are not stored."""
 
     def __init__(self, place: Callable[[], Path], *, is_new: bool = False) -> None:
-        """Read the book; one that is not there or damaged is empty.
+        """Read the digests; a missing or damaged file counts as empty.
 
         Args:
-            place: gives its file, and makes the folder around it; not asked before there is something to keep or read.
-            is_new: there is none yet.
+            place: gives the file, and makes the folder around it; not called before there is something to keep or read.
+            is_new: there is no file yet.
         """
         self._place = place
         self._known = {} if is_new else _unpacked(read_tensors(place()))
@@ -35,26 +35,26 @@ class DigestBook:
         self._has_grown = False
 
     def digest(self, file: str, read: Callable[[str], str]) -> str:
-        """sha256 (hex) of a file's bytes, which are read if it has changed since it was last read, or may have.
+        """SHA-256 (hex) of a file's bytes, which are read if the file has changed since the last time, or may have.
 
         Args:
-            file: where it lies.
-            read: gives the digest, or raises what is wrong with the file; that is not remembered.
+            file: the path.
+            read: gives the digest, or raises an error about the file; errors are not remembered.
 
         Raises:
-            OSError: the file went away while it was read.
+            OSError: the file disappeared while it was read.
         """
         try:
             stamp = stamp_of(os.stat(file))  # noqa: PTH116 - a Path for each of very many takes longer
         except OSError:
-            # Whoever reads photos has the words for it.
+            # The reader of photos reports the error.
             return read(file)
         key = _key(stamp)
         if (known := self._known.get(key)) is not None:
             self._met.append(key)
             return sys.intern(known.hex())
         now = time.time_ns()
-        # The caches of features know photos by the same text.
+        # The caches of features use the same text for photos.
         digest = sys.intern(read(file))
         if stamp == stamp_of(os.stat(file)) and is_settled(stamp, now):  # noqa: PTH116
             self._known[key] = bytes.fromhex(digest)
@@ -63,14 +63,14 @@ class DigestBook:
         return digest
 
     def keep(self) -> None:
-        """Write down the files met, where there are new ones among them; whoever cannot reads the files again."""
+        """Store the files that were met, if there are new ones; if that fails, they are read again next time."""
         if self._has_grown:
             with contextlib.suppress(ArtifactError):
                 write_tensors(self._place(), _packed({key: self._known[key] for key in self._met}))
 
 
 def _key(stamp: Stamp) -> bytes:
-    """A stamp as 40 bytes: a hundred thousand of them as Python's numbers would take four times the room."""
+    """A stamp as 40 bytes: a hundred thousand stamps as Python's numbers would take four times the memory."""
     # Inodes may take all 64 bits; times may lie before 1970, or after 2262.
     return _STAMP.pack(*(part % _WORD for part in stamp))
 

@@ -1,8 +1,8 @@
 """Encoded photos, cached by content: encoder, tap, reading of the photo, photo bytes.
 
-A cache file holds one encoded batch, its name is the digest of its bytes, and it is checked before it is relied on; a
-damaged or half-written file is a miss, never an error. What was found good is noted with the file's stamp, so that a
-file that nobody touched since is not read again to check it.
+A cache file holds one encoded batch, and its name is the digest of its bytes. It is checked before it is used; a
+damaged or half-written file is a miss, never an error. A checked file is noted with its stamp, so that an unchanged
+file is not read again for checking.
 """
 
 import hashlib
@@ -31,14 +31,14 @@ from ireu_cli.support.stamps import Stamp, is_settled, stamp_of
 _DIGEST = "sha256"
 _INDEX = "checked.jsonl"
 _LONGEST = 1 << 27
-"""Bytes of a header, at most."""
+"""The most bytes of a header."""
 _STALE = 64
-"""Notes of files that have changed since are dropped when they are so many more than those that hold."""
+"""Outdated notes are dropped when they exceed the valid ones by this number."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """One cache file: where its first row begins, the shape of a row, and whose rows they are, in their order."""
+    """One cache file: the offset of its first row, the shape of a row, and the keys of its rows, in order."""
 
     path: Path
     start: int
@@ -47,7 +47,7 @@ class _Batch:
 
     @cached_property
     def step(self) -> int:
-        """Bytes of a row."""
+        """The number of bytes of a row."""
         return 4 * math.prod(self.shape)
 
 
@@ -55,7 +55,7 @@ class FeatureCache:
     """Features of one encoder at one tap, as rows of float32 tensors."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the cache; only headers are read, and not those of files that were found good before."""
+        """Open the cache; only headers are read, and those of files that were checked before are skipped."""
         self._folder = folder
         self._rows: dict[str, tuple[_Batch, int]] = {}
         self._checked: set[Path] = set()
@@ -72,11 +72,11 @@ class FeatureCache:
                 self._open(path)
 
     def __contains__(self, key: str) -> bool:
-        """Whether the features of a photo are there."""
+        """Whether the cache has the features of a photo."""
         return key in self._rows
 
     def __iter__(self) -> Iterator[str]:
-        """The keys of what is there."""
+        """The keys of all features in the cache."""
         return iter(tuple(self._rows))
 
     def put(self, keys: Sequence[str], features: Tensor) -> None:
@@ -92,7 +92,7 @@ class FeatureCache:
         """Return the features of photos that are all in the cache: float32 (len(keys), …).
 
         Raises:
-            ArtifactError: a file was changed or taken away while the run was going on.
+            ArtifactError: a file was changed or removed during the run.
         """
         places: dict[_Batch, list[tuple[int, int]]] = {}
         for position, key in enumerate(keys):
@@ -106,7 +106,7 @@ class FeatureCache:
         return found
 
     def missing(self, keys: Sequence[str]) -> list[str]:
-        """Return the keys that are not there, in order, each once; files are checked before they are relied on."""
+        """Return the keys that are missing, in order, each once; files are checked before they are used."""
         unchecked = {batch: None for key in keys if (batch := self._batch_of(key)) and batch.path not in self._checked}
         notes = []
         for batch in unchecked:
@@ -119,7 +119,7 @@ class FeatureCache:
             if stamp is not None and is_settled(stamp, now):
                 notes.append(_note(batch, stamp))
         if notes:
-            # The last line may be half of one, of a process that was killed.
+            # The last line may be cut off, if a process was killed.
             _append(self._folder / _INDEX, "".join(["\n", *notes]).encode())
         return [key for key in dict.fromkeys(keys) if key not in self._rows]
 
@@ -141,27 +141,27 @@ class FeatureCache:
                 header = file.read(size) if size <= _LONGEST else b""
             self._know(_batch(path, header))
         except OSError:
-            # It may be readable next time.
+            # The file may be readable next time.
             return
         except (ContentError, ValueError, KeyError, TypeError, AttributeError):
             path.unlink(missing_ok=True)
 
 
 def _batch(path: Path, header: bytes) -> _Batch:
-    """What the header of a cache file says.
+    """Read the header of a cache file.
 
     Raises:
-        ContentError, ValueError, KeyError, TypeError, AttributeError: it is none.
+        ContentError, ValueError, KeyError, TypeError, AttributeError: it is not such a header.
     """
     entries = read_json(header, _LONGEST)
     entries.pop("__metadata__", None)
     ordered = sorted(entries.items(), key=lambda entry: entry[1]["data_offsets"][0])
     shapes = {tuple(int(part) for part in entry["shape"]) for _, entry in ordered}
     if len(shapes) != 1 or any(entry["dtype"] != "F32" for _, entry in ordered):
-        raise ValueError("not the rows of one batch")
+        raise ValueError("the rows are not those of one batch")
     batch = _Batch(path, 8 + len(header), shapes.pop(), tuple(sys.intern(str(key)) for key, _ in ordered))
     if any(entry["data_offsets"][0] != row * batch.step for row, (_, entry) in enumerate(ordered)):
-        raise ValueError("rows do not follow each other")
+        raise ValueError("the rows do not follow each other")
     return batch
 
 
@@ -176,9 +176,9 @@ def _files_in(folder: Path) -> list[tuple[Path, Stamp]]:
 
 
 def _check(path: Path) -> tuple[bool, Stamp | None]:
-    """Whether a file's bytes are those that its name tells, and its stamp where it stayed as it was meanwhile.
+    """Whether a file's bytes have the digest in its name, and its stamp if it did not change meanwhile.
 
-    A file that is not what it should be is taken away; one that cannot be read now is left.
+    A file with other bytes is deleted; a file that cannot be read now is left.
     """
     try:
         with path.open("rb") as file:
@@ -201,18 +201,18 @@ def _read_rows(batch: _Batch, wanted: Sequence[tuple[int, int]], found: Tensor) 
             for position, row in wanted:
                 count = os.preadv(file.fileno(), [target[position].data], batch.start + row * batch.step)
                 if count != batch.step:
-                    raise ArtifactError("A file of cached features is shorter than it was", "Run the step again")
+                    raise ArtifactError("A file of cached features has become shorter", "Run the step again")
     except OSError as error:
         raise ArtifactError(f"Cached features cannot be read ({error.strerror})", "Run the step again") from None
 
 
 def _note(batch: _Batch, stamp: Stamp) -> str:
-    """A line that says that a file was found good."""
+    """A line that says that a file was checked."""
     return json.dumps([batch.path.name, list(stamp), batch.start, list(batch.shape), list(batch.keys)]) + "\n"
 
 
 def _read_notes(folder: Path) -> Iterator[tuple[_Batch, Stamp]]:
-    """What was found good; later lines outrank earlier ones."""
+    """The files that were checked; later lines override earlier ones."""
     try:
         lines = (folder / _INDEX).read_bytes().splitlines()
     except OSError:
@@ -234,7 +234,7 @@ def _read_notes(folder: Path) -> Iterator[tuple[_Batch, Stamp]]:
 
 
 def _append(path: Path, data: bytes) -> None:
-    """Add lines; whoever cannot keep them checks the files again."""
+    """Add lines; if that fails, the files are checked again next time."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError:
@@ -251,7 +251,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:
-    """What `write_tensors` wrote; None where it is not there, or damaged."""
+    """The tensors that `write_tensors` wrote; None if the file is missing or damaged."""
     try:
         data = path.read_bytes()
         tensors = dict(safetensors.torch.load(data))

@@ -1,4 +1,4 @@
-"""Bytes to disk and back: temporary name in the same folder, flush, rename; digests checked on read."""
+"""Write bytes to disk and read them back: temporary name in the same folder, flush, rename; reading checks digests."""
 
 import contextlib
 import errno
@@ -19,19 +19,19 @@ from ireu_cli.store.system import exchange, is_mount_point, sync_folder, usual_r
 from ireu_cli.support.bounded import ContentError, leads_inside, printable, read_bounded
 
 RECORDS = frozenset({"ireu.json", "manifest.json", "ireu.toml"})
-"""Files that are put into a folder last: whoever finds one finds everything that it describes."""
+"""Files that are moved into a folder last: when one is there, everything that it describes is there too."""
 _LONGEST = 180
-"""Bytes of a file's name that leave room for what temporary names add; file systems take 255."""
+"""The most bytes of a file's name, so that temporary names can add to it; file systems allow 255."""
 _BYTES = "bytes:"
 _HALF = re.compile(r"\..*\.(ireu-[0-9a-f]{16}|[0-9]+)\.tmp", re.DOTALL)
 _DAY = 86_400
-"""Seconds after which nobody writes a file any more."""
+"""The age in seconds after which a file counts as no longer being written."""
 
 
 def write_bytes(path: Path, data: bytes | bytearray, *, durable: bool = True) -> None:
-    """Replace `path` by `data` in one step: whoever looks sees the old bytes or the new ones.
+    """Replace the content of `path` by `data` in one step: readers see either the old bytes or the new ones.
 
-    The file can be read by its owner only, and so can folders that have to be made for it.
+    Only the owner can read the file, and the folders that have to be made for it.
 
     Args:
         path: the file; its folder is made if needed.
@@ -51,13 +51,13 @@ def write_bytes(path: Path, data: bytes | bytearray, *, durable: bool = True) ->
 
 @contextlib.contextmanager
 def staged(path: Path, data: bytes | bytearray, *, durable: bool = True) -> Iterator[Path]:
-    """A file beside `path` with its future content, under a name that nobody can foresee; gone in the end.
+    """A temporary file beside `path` for its future content, with an unpredictable name; it is removed at the end.
 
-    Nobody else can read it, from the moment it is there.
+    Nobody else can read it, from the moment it exists.
     """
     temporary = _beside(path, "tmp")
     try:
-        # Whoever can write to the folder could have planted a link; no link is followed, no file is taken over.
+        # Somebody who can write to the folder could have planted a link, so no link is followed and no file is reused.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(temporary, flags, 0o600), "wb") as file:  # noqa: PTH123 - a descriptor
             file.write(data)
@@ -72,16 +72,16 @@ def staged(path: Path, data: bytes | bytearray, *, durable: bool = True) -> Iter
 def write_folder(
     path: Path, fill: Callable[[Path], None], *, shared: bool = False, check: Callable[[], None] = lambda: None
 ) -> None:
-    """Make a folder and put it in the place of `path`; until it is complete, what was there stays.
+    """Make a folder and replace `path` with it; the old content stays until the new folder is complete.
 
-    Folder and files can be read by their owner only while they are written. A folder that something is mounted on
-    cannot be replaced: it is filled, and has to be empty.
+    Only the owner can read the folder and its files while they are written. A mount point cannot be replaced: it is
+    filled instead, and has to be empty.
 
     Args:
         path: the folder to write.
-        fill: writes the content into the temporary folder it is given; when it raises, nothing changes.
-        shared: in the end the folder gets the rights that the user's umask gives, and not the owner's alone.
-        check: asked last of all; raises where the place is no longer as it was.
+        fill: writes the content into the temporary folder that it gets; if it raises, nothing changes.
+        shared: in the end the folder gets the permissions of the user's umask, not only the owner's.
+        check: called last; raises if the path has changed since.
     """
     in_place = path.is_dir() and is_mount_point(path)
     temporary = path / inner_name("tmp") if in_place else _beside(path, "tmp")
@@ -101,12 +101,12 @@ def write_folder(
                 _put(temporary, path)
             sync_folder(path.parent)
         finally:
-            # After an exchange this is what was there before.
+            # After an exchange this holds the old content.
             shutil.rmtree(temporary, ignore_errors=True)
 
 
 def move_in(ready: Path) -> None:
-    """Move the content of a complete folder into the folder around it, records last; a second call goes on."""
+    """Move the content of a complete folder into the folder around it, records last; a second call continues."""
     for entry in sorted(ready.iterdir(), key=lambda entry: (entry.name in RECORDS, entry.name)):
         target = ready.parent / entry.name
         if os.path.lexists(target):
@@ -117,7 +117,7 @@ def move_in(ready: Path) -> None:
 
 
 def _put(temporary: Path, path: Path) -> None:
-    """Move a folder to its place; what is there goes to the temporary name, or away."""
+    """Move a folder to its path; an existing folder gets the temporary name, or is removed."""
     if not path.exists() or not any(path.iterdir()):
         temporary.rename(path)
         return
@@ -137,20 +137,20 @@ def _set_rights(folder: Path, shared: bool) -> None:
     of_files, of_folders = usual_rights(folder) if shared else (0o600, 0o700)
     for place, _, names in os.walk(folder, topdown=False):
         for path, rights in [*((Path(place, name), of_files) for name in names), (Path(place), of_folders)]:
-            # Some file systems know no rights. The bit by which folders hand on their group stays.
+            # Some file systems have no permissions. The bit that passes on a folder's group is kept.
             with contextlib.suppress(OSError):
                 path.chmod(rights | (path.stat().st_mode & stat.S_ISGID))
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing, each for its owner only."""
+    """Make a folder and the missing folders above it, each readable only by its owner."""
     if not folder.is_dir():
         make_private_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def inner_name(end: str) -> str:
-    """A name for what is only for a while inside an output that something is mounted on."""
+    """A temporary name inside an output that is a mount point."""
     return f".ireu-{secrets.token_hex(8)}.{end}"
 
 
@@ -159,15 +159,15 @@ def _beside(path: Path, end: str) -> Path:
 
 
 def _short(name: str) -> str:
-    """A name, or a digest of it: where nothing can be added to it, or it is no text, which some libraries need."""
+    """A name, or a digest of it if it is too long for additions or is not text, which some libraries need."""
     data = os.fsencode(name)
     return name if len(data) <= _LONGEST and portable_name(name) == name else hashlib.sha256(data).hexdigest()[:32]
 
 
 def left_behind(path: Path) -> list[Path]:
-    """What writers of `path` that were killed left beside it, or in it; whoever asks holds the lock of `path`.
+    """Files that killed writers of `path` left beside it or in it; the caller must hold the lock of `path`.
 
-    Files of somebody else with such a name are not among them.
+    Other users' files with such a name are not included.
     """
     name = re.escape(_short(path.name))
     beside = re.compile(rf"\.{name}\.ireu-[0-9a-f]{{16}}\.(tmp|previous)", re.DOTALL)
@@ -179,7 +179,7 @@ def left_behind(path: Path) -> list[Path]:
 
 
 def _own_entries(folder: Path, wanted: Callable[[str], object]) -> list[Path]:
-    """Entries of a folder by name, of those that are this user's; no links."""
+    """Entries of a folder by name that belong to this user, without links."""
     try:
         paths = [path for path in folder.iterdir() if wanted(path.name)]
     except OSError:
@@ -194,7 +194,7 @@ def _own_entries(folder: Path, wanted: Callable[[str], object]) -> list[Path]:
 
 
 def _is_of_dead(entry: str, name: str) -> bool:
-    """Whether a file has the temporary name that earlier versions gave, and the process in it is no more."""
+    """Whether a file has a temporary name of earlier versions, and the process in that name no longer exists."""
     middle = entry.removeprefix(f".{name}.").removesuffix(".tmp")
     if entry != f".{name}.{middle}.tmp" or not (middle.isascii() and middle.isdigit()):
         return False
@@ -207,7 +207,7 @@ def _is_of_dead(entry: str, name: str) -> bool:
 
 
 def sweep(folder: Path) -> None:
-    """Drop files that killed runs left half-written in a folder of ours, at any depth, after a day."""
+    """Delete half-written files of killed runs in a folder of ours, at any depth, after a day."""
     for place, _, names in os.walk(folder):
         for path in (Path(place, name) for name in names if _HALF.fullmatch(name)):
             with contextlib.suppress(OSError):
@@ -216,7 +216,7 @@ def sweep(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Take a file or a folder away, if it is there."""
+    """Delete a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -224,10 +224,10 @@ def remove(path: Path) -> None:
 
 
 def read_bytes(path: Path, what: str, remedy: str, most: int | None = None) -> bytes:
-    """Read a whole file, of at most so many bytes where that is said.
+    """Read a whole file, with a limit on its bytes if one is given.
 
     Raises:
-        ArtifactError: it is missing, no file, larger, or not readable; `what` and `remedy` fill the sentence.
+        ArtifactError: it is missing, no file, larger, or not readable; `what` and `remedy` go into the message.
     """
     try:
         return path.read_bytes() if most is None else read_bounded(path, most)
@@ -240,7 +240,7 @@ def read_bytes(path: Path, what: str, remedy: str, most: int | None = None) -> b
 
 
 def file_record(path: Path, base: Path, sha256: str | None = None) -> FileRecord:
-    """Describe a file by its bytes, its name relative to `base`; without its digest, the file is read."""
+    """Describe a file by its bytes, with its name relative to `base`; if no digest is given, the file is read."""
     name = portable_name(path.relative_to(base).as_posix())
     return FileRecord(name=name, sha256=sha256 or file_sha256(path), size=path.stat().st_size)
 
@@ -252,7 +252,7 @@ def file_sha256(path: Path) -> str:
 
 
 def place_of(record: FileRecord, base: Path) -> Path:
-    """Where a recorded file lies, whatever its name: in the manifest's folder or below, links included.
+    """The path of a recorded file: in the manifest's folder or below it, even through links.
 
     Raises:
         ArtifactError: it leads elsewhere.
@@ -265,10 +265,10 @@ def place_of(record: FileRecord, base: Path) -> Path:
 
 
 def check_record(record: FileRecord, base: Path) -> None:
-    """Refuse a file whose bytes are not the recorded ones.
+    """Refuse a file whose bytes differ from the recorded ones.
 
     Raises:
-        ArtifactError: missing, another size, another digest, or elsewhere.
+        ArtifactError: it is missing or elsewhere, or has another size or digest.
     """
     path = place_of(record, base)
     if not path.is_file():
@@ -290,7 +290,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def flush(files: Iterable[Path], is_stopped: Callable[[], bool] = lambda: False) -> None:
-    """Wait until files are on the disk, or until nobody wants them there any more, which is asked before each."""
+    """Wait until files are on the disk; before each file, check whether the wait was stopped."""
     for path in files:
         if is_stopped():
             return
@@ -299,7 +299,7 @@ def flush(files: Iterable[Path], is_stopped: Callable[[], bool] = lambda: False)
 
 
 def portable_name(name: str) -> str:
-    """A file's name as records hold it, which are UTF-8: a name that is no text has its bytes told."""
+    """A file's name in records, which are UTF-8; bytes that are not text are escaped."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -314,14 +314,14 @@ def native_name(name: str) -> str:
 
 @contextlib.contextmanager
 def disk_errors(path: Path, flag: str | None = None) -> Iterator[None]:
-    """Say of `path` what the system says against writing it.
+    """Turn the system's refusal to write `path` into an error.
 
     Args:
         path: the file or folder.
-        flag: the flag that names its place; found out if it is left out.
+        flag: the flag that names it; worked out if it is left out.
 
     Raises:
-        ArtifactError: the system refused; the flag that names the place is told.
+        ArtifactError: the system refused; the message names the flag.
     """
     try:
         yield
@@ -333,9 +333,9 @@ def disk_errors(path: Path, flag: str | None = None) -> Iterator[None]:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         raise ArtifactError(
             f"{path} cannot be written ({error.strerror or type(error).__name__})",
-            f"Free the disk that it lies on, or choose another place with {flag}"
+            f"Free space on its disk, or choose another place with {flag}"
             if full
-            else f"Choose another place with {flag}, or get the right to write there",
+            else f"Choose another place with {flag}, or get permission to write there",
         ) from None
 
 
@@ -346,5 +346,5 @@ def _is_run_folder(folder: Path) -> bool:
 
 
 def lock_name(path: Path) -> str:
-    """What the lock file beside an output is called."""
+    """The name of the lock file beside an output."""
     return f".{_short(path.name)}.ireu.lock"

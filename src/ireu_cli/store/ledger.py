@@ -1,4 +1,4 @@
-"""A ledger as plain tensors inside the file of a delta; their names begin with `ledger.`."""
+"""A ledger as plain tensors in the file of a delta; their names begin with `ledger.`."""
 
 import json
 from collections.abc import Callable, Sequence, Sized
@@ -13,15 +13,15 @@ from ireu_cli.values import GateLedger, Ledger, Room
 LEDGER = "ledger."
 _APPARATUS = "apparatus."
 _MOST_CASES = 1 << 24
-"""Bytes of the list of cases."""
+"""The most bytes of the list of cases."""
 
 
 def ledger_tensors(ledger: Ledger | GateLedger) -> dict[str, Tensor]:
-    """Flatten; the names of the cases become the bytes of their JSON."""
+    """Flatten the ledger; the names of the cases become the bytes of their JSON."""
     cases = torch.frombuffer(bytearray(json.dumps(ledger.cases).encode()), dtype=torch.uint8)
     parts = {"cases": cases, "slots": torch.tensor(ledger.slots, dtype=torch.int64)}
     parts |= _FLATTENED[type(ledger)](ledger)
-    # Clones: safetensors refuses tensors that share memory, and the apparatus is part of the change too.
+    # Clone them: safetensors refuses tensors that share memory, and the apparatus is also part of the change.
     return {LEDGER + name: tensor.detach().cpu().clone().contiguous() for name, tensor in parts.items()}
 
 
@@ -56,7 +56,7 @@ def read_ledger(tensors: dict[str, Tensor]) -> Ledger | GateLedger:
     """The inverse of `ledger_tensors`.
 
     Raises:
-        KeyError, ValueError: something is missing, or does not fit the rest.
+        KeyError, ValueError: a part is missing, or does not fit the rest.
     """
     parts = {name.removeprefix(LEDGER): tensor for name, tensor in tensors.items()}
     return _gates(parts) if "thresholds" in parts else _units(parts)
@@ -70,7 +70,7 @@ def _gates(parts: dict[str, Tensor]) -> GateLedger:
     _shaped(parts, "changes", count, width)
     _shaped(parts, "rise", 1)
     if not float(parts["rise"]) > 0:
-        raise ValueError("a score has to rise")
+        raise ValueError("the rise has to be above zero")
     entries = (parts["weights"], parts["thresholds"], parts["changes"])
     ledger = GateLedger(_whole(parts, "capacity"), cases, slots, *entries, float(parts["rise"]))
     _check([cases, *entries], slots, ledger.capacity)
@@ -95,44 +95,44 @@ def _units(parts: dict[str, Tensor]) -> Ledger:
 
 
 def _shaped(parts: dict[str, Tensor], name: str, *shape: int | None) -> tuple[int, ...]:
-    """The shape of a part, which holds finite floating-point numbers; None stands for any length."""
+    """The shape of a part, which holds finite floating-point numbers; None means any length."""
     found = parts[name]
     if found.ndim != len(shape) or any(want not in {None, have} for want, have in zip(shape, found.shape, strict=True)):
         raise ValueError(f"{name} has another shape")
     if not found.is_floating_point() or not bool(torch.isfinite(found).all()):
-        raise ValueError(f"{name} holds what is no finite number")
+        raise ValueError(f"{name} holds a value that is not a finite number")
     return tuple(found.shape)
 
 
 def _whole(parts: dict[str, Tensor], name: str) -> int:
     if parts[name].shape != (1,) or parts[name].dtype != torch.int64:
-        raise ValueError(f"{name} is a whole number")
+        raise ValueError(f"{name} has to be a whole number")
     return int(parts[name])
 
 
 def _check_room(parts: dict[str, Tensor]) -> None:
-    """Refuse a reserve that names units twice, or none that there are."""
+    """Refuse a reserve that names units twice, or units that do not exist."""
     units, kept = parts["units"], parts["kept"]
     if units.ndim != 1 or kept.ndim != 1 or {units.dtype, kept.dtype} != {torch.int64}:
-        raise ValueError("units are numbers")
+        raise ValueError("units have to be numbers")
     if sorted([*units.tolist(), *kept.tolist()]) != list(range(len(units) + len(kept))):
-        raise ValueError("units are missing, or there twice")
+        raise ValueError("units are missing or named twice")
     _shaped(parts, "stand_in", len(kept) + 1, len(units))
 
 
 def _requests(parts: dict[str, Tensor]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     if parts["cases"].ndim != 1 or parts["cases"].dtype != torch.uint8:
-        raise ValueError("the list of cases is text")
+        raise ValueError("the list of cases has to be text")
     told = read_json(bytes(parts["cases"].tolist()), _MOST_CASES, name="The list of cases in the delta")
     if not isinstance(told, list) or not all(isinstance(case, str) for case in told):
-        raise ValueError("cases are texts")
+        raise ValueError("cases have to be texts")
     if parts["slots"].ndim != 1 or parts["slots"].dtype != torch.int64:
-        raise ValueError("slots are numbers")
+        raise ValueError("slots have to be numbers")
     return tuple(told), tuple(parts["slots"].tolist())
 
 
 def _check(entries: Sequence[Sized], slots: tuple[int, ...], capacity: int) -> None:
     if {len(part) for part in entries} != {len(set(slots))} or len(set(slots)) != len(slots):
-        raise ValueError("the entries do not fit each other")
+        raise ValueError("the entries do not fit together")
     if not all(0 <= slot < capacity for slot in slots):
         raise ValueError("a slot does not exist")

@@ -1,4 +1,4 @@
-"""Who may write an output: one process at a time, whichever run folder it has."""
+"""Locks on outputs: one process writes an output at a time, whichever run folder it uses."""
 
 import contextlib
 import os
@@ -10,19 +10,19 @@ from ireu_cli.store.files import disk_errors, lock_name
 from ireu_cli.store.system import Hold, hold, is_mount_point
 
 LOCK_INSIDE = ".ireu.lock"
-"""The lock of a folder that something is mounted on: what is around it may be read-only."""
+"""The lock file inside a mount point, because the folder around it may be read-only."""
 Note = Callable[[str], None]
 
 
 @contextlib.contextmanager
 def beside(output: Path, note: Note) -> Iterator[None]:
-    """Hold the right to write `output`, by a lock file beside it, which is gone afterwards.
+    """Hold the right to write `output` with a lock file beside it, which is removed afterwards.
 
     Folders above the output are made if needed. The system drops the lock when the process ends, however it ends.
 
     Args:
         output: the file or folder.
-        note: told where the file system has no locks.
+        note: called with a message if the file system has no locks.
 
     Raises:
         ArtifactError: another process holds it, or the folder cannot be written.
@@ -35,14 +35,14 @@ def beside(output: Path, note: Note) -> Iterator[None]:
         try:
             yield
         finally:
-            # While it is held: whoever waits for it sees that it is gone, and makes a new one.
+            # Delete it while it is held: a waiting process sees that it is gone, and makes a new one.
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
 @contextlib.contextmanager
 def held(path: Path, output: Path, note: Note) -> Iterator[None]:
-    """Hold the lock of a file, which is made if it is not there.
+    """Hold the lock of a file, which is made if it does not exist.
 
     Raises:
         ArtifactError: another process holds it.
@@ -51,10 +51,10 @@ def held(path: Path, output: Path, note: Note) -> Iterator[None]:
         descriptor, outcome = _open_and_ask(path)
     try:
         if outcome is Hold.TAKEN:
-            raise ArtifactError(f"Another ireu process is writing {output}", "Wait for it, or stop it")
+            raise ArtifactError(f"Another ireu process is writing {output}", "Wait for that process, or stop it")
         if outcome is Hold.NO_LOCKS:
             note(
-                f"the file system of {output} has no locks: see to it that no other ireu process writes there at the "
+                f"the file system of {output} has no locks; make sure that no other ireu process writes there at the "
                 "same time"
             )
         yield
@@ -63,7 +63,7 @@ def held(path: Path, output: Path, note: Note) -> Iterator[None]:
 
 
 def _open_and_ask(path: Path) -> tuple[int, Hold]:
-    """Open the file and ask for its lock, again if the holder before took the file away meanwhile."""
+    """Open the file and ask for its lock; repeat this if the previous holder deleted the file meanwhile."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         outcome = hold(descriptor)

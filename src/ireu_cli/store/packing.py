@@ -1,7 +1,7 @@
-"""A safetensors file in memory, put together in small pieces.
+"""Build a safetensors file in memory, in small pieces.
 
-`safetensors.torch.save` does it in one call that holds the interpreter: with some gigabytes, for many seconds in which
-no signal is heard. The bytes are the same.
+`safetensors.torch.save` does it in one call that holds the interpreter lock. With some gigabytes, no signal is handled
+for many seconds. The bytes are the same.
 """
 
 import json
@@ -27,20 +27,21 @@ KINDS = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-"""What the format calls dtypes, in the order in which its own writer (huggingface/safetensors, `tensor.rs`) sorts them:
-those that need the widest alignment first."""
+"""The format's names of dtypes, in the order of its own writer (huggingface/safetensors, `tensor.rs`).
+
+The dtypes with the widest alignment come first."""
 _RANKS = {kind: rank for rank, kind in enumerate(KINDS)}
 _ALIGNED = 8
 _PIECE = 1 << 22
-"""Bytes that are copied at once."""
+"""The number of bytes that are copied at once."""
 
 
 def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytearray:
     """The bytes of a safetensors file.
 
     Args:
-        tensors: dense, of any shape, in one of the dtypes of whole numbers, floats from 16 bits on, or bool.
-        metadata: texts for its header.
+        tensors: dense tensors of any shape, of whole numbers, floats of at least 16 bits, or bool.
+        metadata: texts for the header.
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     order = sorted(tensors, key=lambda name: (_RANKS[tensors[name].dtype], name))

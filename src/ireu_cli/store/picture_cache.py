@@ -1,4 +1,4 @@
-"""Drawn pictures in the run folder, one PNG each, so that a repeated or resumed run draws nothing again."""
+"""Drawn pictures in the run folder, one PNG each, so that a repeated or resumed run draws nothing twice."""
 
 import io
 from pathlib import Path
@@ -12,7 +12,7 @@ from ireu_cli.values import Json, RgbImage
 
 
 class PictureCache:
-    """Pictures by what decides them; a damaged file is a miss, never an error."""
+    """Pictures by a key of everything that decides them; a damaged file is a miss, never an error."""
 
     def __init__(self, folder: Path) -> None:
         """Args: the folder that holds them; made on first use."""
@@ -20,25 +20,25 @@ class PictureCache:
 
     @staticmethod
     def key(*decides: Json) -> str:
-        """Name (hex) of the picture that these values decide."""
+        """The name (hex) of the picture that these values decide."""
         return digest_of(list(decides))
 
     def get(self, key: str) -> RgbImage | None:
-        """The picture, or None where it is not there or cannot be read."""
+        """The picture, or None if it does not exist or cannot be read."""
         try:
             with Image.open(self._path(key), formats=("PNG",)) as file:
                 return np.array(file.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
-            # What the system refuses, by a number, says nothing of the file: it may be whole.
+            # A refusal of the system, which has a number, says nothing about the file: it may be undamaged.
             if not isinstance(error, OSError) or error.errno is None:
                 self._path(key).unlink(missing_ok=True)
             return None
 
     def need(self, key: str) -> RgbImage:
-        """The picture, which must be there."""
+        """The picture, which must exist."""
         found = self.get(key)
         if found is None:
-            raise RuntimeError("a drawn picture is gone from the run folder")
+            raise RuntimeError("a drawn picture is missing in the run folder")
         return found
 
     def put(self, key: str, picture: RgbImage) -> None:

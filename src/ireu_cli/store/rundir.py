@@ -1,6 +1,6 @@
-"""The private run folder: the key of the photo digests, where inputs lie, locks, running steps, checkpoints.
+"""The private run folder: the key of the photo digests, paths of inputs, locks, running steps, checkpoints.
 
-It holds face features and paths, so it is readable by its owner only, ignored by git, and never exported.
+It holds face features and paths, so only its owner can read it, git ignores it, and it is never exported.
 """
 
 import contextlib
@@ -27,18 +27,18 @@ from ireu_cli.support.bounded import MOST_JSON, ContentError, read_json
 from ireu_cli.support.paths import as_text
 
 _FIRST = frozenset({".gitignore"})
-"""What is made in a run folder before its key."""
+"""The files that are made in a run folder before its key."""
 
 
 class RunDir:
-    """One run folder. Made when something is to be kept: what fails before that leaves nothing behind."""
+    """One run folder. It is made when there is something to keep, so that an early failure leaves nothing behind."""
 
     def __init__(self, path: Path, note: Note = lambda _text: None) -> None:
-        """Open the folder where it is there, and take away others' rights to look into it.
+        """Open the folder if it exists, and remove other users' permissions to look into it.
 
         Args:
             path: the folder.
-            note: told what the user should know.
+            note: called with messages for the user.
 
         Raises:
             ArtifactError: the folder cannot be written, or is another user's and open to others.
@@ -52,7 +52,7 @@ class RunDir:
             self._open()
 
     def _open(self) -> bytes:
-        """Make the folder and its key if they are not there; returns the key.
+        """Make the folder and its key if they do not exist; returns the key.
 
         Raises:
             ArtifactError: the folder cannot be made or written, or is another user's and open to others.
@@ -71,26 +71,26 @@ class RunDir:
 
     @property
     def is_made(self) -> bool:
-        """Whether the folder is there."""
+        """Whether the folder exists."""
         return self._key is not None
 
     def keyed_digest(self, sha256: str) -> str:
-        """HMAC-SHA-256 (hex) of a photo's digest: stable in this run folder, meaningless to anyone else."""
+        """HMAC-SHA-256 (hex) of a photo's digest: stable in this run folder, and meaningless elsewhere."""
         return hmac.digest(self._open(), sha256.encode(), "sha256").hex()
 
     @property
     def key_name(self) -> str:
-        """Tells this folder's key from others (16 hex) without revealing it."""
+        """An identifier (16 hex) of this folder's key, which does not reveal it."""
         return hmac.new(self._open(), b"ireu key", hashlib.sha256).hexdigest()[:16]
 
     def seal(self, digest: str) -> str:
-        """HMAC-SHA-256 (hex) of a manifest's digest: who lacks the key can make no other."""
+        """HMAC-SHA-256 (hex) of a manifest's digest: nobody can make another one without the key."""
         return hmac.new(self._open(), b"manifest " + digest.encode(), hashlib.sha256).hexdigest()
 
     def vouches(self, manifest: Manifest) -> bool:
-        """Whether a manifest is as a run with this folder's key wrote it.
+        """Whether a run with this folder's key wrote the manifest exactly like this.
 
-        Manifests of versions that did not seal them count where this folder remembers the very run.
+        Manifests of versions that did not seal them count if this folder remembers that run.
         """
         if manifest.seal is None:
             return (self.path / "locations" / f"{manifest.digest}.json").is_file()
@@ -110,24 +110,24 @@ class RunDir:
 
     @property
     def prints(self) -> Path:
-        """The folder of what is known of files of weights."""
+        """The folder of results about files of weights."""
         self._open()
         return self.path / "prints"
 
     def digests(self, folder: Path) -> Path:
-        """Where digests of a folder's photos are kept; its name tells nobody which folder that is."""
+        """The file for digests of a folder's photos; its name does not reveal the folder."""
         name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()
         return self.path / "digests" / f"{self.keyed_digest(name)[:32]}.safetensors"
 
     def remember(self, digest: str, locations: dict[str, str]) -> None:
-        """Note where the inputs of a manifest lie, for the steps that follow it."""
+        """Store the paths of a manifest's inputs, for the steps that follow it."""
         self._open()
-        # ASCII alone: names of files need not be text.
+        # Write only ASCII: names of files may not be text.
         text = json.dumps(locations, sort_keys=True, separators=(",", ":"))
         write_bytes(self.path / "locations" / f"{digest}.json", text.encode("ascii"))
 
     def recall(self, digest: str) -> dict[str, str]:
-        """Where the inputs of a manifest lie; empty when this run folder did not see it."""
+        """The paths of a manifest's inputs; empty if this run folder has not seen it."""
         path = self.path / "locations" / f"{digest}.json"
         if not path.exists():
             return {}
@@ -140,7 +140,7 @@ class RunDir:
 
     @contextlib.contextmanager
     def lock(self, output: Path) -> Iterator[None]:
-        """Hold the right to write `output`; the system drops it when the process ends, however it ends.
+        """Hold the right to write `output`; the system releases it when the process ends, however it ends.
 
         Raises:
             ArtifactError: another process holds it, with this run folder or with another.
@@ -149,7 +149,7 @@ class RunDir:
         path = self.path / "locks" / _digest(output)[:16]
         with disk_errors(path):
             make_private_folder(path.parent)
-        # The first is what earlier versions look at; whether there are locks is told of the second.
+        # Earlier versions look at the first lock; the note about missing locks is about the second.
         with held(path, output, lambda _text: None), beside(output, self._note):
             yield
 
@@ -167,11 +167,11 @@ class RunDir:
         return _leads_to(place, output)
 
     def finish(self, identity: str) -> None:
-        """Drop what a running step kept."""
+        """Delete what a running step kept."""
         shutil.rmtree(self.work(identity), ignore_errors=True)
 
     def work(self, identity: str) -> Path:
-        """The folder of one running step: towards the output that was told, as two runs may differ in that alone."""
+        """The folder of one running step. It depends on the output too, because two runs may differ only in that."""
         return self._works.get(identity, self.path / "running" / identity[:32])
 
     def _work_towards(self, identity: str, output: Path) -> Path:
@@ -202,10 +202,10 @@ class RunDir:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
                 return tensors, dict(read_json((file.metadata() or {})["state"].encode()))
         except (safetensors.SafetensorError, ContentError, KeyError, TypeError, ValueError, OSError):
-            raise ArtifactError(f"The checkpoint {path} is damaged", "Delete it to begin the step again") from None
+            raise ArtifactError(f"The checkpoint {path} is damaged", "Delete it to start the step again") from None
 
     def _make(self, name: str, data: bytes) -> Path:
-        """Make a file if it is not there; where another process was first, its file is the one to use."""
+        """Make a file if it does not exist; if another process was faster, its file is used."""
         path = self.path / name
         if not path.exists():
             with disk_errors(path, "--run-dir"), staged(path, data) as fresh:
@@ -216,7 +216,7 @@ class RunDir:
         path = self._make("key", secrets.token_hex(32).encode("ascii"))
         text = read_bytes(path, "The key", "Restore it from a copy").strip()
         if len(text) != 64:
-            raise ArtifactError(f"The key {path} is damaged", "Restore it, or delete the run folder to begin anew")
+            raise ArtifactError(f"The key {path} is damaged", "Restore it, or delete the run folder to start again")
         return bytes(text)
 
 
@@ -230,10 +230,10 @@ def _leads_to(place: Path, output: Path) -> bool:
 
 
 def _make_private(folder: Path, named: Path) -> None:
-    """Take away all rights but the owner's, of a folder that is empty or holds a key of ours.
+    """Remove everybody's permissions except the owner's, for a folder that is empty or holds a key of ours.
 
     Raises:
-        ArtifactError: it holds other files, whose readers must not lose them; or it is another user's.
+        ArtifactError: it holds other files, whose readers must not lose access; or it is another user's.
     """
     found = folder.stat()
     if stat.S_IMODE(found.st_mode) & 0o077:
@@ -245,7 +245,7 @@ def _make_private(folder: Path, named: Path) -> None:
         try:
             folder.chmod(0o700)
         except OSError:
-            # On some file systems rights are fixed; then the owner is the user whom it was mounted for.
+            # On some file systems permissions are fixed; then the owner is the user for whom it was mounted.
             if found.st_uid != os.geteuid():
                 raise ArtifactError(
                     f"The run folder {named} belongs to another user, and others may look into it",
@@ -254,5 +254,5 @@ def _make_private(folder: Path, named: Path) -> None:
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise ArtifactError(
             f"The run folder {named} is read-only, or belongs to another user (number {found.st_uid})",
-            "Name a folder of your own with --run-dir, or get the right to write there",
+            "Name a folder of your own with --run-dir, or get permission to write there",
         )

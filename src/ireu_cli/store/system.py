@@ -1,4 +1,4 @@
-"""What the operating system gives beyond `pathlib`: exchanges in one step, mount points, locks, usual rights."""
+"""Calls of the operating system beyond `pathlib`: exchanges in one step, mount points, locks, default permissions."""
 
 import contextlib
 import ctypes
@@ -15,12 +15,12 @@ from typing import Any
 # linux/fs.h and linux/fcntl.h
 _NO_REPLACE, _EXCHANGE, _FROM_HERE = 1, 2, -100
 _UNKNOWN = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EPERM, errno.ENOTTY})
-"""How file systems say that they do not know a way of renaming, or a hard link."""
+"""The errors with which file systems say that they do not support a way of renaming, or a hard link."""
 _HELD = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 
 
 class Hold(Enum):
-    """What came of asking for a lock: it is ours, somebody else's, or the file system keeps none."""
+    """The result of asking for a lock: it is ours, it is somebody else's, or the file system has no locks."""
 
     OURS = auto()
     TAKEN = auto()
@@ -28,22 +28,22 @@ class Hold(Enum):
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Let two files or folders change places in one step, so that neither is missing at any time.
+    """Exchange two files or folders in one step, so that neither is missing at any time.
 
     Returns:
-        Whether that is done; False where the system or the file system does not know it.
+        Whether it was done; False if the system or the file system does not support it.
 
     Raises:
-        OSError: it is known, and refused.
+        OSError: it is supported, but the system refused.
     """
     return _rename(first, second, _EXCHANGE)
 
 
 def place_new(source: Path, target: Path) -> bool:
-    """Move a file to a name that nobody else has taken.
+    """Move a file to a name, unless somebody else has taken that name.
 
     Returns:
-        Whether it is there; False where another process was first, whose file stays.
+        Whether it was moved; False if another process was faster, whose file stays.
 
     Raises:
         OSError: the folder cannot be written.
@@ -72,28 +72,28 @@ def place_new(source: Path, target: Path) -> bool:
 
 
 def is_mount_point(path: Path) -> bool:
-    """Whether a file or folder is one that something is mounted on; such a one can be neither moved nor replaced."""
+    """Whether a file or folder is a mount point, which can be neither moved nor replaced."""
     try:
-        # Binds within one file system have the device number of what is around them, so the mounts are compared.
+        # Bind mounts within one file system have the device number of their surroundings, so mounts are compared.
         return _mount_of(path) != _mount_of(path.absolute().parent)
     except (OSError, ValueError, AttributeError):
         return path.is_mount()
 
 
 def hold(descriptor: int) -> Hold:
-    """Ask for the lock of an open file without waiting; the system drops it when the file is closed."""
+    """Ask for the lock of an open file without waiting; the system releases it when the file is closed."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        # Everything else, as ENOLCK of NFS, says nothing of other processes.
+        # Every other error, such as ENOLCK on NFS, says nothing about other processes.
         return Hold.TAKEN if error.errno in _HELD else Hold.NO_LOCKS
     return Hold.OURS
 
 
 def usual_rights(folder: Path) -> tuple[int, int]:
-    """Which rights a new file and a new folder get in a folder of ours: the user's umask, or the folder's own rule.
+    """The permissions of a new file and a new folder in a folder of ours: the user's umask, or the folder's own rule.
 
-    They are tried out: asking for the umask would set it for all threads.
+    They are found by trying, because asking for the umask would set it for all threads.
     """
     file, below = folder / ".rights", folder / ".rights-of-folders"
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
@@ -110,7 +110,7 @@ def usual_rights(folder: Path) -> tuple[int, int]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the file system knows how."""
+    """Wait until the names in a folder are on the disk, if the file system supports that."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -133,7 +133,7 @@ def _rename(source: Path, target: Path, how: int) -> bool:
 
 @cache
 def _renameat2() -> Any:
-    """The system's call, or None where there is none; `os.rename` knows no exchange."""
+    """The system's call, or None if there is none; `os.rename` has no exchange."""
     if not sys.platform.startswith("linux"):
         return None
     found = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
@@ -144,7 +144,7 @@ def _renameat2() -> Any:
 
 
 def _mount_of(path: Path) -> int:
-    """The number of the mount that a path is on, as Linux tells it of an open file."""
+    """The number of the mount that a path is on, which Linux tells for an open file."""
     descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         text = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="ascii")

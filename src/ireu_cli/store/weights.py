@@ -1,7 +1,7 @@
-"""Files of weights, written without holding them: a copy in which some tensors are replaced, or tensors one by one.
+"""Write files of weights without holding them in memory: a copy with some tensors replaced, or tensors one by one.
 
 The safetensors format (huggingface/safetensors, README): eight bytes with the length of a header, little-endian; the
-header, a JSON object that gives of each tensor its dtype, its shape and where it begins and ends; then the values.
+header, a JSON object with each tensor's dtype, shape, begin and end; then the values.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ from ireu_cli.support.bounded import read_json
 _DTYPES = KINDS | {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
 _ALIGNED = 8
 _MOST_HEADER = 1 << 25
-"""Bytes of a header, as much as is read where encoders are opened."""
+"""The most bytes of a header, the same as for opening encoders."""
 _PIECE = 1 << 22
-"""Bytes that are read at once."""
+"""The number of bytes that are read at once."""
 _SENT = 1 << 26
-"""Bytes that the system copies at once."""
+"""The number of bytes that the system copies at once."""
 
 
 def copy_with(
@@ -40,13 +40,13 @@ def copy_with(
 ) -> None:
     """Copy a safetensors file, replacing the values of some tensors; everything else keeps every bit.
 
-    The copy need not be on the disk yet; `write_folder` waits for that.
+    The copy may not yet be on the disk; `write_folder` waits for that.
 
     Args:
         source: the file.
-        out: where the copy goes.
-        changed: of each name, what gives the new values, in the dtype and the shape of the file.
-        advance: told how many bytes were just copied.
+        out: the path of the copy.
+        changed: for each name, a function that gives the new values, in the dtype and the shape of the file.
+        advance: called with the number of bytes just copied.
     """
     header, start = _header_of(source)
     _copy(source, out, advance)
@@ -57,12 +57,12 @@ def copy_with(
 
 
 def digest_with(source: Path, changed: Mapping[str, Callable[[], Tensor]], is_stopped: Callable[[], bool]) -> str:
-    """SHA-256 (hex) of what `copy_with` writes, told from the original; one new tensor is held at a time.
+    """SHA-256 (hex) of what `copy_with` writes, computed from the original; one new tensor is held at a time.
 
     Args:
         source: the file.
-        changed: as `copy_with` takes it.
-        is_stopped: asked before each piece.
+        changed: as for `copy_with`.
+        is_stopped: called before each piece.
 
     Raises:
         CancelledError: it was stopped.
@@ -93,7 +93,7 @@ def digest_with(source: Path, changed: Mapping[str, Callable[[], Tensor]], is_st
 
 
 def _header_of(source: Path) -> tuple[dict[str, Any], int]:
-    """A file's header, and where its values begin."""
+    """A file's header, and the offset of its values."""
     with source.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = read_json(file.read(min(length, _MOST_HEADER + 1)), _MOST_HEADER, name=source.name, repeats=True)
@@ -107,7 +107,7 @@ def _pieces(data: memoryview, first: int, last: int) -> Iterator[memoryview]:
 
 
 def _copy(source: Path, out: Path, advance: Callable[[int], None]) -> None:
-    """Copy a file in pieces, within the system, which is faster than we are."""
+    """Copy a file in pieces, within the system, which is faster than in Python."""
     done = 0
     with source.open("rb") as read, out.open("wb") as written:
         try:
@@ -115,7 +115,7 @@ def _copy(source: Path, out: Path, advance: Callable[[int], None]) -> None:
                 done += sent
                 advance(sent)
         except OSError:
-            # Not every system, nor every place, can; where the first piece went, the disk is what fails.
+            # Not every system or file system supports this; if the first piece was copied, the disk is what fails.
             if done:
                 raise
             shutil.copyfile(source, out)
@@ -123,7 +123,7 @@ def _copy(source: Path, out: Path, advance: Callable[[int], None]) -> None:
 
 
 def _fitting(name: str, tensor: Tensor, header: Mapping[str, Any]) -> bytes | memoryview:
-    """The bytes of a tensor that takes the place of one in a file."""
+    """The bytes of a tensor that replaces one in a file."""
     entry, data = header[name], _bytes(tensor)
     first, last = entry["data_offsets"]
     if (_code(tensor.dtype), list(tensor.shape)) != (entry["dtype"], entry["shape"]) or len(data) != last - first:
@@ -134,11 +134,11 @@ def _fitting(name: str, tensor: Tensor, header: Mapping[str, Any]) -> bytes | me
 def copy_tree_with(
     tree: Mapping[str, Any], keys_to: Mapping[str, Sequence[str]], out: Path, changed: Mapping[str, Tensor]
 ) -> None:
-    """Write nested dictionaries of tensors as `torch.save` does, replacing some tensors, which are held meanwhile.
+    """Write nested dictionaries of tensors like `torch.save`, with some tensors replaced; these are held in memory.
 
     Args:
-        tree: the dictionaries, whose tensors may be mapped; their keys keep their order.
-        keys_to: of each name, the keys that lead to its tensor.
+        tree: the dictionaries, whose tensors may be memory-mapped; their keys keep their order.
+        keys_to: for each name, the keys that lead to its tensor.
         out: the file to write.
         changed: new values by name.
     """
@@ -162,9 +162,9 @@ def write_tensors_one_by_one(
 
     Args:
         out: the file to write.
-        tensors: of each name, what gives its values.
-        like: of each name, a tensor of that dtype and shape, such as one on the meta device.
-        advance: told how many bytes were just written.
+        tensors: for each name, a function that gives its values.
+        like: for each name, a tensor of that dtype and shape, such as one on the meta device.
+        advance: called with the number of bytes just written.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -188,7 +188,7 @@ def write_tensors_one_by_one(
 
 def _code(dtype: torch.dtype) -> str:
     if dtype not in _DTYPES:
-        raise ArtifactError(f"safetensors files have no tensors of {dtype}", "Leave out the dtype and the format")
+        raise ArtifactError(f"safetensors files cannot hold tensors of {dtype}", "Leave out the dtype and the format")
     return _DTYPES[dtype]
 
 

@@ -1,1 +1,1 @@
-"""What every package may use: bounds, stamps, paces, pieces, and the run's environment. Nothing of the subject."""
+"""Helpers for every package: bounds, stamps, paces, pieces, and the run's environment. Nothing about the subject."""

@@ -1,6 +1,6 @@
-"""What others wrote, read within bounds: JSON, names and relative paths out of files that may mean harm.
+"""Read what others wrote, within bounds: JSON, names and relative paths from files that may be hostile.
 
-Whoever calls it turns a `ContentError` into an error of its own kind, with `why` in the sentence.
+Callers turn a `ContentError` into an error of their own kind, with `why` in the sentence.
 """
 
 import json
@@ -14,37 +14,37 @@ from typing import Any, BinaryIO
 from ireu_cli.errors import UserError
 
 MOST_JSON = 1 << 20
-"""Bytes of a JSON file that describes something, by default; the largest known one has a tenth of it."""
+"""The default limit on the bytes of a JSON file; the largest known one has a tenth of it."""
 DEEPEST = 32
-"""Levels of lists and objects in each other."""
+"""The most levels of nested lists and objects."""
 _DIGITS = 40
-"""Of a whole number: no float overflows with so many."""
+"""The most digits of a whole number: no float overflows with that many."""
 _MOST_PATH = 1024
 _MOST_NAME = 255
-"""Bytes of a file's name that systems take."""
+"""The most bytes of a file's name that systems accept."""
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class ContentError(UserError):
-    """What a file holds goes beyond its bounds. `why` says how, and goes on after the name of the file."""
+    """The content of a file exceeds its bounds. `why` says how; it follows the name of the file in a sentence."""
 
     def __init__(self, name: str, why: str, remedy: str = "Use an undamaged copy") -> None:
-        """Keep what is wrong; `str(error)` is a sentence by itself."""
+        """Keep the reason; `str(error)` is a complete sentence."""
         super().__init__(f"{name} {why}", remedy)
         self.why = why
 
 
 def read_bounded(path: Path, most_bytes: int) -> bytes:
-    """All bytes of a regular file that has no more than so many.
+    """All bytes of a regular file, with a limit on their number.
 
     Raises:
-        ContentError: it is larger, or no regular file (a pipe would never end).
-        OSError: it is not there, or may not be read.
+        ContentError: it is larger, or not a regular file (a pipe would never end).
+        OSError: it does not exist, or may not be read.
     """
-    # Opening a pipe would wait for somebody to write.
+    # Opening a pipe would wait for a writer.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise ContentError(path.name, "is no regular file")
+            raise ContentError(path.name, "is not a regular file")
         data = read_one_more(file, most_bytes)
     if len(data) > most_bytes:
         raise ContentError(path.name, f"is larger than {_size(most_bytes)}")
@@ -52,9 +52,9 @@ def read_bounded(path: Path, most_bytes: int) -> bytes:
 
 
 def read_one_more(file: BinaryIO, most_bytes: int) -> bytes:
-    """All that an open file holds, up to so many bytes and one more, which tells that it is larger."""
+    """The content of an open file, up to the limit and one byte more, which shows that it is larger."""
     size = os.fstat(file.fileno()).st_size
-    # Python makes room for all that it is asked to read. Files of the system call themselves empty.
+    # Python allocates as much as it is asked to read, and system files say that they are empty.
     data = file.read(min(size, most_bytes) + 1)
     return data + file.read(most_bytes + 1 - len(data)) if len(data) > size else data
 
@@ -68,20 +68,20 @@ def read_json(
     repeats: bool = False,
     surrogates: bool = False,
 ) -> Any:
-    """The value of a JSON file, or of its bytes; a byte order mark before it is passed over.
+    """The value of a JSON file, or of its bytes; a byte order mark at the beginning is ignored.
 
     Args:
-        source: the file, or what it holds.
-        most_bytes: how large it may be.
-        deepest: how many lists and objects may lie in each other.
-        name: how messages call it; by default the file's own name.
+        source: the file, or its content.
+        most_bytes: the largest allowed size.
+        deepest: the most levels of nested lists and objects.
+        name: the name in messages; by default the file's own name.
         repeats: whether an object may state a key twice; the last one counts, as in Python's own reader.
         surrogates: whether a string may hold halves of characters, which cannot be written as UTF-8.
 
     Raises:
-        ContentError: too large, nested too deeply, not UTF-8, not JSON, a number that is not finite or has more than 40
-            digits, a key that an object states twice, half of a character.
-        OSError: the file is not there, or may not be read.
+        ContentError: it is too large, nested too deeply, not UTF-8 or not JSON, or it holds a number that is not finite
+            or has more than 40 digits, a key twice in one object, or half of a character.
+        OSError: the file does not exist, or may not be read.
     """
     who = printable(name or (source.name if isinstance(source, Path) else "The text"))
     data = read_bounded(source, most_bytes) if isinstance(source, Path) else source
@@ -111,16 +111,17 @@ def read_json(
 
 
 def safe_name(text: Any, most: int = 64, what: str = "The name") -> str:
-    r"""A name out of a file, which may become part of a file's name and stand on a terminal and in a page.
+    r"""Check a name from a file, which may become part of a file's name and be shown on a terminal and in a page.
 
-    Letters and digits of any script, spaces, and signs but `/ \ : * ? " < > |`; no character that prints nothing or
-    turns the direction of writing, no dot, dash or space in front, no dot or space behind.
+    It may hold letters and digits of any script, spaces, and signs except `/ \ : * ? " < > |`. It may not hold
+    characters that do not print or that turn the direction of writing. It may not begin with a dot, dash or space, or
+    end with a dot or space.
 
     Raises:
-        ContentError: it is none; `what` begins the sentence.
+        ContentError: it is not such a name; `what` begins the sentence.
     """
     if not isinstance(text, str) or not text:
-        raise ContentError(what, "is missing, or no text")
+        raise ContentError(what, "is missing, or is not text")
     if len(text) > most:
         raise ContentError(what, f"is longer than {most} characters")
     if not text.isprintable() or set(text) & set('/\\:*?"<>|') or text[0] in ".- " or text[-1] in ". ":
@@ -133,13 +134,13 @@ def safe_name(text: Any, most: int = 64, what: str = "The name") -> str:
 
 
 def relative_path(text: Any, what: str = "The path") -> str:
-    """A path out of a file that leads downwards, as it stands there; nothing is looked up.
+    """Check that a path from a file leads downwards as it is written; nothing is looked up.
 
     Raises:
-        ContentError: it is empty, absolute, goes upwards, or holds a character that prints nothing or a backslash.
+        ContentError: it is empty, absolute, leads upwards, or holds a backslash or a character that does not print.
     """
     if not isinstance(text, str) or not text.strip():
-        raise ContentError(what, "is missing, or no text")
+        raise ContentError(what, "is missing, or is not text")
     if len(text) > _MOST_PATH:
         raise ContentError(what, f"is longer than {_MOST_PATH} characters")
     parts = text.split("/")
@@ -148,15 +149,16 @@ def relative_path(text: Any, what: str = "The path") -> str:
     drive = re.match("[A-Za-z]:", text)
     if not text.isprintable() or "\\" in text or drive or text.startswith(("/", "~")) or ".." in parts:
         raise ContentError(
-            f"{what} {printable(text)!r}", "leads out of its folder", "Correct it: it may lead downwards alone"
+            f"{what} {printable(text)!r}", "leads out of its folder", "Correct it: it may only lead downwards"
         )
     return text
 
 
 def inside(folder: Path, text: Any, what: str = "The path") -> Path:
-    """Where a path out of a file leads, which is inside a folder, links included; it need not exist.
+    """The target of a path from a file, checked to be inside a folder even through links; it need not exist.
 
-    A link may lead out of the folder in one case: into the `blobs` of the hub's cache that the folder is a snapshot of.
+    A link may lead out of the folder in one case: into the `blobs` of the hub's cache, if the folder is a snapshot
+    there.
 
     Raises:
         ContentError: it leads elsewhere; see `relative_path`.
@@ -172,11 +174,11 @@ def inside(folder: Path, text: Any, what: str = "The path") -> Path:
 
 
 def leads_inside(folder: Path, path: Path) -> bool:
-    """Whether a path ends inside a folder, or in the hub's cache inside the `blobs` that it is a snapshot of."""
+    """Whether a path ends inside a folder, or in the `blobs` of the hub's cache if the folder is a snapshot there."""
     try:
         root, end = folder.resolve(), path.resolve()
     except (OSError, RuntimeError, ValueError):
-        # Links in a circle.
+        # The links form a circle.
         return False
     if end.is_relative_to(root):
         return True
@@ -185,16 +187,16 @@ def leads_inside(folder: Path, path: Path) -> bool:
 
 
 def printable(text: Any, most: int = 80) -> str:
-    """Text out of a file for a message: `escaped`, and cut where it is too long."""
+    """Text from a file for a message: `escaped`, and cut if it is too long."""
     cut = str(text)[: most + 1]
     shown = escaped(cut[:most])
     return f"{shown}…" if len(cut) > most else shown
 
 
 def escaped(text: str) -> str:
-    r"""One line without anything that acts on a terminal or turns the direction of reading; such signs are escaped.
+    r"""One line in which characters that act on a terminal or turn the direction of reading are escaped.
 
-    Control characters, line breaks included, become `\x1b` and the like, and so do bytes of a path that are no UTF-8.
+    Control characters, including line breaks, become `\x1b` and the like, and so do bytes of a path that are not UTF-8.
     """
     return text if text.isprintable() else "".join(map(_sign, text))
 
@@ -202,18 +204,18 @@ def escaped(text: str) -> str:
 def _sign(sign: str) -> str:
     if sign.isprintable():
         return sign
-    # A byte that is no UTF-8 stands in a path as half of a character.
+    # In a path, a byte that is not UTF-8 is half of a character.
     if "\udc80" <= sign <= "\udcff":
         return f"\\x{ord(sign) - 0xDC00:02x}"
     return sign.encode("unicode_escape").decode()
 
 
 class _BoundError(Exception):
-    """What json's hooks raise; not a ValueError, which json raises itself."""
+    """The error that our json hooks raise; not a ValueError, which json raises itself."""
 
 
 def _no_number(text: str) -> float:
-    raise _BoundError(f"holds {text}, which is no number")
+    raise _BoundError(f"holds {text}, which is not a number")
 
 
 def _finite(text: str) -> float:
@@ -239,7 +241,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _beyond(value: Any, deepest: int, any_text: bool) -> str | None:
-    """What is wrong with a parsed value, looked at level by level."""
+    """What is wrong with a parsed value, checked level by level."""
     level, depth = [value], 0
     while level:
         if not any_text and any(_SURROGATE.search(text) for each in level for text in _texts(each)):

@@ -1,4 +1,4 @@
-"""Too many things to hold: made whenever somebody looks, or gone through some at a time."""
+"""Lazy sequences of too many items to hold: made on access, or processed some at a time."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Generic, TypeVar, overload
@@ -9,18 +9,18 @@ T = TypeVar("T")
 
 
 class Made(Sequence[T], Generic[S, T]):
-    """What `make` gives of each thing of a sequence, made anew whenever somebody looks."""
+    """The result of `make` for each item of a sequence, made again on every access."""
 
     def __init__(self, source: Sequence[S], make: Callable[[S], T]) -> None:
-        """Args: `source` is held; `make` gives the same of the same thing."""
+        """Args: `source` is held; `make` gives the same result for the same item."""
         self._source, self._make = source, make
 
     def __len__(self) -> int:
-        """How many things."""
+        """The number of items."""
         return len(self._source)
 
     def __iter__(self) -> Iterator[T]:
-        """All things, one after the other."""
+        """All items, one after the other."""
         return map(self._make, self._source)
 
     @overload
@@ -30,14 +30,14 @@ class Made(Sequence[T], Generic[S, T]):
     def __getitem__(self, place: slice) -> Sequence[T]: ...
 
     def __getitem__(self, place: int | slice) -> T | Sequence[T]:
-        """One thing, or some, which are made one by one as well."""
+        """One item, or a slice, whose items are also made one by one."""
         if isinstance(place, slice):
             return Made(self._source[place], self._make)
         return self._make(self._source[place])
 
 
 def in_pieces(groups: Iterable[G], at_once: int) -> Iterator[list[G]]:
-    """Go through groups, some at a time, until they hold so many things together."""
+    """Iterate over groups, some at a time, until they hold a number of items together."""
     waiting: list[G] = []
     count = 0
     for group in groups:

@@ -1,23 +1,23 @@
-"""How far a loop is, and how long the rest takes: one helper for every loop that takes long."""
+"""The progress of a loop and the time left: one helper for every long loop."""
 
 from collections.abc import Callable
 from time import monotonic
 
 SECONDS = 30.0
 SHARE = 0.1
-"""Where nobody sees a bar, a line is due after so many seconds and so much of the work, whichever is later."""
+"""Without a bar, a line is due after this many seconds and this share of the work, whichever is later."""
 _TIMED = 2
-"""Items that an estimate rests on, at least."""
+"""The fewest items for an estimate."""
 
 
 class Pace:
-    """Counts what is done of `total` and times it.
+    """Counts finished items of `total` and times them.
 
-    The first step is not timed: it is what was there already, or the item that warms the libraries up.
+    The first step is not timed: it is what was already finished, or the item that warms up the libraries.
     """
 
     def __init__(self, total: int, clock: Callable[[], float] = monotonic) -> None:
-        """Begin to count; `clock` gives seconds."""
+        """Start counting; `clock` gives seconds."""
         self.total = total
         self.done = 0
         self._clock = clock
@@ -25,7 +25,7 @@ class Pace:
         self._told = (clock(), 0)
 
     def advance(self, count: int) -> None:
-        """So many more are done."""
+        """Count more finished items."""
         if count <= 0:
             return
         self.done += count
@@ -34,7 +34,7 @@ class Pace:
 
     @property
     def left(self) -> float | None:
-        """Seconds that the rest takes; None until more than one item was timed."""
+        """Seconds that the rest takes; None until more than one item has been timed."""
         if self._begun is None:
             return None
         start, before = self._begun
@@ -44,7 +44,7 @@ class Pace:
         return (self._clock() - start) / timed * max(0, self.total - self.done)
 
     def is_due(self) -> bool:
-        """Whether a line is due; asking for it begins the time to the next one anew."""
+        """Whether a line is due; if it is, the time to the next one starts again."""
         when, done = self._told
         now = self._clock()
         if now - when < SECONDS or self.done - done < SHARE * self.total:
@@ -53,7 +53,7 @@ class Pace:
         return True
 
     def line(self, label: str, words: str = "") -> str:
-        """Such as `drawing: 40 of 220, about 3 min left`."""
+        """A line such as `drawing: 40 of 220, about 3 min left`."""
         parts = [f"{label}: {self.done} of {self.total}"]
         if self.left is not None and self.done < self.total:
             parts.append(f"about {span(self.left)} left")

@@ -1,4 +1,4 @@
-"""Names of files that need not be text."""
+"""Names of files that may not be text."""
 
 import contextlib
 import os
@@ -8,9 +8,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def as_text(path: Path) -> Iterator[Path]:
-    """A path to a file for libraries that take text alone; the file itself wherever its name is text.
+    """A path to a file for libraries that only take text; the file's own path if its name is text.
 
-    What was opened by it meanwhile stays open and mapped.
+    Files that were opened by this path stay open and mapped afterwards.
 
     Raises:
         OSError: the file cannot be opened.

@@ -1,16 +1,16 @@
-"""What a file system says of a file: a file that nobody touched since is known again by it, as in git's index."""
+"""What a file system says about a file, by which an unchanged file is recognised, as in git's index."""
 
 import os
 from typing import NamedTuple
 
 _SETTLED = 2_000_000_000
-"""Nanoseconds after which a change of a file has another time than the one before: file systems keep no finer ones."""
+"""Nanoseconds after which a second change of a file surely gets another time: file systems keep no finer times."""
 
 
 class Stamp(NamedTuple):
-    """What changes when somebody writes to a file, or puts another in its place; times in nanoseconds.
+    """Values that change when a file is written to or replaced; times are in nanoseconds.
 
-    The last one changes with everything about the file, and the system sets it.
+    The last one changes with every change of the file, and only the system sets it.
     """
 
     device: int
@@ -26,5 +26,5 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 
 def is_settled(stamp: Stamp, now: int) -> bool:
-    """Whether a change after `now`, in nanoseconds, would show: a file that changed a moment ago may change unseen."""
+    """Whether a change after `now`, in nanoseconds, would show: a file that just changed may change again unseen."""
     return max(stamp.content_time, stamp.inode_time) + _SETTLED < now

@@ -1,1 +1,1 @@
-"""`ireu unlearn`: a mask to a delta."""
+"""`ireu unlearn`: turn a mask into a delta."""

@@ -1,4 +1,4 @@
-"""Training that can be stopped: where it is, shown and kept, and gone on from."""
+"""Training that can be stopped and continued: it shows progress and keeps checkpoints."""
 
 from collections.abc import Callable
 from time import monotonic
@@ -12,13 +12,13 @@ class Keeper:
     """Shows progress and writes checkpoints, by time, and once more when the run is stopped."""
 
     def __init__(self, session: Session, identity: str) -> None:
-        """Args: `session` is the run; `identity` says what is trained, as checkpoints are called."""
+        """Args: `session` is the run; `identity` names the training and its checkpoints."""
         self._session = session
         self._identity = identity
         self._last = monotonic()
 
     def on_step(self, advance: Callable[[int, str], None]) -> Callable[[TrainState], None]:
-        """What training is to call after each step."""
+        """The function to call after each training step."""
 
         def after(state: TrainState) -> None:
             try:
@@ -39,11 +39,11 @@ class Keeper:
 
 
 def resume(session: Session, identity: str) -> TrainState | None:
-    """Where an earlier run of the same was stopped, if one was."""
+    """The checkpoint of an earlier run of the same training, if there is one."""
     found = session.run.read_checkpoint(identity)
     if found is None:
         return None
     tensors, state = found
     step = int(str(state["step"]))
-    session.talk.note(f"going on from step {step}")
+    session.talk.note(f"continuing from step {step}")
     return TrainState.from_tensors(step, tensors)

@@ -1,4 +1,4 @@
-"""What a method of unlearning is: which settings it reads, which weights it may change, and how it makes a delta."""
+"""A method of unlearning: the settings that it reads, the weights that it may change, and how it makes a delta."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
 
 @dataclass(frozen=True)
 class Plan:
-    """What a method is going to change.
+    """The changes that a method is going to make.
 
     Attributes:
         names: tensors of the encoder that may change.
         moving: those of them that decide which taps are reached.
-        class_token_only: whether they move the class token of the last block alone; see `reach_of`.
+        class_token_only: whether they move only the class token of the last block; see `reach_of`.
     """
 
     names: Sequence[str]
@@ -32,8 +32,8 @@ class Work:
     """One request: the run, the encoder at its tap, who takes part, the mask, and the plan.
 
     Attributes:
-        identity: digest (hex) of everything that decides the result; checkpoints are called by it.
-        case: what the request is called, where deltas keep requests apart.
+        identity: digest (hex) of everything that decides the result; it names the checkpoints.
+        case: the name of the request, if deltas keep requests apart.
         onto: earlier requests that this one is added to.
     """
 
@@ -52,37 +52,37 @@ class Method(Protocol):
 
     @property
     def name(self) -> str:
-        """What `unlearn.method` calls it."""
+        """Its name in `unlearn.method`."""
         ...
 
     @property
     def keeps_requests(self) -> bool:
-        """Whether its deltas keep requests apart, so that they can be added to, merged and withdrawn from."""
+        """Whether its deltas keep requests apart, so that requests can be added, merged and withdrawn."""
         ...
 
     def passes_over(self, key: str) -> bool:
-        """Whether it takes no notice of a setting of the sections `unlearn` and `gated`, such as `unlearn.alpha`."""
+        """Whether it ignores a setting of the sections `unlearn` and `gated`, such as `unlearn.alpha`."""
         ...
 
     def plan(self, encoder: ImageEncoder, config: Config, taps: Collection[Tap]) -> Plan:
-        """Choose what changes.
+        """Choose the weights to change.
 
         Args:
             encoder: the original.
             config: all settings.
-            taps: those that the edit has to reach.
+            taps: the taps that the edit has to reach.
 
         Raises:
             ConfigError: the settings reach no tap, or the method cannot reach these.
-            ModelError: the method is none for this kind of encoder.
+            ModelError: the method does not support this kind of encoder.
         """
         ...
 
     def run(self, work: Work) -> tuple[WeightDelta, dict[str, Json]]:
-        """Make the delta, and say what is worth recording.
+        """Make the delta, and entries for the record.
 
         Raises:
-            IreuError: photos cannot be used, the mask does not fit, or the method does not get there.
-            KeyboardInterrupt: stopped; what can be gone on from is kept first.
+            IreuError: photos cannot be used, the mask does not fit, or the method fails.
+            KeyboardInterrupt: stopped; a checkpoint is kept first, if possible.
         """
         ...

@@ -1,4 +1,4 @@
-"""The only table of methods. A method of somebody else's joins it by `register`."""
+"""The only table of methods. Call `register` to add one of your own."""
 
 from ireu_cli.params import METHODS as NAMES
 from ireu_cli.unlearning.block.method import Block
@@ -20,7 +20,7 @@ def register(method: Method) -> None:
     """Add a method, which `unlearn.method` may name from then on.
 
     Raises:
-        ValueError: there is one of that name.
+        ValueError: a method of that name exists already.
     """
     NAMES.add(method.name)
     _METHODS[method.name] = method

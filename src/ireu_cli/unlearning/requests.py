@@ -1,4 +1,4 @@
-"""Requests one after another: a delta that others are added to, deltas that are merged, requests that are withdrawn."""
+"""Change the requests in a delta: add one, merge deltas, or withdraw some."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +19,9 @@ from ireu_cli.values import GateLedger, Json, Ledger, Photo, WeightDelta
 
 _SHARED = ("false_alarms", "max_false_alarm", "rise", "sharpness", "confine", "copies", "shrinkage")
 _OF_TOKENS, _OF_VECTORS = ("rank", "erase_gain", "erase_photos"), ("gain",)
-"""Settings of `gated` that all requests of a delta share beside places, and those that token taps or others read: the
-first request made what they decide, and one record says how all were found and changed."""
+"""Settings of `gated` that all requests of a delta share, besides places and those that only some taps read.
+
+The first request made what they decide, and one record says how all were found and changed."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Earlier:
 
 
 def with_shared(resolved: Resolved, onto: Path) -> Resolved:
-    """Take what all requests share from the delta that another is added to; flags stay, to be compared with it.
+    """Take the shared settings from the delta that a request is added to; flags stay, so that they can be compared.
 
     Raises:
         ArtifactError: the delta's manifest cannot be used.
@@ -48,14 +49,15 @@ def read_earlier(session: Session, encoder: ImageEncoder, path: Path) -> Earlier
     """Read the delta that a request is added to.
 
     Raises:
-        ConfigError: the method keeps no requests apart.
-        ArtifactError: it cannot be used, holds no requests, is for another tap, or was made with other settings.
+        ConfigError: the method does not keep requests apart.
+        ArtifactError: the delta cannot be used, holds no requests, is for another tap, or was made with other settings.
         ModelError: it is for another encoder.
     """
     config = session.config
     if not method_of(config.unlearn.method).keeps_requests:
         raise ConfigError(
-            f"The method {config.unlearn.method} cannot add to an earlier delta", "Use --method gated, or drop --onto"
+            f"The method {config.unlearn.method} cannot add to an earlier delta",
+            "Use --method gated, or leave out --onto",
         )
     earlier = _read(session, encoder, path, "--onto")
     _refuse_other_settings(session, earlier.manifest, path, ("people",))
@@ -75,19 +77,19 @@ def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Ear
         )
     if not manifest.encoder.fits(encoder.settings):
         raise ModelError(
-            f"{path} is for an encoder of the same weights whose config.json states another way to compute with them",
+            f"{path} is for an encoder with the same weights but other settings in its config.json",
             f"Name a delta of the same encoder with {flag}",
         )
     if manifest.encoder.tap != tap:
         raise ArtifactError(
-            f"{path} is for the tap {manifest.encoder.tap}, and {tap} is edited", "Use deltas and masks of one tap"
+            f"{path} is for the tap {manifest.encoder.tap}, and this run edits {tap}", "Use deltas and masks of one tap"
         )
     ledger = _ledger(path)
     refuse_other_ledger(encoder, ledger, str(path))
     if manifest.key != session.run.key_name:
         raise ArtifactError(
-            f"{path} was made in another run folder, whose photos cannot be told from those of this one",
-            "Deltas are joined in the run folder that all of them were made in: make this one there, with --run-dir",
+            f"{path} was made in another run folder, whose photos cannot be compared with those of this one",
+            "Make this delta in the same run folder as the others, with --run-dir",
         )
     refuse_strange(session.run, manifest, str(path))
     _refuse_other_settings(session, manifest, path, (*_SHARED, *(_OF_TOKENS if ledger.by_tokens else _OF_VECTORS)))
@@ -98,15 +100,15 @@ def _refuse_other_settings(session: Session, manifest: Manifest, path: Path, nam
     own, theirs = session.config.gated.model_dump(mode="json"), manifest.parameters["gated"]
     if other := [f"gated.{name} = {theirs.get(name)}" for name in names if own[name] != theirs.get(name)]:
         raise ArtifactError(
-            f"{path} was made with {', '.join(other)}", "Requests of one delta share these settings: use the same"
+            f"{path} was made with {', '.join(other)}", "Use the same settings: all requests of one delta share them"
         )
 
 
 def _open(resolved: Resolved, talk: Talk, onto: Path, out: Path, force: bool) -> tuple[Session, Manifest]:
-    """Open a run that changes which requests a delta holds; nothing in it depends on settings of its own.
+    """Open a run that changes which requests a delta holds; it does not depend on settings of its own.
 
     Raises:
-        ArtifactError: a flag asks for settings that the delta was not made with, or the delta cannot be used.
+        ArtifactError: a flag asks for other settings than the delta's, or the delta cannot be used.
     """
     session = open_session("unlearn", resolved, talk, force=force, parent=onto, out=out)
     parent = check_parent(session, "unlearn")
@@ -115,10 +117,10 @@ def _open(resolved: Resolved, talk: Talk, onto: Path, out: Path, force: bool) ->
 
 
 def requests_with(earlier: Earlier | None, case: str, people: Sequence[PersonRecord]) -> Json:
-    """The requests of a delta as its manifest lists them: of each case, the keyed digests of its photos.
+    """The requests of a delta as its manifest lists them: for each case, the keyed digests of its photos.
 
     Raises:
-        ConfigError: an earlier request has the same name, or is for one of the same people.
+        ConfigError: an earlier request has the same name, or is about one of the same people.
     """
     known: dict[str, list[str]] = dict(earlier.manifest.metrics["requests"]) if earlier else {}
     return _together(known, {case: [digest for person in people for digest in person.photos]})
@@ -126,13 +128,13 @@ def requests_with(earlier: Earlier | None, case: str, people: Sequence[PersonRec
 
 def _together(requests: dict[str, list[str]], more: dict[str, list[str]]) -> dict[str, list[str]]:
     if twice := sorted(requests.keys() & more.keys()):
-        raise ConfigError(f"There is a request called {twice[0]} already", "Give this one another record.case_id")
+        raise ConfigError(f"A request with the name {twice[0]} exists already", "Give this one another record.case_id")
     known = {digest: case for case, photos in requests.items() for digest in photos}
     for case, photos in more.items():
         if same := [known[digest] for digest in photos if digest in known]:
             raise ConfigError(
-                f"Photos of the request {case} are those of the request {same[0]}",
-                "One person needs one request: leave them out, or withdraw the other first",
+                f"The requests {case} and {same[0]} share photos",
+                "Leave out these photos, or withdraw the other request first: one person needs only one request",
             )
     return requests | more
 
@@ -143,7 +145,7 @@ def run_merge(
     """Add the requests of deltas that were made independently to those of `onto`.
 
     Raises:
-        IreuError: whatever is wrong with configuration, encoder, deltas or output, or they do not fit each other.
+        IreuError: configuration, encoder, deltas or output cannot be used, or the deltas do not fit together.
     """
     session, parent = _open(resolved, talk, onto, out, force)
     ledger = _ledger(onto)
@@ -177,14 +179,14 @@ def run_withdraw(
     """Take requests out of a delta; the weights they changed get their original values back, bit for bit.
 
     Raises:
-        IreuError: whatever is wrong with configuration, encoder, delta or output, or there is no such request.
+        IreuError: configuration, encoder, delta or output cannot be used, or there is no such request.
     """
     session, parent = _open(resolved, talk, onto, out, force)
     ledger = _ledger(onto)
     known, leaving = set(ledger.cases), set(cases)
     if unknown := [case for case in cases if case not in known]:
         raise ArtifactError(
-            f"No request is called {unknown[0]}", f"Name one of {', '.join(dict.fromkeys(ledger.cases)) or 'none'}"
+            f"No request has the name {unknown[0]}", f"Name one of {', '.join(dict.fromkeys(ledger.cases)) or 'none'}"
         )
     encoder = session.encoder(dtype="float32")
     requests = {case: photos for case, photos in parent.metrics["requests"].items() if case not in leaving}
@@ -205,13 +207,13 @@ def run_withdraw(
 
 
 def _finish(session: Session, draft: Manifest, delta: WeightDelta, metrics: dict[str, Any], out: Path) -> StepResult:
-    # What unlearning found of people is told by the manifests of their own requests.
+    # The manifests of the requests themselves say how well people were found.
     metrics.pop("people", None)
     if delta.ledger is not None:
         taken, places = len(delta.ledger.slots), delta.ledger.capacity
         metrics["places"] = {"taken": taken, "all": places}
         session.talk.note(
-            f"requests in the delta: {', '.join(metrics['requests']) or 'none'}; {taken} of {places} places taken"
+            f"requests in the delta: {', '.join(metrics['requests']) or 'none'}; {taken} of {places} places are taken"
         )
     finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
     manifest = session.put_file(out, delta_bytes(delta), finished)
@@ -221,12 +223,12 @@ def _finish(session: Session, draft: Manifest, delta: WeightDelta, metrics: dict
 def _ledger(path: Path) -> Ledger | GateLedger:
     ledger = read_delta(path).ledger
     if ledger is None:
-        raise ArtifactError(f"{path} is not made of requests", "Name a delta of the method gated")
+        raise ArtifactError(f"{path} does not hold requests", "Name a delta of the method gated")
     return ledger
 
 
 def union(first: tuple[PersonRecord, ...], second: tuple[PersonRecord, ...]) -> tuple[PersonRecord, ...]:
-    """Everybody whom locating or unlearning used, so that verification takes none of their photos for unused."""
+    """Everybody whom locating or unlearning used, so that verification counts none of their photos as unused."""
     known = photos_of(first)
     return first + tuple(person for person in second if not known.issuperset(person.photos))
 
@@ -235,8 +237,8 @@ def at_hand(session: Session, delta: Manifest, people: tuple[tuple[Photo, ...], 
     """Compare the requests of a delta with some people.
 
     Returns:
-        Requests of which no photo is among these people's, and how many of the people have no photo in any request;
-        nothing of a delta that is not made of requests.
+        Requests without any photo among these people's, and the number of people without a photo in any request. Both
+        are empty for a delta that does not hold requests.
     """
     requests: dict[str, list[str]] | None = delta.metrics.get("requests")
     if requests is None:

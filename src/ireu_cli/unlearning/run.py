@@ -1,4 +1,4 @@
-"""`ireu unlearn`: a mask to a delta."""
+"""`ireu unlearn`: turn a mask into a delta."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from ireu_cli.unlearning.requests import Earlier, read_earlier, requests_with, u
 from ireu_cli.values import Json
 
 _ALWAYS = frozenset({"unlearn.method", "unlearn.systems"})
-"""What every method reads."""
+"""Settings that every method reads."""
 
 
 def run_unlearn(
@@ -30,14 +30,14 @@ def run_unlearn(
 
     Args:
         resolved: flags, environment and file.
-        talk: how to speak.
+        talk: prints messages and progress.
         mask_path: the mask.
         out: the delta to write.
-        force: overwrite what is there.
-        onto: a delta of the method `gated` whose requests are kept beside the new one.
+        force: overwrite an existing output.
+        onto: a delta of the method `gated`; its requests are kept beside the new one.
 
     Raises:
-        IreuError: whatever is wrong with configuration, photos, encoder, mask or output, or the run diverges.
+        IreuError: configuration, photos, encoder, mask or output cannot be used, or the run diverges.
         KeyboardInterrupt: stopped; the checkpoint is written first.
     """
     if onto is not None:
@@ -53,7 +53,7 @@ def run_unlearn(
     for sentence in (reach.sentence(), *sentences(covered)):
         talk.note(sentence)
     if unused := _unused(resolved, method):
-        talk.note(f"The method {method.name} takes no notice of {', '.join(unused)}")
+        talk.note(f"The method {method.name} ignores {', '.join(unused)}")
     lens = Lens(session, encoder, photo_reader(session.config))
     draft, theirs = _draft(session, encoder, method, cast, parent, earlier)
     with session.run.lock(out):
@@ -62,7 +62,7 @@ def run_unlearn(
         session.run.start(draft, out)
         keep_pictures(session, lens.reader, cast.targets.flat)
         case = session.config.record.case_id or draft.identity[:12]
-        # What cannot be added is refused before the work.
+        # Refuse a request that cannot be added before the work starts.
         requests = {"requests": requests_with(earlier, case, theirs)} if method.keeps_requests else {}
         onto_ledger = earlier.ledger if earlier else None
         delta, summary = method.run(Work(session, lens, cast, mask, plan, draft.identity, case, onto_ledger))
@@ -80,7 +80,7 @@ def run_unlearn(
 def _draft(
     session: Session, encoder: ImageEncoder, method: Method, cast: Cast, mask: Manifest, earlier: Earlier | None
 ) -> tuple[Manifest, tuple[PersonRecord, ...]]:
-    """Begin the manifest: everybody whom locating, this request or earlier ones used; and the request's own people."""
+    """Start the manifest: everybody whom locating, this or earlier requests used, and the request's own people."""
     theirs = session.records(cast.targets.photos)
     targets, retain = union(theirs, mask.targets), union(session.records(cast.used.photos), mask.retain)
     case = session.config.record.case_id
@@ -93,7 +93,7 @@ def _draft(
 
 
 def _plan(session: Session, encoder: ImageEncoder, method: Method) -> tuple[Plan, Reach, list[Coverage]]:
-    """Choose the weights to change, and refuse what does not reach the systems that the user names."""
+    """Choose the weights to change, and refuse an edit that does not reach the systems that the user names."""
     config = session.config
     groups, systems = groups_for(config.encoder, encoder), config.unlearn.systems
     wanted = needed_taps(systems, groups)
@@ -104,15 +104,15 @@ def _plan(session: Session, encoder: ImageEncoder, method: Method) -> tuple[Plan
 
 
 def _unused(resolved: Resolved, method: Method) -> list[str]:
-    """What a flag set and the method does not read."""
+    """Settings that flags set but the method does not read."""
     given = sorted(key for key, source in resolved.sources.items() if source == "flag" and key not in _ALWAYS)
     return [key for key in given if key.startswith(("unlearn.", "gated.")) and method.passes_over(key)]
 
 
 def _beside(session: Session, earlier: Earlier, retain: tuple[PersonRecord, ...]) -> None:
-    """Say where a request differs from those that it is added to."""
+    """Warn about differences between a request and those that it is added to."""
     if photos_of(retain) != photos_of(earlier.manifest.retain):
         session.talk.note(
-            "The retained photos are not those of the earlier requests: each keeps its rate on its own, and verify "
-            "takes all of them for used"
+            "The retained photos differ from those of the earlier requests: each request keeps its rate on its own "
+            "photos, and verify counts all of them as used"
         )

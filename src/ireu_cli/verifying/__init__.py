@@ -1,1 +1,1 @@
-"""`ireu verify`: a delta to a report."""
+"""`ireu verify`: measure a delta and write a report."""

@@ -1,8 +1,8 @@
-"""Is the person gone, is everybody else still there, and does the evidence suffice to say so?
+"""Decide whether the person is gone, whether everybody else is unchanged, and whether the evidence is enough to say so.
 
-The features themselves are asked, through nearest-person retrieval among the retained people: a target that the edited
-encoder still places near the original's view of that person is still there. Where generators drew, their pictures are
-asked too, and all of them have to agree.
+The features are tested by nearest-person retrieval among the retained people: if the edited encoder still places a
+target near the original encoder's features of that person, the target is still there. If generators drew, their
+pictures are tested too, and all of them have to agree.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from ireu_cli.verifying.pictures.picture_figures import measure_pictures
 
 @dataclass(frozen=True)
 class Verified:
-    """What `verify` found."""
+    """The result of `verify`."""
 
     outcome: Outcome
     reason: str
@@ -36,11 +36,11 @@ class Verified:
 
 @dataclass(frozen=True)
 class Beside:
-    """What verification takes into account beside features and pictures.
+    """What verification takes into account besides features and pictures.
 
-    `calibrations`: the recognisers on retained photos. `figures`: measured elsewhere: what was tried to bring targets
-    back, the face-match gate, distances between sets of pictures. `labelled`: groups of retained people by their
-    positions. `attacked`: generators that were to be attacked, None for features.
+    `calibrations`: the recognisers' results on retained photos. `figures`: figures measured elsewhere: attacks, the
+    face-match gate, distances between sets of pictures. `labelled`: groups of retained people by their positions.
+    `attacked`: generators that were to be attacked, None for features.
     """
 
     calibrations: tuple[Calibration, ...] = ()
@@ -56,17 +56,17 @@ def verify(
     drawn: Sequence[GeneratorEvidence] = (),
     beside: Beside = Beside(),
 ) -> Verified:
-    """Measure, check the controls, compare with the thresholds.
+    """Measure, check the controls, and compare the figures with the limits.
 
     Args:
         evidence: features before and after.
-        params: thresholds, fixed before the run.
+        params: limits, fixed before the run.
         seed: decides the bootstrap.
         drawn: pictures before and after, by generator and recogniser.
         beside: calibrations, further figures, groups.
 
     Returns:
-        `fail` when a threshold is missed, `inconclusive` when a control is not met or evidence is missing, else `pass`.
+        `fail` if a limit is missed, `inconclusive` if a control is not met or evidence is missing, else `pass`.
     """
     useless = unusable(evidence)
     if useless is not None:
@@ -87,7 +87,7 @@ def verify(
 
 
 def _apart(found: Calibration) -> Control:
-    """A recogniser that cannot tell retained people apart says nothing of targets."""
+    """The control that a recogniser tells retained people apart; otherwise it says nothing about targets."""
     rate = found.points[0].true_accept_rate if found.points else None
     why = "" if found.why_not is None else f": {found.why_not}"
     return Control(
@@ -101,10 +101,10 @@ def _apart(found: Calibration) -> Control:
 
 
 def unusable(evidence: Evidence) -> Verified | None:
-    """Outcome for features that nothing can be measured on: too few people, or values that are not finite numbers."""
+    """The outcome for features that cannot be measured: too few people, or values that are not finite numbers."""
     if len(evidence.retained) < 2:
         return Verified(
-            "inconclusive", "Fewer than two retained people are left whom unlearning did not use.", (), (), ()
+            "inconclusive", "Fewer than two retained people remain that unlearning did not use.", (), (), ()
         )
     survey = evidence.survey
     if not survey.finite_before or not all(bool(torch.isfinite(part).all()) for part in evidence.reference):
@@ -145,15 +145,18 @@ def _controls(
             met=bool(before) and max(before) > max(params.max_match_seen, params.max_match_unseen),
             found=max(before, default=None),
             needed=max(params.max_match_seen, params.max_match_unseen),
-            meaning="match rate of a delta that changes nothing must exceed what may remain",
+            meaning="match rate of a delta that changes nothing, which must exceed the limits on matches",
         ),
     ]
     controls.append(others_stay([share_removed(compared.retained.values(), params)], params))
     if params.require_unseen:
-        meaning = "photos of the targets that unlearning did not use, nor copies of those that it used"
+        meaning = "photos of the targets that unlearning did not use and that are not copies of photos it used"
         controls.append(control("unseen_photos", unseen, params.min_unseen_photos, meaning))
     if evidence.known_used < 1:
-        meaning = "photos used in unlearning that are there or kept in the run folder, so that their copies are told"
+        meaning = (
+            "share of the photos used in unlearning that are available or kept in the run folder, so that copies "
+            "of them can be found"
+        )
         controls.append(control("used_photos_known", evidence.known_used, 1.0, meaning))
     return tuple(controls)
 
@@ -161,19 +164,19 @@ def _controls(
 _UNSEEN = "match_unseen"
 _CRITERIA: tuple[tuple[str, tuple[str, Role, State], Sense, str, str], ...] = (
     ("match_seen", ("match_rate", "target-seen", "edited"), "at most", "max_match_seen",
-     "target photos used in unlearning that still match"),
+     "share of target photos used in unlearning that still match"),
     (_UNSEEN, ("match_rate", "target-unseen", "edited"), "at most", "max_match_unseen",
-     "other photos of the targets that still match"),
+     "share of other target photos that still match"),
     ("retained_similarity", ("feature_cosine", "retained", "change"), "at least", "min_retained_similarity",
-     "retained people's features, before against after"),
+     "cosine of retained people's features, before against after"),
     ("lookalike_similarity", ("feature_cosine", "look-alike", "change"), "at least", "min_lookalike_similarity",
      "the same for the retained people nearest to a target"),
     ("retained_change", ("centred_change", "retained", "change"), "at most", "max_retained_change",
-     "change of retained features, over what sets a person apart"),
+     "change of retained features, divided by what sets a person apart"),
     ("lookalike_change", ("centred_change", "look-alike", "change"), "at most", "max_lookalike_change",
      "the same for the retained people nearest to a target"),
 )  # fmt: skip
-"""Name, figure (name, role, state), sense, key of the threshold, meaning."""
+"""Name, figure (name, role, state), sense, key of the limit, meaning."""
 
 
 def _criteria(evidence: Evidence, figures: Sequence[Figure], params: VerifyParams) -> tuple[Criterion, ...]:
@@ -191,20 +194,20 @@ def _criteria(evidence: Evidence, figures: Sequence[Figure], params: VerifyParam
 def _conclude(controls: Sequence[Control], criteria: Sequence[Criterion]) -> tuple[Outcome, str]:
     failed = [c for c in criteria if c.outcome == "fail"]
     unknown = [c for c in criteria if c.outcome == "inconclusive"]
-    # A delta that removes everybody fails for what it does to them; that it tells nobody apart only follows from it.
+    # A delta that removes everybody fails because of its effect on them; this control only follows from that.
     unmet = [c for c in controls if not c.met and not (c.name == OTHERS_STAY and failed)]
     if unmet:
-        parts = [f"{_name(c)} is {_number(c.found, c.needed)}, needed {c.needed:g} ({c.meaning})" for c in unmet]
-        return "inconclusive", "The evidence does not suffice: " + "; ".join(parts) + "."
+        parts = [f"{_name(c)} is {_number(c.found, c.needed)}, and {c.needed:g} is needed ({c.meaning})" for c in unmet]
+        return "inconclusive", "The evidence is not enough: " + "; ".join(parts) + "."
     if failed:
         parts = [
-            f"{_name(c)} is {_number(c.found, c.threshold)}, {c.sense} {c.threshold:g} allowed ({c.meaning})"
+            f"{_name(c)} is {_number(c.found, c.threshold)} and must be {c.sense} {c.threshold:g} ({c.meaning})"
             for c in failed
         ]
-        return "fail", "Thresholds were missed: " + "; ".join(parts) + "."
+        return "fail", "Limits were missed: " + "; ".join(parts) + "."
     if unknown:
         return "inconclusive", "Not measured: " + ", ".join(_name(c) for c in unknown) + "."
-    return "pass", "All controls hold and all thresholds are met."
+    return "pass", "All controls hold and all limits are met."
 
 
 def _name(item: Control | Criterion) -> str:
@@ -214,7 +217,7 @@ def _name(item: Control | Criterion) -> str:
 
 
 def _number(value: float | None, limit: float) -> str:
-    """With three decimals, a whole number without any; never as 0, 1 or the limit that it is not."""
+    """Format with up to three decimals; never round to 0, 1 or the limit."""
     if value is None:
         return "not measured"
     text = rounded(value, 3, limit)

@@ -1,4 +1,4 @@
-"""What a verdict was asked with: every setting that is not the default, and whether it asks less or more."""
+"""The settings behind a verdict: every setting that is not the default, and whether it makes the verdict weaker."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -14,7 +14,7 @@ _MIN: _Order = "less is weaker"
 _MAX: _Order = "more is weaker"
 
 SECTIONS = ("verify", "pictures", "judges", "attacks")
-"""Sections that say what is asked of an edit, and with what."""
+"""Sections that say what is asked of an edit, and how it is measured."""
 
 ORDERS: Mapping[str, _Order] = MappingProxyType(
     {
@@ -76,11 +76,11 @@ ORDERS: Mapping[str, _Order] = MappingProxyType(
         "data.bad_photos": "no order",
     }
 )
-"""What it means to change a setting; `all` is a list of names of which `all` is the most."""
+"""The effect of changing a setting; `all` marks lists of names in which `all` asks the most."""
 
 
 def departures_of(session: Session) -> tuple[Departure, ...]:
-    """Every setting of `ORDERS` that is not the default and bears on the verdict, in order of the schema."""
+    """Every setting of `ORDERS` that is not the default and affects the verdict, in the order of the schema."""
     default, config = Config(), session.config
     found = []
     for key, order in ORDERS.items():
@@ -100,7 +100,7 @@ def departures_of(session: Session) -> tuple[Departure, ...]:
 
 
 def refuse_weaker(departures: tuple[Departure, ...]) -> None:
-    """What `verify --strict` does before anything is measured.
+    """Check `verify --strict` before anything is measured.
 
     Raises:
         ConfigError: settings are weaker than the defaults; every one is named.
@@ -108,8 +108,8 @@ def refuse_weaker(departures: tuple[Departure, ...]) -> None:
     if weaker := [one for one in departures if one.effect == "weaker"]:
         parts = [f"{one.key} = {one.words} ({one.source}; default {one.usual})" for one in weaker]
         raise ConfigError(
-            f"--strict allows no setting that is weaker than the default: {', '.join(parts)}",
-            "Take them back, or leave out --strict",
+            f"With --strict, no setting may be weaker than the default, but these are: {', '.join(parts)}",
+            "Remove these settings, or leave out --strict",
         )
 
 
@@ -130,7 +130,7 @@ def _effect(key: str, order: _Order, value: Any, usual: Any) -> Effect:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON writes it; of recognisers the names, as their files are this machine's."""
+    """The value as in JSON; for recognisers only the names, because their paths belong to this machine."""
     if isinstance(value, tuple):
         return [getattr(part, "name", part) for part in value]
     return value if isinstance(value, bool | int | float | str | None) else "set"

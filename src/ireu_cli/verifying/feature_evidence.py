@@ -1,4 +1,4 @@
-"""Features before and after, gathered for verification."""
+"""Collect the features before and after the edit for verification."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,17 +25,17 @@ from ireu_cli.values import Pair, Photo
 
 T = TypeVar("T")
 COMPARED_VERSION = 1
-"""Rises when the same photos compare otherwise, so that kept rows are not mixed."""
+"""Raise it when the same photos give other rows, so that old and new rows are not mixed."""
 _PIECE = 32
 _ORIGIN = 1024
-"""Photos of retained people whose mean tokens changes are measured from, at most."""
+"""The most photos of retained people for the mean tokens from which changes are measured."""
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """Features before and after, with the people they are of, in the same order: those whose photos could be used.
+    """Features before and after, and the people with usable photos, in the same order.
 
-    `copies`: how many photos of targets were left out, as copies of photos that unlearning used.
+    `copies`: number of photos of targets that were left out because they are copies of photos that unlearning used.
     """
 
     evidence: Evidence
@@ -88,27 +88,27 @@ def gather(
 
 
 class Kept(Made[tuple[Photo, ...], T]):
-    """What is known of people, read from the run folder whenever somebody looks, so that it takes no memory."""
+    """People's features, read from the run folder on every access, so that they take no memory."""
 
     def __init__(self, rows: Callable[[Sequence[str]], Tensor], people: People, make: Callable[[Tensor], T]) -> None:
-        """Args: `rows` gives those of photos; `people` in their order; `make` gives a person out of the rows."""
+        """Args: `rows` gives the rows of photos; `people` are in order; `make` turns a person's rows into an item."""
         super().__init__(people.photos, lambda person: make(rows([photo.sha256 for photo in person])))
         self._rows, self._people, self._read = rows, people, make
 
     def __iter__(self) -> Iterator[T]:
-        """Everybody, read for some at a time."""
+        """Iterate over everybody, reading some at a time."""
         return map(self._read, rows_by_person(self._rows, self._people, whole=True))
 
 
 class _Vectors:
-    """Retained people at a tap that is one vector a photo: both encoders' features are kept."""
+    """Retained people at a tap with one vector a photo: both encoders' features are kept."""
 
     def __init__(self, before: Lens, after: Lens) -> None:
         self._before, self._after = before, after
         self.mean: Tensor | float = 0.0
 
     def encode(self, fresh: People, used: People) -> tuple[People, People]:
-        """Encode; returns those whose photos can be used."""
+        """Encode the photos; returns the people with usable photos."""
         fresh = self._before.encode(fresh, "--retain", "retained photos, original")
         used = self._before.encode(used, "--retain", "reference photos")
         self._after.encode(fresh, "--retain", "retained photos, edited")
@@ -127,7 +127,7 @@ class _Vectors:
         return Kept(rows, fresh, _person)
 
     def reference(self, keys: Sequence[str]) -> Tensor:
-        """Features of photos that only serve to fit the space."""
+        """Features of photos that are only used to fit the space."""
         return self._before.cache.get(keys)
 
 
@@ -148,8 +148,8 @@ class _Compared(EncoderLook):
 class _Tokens:
     """Retained people at a tap of many tokens a photo.
 
-    A photo's tokens are hundreds of times as many values as what figures need of them: their mean before and after, a
-    cosine and two changes. Both encoders see a photo one after the other, and these are kept.
+    Figures only need the tokens' mean before and after, a cosine and two changes; the tokens themselves are hundreds of
+    times as many values. So both encoders see a photo one after the other, and only these results are kept.
     """
 
     def __init__(self, before: Lens, after: Lens) -> None:
@@ -158,7 +158,7 @@ class _Tokens:
         self.mean: Tensor | float = 0.0
 
     def encode(self, fresh: People, used: People) -> tuple[People, People]:
-        """Encode; returns those whose photos can be used."""
+        """Encode the photos; returns the people with usable photos."""
         self.mean, name = self._origin(fresh.flat)
         decides = digest_of([COMPARED_VERSION, self._before.name, self._after.name, name])
         self._compared = FeatureCache(self._after.folder / f"compared-{decides[:32]}")
@@ -173,11 +173,11 @@ class _Tokens:
         return Kept(self._compared.get, fresh, _person)
 
     def reference(self, keys: Sequence[str]) -> Tensor:
-        """Features of photos that only serve to fit the space."""
+        """Features of photos that are only used to fit the space."""
         return self._averages.get(keys)
 
     def _origin(self, photos: Sequence[Photo]) -> tuple[Tensor, str]:
-        """The mean of tokens, over all photos or a sample of many, and what decides it."""
+        """The mean of tokens over all photos, or over a sample of many, and a digest of everything that decides it."""
         rng = generator(0, "origin")
         chosen = [photos[i] for i in torch.randperm(len(photos), generator=rng)[:_ORIGIN].sort().values.tolist()]
         name = digest_of([photo.sha256 for photo in chosen])
@@ -198,12 +198,12 @@ class _Tokens:
 def compare_taps(
     original: Tensor, edited: Tensor, mean: Tensor | float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What figures need of some photos at a tap before and after.
+    """The values that figures need for some photos at a tap, before and after.
 
     Args:
         original: float32 (n, …, d).
-        edited: the same of the edited encoder.
-        mean: of retained people, (…, d).
+        edited: the same for the edited encoder.
+        mean: mean of retained people, (…, d).
 
     Returns:
         Features before and after as one vector a photo (n, d), and (n,) their cosine, relative and centred change over
@@ -215,12 +215,12 @@ def compare_taps(
 
 
 def _joined(parts: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-    """What `compare_taps` gives, as rows (n, 2 d + 3)."""
+    """The result of `compare_taps` as rows (n, 2 d + 3)."""
     return torch.cat([*parts[:2], *(column[:, None] for column in parts[2:])], 1)
 
 
 def _person(rows: Tensor, seen: Tensor | None = None) -> PersonEvidence:
-    """A person of `_joined` rows, of whose photos unlearning used those that are `seen`, bool (n,)."""
+    """A person made from `_joined` rows; `seen`, bool (n,), marks the photos that unlearning used."""
     width = (rows.shape[1] - 3) // 2
     original, edited, rest = rows[:, :width], rows[:, width : 2 * width], rows[:, 2 * width :]
     known = torch.zeros(len(rows), dtype=torch.bool) if seen is None else seen
@@ -234,5 +234,5 @@ def _pieces(photos: Sequence[Photo], size: int) -> Iterator[Sequence[Photo]]:
 def _relative(original: Tensor, edited: Tensor, origin: Tensor | float = 0.0) -> Tensor:
     change: Tensor = torch.linalg.vector_norm((edited - original).flatten(1), dim=1)
     size: Tensor = torch.linalg.vector_norm((original - origin).flatten(1), dim=1)
-    # A network without biases gives zeros for a blank picture, and what does not change has not changed.
+    # A network without biases gives zeros for a blank picture; no difference then means no change.
     return torch.where(change == 0, change, change / size)

@@ -1,6 +1,6 @@
-"""Figures of verification at encoder level: every photo against its person's enrolment, before and after the edit.
+"""Figures at encoder level: every photo compared with its person's enrolment, before and after the edit.
 
-People are enrolled with the original encoder, as every generator that mounts the encoder was trained on its output.
+People are enrolled with the original encoder, because every generator that mounts it was trained on its output.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,11 +17,14 @@ from ireu_cli.support.made import Made
 from ireu_cli.support.runtime import generator
 
 _TAP = "the tap's output for photos of the role"
-_SET = "photos of the role; enrolments from the original encoder, thresholds and rivals from retained people"
+_SET = (
+    "photos of the role; enrolments come from the original encoder, thresholds and other candidates from "
+    "retained people"
+)
 DEFINITIONS = {
     "similarity": Definition(
-        text="Cosine between a photo and its person's enrolment (mean of the original encoder's features, that photo "
-        "left out), in the space named by `measure`. Enrolment always uses the original encoder.",
+        text="Cosine between a photo and its person's enrolment, in the space named by `measure`. The enrolment is "
+        "the mean of the original encoder's features of the person's other photos.",
         unit="cosine",
         reference=_SET,
     ),
@@ -32,14 +35,14 @@ DEFINITIONS = {
         reference="photos of retained people",
     ),
     "match_rate": Definition(
-        text="Share of photos whose similarity exceeds the threshold that retained people's photos exceed at "
-        "`false_match_rate`, threshold set for each enrolment.",
+        text="Share of photos whose similarity exceeds a threshold. The threshold is set for each enrolment, so that "
+        "retained people's photos exceed it at `false_match_rate`.",
         unit="share",
         reference=_SET,
     ),
     "rank1": Definition(
-        text="Share of photos, or of drawn pictures, whose nearest enrolment, among all retained people and their own, "
-        "is their own.",
+        text="Share of photos, or of drawn pictures, whose nearest enrolment is that of their own person, among all "
+        "retained people and that person.",
         unit="share",
         reference="photos or pictures of the role; the gallery is all retained people",
     ),
@@ -54,8 +57,9 @@ DEFINITIONS = {
         reference=_TAP,
     ),
     "centred_change": Definition(
-        text="Norm of the change of the tap's output, divided by the norm of the original's deviation from the mean of "
-        "retained people: 1 is as far as the average face, however alike raw features of all faces are.",
+        text="Norm of the change of the tap's output, divided by the norm of the original's deviation from the mean "
+        "of retained people. 1 is the distance to the average face, even if the raw features of all faces are "
+        "similar.",
         unit="ratio",
         reference=_TAP,
     ),
@@ -76,10 +80,10 @@ def measure(
 
     Args:
         evidence: finite features before and after.
-        compared: what `compare` gives of it.
+        compared: the result of `compare` on them.
         params: false-match rate, resamples.
         seed: decides the bootstrap.
-        labelled: groups of retained people by their positions; what happens to their features is given apart.
+        labelled: groups of retained people by their positions; the change of their features is reported separately.
     """
     collected = _Collector(evidence.space.kind, params.bootstrap, seed, params.false_match_rate)
     seen = [person.seen for person in evidence.targets]
@@ -103,14 +107,14 @@ def measure(
 
 
 def share_removed(others: Iterable[Scores], params: VerifyParams) -> float | None:
-    """Share of retained people whom the criteria on targets would call removed, were they the target.
+    """Share of retained people whom the criteria for targets would call removed if they were the target.
 
-    Of a retained person, a delta is the delta of another person. Only people whom the original encoder shows are asked;
+    For a retained person, the delta is that of another person. Only people whom the original encoder shows are counted;
     None without any.
 
     Args:
         others: scores of retained people.
-        params: the criteria.
+        params: the limits.
     """
     rates = [(float(score.match[0].nanmean()), float(score.match[1].nanmean())) for score in others]
     verdicts = [after <= params.max_match_unseen for before, after in rates if before >= params.min_original_match]
@@ -126,7 +130,7 @@ class _Collector:
         self._rate = rate
 
     def add_scores(self, role: Role, scores: Sequence[Scores], chosen: Sequence[Tensor] | None = None) -> None:
-        """Add what compares photos with people, of all photos or of those chosen, bool (n,) a person."""
+        """Add the figures that compare photos with people, for all photos or for chosen ones, bool (n,) a person."""
         states: tuple[State, State] = ("original", "edited")
         for position, state in enumerate(states):
             for name, attribute in (("similarity", "similarity"), ("match_rate", "match"), ("rank1", "rank1")):
@@ -140,7 +144,7 @@ class _Collector:
         chosen: Sequence[Tensor] | None = None,
         places: Sequence[int] | None = None,
     ) -> None:
-        """Add how far features moved, of all photos, of those chosen, bool (n,) a person, or of people at places."""
+        """Add the change of features, for all photos, chosen ones, bool (n,) a person, or people at some positions."""
         for name in _CHANGES:
             self.add(name, role, "change", _chosen(changes.of(name, places), chosen))
 
@@ -157,7 +161,7 @@ class _Collector:
 
 
 class _Changes:
-    """How far features moved, by figure: numbers alone, so that nobody's features are held for them."""
+    """The change of features, by figure: only numbers, so that no features stay in memory for them."""
 
     def __init__(self, people: Sequence[PersonEvidence], sizes: Sequence[int]) -> None:
         self._ends = [0, *accumulate(sizes)]
@@ -167,7 +171,7 @@ class _Changes:
                 self._columns[name][self._rows(place)] = getattr(person, attribute)
 
     def of(self, name: str, places: Sequence[int] | None = None) -> Sequence[Tensor]:
-        """A figure's values (n,), for each person or for those at some places."""
+        """A figure's values (n,), for each person or for people at some positions."""
         column = self._columns[name]
         chosen = range(len(self._ends) - 1) if places is None else places
         return Made(chosen, lambda place: column[self._rows(place)])
@@ -181,7 +185,7 @@ def _chosen(columns: Sequence[Tensor], chosen: Sequence[Tensor] | None) -> Seque
 
 
 def find_figure(figures: Sequence[Figure], name: str, role: Role, state: State) -> Figure | None:
-    """Return the figure of the features of that name, role and state, if it could be measured."""
+    """Return the figure of features with that name, role and state, if it could be measured."""
     wanted = (name, role, state, None, None, None)
     return next(
         (f for f in figures if (f.name, f.role, f.state, f.generator, f.group, f.attack) == wanted),

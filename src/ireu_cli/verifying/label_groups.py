@@ -1,22 +1,22 @@
-"""Figures by group say something of groups, and never of one person."""
+"""Figures by group describe groups and never a single person."""
 
 from collections.abc import Sequence
 
 from ireu_cli.report import Figure
 
 SMALLEST_GROUP = 3
-"""People below whom a group has no figures, as it has no interval."""
+"""The fewest people for which a group has figures; smaller groups have no interval."""
 
 
 def column_of(group: str) -> str:
-    """The label that a group is a value of."""
+    """The label of a group, which is one of its values."""
     return group.partition(" = ")[0]
 
 
 def shareable(figures: Sequence[Figure]) -> tuple[Figure, ...]:
-    """Leave out figures by a label of which a value is shared by fewer than `SMALLEST_GROUP` people.
+    """Leave out the figures of a label if fewer than `SMALLEST_GROUP` people share one of its values.
 
-    All values of the label go: from those of the others and of everybody, the one could be told.
+    All values of the label are left out: otherwise the small group's figure follows from the others and the total.
     """
     small = {_key(f) for f in figures if f.group is not None and f.people < SMALLEST_GROUP}
     return tuple(f for f in figures if f.group is None or _key(f) not in small)

@@ -1,4 +1,4 @@
-"""What verification looks at beside features: pictures, attacks, the rival, and the judges' own operating points."""
+"""What verification looks at besides features: pictures, attacks, the rival, and the judges' operating points."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ from ireu_cli.verifying.under_attack import attack_features, attack_pictures, pl
 
 @dataclass(frozen=True)
 class Looked:
-    """What recognisers contribute: pictures before and after, calibrations, charts, and figures beside them."""
+    """What recognisers contribute: pictures before and after, calibrations, charts, and further figures."""
 
     drawn: tuple[Drawn, ...] = ()
     evidence: tuple[GeneratorEvidence, ...] = ()
@@ -44,7 +44,7 @@ def look(
     reader: PhotoReader,
     ledger: Ledger | GateLedger | None,
 ) -> Looked:
-    """Draw, judge and attack, where there is a generator, and where features allow a verdict at all."""
+    """Draw, judge and attack, if there is a generator and the features allow a verdict."""
     if unusable(gathered.evidence) is not None:
         return Looked()
     siege = plan_attacks(session, parent, gathered, encoders, reader, ledger)
@@ -62,7 +62,7 @@ def look(
 
 
 def _calibrate(session: Session, panel: Panel, photos: Photos) -> tuple[tuple[Calibration, ...], tuple[Curve, ...]]:
-    """Every recogniser on the run's own retained photos, before it says anything of targets."""
+    """Every recogniser's calibration on the run's own retained photos, before it judges targets."""
     found: list[Calibration] = []
     charts: list[Curve] = []
     for number, net in enumerate(panel.recognisers):

@@ -1,4 +1,4 @@
-"""A calibrated recogniser as the report has it: its operating points, and its scores as curves."""
+"""A calibrated recogniser in the report: its operating points, and its scores as curves."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from ireu_cli.report import Calibration, Curve, OperatingPoint
 from ireu_cli.support.runtime import generator
 
 START, WIDTH, BINS = -0.5, 0.02, 75
-"""Bins of curves: from -0.5 to 1. Lower similarities, which hardly exist, count in the first bin."""
+"""The bins of curves, from -0.5 to 1. Lower similarities are rare and count in the first bin."""
 
 
 def calibrated(
@@ -23,7 +23,7 @@ def calibrated(
         recogniser: its name.
         fingerprint: its fingerprint (hex).
         people: unit vectors (n_i, d) of each retained person's photos that show a face.
-        judges: the true-accept rate it has to reach.
+        judges: the true-accept rate that it has to reach.
         params: false-match rates, resamples.
         seed: decides the resampling.
     """
@@ -39,7 +39,7 @@ def reported(recogniser: str, fingerprint: str, result: CalibrationResult) -> Ca
     Args:
         recogniser: its name.
         fingerprint: its fingerprint (hex).
-        result: what was found on the retained people.
+        result: its result on the retained people.
     """
     return Calibration(
         recogniser=recogniser,
@@ -56,7 +56,7 @@ def reported(recogniser: str, fingerprint: str, result: CalibrationResult) -> Ca
 
 
 def curves(recogniser: str, result: CalibrationResult) -> tuple[Curve, ...]:
-    """Distributions of impostor and genuine scores, where there are any."""
+    """Distributions of impostor and genuine scores, if there are any."""
     kinds = (("impostor", result.impostor), ("genuine", result.genuine))
     return tuple(
         Curve(kind=kind, measure=recogniser, start=START, width=WIDTH, counts=histogram(scores))
@@ -66,8 +66,8 @@ def curves(recogniser: str, result: CalibrationResult) -> tuple[Curve, ...]:
 
 
 def histogram(scores: Tensor) -> tuple[int, ...]:
-    """Counts of finite similarities (n,) in the bins of a curve; those beyond an end are in the bin at that end."""
-    # Rounded first, so that 0.1 is in the bin that begins at 0.1, however it is represented.
+    """Count finite similarities (n,) in the bins of a curve; values beyond an end count in the bin at that end."""
+    # Round first, so that 0.1 is in the bin that begins at 0.1, whatever its binary form.
     places = ((scores.double() - START) / WIDTH).mul(1e6).round().div(1e6).floor().long().clamp(0, BINS - 1)
     return tuple(torch.bincount(places, minlength=BINS).tolist())
 

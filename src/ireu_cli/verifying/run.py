@@ -1,4 +1,4 @@
-"""`ireu verify`: a delta to a report."""
+"""`ireu verify`: measure a delta and write a report."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def run_verify(
     """Measure the edited encoder and write the report; with `strict`, no setting may be weaker than the default.
 
     Raises:
-        IreuError: whatever is wrong with configuration, photos, encoder, delta or output.
+        IreuError: configuration, photos, encoder, delta or output cannot be used.
     """
     session = open_session("verify", resolved, talk, force=force, parent=delta_path, out=out)
     parent = check_parent(session, "unlearn")
@@ -79,14 +79,14 @@ def _labelled(session: Session, gathered: Gathered) -> tuple[tuple[str, frozense
     found = groups_of(numbers, labels.values)
     if small := sorted({column_of(name) for name, positions in found if len(positions) < SMALLEST_GROUP}):
         session.talk.note(
-            f"results are not split by {', '.join(small)}: fewer than {SMALLEST_GROUP} of the people who are measured "
-            "share a value of it"
+            f"results are not split by {', '.join(small)}, because fewer than {SMALLEST_GROUP} of the measured "
+            "people share one of its values"
         )
     return tuple((name, frozenset(positions)) for name, positions in found)
 
 
 def _file_digests(session: Session) -> list[str]:
-    """Keyed digests of files that decide the result and are no photos."""
+    """Keyed digests of files that decide the result and are not photos."""
     config = session.config
     files = [path for path in (config.data.labels, config.judges.image_model) if path is not None and path.is_file()]
     return [session.run.keyed_digest(file_sha256(path)) for path in files]

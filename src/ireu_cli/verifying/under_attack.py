@@ -40,7 +40,7 @@ def attack_features(siege: Siege | None, evidence: Evidence) -> tuple[Figure, ..
 
 
 def where_attacked(siege: Siege | None, show: Show | None) -> tuple[str | None, ...]:
-    """Where attacks that are judged were asked for: None for features, then generators."""
+    """Where judged attacks were asked for: None for features, then generators."""
     if siege is None:
         return ()
     judged = [attack for attack in attacks_of(siege) if not attack.white_box]

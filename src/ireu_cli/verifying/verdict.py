@@ -1,4 +1,4 @@
-"""The report of a delta, as `export` finds it: what an export says of its verification is what the report says."""
+"""The report of a delta, as `export` finds it; an export repeats what the report says."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,16 +15,16 @@ from ireu_cli.support.bounded import ContentError, read_json
 from ireu_cli.values import Json
 
 REPORT_FOLDER = "report"
-"""Where `verify` writes unless it is told otherwise."""
+"""The folder that `verify` writes by default."""
 _FOUND = ("photos_supplied", "attacks_tried")
-"""What only `verify` finds out for the record."""
+"""The fields of the record that only `verify` can fill."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A report of the delta at hand, and the digest of its manifest.
+    """A report of this delta, and the digest of its manifest.
 
-    `vouched`: whether this run folder sealed it; of another, nothing counts but that it is a failure.
+    `vouched`: whether this run folder sealed it. From a report of another run folder, only a failure counts.
     """
 
     report: Report
@@ -33,13 +33,13 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """What the outcome is called, with what it does not rest on."""
+        """The words for the outcome, with what it does not rest on."""
         if not self.vouched:
             return f"{self.report.outcome}, by a report that another run folder made"
         return self.report.standing or self.report.outcome
 
     def recorded(self) -> Json:
-        """For the manifest of an export."""
+        """The entry for the manifest of an export."""
         if not self.vouched:
             return {"outcome": self.report.outcome, "standing": self.words, "report": self.digest}
         weaker = [one.key for one in self.report.departures or () if one.effect == "weaker"]
@@ -58,30 +58,30 @@ def find_verdict(session: Session, delta: Manifest, folder: Path, named: Path | 
     Args:
         session: the run.
         delta: the delta's manifest.
-        folder: where the delta lies; the report is looked for in `report/` there.
-        named: the report, or its folder, that the user names instead.
+        folder: the folder of the delta; the report is looked for in its `report/`.
+        named: the report, or its folder, that you name instead.
 
     Returns:
-        None where there is none, or one that this run folder did not make; a note says so.
+        None if there is no report, or only one that this run folder did not make; a note says so.
 
     Raises:
         ArtifactError: the named report is missing, damaged, of another delta, or not this run folder's.
     """
     place = folder / REPORT_FOLDER if named is None else named.parent if named.name == REPORT_NAME else named
     if named is None and not (place / REPORT_MANIFEST_NAME).is_file():
-        session.talk.note(f"not verified: no report of this delta lies in {place}; `ireu verify` makes one")
+        session.talk.note(f"not verified: {place} has no report of this delta; `ireu verify` makes one")
         return None
     try:
         return _read(session, delta, place)
     except ArtifactError as error:
         if named is not None:
             raise
-        session.talk.note(f"not verified, as far as is known: {error.fact}")
+        session.talk.note(f"not verified, as far as ireu can tell: {error.fact}")
         return None
 
 
 def refuse_failed(verdict: Verdict | None, *, allowed: bool) -> None:
-    """Refuse to serve an edit whose verification failed, unless that is wanted.
+    """Refuse to serve an edit whose verification failed, unless that is allowed.
 
     Raises:
         FailedErasureError: it failed.
@@ -91,14 +91,12 @@ def refuse_failed(verdict: Verdict | None, *, allowed: bool) -> None:
 
 
 def failed(fact: str) -> FailedErasureError:
-    """What is said instead of an export."""
-    return FailedErasureError(
-        fact.rstrip("."), "Make another edit, or export this one all the same with --allow-failed"
-    )
+    """The error that replaces an export."""
+    return FailedErasureError(fact.rstrip("."), "Make another edit, or export this one anyway with --allow-failed")
 
 
 def with_findings(record: ErasureRecord, verdict: Verdict | None) -> ErasureRecord:
-    """The record of an export with what its verification found, and with what was stated for it and not again."""
+    """The record of an export, completed with the results of its verification and with statements made only there."""
     if verdict is None or not verdict.vouched:
         return record
     theirs = verdict.report.record
@@ -111,7 +109,7 @@ def read_report(path: Path, remedy: str = "Run `ireu verify` again with --force"
     """Read a report whose manifest was checked.
 
     Raises:
-        ArtifactError: it is no report of this version; `remedy` ends the sentence.
+        ArtifactError: it is no report of this version; `remedy` is the error's remedy.
     """
     data = read_bytes(path, "The report", remedy, MOST_BYTES)
     try:
@@ -129,7 +127,7 @@ def _read(session: Session, delta: Manifest, place: Path) -> Verdict:
     manifest = read_manifest(place / REPORT_MANIFEST_NAME)
     remedy = "Name the report of this delta with --report, or make one with `ireu verify`"
     if manifest.step != "verify" or manifest.parent != delta.digest:
-        raise ArtifactError(f"The report in {place} is of another delta", remedy)
+        raise ArtifactError(f"The report in {place} is about another delta", remedy)
     report = read_report(place / REPORT_NAME, remedy)
     vouched = session.run.vouches(manifest)
     if not vouched and report.outcome != "fail":

@@ -1,1 +1,1 @@
-"""The files that encoders and networks come in."""
+"""Reading the files of encoders and networks."""

@@ -25,12 +25,12 @@ from ireu_cli.support.stamps import Stamp, stamp_of
 
 _PARTS = ("vision_model.", "visual_projection.")
 _BARE = ("embeddings.patch_embedding.weight", "embeddings.class_embedding")
-"""Names that transformers 5 gives the tensors of a CLIP vision transformer without projection."""
+"""The names that transformers 5 gives to the tensors of a CLIP vision transformer without projection."""
 _OPEN_CLIP = "transformer.resblocks.0.attn.in_proj_weight"
 _WHOLE_NUMBERS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
-"""Dtypes whose values stand for themselves."""
+"""Dtypes whose values need nothing else to be read."""
 _EIGHT_BITS = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
-"""The same, where no scales lie beside them."""
+"""Dtypes for which that holds if no scales lie beside them."""
 _EXCEPT = re.compile(r"\.position_ids$")
 _Place = tuple[TensorFile, str]
 """A file, and how a tensor is called there."""
@@ -40,16 +40,16 @@ _Place = tuple[TensorFile, str]
 class Checkpoint(Mapping[str, Tensor]):
     """An encoder's weights in files.
 
-    `places` says of each tensor, under the name that `CLIPVisionModelWithProjection` or `SiglipTower` gives it, in
-    which file it lies and under which name there. `stamp` is what the files were like before they were opened.
+    `places` maps each tensor's name in `CLIPVisionModelWithProjection` or `SiglipTower` to its file and its name there.
+    `stamp` records the state of the files before they were opened.
     """
 
     layout: Layout
     source: Path
     parts: tuple[TensorFile, ...]
-    """All files of weights, also those that hold nothing of the encoder."""
+    """All files of weights, including those without tensors of the encoder."""
     index: Path | None
-    """What names them, where they are shards."""
+    """The index that names them, if they are shards."""
     places: Mapping[str, _Place]
     stamp: tuple[Stamp, ...]
 
@@ -63,7 +63,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return name in self.places
 
     def __iter__(self) -> Iterator[str]:
-        """Names as the encoder has them."""
+        """The tensors' names, as the encoder has them."""
         return iter(self.places)
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class Checkpoint(Mapping[str, Tensor]):
         return file.shape(key)
 
     def dtypes(self, names: Iterable[str]) -> tuple[str, ...]:
-        """The dtypes of some tensors, the one of most values first, such as float8_e4m3fn and float16."""
+        """The dtypes of some tensors, such as float8_e4m3fn and float16; the dtype of most values comes first."""
         values: Counter[str] = Counter()
         for name in names:
             tensor = self[name]
@@ -84,13 +84,14 @@ class Checkpoint(Mapping[str, Tensor]):
         return tuple(kind for kind, _ in values.most_common())
 
     def refuse_quantised(self, names: Iterable[str]) -> None:
-        """Refuse weights whose values mean nothing without something that lies beside them.
+        """Refuse weights whose values mean nothing without other tensors beside them.
 
         Args:
-            names: the encoder's weights.
+            names: names of the encoder's weights.
 
         Raises:
-            ModelError: they are whole numbers, of fewer than eight bits, or have scales or a low-rank part beside them.
+            ModelError: they are whole numbers, have fewer than eight bits, or have scales or a low-rank part beside
+                them.
         """
         own = set(names)
         modules = {name.rpartition(".")[0] for name in own}
@@ -99,18 +100,18 @@ class Checkpoint(Mapping[str, Tensor]):
             above = {".".join(parts[:count]) for count in range(1, len(parts))}
             if name not in own and not _EXCEPT.search(name) and any(f"{one}.weight" in own for one in above & modules):
                 raise ModelError(
-                    f"The weights of {self.source} are not whole without what lies beside them: {printable(name)}",
-                    "Name the encoder with plain weights of 16 or 32 bits: not quantised, and merged",
+                    f"The weights of {self.source} are incomplete without another tensor: {printable(name)}",
+                    "Name a copy of the encoder with plain, merged weights of 16 or 32 bits",
                 )
         for name in sorted(own):
             if (kind := self[name].dtype) not in _WHOLE_NUMBERS | _EIGHT_BITS:
                 raise ModelError(
                     f"The encoder {self.source} holds {name} in {str(kind).removeprefix('torch.')}",
-                    "Name the encoder with plain weights of 16 or 32 bits",
+                    "Name a copy of the encoder with plain weights of 16 or 32 bits",
                 )
 
     def has_changed(self) -> bool:
-        """Whether somebody wrote to a file of weights since, or put another in its place."""
+        """Whether a file of weights was written to or replaced since."""
         return _stamp(part.path for part in self.parts) != self.stamp
 
     @property
@@ -125,7 +126,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     @property
     def config(self) -> Path:
-        """Where a config.json would lie."""
+        """The folder where a config.json would be."""
         return (self.source if self.source.is_dir() else self.source.parent) / "config.json"
 
 
@@ -133,17 +134,17 @@ def open_checkpoint(source: Path) -> Checkpoint:
     """Find the encoder in a file or a folder.
 
     Raises:
-        ModelError: not there, damaged, or without a vision transformer.
-        ForeignEncoderError: with an encoder of a kind that is not edited.
+        ModelError: it does not exist, is damaged, or has no vision transformer.
+        ForeignEncoderError: its encoder is of a kind that ireu does not edit.
     """
     return encoder_in(open_whole(source))
 
 
 def open_whole(source: Path) -> Checkpoint:
-    """All tensors of a file or a folder, whatever they are of, under the names that they have there.
+    """All tensors of a file or a folder, of any model, under their names there.
 
     Raises:
-        ModelError: not there, or damaged.
+        ModelError: it does not exist, or it is damaged.
     """
     paths, index = files_of(source)
     # First: what is put in a file's place while it is opened has another one.
@@ -158,12 +159,12 @@ def encoder_in(whole: Checkpoint) -> Checkpoint:
 
     Raises:
         ModelError: there is no vision transformer of CLIP or SigLIP.
-        ForeignEncoderError: there is an encoder of a kind that is not edited.
+        ForeignEncoderError: there is an encoder of a kind that ireu does not edit.
     """
     if (foreign := foreign_kind(whole.places)) is not None:
         raise ForeignEncoderError(
-            f"The encoder in {whole.source} is of a kind that is not edited: {foreign[0].kind}",
-            "`ireu inspect` says which generators read it",
+            f"The encoder in {whole.source} is of a kind that ireu does not edit: {foreign[0].kind}",
+            "Run `ireu inspect` to see which generators read it",
         )
     for layout, places in _ways_to_read(whole, SIGLIP):
         if (prefix := siglip.prefix_in(places)) is not None:
@@ -177,18 +178,19 @@ def encoder_in(whole: Checkpoint) -> Checkpoint:
             return replace(whole, layout=layout, places=_parts(places, "", _PARTS))
     if all(name in whole.places for name in _BARE):
         raise ModelError(
-            f"{whole.source} holds a CLIP vision transformer that lacks its projection, under names of transformers 5",
+            f"{whole.source} holds a CLIP vision transformer without its projection, under names of transformers 5",
             "Name a CLIPVisionModelWithProjection, or a whole CLIP model",
         )
     if any(name.endswith(_OPEN_CLIP) for name in whole.places):
         raise ModelError(
-            f"{whole.source} is in the layout of open_clip", "Convert it to that of transformers, or name such a copy"
+            f"{whole.source} has the layout of open_clip",
+            "Convert it to the layout of transformers, or name a copy in that layout",
         )
     if named := next((name for name in whole.places if name.endswith(f".{PATCHES}")), None):
         raise ModelError(
             f"{whole.source} holds a vision transformer below a prefix that no generator uses: "
             f"{printable(named.removesuffix(PATCHES))}",
-            "Take the prefix off the names of its tensors",
+            "Remove the prefix from the names of its tensors",
         )
     raise ModelError(
         f"{whole.source} holds no vision transformer of CLIP or SigLIP: no tensor is called {PATCHES}, "
@@ -206,7 +208,7 @@ def _ways_to_read(whole: Checkpoint, kind: Anatomy) -> Iterator[tuple[Layout, Ma
 
 
 def _parts(places: Mapping[str, _Place], prefix: str, parts: Iterable[str], instead: str = "") -> dict[str, _Place]:
-    """The places of an encoder's parts, under names in which something else stands for the prefix."""
+    """The places of an encoder's tensors, with the prefix of their names replaced."""
     starts = tuple(f"{prefix}{part}" for part in parts)
     return {f"{instead}{name.removeprefix(prefix)}": place for name, place in places.items() if name.startswith(starts)}
 

@@ -1,7 +1,7 @@
-"""Vision transformers out of their files: weights, sizes and preprocessing, for transformers 4.57 and 5.
+"""Load vision transformers from their files: weights, sizes and preprocessing, for transformers 4.57 and 5.
 
-Settings are read here and not by transformers, and compared with the tensors before a model is built: what a file
-states decides neither how much is built nor which code runs.
+This module reads the settings, not transformers, and compares them with the tensors before it builds a model. So a
+file's statements decide neither how much is built nor which code runs.
 """
 
 from collections.abc import Mapping
@@ -36,20 +36,20 @@ _READ = (
     "layer_norm_eps",
     "num_hidden_layers",
 )
-"""What is taken from a config.json; other keys change how transformers runs a model, and not which one it is."""
+"""The keys that are read from a config.json; other keys change how transformers runs a model, not which one it is."""
 
 
 def encoder_place(source: str) -> str:
-    """Where the encoder itself lies: inside its bundle, or at the source."""
+    """The path of the encoder itself: inside its bundle, or the source."""
     bundle = find_bundle(source)
     return source if bundle is None else str(bundle.encoder_folder)
 
 
 def checkpoint_of(params: EncoderParams) -> Checkpoint:
-    """Where the weights of an encoder lie; those of a hub model in the hub's own cache.
+    """Find the weights of an encoder; those of a hub model are in the hub's own cache.
 
     Raises:
-        ModelError: nowhere.
+        ModelError: they are nowhere.
     """
     place = Path(encoder_place(params.source))
     return open_checkpoint(place if place.exists() else _fetched(params.source, params.revision))
@@ -59,7 +59,7 @@ def _fetched(hub_id: str, revision: str | None) -> Path:
     """The folder of the hub's cache that holds a model's weights and what lies beside them.
 
     Raises:
-        ModelError: the hub does not give it out, and it is not in the cache.
+        ModelError: the hub does not offer it, and it is not in the cache.
     """
     from transformers.utils import cached_file
 
@@ -79,24 +79,24 @@ def _fetched(hub_id: str, revision: str | None) -> Path:
                 break
         else:
             raise ModelError(
-                f"{hub_id} is no local file or folder, and the hub gives out no weights of it",
+                f"{hub_id} is no local file or folder, and the hub offers no weights under that name",
                 f"Correct --encoder; a model needs one of {', '.join(weight_files())}",
             )
         for name in ("config.json", PROCESSOR, "processor_config.json", "README.md", "LICENSE"):
             fetch(name)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(
-            f"The encoder {hub_id} is no local file or folder, nor a model the hub gives out ({said(error)})",
-            "Correct --encoder, or fetch the model first",
+            f"The encoder {hub_id} is no local file or folder, and the hub does not offer it ({said(error)})",
+            "Correct --encoder, or download the model first",
         ) from None
     return place
 
 
 def _reach(hub_id: str, revision: str | None) -> None:
-    """End at once where the hub cannot be reached, or has no such model: asking for every file would take minutes.
+    """Fail at once if the hub cannot be reached or has no such model: asking for every file would take minutes.
 
     Raises:
-        OSError: it cannot, and the cache does not have it.
+        OSError: the hub does not give it, and the cache does not have it.
     """
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     from transformers.utils import cached_file
@@ -110,10 +110,10 @@ def _reach(hub_id: str, revision: str | None) -> None:
 
 
 def config_of(checkpoint: Checkpoint) -> Any:
-    """The `CLIPVisionConfig` or `SiglipVisionConfig` that lies beside a checkpoint, or that its tensors tell.
+    """The `CLIPVisionConfig` or `SiglipVisionConfig` beside a checkpoint, or the one that its tensors tell.
 
     Raises:
-        ModelError: neither, or the two do not agree.
+        ModelError: there is neither, or the two do not agree.
     """
     from transformers import CLIPVisionConfig, SiglipVisionConfig
 
@@ -133,7 +133,7 @@ def config_of(checkpoint: Checkpoint) -> Any:
         config: Any = (SiglipVisionConfig if is_siglip else CLIPVisionConfig)(**found, **more)
     if (wrong := disagreement(vars(config), told, class_token=not is_siglip)) is not None:
         raise ModelError(
-            f"The config.json of the encoder {checkpoint.source} is not that of its tensors: {wrong}",
+            f"The config.json of the encoder {checkpoint.source} does not fit its tensors: {wrong}",
             "Put the right config.json in its place",
         )
     return config
@@ -160,12 +160,12 @@ def _told_by(checkpoint: Checkpoint) -> dict[str, int]:
 
 
 def _settings_beside(checkpoint: Checkpoint) -> dict[str, Any] | None:
-    """What a config.json beside the weights states of such a model; None where there is none.
+    """The settings of such a model in the config.json beside the weights; None if there is no such file.
 
-    Beside a lone file, others' configs may lie.
+    A lone file may lie beside the config of another model, which is ignored.
 
     Raises:
-        ModelError: in the folder of the encoder lies another model's, or one that cannot be read.
+        ModelError: the encoder's own folder has the config of another model, or one that cannot be read.
     """
     path, own = checkpoint.config, siglip.MODEL_TYPES if checkpoint.is_siglip else _CLIP_TYPES
     try:
@@ -180,26 +180,26 @@ def _settings_beside(checkpoint: Checkpoint) -> dict[str, Any] | None:
     if checkpoint.source.is_file() and kind not in own:
         return None
     if not isinstance(told, dict) or (checkpoint.is_siglip and kind not in own):
-        raise _not_its_own(checkpoint, f"is of a model of the type {printable(kind, 40)}")
+        raise _not_its_own(checkpoint, f"is for a model of the type {printable(kind, 40)}")
     whole = checked_settings(told, path)
     vision = whole.get("vision_config", whole) if checkpoint.is_siglip or kind == "clip" else whole
     if not isinstance(vision, dict):
-        raise _not_its_own(checkpoint, "states no settings of the vision transformer")
+        raise _not_its_own(checkpoint, "has no settings of a vision transformer")
     return {key: vision[key] for key in _READ if vision.get(key) is not None}
 
 
 def _not_its_own(checkpoint: Checkpoint, why: str) -> ModelError:
     return ModelError(
-        f"The config.json of the encoder {checkpoint.source} cannot be read, or is of another kind of model: it {why}",
+        f"The config.json of the encoder {checkpoint.source} cannot be used: it {why}",
         "Put the right config.json in its place",
     )
 
 
 def outline_of(checkpoint: Checkpoint) -> Any:
-    """The model without its weights, all of which the checkpoint has.
+    """Build the model without its weights, after checking that the checkpoint has all of them.
 
     Raises:
-        ModelError: it has not, or they are quantised.
+        ModelError: weights are missing or quantised.
     """
     from transformers import CLIPVisionModelWithProjection
 
@@ -218,7 +218,7 @@ def outline_of(checkpoint: Checkpoint) -> Any:
         )
     if wrong := next((name for name, tensor in state.items() if checkpoint.shape(name) != tuple(tensor.shape)), None):
         raise ModelError(
-            f"The tensors of {checkpoint.source} do not have the shapes of its config.json, first {wrong}",
+            f"The tensors of {checkpoint.source} do not fit the shapes in its config.json, first {wrong}",
             "Put the right config.json beside it",
         )
     checkpoint.refuse_quantised(state)
@@ -226,7 +226,7 @@ def outline_of(checkpoint: Checkpoint) -> Any:
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:
-    """Model and processor out of files; weights in single precision stay mapped.
+    """Load model and processor from files; weights in single precision stay memory-mapped.
 
     Raises:
         ModelError: they cannot be read, or lack weights.
@@ -245,10 +245,10 @@ def fill(model: Any, state: Mapping[str, Tensor]) -> None:
 
 
 def sizes_in(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The settings of a `CLIPVisionConfig` that tensors tell, and the heads and the activation of published encoders.
+    """The settings of a `CLIPVisionConfig`: sizes from the tensors, heads and activation from published encoders.
 
     Raises:
-        KeyError: no published encoder is so wide.
+        KeyError: no published encoder has that width.
         ValueError: tensors are missing, or do not fit each other.
     """
     told = told_by(state)

@@ -1,9 +1,9 @@
-"""Which network of an insightface pack recognises faces, by insightface's own rules.
+"""Find the network of an insightface pack that recognises faces, by insightface's own rules.
 
 The rules are those of 2.1, `model_zoo/model_zoo.py` and `app/face_analysis.py`. A pack is a folder of `.onnx` files.
-Without a manifest of version 2 insightface opens them in sorted order, tells each
-one's task from the shapes of its inputs and outputs, and keeps the first of each task: a copy left under a name that
-sorts earlier takes the place of the file that was meant.
+Without a manifest of version 2 insightface opens them in sorted order, tells the task of each from the shapes of its
+inputs and outputs, and keeps the first of each task. So a copy whose name sorts earlier is used instead of the file
+that you meant.
 """
 
 from pathlib import Path
@@ -18,14 +18,14 @@ _VERSION = 2
 
 
 def recogniser_in(folder: Path) -> Path:
-    """The file that insightface takes for recognition.
+    """The file that insightface uses for recognition.
 
     Raises:
-        ModelError: the folder has no network of that task, or the networks lie in a folder of their own inside.
+        ModelError: the folder has no network for that task, or its networks lie in a folder inside it.
     """
     if (named := named_files(folder)) is not None:
         if "recognition" not in named:
-            raise ModelError(f"The manifest of the pack {folder} names no recogniser", "Name a pack with one")
+            raise ModelError(f"The manifest of the pack {folder} does not name a recogniser", "Name a pack with one")
         return named["recognition"]
     if found := recognisers_in(folder):
         return found[0]
@@ -33,7 +33,7 @@ def recogniser_in(folder: Path) -> Path:
     if nested is not None and not networks_in(folder):
         raise ModelError(
             f"The networks of the pack {folder} lie one folder deeper, in {nested.parent.name}",
-            "insightface does not find them there: move them up, or name the inner folder",
+            "Move them up, or name the inner folder: insightface does not find them there",
         )
     raise ModelError(
         f"The pack {folder} has no network that maps an aligned face to one embedding", "Name a pack with a recogniser"
@@ -46,12 +46,12 @@ def recognisers_in(folder: Path) -> list[Path]:
 
 
 def networks_in(folder: Path) -> list[Path]:
-    """All networks that insightface sees, in its order: hidden files it does not see."""
+    """All networks that insightface sees, in its order; it does not see hidden files."""
     return [path for path in sorted(folder.glob("*.onnx")) if not path.name.startswith(".")]
 
 
 def named_files(folder: Path) -> dict[str, Path] | None:
-    """What a manifest of version 2 names for each task; None where there is none of that version.
+    """The file that a manifest of version 2 names for each task; None if there is no manifest of that version.
 
     Raises:
         ModelError: it cannot be read, or names files that are not in the pack.
@@ -83,7 +83,7 @@ def _inside(folder: Path, name: Any, manifest: Path) -> Path:
 
 
 def is_pack(source: Path) -> bool:
-    """Whether a folder is to be read as a pack."""
+    """Whether to read a folder as a pack."""
     return (
         source.is_dir()
         and not (source / "config.json").exists()
@@ -92,7 +92,7 @@ def is_pack(source: Path) -> bool:
 
 
 def recognises(network: Any) -> bool:
-    """Whether a network maps one aligned face to one embedding, by the shapes that insightface goes by."""
+    """Whether a network maps one aligned face to one embedding, by the same shapes that insightface looks at."""
     initialised = {tensor.name for tensor in network.graph.initializer}
     inputs = [entry for entry in network.graph.input if entry.name not in initialised]
     if len(inputs) != 1 or len(network.graph.output) != 1:

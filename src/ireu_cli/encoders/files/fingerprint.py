@@ -1,4 +1,4 @@
-"""What identifies weights: a digest of names, shapes and values, whichever files and dtypes hold them."""
+"""What identifies weights: a digest of names, shapes and values that does not depend on files or dtypes."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 _READERS = 4
-"""Tensors that are read at the same time, at most: each may be held in memory."""
+"""The most tensors that are read at the same time: each may be held in memory."""
 _PIECE = 1 << 20
-"""Values that are looked at together; the first piece is a short one, which tells of most tensors."""
+"""The number of values that are read together; the first piece is short, and decides for most tensors."""
 _PROBE = 4096
 _INFINITY = {torch.float16: 0x7C00, torch.bfloat16: 0x7F80, torch.float32: 0x7F800000}
-"""As whole numbers, the bits of infinity, below which all finite ones are and above which is what is no number (IEEE
-754, and bfloat16 as its upper half)."""
+"""The bits of infinity as a whole number: finite values lie below, NaN above.
+
+The formats are those of IEEE 754; bfloat16 is the upper half of float32."""
 
 Bits = npt.NDArray[Any]
 
@@ -32,20 +33,20 @@ class Print(NamedTuple):
 def fingerprint_of(state: Mapping[str, Tensor]) -> str:
     """SHA-256 (hex) over the names, sorted, and the prints of tensors.
 
-    Independent of the file layout: the same weights in one file or in many, in half or in single precision, are the
-    same encoder; buffers that old files carry are dropped on loading. Where a few tensors change, they alone have to
-    be read again.
+    It does not depend on the file layout: the same weights in one file or in many, in half or in single precision, are
+    the same encoder; buffers in old files are dropped on loading. If a few tensors change, only those have to be read
+    again.
     """
     return fingerprint_by(state, state.__getitem__)
 
 
 def fingerprint_by(names: Iterable[str], read: Callable[[str], Tensor]) -> str:
-    """The same of tensors that are read when they are needed, a few at a time."""
+    """The same for tensors that are read when they are needed, a few at a time."""
     return fingerprint_from(prints_by(names, read))
 
 
 def fingerprint_from(prints: Mapping[str, Print]) -> str:
-    """The same of tensors that were read."""
+    """The same for tensors that were read."""
     digest = hashlib.sha256()
     for name in sorted(prints):
         digest.update(f"{name} {prints[name].digest}\n".encode())
@@ -58,9 +59,9 @@ def prints_by(
     """The prints of tensors, a few at a time.
 
     Args:
-        names: of the tensors.
+        names: names of the tensors.
         read: gives a tensor by its name.
-        is_stopped: asked before each of them.
+        is_stopped: called before each tensor.
 
     Raises:
         CancelledError: it was stopped.
@@ -77,9 +78,10 @@ def prints_by(
 
 
 def print_of(tensor: Tensor) -> Print:
-    """The print of one tensor: over its shape, and over its values in the shortest dtype that holds them all.
+    """The print of one tensor: a digest of its shape and of its values in the shortest dtype that holds them all.
 
-    That is float16, bfloat16 or float32, whichever dtype they come in; what none of them holds is rounded to float32.
+    That dtype is float16, bfloat16 or float32, whatever dtype the file has; values that fit none are rounded to
+    float32.
     """
     values = tensor.detach().cpu()
     if values.dtype not in _INFINITY:
@@ -93,7 +95,7 @@ def print_of(tensor: Tensor) -> Print:
 
 
 def _holds(kind: torch.dtype, flat: Tensor) -> bool:
-    """Whether a dtype holds all values as they are."""
+    """Whether a dtype holds all values exactly."""
     return flat.dtype == kind or all(bool((part.to(kind).to(flat.dtype) == part).all()) for part in _pieces(flat))
 
 
@@ -104,7 +106,7 @@ def _is_finite(flat: Tensor) -> bool:
 
 
 def _largest(bits: Bits) -> int:
-    """The bits of the value that is farthest from zero; reading twice is faster than taking signs off a copy."""
+    """The bits of the value farthest from zero; reading twice is faster than removing signs from a copy."""
     sign = 1 << (8 * bits.itemsize - 1)
     negative, positive = int(bits.max()), int(bits.view(np.int16 if bits.itemsize == 2 else np.int32).max())
     return max(positive, negative - sign)
@@ -118,6 +120,6 @@ def _pieces(flat: Tensor) -> Iterator[Tensor]:
 
 
 def _bits(piece: Tensor) -> Bits:
-    """Values as unsigned whole numbers of their size."""
+    """Values as unsigned whole numbers of the same size."""
     signed: Bits = piece.view(torch.int16 if piece.dtype.itemsize == 2 else torch.int32).numpy()
     return signed.view(np.uint16 if piece.dtype.itemsize == 2 else np.uint32)

@@ -1,4 +1,4 @@
-"""Image encoders that generators read and `ireu` does not edit, told by their tensors: EVA-CLIP."""
+"""Image encoders that generators read and `ireu` does not edit, recognised by their tensors: EVA-CLIP."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -11,9 +11,9 @@ _BLOCK = re.compile(r"blocks\.(\d+)\.")
 
 @dataclass(frozen=True)
 class Foreign:
-    """A kind of encoder: its name, the tensors that no other kind has, its patch embedding, and its group by sizes.
+    """A kind of encoder: its name, the tensors that only it has, its patch embedding, and its groups by size.
 
-    Sizes are hidden width, blocks and patch; names are those behind any prefix.
+    Sizes are hidden width, blocks and patch; names are without any prefix.
     """
 
     kind: str
@@ -35,7 +35,7 @@ KINDS = (
 
 @dataclass(frozen=True)
 class ForeignSizes:
-    """One of those encoders in files: its kind, sizes and groups; `names` are its tensors behind `prefix`."""
+    """One of those encoders in files: its kind, sizes and groups; `names` are its tensors without `prefix`."""
 
     kind: str
     hidden: int
@@ -47,7 +47,7 @@ class ForeignSizes:
 
 
 def foreign_kind(names: Collection[str]) -> tuple[Foreign, str] | None:
-    """The kind of encoder that tensors of these names are, and the prefix of its names; None where it is another.
+    """The kind of encoder that has tensors of these names, and the prefix of the names; None for other kinds.
 
     The encoder may lie in a whole model beside a text encoder, under a prefix such as `visual.`.
     """
@@ -60,7 +60,7 @@ def foreign_kind(names: Collection[str]) -> tuple[Foreign, str] | None:
 
 
 def foreign_sizes(tensors: Mapping[str, Tensor]) -> ForeignSizes | None:
-    """What can be said of such an encoder; None where the tensors are of another kind."""
+    """Facts about such an encoder; None if the tensors are of another kind."""
     found = foreign_kind(tensors.keys())
     if found is None:
         return None

@@ -1,7 +1,7 @@
-"""Networks in ONNX out of files that others wrote: their weights lie inside or beside them, and they end.
+"""Read networks in ONNX from files that others wrote, and check that their weights are at hand and that they end.
 
-A network is a program. Where its weights lie outside it names files, by any path; with loops it runs for as long as a
-number says. Neither is taken on trust here, nor is one read that protobuf cannot hold in one piece.
+A network is a program. It can keep weights in other files, at any path, and its loops run as long as a number says.
+This module trusts neither. It also refuses networks that protobuf cannot hold in one piece.
 """
 
 import math
@@ -16,10 +16,10 @@ from ireu_cli.errors import ModelError
 from ireu_cli.support.bounded import ContentError, inside, printable
 
 _MOST = (1 << 31) - (1 << 20)
-"""Bytes that protobuf holds in one piece, and some room for what is added."""
+"""The most bytes that protobuf holds in one piece, less some room for what is added."""
 _LOOPS = frozenset({"Loop", "Scan", "SequenceMap"})
 _MOST_NODES, _DEEPEST_CALL = 50_000, 64
-"""Nodes of a network; the largest that embed faces have some thousand. Functions that call each other."""
+"""The most nodes of a network; the largest that embed faces have some thousand. The deepest calls of functions."""
 _RUNTIME = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _NEWER = re.compile(
     r"Unsupported model IR version|not a registered function/op|opset \d+ is under development|is till opset"
@@ -41,10 +41,10 @@ def onnx_library() -> Any:
 
 
 def load_network(source: Path | bytes) -> Any:
-    """Read an `onnx.ModelProto` from a file, with the tensors that lie beside it, or from bytes that hold all.
+    """Read an `onnx.ModelProto` from a file, with the tensors beside it, or from bytes that hold everything.
 
     Raises:
-        ModelError: onnx is not installed, it is no ONNX network, leads out of its folder, has loops, or more than 2 GB.
+        ModelError: onnx is not installed, or the network is none, leads out of its folder, has loops, or exceeds 2 GB.
     """
     network = _parsed(source)
     external = list(_external(network))
@@ -55,7 +55,7 @@ def load_network(source: Path | bytes) -> Any:
     if source.stat().st_size + sum(_bytes_of(tensor, source) for tensor in external) > _MOST:
         raise ModelError(
             f"The network {source} has more than 2 GB of weights, which one ONNX file cannot hold",
-            "Name a smaller one: those that embed faces have some hundred megabytes",
+            "Name a smaller one; networks that embed faces have some hundred megabytes",
         )
     for tensor in external:
         place, offset, length = _place_of(tensor, source)
@@ -68,16 +68,16 @@ def load_network(source: Path | bytes) -> Any:
 
 
 def external_files(path: Path) -> list[Path]:
-    """The files beside a network that hold tensors of it, by name; each holds what the network says.
+    """The files beside a network that hold its tensors, by name, checked for the size that the network states.
 
     Raises:
-        ModelError: it is no ONNX network, one of them leads out of its folder or is too short, or it has loops.
+        ModelError: it is no ONNX network, it has loops, or one of the files leads out of its folder or is too short.
     """
     return sorted({_place_of(tensor, path)[0] for tensor in _external(_parsed(path))})
 
 
 def refuse_external(data: bytes, path: Path) -> None:
-    """Refuse a network whose weights lie outside its own file.
+    """Refuse a network that keeps weights outside its own file.
 
     Raises:
         ModelError: they do, or it is no ONNX network.
@@ -87,17 +87,17 @@ def refuse_external(data: bytes, path: Path) -> None:
 
 
 def session_error(error: Exception) -> tuple[str, str | None]:
-    """What onnxruntime says of a network that it does not run, in one line, and a remedy where one is known."""
+    """What onnxruntime says about a network that it does not run, in one line, and a remedy."""
     text = _RUNTIME.sub("", next(iter(str(error).splitlines()), ""))
     if ".cc:" in text:
         # Where in onnxruntime's code, and in which of its functions.
         text = text.rpartition(") ")[2]
-    newer = "Install a newer onnxruntime, or export the network for this one" if _NEWER.search(text) else None
+    newer = "Install a newer onnxruntime, or export the network for the installed one" if _NEWER.search(text) else None
     return printable(text, 160).rstrip(". ") or type(error).__name__, newer
 
 
 def _parsed(source: Path | bytes, path: Path | None = None) -> Any:
-    """A network without what lies beside it."""
+    """Read a network without the files beside it."""
     onnx = onnx_library()
     name = source if isinstance(source, Path) else path
     why, remedy = "is not an ONNX network", _REMEDY
@@ -117,10 +117,12 @@ def _parsed(source: Path | bytes, path: Path | None = None) -> Any:
     except Exception:  # noqa: BLE001 - protobuf's errors have no common base of their own
         raise ModelError(f"The network {name or ''} {why}", remedy) from None
     if looped := next((node.op_type for node in _all_nodes(network) if node.op_type in _LOOPS), None):
-        raise ModelError(f"The network {name or ''} has a loop ({looped})", "Name one without: it may never end")
+        raise ModelError(
+            f"The network {name or ''} has a loop ({looped})", "Name a network without loops: this one may never end"
+        )
     if not _written_out(network) <= _MOST_NODES:
         raise ModelError(
-            f"The network {name or ''} has more than {_MOST_NODES} nodes once its functions are written out",
+            f"The network {name or ''} has more than {_MOST_NODES} nodes when its functions are expanded",
             "Export it without functions",
         )
     refuse_huge(network, name or "")
@@ -128,16 +130,16 @@ def _parsed(source: Path | bytes, path: Path | None = None) -> Any:
 
 
 def _all_nodes(network: Any) -> Iterator[Any]:
-    """Nodes of the graph and of the network's own functions, with those inside them."""
+    """All nodes of the graph and of the network's own functions, at every depth."""
     yield from _nodes(network.graph)
     for function in network.functions:
         yield from _nodes(function)
 
 
 def _written_out(network: Any) -> float:
-    """How many nodes a network has with each call of a function replaced by its nodes, as onnxruntime does it.
+    """Count the nodes of a network after every call of a function is replaced by its nodes, as in onnxruntime.
 
-    Functions that call each other in turn make billions out of a kilobyte; in a circle, infinity.
+    Functions that call each other can make billions of nodes from a kilobyte; calls in a circle count as infinity.
     """
     own = {(function.domain, function.name, function.overload): function for function in network.functions}
     sizes: dict[Any, float] = {}
@@ -162,7 +164,7 @@ def _nodes(graph: Any) -> Iterator[Any]:
 
 
 def _external(network: Any) -> Iterator[Any]:
-    """All tensors whose values lie outside, wherever in the network they stand."""
+    """All tensors of the network, at any depth, whose values lie outside its file."""
     graphs = [network.graph]
     graphs += [part for info in network.training_info for part in (info.initialization, info.algorithm)]
     for graph in (inner for each in graphs for inner in graphs_in(each)):
@@ -194,10 +196,10 @@ def _bytes_of(tensor: Any, path: Path) -> int:
 
 
 def _place_of(tensor: Any, path: Path) -> tuple[Path, int, int]:
-    """The file that holds a tensor of a network, where it begins in there, and how many bytes it has.
+    """The file that holds a tensor of a network, the offset in that file, and the number of bytes.
 
     Raises:
-        ModelError: the file is elsewhere, or has no such bytes.
+        ModelError: the file lies elsewhere, or is too short.
     """
     onnx = onnx_library()
     told = {entry.key: entry.value for entry in tensor.external_data}
@@ -208,7 +210,7 @@ def _place_of(tensor: Any, path: Path) -> tuple[Path, int, int]:
         raise ModelError(f"The network {path}: {error.fact}", error.remedy) from None
     if not place.is_file():
         raise ModelError(
-            f"The network {path} keeps weights in {printable(place.name)}, which is not there",
+            f"The network {path} keeps weights in {printable(place.name)}, which does not exist",
             "Fetch that file as well",
         )
     try:
@@ -218,5 +220,7 @@ def _place_of(tensor: Any, path: Path) -> tuple[Path, int, int]:
     except (ValueError, KeyError, TypeError):
         offset, count, length = 0, -1, 0
     if offset < 0 or count < 0 or length != count or offset + length > place.stat().st_size:
-        raise ModelError(f"The file {place} does not hold what the network states of {name}", "Fetch both files again")
+        raise ModelError(
+            f"The file {place} does not hold all of {name} as the network states it", "Fetch both files again"
+        )
     return place, offset, length

@@ -1,4 +1,4 @@
-"""ONNX networks opened in one way: quiet, repeatable, with torch's number of threads."""
+"""Open every ONNX network the same way: quiet, repeatable, with torch's number of threads."""
 
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from ireu_cli.errors import ModelError
 
 
 def open_session(source: Path | bytes, device: str) -> Any:
-    """An `onnxruntime.InferenceSession`.
+    """Open an `onnxruntime.InferenceSession`.
 
     Args:
-        source: the .onnx file, whose external weights lie beside it, or the bytes of one that holds its own.
-        device: torch device; onnxruntime's CUDA provider where it names CUDA and the provider is there, else the CPU.
+        source: the .onnx file, with external weights beside it, or the bytes of a file with its weights inside.
+        device: torch device; onnxruntime's CUDA provider if it names CUDA and the provider is installed, else the CPU.
 
     Raises:
         ModelError: onnxruntime is not installed, or weights of the file lie outside its folder.
-        Exception: whatever onnxruntime raises on a damaged network, which has no common base.
+        Exception: any error of onnxruntime on a damaged network; these have no common base.
     """
     try:
         import onnxruntime
@@ -40,7 +40,7 @@ def open_session(source: Path | bytes, device: str) -> Any:
 
 
 def stays_on_cpu(device: str) -> bool:
-    """Whether networks in ONNX run on the CPU although another device is named: onnxruntime lacks its provider."""
+    """Whether ONNX networks run on the CPU although you named another device: onnxruntime lacks its provider."""
     import onnxruntime
 
     kind = device.partition(":")[0]

@@ -1,6 +1,6 @@
 """A portrait bundle: an encoder with the generators that share it, a recogniser and a face check, in one folder.
 
-`portrait-mini` is the bundle that comes with the package; a folder that holds a `portrait.json` is another one.
+`portrait-mini` is the bundle that comes with the package; every folder with a `portrait.json` is a bundle too.
 """
 
 import unicodedata
@@ -16,12 +16,12 @@ from ireu_cli.params import Dtype, Landmarks, Tap
 from ireu_cli.support.bounded import ContentError, inside, leads_inside, printable, read_json, relative_path, safe_name
 
 EMBEDDED = "portrait-mini"
-"""What `encoder.source` calls the bundle of the package."""
+"""The name of the package's bundle in `encoder.source`."""
 INDEX = "portrait.json"
 _REMEDY = "Correct it, or name another encoder"
 _MOST_PROMPT = 2000
 _SHARED = ("vae", "text_encoder", "tokenizer", "scheduler")
-"""Folders of a bundle that its index does not name, and that all its U-Nets share."""
+"""Folders of a bundle that its index does not name and that all its U-Nets share."""
 
 
 def _named(text: str) -> str:
@@ -39,7 +39,7 @@ def _downwards(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_named)]
-"""What reports, folders of pictures and the terminal call something; see `bounded.safe_name`."""
+"""A name for reports, folders of pictures and the terminal; see `bounded.safe_name`."""
 Below = Annotated[str, AfterValidator(_downwards)]
 """A path inside the bundle."""
 
@@ -50,10 +50,10 @@ class _Part(BaseModel):
 
 
 class GeneratorEntry(_Part):
-    """One generator: the tap it reads, where its weights lie in the bundle, and the settings it draws with.
+    """One generator: the tap that it reads, the path of its weights in the bundle, and its settings for drawing.
 
-    `unet` is a U-Net of its own beside the parts that the bundle's generators share; `pipeline` is a folder that
-    diffusers saved a whole pipeline in. `side` is in pixels, by default the pipeline's own.
+    `unet` names its own U-Net; the bundle's generators share the other parts. `pipeline` names a folder with a whole
+    pipeline, saved by diffusers. `side` is in pixels; the default is the pipeline's own.
     """
 
     name: Name
@@ -77,10 +77,10 @@ class GeneratorEntry(_Part):
 
 
 class Bundle(_Part):
-    """The content of `portrait.json`, and the folder it lies in.
+    """The content of `portrait.json`, and its folder.
 
-    `landmarks` are ten fractions: where eyes, nose and mouth corners lie in the photos that the encoder expects.
-    `prompt` is what the edits are appended to, after a comma; `people` a folder with the sample people.
+    `landmarks` are ten fractions: where eyes, nose and mouth corners lie in the photos that the encoder expects. Edits
+    are appended to `prompt`, after a comma. `people` is a folder with the sample people.
     """
 
     folder: Path = Path()
@@ -107,7 +107,7 @@ class Bundle(_Part):
     @classmethod
     def _one_line(cls, prompt: str) -> str:
         if not prompt.isprintable():
-            raise ValueError("holds a character that prints nothing")
+            raise ValueError("holds a character that does not print")
         return prompt
 
     def entries(self, taps: Collection[Tap]) -> tuple[GeneratorEntry, ...]:
@@ -116,19 +116,19 @@ class Bundle(_Part):
 
     @property
     def encoder_folder(self) -> Path:
-        """Where the image encoder lies."""
+        """The path of the image encoder."""
         return self.folder / self.image_encoder
 
 
 def find_bundle(source: str, embedded: Path | None = None) -> Bundle | None:
-    """The bundle that an encoder's source names; None when the source is an encoder alone.
+    """The bundle that an encoder's source names; None if the source is only an encoder.
 
     Args:
         source: `encoder.source`: `portrait-mini`, or a folder with a `portrait.json`.
-        embedded: stands in for the package's own folder.
+        embedded: used in place of the package's own folder.
 
     Raises:
-        ModelError: the bundle is not there, or its index cannot be used.
+        ModelError: the bundle does not exist, or its index cannot be used.
     """
     path = Path(source)
     if source == EMBEDDED and not path.exists():
@@ -151,7 +151,7 @@ def find_bundle(source: str, embedded: Path | None = None) -> Bundle | None:
 
 
 def _stay_inside(bundle: Bundle) -> None:
-    """Refuse a bundle out of which one of its own paths leads, as it stands there or through links.
+    """Refuse a bundle if one of its own paths leads out of it, as written or through links.
 
     Raises:
         ContentError: one does.
@@ -171,12 +171,12 @@ def _paths(bundle: Bundle) -> Iterator[str]:
 
 
 def _mistake(error: ValidationError) -> str:
-    """The first mistake, by the place where it is and without the value that stands there."""
+    """The first mistake: where it is and what it is, without the wrong value."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(printable(part, 40) for part in first["loc"])
     return f"{place or 'it'}: {printable(first['msg'].removeprefix('Value error, '), 120)}"
 
 
 def embedded_folder() -> Path:
-    """Where the package keeps `portrait-mini`."""
+    """The package's own folder of `portrait-mini`."""
     return Path(str(resources.files("ireu_cli") / "portrait_mini"))

@@ -1,7 +1,7 @@
-"""Settings beside weights (`config.json` and its brothers), read before a library sees them.
+"""Read settings beside weights (`config.json` and others like it) before a library sees them.
 
-The libraries build what settings ask for, of any size, and some keys make them load code. So: no key that names code,
-no number beyond its bound, and no model with more weights than its files hold.
+The libraries build whatever the settings ask for, of any size, and some keys make them load code. So this module
+refuses keys that name code, numbers beyond a bound, and models with more weights than their files hold.
 """
 
 import contextlib
@@ -31,15 +31,15 @@ _CODE = frozenset(
         "use_kernels",
     }
 )
-"""Keys by which settings name code of their own, or have transformers fetch kernels from the hub."""
+"""Keys with which settings name code of their own, or make transformers fetch kernels from the hub."""
 _PLAIN_ATTENTION = frozenset({"eager", "sdpa"})
 _LARGEST = 1 << 24
-"""Of all whole numbers in settings of models: vocabularies and tables of positions stay far below."""
+"""The largest whole number in a model's settings: vocabularies and tables of positions stay far below it."""
 _PER_TENSOR = 4
-"""Weights that may be registered for each one in the files: some are registered again when they are tied."""
+"""How many weights may be registered for each one in the files: tied weights are registered more than once."""
 _SOME = 256
 _FEW = 1 << 20
-"""Values that a model may have beyond twice those of its files: what lacks a weight or two is told by its name."""
+"""How many values a model may have beyond twice those of its files: this lets later checks name a missing weight."""
 
 
 def read_settings(path: Path, *, largest: int = _LARGEST) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def read_settings(path: Path, *, largest: int = _LARGEST) -> dict[str, Any]:
 
     Raises:
         ModelError: it is not such a file.
-        FileNotFoundError: it is not there.
+        FileNotFoundError: it does not exist.
     """
     try:
         told = read_json(path, repeats=True)
@@ -56,15 +56,15 @@ def read_settings(path: Path, *, largest: int = _LARGEST) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror})", "Check the rights to it") from None
+        raise ModelError(f"{path} cannot be read ({error.strerror})", "Check its permissions") from None
     return checked_settings(told, path, largest=largest)
 
 
 def checked_settings(told: Any, path: Path, *, largest: int = _LARGEST) -> dict[str, Any]:
-    """Settings that were read; `path` is what messages name.
+    """Check settings that were read; messages name `path`.
 
     Raises:
-        ModelError: no object, a key that names code, weights that are quantised, a number beyond the bound.
+        ModelError: they are no object, name code, say that weights are quantised, or hold a number beyond the bound.
     """
     who = f"The {path.name} of {path.parent}"
     if not isinstance(told, dict):
@@ -72,12 +72,13 @@ def checked_settings(told: Any, path: Path, *, largest: int = _LARGEST) -> dict[
     for key, value in _entries(told):
         if key in _CODE and value and value not in _PLAIN_ATTENTION:
             raise ModelError(
-                f"{who} asks for code beside its weights ({key}), and nothing of a model is run but its weights",
-                "Name a model of a kind that the libraries know, or remove the key if the model does without",
+                f"{who} asks to load code ({key}), and ireu runs no code that comes with a model",
+                "Name a model of a kind that the libraries know, or remove the key if the model does not need it",
             )
         if key == "quantization_config" and value:
             raise ModelError(
-                f"{who} says that the weights are quantised", "Name the weights as they were before: 16 or 32 bits each"
+                f"{who} says that the weights are quantised",
+                "Name the weights that were not quantised, with 16 or 32 bits each",
             )
         if isinstance(value, int) and abs(value) > largest:
             raise ModelError(f"{who} states {printable(value, 24)} for {printable(key, 40)}", "Correct the number")
@@ -85,7 +86,7 @@ def checked_settings(told: Any, path: Path, *, largest: int = _LARGEST) -> dict[
 
 
 def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """All values inside a value with the nearest key above each; depth was bounded when they were read."""
+    """All values inside a value, each with the nearest key above it; reading them bounded the depth."""
     if isinstance(value, dict):
         for name, inner in value.items():
             yield name, inner if not isinstance(inner, dict | list) else bool(inner)
@@ -98,14 +99,14 @@ def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def refuse_larger(folder: Path, build: Callable[[], Any]) -> None:
-    """Refuse settings of a model that has more weights than its folder's files; nothing is allocated.
+    """Refuse settings of a model that has more weights than its folder's files; this allocates nothing.
 
     Args:
-        folder: of `config.json` and weights in safetensors.
-        build: makes the model out of its settings.
+        folder: holds `config.json` and weights in safetensors.
+        build: makes the model from its settings.
 
     Raises:
-        ModelError: there are no weights, fewer than the model has, or its settings describe none.
+        ModelError: there are no weights or fewer than the model has, or its settings describe no model.
     """
     tensors, elements = _held(folder)
     try:
@@ -116,17 +117,18 @@ def refuse_larger(folder: Path, build: Callable[[], Any]) -> None:
         needed = None
     if needed is None or needed > 2 * elements + _FEW:
         raise ModelError(
-            f"The config.json of {folder} describes a larger model than its weights fill", "Use an undamaged copy"
+            f"The config.json of {folder} describes a model with more weights than its files hold",
+            "Use an undamaged copy",
         )
 
 
 class _TooManyError(Exception):
-    """More weights were registered than there may be."""
+    """More weights were registered than are allowed."""
 
 
 @contextlib.contextmanager
 def _counting(most: int) -> Iterator[None]:
-    """End what builds a model as soon as it has registered more than so many weights, or ten times as many modules."""
+    """Stop building a model once it has registered more than so many weights, or ten times as many modules."""
     left = {"weights": most, "modules": 10 * most}
 
     def count(kind: str) -> None:
@@ -146,7 +148,7 @@ def _counting(most: int) -> Iterator[None]:
 
 
 def _held(folder: Path) -> tuple[int, int]:
-    """How many tensors, and values in them, the safetensors files of a folder hold; its indexes stay beside them."""
+    """Count the tensors in the safetensors files of a folder, and their values; index files are ignored."""
     for index in sorted(folder.glob("*.index.json")):
         shards_of(index)
     files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in SAFE] if folder.is_dir() else []
@@ -158,9 +160,9 @@ def _held(folder: Path) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def told_as_model_error(fact: str, remedy: str) -> Iterator[None]:
-    """Turn whatever a library raises on files of somebody else's into a `ModelError` that says what it said.
+    """Turn any error that a library raises on foreign files into a `ModelError` with the library's words.
 
-    Errors of ours and a lack of memory pass through.
+    Our own errors and a lack of memory pass through.
     """
     try:
         yield
@@ -171,19 +173,19 @@ def told_as_model_error(fact: str, remedy: str) -> Iterator[None]:
 
 
 def said(error: Exception) -> str:
-    """What a library's error says, in one short line."""
+    """The message of a library's error, in one short line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return printable(lines[0], 160).rstrip(". ") if lines else type(error).__name__
 
 
 def numbers_in(settings: Mapping[str, Any], *keys: str, most: int = 1 << 16) -> list[int]:
-    """Whole numbers that settings state, each from 1 to a bound.
+    """Read whole numbers from settings, each from 1 to a bound.
 
     Raises:
-        ValueError: one is missing, or is none.
+        ValueError: one is missing, or is no whole number in that range.
     """
     found = [settings.get(key) for key in keys]
     for key, value in zip(keys, found, strict=True):
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            raise ValueError(f"{key} is {printable(value, 24)}, and has to be a whole number from 1 to {most}")
+            raise ValueError(f"{key} is {printable(value, 24)}; it must be a whole number from 1 to {most}")
     return [value for value in found if value is not None]

@@ -1,6 +1,6 @@
-"""Sizes of a vision transformer: what its tensors tell, what settings state, and whether the two agree.
+"""Sizes of a vision transformer: those its tensors tell, those its settings state, and whether the two agree.
 
-They are compared before anything is built, so that time and memory follow the file and not what a number asks for.
+They are compared before anything is built. So time and memory depend on the file, not on a number that it states.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 from ireu_cli.support.bounded import printable
 
 PATCHES = "vision_model.embeddings.patch_embedding.weight"
-"""A tensor that every vision transformer of transformers has, CLIP's and SigLIP's."""
+"""A tensor that every vision transformer in transformers has, of CLIP and of SigLIP."""
 _POSITIONS = "vision_model.embeddings.position_embedding.weight"
 _HIDDEN_LAYER = "vision_model.encoder.layers.0.mlp.fc1.weight"
 PROJECTION = "visual_projection.weight"
@@ -25,14 +25,14 @@ _NUMBERS = {
     "num_channels": "channels",
     "patch_size": "patch",
 }
-"""What settings state, and what tensors tell of it."""
+"""The key of each size in the settings, and the name of that size among those that tensors tell."""
 
 
 def blocks_in(names: Iterable[str]) -> int:
-    """How many blocks tensors are of.
+    """Count the blocks that tensors belong to.
 
     Raises:
-        ValueError: none, or one between them is missing.
+        ValueError: there are none, or one in between is missing.
     """
     found = {int(match[1]) for name in names if (match := _BLOCK.match(name))}
     if not found or found != set(range(len(found))):
@@ -42,10 +42,10 @@ def blocks_in(names: Iterable[str]) -> int:
 
 
 def told_by(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """Sizes that tensors tell: hidden, channels, patch, places, blocks, intermediate, and of CLIP the projection.
+    """Sizes that tensors tell: hidden, channels, patch, places, blocks, intermediate, and for CLIP the projection.
 
     Raises:
-        ValueError: a tensor is missing, or has another number of dimensions than such a tensor has.
+        ValueError: a tensor is missing, or has the wrong number of dimensions.
     """
     shapes = {}
     for name, count in ((PATCHES, 4), (_POSITIONS, 2), (_HIDDEN_LAYER, 2), (PROJECTION, 2)):
@@ -68,19 +68,19 @@ def told_by(state: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def disagreement(settings: Mapping[str, Any], told: Mapping[str, int], *, class_token: bool) -> str | None:
-    """How settings of a transformer differ from what its tensors tell, in words; None where they agree.
+    """How the settings of a transformer differ from its tensors, in words; None if they agree.
 
     Args:
-        settings: with every entry of a `CLIPVisionConfig` or `SiglipVisionConfig` that is a size.
+        settings: every entry of a `CLIPVisionConfig` or `SiglipVisionConfig` that is a size.
         told: see `told_by`.
-        class_token: whether one of the places is not of a patch.
+        class_token: whether one of the places belongs to a class token.
     """
     for key, name in _NUMBERS.items():
         if type(settings.get(key)) is not int or settings[key] != told[name]:
-            return f"{key} is {printable(settings.get(key), 24)}, the tensors tell {told[name]}"
+            return f"{key} is {printable(settings.get(key), 24)}, and the tensors say {told[name]}"
     side, heads = settings.get("image_size"), settings.get("num_attention_heads")
     if type(side) is not int or side < 1 or (side // told["patch"]) ** 2 + class_token != told["places"]:
-        return f"image_size is {printable(side, 24)}, the tensors have {told['places']} places"
+        return f"image_size is {printable(side, 24)}, and the tensors have {told['places']} places"
     if type(heads) is not int or heads < 1 or told["hidden"] % heads:
         return f"num_attention_heads is {printable(heads, 24)}, for {told['hidden']} features"
     epsilon = settings.get("layer_norm_eps")
@@ -90,12 +90,12 @@ def disagreement(settings: Mapping[str, Any], told: Mapping[str, int], *, class_
 
 
 def side_of(told: Mapping[str, int], *, class_token: bool) -> int:
-    """The side of the picture, in pixels, where patches leave no margin.
+    """The side of the picture, in pixels, if patches leave no margin.
 
     Raises:
-        ValueError: the places are no square.
+        ValueError: the places form no square.
     """
     row = math.isqrt(told["places"] - class_token)
     if row**2 + class_token != told["places"]:
-        raise ValueError(f"{told['places']} places are no square")
+        raise ValueError(f"{told['places']} places form no square")
     return row * told["patch"]

@@ -1,8 +1,8 @@
 """Weights in files: safetensors, torch's archives of plain tensors, and folders of either in one piece or in shards.
 
-Tensors are mapped, not read: a checkpoint of many gigabytes costs what is asked of it; archives of torch before 1.6
-cannot be mapped, and are read. Nothing is unpickled but what
-`torch.load(weights_only=True)` admits, tensors in plain dictionaries.
+Tensors are memory-mapped, not read: from a checkpoint of many gigabytes, only the tensors that you ask for are loaded.
+Archives of torch before 1.6 cannot be mapped and are read. Only what `torch.load(weights_only=True)` allows is
+unpickled: tensors in plain dictionaries.
 """
 
 import math
@@ -25,40 +25,41 @@ from ireu_cli.support.bounded import ContentError, leads_inside, printable, read
 from ireu_cli.support.paths import as_text
 
 ARCHIVES = frozenset({".bin", ".pt", ".pth", ".ckpt"})
-"""Endings of what `torch.save` writes."""
+"""Endings of files that `torch.save` writes."""
 SAFE = frozenset({".safetensors", ".sft"})
 _MOST_HEADER = 1 << 25
-"""Bytes of a safetensors header; that of a model of a thousand tensors has a hundred thousand."""
+"""The most bytes of a safetensors header; for a model of a thousand tensors it has a hundred thousand."""
 _MOST_TENSORS = 100_000
 _END = object()
 _MOST_STEPS = 4 * _MOST_TENSORS
 _DEEPEST = 16
-"""Dictionaries in each other, in an archive."""
+"""The deepest nesting of dictionaries in an archive."""
 _STRETCHED = 4
-"""Values of an archive's tensors for each one that the file holds: some share memory, some are one number stretched."""
+"""How many values an archive's tensors may have for each value in the file: tensors can share memory.
+"""
 _MOST_INDEX = 1 << 25
 _MOST_NAME = 512
 _GLOBAL = re.compile(r"Unsupported (?:global|class).{0,40}?((?:\w+\.)+\w+)", re.DOTALL)
-"""The name of a class in what torch says of it."""
+"""Finds the name of a class in torch's message."""
 
 
 @dataclass(frozen=True)
 class TensorFile(Mapping[str, Tensor]):
-    """The tensors of one file by name, read when they are asked for.
+    """The tensors of one file by name, read on demand.
 
-    In an archive of nested dictionaries, as PhotoMaker's, names are joined by dots: `id_encoder.vision_model…`.
+    In an archive of nested dictionaries, like PhotoMaker's, names are joined by dots: `id_encoder.vision_model…`.
     """
 
     path: Path
     keys_to: Mapping[str, tuple[str, ...]] = field(repr=False)
-    """Of each name, the keys that lead to the tensor."""
+    """For each name, the keys that lead to the tensor."""
     tree: Mapping[str, Any] | None = field(default=None, repr=False)
     """An archive's dictionaries; None for safetensors."""
     opened: Any = field(default=None, repr=False, compare=False)
-    """A safetensors file, opened where its names were read; None for archives."""
+    """The safetensors file, opened when its names were read; None for archives."""
 
     def __getitem__(self, name: str) -> Tensor:
-        """Map one tensor, in the dtype of the file; whoever changes it in place changes it for all who ask later."""
+        """Map one tensor, in the dtype of the file. Do not change it in place: later callers get the same memory."""
         keys = self.keys_to[name]
         if self.tree is not None:
             leaf: Any = self.tree
@@ -86,7 +87,7 @@ class TensorFile(Mapping[str, Tensor]):
 
     @property
     def elements(self) -> int:
-        """How many values all tensors have together."""
+        """The number of values of all tensors together."""
         return sum(math.prod(self.shape(name)) for name in self)
 
 
@@ -94,7 +95,7 @@ def open_file(path: Path) -> TensorFile:
     """Open a file of weights.
 
     Raises:
-        ModelError: not there, damaged, or of another kind.
+        ModelError: it does not exist, is damaged, or is of another kind.
     """
     if not path.is_file():
         raise ModelError(f"{path} does not exist", "Name a file of weights")
@@ -107,21 +108,21 @@ def open_file(path: Path) -> TensorFile:
         tree = _read_archive(path)
         return _sound(TensorFile(path, _leaves(tree, path), tree))
     raise ModelError(
-        f"The kind of {path} is not known by its ending",
+        f"{path} does not have the ending of a file of weights",
         f"Name a .safetensors file, or one of {', '.join(sorted(ARCHIVES))}",
     )
 
 
 def _sound(file: TensorFile) -> TensorFile:
-    """Refuse names that are no names, and an archive whose tensors stand for many times what it holds.
+    """Refuse tensor names that are not valid, and an archive whose tensors are many times larger than the file.
 
     Raises:
-        ModelError: it has some.
+        ModelError: it has such names or tensors.
     """
     if len(file) > _MOST_TENSORS:
         raise ModelError(f"{file.path} holds {len(file)} tensors", f"Name a file of at most {_MOST_TENSORS}")
     if wrong := next((name for name in file if len(name) > _MOST_NAME or not name.isprintable()), None):
-        raise ModelError(f"{file.path} holds a tensor under a name that is none: {printable(wrong)}", _UNDAMAGED)
+        raise ModelError(f"{file.path} holds a tensor whose name is not valid: {printable(wrong)}", _UNDAMAGED)
     if file.tree is not None:
         stretched = sum(tensor.numel() * tensor.element_size() for tensor in file.values())
         if stretched > _STRETCHED * file.path.stat().st_size + (1 << 20):
@@ -130,7 +131,7 @@ def _sound(file: TensorFile) -> TensorFile:
 
 
 def files_of(source: Path) -> tuple[list[Path], Path | None]:
-    """The files of weights that a file or a folder stands for; of a folder in shards, all that its index names.
+    """The files of weights in a file or a folder; for a folder in shards, all files that its index names.
 
     Returns:
         The files, and the index that names them.
@@ -157,7 +158,7 @@ def _open_safetensors(path: Path) -> Any:
             length = int.from_bytes(file.read(8), "little")
         if 8 + length <= path.stat().st_size and length > _MOST_HEADER:
             raise ModelError(
-                f"The header of {path} has {length} bytes", f"Name a file whose has at most {_MOST_HEADER}"
+                f"The header of {path} has {length} bytes", f"Name a file whose header has at most {_MOST_HEADER}"
             )
         with as_text(path) as name:
             return safetensors.safe_open(name, framework="pt")
@@ -172,7 +173,7 @@ def _unusable(path: Path) -> ModelError:
 
 def _read_archive(path: Path) -> Mapping[str, Any]:
     if _is_packed(path):
-        raise ModelError(f"{path} is a packed archive, and those of torch.save are not packed", _UNDAMAGED)
+        raise ModelError(f"{path} is a compressed archive, and torch.save does not compress", _UNDAMAGED)
     try:
         tree = _load(path, mapped=True)
     except RuntimeError:
@@ -181,12 +182,12 @@ def _read_archive(path: Path) -> Mapping[str, Any]:
     if tree is None:
         tree = _load(path, mapped=False)
     if not isinstance(tree, Mapping):
-        raise ModelError(f"{path} holds no dictionary of tensors but one {type(tree).__name__}", "Save its state dict")
+        raise ModelError(f"{path} holds a {type(tree).__name__} and not a dictionary of tensors", "Save its state dict")
     return tree
 
 
 def _load(path: Path, *, mapped: bool) -> Any:
-    """What torch makes of an archive; a mapped one may end in RuntimeError, for archives that cannot be."""
+    """Load an archive with torch; mapping raises RuntimeError for archives that cannot be mapped."""
     why: Exception
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -203,7 +204,7 @@ def _load(path: Path, *, mapped: bool) -> Any:
 
 
 def _is_packed(path: Path) -> bool:
-    """Whether a zip holds packed files, which could unpack to any size; torch stores them as they are."""
+    """Whether a zip holds compressed files, which could unpack to any size; torch does not compress."""
     try:
         if not zipfile.is_zipfile(path):
             return False
@@ -215,7 +216,7 @@ def _is_packed(path: Path) -> bool:
 
 
 def _not_plain(path: Path, error: Exception) -> ModelError:
-    """What to say of an archive that torch does not read without unpickling."""
+    """The error for an archive that torch does not read without unpickling."""
     text = str(error)
     if found := _GLOBAL.search(text):
         what = f" ({printable(found[1], 80)})"
@@ -231,7 +232,7 @@ def _leaves(tree: Mapping[str, Any], path: Path) -> dict[str, tuple[str, ...]]:
     """Joined names of all tensors with the keys that lead to each.
 
     Raises:
-        ModelError: dictionaries lie too deep in each other, as in a circle, or are too many.
+        ModelError: dictionaries are nested too deeply, perhaps in a circle, or are too many.
     """
     found: dict[str, tuple[str, ...]] = {}
     # Depth first, in the order of the file; a dictionary may stand in many places, so all steps are counted.
@@ -243,7 +244,7 @@ def _leaves(tree: Mapping[str, Any], path: Path) -> dict[str, tuple[str, ...]]:
         steps += 1
         if len(keys) > _DEEPEST or steps > _MOST_STEPS:
             raise ModelError(
-                f"{path} is not an archive of plain tensors: dictionaries in it lie in a circle, or are too many",
+                f"{path} is not an archive of plain tensors: its dictionaries form a circle, or are too many",
                 "Save its state dict alone",
             )
         if value is _END:
@@ -259,7 +260,7 @@ def _leaves(tree: Mapping[str, Any], path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def shard_names(index: Path) -> list[str]:
-    """The names of the files that an index names, sorted; all are names of files beside it.
+    """The file names in an index, sorted; all must be names of files beside it.
 
     Raises:
         ModelError: it cannot be read, or names others.
@@ -286,7 +287,7 @@ def _is_beside(name: str) -> bool:
 
 
 def shards_of(index: Path) -> list[Path]:
-    """The files that an index names, all of them beside it; links of the hub's cache count as beside it.
+    """The files that an index names. All must be beside it; links in the hub's cache count as beside it.
 
     Raises:
         ModelError: it cannot be read, or names others.

@@ -1,1 +1,1 @@
-"""Pictures as arrays: edits and whether they show, warps, differences."""
+"""Pictures as arrays: edits and checks that a picture shows them, warps, differences."""

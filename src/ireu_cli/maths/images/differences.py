@@ -1,10 +1,10 @@
-"""How far two pictures differ, by the definitions of torchmetrics."""
+"""Differences between two pictures, by the definitions of torchmetrics."""
 
 import torch
 from torch import Tensor
 
 PSNR_CEILING = 60.0
-"""Decibels at which two pictures count as the same: rounding to 8 bits alone leaves 59."""
+"""The decibels at which two pictures count as the same: rounding to 8 bits alone gives 59."""
 
 
 def psnr(before: Tensor, after: Tensor) -> Tensor:
@@ -15,7 +15,7 @@ def psnr(before: Tensor, after: Tensor) -> Tensor:
         after: same shape.
 
     Returns:
-        float64 (n,), at most `PSNR_CEILING`, which identical pictures get.
+        float64 (n,), at most `PSNR_CEILING`, which is the value of identical pictures.
     """
     from torchmetrics.functional.image import peak_signal_noise_ratio
 

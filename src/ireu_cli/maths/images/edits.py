@@ -1,4 +1,4 @@
-"""The edits that portrait-mini's prompts know, and whether a picture shows the edit asked for: computed, not judged.
+"""The edits in portrait-mini's prompts, and a computed check whether a picture shows the edit in its prompt.
 
 Tone and framing are compared with the picture drawn from the same photo and noise without the edit, so that a dark
 photo does not count as an edit to dark.
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ireu_cli.values import RgbImage
 
 Landmarks = npt.NDArray[np.floating] | None
-"""(5, 2) in pixels: eyes, nose, mouth corners, the viewer's left first; None where no face was found."""
+"""(5, 2) in pixels: eyes, nose, mouth corners, the viewer's left first; None if no face was found."""
 
 EDITS: dict[str, str] = {
     "dark": "dark",
@@ -28,10 +28,10 @@ EDITS: dict[str, str] = {
     "green background": "green background",
     "red background": "red background",
 }
-"""Edit -> what the prompt says."""
+"""The words in the prompt for each edit."""
 
 FACING = 0.12
-"""From this yaw on a face looks aside; see `yaw`."""
+"""The yaw from which a face looks aside; see `yaw`."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _COLOURS = {"red": 0, "green": 1, "blue": 2}
@@ -46,11 +46,11 @@ def adheres(
         edit: a key of `EDITS`.
         edited: the picture drawn with the edit.
         plain: the picture drawn from the same photo and noise without it.
-        edited_landmarks: of the face in `edited`; only framing and facing need them.
-        plain_landmarks: of the face in `plain`; only framing needs them.
+        edited_landmarks: landmarks of the face in `edited`; only framing and facing need them.
+        plain_landmarks: landmarks of the face in `plain`; only framing needs them.
 
     Returns:
-        None where it cannot be measured: no face, for an edit of the face.
+        None if it cannot be measured, because an edit of the face shows no face.
     """
     if edit in _TONES:
         return _TONES[edit](edited / 255.0, plain / 255.0)
@@ -68,11 +68,11 @@ def adheres(
 
 
 def yaw(landmarks: npt.NDArray[np.floating]) -> float:
-    """How far the nose stands out sideways from the line between eyes and mouth, in eye distances; left is negative."""
+    """The sideways distance of the nose from the line between eyes and mouth, in eye distances; left is negative."""
     eyes = landmarks[:2].mean(0)
     mouth = landmarks[3:].mean(0)
     down = mouth - eyes
-    # The point of that line at the height of the nose: a mouth drawn aside is no turn of the head by itself.
+    # The point of that line at the height of the nose: a crooked mouth alone does not turn the head.
     share = float((landmarks[2] - eyes) @ down / max(down @ down, 1e-6))
     across = (landmarks[2] - eyes - share * down) @ (landmarks[1] - landmarks[0])
     return float(across / max(_eye_distance(landmarks) ** 2, 1e-6))
@@ -105,7 +105,7 @@ def _is_sepia(picture: Picture, _plain: Picture) -> bool:
     if not len(tint):
         return False
     red, _, blue = tint.mean(0)
-    # One brown everywhere: warm on average, and hardly any colour besides.
+    # The picture is brown everywhere: warm on average, with hardly any other colour.
     return bool(red > 0.03 and blue < -0.1 and tint.std(0).max() < 0.07)
 
 

@@ -1,4 +1,4 @@
-"""Warping pictures by affine maps so that gradients pass through to the pixels."""
+"""Warp pictures by affine maps so that gradients pass through to the pixels."""
 
 import torch
 from torch import Tensor
@@ -6,12 +6,12 @@ from torch.nn import functional
 
 
 def warp(pictures: Tensor, matrices: Tensor, side: int) -> Tensor:
-    """Bring each picture to its frame, as `cv2.warpAffine` does with linear sampling and a reflected border.
+    """Warp each picture to its frame, like `cv2.warpAffine` with linear sampling and a reflected border.
 
     Args:
         pictures: float (n, c, height, width).
         matrices: float (n, 2, 3), each from pixels of its picture to pixels of the result; a pixel's coordinates are
-            those of its centre. Nothing is differentiated with respect to them.
+            those of its centre. No gradient flows to them.
         side: side of the results.
 
     Returns:
@@ -25,7 +25,7 @@ def warp(pictures: Tensor, matrices: Tensor, side: int) -> Tensor:
     places = torch.stack([x, y, torch.ones_like(x)], -1) @ back.transpose(1, 2)[:, None]
     # grid_sample counts from -1 to 1 between the outer edges of the outer pixels.
     grid = (2 * places + 1) / torch.tensor([width, height], dtype=torch.float64) - 1
-    # In half precision a place in a large picture would be off by a quarter of a pixel.
+    # In half precision a position in a large picture would be off by a quarter of a pixel.
     kind = torch.promote_types(pictures.dtype, torch.float32)
     sampled = functional.grid_sample(
         pictures.to(kind),

@@ -1,4 +1,4 @@
-"""Charts: similarities against the threshold, what happened to everybody else, and relearning."""
+"""Charts: similarities and the threshold, the effect on everybody else, and relearning."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -19,11 +19,11 @@ _DRAWN = {
 
 
 _FEW = 100
-"""Pictures below which a distribution is drawn coarsely."""
+"""With fewer pictures, a distribution is drawn coarsely."""
 
 
 def distributions(report: Report) -> Html:
-    """Similarities of pictures to the person behind them, a chart for each generator and recogniser."""
+    """Similarities between pictures and their person, one chart for each generator and recogniser."""
     drawn = [c for c in report.curves if c.kind == "drawn"]
     pairs = list(dict.fromkeys((c.generator, c.measure) for c in drawn))
     alone = [m for m in dict.fromkeys(c.measure for c in report.curves) if m not in {measure for _, measure in pairs}]
@@ -34,10 +34,11 @@ def distributions(report: Report) -> Html:
         return NOTHING
     return join(
         (
-            el("h3", "How alike are the pictures and the person?"),
+            el("h3", "How similar are the pictures and the person?"),
             note(
-                "Right of the threshold, a picture counts as showing the person. After the edit, the pictures of the "
-                "targets should lie where photos of different people lie. The threshold's 95\u00a0% interval is shaded."
+                "A picture to the right of the threshold counts as showing the person. After the edit, the targets' "
+                "pictures should lie where photos of different people lie. The shaded band is the threshold's "
+                "95\u00a0% interval."
             ),
             key([look for curve in report.curves for look in _looks(curve)]),
             el("div", charts, cls="charts"),
@@ -46,20 +47,21 @@ def distributions(report: Report) -> Html:
 
 
 def kept_charts(report: Report) -> Html:
-    """What happened to each retained person, by how much they look like a target."""
+    """The change of each retained person, by their likeness to a target."""
     charts = join(_kept(report, kept) for kept in report.kept if kept.changes)
     if not charts:
         return NOTHING
     words = (
-        "Each dot is a retained person. The further right, the more they look like a target; the higher, the less "
-        "their pictures changed. A fall towards the right would mean that the edit hits people who look alike."
+        "Each dot is a retained person. The further right it lies, the more they look like a target; the higher it "
+        "lies, the less their pictures changed. If dots fall towards the right, the edit also hits people who look "
+        "like a target."
     )
-    legend = key([("dot after", "a retained person"), ("limit", "criterion on their mean")])
+    legend = key([("dot after", "a retained person"), ("limit", "limit for their mean")])
     return join((el("h3", "What happened to everybody else?"), note(words), legend, el("div", charts, cls="charts")))
 
 
 def relearning(report: Report) -> Html:
-    """How fast a target comes back when the edited encoder is trained on their photos."""
+    """How fast a target comes back if the edited encoder is trained on their photos."""
     found = [f for f in at_rate(report, report.figures) if f.name == "relearned" and _steps(f) is not None]
     keys = list(dict.fromkeys((f.generator, f.measure) for f in found))
     charts = join(
@@ -92,7 +94,7 @@ def _distribution(report: Report, generator: str | None, measure: str) -> Html:
 
 
 def _looks(curve: Curve) -> list[tuple[str, str]]:
-    """How a curve is drawn, if it is one that the chart shows."""
+    """The style and the words of a curve, if the chart shows it."""
     if curve.kind != "drawn":
         words = "different people" if curve.kind == "impostor" else "same person"
         return [(_PAIRS[curve.kind], words)]
@@ -101,10 +103,10 @@ def _looks(curve: Curve) -> list[tuple[str, str]]:
 
 
 def _points(curve: Curve) -> Points:
-    """Corners of a distribution whose area is 1, over the bins that hold something.
+    """The corners of a distribution with area 1, over the bins that are not empty.
 
-    Bins are merged to about 2 n^(1/3) (the rule of Rice), or few pictures would draw a comb; of very few, bins are at
-    least a tenth wide, or a single bin would dwarf everything else.
+    Bins are merged to about 2 n^(1/3) (the rule of Rice); otherwise few pictures would look like a comb. For very few
+    pictures, bins are at least a tenth wide; otherwise a single bin would dwarf everything else.
     """
     filled = [n for n, count in enumerate(curve.counts) if count]
     if not filled:
@@ -166,7 +168,7 @@ def _relearned(generator: str | None, measure: str, figures: Sequence[Figure]) -
 
 
 def _series(figure: Figure) -> tuple[str, str]:
-    """Class and words of the line that a figure lies on."""
+    """The class and the words of a figure's line."""
     who, kind = (
         ("the target", "line after") if figure.role != "retained" else ("another person (control)", "line before")
     )

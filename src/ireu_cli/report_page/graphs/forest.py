@@ -29,12 +29,12 @@ _LIMITS = {
     ("feature_cosine", "retained"): "retained_similarity",
     ("feature_cosine", "look-alike"): "lookalike_similarity",
 }
-"""Which criterion sets a limit to which figure."""
+"""The criterion that sets the limit of each figure."""
 
 
 @dataclass(frozen=True)
 class _Line:
-    """One row: whom it is about, the figures of its states, the limit to the latter."""
+    """One row: whom it is about, the figures of its states, and the limit of the last one."""
 
     role: str
     measure: str
@@ -43,7 +43,7 @@ class _Line:
 
 
 def forest(report: Report) -> Html:
-    """The main figures of features and pictures, drawn; nothing without any."""
+    """Draw the main figures of features and pictures; nothing if there are none."""
     panels = join(_panel(report, generator, name) for generator in places(report) for name in _WORDS)
     if not panels:
         return NOTHING
@@ -52,8 +52,8 @@ def forest(report: Report) -> Html:
         (
             el("h3", "Main figures, before and after"),
             note(
-                "Dots are means; bars are 95\u00a0% intervals over people, given from three people on. Unlearning was "
-                "given the used photos of the targets, and never saw the other ones."
+                "Dots are means. Bars are 95\u00a0% intervals over people; they need at least three people. "
+                "Unlearning used the targets' used photos and never saw the other ones."
             ),
             legend,
             el("div", panels, cls="panels"),
@@ -129,7 +129,7 @@ def _kind(figure: Figure) -> str:
 
 
 def _heads(rows: Sequence[_Line]) -> Html:
-    """What the numbers at the end of the rows are; each row says it for those who hear it, and on narrow screens."""
+    """The headings of the numbers at the end of the rows; rows repeat them for screen readers and narrow screens."""
     pair = any(len(row.figures) > 1 for row in rows)
     words = (el("span", "before"), el("span", "after")) if pair else (el("span"), el("span", STATES["change"]))
     return el("div", el("span"), el("span"), el("span", *words, cls="values"), cls="heads", aria_hidden="true")

@@ -1,4 +1,4 @@
-"""Axes and marks of charts, as SVG that keeps its text size at every width: places are percentages of the plot."""
+"""Axes and marks of charts, as SVG that keeps its text size at every width: positions are percentages of the plot."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from ireu_cli.report_page.markup import NOTHING, Html, el, join
 _LEFT, _WIDTH = 13, 84
 """Margin on the left, and width of the plot, in percent."""
 _TOP, _HEIGHT, _BELOW = 26, 190, 44
-"""Room above, height of the plot, and room below, in pixels."""
+"""The margin above, the height of the plot, and the margin below, in pixels."""
 
 Points = Sequence[tuple[float, float]]
 
@@ -24,11 +24,11 @@ class Frame:
     top: float
 
     def x(self, value: float) -> str:
-        """Place of a value across, as a percentage."""
+        """Horizontal position of a value, as a percentage."""
         return f"{_share(value, self.left, self.right):.2f}%"
 
     def y(self, value: float) -> str:
-        """Place of a value from the top, as a percentage."""
+        """Position of a value from the top, as a percentage."""
         return f"{100 - _share(value, self.bottom, self.top):.2f}%"
 
     def points(self, values: Points) -> str:
@@ -49,13 +49,13 @@ def chart(
     """Build a chart with its title and axes.
 
     Args:
-        title: stands above it.
-        description: says in words what it shows, for those who do not see it.
+        title: heading of the chart.
+        description: what the chart shows, in words, for readers who cannot see it.
         frame: ranges of the axes.
-        marks: what is drawn.
-        across: label of the axis across.
-        up: label of the axis upwards.
-        heights: "plain" or "share" for the numbers on the axis upwards, "none" for no numbers.
+        marks: the marks to draw.
+        across: label of the horizontal axis.
+        up: label of the vertical axis.
+        heights: "plain" or "share" for the numbers on the vertical axis, "none" for no numbers.
     """
     inner = el(
         "svg", _grid(frame, heights), *marks, x=f"{_LEFT}%", y=_TOP, width=f"{_WIDTH}%", height=_HEIGHT,
@@ -96,7 +96,7 @@ def dots(frame: Frame, values: Points, kind: str) -> Html:
 
 
 def upright(frame: Frame, at: float, words: str, band: tuple[float | None, float | None] = (None, None)) -> Html:
-    """A limit on the axis across, with its interval behind it."""
+    """A limit on the horizontal axis, with its interval behind it."""
     low, high = band
     shade = NOTHING
     if low is not None and high is not None:
@@ -110,14 +110,14 @@ def upright(frame: Frame, at: float, words: str, band: tuple[float | None, float
 
 
 def level(frame: Frame, at: float, words: str) -> Html:
-    """A limit on the axis upwards."""
+    """A limit on the vertical axis."""
     stroke = el("line", x1="0", x2="100%", y1=frame.y(at), y2=frame.y(at), cls="limit")
     below = "-6" if _share(at, frame.bottom, frame.top) < 90 else "16"
     return join((stroke, el("text", words, x="4", y=frame.y(at), dy=below, cls="said")))
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round values between two, at most so many."""
+    """Round values between two ends, at most a given number."""
     width = (high - low) / max(most - 1, 1)
     power: float = 10.0 ** math.floor(math.log10(width)) if width > 0 else 1.0
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= width * 0.999)
@@ -140,7 +140,7 @@ def _grid(frame: Frame, heights: str) -> Html:
 
 
 def _swatch(kind: str) -> Html:
-    """The sign of a line, an area or a dot in a legend."""
+    """The symbol of a line, an area or a dot in a legend."""
     shape = kind.split()[0]
     if shape == "dot":
         mark = el("circle", cx="14", cy="7", r="4", cls=kind)

@@ -1,4 +1,4 @@
-"""What enters a block: every token of a sample of photos, in memory."""
+"""The inputs of a block: every token of a sample of photos, in memory."""
 
 from collections.abc import Sequence
 
@@ -21,18 +21,18 @@ from ireu_cli.unlearning.gated.checks import FEWEST
 from ireu_cli.values import Photo
 
 SAMPLED_AT_LEAST = 100
-"""Photos of retained people that a sample has at least."""
+"""The fewest photos of retained people in a sample."""
 _VALUES = 2**27
-"""Values of tokens in memory at once, half a gigabyte; the work on them takes several times as much."""
+"""The most token values in memory at once, half a gigabyte; processing them takes several times as much."""
 
 
 def room_for(encoder: HasBlocks) -> int:
-    """How many photos' tokens may be in memory at once."""
+    """The number of photos whose tokens may be in memory at once."""
     return max(SAMPLED_AT_LEAST, _VALUES // (encoder.tokens * encoder.width))
 
 
 def sample_people(used: People, most: int, seed: int) -> list[Photo]:
-    """At most so many photos, up to eight a person, of people with two or more, person by person."""
+    """A limited number of photos, person by person: up to eight a person, of people with two or more."""
     several = [person[:8] for person in used.photos if len(person) > 1]
     order = torch.randperm(len(several), generator=generator(seed, "gated", "sample"))
     photos = [photo for i in order.tolist() for photo in several[i]][:most]
@@ -40,7 +40,7 @@ def sample_people(used: People, most: int, seed: int) -> list[Photo]:
 
 
 def states_entering(lens: Lens, encoder: HasBlocks, items: Sequence[Item], block: int, label: str) -> Tensor:
-    """What enters a block: float32 (n, tokens, d), on the CPU; at least one item.
+    """The inputs of a block: float32 (n, tokens, d), on the CPU, for at least one item.
 
     Raises:
         PhotoError: a photo or a copy of it cannot be used.
@@ -59,7 +59,7 @@ def states_entering(lens: Lens, encoder: HasBlocks, items: Sequence[Item], block
 
 
 def gather_states(session: Session, lens: Lens, encoder: HasBlocks, cast: Cast, block: int) -> Entering:
-    """Pass everybody's photos through the blocks before one; of a person with three or more the last is held out.
+    """Pass all photos through the blocks before one. For a person with three or more photos, the last one is held out.
 
     Raises:
         PhotoError: a photo cannot be used and `data.bad_photos` is `error`.
@@ -72,7 +72,7 @@ def gather_states(session: Session, lens: Lens, encoder: HasBlocks, cast: Cast, 
     photos = _usable(session, lens, [used[i] for i in order], min(params.erase_photos, room_for(encoder)))
     if len(photos) < FEWEST:
         raise CapacityError(
-            f"{len(photos)} photos of other people say too little of what people are like on average",
+            f"{len(photos)} photos of other people are too few to tell what people look like on average",
             "Add people to the --retain folder, or lower data.retain_holdout",
         )
     held = [person[-1] for person in targets.photos if len(person) > 2]
@@ -81,8 +81,8 @@ def gather_states(session: Session, lens: Lens, encoder: HasBlocks, cast: Cast, 
     views = [(item, photo.person) for photo in given for item in views_of(lens, photo, params.copies)]
     if len(views) > room_for(encoder):
         raise CapacityError(
-            f"{len(views)} target photos and copies are more than the {room_for(encoder)} that are held in memory",
-            "Use fewer with --max-photos, or set gated.copies to fewer",
+            f"{len(views)} target photos and copies are more than the {room_for(encoder)} that fit into memory",
+            "Use fewer photos with --max-photos, or fewer copies with gated.copies",
         )
 
     def states(items: Sequence[Item], label: str) -> Tensor:
@@ -100,7 +100,7 @@ def gather_states(session: Session, lens: Lens, encoder: HasBlocks, cast: Cast, 
 
 
 def _usable(session: Session, lens: Lens, photos: Sequence[Photo], most: int) -> list[Photo]:
-    """The first photos that can be read, at most so many, in the order of their people; no other is opened.
+    """The first readable photos up to a number, in the order of their people; no other photo is opened.
 
     Raises:
         PhotoError: one cannot be used and `data.bad_photos` is `error`.

@@ -1,4 +1,4 @@
-"""`ireu unlearn --method block`: photos through the blocks before, then training on what enters one."""
+"""`ireu unlearn --method block`: pass photos through the earlier blocks, then train one block on its inputs."""
 
 from collections.abc import Collection
 
@@ -22,7 +22,7 @@ class Block:
     keeps_requests = False
 
     def passes_over(self, key: str) -> bool:
-        """Settings of swapped faces and of the weights to train, and most of `gated`."""
+        """It ignores settings of swapped faces and of the weights to train, and most of `gated`."""
         return key in _NOT_READ or (key.startswith("gated.") and key not in _READ)
 
     def plan(self, encoder: ImageEncoder, config: Config, taps: Collection[Tap]) -> Plan:
@@ -34,7 +34,7 @@ class Block:
         return Plan(names, names)
 
     def run(self, work: Work) -> tuple[WeightDelta, dict[str, Json]]:
-        """Train, from where an earlier run was stopped if one was."""
+        """Train; continue where an earlier run was stopped, if there was one."""
         session, lens, config = work.session, work.lens, work.session.config
         encoder = need_blocks(lens.encoder, "The method block")
         block = block_for(encoder.blocks, lens.tap)

@@ -1,7 +1,8 @@
-"""Unlearning by training one block on what enters it, kept from one pass of the photos through the blocks before.
+"""Unlearn by training one block on its inputs, which are kept from one pass of the photos through the earlier blocks.
 
-The losses are the paper's. What differs: the aim is the average of people instead of a swapped face, changed copies of
-the photos are trained on too, some photos are held out to say when to stop, and a step costs one block.
+The losses are the paper's. Four things differ: the aim is the average of people instead of a swapped face, changed
+copies of the photos are trained on too, some photos are held out to say when to stop, and a step only computes one
+block.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,16 +19,17 @@ from ireu_cli.unlearning.ireu.published import ForgetSet, RetainSet, TrainState,
 from ireu_cli.values import Json, WeightDelta
 
 LEARNING_RATE, FORGET_WEIGHT, BATCH, STEPS = 3e-4, 1.0, 8, 1000
-"""What `auto` means; chosen on the encoder of portrait-mini."""
+"""The values of `auto`, chosen on the encoder of portrait-mini."""
 LOOK_EVERY, PATIENCE = 25, 4
-"""Held-out photos are looked at after so many steps, and so many looks without progress end the training."""
+"""The steps between looks at held-out photos, and the number of looks without progress that end the training.
+"""
 PROGRESS = 0.99
-"""Progress is a distance from the aim below this share of the shortest so far."""
+"""A distance from the aim counts as progress if it is below this share of the shortest one so far."""
 
 
 @dataclass(frozen=True)
 class States:
-    """Of some photos: what enters the block, float32 (n, tokens, d), and whose they are, as numbers."""
+    """Some photos: their inputs of the block, float32 (n, tokens, d), and the numbers of their people."""
 
     inputs: Tensor
     people: tuple[int, ...]
@@ -35,7 +37,7 @@ class States:
 
 @dataclass(frozen=True)
 class Entering:
-    """What enters a block of everybody's photos.
+    """The inputs of a block for everybody's photos.
 
     `given`: the targets' photos and changed copies of them. `held`: photos of the targets that say when to stop; may be
     empty. `others` (m, tokens, d): retained photos. `nulls` (2, tokens, d): the null images.
@@ -48,7 +50,7 @@ class Entering:
 
 
 class Tail(nn.Module):
-    """The encoder from what enters a block to a tap."""
+    """The part of the encoder from the input of a block to a tap."""
 
     def __init__(self, encoder: HasBlocks, block: int, tap: Tap) -> None:
         super().__init__()
@@ -58,7 +60,7 @@ class Tail(nn.Module):
         self._tap = tap
 
     def forward(self, states: Tensor) -> Tensor:
-        """States (n, tokens, d) to features (n, …, k)."""
+        """Turn states (n, tokens, d) into features (n, …, k)."""
         vision = self.model.vision_model
         layers = vision.encoder.layers
         end = len(layers) - 1 if self._tap == "penultimate" else len(layers)
@@ -91,22 +93,22 @@ def unlearn_block(
     start: TrainState | None = None,
     on_step: Callable[[TrainState], None] | None = None,
 ) -> tuple[WeightDelta, dict[str, Json]]:
-    """Train one block; the encoder handed in keeps every bit, also on error.
+    """Train one block; the encoder passed in keeps every bit, even after an error.
 
     Args:
         encoder: float32, on the device that trains.
         tap: the tensor that is regressed.
-        block: which block is trained.
-        entering: what enters the block.
+        block: the block to train.
+        entering: the inputs of the block.
         mask: bool (k,).
-        gain: how far masked features go: 1 takes the person's mean to the average of people.
-        params: knobs of training; `auto` is resolved here.
+        gain: how far masked features go: 1 moves the person's mean to the average of people.
+        params: settings of training; `auto` is resolved here.
         seed: decides every draw.
-        start: a checkpoint to go on from.
+        start: a checkpoint to continue from.
         on_step: called after each step; see `unlearn`.
 
     Returns:
-        The delta, and what is worth recording.
+        The delta, and entries for the record.
 
     Raises:
         DivergedError: a loss is not finite or leaves its range.
@@ -137,7 +139,7 @@ def _resolved(params: UnlearnParams) -> UnlearnParams:
 
 
 class _Watch:
-    """Looks at held-out photos, and says when they no longer come nearer to their aim."""
+    """Looks at held-out photos, and says when they no longer get closer to their aim."""
 
     def __init__(self, tail: Tail, inputs: Tensor, way: Tensor, device: torch.device) -> None:
         self._tail, self._inputs, self._device = tail, inputs, device
@@ -145,7 +147,7 @@ class _Watch:
         self._whole = float(torch.linalg.vector_norm(way.flatten(1), dim=1).mean())
 
     def __call__(self, state: TrainState) -> bool:
-        """Whether training has gone on long enough; looks where it is time and that was not done before."""
+        """Whether training is long enough; looks at the photos when it is time and that was not yet done."""
         if state.step and state.step % LOOK_EVERY == 0 and state.step not in dict(state.looks):
             state.looks.append((state.step, self._share_left(state)))
         return is_level([share for _, share in state.looks])
@@ -162,7 +164,7 @@ class _Watch:
 
 
 def is_level(shares: Sequence[float]) -> bool:
-    """Whether the last looks brought no progress over all before them."""
+    """Whether the last looks brought no progress over all earlier ones."""
     if len(shares) <= PATIENCE:
         return False
     return min(shares[-PATIENCE:]) > PROGRESS * min(shares[:-PATIENCE])

@@ -1,1 +1,1 @@
-"""The method `gated`, in closed form: for each person a detector of two hidden units, and the change it triggers."""
+"""The method `gated`, in closed form: each person gets a detector of two hidden units, which triggers a change."""

@@ -56,12 +56,12 @@ def unlearn_gates(
         lens: the network at one of its taps.
         encoder: the network.
         cast: who takes part.
-        mask: features that may change, where changes are confined.
-        case: what the request is called.
+        mask: features that may change, if changes are confined.
+        case: the name of the request.
         onto: earlier requests that this one is added to.
 
     Returns:
-        The delta with its ledger, and what is worth recording.
+        The delta with its ledger, and entries for the record.
 
     Raises:
         IreuError: photos cannot be used, the mask does not fit, or there is no room.
@@ -93,7 +93,7 @@ def unlearn_gates(
 
 
 def _statistics(lens: Lens, used: People, views: Sequence[Sequence[str]]) -> EmbeddingStatistics:
-    """What retained photos say: summed once, and kept beside their embeddings."""
+    """The sums over retained photos: computed once, and kept beside their embeddings."""
 
     def sums() -> dict[str, Tensor]:
         people = rows_by_person(lambda keys: _unit(lens, keys), used)
@@ -104,18 +104,18 @@ def _statistics(lens: Lens, used: People, views: Sequence[Sequence[str]]) -> Emb
 
 
 def _unit(lens: Lens, keys: Sequence[str]) -> Tensor:
-    """Embeddings at length one, whichever tap they are cached at: (n, d)."""
+    """Embeddings at length one, from the cache of either tap: (n, d)."""
     return normalize(lens.cache.get(list(keys)), dim=1)
 
 
 def _usable(lens: Lens, views: Sequence[Sequence[Item]], flag: str) -> list[list[str]]:
-    """Encode photos with their copies; the keys of those of which all can be used."""
+    """Encode photos with their copies; returns the keys of photos whose copies are all usable."""
     bad = lens.encode_items([item for photo in views for item in photo], flag, "changed copies")
     return [[item.key for item in photo] for photo in views if not any(item.key in bad for item in photo)]
 
 
 def _wanted(lens: Lens, person: Sequence[Photo], params: GatedParams) -> tuple[Tensor, Tensor]:
-    """A person's embeddings at length one: of photos and copies (n, d), of photos alone (m, d)."""
+    """A person's embeddings at length one: of photos and copies (n, d), and of the photos only (m, d)."""
     views = _usable(lens, [views_of(lens, photo, params.copies) for photo in person], "--targets")
     if not views:
         raise no_usable_photo()

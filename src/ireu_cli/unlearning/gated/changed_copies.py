@@ -1,4 +1,4 @@
-"""Photos and changed copies of them as things to encode."""
+"""Photos and changed copies of them as items to encode."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from ireu_cli.support.runtime import generator
 from ireu_cli.values import Photo, RgbImage
 
 _VIEWED = 200
-"""Retained photos that are changed as targets' copies are, one a person."""
+"""The number of retained photos that are changed like the targets' copies, one a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def views_of(lens: Lens, photo: Photo, names: Sequence[str]) -> list[Item]:
 
 
 def retained_views(lens: Lens, used: People, names: Sequence[str], seed: int) -> list[list[Item]]:
-    """The first photos of some people, each with changed copies, which say what a change does to a photo."""
+    """The first photos of some people, each with changed copies; they tell what a change does to a photo."""
     if not names:
         return []
     order = torch.randperm(len(used.photos), generator=generator(seed, "gated", "views"))[:_VIEWED]

@@ -1,4 +1,4 @@
-"""What the method `gated` does alike in a transformer block and behind a face-embedding network."""
+"""What the method `gated` does in the same way in a transformer block and behind a face-embedding network."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -20,12 +20,12 @@ from ireu_cli.unlearning.gated.solve_network import EmbeddingStatistics
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
 
 PIECE = 1024
-"""Photos whose rows are in memory at once."""
+"""The number of photos whose rows are in memory at once."""
 FEWEST = 20
-"""Photos of other people that thresholds are set on, at least."""
+"""The fewest photos of other people for setting thresholds."""
 
 MOSTLY = 0.8
-"""Of a target's own photos so many should be found, at least; of photos never seen it will be fewer."""
+"""The smallest share of a target's own photos that should be found; of photos never seen it will be smaller."""
 
 Statistics = SiteStatistics | EmbeddingStatistics
 
@@ -36,7 +36,7 @@ def changeable(mask: FeatureMask, params: GatedParams) -> Tensor:
 
 
 def check_statistics(statistics: Statistics, mask: FeatureMask, tap: str) -> None:
-    """Refuse what no detector can be made of.
+    """Refuse photos and masks from which no detector can be made.
 
     Raises:
         CapacityError: there are too few retained photos.
@@ -45,37 +45,38 @@ def check_statistics(statistics: Statistics, mask: FeatureMask, tap: str) -> Non
     every = statistics.people.every.photos
     if every < FEWEST:
         raise CapacityError(
-            f"{every} photos of other people say too little of who else looks like a target",
+            f"{every} photos of other people are too few to tell who else looks like a target",
             "Add people to the --retain folder, or lower data.retain_holdout",
         )
     folds = statistics.people.others
     if any(others.photos == every for others in folds):
         raise CapacityError(
-            f"Thresholds are set on people a detector does not come from, which takes {len(folds)} people to retain",
+            "A detector's threshold is set on other people than the detector is made from, which needs at least "
+            f"{len(folds)} retained people",
             "Add people to the --retain folder, or lower data.retain_holdout",
         )
     if not statistics.people.are_told_apart:
         raise CapacityError(
-            "The photos of other people are all alike, or features of some are not finite numbers",
-            "Name photos of different people with --retain, and an undamaged encoder",
+            "The photos of other people are all the same to the encoder, or some features are not finite numbers",
+            "Name photos of different people with --retain, and use an undamaged encoder",
         )
     refuse_other_mask(mask, len(statistics.average), tap)
 
 
 def keys_in_fold(people: People, fold: int) -> list[str]:
-    """The photos of the people of a fold that count, as statistics deal people out."""
+    """The photos of a fold's people that count, in the same folds as in the statistics."""
     deal = Deal(tuple(sizes_of(people)))
     mine = (person for number, person in enumerate(people.photos) if deal.fold(number) == fold)
     return [photo.sha256 for person in mine for photo in person[: deal.most]]
 
 
 def rows_by_person(get: Callable[[Sequence[str]], Tensor], people: People, *, whole: bool = False) -> Iterator[Tensor]:
-    """The rows of each person's photos, (n, …), read for some people at a time.
+    """Iterate over the rows of each person's photos, (n, …), reading some people at a time.
 
     Args:
         get: gives the rows of photos.
-        people: the people, in the order in which they are given back.
-        whole: whether all photos are asked for, or those that count in sums.
+        people: the people, in the order of the results.
+        whole: whether to read all photos, or only those that count in sums.
     """
     most = len(people.flat) if whole else Deal(tuple(sizes_of(people))).most
     for piece in in_pieces((person[:most] for person in people.photos), PIECE):
@@ -83,7 +84,7 @@ def rows_by_person(get: Callable[[Sequence[str]], Tensor], people: People, *, wh
 
 
 def kept_sums(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Sums that an earlier request left, or those that are made now and kept."""
+    """Sums from an earlier request, or new sums, which are kept."""
     found = read_tensors(path)
     if found is None:
         found = make()
@@ -92,23 +93,24 @@ def kept_sums(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Te
 
 
 def sums_name(used: People, views: Sequence[Sequence[str]], tap: str) -> str:
-    """Names sums over people: whose photos they are of, with which changed copies, and the tap that is averaged."""
+    """The name of sums over people: it covers their photos, the changed copies, and the averaged tap."""
     people = [[photo.sha256 for photo in person] for person in used.photos]
     return f"people-{digest_of([SUMS_VERSION, people, views, tap])[:32]}.safetensors"
 
 
 def sizes_of(people: People) -> list[int]:
-    """How many photos there are of each person."""
+    """The number of photos of each person."""
     return [len(person) for person in people.photos]
 
 
 def note_misses(talk: Talk, found: Sequence[Found]) -> None:
-    """Say who is hardly found in the photos that the detector comes from."""
+    """Warn about people who are hardly found even in the photos that their detector is made from."""
     if low := sorted(one.given_found for one in found if one.given_found < MOSTLY):
         worst = f"{low[0]:.0%}" + (f" to {low[-1]:.0%}" if low[-1] > low[0] else "")
         talk.note(
-            f"{len(low)} of {len(found)} targets: found in {worst} of the photos given and their copies. Other people "
-            "look alike to this encoder, or photos of the person are in the --retain folder"
+            f"{len(low)} of {len(found)} targets: the detector finds them in only {worst} of the given photos and "
+            "their copies. Other people look similar to this encoder, or photos of the person are in the --retain "
+            "folder"
         )
 
 
@@ -120,7 +122,7 @@ def summary_of(
     found: Sequence[Found],
     rate: float,
 ) -> dict[str, Json]:
-    """What the manifest says of a request; `site` is where people are found and moved."""
+    """The manifest's entry for a request; `site` is where people are found and moved."""
     return {
         "edit_site": site,
         "places": {"taken": len(ledger.slots), "all": ledger.capacity},

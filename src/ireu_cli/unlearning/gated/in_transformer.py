@@ -1,4 +1,4 @@
-"""`ireu unlearn --method gated`: from photos to a delta in closed form."""
+"""`ireu unlearn --method gated` on a transformer: compute a delta from photos in closed form."""
 
 import functools
 from collections.abc import Collection, Sequence
@@ -36,38 +36,40 @@ from ireu_cli.unlearning.gated.tokens import CARRYING, Apparatus
 from ireu_cli.values import FeatureMask, Json, Ledger, Photo, WeightDelta
 
 DIRECT = frozenset({"pooled", "image_embeds"})
-"""Taps that are functions of `last_state` alone: of the class token behind the last block, or of a pooling head."""
+"""Taps that only depend on `last_state`: on the class token after the last block, or on a pooling head."""
 
 
 def carrying_block(encoder: HasBlocks, taps: Collection[Tap]) -> int | None:
-    """The last block that reaches every token of some taps, where a flag is carried to tokens; None: none has to be.
+    """The last block that reaches every token of some taps, to carry a flag to them; None if no flag is needed.
 
     Raises:
-        ConfigError: the encoder has too few blocks before it, or no class token to find people at.
+        ConfigError: the encoder has too few blocks before it, or no class token in which to find people.
     """
     if set(taps) <= DIRECT:
         return None
     if not encoder.has_class_token:
         raise ConfigError(
-            "The method gated finds people at a class token, which SigLIP has not: it reaches pooled alone",
-            "Use --tap pooled, or another --method for generators that read tokens",
+            "The method gated finds people in the class token, which SigLIP does not have, so it only reaches the "
+            "tap pooled",
+            "Use --tap pooled; for generators that read tokens use another --method",
         )
-    # A class token knows more of the person, the later it is asked.
+    # Later blocks know more about the person in the class token.
     tap: Tap = "penultimate" if "penultimate" in taps else "last"
     block = block_for(encoder.blocks, tap)
     if block < 1:
         needed = "three" if tap == "penultimate" else "two"
         raise ConfigError(
-            f"The method gated needs {needed} blocks to reach the tokens of {tap}; the encoder has {encoder.blocks}",
+            f"The method gated needs {needed} blocks to reach the tokens of {tap}, and the encoder has "
+            f"{encoder.blocks}",
             f"Use --tap {' or '.join(sorted(DIRECT))}, or another --method",
         )
     return block
 
 
 def edit_site(encoder: HasBlocks, carrying: int | None) -> MlpSite:
-    """Where people are found: in the last block's hidden layer, or in that before the carrying block.
+    """The site where people are found: the hidden layer of the last block, or of the one before the carrying block.
 
-    SigLIP's pooled vector is made by a head of its own, whose hidden layer is the place.
+    SigLIP makes its pooled vector with a head of its own, so there it is the hidden layer of the head.
     """
     if carrying is not None:
         return MlpSite(carrying - 1)
@@ -81,7 +83,7 @@ def edited_names(encoder: HasBlocks, carrying: int | None) -> list[str]:
 
 
 def carrying_names(block: int) -> list[str]:
-    """Those of a carrying block, which change every token."""
+    """The weights of a carrying block, which change every token."""
     site = MlpSite(block)
     return [*site.names, *(site.attention(part) for part in CARRYING)]
 
@@ -95,13 +97,13 @@ def unlearn_gated(
         session: the run.
         lens: the encoder at the tap.
         cast: who takes part.
-        mask: features that may change, where changes are confined.
-        case: what the request is called.
+        mask: features that may change, if changes are confined.
+        case: the name of the request.
         onto: earlier requests that this one is added to.
-        carrying: of `carrying_block`; None where `last_state` alone has to change.
+        carrying: the result of `carrying_block`; None if only `last_state` has to change.
 
     Returns:
-        The delta with its ledger, and what is worth recording.
+        The delta with its ledger, and entries for the record.
 
     Raises:
         IreuError: photos cannot be used, the mask does not fit, or there is no room.
@@ -118,8 +120,9 @@ def unlearn_gated(
     may_change = changeable(mask, params)
     if onto is not None and onto.block != site.block:
         raise ArtifactError(
-            f"The earlier requests are found in {MlpSite(onto.block).part}, this one would be in {site.part}",
-            "Use the tap that they were made for",
+            f"The earlier requests find people in {MlpSite(onto.block).part}, and this one would find them in "
+            f"{site.part}",
+            "Use the tap of the earlier requests",
         )
     if onto is not None:
         _weights_for(encoder, onto)
@@ -152,14 +155,14 @@ def _of_tokens(encoder: HasBlocks, may_change: Tensor, tap: Tap, params: GatedPa
     """Channels of tokens that may change: bool (d,).
 
     Raises:
-        ConfigError: the change is confined to a mask of features that are no channels of tokens.
+        ConfigError: the change is confined to a mask whose features are not channels of tokens.
     """
     width = encoder.width
     if not params.confine:
         return torch.ones(width, dtype=torch.bool)
     if tap == "image_embeds":
         raise ConfigError(
-            f"The mask is of {len(may_change)} projected features, and tokens have {width} channels",
+            f"The mask has {len(may_change)} projected features, and tokens have {width} channels",
             "Locate at --tap penultimate or pooled, or leave out gated.confine",
         )
     return may_change
@@ -175,10 +178,10 @@ def compose_units(encoder: ImageEncoder, ledger: Ledger) -> WeightDelta:
 
 
 def _weights_for(encoder: ImageEncoder, ledger: Ledger) -> dict[str, Tensor]:
-    """The original weights of the site of a ledger, which came out of a file.
+    """The original weights of the site of a ledger that was read from a file.
 
     Raises:
-        ArtifactError: the encoder has no such site, or one of other sizes.
+        ArtifactError: the encoder has no such site, or the sizes differ.
     """
     model, site = need_blocks(encoder, "An edit inside a block").model, MlpSite(ledger.block)
     sizes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
@@ -189,7 +192,7 @@ def _weights_for(encoder: ImageEncoder, ledger: Ledger) -> dict[str, Tensor]:
     wanted |= {name: tuple(change.shape) for name, change in ledger.apparatus.items()}
     if any(sizes.get(name) != size for name, size in wanted.items()):
         raise ArtifactError(
-            "The ledger of the delta is for another encoder: it names weights that this one does not have",
+            "The ledger of the delta is for another encoder: it names weights that this encoder does not have",
             "Name a delta that was made for this encoder",
         )
     return site.weights(model)

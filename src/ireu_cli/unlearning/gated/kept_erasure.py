@@ -1,4 +1,4 @@
-"""What the requests of a token tap share: made once for an encoder and its retained people, and kept."""
+"""What the requests of a token tap share: it is made once for an encoder and its retained people, and kept."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ from ireu_cli.unlearning.gated.tokens import Apparatus, Sample, build
 from ireu_cli.values import Photo
 
 _VERSION = 3
-"""Rises when `build` makes another apparatus of the same photos."""
+"""Raise it when `build` makes another apparatus from the same photos."""
 _FLAG, _TOLD, _CHANGES = "flag", "told", "changes."
 
 
@@ -37,7 +37,8 @@ def shared_apparatus(
     photos = sample_people(used, min(params.erase_photos, room_for(encoder)), seed)
     if len(photos) < SAMPLED_AT_LEAST:
         raise CapacityError(
-            f"{len(photos)} photos of retained people with two or more say too little of what tells people apart",
+            f"{len(photos)} photos of retained people with two photos or more are too few to learn what tells people "
+            "apart",
             "Add people with several photos each to the --retain folder",
         )
     name = _name(photos, may_change, params.rank, params.erase_gain)
@@ -62,7 +63,7 @@ def _name(photos: list[Photo], may_change: Tensor, rank: int, gain: float) -> st
 
 
 def _read(path: Path) -> Apparatus | None:
-    """What was kept; None where it is not there, or damaged."""
+    """The kept apparatus; None if there is none, or if it is damaged."""
     found = read_tensors(path)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Room in a layer, which later requests find where they need the same: making it takes longer than finding a person."""
+"""Keep room in a layer for later requests that need the same: making it takes longer than finding a person."""
 
 import hashlib
 from pathlib import Path
@@ -10,14 +10,14 @@ from ireu_cli.unlearning.gated.solve import MakeRoom
 from ireu_cli.values import Room
 
 _VERSION = 2
-"""Rises when `make_room` chooses otherwise."""
+"""Raise it when `make_room` chooses other units."""
 
 
 def kept_room(folder: Path, make: MakeRoom, gram: Tensor, sizes: Tensor, count: int) -> Room:
-    """Make room, or find what was made before of the same.
+    """Make room, or find the room that was made earlier from the same inputs.
 
     Args:
-        folder: what is kept about the edit site.
+        folder: the folder of the edit site.
         make: makes room.
         gram: float64, see `make_room`.
         sizes: float32, see `make_room`.

@@ -6,13 +6,13 @@ from torch import Tensor
 from ireu_cli.maths.detector import FOLDS, FoldSums, PeopleSums
 
 SUMS_VERSION = 1
-"""Rises when the same photos give other sums, so that kept ones are not mixed with them."""
+"""Raise it when the same photos give other sums, so that old and new sums are not mixed."""
 _COUNTS = ("photos", "pairs", "views")
 _SUMS = ("total", "square", "within", "between_views")
 
 
 def folds_tensors(sums: FoldSums) -> dict[str, Tensor]:
-    """For a file."""
+    """The tensors for a file."""
     parts = [*sums.folds, sums.copies]
     tensors = {f"{place}.{name}": getattr(part, name) for place, part in enumerate(parts) for name in _SUMS}
     return tensors | {"counts": torch.tensor([[getattr(part, name) for name in _COUNTS] for part in parts])}

@@ -29,14 +29,14 @@ from ireu_cli.values import GateLedger, Json, Ledger, WeightDelta
 
 @dataclass(frozen=True)
 class GatedPlan(Plan):
-    """`carrying` is the block by which tokens are reached, if any."""
+    """`carrying` is the block that reaches the tokens, if any."""
 
     carrying: int | None = None
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where people are found: what is planned and done there, and how its ledgers are joined and made a delta of."""
+    """A place where people are found: its plan, its work, and how its ledgers are joined and turned into a delta."""
 
     plan: Callable[[ImageEncoder, Config, Collection[Tap]], Plan]
     run: Callable[[Work], tuple[WeightDelta, dict[str, Json]]]
@@ -45,17 +45,17 @@ class _Place:
 
 
 class Gated:
-    """Finds people in closed form, and moves what it finds."""
+    """Finds people in closed form and moves their features."""
 
     name = "gated"
     keeps_requests = True
 
     def passes_over(self, key: str) -> bool:
-        """All that concerns training."""
+        """It ignores all settings of training."""
         return key.startswith("unlearn.")
 
     def plan(self, encoder: ImageEncoder, config: Config, taps: Collection[Tap]) -> Plan:
-        """The hidden units and, for taps of many tokens, a carrying block; gates behind a network."""
+        """The hidden units and, for taps of many tokens, a carrying block; for a network, the gates behind it."""
         return _place_in(encoder).plan(encoder, config, taps)
 
     def run(self, work: Work) -> tuple[WeightDelta, dict[str, Json]]:
@@ -64,11 +64,11 @@ class Gated:
 
 
 def refuse_other_ledger(encoder: ImageEncoder, ledger: Ledger | GateLedger, name: str) -> None:
-    """Refuse requests that are for another kind of encoder; `name` is how messages call their delta.
+    """Refuse requests for another kind of encoder; `name` is their delta's name in messages.
 
     Raises:
-        ArtifactError: they are.
-        ModelError: the method is none for this encoder.
+        ArtifactError: they are for another kind.
+        ModelError: the method does not support this encoder.
     """
     if _LEDGERS[type(ledger)] is not _place_in(encoder):
         raise ArtifactError(
@@ -78,7 +78,7 @@ def refuse_other_ledger(encoder: ImageEncoder, ledger: Ledger | GateLedger, name
 
 
 def withdraw_cases(encoder: ImageEncoder, ledger: Ledger | GateLedger, cases: Sequence[str]) -> WeightDelta:
-    """The change that is left without some requests.
+    """The change that remains without some requests.
 
     Raises:
         ArtifactError: the ledger is for another encoder.
@@ -89,7 +89,7 @@ def withdraw_cases(encoder: ImageEncoder, ledger: Ledger | GateLedger, cases: Se
 
 
 def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[Ledger | GateLedger]) -> WeightDelta:
-    """The change that the requests of several deltas make together, the first one's in their places.
+    """The change that the requests of several deltas make together; those of the first delta keep their places.
 
     Raises:
         ArtifactError: they do not reserve the same places, or are for another encoder.
@@ -107,7 +107,7 @@ def _place_in(encoder: ImageEncoder) -> _Place:
     if isinstance(encoder, TakesGates):
         return _GATES
     raise ModelError(
-        f"The method gated knows no place in {encoder.architecture}", "Use another --method for this encoder"
+        f"The method gated does not support {encoder.architecture}", "Use another --method for this encoder"
     )
 
 
@@ -115,7 +115,7 @@ def _plan_units(encoder: ImageEncoder, config: Config, taps: Collection[Tap]) ->
     transformer = need_blocks(encoder, "An edit inside a block")
     carrying = carrying_block(transformer, {config.encoder.tap, *taps})
     names = edited_names(transformer, carrying)
-    # Before the carrying block it is the class token alone that is flagged.
+    # Before the carrying block, only the class token is flagged.
     moving = names if carrying is None else carrying_names(carrying)
     return GatedPlan(names, moving, class_token_only=carrying is None, carrying=carrying)
 

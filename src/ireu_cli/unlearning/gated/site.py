@@ -1,4 +1,4 @@
-"""What photos say about an edit site: two vectors a photo, cached, and sums over retained photos, kept beside them."""
+"""The data of photos at an edit site: two cached vectors a photo, and sums over retained photos, kept beside them."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -25,24 +25,24 @@ from ireu_cli.values import Photo
 
 
 class SiteLens:
-    """An encoder at an edit site: for each photo, what enters the site at the class token, and its `last_state`.
+    """An encoder at an edit site: for each photo, the site's input at the class token, and its `last_state`.
 
     Rows are (2 d,): d values of the site's input, d of the last state. A pooling head has one token, which counts as
     the class token.
     """
 
     def __init__(self, session: Session, lens: Lens, site: MlpSite) -> None:
-        """Open the cache of exactly this encoder, site, preprocessing, dtype and reading."""
+        """Open the cache for exactly this encoder, site, preprocessing, dtype and reading."""
         self.site = site
         self._encoder = need_blocks(lens.encoder, "An edit inside a block")
         self._session = session
         self._lens = lens
         self.folder = lens.block_folder(site.block)
-        """Where what is known about the site is kept."""
+        """The folder that keeps results about the site."""
         self._cache = FeatureCache(self.folder)
 
     def encode(self, items: Sequence[Item], flag: str, label: str) -> dict[str, str]:
-        """Make sure that the rows of all items are there; returns the unusable ones and why.
+        """Make sure that the rows of all items are in the cache; returns the unusable items, each with the reason.
 
         Raises:
             PhotoError: an item cannot be used and `data.bad_photos` is `error`.
@@ -52,7 +52,7 @@ class SiteLens:
         return self._pass(missing, flag, label, None) if missing else {}
 
     def rows(self, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """What enters the site and the last state, float32 (n, d) each."""
+        """The site's input and the last state, float32 (n, d) each."""
         return self._halves(self._cache.get(keys))
 
     @staticmethod
@@ -60,14 +60,14 @@ class SiteLens:
         return found[:, : found.shape[1] // 2], found[:, found.shape[1] // 2 :]
 
     def pieces(self, people: People, fold: int) -> Iterator[Tensor]:
-        """What enters the site at the class token of the photos of a fold's people, in pieces (n, d)."""
+        """The site's input at the class token for the photos of a fold's people, in pieces (n, d)."""
         for _, found in chunks(self._cache, keys_in_fold(people, fold), PIECE):
             yield found[:, : found.shape[1] // 2]
 
     def statistics(
         self, people: People, views: Sequence[Sequence[Item]], readout: Readout, tap: Tap
     ) -> tuple[SiteStatistics, People]:
-        """Gather what retained photos say; all of it is kept in the run folder for later requests.
+        """Collect the statistics of retained photos; they are kept in the run folder for later requests.
 
         Args:
             people: retained people.
@@ -76,7 +76,7 @@ class SiteLens:
             tap: the tap.
 
         Returns:
-            The statistics, and the people whose photos can be used.
+            The statistics, and the people with usable photos.
         """
         sums = self._sums(people)
         usable = people.where(lambda photo: photo.sha256 in self._cache)
@@ -92,7 +92,7 @@ class SiteLens:
         return PeopleSummed(read_folds(kept), kept["tap"]).together(sums, self._nulls()), usable
 
     def _nulls(self) -> Tensor:
-        """What enters the site at the class token of the null images: (2, d)."""
+        """The site's input at the class token for the null images: (2, d)."""
         encoder = self._encoder
         weight = next(encoder.model.parameters())
         with watching(encoder.model, self.site) as seen, torch.inference_mode():
@@ -100,12 +100,12 @@ class SiteLens:
         return seen[0][:, 0].float().cpu()
 
     def _sums(self, people: People) -> SiteSums:
-        """Sums over tokens; photos whose rows are there still have to pass once more when the sums are not."""
+        """Sums over tokens. Photos with cached rows have to pass through the encoder again if the sums are missing."""
         photos = people.flat
         kept = _Kept(self.folder / "sums", self.site.block, photos)
         sums = kept.read(self._session.config.run.batch_size)
         items = [self._lens.item(photo) for photo in photos]
-        # What could not be used is tried again: the settings, or the files, may be others by now.
+        # Unusable photos are tried again, because the settings or the files may have changed.
         left_out = self.encode(items[: sums.done], "--retain", "retained photos, edit site")
         if len(left_out) != sums.unusable:
             sums = SiteSums()
@@ -129,7 +129,7 @@ class SiteLens:
             for batch in batches:
                 bad |= batch.unusable
                 if sums is not None and batch.unusable and session.config.data.bad_photos == "error":
-                    # Nobody waits for all others to pass; what did is kept.
+                    # An interruption does not wait for the rest; finished photos are kept.
                     break
                 if batch.keys:
                     pixels = torch.cat(batch.prepared).to(weight.device, weight.dtype)
@@ -149,7 +149,7 @@ class SiteLens:
 
 
 class _Kept:
-    """Sums over tokens in the run folder, called by the photos that they are over, the first ones of a pass."""
+    """Sums over tokens in the run folder, named by the photos that they cover, the first ones of a pass."""
 
     def __init__(self, folder: Path, block: int, photos: Sequence[Photo]) -> None:
         self._folder, self._block, self._photos = folder, block, photos
@@ -157,9 +157,9 @@ class _Kept:
         self._written: Path | None = None
 
     def read(self, batch_size: int) -> SiteSums:
-        """The sums over all photos, or over as many of the first ones as an earlier pass went through.
+        """The sums over all photos, or over the first ones that an earlier pass went through.
 
-        A pass that goes on where another one stopped has to have the same batches, so that it has the same result.
+        A pass that continues an earlier one must use the same batches, so that it has the same result.
         """
         for path in sorted(self._folder.glob(f"{'[0-9]' * 9}-*.safetensors"), reverse=True):
             done = int(path.name.partition("-")[0])
@@ -171,7 +171,7 @@ class _Kept:
         return SiteSums()
 
     def write(self, sums: SiteSums, seconds: float) -> None:
-        """Keep the sums, unless some were kept so few seconds ago; those of an earlier place of this pass go."""
+        """Keep the sums, unless some were kept a few seconds ago; earlier sums of this pass are deleted."""
         if sums.done and monotonic() - self._last >= seconds and (path := self._path(sums.done)) != self._written:
             write_tensors(path, sums.tensors())
             if self._written is not None:

@@ -1,4 +1,4 @@
-"""Sums over retained photos at an edit site, taken batch by batch, so that memory does not grow with their number."""
+"""Sums over retained photos at an edit site, computed batch by batch, so that memory stays constant."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ from ireu_cli.maths.token_gate import TokenSums
 from ireu_cli.unlearning.gated.solve import Readout, SiteStatistics
 
 _OTHERS = 4
-"""Tokens of a photo, beside the class token, that the sums over tokens take; another few each photo."""
+"""The number of a photo's tokens, besides the class token, that the sums over tokens use; they vary by photo."""
 
 
 @dataclass
 class SiteSums:
-    """Sums over tokens, which need every photo to pass through the encoder; `done` did, `unusable` of them in vain."""
+    """Sums over tokens, for which every photo passes through the encoder; `done` photos did, `unusable` failed."""
 
     done: int = 0
     unusable: int = 0
@@ -28,7 +28,7 @@ class SiteSums:
     gram: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def add(self, model: Any, site: MlpSite, inputs: Tensor) -> None:
-        """Add what enters the site: (n, tokens, d)."""
+        """Add inputs of the site: (n, tokens, d)."""
         chosen = self._some_others(inputs)
         self.class_token.add(inputs[:, 0].cpu())
         self.others.add(chosen.flatten(0, 1))
@@ -36,7 +36,7 @@ class SiteSums:
         self.gram = self.gram + activation_gram(site.activations(model, tokens).float().cpu())
 
     def _some_others(self, inputs: Tensor) -> Tensor:
-        """Some tokens beside the class token, (n, up to `_OTHERS`, d); a pooling head has none."""
+        """Some tokens besides the class token, (n, up to `_OTHERS`, d); a pooling head has none."""
         others = inputs[:, 1:].cpu()
         patches = others.shape[1]
         if not patches:
@@ -46,7 +46,7 @@ class SiteSums:
         return torch.gather(others, 1, (order % patches)[..., None].expand(-1, -1, inputs.shape[2]))
 
     def tensors(self) -> dict[str, Tensor]:
-        """For a file."""
+        """The tensors for a file."""
         count = torch.tensor([self.done, self.unusable, self.class_token.count, self.others.count])
         kinds = {"class_token": self.class_token, "others": self.others}
         sums = {f"{name}.{part}": getattr(kind, part) for name, kind in kinds.items() for part in ("total", "square")}
@@ -54,7 +54,7 @@ class SiteSums:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor] | None) -> "SiteSums":
-        """The inverse of `tensors`; of nothing, or of another version's, it is empty."""
+        """The inverse of `tensors`; empty for nothing or for another version's tensors."""
         if tensors is None or not {"counts", "gram"} <= set(tensors):
             return cls()
         done, unusable, first, second = tensors["counts"].tolist()
@@ -67,17 +67,17 @@ class SiteSums:
 
 @dataclass(frozen=True)
 class PeopleSummed:
-    """Sums over retained people at a site, which need their rows alone: by folds, and of the tap's features, (k,)."""
+    """Sums over retained people at a site that only need cached rows: by folds, and of the tap's features, (k,)."""
 
     folds: FoldSums
     tap: Tensor
 
     def together(self, sums: SiteSums, nulls: Tensor) -> SiteStatistics:
-        """What requests need.
+        """The statistics that requests need.
 
         Args:
-            sums: over the photos' tokens.
-            nulls: (2, d), what enters the site at the class token of the null images.
+            sums: sums over the photos' tokens.
+            nulls: (2, d), the site's input at the class token for the null images.
         """
         people = self.folds.together()
         average = self.tap / max(people.every.photos, 1)
@@ -90,10 +90,10 @@ def sum_site(
     """Go through people once.
 
     Args:
-        people: of each person, what enters the site at the class token and the last states, float32 (n, d) each.
-        views: of some photos, what enters the site for the photo and its changed copies, float32 (v, d) each.
+        people: for each person, the site's inputs at the class token and the last states, float32 (n, d) each.
+        views: for some photos, the site's inputs for the photo and its changed copies, float32 (v, d) each.
         readout: from the last state to the tap.
-        sizes: photos of each person.
+        sizes: number of photos of each person.
     """
     total, deal = torch.zeros((), dtype=torch.float64), Deal(tuple(sizes))
     waiting: list[Tensor] = []
@@ -106,7 +106,8 @@ def sum_site(
     def entering() -> Iterator[Tensor]:
         nonlocal total
         for inputs, states in people:
-            # As for thresholds: whoever is in very many photos would else be the average, and nobody may be it.
+            # The same as for thresholds: otherwise a person with very many photos would be the average, and nobody may
+            # be.
             waiting.append(states[: deal.most])
             if sum(map(len, waiting)) >= AT_ONCE:
                 total = total + read()
@@ -124,5 +125,5 @@ def summarise(
     readout: Readout,
     sizes: Sequence[int],
 ) -> SiteStatistics:
-    """`sum_site`, put together with the sums over tokens; see there."""
+    """`sum_site`, combined with the sums over tokens; see there."""
     return sum_site(people, views, readout, sizes).together(sums, nulls)

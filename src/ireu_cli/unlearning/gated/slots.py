@@ -1,4 +1,4 @@
-"""Requests in the slots of a ledger: they are added, taken out and joined alike, whatever an entry is made of."""
+"""Requests in the slots of a ledger: add them, take them out and join them, for every kind of entry."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,19 +17,19 @@ def add_entries(ledger: Kept, cases: Sequence[str], entries: Mapping[str, Tensor
     """Add requests, each into the first free slot.
 
     Args:
-        ledger: where they are added.
-        cases: what each is called.
+        ledger: the ledger to add to.
+        cases: the name of each request.
         entries: the fields that `ENTRY` of the ledger names, one row a request.
 
     Raises:
-        CapacityError: there are not so many slots left; says how many there are.
+        CapacityError: there are not enough free slots; the error says how many there are.
     """
     taken = set(ledger.slots)
     free: list[int] = [slot for slot in range(ledger.capacity) if slot not in taken]
     if len(cases) > len(free):
         raise CapacityError(
-            f"{len(cases)} people are to be unlearned, and {len(free)} of the {ledger.capacity} places are free",
-            "Withdraw requests, or begin a delta with a larger gated.people",
+            f"{len(cases)} people are to be unlearned, and only {len(free)} of the {ledger.capacity} places are free",
+            "Withdraw requests, or start a new delta with a larger gated.people",
         )
     rows: dict[str, Any] = {name: torch.cat([getattr(ledger, name), entries[name].float()]) for name in ledger.ENTRY}
     return replace(ledger, cases=(*ledger.cases, *cases), slots=(*ledger.slots, *free[: len(cases)]), **rows)
@@ -52,7 +52,7 @@ def add_all(ledger: Kept, other: Kept) -> Kept:
     """Add the requests of another ledger, in the order of its slots.
 
     Raises:
-        CapacityError: there are not enough slots left.
+        CapacityError: there are not enough free slots.
     """
     order = by_slot(other)
     return add_entries(
@@ -61,5 +61,5 @@ def add_all(ledger: Kept, other: Kept) -> Kept:
 
 
 def by_slot(ledger: Ledger | GateLedger) -> list[int]:
-    """The positions of the entries in the order of their slots, whatever the order of the requests was."""
+    """The positions of the entries in the order of their slots, whatever the order of the requests."""
     return sorted(range(len(ledger.slots)), key=lambda i: ledger.slots[i])

@@ -1,8 +1,8 @@
-"""Closed-form unlearning: two hidden units find a person and move the person's features to an anonymous average.
+"""Unlearn in closed form: two hidden units find a person and move the person's features to an anonymous average.
 
-No gradient step. What the retained photos say is gathered once (`SiteStatistics`); a request then costs two small
-solves a person and takes two units of the site from a fixed reserve. Requests do not touch each other, so they add up,
-and one that is withdrawn leaves every other as it was and the rest of the weights at their original bits.
+There is no gradient step. Statistics of the retained photos are collected once (`SiteStatistics`). A request then costs
+two small solves a person and uses two units of the site from a fixed reserve. Requests do not affect each other, so
+they add up. Withdrawing one leaves every other unchanged and gives the rest of the weights their original bits.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -32,25 +32,25 @@ from ireu_cli.unlearning.gated.slots import add_all, add_entries, by_slot
 from ireu_cli.values import Ledger, Room, WeightDelta
 
 _PASSES = 8
-"""Of the fixed-point iteration that makes up for the layer norm after the site; it gains a digit a pass."""
+"""Passes of the fixed-point iteration that corrects for the layer norm after the site; each pass gains a digit."""
 
 _KEPT = 8192
-"""Scores of photos beyond those needed that are kept before the highest are sought."""
+"""The number of extra scores that are kept before the highest are selected."""
 
 MakeRoom = Callable[[Tensor, Tensor, int], Room]
 """`maths.room.make_room`."""
 Rows = Callable[[int], Iterable[Tensor]]
-"""Goes through what detectors see of the retained photos of a fold, in pieces (n, d)."""
+"""A function that iterates over the detectors' inputs for the retained photos of a fold, in pieces (n, d)."""
 
 
 @dataclass(frozen=True)
 class SiteStatistics:
-    """What retained photos say about a site; computed once for an encoder and a set of photos.
+    """Statistics of retained photos at a site; computed once for an encoder and a set of photos.
 
-    `people` sums what enters the site at the class token, `class_token` and `others` both kinds of token, of which a
-    pooling head has no others; `gram` float64 (n + 1, n + 1) sums products of the hidden units' activations, a constant
-    1 last; `average` (k,) is the mean of the tap's features; `nulls` (2, d) are the null images' inputs at the class
-    token.
+    `people` has sums of the site's inputs at the class token. `class_token` and `others` have sums for the two kinds of
+    token; a pooling head has no others. `gram` float64 (n + 1, n + 1) has sums of products of the hidden units'
+    activations, with a constant 1 as the last. `average` (k,) is the mean of the tap's features. `nulls` (2, d) are the
+    null images' inputs at the class token.
     """
 
     people: PeopleInFolds
@@ -63,10 +63,10 @@ class SiteStatistics:
 
 @dataclass(frozen=True)
 class Wanted:
-    """One person to be unlearned.
+    """One person to unlearn.
 
-    `inputs` (copies, d): what enters the site at the class token, for all photos and their changed copies; `states`
-    (photos, d): the class token behind the last block; `features` (photos, k): at the tap.
+    `inputs` (copies, d) are the site's inputs at the class token, for all photos and their changed copies. `states`
+    (photos, d) are the class tokens after the last block, and `features` (photos, k) those at the tap.
     """
 
     inputs: Tensor
@@ -76,10 +76,11 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Readout:
-    """From the class token behind the last block to the tap: `read` (n, d) to (n, k), and its `inverse` (d, k).
+    """From the class token after the last block to the tap: `read` (n, d) to (n, k), and its `inverse` (d, k).
 
-    The inverse is that of the linear part after the layer norm, so that a change of the tap times the deviation of
-    the token's channels is a change of the token. Where it is not `normed`, a change of the tap is one of the token.
+    The inverse is that of the linear part after the layer norm. So a change of the tap, times the deviation of the
+    token's channels, is a change of the token. If it is not `normed`, a change of the tap already is a change of the
+    token.
     """
 
     read: Callable[[Tensor], Tensor]
@@ -96,7 +97,7 @@ def readout_of(encoder: HasBlocks, tap: Tap) -> Readout:
 
 @dataclass(frozen=True)
 class Found:
-    """How one person is told from others: the score's weight (d,), its threshold, the share of given photos found."""
+    """The detector of one person: the score's weight (d,), its threshold, and the share of given photos it finds."""
 
     weight: Tensor
     threshold: Threshold
@@ -104,23 +105,23 @@ class Found:
 
 
 def rate_of(params: GatedParams, places: int) -> float:
-    """The false-alarm rate that each person is granted: an equal share of the budget, at most `max_false_alarm`."""
+    """The false-alarm rate of each person: an equal share of the budget, at most `max_false_alarm`."""
     return min(params.max_false_alarm, params.false_alarms / places)
 
 
 def find(
     wanted: Sequence[Wanted], statistics: SiteStatistics, rows: Rows, shrinkage: float, rate: float
 ) -> list[Found]:
-    """Compute the detectors of some people; the retained photos are gone through twice, however many the people.
+    """Compute the detectors of some people, in two passes over the retained photos, however many people there are.
 
-    Thresholds are set on what strangers score: each fold's photos, by detectors that come from other folds' people.
+    Thresholds are set on strangers' scores: each fold's photos are scored by detectors made from other folds' people.
 
     Args:
         wanted: the people.
-        statistics: of the retained photos.
-        rows: the retained photos, to set the thresholds on.
-        shrinkage: of the covariance within people.
-        rate: share of other people's photos that may be taken for a person.
+        statistics: statistics of the retained photos.
+        rows: the retained photos, for the thresholds.
+        shrinkage: shrinkage of the covariance within people.
+        rate: share of other people's photos that may be mistaken for a person.
     """
     given, people = [one.inputs for one in wanted], statistics.people
     plain = directions(given, people, statistics.nulls, shrinkage)
@@ -134,31 +135,31 @@ def find(
         pairs = zip(weights.T, thresholds.tolist(), strict=True)
         return torch.stack([gated(weight, value, apart, statistics.others)[0] for weight, value in pairs], 1)
 
-    # Thresholds are set once more, as keeping other tokens out spreads the class token's scores a little.
+    # Thresholds are set again, because keeping other tokens out spreads the class token's scores a little.
     return with_thresholds(plain.map(kept_out, people), given, people, rows, rate)
 
 
 @dataclass(frozen=True)
 class Directions:
-    """Of some people, a column each, float64 (d, n): from everybody, and from everybody but each fold's people."""
+    """Directions of some people, a column each, float64 (d, n): from everybody, and from all but each fold's people."""
 
     every: Tensor
     others: tuple[Tensor, ...]
 
     def map(self, change: Callable[[Tensor, PeopleSums], Tensor], people: PeopleInFolds) -> "Directions":
-        """Change each by the sums that it comes from."""
+        """Transform each with the sums that it comes from."""
         others = zip(self.others, people.others, strict=True)
         return Directions(change(self.every, people.every), tuple(change(weights, sums) for weights, sums in others))
 
 
 def directions(given: Sequence[Tensor], people: PeopleInFolds, nulls: Tensor, shrinkage: float) -> Directions:
-    """What tells people from others; the null images (k, d) score as the mean does.
+    """The directions that tell people from others; null images (k, d) get the same score as the mean.
 
     Args:
-        given: of each person, what was given to learn from, (n, d).
+        given: for each person, the inputs to learn from, (n, d).
         people: the retained people.
-        nulls: what a detector sees of the null images.
-        shrinkage: of the covariance within people.
+        nulls: a detector's inputs for the null images.
+        shrinkage: shrinkage of the covariance within people.
     """
 
     def of(one: Whitened) -> Tensor:
@@ -175,11 +176,11 @@ def with_thresholds(
     """Set the thresholds of detectors on retained photos.
 
     Args:
-        found: of each person.
-        given: of each person, what was given to learn from, (n, d).
+        found: the directions of each person.
+        given: for each person, the inputs to learn from, (n, d).
         people: the retained people.
         rows: their photos.
-        rate: share of other people's photos that may be taken for a person.
+        rate: share of other people's photos that may be mistaken for a person.
     """
     mean, ready = people.every.mean(), []
     for weight, own, margin in zip(found.every.T, given, _margins(found.others, people, rows, rate), strict=True):
@@ -189,7 +190,7 @@ def with_thresholds(
 
 
 def _margins(weights: Sequence[Tensor], people: PeopleInFolds, rows: Rows, rate: float) -> list[Threshold]:
-    """By how much more than the mean a score has to be, of each person; only the highest scores are kept."""
+    """How far above the mean a score has to be, for each person; only the highest scores are kept."""
     highest, count = torch.empty(0, weights[0].shape[1], dtype=torch.float64), 0
     needed = highest_needed(people.every.photos, rate)
     for fold, (some, sums) in enumerate(zip(weights, people.others, strict=True)):
@@ -199,7 +200,7 @@ def _margins(weights: Sequence[Tensor], people: PeopleInFolds, rows: Rows, rate:
             if len(highest) > needed + _KEPT:
                 highest = highest.topk(needed, 0).values
     if highest_needed(count, rate) > len(highest):
-        raise RuntimeError("thresholds are set on more photos than were summed")
+        raise RuntimeError("the thresholds' photos are more than the summed ones")
     return [threshold_at(column, rate, count) for column in highest.T]
 
 
@@ -210,8 +211,8 @@ def change_of(wanted: Wanted, readout: Readout, average: Tensor, mask: Tensor, g
         wanted: the person.
         readout: from token to tap.
         average: (k,), everybody's mean at the tap.
-        mask: bool (k,); other features keep their place but for the common scale of the layer norm.
-        gain: 1 moves the person's mean to the average; photos differ from their mean, so more is needed for all.
+        mask: bool (k,); other features change only by the common scale of the layer norm.
+        gain: 1 moves the person's mean to the average. Photos differ from their mean, so moving all of them needs more.
     """
     features, states = wanted.features.double(), wanted.states.double()
     aim = features + gain * mask * (average.double() - features.mean(0))
@@ -232,14 +233,14 @@ def open_ledger(
     people: int,
     room_by: Callable[[MakeRoom, Tensor, Tensor, int], Room] = lambda make, *given: make(*given),
 ) -> Ledger:
-    """A ledger without requests, with room for so many people.
+    """A ledger without requests, with room for a number of people.
 
     Args:
-        statistics: of the retained photos.
+        statistics: statistics of the retained photos.
         site: where people are found.
         weights: the site's original tensors.
-        people: how many there will be.
-        room_by: calls what makes room, or knows what it gave for the same.
+        people: the most people there will be.
+        room_by: calls the function that makes room, or returns its earlier result for the same inputs.
 
     Raises:
         CapacityError: they would take more than half of the site's hidden units.
@@ -247,7 +248,7 @@ def open_ledger(
     sizes = weights[site.name("fc2.weight")].square().sum(0)
     if 4 * people > len(sizes):
         raise CapacityError(
-            f"{people} people need {2 * people} hidden units, and half of the block's is {len(sizes) // 2}",
+            f"{people} people need {2 * people} hidden units, and half of the block's units are {len(sizes) // 2}",
             f"Set gated.people to {len(sizes) // 4} at most",
         )
     room = room_by(make_room, statistics.gram, sizes, 2 * people)
@@ -262,7 +263,7 @@ def enter(
     """Add people to a ledger, each into the first free slot.
 
     Raises:
-        CapacityError: there are no slots left; says how many there are.
+        CapacityError: there are not enough free slots; the error says how many there are.
     """
     step = SoftStep(params.rise, params.sharpness)
     built = [step.rows(one.weight, one.threshold.value) for one in found]
@@ -282,7 +283,7 @@ def join(ledger: Ledger, other: Ledger) -> Ledger:
 
     Raises:
         ArtifactError: the two reserve different units, or change other weights in different ways.
-        CapacityError: there are not enough slots left.
+        CapacityError: there are not enough free slots.
     """
     own, others = ledger.room, other.room
     rooms = [(own.units, others.units), (own.kept, others.kept), (own.stand_in, others.stand_in)]
@@ -298,20 +299,20 @@ def join(ledger: Ledger, other: Ledger) -> Ledger:
 
 
 def compose(ledger: Ledger, weights: dict[str, Tensor]) -> WeightDelta:
-    """The change of the site's weights that the ledger stands for.
+    """The change of the site's weights that the ledger describes.
 
-    The same ledger gives the same bits whatever the order of its requests was; where no request reaches, and for an
-    empty ledger everywhere, the change is exactly zero.
+    The same ledger gives the same bits, whatever the order of its requests. The change is exactly zero where no request
+    reaches, and everywhere for an empty ledger.
 
     Args:
         ledger: the requests.
-        weights: the site's four original tensors, of `MlpSite.weights`.
+        weights: the site's four original tensors, from `MlpSite.weights`.
     """
     site = MlpSite(ledger.block)
     out_weight = weights[site.name("fc2.weight")]
     new = {name: tensor.clone() for name, tensor in weights.items()}
     if ledger.slots:
-        # One product in the order of slots: a function of the set of requests, whatever their order was.
+        # One product in the order of slots depends only on the set of requests, whatever their order.
         order = by_slot(ledger)
         slots = torch.tensor([ledger.slots[entry] for entry in order])
         places = (2 * slots[:, None] + torch.arange(2)).flatten()

@@ -1,10 +1,11 @@
-"""Changing every token of a person's photo: a flag on the class token, carried by attention, read by a hidden layer.
+"""Change every token of a person's photo: attention carries a flag on the class token, and a hidden layer reads it.
 
-One patch says too little of who is in the photo, so that only the class token is asked. Where its detector fires, it
-writes a flag into the class token of a block. In the next one, keys see the flag, so that all tokens attend to the
-class token, and values pass it on; behind the attention every token of the photo carries it. A few hidden units of
-that block, which are silent without the flag, then replace the tokens by ones from which identity is erased. The flag
-lies along directions that photos hardly use; everything but the detectors is the same for everybody, and made once.
+One patch says too little about who is in the photo, so detectors only look at the class token. A detector that fires
+writes a flag into the class token of a block. In the next block, keys see the flag, so that all tokens attend to the
+class token, and values pass the flag on. After the attention, every token of the photo carries it. A few hidden units
+of that block, which are silent without the flag, then replace the tokens by ones from which identity is erased. The
+flag lies along directions that photos hardly use. Everything except the detectors is the same for everybody and is made
+once.
 """
 
 import copy
@@ -25,31 +26,33 @@ from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.values import Room
 
 CARRYING = ("k_proj.weight", "k_proj.bias", "v_proj.weight", "v_proj.bias")
-"""Parts of the carrying block's attention that change, beside its hidden layer."""
+"""Parts of the carrying block's attention that change, besides its hidden layer."""
 _FLAG = 2.3
-"""Length of the flag over that of the class token: beyond, the layer norm leaves nothing but the flag."""
+"""Length of the flag, relative to that of the class token; a longer flag is all that the layer norm would leave.
+"""
 _LOGIT = 10.0
-"""What a flag adds to the attention that the average query pays to the class token."""
+"""How much a flag adds to the attention of the average query to the class token."""
 _VALUE = 1.15
-"""What attention writes of a flag, in deviations of a token's channels, for each unit of the flag."""
+"""How much of a flag the attention writes, in deviations of a token's channels, for each unit of the flag."""
 _HEADS = 3
-"""Attention heads that carry the flag."""
+"""The number of attention heads that carry the flag."""
 _DIRECTIONS = 4
-"""Directions of least variance among which the carried flag's is chosen."""
+"""The number of directions of least variance from which that of the carried flag is chosen."""
 _ROWS = 2**16
-"""Tokens that tell which units are missed least."""
+"""The number of tokens that decide which units are needed least."""
 _CLASS_TOKEN = 0.25
-"""What the class token counts against all others of its photo: who reads one vector reads what comes of it alone."""
+"""The weight of the class token against all others of its photo: readers of one vector only read the class token."""
 _REACHED = 0.8
-"""So many of flagged photos' tokens, and of their class tokens, have to be replaced, at least."""
+"""The smallest share of flagged photos' tokens, and of their class tokens, that must be replaced."""
 _OPEN, _SHUT, _SWING = 20.0, 14.0, 8.0
-"""Where a flagged token puts the units, on their linear part; where any other keeps them, below zero; and how far the
-token's content moves them at most."""
+"""The units' input for a flagged token (on the linear part) and for any other token (below zero).
+
+The third number is the most that a token's content moves that input."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Retained photos before the carrying block: `states` float32 (n, tokens, d), and whose they are, int64 (n,)."""
+    """Retained photos before the carrying block: `states` float32 (n, tokens, d), and their people, int64 (n,)."""
 
     states: Tensor
     people: Tensor
@@ -57,10 +60,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Apparatus:
-    """What all people share.
+    """The change that all people share.
 
-    `flag` (d,) is added to the class token of a person's photo; `changes` are those of the block's weights, by the
-    names of its parts; `told` says how well it works.
+    `flag` (d,) is added to the class token of a person's photo. `changes` holds the changes of the block's weights, by
+    the names of its parts. `told` says how well it works.
     """
 
     flag: Tensor
@@ -70,13 +73,13 @@ class Apparatus:
 
 @dataclass(frozen=True)
 class _Axis:
-    """A direction of a normalised token: `of` (d,) with mean 0, `rest` its mean over tokens."""
+    """A direction of a normalised token: `of` (d,) has mean 0, and `rest` is its mean over tokens."""
 
     of: Tensor
     rest: float
 
     def read(self, norm: Any) -> tuple[Tensor, float]:
-        """Weight (d,) and offset that read it behind a layer norm: 0 at its mean over tokens."""
+        """Weight (d,) and offset that read it after a layer norm, with 0 at its mean over tokens."""
         weight = self.of / norm.weight
         return weight, float(weight @ norm.bias) + self.rest
 
@@ -85,10 +88,10 @@ def build(layer: Any, sample: Sample, mask: Tensor, rank: int, gain: float) -> A
     """Make the flag and the carrying block's changes.
 
     Args:
-        layer: the `CLIPEncoderLayer` of block L-2, float32 on the CPU; it is left as it is.
+        layer: the `CLIPEncoderLayer` of block L-2, float32 on the CPU; it does not change.
         sample: retained photos.
         mask: bool (d,), features of the block's output that may change.
-        rank: hidden units that erase; the more, the nearer the erased tokens come to what they should be.
+        rank: number of hidden units that erase; with more units, the erased tokens come closer to what they should be.
         gain: 1 erases what tells people apart, 2 turns it into its opposite.
 
     Raises:
@@ -102,7 +105,7 @@ def _build(layer: Any, sample: Sample, mask: Tensor, rank: int, gain: float) -> 
     units = layer.mlp.fc1.out_features
     if rank + 3 > units // 4:
         raise CapacityError(
-            f"gated.rank = {rank} needs {rank + 3} hidden units, and a quarter of the block's is {units // 4}",
+            f"gated.rank = {rank} needs {rank + 3} hidden units, and a quarter of the block's units are {units // 4}",
             f"Set gated.rank to {units // 4 - 3} at most",
         )
     states = sample.states
@@ -139,7 +142,7 @@ def _changes(layer: Any, edited: Any) -> dict[str, Tensor]:
 
 
 def _after_attention(layer: Any, states: Tensor) -> Tensor:
-    """(n, tokens, d) to the same behind the attention's residual connection; in pieces, to bound memory."""
+    """Take states (n, tokens, d) through the attention and its residual connection, in pieces that bound memory."""
     return torch.cat([after_attention(layer, part) for part in torch.split(states, 64)])
 
 
@@ -148,7 +151,7 @@ def _normalised(states: Tensor, norm: Any) -> Tensor:
 
 
 def _quiet(tokens: Tensor, count: int) -> tuple[list[Tensor], Tensor]:
-    """The directions along which normalised tokens (n, d) vary least, but for the mean, which a layer norm removes."""
+    """The directions along which normalised tokens (n, d) vary least, except the mean, which a layer norm removes."""
     mean = tokens.mean(0)
     centred = tokens - mean
     _, vectors = torch.linalg.eigh((centred.T @ centred / len(tokens)).double())
@@ -157,10 +160,10 @@ def _quiet(tokens: Tensor, count: int) -> tuple[list[Tensor], Tensor]:
 
 
 def _axes(layer: Any, states: Tensor, middle: Tensor) -> tuple[_Axis, _Axis, tuple[int, ...]]:
-    """The flag's direction on the class token, the carried flag's on all tokens, and the heads that carry it.
+    """Choose the flag's direction on the class token, the carried flag's direction on all tokens, and the heads.
 
-    Heads write along what their values span; the direction and the heads are chosen together so that little else than
-    the flag is written.
+    Heads write in the span of their values. The direction and the heads are chosen together, so that they write little
+    else than the flag.
     """
     candidates, mean = _quiet(_normalised(middle, layer.layer_norm2).flatten(0, 1), _DIRECTIONS)
     attention = layer.self_attn
@@ -176,14 +179,14 @@ def _axes(layer: Any, states: Tensor, middle: Tensor) -> tuple[_Axis, _Axis, tup
     assert best is not None  # noqa: S101 - there is a head and a direction
     carried = _Axis(best[1], float(best[1] @ mean))
     quiet, mean = _quiet(_normalised(states, layer.layer_norm1).flatten(0, 1), 1)
-    # The flag itself must not be taken for the carried one.
+    # The flag itself must not be mistaken for the carried one.
     flag = quiet[0] - (quiet[0] @ carried.of) * carried.of
     flag = flag / flag.norm()
     return _Axis(flag, float(flag @ mean)), carried, best[2]
 
 
 def _carry(layer: Any, states: Tensor, middle: Tensor, flag: _Axis, carried: _Axis, heads: Sequence[int]) -> None:
-    """Let keys of the given heads answer to the flag, and values pass it on along the carried direction."""
+    """Make keys of the given heads answer to the flag, and make values pass it on along the carried direction."""
     attention, norm = layer.self_attn, layer.layer_norm1
     size, full = attention.head_dim, states.shape[-1] ** 0.5
     places = torch.cat([torch.arange(h * size, (h + 1) * size) for h in heads])
@@ -214,7 +217,7 @@ def _make_room(layer: Any, middle: Tensor, count: int) -> Room:
 
 
 def _fold(layer: Any, room: Room) -> None:
-    """Let the kept units stand in for the reserved ones, which fall silent."""
+    """Make the kept units replace the reserved ones, which become silent."""
     out = layer.mlp.fc2.weight
     added = folded(out, room).float()
     out[:, room.kept] += added[:, :-1]
@@ -225,10 +228,10 @@ def _fold(layer: Any, room: Room) -> None:
 
 
 def _seen_by_units(layer: Any, plain: Tensor, flagged: Tensor, flag: _Axis, carried: _Axis) -> _Axis:
-    """What tells the units of a flagged photo's token: the carried flag, and so much of the flag itself.
+    """The direction by which units recognise a flagged photo's token: the carried flag, and a part of the flag.
 
-    The class token has the long flag in it beside the carried one, so that little of the latter is left behind the
-    layer norm; with the flag itself it is seen as clearly as the others are.
+    The class token holds the long flag beside the carried one, so little of the carried one is left after the layer
+    norm. With a part of the flag itself, units see the class token as clearly as the others.
     """
     tokens = _normalised(flagged, layer.layer_norm2)
     first, others = tokens[:, 0], tokens[:, 1:].flatten(0, 1)[:_ROWS]
@@ -241,13 +244,13 @@ def _seen_by_units(layer: Any, plain: Tensor, flagged: Tensor, flag: _Axis, carr
 
 
 def _opening(layer: Any, plain: Tensor, flagged: Tensor, seen: _Axis) -> tuple[float, float, Tensor]:
-    """Where units open, how steeply, and which of the flagged photos' tokens lie beyond: 0 or 1 (n, tokens)."""
+    """Where units open, how steeply, and which tokens of flagged photos lie beyond that point: 0 or 1 (n, tokens)."""
     without, carrying = (_normalised(tokens, layer.layer_norm2) @ seen.of - seen.rest for tokens in (plain, flagged))
     high = float(without.max())
     low = float(carrying.flatten()[:: max(1, carrying.numel() // 100_000)].quantile(0.1))
     if low <= 1.5 * high:
         raise CapacityError(
-            "The flag of a person cannot be told from what tokens say by themselves in this encoder",
+            "In this encoder, the flag of a person cannot be told from the tokens' own content",
             "Use --tap image_embeds or pooled for generators that read those, or another --method",
         )
     ramp = (_OPEN + _SHUT) / (low - high)
@@ -256,17 +259,17 @@ def _opening(layer: Any, plain: Tensor, flagged: Tensor, seen: _Axis) -> tuple[f
 
 
 def _refuse_unreached(reached: Tensor) -> None:
-    """Class tokens are few among all tokens, and what reads them alone would still see the person."""
+    """Check class tokens separately: they are few, and a reader of only these would still see the person."""
     for share, what in ((reached[:, 0].mean(), "class tokens"), (reached.mean(), "tokens")):
         if float(share) < _REACHED:
             raise CapacityError(
-                f"The flag of a person reaches {float(share):.0%} of the {what} of this encoder's photos",
+                f"The flag of a person reaches only {float(share):.0%} of the {what} in this encoder's photos",
                 "Use --tap image_embeds or pooled for generators that read those, or another --method",
             )
 
 
 def _erased(output: Tensor, people: Tensor, mask: Tensor, rank: int, gain: float) -> Tensor:
-    """What the block is to put out for flagged photos: the class token and the others each with their own eraser."""
+    """The wanted output of the block for flagged photos: the class token and the others each have their own eraser."""
     centred = output - output.mean(0)
     photos, tokens, size = output.shape
     places = (people[:, None] * tokens + torch.arange(tokens)).flatten()
@@ -282,7 +285,7 @@ def _erased(output: Tensor, people: Tensor, mask: Tensor, rank: int, gain: float
 def _write(
     layer: Any, room: Room, seen: _Axis, plain: Tensor, flagged: Tensor, aim: Tensor, start: float, ramp: float
 ) -> None:
-    """Write the replacement into the reserved units: a rank's worth, one that levels their ramp, two for a constant."""
+    """Write the replacement into the reserved units: the rank's number, one to level their ramp, two for a constant."""
     inputs = layer.layer_norm2(flagged)
     missing = aim - flagged - layer.mlp(inputs)
     rank = len(room.units) - 3

@@ -1,1 +1,1 @@
-"""The methods `ireu` and `global`: as published, by gradient."""
+"""The methods `ireu` and `global`, by gradient as published."""

@@ -1,4 +1,4 @@
-"""`ireu unlearn --method ireu` and `global`: the published training, from swapped faces to a delta."""
+"""`ireu unlearn --method ireu` and `global`: the published training, which makes a delta from swapped faces."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from ireu_cli.values import FeatureMask, Json, WeightDelta
 
 @dataclass(frozen=True)
 class Published:
-    """Trains the weights that `unlearn.layers` names; `global` takes every feature for the mask's."""
+    """Trains the weights that `unlearn.layers` names; `global` uses a mask of all features."""
 
     name: str
     keeps_requests: bool = False
 
     def passes_over(self, key: str) -> bool:
-        """All that is `gated`'s."""
+        """It ignores all settings of `gated`."""
         return key.startswith("gated.")
 
     def plan(self, encoder: ImageEncoder, config: Config, taps: Collection[Tap]) -> Plan:
@@ -34,7 +34,7 @@ class Published:
         return Plan(names, names)
 
     def run(self, work: Work) -> tuple[WeightDelta, dict[str, Json]]:
-        """Train, from where an earlier run was stopped if one was."""
+        """Train; continue where an earlier run was stopped, if there was one."""
         session, lens, config = work.session, work.lens, work.session.config
         forget, retain = _sets(session, lens, work.cast, work.mask)
         start = resume(session, work.identity)

@@ -1,4 +1,4 @@
-"""The paper's unlearning: regress the encoder's output on target photos to a virtual identity, and hold it on others.
+"""The paper's unlearning: regress the encoder's output for target photos to a virtual identity, and keep it for others.
 
 L = λ₁ ‖e_u(x₋) − z̃‖₂ + ‖e_u(x₊) − e(x₊)‖₂, z̃ = z₋ ± α (M ⊙ Δz), Adam. `global` is the same with M = 1.
 """
@@ -24,13 +24,13 @@ STEPS_A_PERSON = 2400
 """The paper's 1,000 steps for one person, 12,000 for five."""
 
 LEARNING_RATE, FORGET_WEIGHT, BATCH = 1e-5, 0.1, 1
-"""The paper's; what `auto` means."""
+"""The paper's values, which `auto` uses."""
 
 _WINDOW = 50
-"""Steps over which a loss is averaged before it counts as diverged; single photos differ a lot."""
+"""The number of steps over which a loss is averaged before it counts as diverged; single photos differ a lot."""
 
 RetainBatch = Callable[[Sequence[int]], tuple[Tensor, Tensor]]
-"""Positions of retained photos to their pixels (n, 3, side, side) and original features (n, …, d)."""
+"""A function from positions of retained photos to their pixels (n, 3, side, side) and original features (n, …, d)."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ForgetSet:
 
 @dataclass(frozen=True)
 class RetainSet:
-    """Other people's photos, read when they are drawn, and the two null images, always at hand."""
+    """Other people's photos, read when they are sampled, and the two null images, always in memory."""
 
     count: int
     batch: RetainBatch
@@ -55,7 +55,7 @@ class RetainSet:
 
 @dataclass
 class TrainState:
-    """All that a resumed run needs to end with the same bytes: random draws depend on the seed and the step only."""
+    """Everything that a resumed run needs to end with the same bytes: draws depend only on the seed and the step."""
 
     step: int
     weights: dict[str, Tensor]
@@ -63,7 +63,7 @@ class TrainState:
     second_moments: dict[str, Tensor] = field(default_factory=dict)
     losses: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
     looks: list[tuple[int, float]] = field(default_factory=list)
-    """What was seen of held-out photos: the step, and the share of their way that is left."""
+    """The results of looks at held-out photos: the step, and the share of their way that is left."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Flatten for a checkpoint; `from_tensors` is the inverse."""
@@ -125,7 +125,7 @@ def unlearn(
     network: nn.Module | None = None,
     enough: Callable[[TrainState], bool] | None = None,
 ) -> tuple[WeightDelta, dict[str, Json]]:
-    """Train the named weights; the encoder handed in keeps every bit, also on error.
+    """Train the named weights; the encoder passed in keeps every bit, even after an error.
 
     Args:
         encoder: float32, on the device that trains.
@@ -134,15 +134,15 @@ def unlearn(
         forget: target photos.
         retain: other people's photos and the null images.
         mask: bool (d,).
-        params: all knobs.
+        params: all settings.
         seed: decides every draw.
-        start: a checkpoint to go on from.
+        start: a checkpoint to continue from.
         on_step: called after each step with the live state; may copy it, show it, or raise to stop.
-        network: what maps the sets' pixels to the tap, with the encoder's model as its `model`; None: the encoder.
-        enough: asked before each step whether to end.
+        network: maps the sets' pixels to the tap, with the encoder's model as its `model`; None: the encoder.
+        enough: called before each step; says whether to end.
 
     Returns:
-        The delta, and what is worth recording of the run.
+        The delta, and entries for the record.
 
     Raises:
         PhotoError: the shift is zero, so there is no direction to move in.
@@ -168,7 +168,7 @@ def unlearn(
     network = network or _Tap(encoder, tap)
     limits = torch.tensor([reach, float(mean_distance(retain.null_features, torch.zeros_like(retain.null_features)))])
     state.weights = weights
-    # Asked before a step and not behind it: a run that resumes from any checkpoint then asks the same.
+    # Ask before a step and not after it, so that a run that resumes from any checkpoint asks the same.
     while state.step < total and not (enough and enough(state)):
         chosen = _forget_draw(len(forget.people), batch, seed, state.step)
         pixels, features = _retain_draw(retain, batch, params.null_share, seed, state.step)
@@ -226,7 +226,7 @@ def _adam(weights: dict[str, Tensor], state: TrainState, learning_rate: float) -
 
 
 def _forget_draw(count: int, batch: int, seed: int, step: int) -> list[int]:
-    """Go through all photos in a new order each round."""
+    """Sample all photos in a new order each round."""
     chosen = []
     for position in range(step * batch, (step + 1) * batch):
         order = torch.randperm(count, generator=generator(seed, "forget", position // count))
@@ -247,8 +247,8 @@ def _retain_draw(retain: RetainSet, batch: int, null_share: float, seed: int, st
 def _check(state: TrainState, limits: Tensor, factor: float) -> None:
     """Stop a run whose result could not be used.
 
-    The forget loss begins at `limits[0]` and should fall; a retain loss of `limits[1]`, the norm of a feature vector,
-    means that nothing of the original is left.
+    The forget loss starts at `limits[0]` and should fall. A retain loss of `limits[1]`, the norm of a feature vector,
+    means that nothing of the original features is left.
     """
     recent = state.losses[max(0, state.step - _WINDOW) : state.step]
     remedy = "Lower unlearn.learning_rate or unlearn.alpha"

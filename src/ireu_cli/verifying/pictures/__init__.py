@@ -1,1 +1,1 @@
-"""What verification says of drawn pictures."""
+"""What verification measures on drawn pictures."""

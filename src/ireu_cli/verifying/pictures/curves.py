@@ -1,4 +1,4 @@
-"""What the report's charts show: similarities of drawn pictures, and how far retained people's pictures moved."""
+"""The data of the report's charts: similarities of drawn pictures, and the change of retained people's pictures."""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def drawn_curves(evidences: Sequence[GeneratorEvidence]) -> tuple[Curve, ...]:
 
 
 def kept_plot(evidences: Sequence[GeneratorEvidence]) -> tuple[Kept, ...]:
-    """Of each retained person: similarity of the pictures before and after, and likeness to the nearest target."""
+    """For each retained person: similarity of the pictures before and after, and likeness to the nearest target."""
     found = []
     for evidence in evidences:
         targets = [centroid(rows.double()) for rows in evidence.target_photos if len(rows)]

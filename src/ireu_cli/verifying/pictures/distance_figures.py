@@ -1,4 +1,4 @@
-"""Figures of how far sets of drawn pictures are from photos."""
+"""Figures of the distance between sets of drawn pictures and photos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +10,19 @@ from ireu_cli.maths.quality import Spread, fid, kid, kid_change
 from ireu_cli.report import Definition, Figure, State
 
 _SETS = (
-    "pictures of retained people with the base prompt, and photos of other retained people; for the change, the photos "
-    "they were drawn from"
+    "pictures of retained people with the base prompt, and photos of other retained people; for the change, also the "
+    "photos that they were drawn from"
 )
 QUALITY_DEFINITIONS = {
     "kid": Definition(
-        text="Kernel Inception distance of drawn pictures to the photos, on the features named by `measure`; its "
-        "change is the edited encoder's less the original's, paired by person. Comparable only within one `measure`.",
+        text="Kernel Inception distance between drawn pictures and photos, on the features named by `measure`. Its "
+        "change is the value with the edited encoder minus the value with the original, paired by person. "
+        "Compare only values with the same `measure`.",
         unit="distance",
         reference=_SETS,
     ),
     "fid": Definition(
-        text="Frechet distance of drawn pictures to the photos, on the same features, where there are more pictures "
+        text="Frechet distance between drawn pictures and photos, on the same features, if there are more pictures "
         "than features.",
         unit="distance",
         reference=_SETS,
@@ -31,7 +32,7 @@ QUALITY_DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Sets:
-    """Features (n_i, d) by person: `real` photos, pictures `before` and `after`, and photos of `others` not drawn."""
+    """Features (n_i, d) by person: `real` photos, pictures `before` and `after`, and photos of undrawn `others`."""
 
     real: Sequence[Tensor]
     before: Sequence[Tensor]
@@ -40,7 +41,7 @@ class Sets:
 
 
 def scaled(sets: Sets) -> Sets:
-    """Every feature vector at a root mean square of 1, for which the kernel's constants are made."""
+    """Scale every feature vector to a root mean square of 1, which the kernel's constants assume."""
 
     def unit(side: Sequence[Tensor]) -> list[Tensor]:
         return [rows * (rows.shape[-1] ** 0.5 / torch.linalg.vector_norm(rows, dim=-1, keepdim=True)) for rows in side]
@@ -49,14 +50,14 @@ def scaled(sets: Sets) -> Sets:
 
 
 def distances(generator: str, measure: str, sets: Sets) -> list[Figure]:
-    """KID before, after and its change, and FID where there are pictures enough.
+    """KID before and after and its change, and FID if there are enough pictures.
 
     Args:
-        generator: who drew.
-        measure: whose features they are.
+        generator: the generator that drew.
+        measure: the source of the features.
         sets: features of photos and pictures.
     """
-    # A person's pictures are like the person's photos, so distances are taken to other people's.
+    # A person's pictures are similar to the person's own photos, so distances are measured to other people's photos.
     none = [sets.real[0][:0]]
     far = [*none * len(sets.before), *sets.others]
     sides = {

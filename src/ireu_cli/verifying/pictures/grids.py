@@ -24,7 +24,7 @@ _GAP = 4
 
 @dataclass(frozen=True)
 class Grid:
-    """One grid as a PNG file: a photo, drawn before, drawn after, from top to bottom."""
+    """One grid as a PNG file; from top to bottom: a photo, the picture before, the picture after."""
 
     name: str
     generator: str
@@ -33,7 +33,7 @@ class Grid:
 
 
 def make_grids(drawn: Drawn, reader: PhotoReader) -> list[Grid]:
-    """One grid for each role, from the base prompt, with as many different people as there is room for."""
+    """One grid for each role, from the base prompt, with as many different people as fit."""
     grids = []
     for role in dict.fromkeys(shot.role for shot in drawn.shots):
         numbers = _columns(drawn.shots, role)
@@ -62,7 +62,7 @@ def write_images(folder: Path, drawn: Sequence[Drawn]) -> list[Path]:
 
 
 def _columns(shots: Sequence[Shot], role: str) -> list[int]:
-    """Numbers of the shots to show: one for each photo, people in turn."""
+    """Numbers of the shots to show: one for each photo, taking people in turn."""
     people: dict[int, dict[Photo, int]] = {}
     for number, shot in enumerate(shots):
         if shot.role == role and shot.edit is None:
@@ -84,7 +84,7 @@ def _grid(drawn: Drawn, numbers: Sequence[int], reader: PhotoReader) -> RgbImage
 
 
 def _photo(reader: PhotoReader, photo: Photo, side: int) -> RgbImage:
-    """The photo as the encoder is given it, brought to the size of the pictures; grey if it is gone by now."""
+    """The photo as the encoder sees it, resized to the size of the pictures; grey if it no longer exists."""
     try:
         image = Image.fromarray(reader.image(photo))
     except (BadPhotoError, OSError):

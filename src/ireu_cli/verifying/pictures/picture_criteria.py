@@ -1,4 +1,4 @@
-"""Controls and criteria on the pictures of one generator, as all recognisers see them: the worst of them counts."""
+"""Controls and criteria on the pictures of one generator: of all recognisers, the worst result counts."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ _ROLES: tuple[Role, ...] = (*_TARGETS, "look-alike", "retained")
 
 _CRITERIA: tuple[tuple[str, tuple[str, tuple[Role, ...], State], Sense, str, str], ...] = (
     ("reidentified_seen", ("reidentified", ("target-seen",), "edited"), "at most", "max_reidentified_seen",
-     "pictures from photos used in unlearning that the recogniser still matches"),
+     "share of pictures from photos used in unlearning that the recogniser still matches"),
     ("reidentified_unseen", ("reidentified", ("target-unseen",), "edited"), "at most", "max_reidentified_unseen",
-     "pictures from other photos of the targets that it still matches"),
+     "share of pictures from other target photos that the recogniser still matches"),
     ("delta_id", ("delta_id", _TARGETS, "change"), "at least", "min_delta_id",
-     "similarity before/after, retained people less targets"),
+     "similarity of pictures before and after: retained people minus targets"),
     ("retained_id", ("id_generated", ("retained",), "change"), "at least", "min_retained_id",
      "recogniser similarity of retained pictures, before against after"),
     ("lookalike_id", ("id_generated", ("look-alike",), "change"), "at least", "min_lookalike_id",
@@ -27,22 +27,22 @@ _CRITERIA: tuple[tuple[str, tuple[str, tuple[Role, ...], State], Sense, str, str
     ("retained_ssim", ("ssim", ("retained",), "change"), "at least", "min_retained_ssim",
      "SSIM of retained pictures, before against after"),
     ("target_faces", ("face_found", _TARGETS, "edited"), "at least", "min_faces",
-     "pictures drawn from target photos that still show a face"),
+     "share of pictures drawn from target photos that still show a face"),
     ("retained_faces", ("face_found", ("look-alike", "retained"), "edited"), "at least", "min_faces",
      "the same for retained people"),
 )  # fmt: skip
-"""Name, figure (name, roles of which the worst counts, state), sense, key of the threshold, meaning."""
+"""Name, figure (name, roles of which the worst counts, state), sense, key of the limit, meaning."""
 
 
 def picture_controls(
     evidences: Sequence[GeneratorEvidence], figures: Sequence[Figure], params: VerifyParams
 ) -> tuple[Control, ...]:
-    """Say whether the pictures suffice to conclude anything.
+    """Say whether the pictures are enough for a conclusion.
 
     Args:
-        evidences: what one generator drew, once for each recogniser.
-        figures: what `measure_pictures` found on them.
-        params: the thresholds.
+        evidences: pictures of one generator, once for each recogniser.
+        figures: the figures of `measure_pictures` on them.
+        params: the limits.
     """
     first = evidences[0]
     before = _values(figures, "reidentified", _TARGETS, "original", params)
@@ -52,11 +52,12 @@ def picture_controls(
     people = sum(bool(len(rows)) for rows in first.retained_photos)
     remaining = max(params.max_reidentified_seen, params.max_reidentified_unseen)
     demands: tuple[tuple[str, float | None, float, str], ...] = (
-        ("photos_show_faces", min(shown, default=None), params.min_faces, "photos drawn from that show a face"),
+        ("photos_show_faces", min(shown, default=None), params.min_faces,
+         "share of the photos behind the pictures that show a face"),
         ("original_draws_faces", min(faces, default=None), params.min_faces,
-         "pictures with a face, drawn with the original encoder"),
+         "share of pictures with a face, drawn with the original encoder"),
         ("original_draws_target", min(before, default=None), params.min_original_reidentified,
-         "pictures of the targets that the recogniser matches, drawn with the original encoder"),
+         "share of pictures of the targets that the recogniser matches, drawn with the original encoder"),
         ("gallery_faces", people, params.min_gallery_people, "retained people in whose photos a face is found"),
         ("false_match_rate_resolved", false_matches(photos, people, params), params.min_impostors_per_error,
          "expected false matches among retained photos with a face"),
@@ -68,16 +69,16 @@ def picture_controls(
         met=bool(before) and min(before) > remaining,
         found=min(before, default=None),
         needed=remaining,
-        meaning="share that a delta that changes nothing leaves matched must exceed what may remain",
+        meaning="share of matched pictures with a delta that changes nothing, which must exceed the limits on matches",
     )
     return (*controls, no_op, others_stay([share_removed(e, params) for e in evidences], params, first.generator))
 
 
 def share_removed(evidence: GeneratorEvidence, params: VerifyParams) -> float | None:
-    """Share of retained people whom the criteria on targets would call removed, were they the target.
+    """Share of retained people whom the criteria for targets would call removed if they were the target.
 
-    Of a retained person, a delta is the delta of another person. Only people whom the original encoder shows are asked
-    (as the control `original_draws_target` asks of targets); None without any.
+    For a retained person, the delta is that of another person. Only people whom the original encoder shows are counted
+    (the control `original_draws_target` does the same for targets); None without any.
     """
     people = [p for role in ("look-alike", "retained") for p in evidence.groups.get(role, ())]
     kept = [_kept_likeness(person) for person in people]
@@ -98,12 +99,12 @@ def share_removed(evidence: GeneratorEvidence, params: VerifyParams) -> float | 
 def picture_criteria(
     evidences: Sequence[GeneratorEvidence], figures: Sequence[Figure], params: VerifyParams
 ) -> tuple[Criterion, ...]:
-    """Compare the figures of the pictures with the thresholds; inconclusive where a recogniser misses a person.
+    """Compare the figures of the pictures with the limits; inconclusive if a recogniser has no result for a person.
 
     Args:
-        evidences: what one generator drew, once for each recogniser.
-        figures: what `measure_pictures` found, of all recognisers.
-        params: the thresholds.
+        evidences: pictures of one generator, once for each recogniser.
+        figures: the figures of `measure_pictures` for all recognisers.
+        params: the limits.
     """
     criteria = []
     generator = evidences[0].generator
@@ -112,7 +113,7 @@ def picture_criteria(
         if not _complete(evidences, figures, figure, roles, state, params):
             criteria.append(criterion(name, None, sense, getattr(params, key), meaning, evidences[0].generator))
             continue
-        # Without other photos of the targets a control says so, or the user has waived it.
+        # If there are no other photos of the targets, a control says so, unless the user has waived it.
         if found or name != "reidentified_unseen" or params.require_unseen:
             worst = None if not found else max(found) if sense == "at most" else min(found)
             threshold = getattr(params, key)
@@ -122,7 +123,7 @@ def picture_criteria(
     }
     if edits["original"]:
         drop = edits["original"][0] - edits["edited"][0] if edits["edited"] else None
-        meaning = "share of retained pictures that no longer show the edit asked for"
+        meaning = "share of retained pictures that no longer show the edit in their prompt"
         criteria.append(criterion("adherence_drop", drop, "at most", params.max_adherence_drop, meaning, generator))
     return tuple(criteria)
 
@@ -135,9 +136,9 @@ def _complete(
     state: str,
     params: VerifyParams,
 ) -> bool:
-    """Whether each recogniser says something of every target drawn with a face, in a figure that needs a recogniser.
+    """Whether each recogniser has a result for every target that was drawn with a face, in a figure that needs one.
 
-    A recogniser that says nothing of a target must not leave the verdict to the others.
+    A recogniser without a result for a target must not leave the verdict to the others.
     """
     if name not in {"reidentified", "id_generated"}:
         return True
@@ -164,7 +165,7 @@ def _kept_likeness(person: PersonPictures) -> float:
 def _values(
     figures: Sequence[Figure], name: str, roles: Sequence[Role], state: str, params: VerifyParams
 ) -> list[float]:
-    """Of every recogniser, for whole groups, without attacks, at the configured false-match rate."""
+    """The values of every recogniser, for whole groups, without attacks, at the configured false-match rate."""
     return [
         figure.value
         for role in roles

@@ -1,4 +1,4 @@
-"""How far sets of drawn pictures are from photos, before and after the edit: whose features, of which pictures."""
+"""Measure the distance between sets of drawn pictures and photos, before and after the edit."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,23 +19,23 @@ from ireu_cli.values import Photo
 from ireu_cli.verifying.pictures.distance_figures import Sets, distances, scaled
 
 _FEWEST = 20
-"""With fewer pictures in a set the distances say nothing."""
+"""The fewest pictures in a set for which the distances mean something."""
 _OTHER_PHOTOS = 2
-"""Photos of each retained person who was not drawn, to compare with."""
+"""The number of photos of each retained person who was not drawn, for comparison."""
 
 _OTHER_PEOPLE = 1000
-"""Of these people so many are taken, evenly from all: distances go through all pairs."""
+"""The most of these people that are taken, evenly from all: the distances go through all pairs."""
 
 
 def measure_quality(
     session: Session, encoder: ImageEncoder, drawn: Sequence[Drawn], retained: People, reader: PhotoReader
 ) -> tuple[Figure, ...]:
-    """Measure on the original encoder's features, and on those of `judges.image_model` where there is one.
+    """Measure with the original encoder's features, and with those of `judges.image_model` if there is one.
 
     Args:
         session: the run.
-        encoder: the original one; the tap is taken that describes the whole picture, `image_embeds` of CLIP.
-        drawn: what the generators drew.
+        encoder: the original one, at the tap that describes the whole picture (`image_embeds` of CLIP).
+        drawn: the generators' pictures.
         retained: the retained people drawn from, and others.
         reader: reads the photos.
 
@@ -44,7 +44,7 @@ def measure_quality(
     """
     path = session.config.judges.image_model
     net = None if path is None else load_image_net(path, session.config.run.device)
-    # A face embedding says nothing of a picture but whose face it shows.
+    # A face embedding only says whose face a picture shows.
     lens = None if encoder.whole_tap is None else Lens(session, encoder, reader, encoder.whole_tap)
     figures: list[Figure] = []
     for plan in drawn:
@@ -63,7 +63,7 @@ def measure_quality(
 
 
 class _Chosen:
-    """The pictures that are compared, the photos they were drawn from, and photos of people who were not drawn."""
+    """The pictures to compare, the photos that they were drawn from, and photos of people who were not drawn."""
 
     def __init__(
         self, session: Session, plan: Drawn, numbers: Sequence[int], retained: People, reader: PhotoReader

@@ -1,7 +1,7 @@
 """Figures of the pictures that a generator draws with the original and with the edited encoder.
 
-Recognisers judge: unit vectors of faces, compared by cosine. A photo or picture without a face has no vector (NaN);
-it is left out of the figures on identity, and counted in `face_found` and `photo_face_found`.
+Recognisers judge by the cosine between unit vectors of faces. A photo or picture without a face has no vector (NaN). It
+is left out of the figures on identity and counted in `face_found` and `photo_face_found`.
 """
 
 from collections.abc import Sequence
@@ -22,35 +22,36 @@ _DRAWN = "pictures of the role, each from its photo, prompt and noise"
 _PAIRED = "pictures of the role drawn before and after, from the same photo, prompt and noise"
 PICTURE_DEFINITIONS = {
     "id_original": Definition(
-        text="Recogniser similarity of a drawn picture and the photo it was drawn from.",
+        text="Recogniser similarity between a drawn picture and the photo that it was drawn from.",
         unit="cosine",
         reference=_DRAWN,
     ),
     "id_impostor": Definition(
-        text="Recogniser similarity of retained people's pictures (original encoder) and other retained people's "
-        "photos: the level that forgetting aims for.",
+        text="Recogniser similarity between retained people's pictures (original encoder) and other retained "
+        "people's photos: the level that forgetting aims for.",
         unit="cosine",
         reference="pictures of retained people, against all photos of the others",
     ),
     "id_generated": Definition(
-        text="Recogniser similarity of the pictures drawn before and after.", unit="cosine", reference=_PAIRED
+        text="Recogniser similarity between the pictures drawn before and after.", unit="cosine", reference=_PAIRED
     ),
     "delta_id": Definition(
-        text="id_generated of retained people less id_generated of the targets.",
+        text="id_generated of retained people minus id_generated of the targets.",
         unit="cosine",
         reference="pictures of retained people and of the role",
     ),
     "reidentified": Definition(
-        text="Share of pictures whose similarity to their person's enrolment (mean over all of the person's photos) "
-        "exceeds the threshold that retained people's photos exceed at `false_match_rate`, threshold set for each "
-        "enrolment.",
+        text="Share of pictures whose similarity to their person's enrolment (the mean of all of the person's "
+        "photos) exceeds a threshold. The threshold is set for each enrolment, so that retained people's photos "
+        "exceed it at `false_match_rate`.",
         unit="share",
-        reference=_DRAWN + "; thresholds from all photos of other retained people",
+        reference=_DRAWN + "; thresholds come from all photos of other retained people",
     ),
     "rank1": Definition(
-        text="Share of pictures whose nearest enrolment, among all retained people and their own, is their own.",
+        text="Share of pictures whose nearest enrolment is that of their own person, among all retained people and "
+        "that person.",
         unit="share",
-        reference=_DRAWN + "; the gallery is all retained people with a face",
+        reference=_DRAWN + "; the candidates are all retained people with a face",
     ),
     "psnr": Definition(
         text="Peak signal-to-noise ratio between the pictures drawn before and after, at most 60.",
@@ -64,17 +65,17 @@ PICTURE_DEFINITIONS = {
         text="Share of drawn pictures in which the face check finds a face.", unit="share", reference=_DRAWN
     ),
     "photo_face_found": Definition(
-        text="Share of the photos drawn from in which the face check finds a face.",
+        text="Share of the photos behind the pictures in which the face check finds a face.",
         unit="share",
         reference="photos of the role that pictures were drawn from",
     ),
     "prompt_adherence": Definition(
-        text="Share of pictures drawn with an edit that show it, measured on the picture.",
+        text="Share of pictures whose prompt asks for an edit and that show it, measured on the picture.",
         unit="share",
         reference="pictures of the role whose prompt asks for an edit",
     ),
 }
-"""What each figure means. (`rank1` is a figure of features too.)"""
+"""The meaning of each figure. (`rank1` is also a figure of features.)"""
 
 _MEASURES = {
     "psnr": "torchmetrics",
@@ -83,7 +84,7 @@ _MEASURES = {
     "face_found": "face check",
     "photo_face_found": "face check",
 }
-"""Who measured what no recogniser measures."""
+"""The measure of figures that no recogniser measures."""
 
 
 def measure_pictures(
@@ -95,10 +96,10 @@ def measure_pictures(
     """Measure every figure that the pictures allow.
 
     Args:
-        evidence: what was drawn and how it was judged.
+        evidence: the pictures and their judgements.
         params: false-match rates, resamples.
         seed: decides the bootstrap.
-        labelled: groups of retained people by their positions; some figures of them are given apart.
+        labelled: groups of retained people by their positions; some figures are reported for them separately.
     """
     collected = _Collector(evidence, params.bootstrap, seed)
     for role, people in evidence.groups.items():
@@ -116,7 +117,7 @@ def measure_pictures(
 
 
 def rates_of(photos: int, params: VerifyParams) -> list[float]:
-    """The false-match rates at which matches are counted: the configured one, and lower ones that n photos resolve."""
+    """The false-match rates at which matches are counted: the configured one, and lower ones if n photos allow."""
     lower = [rate for rate in params.further_rates if photos * rate >= params.min_impostors_per_error]
     return list(dict.fromkeys([params.false_match_rate, *lower]))
 
@@ -201,7 +202,7 @@ def _add_adherence(collected: "_Collector", role: Role, state: State, people: Se
 
 
 def _shows(person: PersonPictures) -> Tensor:
-    """`adheres`, paired: what could be measured before and cannot be after, is not shown after."""
+    """`adheres` in pairs: an edit that could be measured before but not after counts as not shown after."""
     before, after = person.adheres.unbind(1)
     lost = torch.isfinite(before) & torch.isnan(after)
     after = torch.where(lost, torch.zeros_like(after), torch.where(torch.isnan(before), before, after))
@@ -237,7 +238,7 @@ class _Collector:
             self.figures.append(found)
 
     def add_difference(self, role: Role, retained: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
-        """Add `delta_id`, both groups resampled over their people; no interval where one has fewer than three."""
+        """Add `delta_id`, with both groups resampled over people; no interval if one group has fewer than three."""
         rng = self._rng("delta_id", role)
         means, pictures, people = [], 0, 0
         for group in (retained, targets):

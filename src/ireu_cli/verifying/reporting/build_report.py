@@ -1,4 +1,4 @@
-"""The report put together: what was found, what it was found on, and how to obtain it again."""
+"""Put the report together: the results, their inputs, and how to obtain them again."""
 
 from collections.abc import Sequence
 
@@ -40,7 +40,7 @@ def build_report(
     drawn: bool,
     attacked: Sequence[str | None] = (),
 ) -> Report:
-    """Put what was found together with what it was found on."""
+    """Put the results together with their inputs."""
     original = encoders.original
     parent = delta_record(session)
     reach = original.reached_by(delta)

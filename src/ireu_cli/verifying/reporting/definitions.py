@@ -18,7 +18,7 @@ ALL_DEFINITIONS = PICTURE_DEFINITIONS | DEFINITIONS | ATTACK_DEFINITIONS | GATE_
 
 
 def attacks_told(figures: Sequence[Figure]) -> dict[str, Definition]:
-    """What each attack does, by the name that figures have it under."""
+    """What each attack does, by its name in figures."""
     return {
         attack: Definition(text=text, unit="share", reference="photos of attacked targets")
         for attack in attacks_tried(figures)
@@ -27,5 +27,5 @@ def attacks_told(figures: Sequence[Figure]) -> dict[str, Definition]:
 
 
 def attacks_tried(figures: Sequence[Figure]) -> list[str]:
-    """The attacks that there are figures of."""
+    """The attacks that have figures."""
     return sorted({figure.attack for figure in figures if figure.attack is not None})

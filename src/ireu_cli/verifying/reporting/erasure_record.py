@@ -1,4 +1,4 @@
-"""The erasure record: what the tool knows of an erasure, beside what the operator states."""
+"""The erasure record: what the tool knows about an erasure, and what the operator states."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,18 +11,18 @@ from ireu_cli.report import ErasureRecord
 from ireu_cli.values import WEIGHTS_AT_ONCE, WeightDelta
 
 LIMITS = (
-    "Only the edited encoder is covered: copies of the original encoder elsewhere still carry the person, and so do "
-    "features of the person that were computed with it before.",
-    "Generators that read another tap than the one verified, or another encoder beside this one, are not covered.",
-    "Text prompts alone are not covered: a generator that knows the person by name draws them without any photo.",
-    "Nothing is said about the data that encoder or generators were trained on, nor about whether weights, the edited "
-    "ones included, are personal data.",
-    "Figures hold for the photos, people, generators, settings and recognisers of this run; intervals say how far "
-    "other people like these may differ.",
-    "Attacks that were not tried may bring the person back; further training of the encoder may too.",
+    "Only the edited encoder is covered. Copies of the original encoder elsewhere still carry the person, and so do "
+    "features that were computed with it before.",
+    "Generators are not covered if they read another tap than the verified one, or another encoder besides this one.",
+    "Text prompts alone are not covered: a generator that knows the person by name can draw them without any photo.",
+    "The record says nothing about the training data of encoder and generators, or about whether weights, including "
+    "the edited ones, are personal data.",
+    "Figures hold for the photos, people, generators, settings and recognisers of this run. Intervals say how far "
+    "results may differ for other people like these.",
+    "Attacks that were not tried may bring the person back, and so may further training of the encoder.",
     "The original and the edited weights together, or the delta, show what was removed.",
 )
-"""What every erasure record states as its limits."""
+"""The limits that every erasure record states."""
 
 
 def erasure_record(
@@ -38,19 +38,20 @@ def erasure_record(
     attacks_tried: Sequence[str],
     limits: Sequence[str] = LIMITS,
 ) -> ErasureRecord:
-    """Put what the operator states together with what the tool did; nothing is invented for an empty field.
+    """Put the operator's statements together with what the tool did; an empty field stays empty.
 
     Args:
         params: the operator's statements.
-        revision: of the encoder's hub id, where it came from there.
+        revision: revision of the encoder's hub id, if it came from the hub.
         people: targets.
         photos_supplied: photos of the targets in their folder.
-        photos_used: of them, those that unlearning used.
-        delta: finite change of the weights. Tensors with any change count as edited; the norm is Frobenius', over all.
+        photos_used: those of them that unlearning used.
+        delta: finite change of the weights. Tensors with any change count as edited; the norm is the Frobenius norm
+            over all of them.
         systems_covered: generators whose encoder and taps the edit reaches.
         systems_missed: generators that it does not reach.
         attacks_tried: names of attacks.
-        limits: what the record does not claim.
+        limits: statements of what the record does not claim.
     """
     changes = delta.changes
     return ErasureRecord(
@@ -60,7 +61,7 @@ def erasure_record(
         photos_supplied=photos_supplied,
         photos_used=photos_used,
         edited_tensors=tuple(sorted(name for name, tensor in changes.items() if bool(tensor.any()))),
-        # Its last bits depend on where the tensors lie in memory, and the report has to repeat.
+        # The last bits depend on the tensors' place in memory, and the report has to repeat.
         edit_norm=float(f"{_norm(changes.values()):.6g}"),
         systems_covered=tuple(systems_covered),
         systems_missed=tuple(systems_missed),
@@ -70,6 +71,6 @@ def erasure_record(
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:
-    """Frobenius' norm over all of them, a piece at a time in double precision."""
+    """The Frobenius norm over all of them, a piece at a time in double precision."""
     pieces = (piece for tensor in tensors for piece in torch.split(tensor.flatten(), WEIGHTS_AT_ONCE))
     return math.sqrt(sum(float(piece.double().square().sum()) for piece in pieces))

@@ -14,7 +14,7 @@ from ireu_cli.verifying.reporting.erasure_record import LIMITS, erasure_record
 
 
 def generators_reached(session: Session, taps: Sequence[str]) -> list[str]:
-    """Names of the encoder's own generators whose way of reading it the edit reaches."""
+    """Names of the encoder's own generators that read a tap that the edit reaches."""
     bundle = find_bundle(session.config.encoder.source)
     return [] if bundle is None else [entry.name for entry in bundle.generators if entry.tap in taps]
 
@@ -34,8 +34,8 @@ def make_record(
         parent: the record of unlearning.
         delta: the change of the weights.
         original: the original encoder.
-        figures: what was measured; names the attacks that were tried.
-        gathered: everybody's photos; None where they are not at hand.
+        figures: the measured figures; they name the attacks that were tried.
+        gathered: everybody's photos; None if they are not available.
     """
     taps = original.reached_by(delta).taps
     bundle = find_bundle(session.config.encoder.source)

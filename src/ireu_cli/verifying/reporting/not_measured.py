@@ -1,4 +1,4 @@
-"""What a report does not say, in words."""
+"""What a report does not measure, in words."""
 
 from collections.abc import Sequence
 
@@ -10,31 +10,34 @@ from ireu_cli.verifying.feature_evidence import Gathered
 
 _WITHOUT_PICTURES = (
     "Generated pictures: no generator was given, so nothing is said about what a generator draws.",
-    "Recognisers and the face-match gate: the features judged themselves.",
+    "Recognisers and the face-match gate: without pictures, only the features themselves were judged.",
 )
-_WITHOUT_ATTACKS = "Attacks that try to bring the person back: switched off by attacks.suite, or no photos to attack."
+_WITHOUT_ATTACKS = (
+    "Attacks that try to bring the person back: attacks.suite switched them off, or there were no photos to attack."
+)
 _WITHOUT_GRADIENTS = "Adversarial noise and relearning: the encoder is {noun}, which gives no gradients."
-_ATTACKS_UNDRAWN = "Pictures under attack: switched off by attacks.drawn; attacks were judged on features."
-_PERCEPTUAL = "LPIPS: its networks are not at hand."
-_SERVED = "The exported file: `ireu export` verifies it again in the dtype that it is served in, on features."
+_ATTACKS_UNDRAWN = "Pictures under attack: attacks.drawn switched them off, so attacks were judged on features only."
+_PERCEPTUAL = "LPIPS: its networks do not come with ireu."
+_SERVED = "The exported file: `ireu export` verifies it again on features, in the dtype that is served."
 
 
 def left_out(session: Session, parent: Manifest, gathered: Gathered) -> tuple[str, ...]:
-    """Whom else the delta unlearns, and who is looked at and not unlearned by it, as far as photos tell.
+    """The people whom the delta unlearns but the run does not look at, and the reverse, as far as photos tell.
 
-    It is also said aloud: a verdict is easily taken to be about everybody.
+    The user is told too, because a verdict is easily mistaken for one about everybody.
     """
     cases, strangers = at_hand(session, parent, gathered.targets.photos)
     texts = []
     if cases:
         texts.append(
-            f"People of {len(cases)} of the delta's requests ({', '.join(cases)}): none of the photos that unlearning "
-            "used of them is among the targets' photos, so this run says nothing of them, or cannot tell that it does."
+            f"The people behind {len(cases)} of the delta's requests ({', '.join(cases)}): none of their photos that "
+            "unlearning used is among the targets' photos. So this run says nothing about them, or cannot tell that "
+            "it does."
         )
     if strangers:
         texts.append(
-            f"Whether the delta unlearns {strangers} of the {len(gathered.targets.photos)} targets at all: no request "
-            "was made from any of their photos."
+            f"Whether the delta unlearns {strangers} of the {len(gathered.targets.photos)} targets at all: none of "
+            "its requests was made from their photos."
         )
     for text in texts:
         session.talk.note(f"Not measured: {text}")
@@ -50,7 +53,7 @@ def not_measured(figures: Sequence[Figure], *, drawn: bool, without_gradients: s
         without_gradients: what messages call an encoder that gives no gradients; None of one that gives some.
     """
     if not figures:
-        return ("Everything: the outcome stood fixed before figures could be measured.",)
+        return ("Everything: the outcome was certain before figures could be measured.",)
     attacked = {figure.generator for figure in figures if figure.name == "attack_success"}
     missing = [] if drawn else list(_WITHOUT_PICTURES)
     if not attacked:

@@ -44,8 +44,8 @@ def provenance_of(session: Session, draft: Manifest, show: Show | None) -> Prove
         seed=session.config.seed,
         digests=digests,
         environment=environment(session.config.run.device, session.config.run.batch_size),
-        command="ireu verify --delta DELTA --force, from the folder where the run began, or with --run-dir; a report "
-        "that is not shown people leaves --with-pictures out",
+        command="ireu verify --delta DELTA --force, in the folder where the run began, or with --run-dir; leave out "
+        "--with-pictures for a report without pictures of people",
     )
 
 

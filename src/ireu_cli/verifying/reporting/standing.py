@@ -1,4 +1,4 @@
-"""What an outcome is called: a pass on features alone is not a pass."""
+"""The words for an outcome: a pass on features alone is not a full pass."""
 
 from collections.abc import Sequence
 
@@ -14,17 +14,17 @@ def standing(
     attacked: Sequence[str | None],
     departures: Sequence[Departure],
 ) -> tuple[str, tuple[str, ...]]:
-    """Name an outcome with what it does not rest on.
+    """Name an outcome, and what it does not rest on.
 
     Args:
-        outcome: of the run.
+        outcome: outcome of the run.
         drawn: generators whose pictures were judged.
         covered: generators of the encoder that the edit reaches.
         attacked: generators whose pictures were attacked, None for features.
         departures: settings that are not the default.
 
     Returns:
-        Words such as "passed on features alone, without attacks", and what they leave out: `pictures`, `attacks`,
+        Words such as "passed on features alone, without attacks", and the gaps behind them: `pictures`, `attacks`,
         `generator NAME`, `attacks on generator NAME`, `default limits`.
     """
     gaps, words = [], []

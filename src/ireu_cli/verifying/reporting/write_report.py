@@ -1,4 +1,4 @@
-"""A report on disk: `report.json`, the page, and pictures where they are asked for."""
+"""Write a report to disk: `report.json`, the page, and pictures if you asked for them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +21,11 @@ def write_report(
 
     Args:
         session: the run.
-        draft: the begun manifest.
-        report: what is written.
-        drawn: the pictures that grids are made of, or that are kept.
+        draft: the started manifest.
+        report: the report to write.
+        drawn: the pictures for grids, or to keep.
         out: the folder.
-        reader: reads the photos of grids.
+        reader: reads the photos for grids.
     """
     params = session.config.verify
     grids = [grid for plan in drawn for grid in make_grids(plan, reader)] if params.pictures else []

@@ -1,1 +1,1 @@
-"""The rival that verification measures beside the edit: a face-match gate before a generator."""
+"""The rival that verification measures beside the edit: a face-match gate in front of a generator."""

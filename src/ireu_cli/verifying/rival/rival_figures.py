@@ -1,7 +1,7 @@
-"""The rival: a face-match gate in front of an unedited generator, which refuses photos that match a target.
+"""The rival: a face-match gate in front of an unedited generator; it refuses photos that match a target.
 
-A recogniser compares each photo with the targets' enrolments, made from the photos that unlearning was given, at the
-same false-match rate. A photo in which no face is found is let through.
+A recogniser compares each photo with the targets' enrolments, which are made from the photos given to unlearning, at
+the same false-match rate. The gate lets a photo without a face through.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from ireu_cli.params import VerifyParams
 from ireu_cli.report import Definition, Figure, Role
 from ireu_cli.support.runtime import generator
 
-_GATE = "photos of the role; enrolments from the targets' photos that unlearning was given"
+_GATE = "photos of the role; enrolments come from the targets' photos that were given to unlearning"
 GATE_DEFINITIONS = {
     "gate_caught": Definition(
-        text="Share of the targets' photos that a face-match gate refuses: the photo matches its person's enrolment at "
-        "`false_match_rate`. An alternative to the edit, measured on the same photos.",
+        text="Share of the targets' photos that a face-match gate refuses, because the photo matches its person's "
+        "enrolment at `false_match_rate`. The gate is an alternative to the edit, measured on the same photos.",
         unit="share",
         reference=_GATE,
     ),
@@ -36,8 +36,8 @@ GATE_DEFINITIONS = {
         reference="photos of attacked targets",
     ),
     "gate_beaten": Definition(
-        text="Share of attacked photos that the gate lets through and from which the original encoder draws a picture "
-        "that matches the target: what an attack on the gate gains.",
+        text="Share of attacked photos that the gate lets through and from which the original encoder draws a "
+        "picture that matches the target. This is what an attack on the gate gains.",
         unit="share",
         reference="attacked photos that pictures were drawn from",
     ),
@@ -46,13 +46,13 @@ GATE_DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Gate:
-    """A gate with one recogniser, and the targets it knows; None for one without a face to enrol."""
+    """A gate with one recogniser, and its enrolled targets; None for a target without a face to enrol."""
 
     recogniser: str
     enrolments: Sequence[Enrolment | None]
 
     def refuses(self, vectors: Tensor, person: int) -> Tensor:
-        """Whether photos (n, d) match one person: float64 (n,), 1 or 0; without a face 0; NaN for nobody enrolled."""
+        """Whether photos (n, d) match one person: float64 (n,), 1 or 0; 0 without a face; NaN if nobody is enrolled."""
         enrolment = self.enrolments[person]
         if enrolment is None:
             return torch.full((len(vectors),), torch.nan, dtype=torch.float64)
@@ -69,8 +69,9 @@ def make_gate(recogniser: str, targets: Sequence[Tensor], retained: Sequence[Ten
 
     Args:
         recogniser: its name.
-        targets: unit vectors (k, d) of each target's photos that unlearning was given; those without a face left out.
-        retained: the same of other people, whose photos set the thresholds.
+        targets: unit vectors (k, d) of each target's photos that were given to unlearning; photos without a face are
+            left out.
+        retained: the same for other people, whose photos set the thresholds.
         rate: false-match rate for each target.
     """
     others = _joined(retained)
@@ -85,13 +86,13 @@ def gate_figures(
     params: VerifyParams,
     seed: int,
 ) -> tuple[Figure, ...]:
-    """What the gate catches, and whom it refuses without cause.
+    """Figures of a gate: the photos of targets that it refuses, and those of other people.
 
     Args:
         recogniser: its name.
-        seen: unit vectors (k, d) of each target's photos that unlearning was given; NaN rows without a face.
-        unseen: the same of their other photos.
-        retained: the same of retained people.
+        seen: unit vectors (k, d) of each target's photos that were given to unlearning; rows are NaN without a face.
+        unseen: the same for their other photos.
+        retained: the same for retained people.
         params: false-match rate, resamples.
         seed: decides the bootstrap.
     """
@@ -99,7 +100,7 @@ def gate_figures(
     known = [_faces(rows) for rows in seen]
     if sum(bool(len(rows)) for rows in faces) < 2:
         return ()
-    # Put together once: a gate is made for each photo that is left out of its own enrolment.
+    # Join them once, because a gate is made for each photo that is left out of its own enrolment.
     everybody = [_joined(faces)]
     gate = make_gate(recogniser, known, everybody, params.false_match_rate)
     values: dict[tuple[str, Role], list[Tensor]] = {
@@ -122,7 +123,7 @@ def gate_figures(
 
 
 def _own(gate: Gate, rows: Tensor, retained: Sequence[Tensor], rate: float) -> Tensor:
-    """Whether photos that the enrolment is made of are refused, each left out of it in turn; nothing of an only one."""
+    """Whether the photos behind the enrolment are refused, each left out in turn; a single photo gives no result."""
     found = []
     for place, row in enumerate(rows):
         rest = _faces(torch.cat([rows[:place], rows[place + 1 :]]))

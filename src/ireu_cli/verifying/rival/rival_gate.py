@@ -1,4 +1,4 @@
-"""The face-match gate on the run's own photos, as they are and under attack."""
+"""Measure the face-match gate on the run's own photos, unchanged and under attack."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from ireu_cli.verifying.rival.rival_figures import Gate, gate_figures, make_gate
 def measure_gate(
     session: Session, panel: Panel, photos: Photos, used: Callable[[Photo], bool]
 ) -> tuple[tuple[Figure, ...], tuple[Gate, ...]]:
-    """What a gate catches, and whom it refuses; and the gates, one for each recogniser that finds retained people.
+    """The figures of the gates, and the gates themselves: one for each recogniser that finds retained people.
 
     Args:
         session: the run.
@@ -53,7 +53,7 @@ def evade_gate(siege: Siege, panel: Panel, gates: Sequence[Gate]) -> tuple[tuple
     """Show attacked photos to the gates.
 
     Returns:
-        How many get through, and which.
+        The figures of how many get through, and which photos do.
     """
     sights = _look(siege, panel)
     passed: Passed = {}
@@ -72,7 +72,7 @@ def evade_gate(siege: Siege, panel: Panel, gates: Sequence[Gate]) -> tuple[tuple
 
 
 def _look(siege: Siege, panel: Panel) -> dict[tuple[str, Victim], Sight]:
-    """What the panel sees in every attacked photo; attacks that hand in no picture of their own are left out.
+    """What the panel sees in every attacked photo; attacks that do not change the photo are left out.
 
     Raises:
         PhotoError: a photo changed since it was encoded.
