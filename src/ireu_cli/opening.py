@@ -15,7 +15,6 @@ from ireu_cli.session import Session, Talk
 from ireu_cli.store import outputs
 from ireu_cli.store.artifacts import manifest_path, read_manifest
 from ireu_cli.store.files import portable_name
-from ireu_cli.store.outputs import record_of
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.support.runtime import settle
 
@@ -47,7 +46,7 @@ def open_session(
         ArtifactError: the parent, its manifest, the run folder or the output path cannot be used.
     """
     if out is not None:
-        outputs.refuse_place(record_of(step, out), out)
+        outputs.refuse_place(outputs.record_of(step, out), out)
     run = RunDir(resolved.config.run.run_dir, talk.note)
     manifest = None
     if parent is not None:

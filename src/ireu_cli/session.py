@@ -19,7 +19,6 @@ from ireu_cli.params import ARCFACE_LANDMARKS, Config, DataParams
 from ireu_cli.sections import PATHS, RECORDED, VERIFIERS_PATHS
 from ireu_cli.store import outputs
 from ireu_cli.store.artifacts import write_manifest
-from ireu_cli.store.outputs import record_of
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.support.runtime import environment
 from ireu_cli.values import Json, Photo
@@ -215,7 +214,9 @@ class Session:
             fill: writes the content into the folder that it gets, and returns the manifest in it.
             shared: other users may read it, as far as the umask allows.
         """
-        return self.close(outputs.write_artifact_folder(record_of(self.step, output), output, fill, self.seen, shared))
+        return self.close(
+            outputs.write_artifact_folder(outputs.record_of(self.step, output), output, fill, self.seen, shared)
+        )
 
     def seal(
         self,

@@ -8,25 +8,20 @@ from torch import Tensor
 
 from ireu_cli.attacks.attack import Drive
 from ireu_cli.attacks.driving import seed_of
-from ireu_cli.attacks.perturb import PhotoLoss, epsilon_budget, perturb, towards_face, towards_features
-from ireu_cli.attacks.siege import Lenses, Siege, Victim, by_person, face_of
+from ireu_cli.attacks.perturb import PhotoLoss, epsilon_budget, perturb, towards_features
+from ireu_cli.attacks.siege import Lenses, Siege, Victim, by_person
 from ireu_cli.attacks.success import FeatureMatcher, Tried
-from ireu_cli.drawing.drawn_faces import Likeness
 from ireu_cli.drawing.show import Show
-from ireu_cli.drawing.studio import Studio
 from ireu_cli.encoders.family import HasBlocks, ImageEncoder, Trainable, need_blocks, need_gradients
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.encodings.lens import Lens, flatten_tokens
 from ireu_cli.generators.generator import Generator
 from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.params import Tap
-from ireu_cli.support.runtime import generator as random_generator
 from ireu_cli.values import Ledger, RgbImage
 
 EPSILONS = (2, 4, 8)
 """The largest change of a pixel, in steps of 1/255."""
-_SKETCH_STEPS = 4
-"""The number of denoising steps through which gradients are taken."""
 
 
 def noise_on_features(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
@@ -73,23 +68,13 @@ def noise_in_pictures(siege: Siege, _show: Show, generator: Generator, lenses: L
     for epsilon in EPSILONS if siege.drawn else ():
         pixels = noisy_pixels(siege, lenses, siege.drawn, epsilon)
         content = (lenses.original.name, lenses.edited.name, siege.session.config.attacks.pgd_steps)
-        yield from _drawn_from(f"pgd-{epsilon}", pixels, siege, generator, content)
+        yield from drawn_from_pixels(f"pgd-{epsilon}", pixels, siege, generator, content)
 
 
-def noise_for_generator(siege: Siege, show: Show, generator: Generator, lenses: Lenses) -> Iterator[Drive]:
-    """A generator's pictures of photos with noise that was found through that generator."""
-    params = siege.session.config.attacks
-    if siege.drawn and params.generator_steps:
-        pixels = noise_through_generator(siege, show, generator, lenses)
-        # The attacker's own judges and the positions of the faces decide it too.
-        places = siege.session.config.data.landmarks
-        content = (lenses.original.name, lenses.edited.name, params.generator_steps, show.judge.fingerprint, places)
-        yield from _drawn_from("pgd-generator", pixels, siege, generator, content)
-
-
-def _drawn_from(
+def drawn_from_pixels(
     attack: str, pixels: Tensor, siege: Siege, generator: Generator, content: Sequence[object]
 ) -> Iterator[Drive]:
+    """Pictures of photos that were searched for; `content` says beside the photo what decides them."""
     for place, victim in enumerate(siege.drawn):
         given = partial(_seen, pixels[place : place + 1])
         yield Drive(attack, victim, generator, None, seed_of(siege, victim, 0), given, content)
@@ -123,7 +108,7 @@ def noisy_pixels(siege: Siege, lenses: Lenses, victims: Sequence[Victim], epsilo
             places = {victim: place for place, victim in enumerate(searched)}
             return found[[places[victim] for victim in victims]]
     after = lenses.edited
-    encoder, weight = _attacked(after.encoder)
+    encoder, weight = attacked_encoder(after.encoder)
 
     def loss(wanted: Tensor) -> PhotoLoss:
         return towards_features(lambda pixels: encoder.read(encoder.model, pixels.to(weight.dtype), after.tap), wanted)
@@ -146,7 +131,7 @@ def _search(
     `loss` turns the original encoder's features (n, …, d) of some photos into the function that the attacker minimises.
     """
     before, after = lenses
-    encoder, weight = _attacked(after.encoder)
+    encoder, weight = attacked_encoder(after.encoder)
     budget, low, high = epsilon_budget(epsilon, *encoder.scaling)
     size, found = siege.session.config.run.batch_size, []
     steps = siege.session.config.attacks.pgd_steps
@@ -160,7 +145,7 @@ def _search(
     return torch.cat(found)
 
 
-def _attacked(encoder: ImageEncoder) -> tuple[Trainable, Tensor]:
+def attacked_encoder(encoder: ImageEncoder) -> tuple[Trainable, Tensor]:
     """The encoder that gradients go through, and one of its weights; a siege plans such attacks where there are any."""
     found = need_gradients(encoder, "An attack with gradients")
     return found, next(found.model.parameters())
@@ -173,35 +158,7 @@ def features_of(encoder: ImageEncoder, tap: Tap, pixels: Tensor) -> Tensor:
 
 def picture_of(encoder: ImageEncoder, pixels: Tensor) -> RgbImage:
     """Turn preprocessed pixels (3, side, side) into a picture, for the judges."""
-    found, _ = _attacked(encoder)
+    found, _ = attacked_encoder(encoder)
     mean, std = (torch.tensor(part).view(3, 1, 1) for part in found.scaling)
     picture: RgbImage = ((pixels * std + mean).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
     return picture
-
-
-def noise_through_generator(siege: Siege, show: Show, generator: Generator, lenses: Lenses) -> Tensor:
-    """Photos with noise of at most 8 / 255 that makes a generator draw the person: (n, 3, side, side).
-
-    Only victims whose photos are drawn are included.
-
-    The attacker uses the embedded recogniser to find the noise, so that recogniser's judgement of the result says
-    least.
-    """
-    before, after = lenses
-    encoder, weight = _attacked(after.encoder)
-    studio = Studio(generator, show.judge, show.bundle.prompt, generator.null_of(after.encoder))
-    budget, low, high = epsilon_budget(EPSILONS[-1], *encoder.scaling)
-    steps, found = siege.session.config.attacks.generator_steps, []
-    with siege.session.timed("attack"), siege.session.talk.progress("noise through", len(siege.drawn)) as advance:
-        for victim in siege.drawn:
-            rng = random_generator(siege.session.config.seed, "attacks", "sketch", victim.person, victim.photo.index)
-            face = studio.face(face_of(siege, victim.photo))
-            likeness = studio.likeness(face, [int(torch.randint(2**31, (1,), generator=rng))], _SKETCH_STEPS)
-
-            def drawn_from(pixels: Tensor, of: Likeness = likeness) -> tuple[Tensor, Tensor]:
-                return of(encoder.read(encoder.model, pixels.to(weight.dtype), after.tap))
-
-            clean = before.pixels([victim.photo]).to(weight.device)
-            found.append(perturb(clean, towards_face(drawn_from), budget, low, high, steps).cpu())
-            advance(1, generator.name)
-    return torch.cat(found)

@@ -1,6 +1,6 @@
 """The only table of attacks. Call `register` to add one of your own."""
 
-from ireu_cli.attacks import by_gradient, driving
+from ireu_cli.attacks import by_generator, by_gradient, driving
 from ireu_cli.attacks.attack import Attack
 from ireu_cli.attacks.relearning import relearning
 from ireu_cli.attacks.siege import AVERAGE, Siege
@@ -38,7 +38,7 @@ _SUITE = [
         "pgd-generator",
         "Noise of 8 / 255, found through the generator, makes the generator draw the person.",
         needs_gradients=True,
-        pictures=by_gradient.noise_for_generator,
+        pictures=by_generator.noise_for_generator,
     ),
     Attack(
         "relearn",

@@ -13,7 +13,6 @@ from ireu_cli.drawing.show import Show
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Encodings
-from ireu_cli.faces.read import PhotoReader
 from ireu_cli.generators.generator import Generator
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.measuring.drawn_evidence import STATES, GeneratorEvidence
@@ -29,7 +28,6 @@ def draw_all(
     delta: Manifest,
     encoders: Pair[ImageEncoder],
     photos: Photos,
-    reader: PhotoReader,
 ) -> tuple[tuple[Drawn, ...], tuple[GeneratorEvidence, ...]]:
     """Draw with every generator, before and after the edit, and collect what the panel sees.
 
@@ -39,7 +37,6 @@ def draw_all(
         delta: the record of unlearning, which says which photos were used.
         encoders: the original and the edited one.
         photos: all photos of the targets, and of the retained people whom unlearning never used.
-        reader: reads the photos.
 
     Raises:
         PhotoError: a photo changed since it was encoded.
@@ -50,9 +47,11 @@ def draw_all(
     vectors = Groups(*([vectors_of(photos.sights, person, 0) for person in group] for group in readable))
     alike = nearest(vectors.retained, vectors.targets, params.look_alikes)
     shots = plan_shots(readable.targets, readable.retained, alike, seen, params, session.config.seed)
-    drawn = [_prepare(session, show, generator, encoders, reader, shots) for generator in show.generators]
+    drawn = [_prepare(session, show, generator, encoders, photos, shots) for generator in show.generators]
     _draw(session, drawn)
-    evidence = [one for plan in drawn for one in judge_pictures(Encodings(session, reader), show, plan.drawn, photos)]
+    evidence = [
+        one for plan in drawn for one in judge_pictures(Encodings(session, photos.reader), show, plan.drawn, photos)
+    ]
     return tuple(plan.drawn for plan in drawn), tuple(evidence)
 
 
@@ -84,11 +83,11 @@ def _prepare(
     show: Show,
     generator: Generator,
     encoders: Pair[ImageEncoder],
-    reader: PhotoReader,
+    photos: Photos,
     shots: tuple[Shot, ...],
 ) -> _Plan:
     """Encode the photos at the tap that this generator reads, and name every picture."""
-    lenses = Pair(*(Lens(session, encoder, reader, generator.tap) for encoder in encoders))
+    lenses = Pair(*(Lens(session, encoder, photos.reader, generator.tap) for encoder in encoders))
     items = list({shot.photo: lenses.original.item(shot.photo) for shot in shots}.values())
     for lens, state in zip(lenses, STATES, strict=True):
         lens.encode_items(items, "--targets or --retain", f"photos for generator {generator.name}, {state}")

@@ -1,21 +1,14 @@
 """Load the judges of a verification, and refuse those that helped to make the edit."""
 
-from pathlib import Path
-
 from ireu_cli.drawing.embedded_judge import Judge
 from ireu_cli.drawing.impartial import why_partial
+from ireu_cli.drawing.load_judges import embedded_judges, load_judge
 from ireu_cli.drawing.panel import SIGHT_VERSION, Panel
-from ireu_cli.encoders.files.face_pack import networks_in
 from ireu_cli.encoders.files.fingerprint import fingerprint_of
-from ireu_cli.encoders.files.networks import external_files
 from ireu_cli.encoders.files.onnx_session import stays_on_cpu
 from ireu_cli.encoders.files.portrait import Bundle
 from ireu_cli.errors import ConfigError
-from ireu_cli.faces.insight import pack_recogniser
-from ireu_cli.judges.judging import JudgingNet, from_embedded
-from ireu_cli.judges.onnx_recogniser import from_insight, load_onnx
 from ireu_cli.manifest import Manifest, digest_of
-from ireu_cli.params import RecogniserParams
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
 
@@ -34,8 +27,8 @@ def open_panel(session: Session, bundle: Bundle, judge: Judge, delta: Manifest) 
         ConfigError: two have the same name or are the same network, or too few remain.
     """
     params, device = session.config.judges, session.config.run.device
-    nets = _embedded(bundle, judge, device) if params.embedded else []
-    nets += [_load(entry, device) for entry in params.recognisers]
+    nets = embedded_judges(bundle, judge, device) if params.embedded else []
+    nets += [load_judge(entry, device) for entry in params.recognisers]
     for what in ("name", "network"):
         values = [getattr(net, what) for net in nets]
         if twice := [net.name for net, value in zip(nets, values, strict=True) if values.count(value) > 1]:
@@ -59,20 +52,3 @@ def open_panel(session: Session, bundle: Bundle, judge: Judge, delta: Manifest) 
     names = [f"landmarks-{finder[:32]}", *(f"faces-{digest_of([finder, net.fingerprint])[:32]}" for net in allowed)]
     caches = tuple(FeatureCache(session.run.features / name) for name in names)
     return Panel(check, tuple(allowed), digest_of([finder, *(net.fingerprint for net in allowed)]), caches)
-
-
-def _embedded(bundle: Bundle, judge: Judge, device: str) -> list[JudgingNet]:
-    nets = [from_embedded(judge.recogniser)]
-    if bundle.face_encoder is not None:
-        nets.append(load_onnx(RecogniserParams(name="face-encoder", model=bundle.folder / bundle.face_encoder), device))
-    return nets
-
-
-def _load(params: RecogniserParams, device: str) -> JudgingNet:
-    if params.kind == "onnx":
-        return load_onnx(params, device)
-    folder = Path(params.model)
-    # Insightface opens them by itself.
-    for network in networks_in(folder):
-        external_files(network)
-    return from_insight(params, pack_recogniser(folder.parent.parent, folder.name))

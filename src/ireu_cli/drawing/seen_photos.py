@@ -25,6 +25,7 @@ class Photos:
     array of unit vectors (k, d) a person, from the photos that show a face.
     """
 
+    reader: PhotoReader
     people: Groups[People]
     sights: dict[Photo, Sight]
     vectors: tuple[Groups[list[Tensor]], ...]
@@ -42,7 +43,7 @@ def look_at_photos(session: Session, panel: Panel, reader: PhotoReader, people: 
     vectors = []
     for number in range(len(panel.recognisers)):
         vectors.append(Groups(*([vectors_of(sights, person, number) for person in group.photos] for group in people)))
-    return Photos(people, sights, tuple(vectors))
+    return Photos(reader, people, sights, tuple(vectors))
 
 
 def _look(session: Session, panel: Panel, reader: PhotoReader, photos: Sequence[Photo]) -> dict[Photo, Sight]:

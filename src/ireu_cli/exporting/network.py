@@ -3,10 +3,11 @@
 import hashlib
 from pathlib import Path
 
-from ireu_cli.encoders.family import Family, ImageEncoder
+from ireu_cli.encoders.family import Family
 from ireu_cli.encoders.files.face_pack import is_pack, recogniser_in
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.errors import ConfigError
+from ireu_cli.exporting.opened import Original
 from ireu_cli.exporting.pack import pack_of, write_pack
 from ireu_cli.exporting.transformer import refuse_unlike
 from ireu_cli.layouts.layout import NETWORK, Layout
@@ -17,13 +18,13 @@ from ireu_cli.store.files import file_sha256, write_bytes
 from ireu_cli.values import WeightDelta
 
 
-def check_whole(family: Family, original: ImageEncoder, params: ExportParams) -> None:
+def check_whole(original: Original, params: ExportParams) -> None:
     """Refuse a layout or a dtype that is not for this family of encoders.
 
     Raises:
         ConfigError: it is not.
     """
-    is_whole = family.checkpoint is None
+    family, is_whole = original.family, original.source is None
     networks = [layout.name for layout in layouts_of(NETWORK)]
     own = [] if family.held_as is None else [layout.name for layout in layouts_of(family.held_as)]
     if params.format not in {AUTO, *own} if is_whole else params.format in networks:
@@ -31,9 +32,9 @@ def check_whole(family: Family, original: ImageEncoder, params: ExportParams) ->
         remedy = f"Use --format {allowed}, or leave it out" if allowed else "Leave out the format"
         raise ConfigError(f"This encoder cannot be exported as {params.format}", remedy)
     if is_whole and params.dtype not in {"auto", "float32"}:
+        noun = original.encoder.noun
         raise ConfigError(
-            f"{original.noun[0].upper()}{original.noun[1:]} is exported in the precision that it was saved in, not in "
-            f"{params.dtype}",
+            f"{noun[0].upper()}{noun[1:]} is exported in the precision that it was saved in, not in {params.dtype}",
             "Leave out the dtype",
         )
 
@@ -48,16 +49,14 @@ def whole_layout(family: Family, config: Config) -> Layout | None:
     return plain_layout(family.held_as, folder=find_bundle(source) is None and is_pack(Path(source)))
 
 
-def write_whole(
-    session: Session, family: Family, original: ImageEncoder, delta: WeightDelta, folder: Path
-) -> tuple[Path, str]:
+def write_whole(session: Session, original: Original, delta: WeightDelta, folder: Path) -> tuple[Path, str]:
     """Write an encoder by its own files and read them back.
 
     Returns:
         What is to be named to load it, and its fingerprint.
     """
     config = session.config
-    edited = original.edited(delta)
+    family, edited = original.family, original.encoder.edited(delta)
     files = edited.whole_files()
     network, layout = family.place(config.encoder.source), whole_layout(family, config)
     if network is not None and layout is not None and layout.in_folder:

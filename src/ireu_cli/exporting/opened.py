@@ -1,29 +1,47 @@
 """The encoder that is exported: with its weights, or without them where nothing is encoded."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
+from ireu_cli.encoders.families import family_of
 from ireu_cli.encoders.family import Family, ImageEncoder, InCheckpoint
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.errors import ArtifactError
 from ireu_cli.session import Session
 
 
-def open_original(session: Session, family: Family, *, at_hand: bool) -> tuple[ImageEncoder, Checkpoint | None]:
-    """The encoder, and where its weights lie in files of weights.
+@dataclass(frozen=True)
+class Original:
+    """The encoder that is exported.
+
+    Attributes:
+        family: its family.
+        encoder: the encoder, without its weights where they stay in their file.
+        source: the files of its weights; None if the encoder is written whole.
+    """
+
+    family: Family
+    encoder: ImageEncoder
+    source: Checkpoint | None
+
+
+def open_original(session: Session, *, at_hand: bool) -> Original:
+    """Open the encoder that the delta is for.
 
     Args:
         session: the run.
-        family: of which the encoder is.
-        at_hand: photos are; without them there is nothing to encode, and the weights stay in their file.
+        at_hand: the photos are available. Without them there is nothing to encode, and the weights stay in their file.
 
     Raises:
-        ModelError: it cannot be read, or is not the one that the delta is for.
+        ModelError: it cannot be read, or the delta is for another encoder.
     """
+    config = session.config.encoder
+    family = family_of(config.source, config.tap)
     kept = family.checkpoint
     if kept is None:
-        return session.encoder(dtype="float32"), None
-    source = kept.open(session.config.encoder)
-    return (session.encoder(dtype="float32") if at_hand else _outline(session, kept, source)), source
+        return Original(family, session.encoder(dtype="float32"), None)
+    source = kept.open(config)
+    return Original(family, session.encoder(dtype="float32") if at_hand else _outline(session, kept, source), source)
 
 
 def _outline(session: Session, kept: InCheckpoint, source: Checkpoint) -> ImageEncoder:
@@ -35,12 +53,13 @@ def _outline(session: Session, kept: InCheckpoint, source: Checkpoint) -> ImageE
     return session.check_encoder(encoder)
 
 
-def refuse_own_place(session: Session, family: Family, source: Checkpoint | None, out: Path) -> None:
-    """Refuse to replace the original: even with --force, the encoder that the deltas need must not be lost.
+def refuse_own_place(session: Session, original: Original, out: Path) -> None:
+    """Refuse to replace the original: even --force must not delete the encoder that deltas are for.
 
     Raises:
-        ArtifactError: the output is the original or contains it.
+        ArtifactError: the output is the original, or holds it.
     """
-    place = source.source if source is not None else family.place(session.config.encoder.source)
+    source = original.source
+    place = source.source if source is not None else original.family.place(session.config.encoder.source)
     if place is not None and place.resolve().is_relative_to(out.resolve()):
-        raise ArtifactError(f"{out} contains the original encoder", "Name another folder with --out")
+        raise ArtifactError(f"{out} holds the original encoder", "Name another folder with --out")

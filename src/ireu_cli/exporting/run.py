@@ -6,21 +6,18 @@ from functools import partial
 from pathlib import Path
 
 from ireu_cli.config import Resolved
-from ireu_cli.encoders.families import family_of
-from ireu_cli.encoders.family import Family, ImageEncoder
-from ireu_cli.encoders.files.checkpoint import Checkpoint
-from ireu_cli.encoders.files.fingerprint import Print
 from ireu_cli.exporting.layouts import (
     copied_digests,
     layout_for,
     served_dtype,
 )
 from ireu_cli.exporting.network import check_whole, write_whole
-from ireu_cli.exporting.opened import open_original, refuse_own_place
+from ireu_cli.exporting.opened import Original, open_original, refuse_own_place
 from ireu_cli.exporting.served import at_hand, check_served
 from ireu_cli.exporting.told import reached_by, write_told
 from ireu_cli.exporting.transformer import (
     Aside,
+    Prints,
     aside,
     edit_of,
     prints_of,
@@ -68,16 +65,17 @@ def run_export(
     verdict = find_verdict(session, parent, delta_path.parent, report)
     refuse_failed(verdict, allowed=allow_failed)
     delta = read_delta(delta_path)
-    family = family_of(session.config.encoder.source, session.config.encoder.tap)
-    original, source = open_original(session, family, at_hand=at_hand(session))
-    check_whole(family, original, session.config.export)
-    if source is not None:
-        layout_for(session.config.export.format, source)
-    refuse_own_place(session, family, source, out)
-    draft = session.draft(original, extra=None if verdict is None else {"report": verdict.digest})
+    original = open_original(session, at_hand=at_hand(session))
+    check_whole(original, session.config.export)
+    if original.source is not None:
+        layout_for(session.config.export.format, original.source)
+    refuse_own_place(session, original, out)
+    draft = session.draft(original.encoder, extra=None if verdict is None else {"report": verdict.digest})
     with session.run.lock(out), aside() as beside:
         # Reading all weights takes as long as copying them.
-        prints = None if source is None else beside.do(partial(prints_of, session, original, source))
+        prints = None
+        if original.source is not None:
+            prints = beside.do(partial(prints_of, session, original.encoder, original.source))
         record = out / EXPORT_MANIFEST_NAME
         if prints is not None and record.exists():
             # Of what is there already nothing is noted for another encoder.
@@ -87,7 +85,7 @@ def run_export(
             return StepResult(out, done, reused=True)
         session.run.start(draft, out)
         stand = _Stand(parent, verdict, allow_failed)
-        manifest = _write(session, draft, stand, family, original, source, prints, delta, out, beside)
+        manifest = _write(session, draft, stand, original, prints, delta, out, beside)
         _say(session, verdict)
     return StepResult(out, manifest, reused=False)
 
@@ -111,15 +109,14 @@ def _write(
     session: Session,
     draft: Manifest,
     stand: _Stand,
-    family: Family,
-    original: ImageEncoder,
-    source: Checkpoint | None,
-    prints: Future[dict[str, Print]] | None,
+    original: Original,
+    prints: Prints | None,
     delta: WeightDelta,
     out: Path,
     beside: Aside,
 ) -> Manifest:
     parent, verdict = stand.parent, stand.verdict
+    encoder, source = original.encoder, original.source
     dtype = "float32" if source is None else served_dtype(session.config.export.dtype, source)
 
     def fill(folder: Path) -> Manifest:
@@ -128,20 +125,20 @@ def _write(
         digests = None if edit is None else beside.do(partial(copied_digests, edit, folder))
         flushed: Future[None] | None = None
         if edit is None or prints is None:
-            place, fingerprint = write_whole(session, family, original, delta, folder)
+            place, fingerprint = write_whole(session, original, delta, folder)
         else:
-            place, fingerprint, flushed = write_transformer(session, parent, original, edit, prints, folder, beside)
-        metrics = check_served(session, parent, original, place, source, delta, dtype)
+            place, fingerprint, flushed = write_transformer(session, parent, encoder, edit, prints, folder, beside)
+        metrics = check_served(session, parent, encoder, place, source, delta, dtype)
         again = metrics["verified_again"]
         if again is not None and again["outcome"] == "fail" and not stand.allow_failed:
             raise failed(f"The encoder written in {dtype} failed when it was verified again. {again['reason']}")
-        covered, reached = reached_by(session, original, delta)
+        covered, reached = reached_by(session, encoder, delta)
         metrics |= reached | {"edited_encoder": fingerprint}
         metrics["verification"] = None if verdict is None else verdict.recorded()
         # What is found by drawing and attacking stands in the report, and is told as it stands there.
-        record = with_findings(make_record(session, parent, delta, original, (), None), verdict)
+        record = with_findings(make_record(session, parent, delta, encoder, (), None), verdict)
         metrics["record"] = record.model_dump(mode="json")
-        write_told(session, family, source, covered, metrics, verdict, folder)
+        write_told(session, original, covered, metrics, verdict, folder)
         known = {} if digests is None else digests.result()
         if flushed is not None:
             flushed.result()

@@ -50,9 +50,7 @@ def check_served(
     if source is not None:
         kept = _kept_in_features(session, parent, original, served, original.edited(delta), dtype)
     _refuse_vanished(kept, session.config.export.min_edit_kept, dtype)
-    gathered = gather(
-        session, parent, Pair(original, served), load_people(session, parent), photo_reader(session.config)
-    )
+    gathered = gather(session, parent, Pair(original, served), load_people(session, parent))
     verified = verify(gathered.evidence, session.config.verify, session.config.seed)
     stands = "" if stored == dtype else f" (weights in {stored})"
     session.talk.note(f"verified again in {dtype}{stands}, on features only: {verified.outcome}. {verified.reason}")

@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from ireu_cli.coverage import coverage_in, groups_for, recorded, sentences
-from ireu_cli.encoders.family import Family, ImageEncoder
-from ireu_cli.encoders.files.checkpoint import Checkpoint
+from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.systems import Coverage
 from ireu_cli.exporting.layouts import layout_for
 from ireu_cli.exporting.model_card import Told, write_card
 from ireu_cli.exporting.network import whole_layout
+from ireu_cli.exporting.opened import Original
 from ireu_cli.session import Session
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.verifying.verdict import Verdict
@@ -26,8 +26,7 @@ def reached_by(session: Session, original: ImageEncoder, delta: WeightDelta) -> 
 
 def write_told(
     session: Session,
-    family: Family,
-    source: Checkpoint | None,
+    original: Original,
     covered: list[Coverage],
     metrics: dict[str, Json],
     verdict: Verdict | None,
@@ -37,19 +36,22 @@ def write_told(
 
     Args:
         session: the run.
-        family: of the encoder.
-        source: where its weights lay; None of an encoder that is written whole.
+        original: the encoder.
         covered: the systems that read it, and how far the edit covers them.
         metrics: what the manifest says.
         verdict: the report of the delta, where there is one.
         folder: of the export.
     """
     params, wanted = session.config.encoder, session.config.export.format
-    layout = whole_layout(family, session.config) if source is None else layout_for(wanted, source)
+    layout = (
+        whole_layout(original.family, session.config)
+        if original.source is None
+        else layout_for(wanted, original.source)
+    )
     place = Path(params.source)
     is_local = place.exists() or find_bundle(params.source) is not None
     told = Told(
-        library=family.library if layout is None else layout.library,
+        library=original.family.library if layout is None else layout.library,
         hub_id=None if is_local else params.source,
         revision=params.revision,
         verification=None if verdict is None else verdict.words,
@@ -57,7 +59,7 @@ def write_told(
         dtype=str(metrics["dtype"]),
         covered=tuple(covered),
     )
-    if source is not None and not is_local:
-        place = source.source
+    if original.source is not None and not is_local:
+        place = original.source.source
     # The folder around a lone file is somebody's: what lies there need not be of the file.
     write_card(folder, place if place.is_dir() else None, told)

@@ -26,6 +26,8 @@ from ireu_cli.store.files import files_below, flush
 from ireu_cli.values import Json, WeightDelta
 
 Result = TypeVar("Result")
+Prints = Future[dict[str, Print]]
+"""Prints of tensors by name, once they are made."""
 _MEGABYTE = 1 << 20
 
 
@@ -101,7 +103,7 @@ def write_transformer(
     parent: Manifest,
     original: ImageEncoder,
     edit: Edit,
-    prints: Future[dict[str, Print]],
+    prints: Prints,
     folder: Path,
     beside: Aside,
 ) -> tuple[Path, str, Future[None]]:

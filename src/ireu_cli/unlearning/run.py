@@ -4,18 +4,17 @@ from pathlib import Path
 
 from ireu_cli.config import Resolved
 from ireu_cli.copies import keep_pictures
-from ireu_cli.coverage import coverage_in, groups_for, recorded, refuse_missed, sentences
+from ireu_cli.coverage import recorded, sentences
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.reach import Reach
-from ireu_cli.encoders.systems import Coverage, needed_taps
 from ireu_cli.encodings.lens import Lens, photo_reader
 from ireu_cli.manifest import Manifest, PersonRecord, photos_of
 from ireu_cli.opening import StepResult, check_parent, open_session
 from ireu_cli.photos import Cast, load_cast
 from ireu_cli.session import Session, Talk
 from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_mask
-from ireu_cli.unlearning.method import Method, Plan, Work
+from ireu_cli.unlearning.method import Method, Work
 from ireu_cli.unlearning.methods import method_of
+from ireu_cli.unlearning.planned import plan_edit
 from ireu_cli.unlearning.requests import Earlier, read_earlier, requests_with, union, with_shared
 from ireu_cli.values import Json
 
@@ -49,7 +48,7 @@ def run_unlearn(
     encoder = session.encoder(dtype="float32")
     earlier = None if onto is None else read_earlier(session, encoder, onto)
     method = method_of(session.config.unlearn.method)
-    plan, reach, covered = _plan(session, encoder, method)
+    plan, reach, covered = plan_edit(session, encoder, method)
     for sentence in (reach.sentence(), *sentences(covered)):
         talk.note(sentence)
     if unused := _unused(resolved, method):
@@ -90,17 +89,6 @@ def _draft(
         targets, retain = union(targets, earlier.manifest.targets), union(retain, earlier.manifest.retain)
     extra = extra if method.keeps_requests else None
     return session.draft(encoder, targets=targets, retain=retain, extra=extra), theirs
-
-
-def _plan(session: Session, encoder: ImageEncoder, method: Method) -> tuple[Plan, Reach, list[Coverage]]:
-    """Choose the weights to change, and refuse an edit that does not reach the systems that the user names."""
-    config = session.config
-    groups, systems = groups_for(config.encoder, encoder), config.unlearn.systems
-    wanted = needed_taps(systems, groups)
-    plan = method.plan(encoder, config, wanted)
-    reach = encoder.reach(plan.moving, class_token_only=plan.class_token_only)
-    refuse_missed(systems, wanted, reach.taps)
-    return plan, reach, coverage_in(groups, reach.taps, systems)
 
 
 def _unused(resolved: Resolved, method: Method) -> list[str]:

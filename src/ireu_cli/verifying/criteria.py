@@ -153,10 +153,7 @@ def _controls(
         meaning = "photos of the targets that unlearning did not use and that are not copies of photos it used"
         controls.append(control("unseen_photos", unseen, params.min_unseen_photos, meaning))
     if evidence.known_used < 1:
-        meaning = (
-            "share of the photos used in unlearning that are available or kept in the run folder, so that copies "
-            "of them can be found"
-        )
+        meaning = "share of used photos that are available or kept in the run folder, so that copies can be found"
         controls.append(control("used_photos_known", evidence.known_used, 1.0, meaning))
     return tuple(controls)
 

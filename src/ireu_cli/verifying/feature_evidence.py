@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ireu_cli.copies import without_copies
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encodings.lens import Lens, flatten_tokens
+from ireu_cli.encodings.lens import Lens, flatten_tokens, photo_reader
 from ireu_cli.encodings.loop import EncoderLook
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
@@ -41,6 +41,8 @@ class Gathered:
     evidence: Evidence
     targets: People
     retained: People
+    encoders: Pair[ImageEncoder]
+    reader: PhotoReader
     copies: int = 0
 
 
@@ -59,9 +61,9 @@ def gather(
     delta: Manifest,
     encoders: Pair[ImageEncoder],
     people: Cast,
-    reader: PhotoReader,
 ) -> Gathered:
     """Encode everybody with both encoders and compare, photo by photo."""
+    reader = photo_reader(session.config)
     before, after = (Lens(session, encoder, reader) for encoder in encoders)
     targets = before.encode(people.targets, "--targets", "target photos, original")
     null, changed_null = before.null_features(), after.null_features()
@@ -84,7 +86,7 @@ def gather(
         null_relative=_relative(null, changed_null),
         known_used=known,
     )
-    return Gathered(found, targets, fresh, copies)
+    return Gathered(found, targets, fresh, encoders, reader, copies)
 
 
 class Kept(Made[tuple[Photo, ...], T]):

@@ -5,13 +5,27 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ireu_cli.drawing.panel import Panel
+from ireu_cli.drawing.seen_photos import Photos
 from ireu_cli.maths.calibration import CalibratedPoint, CalibrationResult, calibrate
-from ireu_cli.params import JudgesParams, VerifyParams
+from ireu_cli.params import Config, JudgesParams, VerifyParams
 from ireu_cli.report import Calibration, Curve, OperatingPoint
 from ireu_cli.support.runtime import generator
 
 START, WIDTH, BINS = -0.5, 0.02, 75
 """The bins of curves, from -0.5 to 1. Lower similarities are rare and count in the first bin."""
+
+
+def calibrated_panel(config: Config, panel: Panel, photos: Photos) -> tuple[tuple[Calibration, ...], tuple[Curve, ...]]:
+    """Calibrate every recogniser on the run's own retained photos, before it says anything of targets."""
+    found: list[Calibration] = []
+    charts: list[Curve] = []
+    for number, net in enumerate(panel.recognisers):
+        retained = [rows for rows in photos.vectors[number].retained if len(rows)]
+        one, lines = calibrated(net.name, net.fingerprint, retained, config.judges, config.verify, config.seed)
+        found.append(one)
+        charts += lines
+    return tuple(found), tuple(charts)
 
 
 def calibrated(

@@ -4,8 +4,6 @@ from pathlib import Path
 
 from ireu_cli.config import Resolved
 from ireu_cli.drawing.show import open_show
-from ireu_cli.encodings.lens import photo_reader
-from ireu_cli.faces.labels import groups_of, read_labels
 from ireu_cli.opening import StepResult, check_parent, open_session
 from ireu_cli.session import Session, Talk
 from ireu_cli.store.artifacts import REPORT_MANIFEST_NAME, REPORT_NAME, read_delta
@@ -13,8 +11,8 @@ from ireu_cli.store.files import file_sha256
 from ireu_cli.values import Pair
 from ireu_cli.verifying.criteria import Beside, verify
 from ireu_cli.verifying.departures import departures_of, refuse_weaker
-from ireu_cli.verifying.feature_evidence import Gathered, gather, load_people
-from ireu_cli.verifying.label_groups import SMALLEST_GROUP, column_of
+from ireu_cli.verifying.feature_evidence import gather, load_people
+from ireu_cli.verifying.label_groups import labelled
 from ireu_cli.verifying.looked import look
 from ireu_cli.verifying.reporting.build_report import build_report
 from ireu_cli.verifying.reporting.write_report import write_report
@@ -53,36 +51,19 @@ def run_verify(
         if (done := session.already_done(draft, record, out)) is not None:
             return StepResult(out / REPORT_NAME, done, reused=True, report=read_report(out / REPORT_NAME))
         session.run.start(draft, out)
-        reader = photo_reader(session.config)
-        gathered = gather(session, parent, encoders, people, reader)
-        labelled = _labelled(session, gathered)
-        seen = look(session, show, parent, gathered, encoders, reader, delta.ledger)
+        gathered = gather(session, parent, encoders, people)
+        groups = labelled(session, gathered.retained)
+        seen = look(session, show, parent, gathered, delta.ledger)
         with session.timed("verify"):
-            beside = Beside(seen.calibrations, seen.figures, seen.attacked, labelled)
+            beside = Beside(seen.calibrations, seen.figures, seen.attacked, groups)
             verified = verify(gathered.evidence, session.config.verify, session.config.seed, seen.evidence, beside)
         report = build_report(
-            session, draft, delta, encoders, verified, gathered, show,
+            session, draft, delta, verified, gathered, show,
             calibrations=seen.calibrations, curves=seen.curves, kept=seen.kept, drawn=bool(seen.evidence),
             attacked=seen.attacked,
         )  # fmt: skip
-        manifest = write_report(session, draft, report, seen.drawn, out, reader)
+        manifest = write_report(session, draft, report, seen.drawn, out, gathered.reader)
     return StepResult(out / REPORT_NAME, manifest, reused=False, report=report)
-
-
-def _labelled(session: Session, gathered: Gathered) -> tuple[tuple[str, frozenset[int]], ...]:
-    if session.config.data.labels is None:
-        return ()
-    labels = read_labels(session.config.data.labels).of(gathered.retained)
-    for note in labels.notes:
-        session.talk.note(note)
-    numbers = [person[0].person for person in gathered.retained.photos]
-    found = groups_of(numbers, labels.values)
-    if small := sorted({column_of(name) for name, positions in found if len(positions) < SMALLEST_GROUP}):
-        session.talk.note(
-            f"results are not split by {', '.join(small)}, because fewer than {SMALLEST_GROUP} of the measured "
-            "people share one of its values"
-        )
-    return tuple((name, frozenset(positions)) for name, positions in found)
 
 
 def _file_digests(session: Session) -> list[str]:

@@ -8,14 +8,11 @@ from ireu_cli.attacks.success import feature_matcher
 from ireu_cli.attacks.suite import attacks_of
 from ireu_cli.drawing.seen_photos import Photos
 from ireu_cli.drawing.show import Show
-from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest
-from ireu_cli.measuring.matching import Evidence
 from ireu_cli.photos import among
 from ireu_cli.report import Figure
 from ireu_cli.session import Session
-from ireu_cli.values import GateLedger, Ledger, Pair
+from ireu_cli.values import GateLedger, Ledger
 from ireu_cli.verifying.feature_evidence import Gathered
 from ireu_cli.verifying.rival.rival_gate import evade_gate, measure_gate
 
@@ -24,19 +21,18 @@ def plan_attacks(
     session: Session,
     parent: Manifest,
     gathered: Gathered,
-    encoders: Pair[ImageEncoder],
-    reader: PhotoReader,
     ledger: Ledger | GateLedger | None,
 ) -> Siege | None:
     """Choose the attacks and whose photos are attacked; None where none is asked for or possible."""
-    return plan_siege(session, parent, encoders, gathered.targets.photos, gathered.retained.flat, reader, ledger)
+    targets, others = gathered.targets.photos, gathered.retained.flat
+    return plan_siege(session, parent, gathered.encoders, targets, others, gathered.reader, ledger)
 
 
-def attack_features(siege: Siege | None, evidence: Evidence) -> tuple[Figure, ...]:
+def attack_features(siege: Siege | None, gathered: Gathered) -> tuple[Figure, ...]:
     """Try every attack on features."""
     if siege is None:
         return ()
-    return besiege_features(siege, feature_matcher(evidence, siege.session.config.verify.false_match_rate))
+    return besiege_features(siege, feature_matcher(gathered.evidence, siege.session.config.verify.false_match_rate))
 
 
 def where_attacked(siege: Siege | None, show: Show | None) -> tuple[str | None, ...]:

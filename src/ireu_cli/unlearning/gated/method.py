@@ -13,13 +13,8 @@ from ireu_cli.encoders.onnx_gates import GATE_TENSORS
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.params import Config, Tap
 from ireu_cli.unlearning.gated.behind_network import unlearn_gates
-from ireu_cli.unlearning.gated.in_transformer import (
-    carrying_block,
-    carrying_names,
-    compose_units,
-    edited_names,
-    unlearn_gated,
-)
+from ireu_cli.unlearning.gated.edit_place import carrying_block, carrying_names, compose_units, edited_names
+from ireu_cli.unlearning.gated.in_transformer import unlearn_gated
 from ireu_cli.unlearning.gated.slots import leave
 from ireu_cli.unlearning.gated.solve import join
 from ireu_cli.unlearning.gated.solve_network import compose_gates, join_gates

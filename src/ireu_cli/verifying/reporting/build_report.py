@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from ireu_cli.attacks.suite import is_judged
 from ireu_cli.drawing.show import Show
-from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.manifest import Manifest
 from ireu_cli.report import (
     Calibration,
@@ -14,7 +13,7 @@ from ireu_cli.report import (
     Report,
 )
 from ireu_cli.session import Session
-from ireu_cli.values import Pair, WeightDelta
+from ireu_cli.values import WeightDelta
 from ireu_cli.verifying.criteria import Verified
 from ireu_cli.verifying.departures import departures_of
 from ireu_cli.verifying.feature_evidence import Gathered
@@ -29,7 +28,6 @@ def build_report(
     session: Session,
     draft: Manifest,
     delta: WeightDelta,
-    encoders: Pair[ImageEncoder],
     verified: Verified,
     gathered: Gathered,
     show: Show | None,
@@ -41,7 +39,7 @@ def build_report(
     attacked: Sequence[str | None] = (),
 ) -> Report:
     """Put the results together with their inputs."""
-    original = encoders.original
+    original = gathered.encoders.original
     parent = delta_record(session)
     reach = original.reached_by(delta)
     reason = verified.reason
@@ -63,7 +61,7 @@ def build_report(
         copies=gathered.copies,
         unjudged=tuple(attack for attack in attacks_tried(verified.figures) if not is_judged(attack)),
         level="generator" if drawn else "encoder",
-        subject=subject_of(session, encoders, reach),
+        subject=subject_of(session, gathered.encoders, reach),
         recognisers=tuple(calibrations),
         controls=verified.controls,
         criteria=verified.criteria,

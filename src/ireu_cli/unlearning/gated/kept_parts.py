@@ -1,6 +1,7 @@
 """What the requests of a token tap share: it is made once for an encoder and its retained people, and kept."""
 
 import copy
+import hashlib
 import json
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from ireu_cli.session import Session
 from ireu_cli.store.features import read_tensors, write_tensors
 from ireu_cli.support.bounded import ContentError, read_json
 from ireu_cli.unlearning.block.block_inputs import SAMPLED_AT_LEAST, room_for, sample_people, states_entering
+from ireu_cli.unlearning.gated.solve import MakeRoom
 from ireu_cli.unlearning.gated.tokens import Apparatus, Sample, build
-from ireu_cli.values import Photo
+from ireu_cli.values import Photo, Room
 
 _VERSION = 3
 """Raise it when `build` makes another apparatus from the same photos."""
@@ -73,3 +75,28 @@ def _read(path: Path) -> Apparatus | None:
         return None
     changes = {name.removeprefix(_CHANGES): found[name] for name in found if name.startswith(_CHANGES)}
     return Apparatus(found[_FLAG], changes, told)
+
+
+_ROOM_VERSION = 2
+"""Raise it when `make_room` chooses other units."""
+
+
+def kept_room(folder: Path, make: MakeRoom, gram: Tensor, sizes: Tensor, count: int) -> Room:
+    """Make room, or find the room that was made earlier from the same inputs.
+
+    Args:
+        folder: the folder of the edit site.
+        make: makes room.
+        gram: float64, see `make_room`.
+        sizes: float32, see `make_room`.
+        count: number of units to reserve.
+    """
+    digest = hashlib.sha256(f"{_ROOM_VERSION} {count}".encode())
+    for tensor in (gram, sizes):
+        digest.update(tensor.contiguous().numpy().data)
+    path = folder / "rooms" / f"{digest.hexdigest()[:32]}.safetensors"
+    if (found := read_tensors(path)) is not None:
+        return Room(found["units"], found["kept"], found["stand_in"])
+    room = make(gram, sizes, count)
+    write_tensors(path, {"units": room.units, "kept": room.kept, "stand_in": room.stand_in.contiguous()})
+    return room

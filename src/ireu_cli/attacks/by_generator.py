@@ -1,0 +1,58 @@
+"""Noise that is searched for through a generator and its judges, and the pictures of photos with it."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ireu_cli.attacks.attack import Drive
+from ireu_cli.attacks.by_gradient import EPSILONS, attacked_encoder, drawn_from_pixels
+from ireu_cli.attacks.perturb import epsilon_budget, perturb, towards_face
+from ireu_cli.attacks.siege import Lenses, Siege, face_of
+from ireu_cli.drawing.drawn_faces import Likeness
+from ireu_cli.drawing.show import Show
+from ireu_cli.drawing.studio import Studio
+from ireu_cli.generators.generator import Generator
+from ireu_cli.support.runtime import generator as random_generator
+
+_SKETCH_STEPS = 4
+"""The number of denoising steps through which gradients are taken."""
+
+
+def noise_for_generator(siege: Siege, show: Show, generator: Generator, lenses: Lenses) -> Iterator[Drive]:
+    """A generator's pictures of photos with noise that was found through that generator."""
+    params = siege.session.config.attacks
+    if siege.drawn and params.generator_steps:
+        pixels = noise_through_generator(siege, show, generator, lenses)
+        # The attacker's own judges and the positions of the faces decide it too.
+        places = siege.session.config.data.landmarks
+        content = (lenses.original.name, lenses.edited.name, params.generator_steps, show.judge.fingerprint, places)
+        yield from drawn_from_pixels("pgd-generator", pixels, siege, generator, content)
+
+
+def noise_through_generator(siege: Siege, show: Show, generator: Generator, lenses: Lenses) -> Tensor:
+    """Photos with noise of at most 8 / 255 that makes a generator draw the person: (n, 3, side, side).
+
+    Only victims whose photos are drawn are included.
+
+    The attacker uses the embedded recogniser to find the noise, so that recogniser's judgement of the result says
+    least.
+    """
+    before, after = lenses
+    encoder, weight = attacked_encoder(after.encoder)
+    studio = Studio(generator, show.judge, show.bundle.prompt, generator.null_of(after.encoder))
+    budget, low, high = epsilon_budget(EPSILONS[-1], *encoder.scaling)
+    steps, found = siege.session.config.attacks.generator_steps, []
+    with siege.session.timed("attack"), siege.session.talk.progress("noise through", len(siege.drawn)) as advance:
+        for victim in siege.drawn:
+            rng = random_generator(siege.session.config.seed, "attacks", "sketch", victim.person, victim.photo.index)
+            face = studio.face(face_of(siege, victim.photo))
+            likeness = studio.likeness(face, [int(torch.randint(2**31, (1,), generator=rng))], _SKETCH_STEPS)
+
+            def drawn_from(pixels: Tensor, of: Likeness = likeness) -> tuple[Tensor, Tensor]:
+                return of(encoder.read(encoder.model, pixels.to(weight.dtype), after.tap))
+
+            clean = before.pixels([victim.photo]).to(weight.device)
+            found.append(perturb(clean, towards_face(drawn_from), budget, low, high, steps).cpu())
+            advance(1, generator.name)
+    return torch.cat(found)
