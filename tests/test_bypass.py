@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ireu_cli.attacks.plan import plan_siege
-from ireu_cli.attacks.siege import AVERAGE, Siege, Victim, attacked_features, by_person
+from ireu_cli.attacks.choosing import choose_attacks
+from ireu_cli.attacks.plan import AVERAGE, AttackPlan, Victim, attacked_features, by_person
 from ireu_cli.faces.align import template_points
 from ireu_cli.measuring.judgement import others_stay
 from ireu_cli.params import ARCFACE_LANDMARKS, Config
@@ -67,21 +67,21 @@ def session(**attacks: Any) -> Any:
     return type("Fake", (Session,), fields)()
 
 
-def plan(reader: Reader | None = None, **attacks: Any) -> Siege:
+def planned(reader: Reader | None = None, **attacks: Any) -> AttackPlan:
     class Delta:
         targets = tuple(type("P", (), {"photos": tuple(f"{p}-{n}" for n in (0, 1, 2))}) for p in range(3))
 
     run = session(**attacks)
-    found = plan_siege(run, Delta(), ENCODERS, PEOPLE, OTHERS, reader or Reader())  # type: ignore[arg-type]
+    found = choose_attacks(run, Delta(), ENCODERS, PEOPLE, OTHERS, reader or Reader())  # type: ignore[arg-type]
     assert found is not None
     return found
 
 
 def test_unseen_photos_are_attacked_first_and_partners_are_who_they_should_be() -> None:
-    siege = plan(people=2, photos=4, drawn=2)
-    assert [(v.person, v.photo.index) for v in siege.victims] == [(p, n) for p in (0, 1) for n in (3, 4, 5, 0)]
-    assert [(v.person, v.photo.index) for v in siege.drawn] == [(p, n) for p in (0, 1) for n in (3, 4)]
-    for victim in siege.victims:
+    plan = planned(people=2, photos=4, drawn=2)
+    assert [(v.person, v.photo.index) for v in plan.victims] == [(p, n) for p in (0, 1) for n in (3, 4, 5, 0)]
+    assert [(v.person, v.photo.index) for v in plan.drawn] == [(p, n) for p in (0, 1) for n in (3, 4)]
+    for victim in plan.victims:
         assert victim.same != victim.photo
         assert victim.same.person == victim.photo.person == victim.person
         assert victim.other.person == 9
@@ -89,8 +89,8 @@ def test_unseen_photos_are_attacked_first_and_partners_are_who_they_should_be() 
 
 def test_nothing_is_planned_without_attacks_or_others() -> None:
     wanted = session(suite=("none",))
-    assert plan_siege(wanted, None, ENCODERS, PEOPLE, OTHERS, None) is None  # type: ignore[arg-type]
-    assert plan_siege(session(), None, ENCODERS, PEOPLE, [], None) is None  # type: ignore[arg-type]
+    assert choose_attacks(wanted, None, ENCODERS, PEOPLE, OTHERS, None) is None  # type: ignore[arg-type]
+    assert choose_attacks(session(), None, ENCODERS, PEOPLE, [], None) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -99,20 +99,20 @@ def test_nothing_is_planned_without_attacks_or_others() -> None:
 )
 def test_front_ends_that_change_nothing_are_not_tried(height: int, width: int, idle: set[str]) -> None:
     """An attack that is the photo as it is would be one that always fails."""
-    siege = plan(Reader(height, width), people=1, photos=2)
+    plan = planned(Reader(height, width), people=1, photos=2)
     fronts = {"squash", "aligned", "unsmoothed"}
-    assert siege.names & fronts == fronts - idle
-    notes = [note for note in siege.session.talk.notes if "not tried" in note]  # type: ignore[attr-defined]
+    assert plan.names & fronts == fronts - idle
+    notes = [note for note in plan.session.talk.notes if "not tried" in note]  # type: ignore[attr-defined]
     assert len(notes) == bool(idle)
     assert all(name in note for note in notes for name in idle)
 
 
 def test_features_are_averaged_over_the_person() -> None:
-    siege = plan(people=2, photos=1, drawn=1)
-    victim = siege.victims[1]
-    plain = attacked_features(siege, Rows(), victim=victim, attack="none")  # type: ignore[arg-type]
+    plan = planned(people=2, photos=1, drawn=1)
+    victim = plan.victims[1]
+    plain = attacked_features(plan, Rows(), victim=victim, attack="none")  # type: ignore[arg-type]
     assert plain.tolist() == [[13.0]]
-    averaged = attacked_features(siege, Rows(), victim=victim, attack=AVERAGE)  # type: ignore[arg-type]
+    averaged = attacked_features(plan, Rows(), victim=victim, attack=AVERAGE)  # type: ignore[arg-type]
     torch.testing.assert_close(averaged, torch.tensor([[sum((13, 14, 15, 10, 11)) / 5]]))
 
 

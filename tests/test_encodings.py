@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import ireu_cli
-from ireu_cli.attacks.siege import DisguisedPhoto, Victim
+from ireu_cli.attacks.plan import DisguisedPhoto, Victim
 from ireu_cli.drawing.jobs import DrawnPicture
 from ireu_cli.encoders.clip import Encoder
 from ireu_cli.encodings.lens import AtTap, PlainPhoto, SteadyPhoto

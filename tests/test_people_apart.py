@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ireu_cli.attacks.siege import face_of
+from ireu_cli.attacks.plan import face_of
 from ireu_cli.encodings.lens import Lens, SteadyPhoto, steady
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError

@@ -4,24 +4,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ireu_cli.attacks.attack import Attack
-from ireu_cli.attacks.siege import Lenses, Siege, by_person
+from ireu_cli.attacks.plan import AttackPlan, Lenses, by_person
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.attacks.suite import register
 from ireu_cli.encodings.lens import flatten_tokens
 from ireu_cli.measuring.drawn_evidence import STATES
 
 
-def named(name: str) -> Callable[[Siege, Lenses, FeatureMatcher], Iterator[Tried]]:
+def named(name: str) -> Callable[[AttackPlan, Lenses, FeatureMatcher], Iterator[Tried]]:
     """The attack under a name, tried at two strengths."""
 
-    def turn(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
+    def turn(plan: AttackPlan, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
         for strength in (1, 16):
             for lens, state in zip(lenses, STATES, strict=True):
-                rows = flatten_tokens(lens.features([victim.photo for victim in siege.victims])) * -strength
-                hits = [
-                    matcher.match(row[None], victim.person) for row, victim in zip(rows, siege.victims, strict=True)
-                ]
-                found = by_person(siege.victims, hits)
+                rows = flatten_tokens(lens.features([victim.photo for victim in plan.victims])) * -strength
+                hits = [matcher.match(row[None], victim.person) for row, victim in zip(rows, plan.victims, strict=True)]
+                found = by_person(plan.victims, hits)
                 yield Tried("attack_success", f"{name}-{strength}", state, matcher.measure, None, found)
 
     return turn

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ireu_cli.attacks.siege import Lenses, Siege, Victim
+from ireu_cli.attacks.plan import AttackPlan, Lenses, Victim
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.drawing.show import Show
 from ireu_cli.encodings.lens import Lens
@@ -58,8 +58,8 @@ class Attack:
     white_box: bool = False
     needs_gradients: bool = False
     photo: Disguise | str | None = None
-    features: Callable[[Siege, Lenses, FeatureMatcher], Iterable[Tried]] | None = None
-    pictures: Callable[[Siege, Show, Generator, Lenses], Iterable[Drive]] | None = None
+    features: Callable[[AttackPlan, Lenses, FeatureMatcher], Iterable[Tried]] | None = None
+    pictures: Callable[[AttackPlan, Show, Generator, Lenses], Iterable[Drive]] | None = None
 
     @property
     def shown_as(self) -> str:

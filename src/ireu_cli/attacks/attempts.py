@@ -8,11 +8,11 @@ from torch import Tensor
 
 from ireu_cli.attacks.attack import Drive
 from ireu_cli.attacks.driving import seed_of
-from ireu_cli.attacks.siege import (
+from ireu_cli.attacks.plan import (
     AVERAGE,
     AVERAGED,
+    AttackPlan,
     Lenses,
-    Siege,
     Victim,
     attacked_features,
     disguised_item,
@@ -40,37 +40,37 @@ class Attempt:
     job: Job
 
 
-def attempts_of(siege: Siege, show: Show, generator: Generator) -> Iterator[Attempt]:
+def attempts_of(plan: AttackPlan, show: Show, generator: Generator) -> Iterator[Attempt]:
     """Every picture that a generator draws under attack, in both states."""
-    lenses = siege.lenses(generator.tap)
+    lenses = plan.lenses(generator.tap)
     for lens, word in zip(lenses, STATES, strict=True):
         encode_disguised(
-            siege, lens, siege.drawn, disguises_of(siege), f"attacked photos for generator {generator.name}, {word}"
+            plan, lens, plan.drawn, disguises_of(plan), f"attacked photos for generator {generator.name}, {word}"
         )
-    easel = _Easel(siege, show.bundle.prompt, lenses, [generator.null_of(lens.encoder) for lens in lenses])
-    for name, attack in photo_attacks(siege):
-        for victim in siege.drawn:
-            given = partial(attacked_features, siege, victim=victim, attack=attack)
-            content = _content(siege, victim, attack)
-            yield from easel.attempts(Drive(name, victim, generator, None, seed_of(siege, victim, 0), given, content))
-    for one in attacks_of(siege):
+    easel = _Easel(plan, show.bundle.prompt, lenses, [generator.null_of(lens.encoder) for lens in lenses])
+    for name, attack in photo_attacks(plan):
+        for victim in plan.drawn:
+            given = partial(attacked_features, plan, victim=victim, attack=attack)
+            content = _content(plan, victim, attack)
+            yield from easel.attempts(Drive(name, victim, generator, None, seed_of(plan, victim, 0), given, content))
+    for one in attacks_of(plan):
         if one.pictures is not None:
-            for drive in one.pictures(siege, show, generator, lenses):
+            for drive in one.pictures(plan, show, generator, lenses):
                 yield from easel.attempts(drive)
 
 
-def _content(siege: Siege, victim: Victim, attack: Disguise | str) -> Sequence[object]:
+def _content(plan: AttackPlan, victim: Victim, attack: Disguise | str) -> Sequence[object]:
     """Everything besides the photo that decides the features of an attack."""
     if isinstance(attack, Disguise):
-        return (disguised_item(siege, victim, attack).key,)
-    return [photo.sha256 for photo in siege.everyone[victim.person][:AVERAGED]] if attack == AVERAGE else ()
+        return (disguised_item(plan, victim, attack).key,)
+    return [photo.sha256 for photo in plan.everyone[victim.person][:AVERAGED]] if attack == AVERAGE else ()
 
 
 @dataclass(frozen=True)
 class _Easel:
     """What all pictures of one generator share."""
 
-    siege: Siege
+    plan: AttackPlan
     base: str
     lenses: Lenses
     nulls: Sequence[Tensor]
@@ -78,12 +78,12 @@ class _Easel:
     def attempts(self, drive: Drive) -> Iterator[Attempt]:
         """The picture in both states."""
         prompt = prompt_of(self.base, drive.edit)
-        digest = self.siege.session.run.keyed_digest(drive.victim.photo.sha256)
+        digest = self.plan.session.run.keyed_digest(drive.victim.photo.sha256)
         content = [str(part) for part in drive.content]
         for state, lens in enumerate(self.lenses):
             decides = [lens.name, drive.generator.fingerprint, drive.generator.guidance, drive.generator.scale]
             key = PictureCache.key("attack", drive.attack, *decides, digest, prompt, drive.seed, content)
-            cache = PictureCache(self.siege.session.run.pictures / digest_of(decides[:2])[:32])
+            cache = PictureCache(self.plan.session.run.pictures / digest_of(decides[:2])[:32])
             make = partial(self._make, drive, prompt, state)
             yield Attempt(drive.attack, drive.victim, state, Job(cache, key, make, drive.generator.name))
 

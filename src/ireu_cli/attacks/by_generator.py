@@ -8,7 +8,7 @@ from torch import Tensor
 from ireu_cli.attacks.attack import Drive
 from ireu_cli.attacks.by_gradient import EPSILONS, attacked_encoder, drawn_from_pixels
 from ireu_cli.attacks.perturb import epsilon_budget, perturb, towards_face
-from ireu_cli.attacks.siege import Lenses, Siege, face_of
+from ireu_cli.attacks.plan import AttackPlan, Lenses, face_of
 from ireu_cli.drawing.drawn_faces import Likeness
 from ireu_cli.drawing.show import Show
 from ireu_cli.drawing.studio import Studio
@@ -19,18 +19,18 @@ _SKETCH_STEPS = 4
 """The number of denoising steps through which gradients are taken."""
 
 
-def noise_for_generator(siege: Siege, show: Show, generator: Generator, lenses: Lenses) -> Iterator[Drive]:
+def noise_for_generator(plan: AttackPlan, show: Show, generator: Generator, lenses: Lenses) -> Iterator[Drive]:
     """A generator's pictures of photos with noise that was found through that generator."""
-    params = siege.session.config.attacks
-    if siege.drawn and params.generator_steps:
-        pixels = noise_through_generator(siege, show, generator, lenses)
+    params = plan.session.config.attacks
+    if plan.drawn and params.generator_steps:
+        pixels = noise_through_generator(plan, show, generator, lenses)
         # The attacker's own judges and the positions of the faces decide it too.
-        places = siege.session.config.data.landmarks
+        places = plan.session.config.data.landmarks
         content = (lenses.original.name, lenses.edited.name, params.generator_steps, show.judge.fingerprint, places)
-        yield from drawn_from_pixels("pgd-generator", pixels, siege, generator, content)
+        yield from drawn_from_pixels("pgd-generator", pixels, plan, generator, content)
 
 
-def noise_through_generator(siege: Siege, show: Show, generator: Generator, lenses: Lenses) -> Tensor:
+def noise_through_generator(plan: AttackPlan, show: Show, generator: Generator, lenses: Lenses) -> Tensor:
     """Photos with noise of at most 8 / 255 that makes a generator draw the person: (n, 3, side, side).
 
     Only victims whose photos are drawn are included.
@@ -42,11 +42,11 @@ def noise_through_generator(siege: Siege, show: Show, generator: Generator, lens
     encoder, weight = attacked_encoder(after.encoder)
     studio = Studio(generator, show.judge, show.bundle.prompt, generator.null_of(after.encoder))
     budget, low, high = epsilon_budget(EPSILONS[-1], *encoder.scaling)
-    steps, found = siege.session.config.attacks.generator_steps, []
-    with siege.session.timed("attack"), siege.session.talk.progress("noise through", len(siege.drawn)) as advance:
-        for victim in siege.drawn:
-            rng = random_generator(siege.session.config.seed, "attacks", "sketch", victim.person, victim.photo.index)
-            face = studio.face(face_of(siege, victim.photo))
+    steps, found = plan.session.config.attacks.generator_steps, []
+    with plan.session.timed("attack"), plan.session.talk.progress("noise through", len(plan.drawn)) as advance:
+        for victim in plan.drawn:
+            rng = random_generator(plan.session.config.seed, "attacks", "sketch", victim.person, victim.photo.index)
+            face = studio.face(face_of(plan, victim.photo))
             likeness = studio.likeness(face, [int(torch.randint(2**31, (1,), generator=rng))], _SKETCH_STEPS)
 
             def drawn_from(pixels: Tensor, of: Likeness = likeness) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ireu_cli.attacks.attack import Drive
 from ireu_cli.attacks.driving import seed_of
 from ireu_cli.attacks.perturb import PhotoLoss, epsilon_budget, perturb, towards_features
-from ireu_cli.attacks.siege import Lenses, Siege, Victim, by_person
+from ireu_cli.attacks.plan import AttackPlan, Lenses, Victim, by_person
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.drawing.show import Show
 from ireu_cli.encoders.family import HasBlocks, ImageEncoder, Trainable, need_blocks, need_gradients
@@ -24,21 +24,21 @@ EPSILONS = (2, 4, 8)
 """The largest change of a pixel, in steps of 1/255."""
 
 
-def noise_on_features(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
+def noise_on_features(plan: AttackPlan, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
     """Noise that brings the edited encoder's features of a photo towards the original's."""
     for epsilon in EPSILONS:
-        pixels = noisy_pixels(siege, lenses, siege.victims, epsilon)
-        yield from _matched(f"pgd-{epsilon}", pixels, siege, lenses, matcher)
+        pixels = noisy_pixels(plan, lenses, plan.victims, epsilon)
+        yield from _matched(f"pgd-{epsilon}", pixels, plan, lenses, matcher)
 
 
-def noise_on_detectors(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
+def noise_on_detectors(plan: AttackPlan, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
     """Noise that brings all detectors' scores to their thresholds, and features towards the original's.
 
     The attacker knows which units of the edited encoder are detectors. Their scores give a direction when features do
     not, because an open detector's response is flat. If all detectors are shut, the encoder acts like the original one.
     The attack is skipped if the edit has no detectors with gradients.
     """
-    ledger = None if siege.ledger is None else siege.ledger.detectors
+    ledger = None if plan.ledger is None else plan.ledger.detectors
     if ledger is None:
         return
     detectors, after = ledger, lenses.edited
@@ -48,36 +48,36 @@ def noise_on_detectors(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) ->
         return _towards_features_past(encoder, after.tap, detectors, wanted)
 
     for epsilon in EPSILONS:
-        pixels = _search(siege, lenses, siege.victims, epsilon, f"noise of {epsilon}/255, detectors", loss)
-        yield from _matched(f"pgd-detector-{epsilon}", pixels, siege, lenses, matcher)
+        pixels = _search(plan, lenses, plan.victims, epsilon, f"noise of {epsilon}/255, detectors", loss)
+        yield from _matched(f"pgd-detector-{epsilon}", pixels, plan, lenses, matcher)
 
 
-def _matched(attack: str, pixels: Tensor, siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
+def _matched(attack: str, pixels: Tensor, plan: AttackPlan, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
     """Whether each encoder's features (n, …, d) of the victims' noisy photos show the victims."""
     for lens, state in zip(lenses, STATES, strict=True):
         rows = features_of(lens.encoder, lens.tap, pixels)
         hits = [
             matcher.match(flatten_tokens(row[None]), victim.person)
-            for row, victim in zip(rows, siege.victims, strict=True)
+            for row, victim in zip(rows, plan.victims, strict=True)
         ]
-        yield Tried("attack_success", attack, state, matcher.measure, None, by_person(siege.victims, hits))
+        yield Tried("attack_success", attack, state, matcher.measure, None, by_person(plan.victims, hits))
 
 
-def noise_in_pictures(siege: Siege, _show: Show, generator: Generator, lenses: Lenses) -> Iterator[Drive]:
+def noise_in_pictures(plan: AttackPlan, _show: Show, generator: Generator, lenses: Lenses) -> Iterator[Drive]:
     """A generator's pictures of photos with the noise of `noise_on_features`."""
-    for epsilon in EPSILONS if siege.drawn else ():
-        pixels = noisy_pixels(siege, lenses, siege.drawn, epsilon)
-        content = (lenses.original.name, lenses.edited.name, siege.session.config.attacks.pgd_steps)
-        yield from drawn_from_pixels(f"pgd-{epsilon}", pixels, siege, generator, content)
+    for epsilon in EPSILONS if plan.drawn else ():
+        pixels = noisy_pixels(plan, lenses, plan.drawn, epsilon)
+        content = (lenses.original.name, lenses.edited.name, plan.session.config.attacks.pgd_steps)
+        yield from drawn_from_pixels(f"pgd-{epsilon}", pixels, plan, generator, content)
 
 
 def drawn_from_pixels(
-    attack: str, pixels: Tensor, siege: Siege, generator: Generator, content: Sequence[object]
+    attack: str, pixels: Tensor, plan: AttackPlan, generator: Generator, content: Sequence[object]
 ) -> Iterator[Drive]:
     """Pictures of photos that were searched for; `content` says beside the photo what decides them."""
-    for place, victim in enumerate(siege.drawn):
+    for place, victim in enumerate(plan.drawn):
         given = partial(_seen, pixels[place : place + 1])
-        yield Drive(attack, victim, generator, None, seed_of(siege, victim, 0), given, content)
+        yield Drive(attack, victim, generator, None, seed_of(plan, victim, 0), given, content)
 
 
 def _seen(pixels: Tensor, lens: Lens) -> Tensor:
@@ -100,9 +100,9 @@ def _towards_features_past(encoder: HasBlocks, tap: Tap, ledger: Ledger, wanted:
     return of
 
 
-def noisy_pixels(siege: Siege, lenses: Lenses, victims: Sequence[Victim], epsilon: int) -> Tensor:
+def noisy_pixels(plan: AttackPlan, lenses: Lenses, victims: Sequence[Victim], epsilon: int) -> Tensor:
     """The victims' photos with noise of at most epsilon / 255, prepared for the encoder: (n, 3, side, side)."""
-    for (tap, strength, searched), found in siege.noise.items():
+    for (tap, strength, searched), found in plan.noise.items():
         # Pictures are drawn from some of the photos that were attacked on features, so their noise is known.
         if (tap, strength) == (lenses.original.tap, epsilon) and set(victims) <= set(searched):
             places = {victim: place for place, victim in enumerate(searched)}
@@ -113,13 +113,13 @@ def noisy_pixels(siege: Siege, lenses: Lenses, victims: Sequence[Victim], epsilo
     def loss(wanted: Tensor) -> PhotoLoss:
         return towards_features(lambda pixels: encoder.read(encoder.model, pixels.to(weight.dtype), after.tap), wanted)
 
-    found = _search(siege, lenses, victims, epsilon, f"noise of {epsilon}/255", loss)
-    siege.noise[lenses.original.tap, epsilon, tuple(victims)] = found
+    found = _search(plan, lenses, victims, epsilon, f"noise of {epsilon}/255", loss)
+    plan.noise[lenses.original.tap, epsilon, tuple(victims)] = found
     return found
 
 
 def _search(
-    siege: Siege,
+    plan: AttackPlan,
     lenses: Lenses,
     victims: Sequence[Victim],
     epsilon: int,
@@ -133,9 +133,9 @@ def _search(
     before, after = lenses
     encoder, weight = attacked_encoder(after.encoder)
     budget, low, high = epsilon_budget(epsilon, *encoder.scaling)
-    size, found = siege.session.config.run.batch_size, []
-    steps = siege.session.config.attacks.pgd_steps
-    with siege.session.timed("attack"), siege.session.talk.progress(label, len(victims)) as advance:
+    size, found = plan.session.config.run.batch_size, []
+    steps = plan.session.config.attacks.pgd_steps
+    with plan.session.timed("attack"), plan.session.talk.progress(label, len(victims)) as advance:
         for start in range(0, len(victims), size):
             photos = [victim.photo for victim in victims[start : start + size]]
             of = loss(before.features(photos).to(weight.device))
@@ -146,7 +146,7 @@ def _search(
 
 
 def attacked_encoder(encoder: ImageEncoder) -> tuple[Trainable, Tensor]:
-    """The encoder that gradients go through, and one of its weights; a siege plans such attacks where there are any."""
+    """The encoder that gradients go through, and one of its weights; a plan plans such attacks where there are any."""
     found = need_gradients(encoder, "An attack with gradients")
     return found, next(found.model.parameters())
 

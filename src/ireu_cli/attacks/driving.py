@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.attacks.attack import Drive
-from ireu_cli.attacks.siege import Lenses, Siege, Victim, attacked_features
+from ireu_cli.attacks.plan import AttackPlan, Lenses, Victim, attacked_features
 from ireu_cli.drawing.show import Show
 from ireu_cli.generators.generator import Generator
 from ireu_cli.report import NO_ATTACK
@@ -19,46 +19,44 @@ SCALE = (0.6, 1.5)
 """Factors on the adapter's scale that the attack `scale` tries."""
 
 
-def with_edits(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
+def with_edits(plan: AttackPlan, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
     """One prompt for each edit that pictures are drawn with."""
-    for victim in siege.drawn:
-        for edit in siege.session.config.pictures.edits:
-            yield Drive(f"prompt: {edit}", victim, generator, edit, seed_of(siege, victim, 0), plain(siege, victim))
+    for victim in plan.drawn:
+        for edit in plan.session.config.pictures.edits:
+            yield Drive(f"prompt: {edit}", victim, generator, edit, seed_of(plan, victim, 0), plain(plan, victim))
 
 
-def with_seeds(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
+def with_seeds(plan: AttackPlan, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
     """Several noises; the attacker takes the best picture."""
-    count = siege.session.config.attacks.seeds
-    for victim in siege.drawn:
+    count = plan.session.config.attacks.seeds
+    for victim in plan.drawn:
         for number in range(count):
-            yield Drive(f"seeds-{count}", victim, generator, None, seed_of(siege, victim, number), plain(siege, victim))
+            yield Drive(f"seeds-{count}", victim, generator, None, seed_of(plan, victim, number), plain(plan, victim))
 
 
-def with_guidance(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
+def with_guidance(plan: AttackPlan, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
     """Less guidance, and more guidance."""
-    for victim in siege.drawn:
+    for victim in plan.drawn:
         for factor in GUIDANCE:
             driven = generator.with_settings(guidance=generator.guidance * factor)
             name = f"guidance-{driven.guidance:g}"
-            yield Drive(name, victim, driven, None, seed_of(siege, victim, 0), plain(siege, victim))
+            yield Drive(name, victim, driven, None, seed_of(plan, victim, 0), plain(plan, victim))
 
 
-def with_scale(siege: Siege, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
+def with_scale(plan: AttackPlan, _show: Show, generator: Generator, _lenses: Lenses) -> Iterator[Drive]:
     """A lower scale of the adapter, and a higher one."""
-    for victim in siege.drawn:
+    for victim in plan.drawn:
         for factor in SCALE:
             driven = generator.with_settings(scale=generator.scale * factor)
-            yield Drive(
-                f"scale-{driven.scale:g}", victim, driven, None, seed_of(siege, victim, 0), plain(siege, victim)
-            )
+            yield Drive(f"scale-{driven.scale:g}", victim, driven, None, seed_of(plan, victim, 0), plain(plan, victim))
 
 
-def seed_of(siege: Siege, victim: Victim, number: int) -> int:
+def seed_of(plan: AttackPlan, victim: Victim, number: int) -> int:
     """The seed of a victim's noise; attacks that do not change the noise use the first one."""
-    rng = random_generator(siege.session.config.seed, "attacks", "noise", victim.person, victim.photo.index)
+    rng = random_generator(plan.session.config.seed, "attacks", "noise", victim.person, victim.photo.index)
     return int(torch.randint(2**31, (number + 1,), generator=rng)[-1])
 
 
-def plain(siege: Siege, victim: Victim) -> partial[Tensor]:
+def plain(plan: AttackPlan, victim: Victim) -> partial[Tensor]:
     """The features of the unchanged photo, which were encoded before."""
-    return partial(attacked_features, siege, victim=victim, attack=NO_ATTACK)
+    return partial(attacked_features, plan, victim=victim, attack=NO_ATTACK)

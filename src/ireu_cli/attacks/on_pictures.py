@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ireu_cli.attacks.attempts import Attempt, attempts_of
-from ireu_cli.attacks.siege import (
+from ireu_cli.attacks.plan import (
+    AttackPlan,
     Passed,
-    Siege,
     Victim,
     by_person,
 )
@@ -23,23 +23,23 @@ from ireu_cli.measuring.galleries import Enrolment, enrolled, gallery_of, matche
 from ireu_cli.report import Figure
 
 
-def besiege_pictures(siege: Siege, show: Show, photos: Photos, passed: Passed) -> tuple[Figure, ...]:
+def attack_pictures(plan: AttackPlan, show: Show, photos: Photos, passed: Passed) -> tuple[Figure, ...]:
     """Draw under every attack, before the edit and after it, and let every recogniser judge.
 
     Args:
-        siege: the plan.
+        plan: the plan.
         show: generators and panel.
         photos: everybody's photos as the panel sees them, for enrolments and thresholds.
         passed: which attacked photos a face-match gate lets through.
     """
-    attempts = [one for generator in show.generators for one in attempts_of(siege, show, generator)]
-    run_jobs(siege.session, [one.job for one in attempts], f"attacks: {len(attempts)} pictures", "drawing under attack")
-    sights = _look(siege, show, attempts)
-    rate = siege.session.config.verify.false_match_rate
+    attempts = [one for generator in show.generators for one in attempts_of(plan, show, generator)]
+    run_jobs(plan.session, [one.job for one in attempts], f"attacks: {len(attempts)} pictures", "drawing under attack")
+    sights = _look(plan, show, attempts)
+    rate = plan.session.config.verify.false_match_rate
     tried: list[Tried] = []
     taps = {generator.name: generator.tap for generator in show.generators}
     for number, name in enumerate(show.panel.names):
-        enrolments = _enrolments(siege, photos, number, rate)
+        enrolments = _enrolments(plan, photos, number, rate)
         groups: dict[tuple[str, str, int], dict[Victim, list[Tensor]]] = {}
         for one, sight in zip(attempts, sights, strict=True):
             group = groups.setdefault((one.job.generator, one.attack, one.state), {})
@@ -50,18 +50,18 @@ def besiege_pictures(siege: Siege, show: Show, photos: Photos, passed: Passed) -
             tried.append(Tried("attack_success", attack, STATES[state], name, drawer, found))
             through = [passed.get((name, attack, victim)) for victim in hits]
             # Noise is found for one tap; the gate only saw the noise for the configured tap.
-            same = not attack.startswith("pgd") or taps[drawer] == siege.session.config.encoder.tap
+            same = not attack.startswith("pgd") or taps[drawer] == plan.session.config.encoder.tap
             if state == 0 and same and all(value is not None for value in through):
                 beaten = [hit * float(value or 0) for hit, value in zip(hits.values(), through, strict=True)]
                 tried.append(Tried("gate_beaten", attack, STATES[0], name, drawer, by_person(list(hits), beaten)))
-    return attack_figures(tried, siege.session.config.verify, siege.session.config.seed)
+    return attack_figures(tried, plan.session.config.verify, plan.session.config.seed)
 
 
-def _enrolments(siege: Siege, photos: Photos, recogniser: int, rate: float) -> dict[int, Enrolment | None]:
+def _enrolments(plan: AttackPlan, photos: Photos, recogniser: int, rate: float) -> dict[int, Enrolment | None]:
     """The enrolment of every attacked person, built once for all attacks and generators."""
     targets, retained = photos.vectors[recogniser]
     gallery = gallery_of(retained)
-    people = dict.fromkeys(victim.person for victim in siege.drawn)
+    people = dict.fromkeys(victim.person for victim in plan.drawn)
     return {person: enrolled(targets[person], gallery, rate) for person in people}
 
 
@@ -72,7 +72,7 @@ def _hit(vectors: Tensor, enrolment: Enrolment | None) -> Tensor:
     return matched(vectors, enrolment).nan_to_num(0).max().reshape(1)
 
 
-def _look(siege: Siege, show: Show, attempts: Sequence[Attempt]) -> list[Sight]:
+def _look(plan: AttackPlan, show: Show, attempts: Sequence[Attempt]) -> list[Sight]:
     items = [DrawnPicture(one.job.key, one.attack, one.job.cache) for one in attempts]
-    found = show.panel.look(Encodings(siege.session, siege.reader), items, "looking at attacks")
+    found = show.panel.look(Encodings(plan.session, plan.reader), items, "looking at attacks")
     return [found[item.key] for item in items]

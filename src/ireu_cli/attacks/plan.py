@@ -1,73 +1,123 @@
-"""Plan the attacks: which photos, and which attacks."""
+"""What attacks need: the run, both encoders, the attacked photos, and the means to disguise and encode photos."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from ireu_cli.attacks.siege import Siege, Victim, disguised_item, face_of
-from ireu_cli.attacks.suite import attacks_of, chosen, needing_gradients
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.faces.disguise import Disguise
+from ireu_cli.encodings.lens import Lens, steady
+from ireu_cli.encodings.loop import Item
+from ireu_cli.faces.disguise import DISGUISE_VERSION, Disguise
 from ireu_cli.faces.read import PhotoReader
-from ireu_cli.manifest import Manifest
-from ireu_cli.photos import among
+from ireu_cli.faces.swap import Face
+from ireu_cli.manifest import digest_of
+from ireu_cli.params import Tap
 from ireu_cli.session import Session
-from ireu_cli.support.runtime import generator
-from ireu_cli.values import GateLedger, Ledger, Pair, Photo
+from ireu_cli.values import GateLedger, Ledger, Pair, Photo, RgbImage
+
+AVERAGED = 5
+"""The most photos of a person whose features the attack `average` averages."""
+AVERAGE = "average"
+Lenses = Pair[Lens]
+"""The original and the edited encoder at one tap."""
 
 
-def plan_siege(
-    session: Session,
-    delta: Manifest,
-    encoders: Pair[ImageEncoder],
-    targets: Sequence[Sequence[Photo]],
-    others: Sequence[Photo],
-    reader: PhotoReader,
-    ledger: Ledger | GateLedger | None = None,
-) -> Siege | None:
-    """Choose photos and attacks; None if there is nothing to try.
+@dataclass(frozen=True)
+class Victim:
+    """A photo to attack: `person` is the target's position, `same` another photo of them, `other` somebody else's."""
 
-    Args:
-        session: the run.
-        delta: the record of unlearning, which says which photos were used.
-        encoders: the original and the edited one.
-        targets: usable photos of each target.
-        others: usable photos of retained people.
-        reader: reads the photos.
-        ledger: the detectors of the edit, if it has any.
-
-    Raises:
-        ConfigError: `attacks.suite` names an attack that does not exist.
-    """
-    params = session.config.attacks
-    names = chosen(params.suite)
-    if not encoders.edited.gives_gradients and (lost := names & needing_gradients()):
-        session.talk.note(f"not tried, as {encoders.edited.noun} gives no gradients: {', '.join(sorted(lost))}")
-        names -= lost
-    if not names or not others:
-        return None
-    used = among(session, delta.targets)
-    victims = []
-    for person, photos in enumerate(targets[: params.people]):
-        ordered = sorted(photos, key=used)
-        for place, photo in enumerate(ordered[: params.photos]):
-            rng = generator(session.config.seed, "attacks", person, place)
-            other = others[int(torch.randint(len(others), (1,), generator=rng))]
-            victims.append(Victim(person, photo, ordered[(place + 1) % len(ordered)], other))
-    drawn = [v for n, v in enumerate(victims) if sum(w.person == v.person for w in victims[:n]) < params.drawn]
-    everyone = tuple(tuple(sorted(photos, key=used)) for photos in targets)
-    siege = Siege(session, encoders, reader, tuple(victims), tuple(drawn), everyone, tuple(others), names, ledger)
-    pairs = [(one.name, one.photo) for one in attacks_of(siege)]
-    if idle := sorted(name for name, photo in pairs if isinstance(photo, Disguise) and _is_idle(siege, photo)):
-        session.talk.note(f"these attacks are not tried, because they do not change these photos: {', '.join(idle)}")
-    return replace(siege, names=names - set(idle))
+    person: int
+    photo: Photo
+    same: Photo
+    other: Photo
 
 
-def _is_idle(siege: Siege, disguise: Disguise) -> bool:
-    """Whether a front-end prepares every victim's photo like the encoder's preprocessing, because all are square."""
-    return disguise.family == "front-end" and all(
-        np.array_equal(disguised_item(siege, victim, disguise).load(siege.reader), face_of(siege, victim.photo).image)
-        for victim in siege.victims
+Passed = dict[tuple[str, str, Victim], float]
+"""For each recogniser, attack and victim: whether a gate lets the photo through, 1 or 0."""
+
+
+@dataclass(frozen=True)
+class AttackPlan:
+    """Everything that attacks need: the run, both encoders, the reader, the victims, and all people."""
+
+    session: Session
+    encoders: Pair[ImageEncoder]
+    reader: PhotoReader
+    victims: tuple[Victim, ...]
+    drawn: tuple[Victim, ...]
+    everyone: tuple[tuple[Photo, ...], ...]
+    others: tuple[Photo, ...]
+    names: frozenset[str]
+    ledger: Ledger | GateLedger | None = None
+    noise: dict[tuple[str, int, tuple[Victim, ...]], Tensor] = field(default_factory=dict)
+    """Cached noisy photos, by tap, strength and victims."""
+
+    def lenses(self, tap: Tap | None = None) -> Lenses:
+        """The two encoders at a tap; None: the configured one."""
+        return Pair(*(Lens(self.session, encoder, self.reader, tap) for encoder in self.encoders))
+
+
+def face_of(plan: AttackPlan, photo: Photo) -> Face:
+    """Read a photo that was read before, with its landmarks; see `steady`."""
+    return steady(photo, plan.reader.face, plan.session.name_of(photo))
+
+
+@dataclass(frozen=True, slots=True)
+class DisguisedPhoto(Item):
+    """A victim's photo under a disguise; all three photos were read before. `names` is what messages call them."""
+
+    victim: Victim
+    change: Disguise
+    names: tuple[str, str, str]
+
+    def load(self, reader: PhotoReader, /) -> RgbImage:
+        """See `Item` and `steady`."""
+        trio = zip((self.victim.photo, self.victim.same, self.victim.other), self.names, strict=True)
+        own, same, other = (steady(photo, reader.face, name) for photo, name in trio)
+        return self.change.apply(own.image, own.points, same.image, other.image)
+
+
+def disguised_item(plan: AttackPlan, victim: Victim, change: Disguise) -> DisguisedPhoto:
+    """A victim's photo under a disguise, as something to look at."""
+    trio = (victim.photo, victim.same, victim.other)
+    key = digest_of(
+        [
+            DISGUISE_VERSION,
+            change.name,
+            plan.reader.name,
+            plan.session.config.data.landmarks,
+            *(photo.sha256 for photo in trio),
+        ]
     )
+    names = (plan.session.name_of(trio[0]), plan.session.name_of(trio[1]), plan.session.name_of(trio[2]))
+    return DisguisedPhoto(key, f"{names[0]}, {change.name}", victim, change, names)
+
+
+def encode_disguised(
+    plan: AttackPlan, lens: Lens, victims: Sequence[Victim], disguises: Sequence[Disguise], label: str
+) -> None:
+    """Encode the unchanged photos, and the same photos under some disguises."""
+    items = [disguised_item(plan, victim, change) for change in disguises for victim in victims]
+    needed = {photo: None for v in victims for photo in plan.everyone[v.person][:AVERAGED]}
+    plain = [lens.item(photo) for photo in dict.fromkeys([*(v.photo for v in victims), *needed])]
+    lens.encode_items([*plain, *items], "--targets", label)
+
+
+def attacked_features(plan: AttackPlan, lens: Lens, *, victim: Victim, attack: Disguise | str) -> Tensor:
+    """Features (1, …, d) of a photo, unchanged, disguised, or averaged with others of the person; all are cached."""
+    if attack == AVERAGE:
+        return lens.features(plan.everyone[victim.person][:AVERAGED]).mean(0, keepdim=True)
+    if isinstance(attack, str):
+        return lens.features([victim.photo])
+    return lens.cache.get([disguised_item(plan, victim, attack).key])
+
+
+def by_person(victims: Sequence[Victim], values: Sequence[Tensor]) -> dict[int, Tensor]:
+    """Join values of single photos, one tensor (1,) each, to one tensor (n,) a person."""
+    people = dict.fromkeys(victim.person for victim in victims)
+    return {
+        person: torch.cat([value for victim, value in zip(victims, values, strict=True) if victim.person == person])
+        for person in people
+    }

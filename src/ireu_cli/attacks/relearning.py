@@ -4,34 +4,34 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from ireu_cli.attacks.plan import AttackPlan, Lenses
 from ireu_cli.attacks.relearn import relearn, report_steps
-from ireu_cli.attacks.siege import Lenses, Siege
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.encoders.family import need_gradients
 from ireu_cli.encodings.lens import flatten_tokens
 from ireu_cli.values import Photo
 
 
-def relearning(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> list[Tried]:
+def relearning(plan: AttackPlan, lenses: Lenses, matcher: FeatureMatcher) -> list[Tried]:
     """Fine-tune the edited encoder on a person's photos, and on somebody else's as a control.
 
     Returns:
         For each step that is looked at, whether the target's other photos match; the control has the role retained.
     """
-    params = siege.session.config.attacks
+    params = plan.session.config.attacks
     if not params.relearn_steps:
         return []
-    people = dict.fromkeys(victim.person for victim in siege.victims)
+    people = dict.fromkeys(victim.person for victim in plan.victims)
     marks = report_steps(params.relearn_steps)
     found: dict[tuple[str, int], dict[int, Tensor]] = {}
     total = 2 * len(people) * params.relearn_steps
-    with siege.session.timed("attack"), siege.session.talk.progress("relearning", total) as advance:
+    with plan.session.timed("attack"), plan.session.talk.progress("relearning", total) as advance:
         before, after = lenses
         encoder = need_gradients(after.encoder, "Relearning")
         for person in people:
-            train, probes = _split(siege.everyone[person], params.relearn_photos)
-            somebody = next(victim.other.person for victim in siege.victims if victim.person == person)
-            control = [photo for photo in siege.others if photo.person == somebody]
+            train, probes = _split(plan.everyone[person], params.relearn_photos)
+            somebody = next(victim.other.person for victim in plan.victims if victim.person == person)
+            control = [photo for photo in plan.others if photo.person == somebody]
             for role, photos in (("target", train), ("control", control[: len(train)])):
                 if not probes or not photos:
                     continue
@@ -39,7 +39,7 @@ def relearning(siege: Siege, lenses: Lenses, matcher: FeatureMatcher) -> list[Tr
                 steps = relearn(
                     encoder, after.tap, before.pixels(photos), before.features(photos),
                     before.pixels(probes), steps=params.relearn_steps, rate=params.relearn_rate, report_at=marks,
-                    seed=siege.session.config.seed, progress=lambda _step: advance(1, ""),
+                    seed=plan.session.config.seed, progress=lambda _step: advance(1, ""),
                 )  # fmt: skip
                 for one in steps:
                     hits = matcher.match(flatten_tokens(one.features), person)

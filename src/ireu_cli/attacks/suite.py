@@ -2,8 +2,8 @@
 
 from ireu_cli.attacks import by_generator, by_gradient, driving
 from ireu_cli.attacks.attack import Attack
+from ireu_cli.attacks.plan import AVERAGE, AttackPlan
 from ireu_cli.attacks.relearning import relearning
-from ireu_cli.attacks.siege import AVERAGE, Siege
 from ireu_cli.errors import ConfigError
 from ireu_cli.faces.disguise import DISGUISES, Disguise
 from ireu_cli.report import NO_ATTACK
@@ -79,19 +79,19 @@ def chosen(names: tuple[str, ...]) -> frozenset[str]:
     return frozenset(known if "all" in names else set(names) - {"none"})
 
 
-def attacks_of(siege: Siege) -> list[Attack]:
+def attacks_of(plan: AttackPlan) -> list[Attack]:
     """The attacks that are tried, in the order of the report."""
-    return [attack for attack in _SUITE if attack.name in siege.names]
+    return [attack for attack in _SUITE if attack.name in plan.names]
 
 
-def disguises_of(siege: Siege) -> list[Disguise]:
+def disguises_of(plan: AttackPlan) -> list[Disguise]:
     """The disguises that are tried."""
-    return [attack.photo for attack in attacks_of(siege) if isinstance(attack.photo, Disguise)]
+    return [attack.photo for attack in attacks_of(plan) if isinstance(attack.photo, Disguise)]
 
 
-def photo_attacks(siege: Siege) -> list[tuple[str, Disguise | str]]:
+def photo_attacks(plan: AttackPlan) -> list[tuple[str, Disguise | str]]:
     """Names and disguises of the attacks that change the encoder's input, `none` first."""
-    changed = [(attack.name, attack.photo) for attack in attacks_of(siege) if attack.photo is not None]
+    changed = [(attack.name, attack.photo) for attack in attacks_of(plan) if attack.photo is not None]
     return [(NO_ATTACK, NO_ATTACK), *changed]
 
 

@@ -16,7 +16,7 @@ from ireu_cli.verifying.feature_evidence import Gathered
 from ireu_cli.verifying.operating_points import calibrated_panel
 from ireu_cli.verifying.pictures.curves import drawn_curves, kept_plot
 from ireu_cli.verifying.pictures.picture_distances import measure_quality
-from ireu_cli.verifying.under_attack import attack_features, attack_pictures, plan_attacks, where_attacked
+from ireu_cli.verifying.under_attack import features_under_attack, pictures_under_attack, plan_attacks, where_attacked
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ def look(
     """Draw, judge and attack, if there is a generator and the features allow a verdict."""
     if unusable(gathered.evidence) is not None:
         return Looked()
-    siege = plan_attacks(session, parent, gathered, ledger)
-    attacks = attack_features(siege, gathered)
-    attacked = where_attacked(siege, show)
+    plan = plan_attacks(session, parent, gathered, ledger)
+    attacks = features_under_attack(plan, gathered)
+    attacked = where_attacked(plan, show)
     if show is None:
         return Looked(figures=attacks, attacked=attacked)
     photos = look_at_photos(session, show.panel, gathered.reader, Groups(gathered.targets, gathered.retained))
@@ -54,6 +54,6 @@ def look(
         *measure_quality(session, gathered.encoders.original, drawn, gathered.retained, gathered.reader),
         *attacks,
     )
-    figures += attack_pictures(session, show, parent, siege, photos)
+    figures += pictures_under_attack(session, show, parent, plan, photos)
     lines = (*charts, *drawn_curves(evidence))
     return Looked(drawn, evidence, calibrations, lines, kept_plot(evidence), figures, attacked)

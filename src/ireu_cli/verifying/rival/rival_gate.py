@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.attacks.by_gradient import EPSILONS, noisy_pixels, picture_of
-from ireu_cli.attacks.siege import Passed, Siege, Victim, by_person, disguised_item
+from ireu_cli.attacks.plan import AttackPlan, Passed, Victim, by_person, disguised_item
 from ireu_cli.attacks.success import Tried, attack_figures
 from ireu_cli.attacks.suite import photo_attacks
 from ireu_cli.drawing.panel import Panel, Sight
@@ -49,46 +49,46 @@ def measure_gate(
     return tuple(figures), tuple(gates)
 
 
-def evade_gate(siege: Siege, panel: Panel, gates: Sequence[Gate]) -> tuple[tuple[Figure, ...], Passed]:
+def evade_gate(plan: AttackPlan, panel: Panel, gates: Sequence[Gate]) -> tuple[tuple[Figure, ...], Passed]:
     """Show attacked photos to the gates.
 
     Returns:
         The figures of how many get through, and which photos do.
     """
-    sights = _look(siege, panel)
+    sights = _look(plan, panel)
     passed: Passed = {}
     tried = []
     for gate in gates:
         number = panel.names.index(gate.recogniser)
         for attack in dict.fromkeys(attack for attack, _ in sights):
             values: list[Tensor] = []
-            for victim in siege.victims:
+            for victim in plan.victims:
                 vector = sights[attack, victim].vectors[number][None]
                 values.append(1 - gate.refuses(vector, victim.person))
                 passed[gate.recogniser, attack, victim] = float(values[-1])
-            found = by_person(siege.victims, values)
+            found = by_person(plan.victims, values)
             tried.append(Tried("gate_evaded", attack, "original", gate.recogniser, None, found))
-    return attack_figures(tried, siege.session.config.verify, siege.session.config.seed), passed
+    return attack_figures(tried, plan.session.config.verify, plan.session.config.seed), passed
 
 
-def _look(siege: Siege, panel: Panel) -> dict[tuple[str, Victim], Sight]:
+def _look(plan: AttackPlan, panel: Panel) -> dict[tuple[str, Victim], Sight]:
     """What the panel sees in every attacked photo; attacks that do not change the photo are left out.
 
     Raises:
         PhotoError: a photo changed since it was encoded.
     """
     items: dict[tuple[str, Victim], Item] = {}
-    for name, attack in photo_attacks(siege):
-        for victim in siege.victims:
+    for name, attack in photo_attacks(plan):
+        for victim in plan.victims:
             if isinstance(attack, Disguise):
-                items[name, victim] = disguised_item(siege, victim, attack)
+                items[name, victim] = disguised_item(plan, victim, attack)
             elif name == NO_ATTACK:
-                label = siege.session.name_of(victim.photo)
-                items[name, victim] = SteadyPhoto(photo_key(siege.reader, victim.photo), label, victim.photo)
-    if "pgd" in siege.names:
+                label = plan.session.name_of(victim.photo)
+                items[name, victim] = SteadyPhoto(photo_key(plan.reader, victim.photo), label, victim.photo)
+    if "pgd" in plan.names:
         for epsilon in EPSILONS:
-            items |= _noisy(siege, epsilon)
-    encodings = Encodings(siege.session, siege.reader)
+            items |= _noisy(plan, epsilon)
+    encodings = Encodings(plan.session, plan.reader)
     found = panel.look(encodings, list(items.values()), "showing attacks to the gate")
     return {place: found[item.key] for place, item in items.items()}
 
@@ -104,14 +104,14 @@ class MadePicture(Item):
         return self.picture
 
 
-def _noisy(siege: Siege, epsilon: int) -> dict[tuple[str, Victim], Item]:
-    lenses = siege.lenses()
-    pixels = noisy_pixels(siege, lenses, siege.victims, epsilon)
-    steps = siege.session.config.attacks.pgd_steps
+def _noisy(plan: AttackPlan, epsilon: int) -> dict[tuple[str, Victim], Item]:
+    lenses = plan.lenses()
+    pixels = noisy_pixels(plan, lenses, plan.victims, epsilon)
+    steps = plan.session.config.attacks.pgd_steps
     found: dict[tuple[str, Victim], Item] = {}
-    for place, victim in enumerate(siege.victims):
+    for place, victim in enumerate(plan.victims):
         name = f"pgd-{epsilon}"
         key = f"{lenses.original.name}-{lenses.edited.name}-{victim.photo.sha256}-{name}-{steps}"
-        label = f"{siege.session.name_of(victim.photo)}, {name}"
-        found[name, victim] = MadePicture(key, label, picture_of(siege.encoders.edited, pixels[place]))
+        label = f"{plan.session.name_of(victim.photo)}, {name}"
+        found[name, victim] = MadePicture(key, label, picture_of(plan.encoders.edited, pixels[place]))
     return found
