@@ -57,11 +57,7 @@ def run_verify(
         with session.timed("verify"):
             beside = Beside(seen.calibrations, seen.figures, seen.attacked, groups)
             verified = verify(gathered.evidence, session.config.verify, session.config.seed, seen.evidence, beside)
-        report = build_report(
-            session, draft, delta, verified, gathered, show,
-            calibrations=seen.calibrations, curves=seen.curves, kept=seen.kept, drawn=bool(seen.evidence),
-            attacked=seen.attacked,
-        )  # fmt: skip
+        report = build_report(session, draft, delta, verified, gathered, show, seen)
         manifest = write_report(session, draft, report, seen.drawn, out, gathered.reader)
     return StepResult(out / REPORT_NAME, manifest, reused=False, report=report)
 

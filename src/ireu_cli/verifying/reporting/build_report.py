@@ -6,10 +6,7 @@ from ireu_cli.attacks.suite import is_judged
 from ireu_cli.drawing.show import Show
 from ireu_cli.manifest import Manifest
 from ireu_cli.report import (
-    Calibration,
-    Curve,
     Departure,
-    Kept,
     Report,
 )
 from ireu_cli.session import Session
@@ -17,6 +14,7 @@ from ireu_cli.values import WeightDelta
 from ireu_cli.verifying.criteria import Verified
 from ireu_cli.verifying.departures import departures_of
 from ireu_cli.verifying.feature_evidence import Gathered
+from ireu_cli.verifying.looked import Looked
 from ireu_cli.verifying.reporting.definitions import ALL_DEFINITIONS, attacks_told, attacks_tried
 from ireu_cli.verifying.reporting.make_record import generators_reached, make_record
 from ireu_cli.verifying.reporting.not_measured import left_out, not_measured
@@ -31,26 +29,24 @@ def build_report(
     verified: Verified,
     gathered: Gathered,
     show: Show | None,
-    *,
-    calibrations: Sequence[Calibration] = (),
-    curves: Sequence[Curve] = (),
-    kept: Sequence[Kept] = (),
-    drawn: bool,
-    attacked: Sequence[str | None] = (),
+    looked: Looked,
 ) -> Report:
     """Put the results together with their inputs."""
-    original = gathered.encoders.original
+    original, drawn = gathered.encoders.original, bool(looked.evidence)
     parent = delta_record(session)
     reach = original.reached_by(delta)
     reason = verified.reason
-    noun = None if original.gives_gradients else original.noun
     noun = None if original.gives_gradients else original.noun
     if session.config.encoder.tap not in reach.taps:
         reason += f" The delta does not reach {session.config.encoder.tap}: {reach.sentence()}."
     names = {figure.name for figure in verified.figures}
     departures = departures_of(session)
     words, gaps = standing(
-        verified.outcome, _drawn(show) if drawn else (), generators_reached(session, reach.taps), attacked, departures
+        verified.outcome,
+        _drawn(show) if drawn else (),
+        generators_reached(session, reach.taps),
+        looked.attacked,
+        departures,
     )
     return Report(
         outcome=verified.outcome,
@@ -62,12 +58,12 @@ def build_report(
         unjudged=tuple(attack for attack in attacks_tried(verified.figures) if not is_judged(attack)),
         level="generator" if drawn else "encoder",
         subject=subject_of(session, gathered.encoders, reach),
-        recognisers=tuple(calibrations),
+        recognisers=looked.calibrations,
         controls=verified.controls,
         criteria=verified.criteria,
         figures=verified.figures,
-        curves=tuple(curves),
-        kept=tuple(kept),
+        curves=looked.curves,
+        kept=looked.kept,
         definitions={name: ALL_DEFINITIONS[name] for name in sorted(names)} | attacks_told(verified.figures),
         not_measured=(
             *left_out(session, parent, gathered),
