@@ -73,6 +73,21 @@ def test_the_most_successful_attack_decides_and_white_box_attacks_do_not() -> No
     assert noise.outcome == "fail"
 
 
+@pytest.mark.parametrize(
+    ("shown", "judged"),
+    [("pgd-8", False), ("pgd-1e-05", False), ("pgd-detector-2", False), ("pgd-generator", True), ("relearn-0", False),
+     ("seeds-8", True), ("mix-other-0.25", True), ("none", True)],
+)  # fmt: skip
+def test_the_longest_name_says_whether_an_attack_counts(shown: str, judged: bool) -> None:
+    assert is_judged(shown) is judged
+
+
+def test_figures_of_no_attack_are_a_mistake_of_ours() -> None:
+    """An attack that nobody knows would otherwise be judged, or not, without a word."""
+    with pytest.raises(RuntimeError, match="called pgdx-2"):
+        is_judged("pgdx-2")
+
+
 def test_the_gate_catches_targets_and_hardly_anybody_else() -> None:
     seen, unseen = [faces("target", n, 10)[:5] for n in range(4)], [faces("target", n, 10)[5:] for n in range(4)]
     retained = [faces("retained", n, 8) for n in range(60)]

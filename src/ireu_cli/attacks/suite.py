@@ -101,10 +101,16 @@ def needing_gradients() -> set[str]:
 
 
 def attack_named(shown: str) -> Attack | None:
-    """The attack behind a figure's name, if any; a number or an edit may follow the attack's name."""
-    known = {attack.shown_as: attack for attack in _SUITE}
-    family = shown.partition(":")[0] if ":" in shown else shown.rpartition("-")[0]
-    return known.get(shown) or known.get(family)
+    """The attack behind a figure's name, if any; a number, a word or an edit may follow the attack's name.
+
+    The longest name counts: `pgd-generator` is not a strength of `pgd`.
+    """
+    beginnings = [attack for attack in _SUITE if shown == attack.shown_as or shown.startswith(_follow(attack))]
+    return max(beginnings, key=lambda attack: len(attack.shown_as), default=None)
+
+
+def _follow(attack: Attack) -> tuple[str, str]:
+    return f"{attack.shown_as}-", f"{attack.shown_as}:"
 
 
 def meaning_of(shown: str) -> str | None:
@@ -118,4 +124,6 @@ def meaning_of(shown: str) -> str | None:
 def is_judged(shown: str) -> bool:
     """Whether the attack behind a figure's name counts in the verdict."""
     attack = attack_named(shown)
+    if attack is None and shown != NO_ATTACK:
+        raise RuntimeError(f"figures are called {shown}, and no attack is")
     return attack is None or not attack.white_box
