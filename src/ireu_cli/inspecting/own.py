@@ -90,7 +90,7 @@ def _files(manifest: Manifest, folder: Path) -> dict[str, Json]:
     shown: dict[str, Json] = {name: found[name] for name in order[:_SHOWN]}
     if rest := len(order) - len(shown):
         wrong = sum(found[name] != "as recorded" for name in order[_SHOWN:])
-        shown[f"and {rest} more"] = f"{wrong} of them differ from the record" if wrong else "as recorded"
+        shown[f"and {rest} more"] = f"{wrong} of them not as recorded" if wrong else "as recorded"
     return shown
 
 
