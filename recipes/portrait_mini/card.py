@@ -36,31 +36,35 @@ tags: [image-generation, ip-adapter, faces, research]
 ---
 # portrait-mini
 
-A small customised portrait generator, trained on a CPU: one image encoder, generators that share it, and networks that
-judge what they draw. It is the laboratory of `ireu`: real enough that removing a person from it means something, small
-enough to ship. Pictures are 112 x 112 pixels. It is no product for drawing people.
+portrait-mini is a small customised portrait generator, trained on a CPU. It has one image encoder, generators that
+share it, and networks that judge what they draw. It is the laboratory of `ireu`: real enough that removing a person
+from it means something, and small enough to ship. Pictures are 112 x 112 pixels. It is no product for drawing people.
 
 ## What it was trained on
-16,456 research photos of 5,669 public figures (LFW and PubFig83, 160 px crops), less 200 people kept for choices; the
-figures below are of 55 other people who were never trained on. The photos are not part of it, and cannot be
-redistributed. Sample people in `people/` are drawn by generator A from identities that nobody has.
+It was trained on research photos of public figures: 16,456 photos of 5,669 people (LFW and PubFig83, 160 px crops),
+less 200 people kept for choices. The figures below are of 55 other people, who were never trained on. The photos are
+not part of it, and you cannot redistribute them. Generator A drew the sample people in `people/` from identities that
+nobody has.
 
 ## What is shared, and what is not
-- The image encoder and the face encoder learned identity from EdgeFace-XS (Idiap, BSD-3): that network must not judge
-  an edit of them. The encoder began from an earlier one trained on the same photos.
-- The recogniser learned from another network (a MobileFaceNet, MIT) asked about unchanged photos, with its own seed. It
-  shares the photos with the encoders, and the form of its layers with the face encoder.
+- The image encoder and the face encoder learned identity from EdgeFace-XS (Idiap, BSD-3). So that network must not
+  judge an edit of them. The image encoder began from an earlier one that was trained on the same photos.
+- The recogniser learned from another network (a MobileFaceNet, MIT) that was asked about unchanged photos. It has a
+  seed of its own. It shares the photos with the encoders, and the form of its layers with the face encoder.
 - The face check learned landmarks from MTCNN's last stage (MIT).
-- A and B share the encoder, the autoencoder and the text encoder; their UNets have different widths and seeds. C is an
+- A and B share the encoder, the autoencoder and the text encoder. Their UNets have different widths and seeds. C is an
   adapter on A's UNet that reads the face encoder. All three learned likeness from EdgeFace-XS too, on an eighth of
   their pictures.
 
 ## Known limits
-A few thousand people and a few core-hours make an encoder that tells people apart less well than its teacher does (see
-the figures). Generators A and B have seen some 290,000 and 210,000 pictures and C's adapter 250,000, a fraction of
-what such networks need: eyes and mouths are often wrong, most of all in pictures by C, which is told who it is and
-nothing of pose or light. Prompts know twelve edits and hardly anything else. Photos of children, and of people unlike
-those in two collections of press photos of public figures, are rare in what it learned from.
+- The encoder was made from a few thousand people and a few core-hours. It tells people apart less well than its teacher
+  does (see the figures).
+- Generators A and B have seen some 290,000 and 210,000 pictures, and C's adapter 250,000. This is a fraction of what
+  such networks need. So eyes and mouths are often wrong, most of all in pictures by C, which is told whom to draw and
+  nothing of pose or light.
+- The generators know twelve edits in prompts, and hardly anything else.
+- Photos of children, and of people unlike those in two collections of press photos of public figures, are rare in what
+  it learned from.
 """
 
 
@@ -93,7 +97,11 @@ def card(bundle: Path) -> str:
     evaluation = curves / "evaluation.json"
     if evaluation.exists():
         lines += ["", "## Portraits of people never trained on", "", "```json", evaluation.read_text().strip(), "```"]
-    lines += ["", "Curves of all runs: `curves/`. How to make it again: `recipes/portrait_mini/` in the source.", ""]
+    lines += [
+        "",
+        "`curves/` has the curves of all runs. `recipes/portrait_mini/` in the source says how to make it again.",
+        "",
+    ]
     return "\n".join(lines)
 
 
