@@ -326,6 +326,17 @@ HUGE: dict[str, Callable[[Any], None]] = {
 }
 
 
+class TestNames:
+    @pytest.mark.parametrize("text", ["kernel", "matrix", "tiny", "face", "embedding", "Conv", "strides", "flat"])
+    def test_that_are_not_text_are_refused(self, network: Path, read: Callable[[Path], object], text: str) -> None:
+        """Wherever they stand: protobuf decodes them only when somebody asks."""
+        data = network.read_bytes()
+        assert text.encode() in data
+        network.write_bytes(data.replace(text.encode(), b"\xff" + text[1:].encode()))
+        with pytest.raises(ModelError, match=r"names that are not text|can.t decode byte"):
+            read(network)
+
+
 class TestSizes:
     @pytest.mark.parametrize("how", list(HUGE))
     def test_a_tensor_beyond_any_machine_is_refused(self, network: Path, how: str) -> None:

@@ -116,6 +116,8 @@ def _parsed(source: Path | bytes, path: Path | None = None) -> Any:
         raise
     except Exception:  # noqa: BLE001 - protobuf's errors have no common base of their own
         raise ModelError(f"The network {name or ''} {why}", remedy) from None
+    if not _is_text(network):
+        raise ModelError(f"The network {name or ''} has names that are not text", remedy)
     if looped := next((node.op_type for node in _all_nodes(network) if node.op_type in _LOOPS), None):
         raise ModelError(
             f"The network {name or ''} has a loop ({looped})", "Name a network without loops: this one may never end"
@@ -127,6 +129,29 @@ def _parsed(source: Path | bytes, path: Path | None = None) -> Any:
         )
     refuse_huge(network, name or "")
     return network
+
+
+def _is_text(message: Any) -> bool:
+    """Whether every text in a message can be decoded; weights are not touched.
+
+    protobuf gives bytes, or raises, where a text is none, and whoever works with it later fails in the middle.
+    """
+    try:
+        for field in message.DESCRIPTOR.fields:
+            if field.type not in {field.TYPE_STRING, field.TYPE_MESSAGE}:
+                continue
+            value = getattr(message, field.name)
+            if field.type == field.TYPE_STRING:
+                fits = all(isinstance(text, str) for text in ([value] if isinstance(value, str | bytes) else value))
+            elif hasattr(value, "__len__"):
+                fits = all(map(_is_text, value))
+            else:
+                fits = not message.HasField(field.name) or _is_text(value)
+            if not fits:
+                return False
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _all_nodes(network: Any) -> Iterator[Any]:
