@@ -62,6 +62,7 @@ class Watched:
         self.bars: list[tuple[str, int]] = []
         self.done: list[int] = []
         self.parts: list[str] = []
+        self.ended: list[str] = []
 
     @contextlib.contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -71,7 +72,10 @@ class Watched:
     @contextlib.contextmanager
     def progress(self, label: str, total: int) -> Iterator[Any]:
         self.bars.append((label, total))
-        yield lambda count, _words: self.done.append(count)
+        try:
+            yield lambda count, _words: self.done.append(count)
+        finally:
+            self.ended.append(label)
 
 
 def loop(batch_size: int) -> tuple[Encodings, Watched]:
@@ -189,10 +193,23 @@ def test_pictures_of_a_batch_are_not_held_together(tiny: Encoder) -> None:
 
     encodings, _ = loop(8)
     items = [Held(str(number), "") for number in range(20)]
-    batches = list(encodings.batches(Counted(tiny, "image_embeds"), items, "looking"))
+    with encodings.batches(Counted(tiny, "image_embeds"), items, "looking") as found:
+        batches = list(found)
     assert [len(batch.keys) for batch in batches] == [8, 8, 4]
     assert [len(batch.prepared) for batch in batches] == [8, 8, 4]
     assert most <= 2
+
+
+def test_whoever_stops_early_leaves_nothing_behind() -> None:
+    encodings, watched = loop(4)
+    before = threading.active_count()
+    with encodings.batches(TwoNumbers(), numbered(400), "looking") as found:
+        next(found)
+        next(found)
+        assert threading.active_count() > before
+    assert threading.active_count() == before
+    assert sum(watched.done) == 4
+    assert watched.ended == ["looking"]
 
 
 def test_stopping_does_not_wait_for_photos_that_nobody_wants() -> None:

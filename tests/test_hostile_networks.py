@@ -264,7 +264,9 @@ class TestPrograms:
             read(network)
 
 
-def made(*nodes: Any, function: bool = False, branch: bool = False, **tensors: Any) -> Callable[[Any], None]:
+def made(
+    *nodes: Any, function: bool = False, branch: bool = False, domain: str = "", **tensors: Any
+) -> Callable[[Any], None]:
     """Puts nodes before a network, whose values count for nothing in what it says of a picture."""
 
     def change(model: Any) -> None:
@@ -286,6 +288,8 @@ def made(*nodes: Any, function: bool = False, branch: bool = False, **tensors: A
             constants.append(numpy_helper.from_array(np.array(True), "yes"))
             every = [helper.make_node("If", ["yes"], ["one"], then_branch=graph, else_branch=graph)]
         model.graph.initializer.extend(constants)
+        for one in model.opset_import:
+            one.domain = one.domain or domain
         first = model.graph.node[0]
         first.input[0] = "seen"
         for node in reversed([*every, helper.make_node("Add", [picture, "one"], ["seen"])]):
@@ -299,6 +303,11 @@ FILLED = helper.make_node("ConstantOfShape", ["shape"], ["huge"])
 DOUBLED = [
     helper.make_node("Concat", ["picture" if n == 0 else f"x{n}"] * 2, ["huge" if n == 29 else f"x{n + 1}"], axis=0)
     for n in range(30)
+]
+COMPUTED = [
+    helper.make_node("Shape", ["picture"], ["own"]),
+    helper.make_node("Mul", ["own", "by"], ["shape"]),
+    FILLED,
 ]
 HUGE: dict[str, Callable[[Any], None]] = {
     "filled": made(FILLED, shape=[1 << 16, 1 << 16]),
@@ -317,11 +326,27 @@ HUGE: dict[str, Callable[[Any], None]] = {
         helper.make_node("MatMul", ["b", "a"], ["huge"]),
         row=[1, -1],
     ),
-    "a shape that is computed": made(
-        helper.make_node("Shape", ["picture"], ["own"]),
-        helper.make_node("Mul", ["own", "by"], ["shape"]),
-        FILLED,
-        by=[1000, 1000, 1000, 1000],
+    "beside a size that nobody knows": made(
+        helper.make_node("NonZero", ["picture"], ["places"]),
+        helper.make_node("Cast", ["places"], ["few"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["few", "front"], ["flat"]),
+        helper.make_node("Expand", ["flat", "shape"], ["huge"]),
+        front=[0],
+        shape=[1 << 33, 4, 1],
+    ),
+    "sixty-four large ones": made(
+        *[helper.make_node("ConstantOfShape", ["shape"], [f"x{n}"]) for n in range(64)],
+        helper.make_node("Sum", [f"x{n}" for n in range(64)], ["huge"]),
+        shape=[1 << 14, 1 << 14],
+    ),
+    "a shape of many numbers": made(
+        helper.make_node("Shape", ["picture"], ["s0"]),
+        *[helper.make_node("Concat", [f"s{n}"] * 2, [f"s{n + 1}"], axis=0) for n in range(26)],
+        helper.make_node("ConstantOfShape", ["s26"], ["huge"]),
+    ),
+    "a shape that is computed": made(*COMPUTED, by=[1000, 1000, 1000, 1000]),
+    "a shape that is computed, under the other name of the domain": made(
+        *COMPUTED, by=[1000, 1000, 1000, 1000], domain="ai.onnx"
     ),
 }
 
@@ -342,7 +367,40 @@ class TestSizes:
     def test_a_tensor_beyond_any_machine_is_refused(self, network: Path, how: str) -> None:
         """Whatever the file says of its size; it would be made while the network is opened, or at its first picture."""
         spoil(network, HUGE[how])
-        with pytest.raises(ModelError, match=r"makes a tensor of .* values \(\w+\)"):
+        with pytest.raises(
+            ModelError, match=r"makes (a tensor|tensors) of .* values|computes with shapes of \d+ numbers"
+        ):
+            load_network(network)
+
+    @pytest.mark.parametrize("version", [13, 17])
+    def test_many_nodes_beside_many_branches_are_refused(self, network: Path, version: int) -> None:
+        """Each branch is looked at beside the whole network."""
+
+        def change(model: Any) -> None:
+            last = model.graph.output[0].name
+            for n in range(9_000):
+                model.graph.node.append(helper.make_node("Relu", [last if n == 0 else f"r{n}"], [f"r{n + 1}"]))
+            result = [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)]
+            graph = helper.make_graph([helper.make_node("Relu", [last], ["b"])], "then", [], result)
+            model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+            for n in range(8):
+                model.graph.node.append(
+                    helper.make_node("If", ["yes"], [f"i{n}"], then_branch=graph, else_branch=graph)
+                )
+            model.opset_import[0].version = version
+
+        spoil(network, change)
+        with pytest.raises(ModelError, match="has 16 branches beside 9011 nodes"):
+            load_network(network)
+
+    def test_sparse_weights_are_refused(self, network: Path) -> None:
+        def change(model: Any) -> None:
+            values = numpy_helper.from_array(np.ones(1, np.float32), "sparse")
+            places = numpy_helper.from_array(np.zeros(1, np.int64), "places")
+            model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [1 << 40]))
+
+        spoil(network, change)
+        with pytest.raises(ModelError, match="has sparse weights"):
             load_network(network)
 
     def test_every_reader_refuses_them(self, network: Path, read: Callable[[Path], object]) -> None:

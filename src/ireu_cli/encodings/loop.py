@@ -4,6 +4,7 @@ An `Item` says which picture, a `Look` what is taken from it: features at a tap,
 Items are plain values. Whoever has a reader of their own, in this process or in another one, can load them.
 """
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -126,11 +127,11 @@ class Encodings:
         Returns:
             For each item that cannot be used, its key and why, in words; the others are in the caches.
         """
-        places = {item.key: place for place, item in enumerate(items)}
-        unknown = [cache.missing(list(places)) for cache in caches]
-        todo = unknown[0] if len(unknown) == 1 else _joined(places, unknown)
         bad: dict[str, str] = {}
         with self.session.timed(part), self.session.talk.progress(label, len(items)) as advance:
+            places = {item.key: place for place, item in enumerate(items)}
+            unknown = [cache.missing(list(places)) for cache in caches]
+            todo = unknown[0] if len(unknown) == 1 else _joined(places, unknown)
             advance(len(places) - len(todo), "")
             for batch in stream((items[places[key]] for key in todo), self._load(look), self._size):
                 bad |= batch.unusable
@@ -139,14 +140,20 @@ class Encodings:
                 advance(len(batch), "")
         return bad
 
+    @contextlib.contextmanager
     def batches(
         self, look: Look[P], items: Sequence[Item], label: str, part: str = "encode"
-    ) -> Generator[Batch[P], None, None]:
-        """Go through all items, for whoever keeps something else than a row of each; see `fill`."""
-        with self.session.timed(part), self.session.talk.progress(label, len(items)) as advance:
-            for batch in stream(items, self._load(look), self._size):
-                yield batch
-                advance(len(batch), "")
+    ) -> Iterator[Iterator[Batch[P]]]:
+        """Go through all items, for a caller that keeps something other than a row of each; see `fill`.
+
+        The context ends reading, and the progress bar, also if the caller stops before the last batch.
+        """
+        with (
+            self.session.timed(part),
+            self.session.talk.progress(label, len(items)) as advance,
+            contextlib.closing(stream(items, self._load(look), self._size)) as found,
+        ):
+            yield _told(found, advance)
 
     @property
     def _size(self) -> int:
@@ -154,6 +161,12 @@ class Encodings:
 
     def _load(self, look: Look[P]) -> Callable[[Item], P]:
         return lambda item: look.prepare(item.load(self.reader))
+
+
+def _told(found: Iterable[Batch[P]], advance: Callable[[int, str], None]) -> Iterator[Batch[P]]:
+    for batch in found:
+        yield batch
+        advance(len(batch), "")
 
 
 def stream(items: Iterable[Item], load: Callable[[Item], P], batch_size: int) -> Generator[Batch[P], None, None]:

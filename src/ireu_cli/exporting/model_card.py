@@ -81,7 +81,8 @@ Weights that were published before, and embeddings that were computed with them,
 
 ## Generators
 
-How far the edit covers each system that mounts such an encoder: {table}"""
+How far the edit covers each system that mounts such an encoder:
+{table}"""
 
 
 def _verified(told: Told) -> str:

@@ -19,7 +19,7 @@ from ireu_cli.values import RgbImage
 
 SIDE = 224
 """The side in pixels to which pictures are resized if the network does not fix a size."""
-_LARGEST_SIDE = 4096
+_LARGEST_SIDE = 1024
 _REMEDY = "Set judges.image_model to an .onnx network that maps one batch of RGB pictures to features (n, d)"
 
 

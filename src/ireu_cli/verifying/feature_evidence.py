@@ -188,10 +188,9 @@ class _Tokens:
             return kept["mean"], name
         total, count = torch.zeros((), dtype=torch.float64), 0
         items, look = [self._before.item(photo) for photo in chosen], self._before.look
-        for batch in self._before.encodings.batches(look, items, "retained photos, their mean"):
-            if batch.keys:
-                seen = look.see(torch.cat(batch.prepared))
-                total, count = total + seen.double().sum(0), count + len(batch.keys)
+        with self._before.encodings.batches(look, items, "retained photos, their mean") as batches:
+            for keys, pixels in ((batch.keys, batch.prepared) for batch in batches if batch.keys):
+                total, count = total + look.see(torch.cat(pixels)).double().sum(0), count + len(keys)
         mean = (total / max(1, count)).float()
         write_tensors(path, {"mean": mean})
         return mean, name

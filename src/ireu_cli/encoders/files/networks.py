@@ -127,7 +127,9 @@ def _parsed(source: Path | bytes, path: Path | None = None) -> Any:
             f"The network {name or ''} has more than {_MOST_NODES} nodes when its functions are expanded",
             "Export it without functions",
         )
-    refuse_huge(network, name or "")
+    if any(graph.sparse_initializer for graph in graphs_in(network.graph)):
+        raise ModelError(f"The network {name or ''} has sparse weights", "Export it with dense ones")
+    refuse_huge(network, f"The network {name}" if name else "The network")
     return network
 
 

@@ -47,14 +47,15 @@ def states_entering(lens: Lens, encoder: HasBlocks, items: Sequence[Item], block
     """
     weight = next(encoder.model.parameters())
     found = []
-    for batch in lens.encodings.batches(lens.look, items, label):
-        if batch.unusable:
-            raise PhotoError(
-                f"A photo or a copy of one cannot be used ({next(iter(batch.unusable.values()))})",
-                "Replace the photo, and run the step again",
-            )
-        pixels = torch.cat(batch.prepared).to(weight.device, weight.dtype)
-        found.append(entering(encoder.model, pixels, block).float().cpu())
+    with lens.encodings.batches(lens.look, items, label) as batches:
+        for batch in batches:
+            if batch.unusable:
+                raise PhotoError(
+                    f"A photo or a copy of one cannot be used ({next(iter(batch.unusable.values()))})",
+                    "Replace the photo, and run the step again",
+                )
+            pixels = torch.cat(batch.prepared).to(weight.device, weight.dtype)
+            found.append(entering(encoder.model, pixels, block).float().cpu())
     return torch.cat(found)
 
 

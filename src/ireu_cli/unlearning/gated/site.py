@@ -1,6 +1,5 @@
 """The data of photos at an edit site: two cached vectors a photo, and sums over retained photos, kept beside them."""
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import monotonic
@@ -124,8 +123,7 @@ class SiteLens:
         session, encoder = self._session, self._encoder
         bad: dict[str, str] = {}
         weight = next(encoder.model.parameters())
-        batches = self._lens.encodings.batches(self._lens.look, items, label)
-        with contextlib.closing(batches), torch.inference_mode():
+        with self._lens.encodings.batches(self._lens.look, items, label) as batches, torch.inference_mode():
             for batch in batches:
                 bad |= batch.unusable
                 if sums is not None and batch.unusable and session.config.data.bad_photos == "error":

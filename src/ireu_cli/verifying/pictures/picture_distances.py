@@ -9,6 +9,7 @@ from ireu_cli.drawing.judged_pictures import Drawn
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens, SteadyPhoto, photo_key
 from ireu_cli.encodings.loop import Encodings, Item
+from ireu_cli.encodings.unusable import refuse_bad
 from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.judges.image_net import ImageNetFeatures, load_image_net
@@ -110,5 +111,6 @@ def _by_encoder(lens: Lens, items: Sequence[Item], label: str) -> dict[str, Tens
 
 def _by_network(encodings: Encodings, net: ImageNetFeatures, items: Sequence[Item], label: str) -> dict[str, Tensor]:
     cache = FeatureCache(encodings.session.run.features / f"image-model-{net.fingerprint[:32]}")
-    encodings.fill(net, items, [cache], label, "quality")
+    bad = encodings.fill(net, items, [cache], label, "quality")
+    refuse_bad(bad, {item.key: item.label for item in items}, "--retain")
     return {item.key: cache.get([item.key]) for item in items}
