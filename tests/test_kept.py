@@ -259,7 +259,7 @@ class TestCommands:
         bad, good = used[-20], used[-20].read_bytes()
         # Its first bytes tell nothing against it.
         bad.write_bytes(good[: len(good) // 2])
-        calls = counted("ireu_cli.unlearning.gated.site", "last_state")
+        calls = counted("ireu_cli.unlearning.gated.site", "watching")
         first = unlearn(place, "-o", "stopped.safetensors")
         assert (first.code, "ends early" in first.err) == (3, True), first.err
         done = calls.total()

@@ -150,7 +150,7 @@ def test_a_method_of_somebody_on_a_family_of_somebody(toy: Path, tmp_path: Path)
 
 REFUSED = (
     (("unlearn", "--mask", "m.pt", "--method", "block"), "needs the blocks of a vision transformer, which a toy net"),
-    (("unlearn", "--mask", "m.pt", "--method", "gated"), "The method gated knows no place in toy 32 px to 24"),
+    (("unlearn", "--mask", "m.pt", "--method", "gated"), "The method gated does not support toy 32 px to 24"),
     (("unlearn", "--mask", "m.pt", "--layers", "trunk"), "A toy network has no part trunk. Use all, patches, head"),
     (("locate", "--encoder", TOY, "--tap", "pooled"), "A toy network has no tap pooled. Use --tap toy_map or --tap"),
     (("locate", "--encoder", "encoder", "--tap", "toy_map"), "encoder is not a .toy.safetensors file. Name a .toy"),
@@ -253,7 +253,7 @@ def test_a_layout_that_nobody_brought_is_refused(fresh: Path, tmp_path: Path) ->
     assert found.code == 3
     assert "below a prefix that no generator uses: toy." in found.err
     found = run_ireu("inspect", Path(source).parent, cwd=fresh)
-    assert "under names that no reader looks for: toy-encoder.safetensors" in found.err
+    assert "under names that no loader looks for: toy-encoder.safetensors" in found.err
 
 
 def test_a_layout_is_named_where_layouts_are(fresh: Path) -> None:

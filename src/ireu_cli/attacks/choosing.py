@@ -44,7 +44,9 @@ def choose_attacks(
     params = session.config.attacks
     names = chosen(params.suite)
     if not encoders.edited.gives_gradients and (lost := names & needing_gradients()):
-        session.talk.note(f"not tried, as {encoders.edited.noun} gives no gradients: {', '.join(sorted(lost))}")
+        session.talk.note(
+            f"these attacks are not tried, because {encoders.edited.noun} gives no gradients: {', '.join(sorted(lost))}"
+        )
         names -= lost
     if not names or not others:
         return None

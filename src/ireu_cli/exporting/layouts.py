@@ -77,7 +77,7 @@ def layout_for(wanted: str, source: Checkpoint) -> Layout:
     alone = {layout.name: layout for layout in layouts_of(source.anatomy.family) if layout.part_of is None}
     if wanted not in alone:
         raise ConfigError(
-            f"This encoder lies in a {own.name}, which cannot be exported as {wanted}",
+            f"This encoder comes in a {own.name}, which cannot be exported as {wanted}",
             f"Use --format {', '.join(sorted({own.name, *alone}))}, or leave it out",
         )
     return alone[wanted]

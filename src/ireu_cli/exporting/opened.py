@@ -62,4 +62,4 @@ def refuse_own_place(session: Session, original: Original, out: Path) -> None:
     source = original.source
     place = source.source if source is not None else original.family.place(session.config.encoder.source)
     if place is not None and place.resolve().is_relative_to(out.resolve()):
-        raise ArtifactError(f"{out} holds the original encoder", "Name another folder with --out")
+        raise ArtifactError(f"{out} contains the original encoder", "Name another folder with --out")

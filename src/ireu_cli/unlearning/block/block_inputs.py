@@ -51,7 +51,7 @@ def states_entering(lens: Lens, encoder: HasBlocks, items: Sequence[Item], block
         for batch in batches:
             if batch.unusable:
                 raise PhotoError(
-                    f"A photo or a copy of one cannot be used ({next(iter(batch.unusable.values()))})",
+                    f"A photo or a changed copy of it cannot be used ({next(iter(batch.unusable.values()))})",
                     "Replace the photo, and run the step again",
                 )
             pixels = torch.cat(batch.prepared).to(weight.device, weight.dtype)
