@@ -214,7 +214,7 @@ def refuse_other_mask(mask: FeatureMask, width: int, tap: str) -> None:
 
 
 def photo_key(reader: PhotoReader, photo: Photo) -> str:
-    """A function that gives the key of a photo's content, for this way of reading."""
+    """The key of a photo's content when it is read this way."""
     return digest_of([reader.name, photo.sha256])
 
 

@@ -1,4 +1,4 @@
-"""The one loop through which pictures are looked at: each is read once, one batch ahead, and kept by its content.
+"""The one loop through which pictures are encoded, or looked at, and kept: each once, by its content, read ahead.
 
 An `Item` says which picture, a `Look` what is taken from it: features at a tap, what enters a block, what judges see.
 Items are plain values. Whoever has a reader of their own, in this process or in another one, can load them.
@@ -97,7 +97,7 @@ class Batch(Generic[P]):
 
 @dataclass(frozen=True)
 class Encodings:
-    """The loop: everything that is encoded or looked at passes here.
+    """The loop for everything that is encoded, or looked at, and kept or summed.
 
     Attributes:
         session: says how many pictures a batch has, shows how far the work is and takes its time.
@@ -176,7 +176,7 @@ def stream(items: Iterable[Item], load: Callable[[Item], P], batch_size: int) ->
 
     def begin() -> Future[Batch[P]] | None:
         batch = list(islice(left, batch_size))
-        return reader.submit(_load, batch, load, loaders) if batch else None
+        return reader.submit(_batch, batch, load, loaders) if batch else None
 
     try:
         ahead = begin()
@@ -214,7 +214,7 @@ def _keep(caches: Sequence[FeatureCache], keys: Sequence[str], rows: Sequence[Te
             cache.put([keys[place] for place in absent], found[absent])
 
 
-def _load(batch: Sequence[Item], load: Callable[[Item], P], loaders: Executor) -> Batch[P]:
+def _batch(items: Sequence[Item], load: Callable[[Item], P], loaders: Executor) -> Batch[P]:
     # Each picture is made ready as soon as it is read: whole pictures of a batch may take gigabytes.
     def usable(item: Item) -> P | BadPhotoError:
         try:
@@ -223,7 +223,7 @@ def _load(batch: Sequence[Item], load: Callable[[Item], P], loaders: Executor) -
             return error
 
     found: Batch[P] = Batch([], [], {})
-    for item, outcome in zip(batch, loaders.map(usable, batch), strict=True):
+    for item, outcome in zip(items, loaders.map(usable, items), strict=True):
         if isinstance(outcome, BadPhotoError):
             found.unusable[item.key] = str(outcome)
         else:

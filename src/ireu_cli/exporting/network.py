@@ -63,7 +63,8 @@ def write_whole(session: Session, original: Original, delta: WeightDelta, folder
         left_out = write_pack(pack_of(Path(config.encoder.source), network), network, edited, folder)
         for name in left_out:
             session.talk.note(f"left out of the pack: {name}, a recogniser that insightface would fall back to")
-        place, written = folder, dict.fromkeys([recogniser_in(folder)], *files.values())
+        (content,) = files.values()
+        place, written = folder, {recogniser_in(folder): content}
     else:
         place, written = folder / next(iter(files)), {folder / name: data for name, data in files.items()}
         for path, data in written.items():

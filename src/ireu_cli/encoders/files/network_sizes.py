@@ -12,8 +12,6 @@ _MOST_VALUES = 1 << 28
 """Values of one tensor, a gigabyte in single precision; the largest networks for faces have some ten million."""
 _SHAPES = 1 << 10
 """Tensors of so many values may say shapes, and keep their values here; larger ones are weights."""
-
-
 _MOST_TOGETHER = 1 << 31
 """Values of all tensors; the largest networks for faces have some hundred million."""
 _MOST_LENGTHS = 1 << 20
@@ -53,7 +51,8 @@ def refuse_huge(network: Any, who: str) -> None:
 
 def _values(skeleton: Any, who: str) -> Iterator[Any]:
     """What is known of every tensor, also inside branches, which are inferred as networks of their own."""
-    graph = _inferred(skeleton, who).graph
+    whole = _inferred(skeleton, who)
+    graph = whole.graph
     yield from graph.value_info
     yield from graph.output
     inners = [*itertools.islice(graphs_in(graph), 1, None)]
@@ -62,7 +61,8 @@ def _values(skeleton: Any, who: str) -> Iterator[Any]:
             f"{who} has {len(inners)} branches beside {len(graph.node)} nodes", "Export it without branches"
         )
     for inner in inners:
-        alone = type(skeleton)(ir_version=skeleton.ir_version, opset_import=skeleton.opset_import)
+        # Its operators are of the version that the whole was brought to.
+        alone = type(whole)(ir_version=whole.ir_version, opset_import=whole.opset_import)
         alone.graph.node.extend(inner.node)
         alone.graph.input.extend([*graph.input, *graph.value_info])
         alone.graph.initializer.extend([*graph.initializer, *inner.initializer])
