@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -77,6 +78,40 @@ class TestCache:
         lost = FeatureCache(tmp_path).missing(keys)
         assert len(lost) == 4
         assert not file.exists()
+
+    @pytest.mark.usefixtures("settled")
+    def test_headers_are_read_once_and_do_not_count_as_checked(
+        self, tmp_path: Path, hashed: Counter[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        keys = filled(tmp_path)
+        FeatureCache(tmp_path)
+        with monkeypatch.context() as shut:
+            shut.setattr(features, "_batch", None)
+            assert FeatureCache(tmp_path).missing(keys) == []
+        assert sorted(hashed.values()) == [1] * 6
+
+    @pytest.mark.usefixtures("settled")
+    def test_a_file_whose_header_is_known_is_missed_if_its_rows_are_damaged(self, tmp_path: Path) -> None:
+        keys = filled(tmp_path)
+        file = sorted(tmp_path.glob("*.safetensors"))[2]
+        data = bytearray(file.read_bytes())
+        data[-1] ^= 1
+        file.write_bytes(data)
+        FeatureCache(tmp_path)
+        assert len(FeatureCache(tmp_path).missing(keys)) == 4
+
+    @pytest.mark.parametrize(("gap", "span"), [(0, 1 << 22), (1 << 15, 1 << 22), (1 << 15, 24), (0, 1)])
+    def test_rows_in_any_order_are_read_in_spans(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gap: int, span: int
+    ) -> None:
+        monkeypatch.setattr(features, "_GAP", gap)
+        monkeypatch.setattr(features, "_SPAN", span)
+        keys = [f"{number:03d}" for number in range(50)]
+        rows = torch.arange(150.0).view(50, 3)
+        FeatureCache(tmp_path).put(keys, rows)
+        wanted = torch.randperm(50, generator=torch.Generator().manual_seed(0))[:20].tolist()
+        wanted += wanted[:3]
+        assert torch.equal(FeatureCache(tmp_path).get([keys[place] for place in wanted]), rows[wanted])
 
     def test_files_that_just_changed_are_not_trusted(self, tmp_path: Path, hashed: Counter[str]) -> None:
         keys = filled(tmp_path)
@@ -176,9 +211,14 @@ class TestDigests:
         assert sum(hashed.values()) == 6
 
     def test_inodes_and_times_of_all_bits_come_back(self) -> None:
-        found = (stamps.Stamp(2**64 - 1, 2**63 + 5, 7, -3, 2**64), stamps.Stamp(1, 2, 3, 4, 5))
-        known = {digests._key(stamp): bytes([number]) * 32 for number, stamp in enumerate(found)}
+        found = (status_of(2**64 - 1, 2**63 + 5, 7, -3, 2**64), status_of(1, 2, 3, 4, 5))
+        known = {digests._key(status): bytes([number]) * 32 for number, status in enumerate(found)}
+        assert len(known) == 2
         assert digests._unpacked(digests._packed(known)) == known
+
+
+def status_of(device: int, inode: int, size: int, content_time: int, inode_time: int) -> Any:
+    return SimpleNamespace(st_dev=device, st_ino=inode, st_size=size, st_mtime_ns=content_time, st_ctime_ns=inode_time)
 
 
 def photos_in(folder: Path) -> Path:

@@ -193,10 +193,7 @@ class Manifest(_Record):
         """
         known = self.model_copy(update={"metrics": _numbers(self.metrics)})
         plain = known.model_dump(mode="json")
-        if seal is None:
-            return known.model_copy(update=_seals(plain))
-        given = {"seal": seal(_digest(plain))}
-        return known.model_copy(update=given | _seals(plain | given))
+        return known.model_copy(update=_seals(plain, seal))
 
     def text(self) -> str:
         """Return the file's text: sorted keys, two spaces of indent, one newline at the end."""
@@ -283,14 +280,21 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
     return found | ({UNDEFINED: sorted(set(gone))} if gone else {})
 
 
-def _digest(plain: dict[str, Any]) -> str:
-    return digest_of({key: value for key, value in plain.items() if key not in _OUTSIDE_DIGEST})
+def _seals(plain: dict[str, Any], seal: Callable[[str], str] | None = None) -> dict[str, str]:
+    """The digest and the checksum of a record, and the keyed seal that is made from the digest."""
+    # Each field is written as text only once, because there may be very many photos.
+    fields = {key: canonical_json(value) for key, value in plain.items() if key not in {"digest", "checksum"}}
+    found = {"digest": _digest_of_texts({key: text for key, text in fields.items() if key not in _OUTSIDE_DIGEST})}
+    if seal is not None:
+        found["seal"] = seal(found["digest"])
+    found["checksum"] = _digest_of_texts(fields | {key: canonical_json(value) for key, value in found.items()})
+    return found
 
 
-def _seals(plain: dict[str, Any]) -> dict[str, str]:
-    digest = _digest(plain)
-    checksum = digest_of({key: value for key, value in plain.items() if key != "checksum"} | {"digest": digest})
-    return {"digest": digest, "checksum": checksum}
+def _digest_of_texts(fields: dict[str, str]) -> str:
+    """As `digest_of`, of an object whose values are canonical JSON already."""
+    text = ",".join(f"{canonical_json(key)}:{value}" for key, value in sorted(fields.items()))
+    return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()
 
 
 def difference(existing: Manifest, wanted: Manifest, case: str | None = None) -> str:

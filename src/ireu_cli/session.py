@@ -113,10 +113,9 @@ class Session:
 
     def records(self, people: tuple[tuple[Photo, ...], ...]) -> tuple[PersonRecord, ...]:
         """People as they appear in manifests: numbers and keyed digests."""
+        keyed = self.run.keyed_digests
         return tuple(
-            PersonRecord(
-                number=person[0].person + 1, photos=tuple(self.run.keyed_digest(photo.sha256) for photo in person)
-            )
+            PersonRecord(number=person[0].person + 1, photos=keyed([photo.sha256 for photo in person]))
             for person in people
         )
 

@@ -3,6 +3,7 @@
 It imports almost nothing, so that signals are handled before the rest is imported.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,13 @@ from ireu_cli.cli import signals
 if TYPE_CHECKING:
     from ireu_cli.cli.output import Terminal
 
+_NEW_OBJECTS = 10_000
+"""The number of new objects after which Python looks for cycles among them.
+
+Modules, and the records of very many photos, make objects that stay. With Python's own number, looking at them again
+and again takes a tenth of a command's time.
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code.
@@ -20,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         Exception: a bug of ireu.
     """
+    gc.set_threshold(_NEW_OBJECTS)
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     from ireu_cli.cli.output import Terminal
 

@@ -52,8 +52,14 @@ class People:
 
     def where(self, keep: Callable[[Photo], bool]) -> "People":
         """Return the photos that `keep` accepts; people keep their numbers, and people without a photo are dropped."""
-        kept = (tuple(photo for photo in person if keep(photo)) for person in self.photos)
+        kept = (_kept(person, keep) for person in self.photos)
         return replace(self, photos=tuple(person for person in kept if person))
+
+
+def _kept(person: tuple[Photo, ...], keep: Callable[[Photo], bool]) -> tuple[Photo, ...]:
+    """A person's photos that `keep` accepts; the same tuple if that is all of them, because there may be very many."""
+    kept = tuple(photo for photo in person if keep(photo))
+    return person if len(kept) == len(person) else kept
 
 
 def scan_people(

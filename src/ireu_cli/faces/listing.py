@@ -87,7 +87,7 @@ def list_folder(folder: Path, *, of_people: bool = False) -> Listing:
                 continue
             ending = _ending(entry.name)
             is_photo = ending in ENDINGS
-            if _is_folder(entry) and not (is_photo and not of_people):
+            if (of_people or not is_photo) and _is_folder(entry):
                 system = SYSTEM.get(entry.name.casefold())
                 found.system.append(system) if system else found.folders.append(folder / entry.name)
             elif is_photo:

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
 from ireu_cli.store.features import read_tensors, write_tensors
-from ireu_cli.support.stamps import Stamp, is_settled, stamp_of
+from ireu_cli.support.stamps import is_settled, stamp_of
 
 _STAMP = struct.Struct("=5Q")
 _WORD = 2**64
+_DIGEST = 32
+"""The bytes of a SHA-256."""
 
 
 class DigestBook:
@@ -45,18 +47,18 @@ class DigestBook:
             OSError: the file disappeared while it was read.
         """
         try:
-            stamp = stamp_of(os.stat(file))  # noqa: PTH116 - a Path for each of very many takes longer
+            status = os.stat(file)  # noqa: PTH116 - a Path for each of very many takes longer
         except OSError:
             # The reader of photos reports the error.
             return read(file)
-        key = _key(stamp)
+        key = _key(status)
         if (known := self._known.get(key)) is not None:
             self._met.append(key)
             return sys.intern(known.hex())
         now = time.time_ns()
         # The caches of features use the same text for photos.
         digest = sys.intern(read(file))
-        if stamp == stamp_of(os.stat(file)) and is_settled(stamp, now):  # noqa: PTH116
+        if key == _key(os.stat(file)) and is_settled(stamp_of(status), now):  # noqa: PTH116
             self._known[key] = bytes.fromhex(digest)
             self._met.append(key)
             self._has_grown = True
@@ -69,10 +71,14 @@ class DigestBook:
                 write_tensors(self._place(), _packed({key: self._known[key] for key in self._met}))
 
 
-def _key(stamp: Stamp) -> bytes:
-    """A stamp as 40 bytes: a hundred thousand stamps as Python's numbers would take four times the memory."""
-    # Inodes may take all 64 bits; times may lie before 1970, or after 2262.
-    return _STAMP.pack(*(part % _WORD for part in stamp))
+def _key(status: os.stat_result) -> bytes:
+    """A file's stamp as 40 bytes: a hundred thousand stamps as Python's numbers would take four times the memory."""
+    try:
+        # As in `Stamp`, which takes longer to make.
+        return _STAMP.pack(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    except struct.error:
+        # Inodes may take all 64 bits; times may lie before 1970, or after 2262.
+        return _STAMP.pack(*(part % _WORD for part in stamp_of(status)))
 
 
 def _packed(digests: dict[bytes, bytes]) -> dict[str, Tensor]:
@@ -86,5 +92,6 @@ def _packed(digests: dict[bytes, bytes]) -> dict[str, Tensor]:
 def _unpacked(tensors: dict[str, Tensor] | None) -> dict[bytes, bytes]:
     if tensors is None:
         return {}
-    rows = zip(tensors["stamps"].numpy(), tensors["digests"].numpy(), strict=True)
-    return {stamp.tobytes(): digest.tobytes() for stamp, digest in rows}
+    stamps, digests = tensors["stamps"].numpy().tobytes(), tensors["digests"].numpy().tobytes()
+    rows = zip(range(0, len(stamps), _STAMP.size), range(0, len(digests), _DIGEST), strict=True)
+    return {stamps[stamp : stamp + _STAMP.size]: digests[digest : digest + _DIGEST] for stamp, digest in rows}

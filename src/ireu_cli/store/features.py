@@ -14,13 +14,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
@@ -32,6 +33,10 @@ _DIGEST = "sha256"
 _INDEX = "checked.jsonl"
 _LONGEST = 1 << 27
 """The most bytes of a header."""
+_GAP, _SPAN = 1 << 15, 1 << 22
+"""The most bytes to read for nothing between two rows, and the most to read at once unless a row has more."""
+_ROWS = 1 << 32
+"""More rows than a batch has."""
 _STALE = 64
 """Outdated notes are dropped when they exceed the valid ones by this number."""
 
@@ -51,25 +56,46 @@ class _Batch:
         return 4 * math.prod(self.shape)
 
 
+@dataclass(frozen=True, eq=False)
+class _Note:
+    """What is known of a cache file with this stamp; if it is checked, its bytes have the digest in its name."""
+
+    batch: _Batch
+    stamp: Stamp
+    is_checked: bool
+
+    def line(self) -> str:
+        """The note as a line of the index."""
+        batch = self.batch
+        keys = [*batch.keys]
+        return json.dumps([batch.path.name, [*self.stamp], batch.start, [*batch.shape], keys, self.is_checked]) + "\n"
+
+
 class FeatureCache:
     """Features of one encoder at one tap, as rows of float32 tensors."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the cache; only headers are read, and those of files that were checked before are skipped."""
+        """Open the cache; only headers are read, and those of files that were opened before are skipped."""
         self._folder = folder
-        self._rows: dict[str, tuple[_Batch, int]] = {}
+        self._batches: list[_Batch] = []
+        # Where the row of a key is: the place of its batch in `_batches` times `_ROWS`, plus its row. There may be very
+        # many, and a tuple takes twice the memory.
+        self._rows: dict[str, int] = {}
         self._checked: set[Path] = set()
         notes = list(_read_notes(folder))
-        noted = {batch.path.name: (batch, stamp) for batch, stamp in notes}
+        noted = {note.batch.path.name: note for note in notes}
         if len(notes) > 2 * len(noted) + _STALE:
-            write_bytes(folder / _INDEX, "".join(_note(*one) for one in noted.values()).encode(), durable=False)
+            write_bytes(folder / _INDEX, "".join(note.line() for note in noted.values()).encode(), durable=False)
+        fresh = []
         for path, stamp in _files_in(folder):
-            batch, known = noted.get(path.name, (None, None))
-            if batch is not None and known == stamp:
-                self._checked.add(path)
-                self._know(batch)
+            if path.name in noted and noted[path.name].stamp == stamp:
+                self._recall(noted[path.name])
             else:
-                self._open(path)
+                now = time.time_ns()
+                batch = self._open(path)
+                if batch is not None and is_settled(stamp, now):
+                    fresh.append(_Note(batch, stamp, is_checked=False))
+        self._remember(fresh)
 
     def __contains__(self, key: str) -> bool:
         """Whether the cache has the features of a photo."""
@@ -94,15 +120,15 @@ class FeatureCache:
         Raises:
             ArtifactError: a file was changed or removed during the run.
         """
-        places: dict[_Batch, list[tuple[int, int]]] = {}
+        places: dict[int, list[tuple[int, int]]] = {}
         for position, key in enumerate(keys):
-            batch, row = self._rows[key]
+            batch, row = divmod(self._rows[key], _ROWS)
             places.setdefault(batch, []).append((position, row))
         if not places:
             return torch.empty(0)
-        found = torch.empty(len(keys), *next(iter(places)).shape)
+        found = torch.empty(len(keys), *self._batches[next(iter(places))].shape)
         for batch, wanted in places.items():
-            _read_rows(batch, wanted, found)
+            _read_rows(self._batches[batch], wanted, found)
         return found
 
     def missing(self, keys: Sequence[str]) -> list[str]:
@@ -117,34 +143,48 @@ class FeatureCache:
                 continue
             self._checked.add(batch.path)
             if stamp is not None and is_settled(stamp, now):
-                notes.append(_note(batch, stamp))
-        if notes:
-            # The last line may be cut off, if a process was killed.
-            _append(self._folder / _INDEX, "".join(["\n", *notes]).encode())
+                notes.append(_Note(batch, stamp, is_checked=True))
+        self._remember(notes)
         return [key for key in dict.fromkeys(keys) if key not in self._rows]
 
     def _batch_of(self, key: str) -> _Batch | None:
-        return self._rows[key][0] if key in self._rows else None
+        return self._batches[self._rows[key] // _ROWS] if key in self._rows else None
 
     def _know(self, batch: _Batch) -> None:
-        self._rows.update(zip(batch.keys, zip(repeat(batch), range(len(batch.keys))), strict=True))
+        first = len(self._batches) * _ROWS
+        self._batches.append(batch)
+        self._rows.update(zip(batch.keys, range(first, first + len(batch.keys)), strict=True))
 
     def _forget(self, batch: _Batch) -> None:
         for key in batch.keys:
             if self._batch_of(key) is batch:
                 del self._rows[key]
 
-    def _open(self, path: Path) -> None:
+    def _recall(self, note: "_Note") -> None:
+        if note.is_checked:
+            self._checked.add(note.batch.path)
+        self._know(note.batch)
+
+    def _remember(self, notes: Sequence["_Note"]) -> None:
+        if notes:
+            # The last line may be cut off, if a process was killed.
+            _append(self._folder / _INDEX, "".join(["\n", *(note.line() for note in notes)]).encode())
+
+    def _open(self, path: Path) -> _Batch | None:
+        """Read a file's header; None if that is not possible now."""
         try:
             with path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
                 header = file.read(size) if size <= _LONGEST else b""
-            self._know(_batch(path, header))
+            batch = _batch(path, header)
         except OSError:
             # The file may be readable next time.
-            return
+            return None
         except (ContentError, ValueError, KeyError, TypeError, AttributeError):
             path.unlink(missing_ok=True)
+            return None
+        self._know(batch)
+        return batch
 
 
 def _batch(path: Path, header: bytes) -> _Batch:
@@ -196,30 +236,42 @@ def _check(path: Path) -> tuple[bool, Stamp | None]:
 def _read_rows(batch: _Batch, wanted: Sequence[tuple[int, int]], found: Tensor) -> None:
     """Read rows of a file, given as (place in `found`, row of the file)."""
     target = found.view(len(found), -1).numpy().view(np.uint8)
+    ordered = sorted(wanted, key=itemgetter(1))
+    places, rows = (np.array(part) for part in zip(*ordered, strict=True))
     try:
         with batch.path.open("rb", buffering=0) as file:
-            for position, row in wanted:
-                count = os.preadv(file.fileno(), [target[position].data], batch.start + row * batch.step)
-                if count != batch.step:
+            for first, end in _spans(rows, batch.step):
+                part = np.empty((int(rows[end - 1] - rows[first]) + 1, batch.step), np.uint8)
+                if os.preadv(file.fileno(), [part.data], batch.start + int(rows[first]) * batch.step) != part.nbytes:
                     raise ArtifactError("A file of cached features has become shorter", "Run the step again")
+                target[places[first:end]] = part[rows[first:end] - rows[first]]
     except OSError as error:
         raise ArtifactError(f"Cached features cannot be read ({error.strerror})", "Run the step again") from None
 
 
-def _note(batch: _Batch, stamp: Stamp) -> str:
-    """A line that says that a file was checked."""
-    return json.dumps([batch.path.name, list(stamp), batch.start, list(batch.shape), list(batch.keys)]) + "\n"
+def _spans(rows: NDArray[np.int64], step: int) -> Iterator[tuple[int, int]]:
+    """Places in sorted rows, as (first, end), between which rows lie so close that one read is the fastest."""
+    first = 0
+    for end in range(1, len(rows) + 1):
+        if (
+            end == len(rows)
+            or (rows[end] - rows[end - 1] - 1) * step > _GAP
+            or (rows[end] - rows[first] + 1) * step > _SPAN
+        ):
+            yield first, end
+            first = end
 
 
-def _read_notes(folder: Path) -> Iterator[tuple[_Batch, Stamp]]:
-    """The files that were checked; later lines override earlier ones."""
+def _read_notes(folder: Path) -> Iterator[_Note]:
+    """What was noted about files; later lines override earlier ones."""
     try:
         lines = (folder / _INDEX).read_bytes().splitlines()
     except OSError:
         return
     for line in lines:
         try:
-            name, stamp, start, shape, keys = read_json(line, _LONGEST)
+            # Earlier versions noted checked files only, and did not say so.
+            name, stamp, start, shape, keys, *checked = read_json(line, _LONGEST)
             device, inode, size, content, status = (int(part) for part in stamp)
             batch = _Batch(
                 folder / str(name),
@@ -230,7 +282,7 @@ def _read_notes(folder: Path) -> Iterator[tuple[_Batch, Stamp]]:
         except (ContentError, ValueError, TypeError):
             continue
         if batch.start + len(batch.keys) * batch.step == size:
-            yield batch, Stamp(device, inode, size, content, status)
+            yield _Note(batch, Stamp(device, inode, size, content, status), is_checked=all(checked))
 
 
 def _append(path: Path, data: bytes) -> None:

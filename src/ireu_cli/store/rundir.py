@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import safetensors
@@ -76,7 +76,12 @@ class RunDir:
 
     def keyed_digest(self, sha256: str) -> str:
         """HMAC-SHA-256 (hex) of a photo's digest: stable in this run folder, and meaningless elsewhere."""
-        return hmac.digest(self._open(), sha256.encode(), "sha256").hex()
+        return self.keyed_digests([sha256])[0]
+
+    def keyed_digests(self, digests: Sequence[str]) -> tuple[str, ...]:
+        """As `keyed_digest`, of several photos."""
+        key = self._open()
+        return tuple(hmac.digest(key, sha256.encode(), "sha256").hex() for sha256 in digests)
 
     @property
     def key_name(self) -> str:

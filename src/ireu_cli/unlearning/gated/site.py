@@ -103,9 +103,10 @@ class SiteLens:
         photos = people.flat
         kept = _Kept(self.folder / "sums", self.site.block, photos)
         sums = kept.read(self._session.config.run.batch_size)
-        items = [self._lens.item(photo) for photo in photos]
+        items = self._lens.items(people)
         # Unusable photos are tried again, because the settings or the files may have changed.
-        left_out = self.encode(items[: sums.done], "--retain", "retained photos, edit site")
+        is_whole = not self._cache.missing([photo.sha256 for photo in photos[: sums.done]])
+        left_out = {} if is_whole else self.encode(items[: sums.done], "--retain", "retained photos, edit site")
         if len(left_out) != sums.unusable:
             sums = SiteSums()
         if sums.done < len(items):
