@@ -208,6 +208,17 @@ def test_the_working_folder_may_be_gone(arguments: list[str], tmp_path: Path) ->
     assert done.stderr == "ireu: The working folder no longer exists. Change to another folder.\n"
 
 
+def test_an_installation_that_cannot_be_imported_says_why(tmp_path: Path) -> None:
+    script = "import sys; sys.modules['ireu_cli.cli.output'] = None; from ireu_cli.cli import app; app.run()"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "locate"], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ModuleNotFoundError: import of ireu_cli.cli.output halted")
+    assert "UnboundLocalError" not in done.stderr
+
+
 def test_help_gives_every_sentence_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     for columns in ("40", "80", "200"):
         monkeypatch.setenv("COLUMNS", columns)

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """The console script: SIGTERM counts as an interruption, like SIGINT, and ends the process in any case."""
-    code = 1
+    code, can_tell = 1, False
     # From here on a signal may interrupt any line, and the end is always the same.
     try:
         try:
@@ -60,9 +60,14 @@ def run() -> NoReturn:
             from ireu_cli.cli import streams
 
             streams.prepare()
+            can_tell = True
             code = main()
-        except BaseException:  # noqa: BLE001 - a bug, or a signal while an error was told
+        except BaseException:
+            # This is a bug, or a signal while an error was told.
             if not signals.heard():
+                if not can_tell:
+                    # Our own modules cannot be imported; Python says why.
+                    raise
                 streams.show_traceback()
         if not signals.heard():
             code = streams.close(code)
