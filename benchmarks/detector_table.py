@@ -30,7 +30,7 @@ from portrait_table import read
 from target_draws import LANDMARKS
 
 RATES = (1e-2, 1e-3)
-ATTACKS = ("flip", "crop-0.9", "crop-0.8", "rotate-left-10", "grey", "brightness-0.5")
+ATTACKS = ("crop-0.8", "shift", "glasses", "rotate-left-20", "brightness-0.5", "grey")
 VIEWED = 80
 """Every so many photos of train are changed as the targets' copies are."""
 UNSEEN = 8
