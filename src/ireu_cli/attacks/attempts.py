@@ -23,11 +23,10 @@ from ireu_cli.drawing.jobs import Job
 from ireu_cli.drawing.shots import prompt_of
 from ireu_cli.drawing.show import Show
 from ireu_cli.faces.disguise import Disguise
-from ireu_cli.generators.generator import Generator
+from ireu_cli.generators.generator import Generator, ToDraw
 from ireu_cli.manifest import digest_of
 from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.store.picture_cache import PictureCache
-from ireu_cli.values import RgbImage
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,8 @@ class _Easel:
             decides = [lens.name, drive.generator.fingerprint, drive.generator.guidance, drive.generator.scale]
             key = PictureCache.key("attack", drive.attack, *decides, digest, prompt, drive.seed, content)
             cache = PictureCache(self.plan.session.run.pictures / digest_of(decides[:2])[:32])
-            make = partial(self._make, drive, prompt, state)
-            yield Attempt(drive.attack, drive.victim, state, Job(cache, key, make, drive.generator.name))
+            asked = partial(self._asked, drive, prompt, state)
+            yield Attempt(drive.attack, drive.victim, state, Job(cache, key, asked, drive.generator))
 
-    def _make(self, drive: Drive, prompt: str, state: int) -> RgbImage:
-        features = drive.given(self.lenses[state])
-        return drive.generator.draw(features, self.nulls[state], [prompt], [drive.seed])[0]
+    def _asked(self, drive: Drive, prompt: str, state: int) -> ToDraw:
+        return ToDraw(drive.given(self.lenses[state])[0], self.nulls[state], prompt, drive.seed)

@@ -42,7 +42,7 @@ def attack_pictures(plan: AttackPlan, show: Show, photos: Photos, passed: Passed
         enrolments = _enrolments(plan, photos, number, rate)
         groups: dict[tuple[str, str, int], dict[Victim, list[Tensor]]] = {}
         for one, sight in zip(attempts, sights, strict=True):
-            group = groups.setdefault((one.job.generator, one.attack, one.state), {})
+            group = groups.setdefault((one.job.generator.name, one.attack, one.state), {})
             group.setdefault(one.victim, []).append(sight.vectors[number])
         for (drawer, attack, state), by_victim in groups.items():
             hits = {v: _hit(torch.stack(rows), enrolments[v.person]) for v, rows in by_victim.items()}

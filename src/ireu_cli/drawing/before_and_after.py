@@ -13,13 +13,13 @@ from ireu_cli.drawing.show import Show
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Encodings
-from ireu_cli.generators.generator import Generator
+from ireu_cli.generators.generator import Generator, ToDraw
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.measuring.drawn_evidence import STATES, GeneratorEvidence
 from ireu_cli.photos import among
 from ireu_cli.session import Session
 from ireu_cli.store.picture_cache import PictureCache
-from ireu_cli.values import Groups, Pair, RgbImage
+from ireu_cli.values import Groups, Pair
 
 
 def draw_all(
@@ -71,11 +71,10 @@ class _Plan:
     def _job(self, number: int, state: int) -> Job:
         shot, prompt = self.drawn.shots[number], self.drawn.prompts[number]
 
-        def make() -> RgbImage:
-            features = self.lenses[state].features([shot.photo])
-            return self.generator.draw(features, self.nulls[state], [prompt], [shot.seed])[0]
+        def asked() -> ToDraw:
+            return ToDraw(self.lenses[state].features([shot.photo])[0], self.nulls[state], prompt, shot.seed)
 
-        return Job(self.drawn.caches[state], self.drawn.keys[state][number], make, self.generator.name)
+        return Job(self.drawn.caches[state], self.drawn.keys[state][number], asked, self.generator)
 
 
 def _prepare(

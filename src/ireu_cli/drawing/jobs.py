@@ -1,10 +1,16 @@
 """Draw each picture once: existing pictures are kept, the rest is counted and announced, and time is estimated."""
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+
+import torch
 
 from ireu_cli.encodings.loop import Item
 from ireu_cli.faces.read import PhotoReader
+from ireu_cli.generators.generator import Generator, ToDraw
+from ireu_cli.generators.side_by_side import drawers
 from ireu_cli.session import Session
 from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.support.pace import Pace, span
@@ -17,12 +23,15 @@ _FORETOLD = 5
 
 @dataclass(frozen=True)
 class Job:
-    """One picture: its file, named by a key of its own, how to make it, and whose it is."""
+    """One picture: its file, named by a key of its own, what it is drawn from, and the generator that draws it.
+
+    `asked` may compute; it is called right before the picture is drawn, by one thread only.
+    """
 
     cache: PictureCache
     key: str
-    make: Callable[[], RgbImage]
-    generator: str
+    asked: Callable[[], ToDraw]
+    generator: Generator
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +61,33 @@ def run_jobs(session: Session, jobs: Sequence[Job], what: str, label: str) -> No
     session.talk.note(f"{what}; {len(todo)} to draw")
     pace = Pace(len(todo))
     with session.timed("draw"), session.talk.progress(label, len(todo)) as advance:
-        for number, job in enumerate(todo, 1):
-            job.cache.put(job.key, job.make())
-            advance(1, job.generator)
+        for number, (job, picture) in enumerate(_drawn(todo, _at_once(session, todo)), 1):
+            job.cache.put(job.key, picture)
+            advance(1, job.generator.name)
             pace.advance(1)
             if number == _FORETOLD and pace.left:
                 session.talk.note(f"{label}: about {span(pace.left)} left, estimated from the first {number}")
+
+
+def _at_once(session: Session, jobs: Sequence[Job]) -> int:
+    """How many pictures to draw at the same time: small generators leave cores idle."""
+    on_cpu = session.config.run.device == "cpu"
+    pipelines = {id(job.generator.pipeline): job.generator for job in jobs}
+    are_small = on_cpu and all(generator.is_small for generator in pipelines.values())
+    return min(len(jobs), torch.get_num_threads()) if are_small else 1
+
+
+def _drawn(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, RgbImage]]:
+    """The jobs in their order, each with its picture."""
+    if at_once < 2:
+        yield from ((job, job.generator.draw_one(job.asked())) for job in jobs)
+        return
+    with drawers(at_once) as threads:
+        waiting: deque[tuple[Job, Future[RgbImage]]] = deque()
+        for job in jobs:
+            waiting.append((job, threads.submit(job.generator, job.asked())))
+            if len(waiting) > at_once:
+                first, picture = waiting.popleft()
+                yield first, picture.result()
+        for first, picture in waiting:
+            yield first, picture.result()

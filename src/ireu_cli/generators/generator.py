@@ -5,6 +5,7 @@ features is the same as mounting that encoder.
 """
 
 import contextlib
+import copy
 import hashlib
 import inspect
 import json
@@ -36,6 +37,25 @@ from ireu_cli.values import RgbImage
 
 _INDECISIVE = frozenset({"_diffusers_version", "_name_or_path", "dtype", "torch_dtype", "transformers_version"})
 """Entries of a model's config.json that depend on the library that wrote it and do not change pictures."""
+_SMALL = 50_000_000
+"""The number of weights from which on one picture keeps several cores busy."""
+
+
+@dataclass(frozen=True)
+class ToDraw:
+    """What a picture is drawn from.
+
+    Attributes:
+        feature: float (d,) or (tokens, d), at the generator's tap.
+        null: the same, of the null image under guidance (`null_of`).
+        prompt: the whole prompt.
+        seed: the noise.
+    """
+
+    feature: Tensor
+    null: Tensor
+    prompt: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -73,10 +93,7 @@ class Generator:
         return mount_of(type(self.pipeline))
 
     def draw(self, features: Tensor, null: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[RgbImage]:
-        """Draw pictures through the stock pipeline.
-
-        It draws one picture after the other. The pipeline takes one photo a call (it repeats the features for every
-        prompt), and in a batch the last bits would depend on which pictures are drawn together.
+        """Draw pictures, one after the other.
 
         Args:
             features: float (n, d) or (n, tokens, d), at `tap`.
@@ -84,11 +101,29 @@ class Generator:
             prompts: one for each picture.
             seeds: one for each picture.
         """
-        pictures = []
-        for feature, prompt, seed in zip(features, prompts, seeds, strict=True):
-            drawn = self._call(self.pipeline, feature, null, prompt, seed, self.steps, "np")
-            pictures.append(np.asarray((drawn * 255).round(), dtype=np.uint8))
-        return pictures
+        rows = zip(features, prompts, seeds, strict=True)
+        return [self.draw_one(ToDraw(feature, null, prompt, seed)) for feature, prompt, seed in rows]
+
+    def draw_one(self, asked: ToDraw) -> RgbImage:
+        """Draw a picture through the stock pipeline.
+
+        Pictures are not drawn in batches: the pipeline takes one photo a call (it repeats the features for every
+        prompt), and in a batch the last bits would depend on which pictures are drawn together.
+        """
+        drawn = self._call(self.pipeline, asked, self.steps, "np")
+        return np.asarray((drawn * 255).round(), dtype=np.uint8)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether one picture at a time leaves most of a processor's cores idle."""
+        parts = (part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module))
+        return sum(weight.numel() for part in parts for weight in part.parameters()) < _SMALL
+
+    def copy(self) -> Self:
+        """The same generator for another thread: it has parts of its own, which share their weights with this one's."""
+        parts = [part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module)]
+        shared = {id(x): x for part in parts for x in (*part.parameters(), *part.buffers())}
+        return replace(self, pipeline=copy.deepcopy(self.pipeline, shared))
 
     def sketch(
         self, features: Tensor, null: Tensor, prompts: Sequence[str], seeds: Sequence[int], steps: int
@@ -106,20 +141,21 @@ class Generator:
 
         with torch.enable_grad():
             drawn = [
-                self._call(traced, feature, null, prompt, seed, steps, "pt")
+                self._call(traced, ToDraw(feature, null, prompt, seed), steps, "pt")
                 for feature, prompt, seed in zip(features, prompts, seeds, strict=True)
             ]
         return torch.stack(drawn)
 
-    def _call(self, call: Any, feature: Tensor, null: Tensor, prompt: str, seed: int, steps: int, kind: str) -> Any:
+    def _call(self, call: Any, asked: ToDraw, steps: int, kind: str) -> Any:
         """One picture."""
         # The pipeline keeps this setting, and may draw with another one next.
         self.pipeline.set_ip_adapter_scale(self.scale)
-        one, other = (part.to(self.pipeline.device, self.pipeline.dtype)[None] for part in (feature, null))
+        wanted = (asked.feature, asked.null)
+        one, other = (part.to(self.pipeline.device, self.pipeline.dtype)[None] for part in wanted)
         return call(
-            prompt=prompt,
+            prompt=asked.prompt,
             **self._mount.embeds(one, other, self.guidance),
-            generator=torch.Generator().manual_seed(seed),
+            generator=torch.Generator().manual_seed(asked.seed),
             num_inference_steps=steps,
             height=self.side,
             width=self.side,

@@ -1,0 +1,60 @@
+"""Draw several pictures at once on a CPU, because a small network does not keep all cores busy with one.
+
+Each picture is drawn by a thread that works alone. So its bits do not depend on the number of cores.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+
+import torch
+
+from ireu_cli.generators.generator import Generator, ToDraw
+from ireu_cli.values import RgbImage
+
+
+class Drawers:
+    """Threads that draw, each with copies of the generators of its own, which share their weights."""
+
+    def __init__(self, count: int, pool: ThreadPoolExecutor) -> None:
+        """Args: how many pictures are drawn at once, by the threads of the pool."""
+        self._count, self._pool = count, pool
+        # By the identity of a pipeline, which is held here so that no other one gets it: the copies that nobody uses.
+        self._copies: dict[int, tuple[Generator, SimpleQueue[Generator]]] = {}
+
+    def submit(self, generator: Generator, asked: ToDraw) -> Future[RgbImage]:
+        """Draw a picture when a thread is free."""
+        return self._pool.submit(_draw, generator, asked, self._idle(generator))
+
+    def _idle(self, generator: Generator) -> SimpleQueue[Generator]:
+        held = self._copies.get(id(generator.pipeline))
+        if held is None:
+            held = (generator, SimpleQueue())
+            for _ in range(self._count):
+                held[1].put(generator.copy())
+            self._copies[id(generator.pipeline)] = held
+        return held[1]
+
+
+def _draw(generator: Generator, asked: ToDraw, idle: SimpleQueue[Generator]) -> RgbImage:
+    """Draw with a copy, but with the settings that this picture is asked with."""
+    own = idle.get()
+    try:
+        return own.with_settings(guidance=generator.guidance, scale=generator.scale).draw_one(asked)
+    finally:
+        idle.put(own)
+
+
+@contextlib.contextmanager
+def drawers(count: int) -> Iterator[Drawers]:
+    """Threads that draw; each of them computes alone, as everything else does meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield Drawers(count, pool)
+    finally:
+        # Whoever stops here does not wait for pictures that nobody wants any more.
+        pool.shutdown(wait=False, cancel_futures=True)
+        torch.set_num_threads(before)
