@@ -208,6 +208,23 @@ def test_the_working_folder_may_be_gone(arguments: list[str], tmp_path: Path) ->
     assert done.stderr == "ireu: The working folder no longer exists. Change to another folder.\n"
 
 
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
+)
+def test_threads_that_wait_leave_the_cores_to_others(given: dict[str, str], left: str) -> None:
+    """This is set before torch is imported, and only where the user says nothing about it."""
+    script = (
+        "import os, sys; from ireu_cli.cli import app; "
+        "app.main = lambda: print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT')) or 0; app.run()"
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=kept | given
+    )  # fmt: skip
+    assert done.stdout == f"False {left}\n"
+
+
 def test_an_installation_that_cannot_be_imported_says_why(tmp_path: Path) -> None:
     script = "import sys; sys.modules['ireu_cli.cli.output'] = None; from ireu_cli.cli import app; app.run()"
     done = subprocess.run(
