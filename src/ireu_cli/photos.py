@@ -7,12 +7,12 @@ from typing import Literal
 
 from ireu_cli.encodings.unusable import no_usable_photo, refuse_or_note
 from ireu_cli.errors import ConfigError, PhotoError
-from ireu_cli.faces.folder import People, choose_photos, scan_people, split_people
+from ireu_cli.faces.folder import choose_photos, scan_people, split_people
 from ireu_cli.manifest import PersonRecord, photos_of
 from ireu_cli.session import Session
 from ireu_cli.store.digests import DigestBook
 from ireu_cli.support.runtime import generator
-from ireu_cli.values import Photo
+from ireu_cli.values import People, Photo
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""In-memory results that hold tensors; no files, no configuration."""
+"""Values that packages hand to each other: photos and people, masks, deltas. Nothing here reads files or settings."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
@@ -55,6 +56,46 @@ class Photo:
     def label(self) -> str:
         """The photo's name in messages: only numbers, in the order of the sorted names."""
         return f"photo {self.index + 1} of person {self.person + 1}"
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A photo or a folder of a person that cannot be read: its person's number from 0, its label, path, and reason."""
+
+    person: int
+    label: str
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class People:
+    """The photos of a folder by person, and notes about what was left out, without names.
+
+    `folders` are the folders of all people by their numbers; without subfolders, it is the folder itself.
+    """
+
+    photos: tuple[tuple[Photo, ...], ...]
+    labelled: bool
+    notes: tuple[str, ...] = ()
+    unread: tuple[Unread, ...] = ()
+    folders: tuple[Path, ...] = ()
+
+    @property
+    def flat(self) -> list[Photo]:
+        """All photos, person by person."""
+        return [photo for person in self.photos for photo in person]
+
+    def where(self, keep: Callable[[Photo], bool]) -> "People":
+        """Return the photos that `keep` accepts; people keep their numbers, and people without a photo are dropped."""
+        kept = (_kept(person, keep) for person in self.photos)
+        return replace(self, photos=tuple(person for person in kept if person))
+
+
+def _kept(person: tuple[Photo, ...], keep: Callable[[Photo], bool]) -> tuple[Photo, ...]:
+    """A person's photos that `keep` accepts; the same tuple if that is all of them, because there may be very many."""
+    kept = tuple(photo for photo in person if keep(photo))
+    return person if len(kept) == len(person) else kept
 
 
 @dataclass(frozen=True)

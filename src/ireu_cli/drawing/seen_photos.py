@@ -9,10 +9,9 @@ from torch import Tensor
 from ireu_cli.drawing.panel import Panel, Sight
 from ireu_cli.encodings.lens import PlainPhoto, photo_key
 from ireu_cli.encodings.loop import Encodings
-from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.session import Session
-from ireu_cli.values import Groups, Photo
+from ireu_cli.values import Groups, People, Photo
 
 _NO_SIGHT = Sight(None, ())
 

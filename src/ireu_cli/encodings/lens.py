@@ -12,14 +12,13 @@ from ireu_cli.encodings.loop import EncoderLook, Encodings, Item
 from ireu_cli.encodings.unusable import no_usable_photo, refuse_or_note
 from ireu_cli.errors import ArtifactError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import digest_of
 from ireu_cli.params import Config, Tap
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.support.made import Made
-from ireu_cli.values import FeatureMask, Photo, RgbImage
+from ireu_cli.values import FeatureMask, People, Photo, RgbImage
 
 Seen = TypeVar("Seen")
 

@@ -9,14 +9,13 @@ from torch import Tensor
 from ireu_cli.drawing.studio import Studio
 from ireu_cli.encodings.lens import Lens, steady
 from ireu_cli.encodings.loop import chunks
-from ireu_cli.faces.folder import People
 from ireu_cli.locating.interchanged import Exchanged, Interchanged, beside_random, measure, record
 from ireu_cli.locating.saliency import photo_saliency
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.support.runtime import generator
-from ireu_cli.values import FeatureMask, Json, Photo
+from ireu_cli.values import FeatureMask, Json, People, Photo
 
 _SALIENCY_VERSION = 1
 """Raise it when the same photos give other saliencies, so that old and new rows are not mixed."""

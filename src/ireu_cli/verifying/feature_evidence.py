@@ -11,7 +11,6 @@ from ireu_cli.copies import without_copies
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens, flatten_tokens, photo_reader
 from ireu_cli.encodings.loop import EncoderLook
-from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.measuring.matching import Evidence, PersonEvidence
@@ -21,7 +20,7 @@ from ireu_cli.store.features import FeatureCache, read_tensors, write_tensors
 from ireu_cli.support.made import Made
 from ireu_cli.support.runtime import generator
 from ireu_cli.unlearning.gated.checks import PIECE, rows_by_person
-from ireu_cli.values import Pair, Photo
+from ireu_cli.values import Pair, People, Photo
 
 T = TypeVar("T")
 COMPARED_VERSION = 1

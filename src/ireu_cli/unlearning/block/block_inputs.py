@@ -11,14 +11,13 @@ from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Item
 from ireu_cli.errors import CapacityError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.faces.folder import People
 from ireu_cli.photos import Cast
 from ireu_cli.session import Session
 from ireu_cli.support.runtime import generator
 from ireu_cli.unlearning.block.one_block import Entering, States
 from ireu_cli.unlearning.gated.changed_copies import views_of
 from ireu_cli.unlearning.gated.checks import FEWEST
-from ireu_cli.values import Photo
+from ireu_cli.values import People, Photo
 
 SAMPLED_AT_LEAST = 100
 """The fewest photos of retained people in a sample."""

@@ -9,7 +9,6 @@ from ireu_cli.encoders.family import TakesGates
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Item, chunks
 from ireu_cli.encodings.unusable import no_usable_photo
-from ireu_cli.faces.folder import People
 from ireu_cli.params import GatedParams
 from ireu_cli.photos import Cast
 from ireu_cli.session import Session
@@ -37,7 +36,7 @@ from ireu_cli.unlearning.gated.solve_network import (
     open_gates,
     sum_embeddings,
 )
-from ireu_cli.values import FeatureMask, GateLedger, Json, Photo, WeightDelta
+from ireu_cli.values import FeatureMask, GateLedger, Json, People, Photo, WeightDelta
 
 
 def unlearn_gates(

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ireu_cli.encodings.lens import refuse_other_mask
 from ireu_cli.errors import CapacityError
-from ireu_cli.faces.folder import People
 from ireu_cli.manifest import digest_of
 from ireu_cli.params import GatedParams
 from ireu_cli.session import Talk
@@ -17,7 +16,7 @@ from ireu_cli.support.made import in_pieces
 from ireu_cli.unlearning.gated.kept_sums import SUMS_VERSION
 from ireu_cli.unlearning.gated.solve import Deal, Found, SiteStatistics
 from ireu_cli.unlearning.gated.solve_network import EmbeddingStatistics
-from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
+from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, People, WeightDelta
 
 PIECE = 1024
 """The number of photos whose rows are in memory at once."""

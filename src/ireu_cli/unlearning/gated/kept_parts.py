@@ -11,7 +11,6 @@ from torch import Tensor
 from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.errors import CapacityError
-from ireu_cli.faces.folder import People
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
 from ireu_cli.store.features import read_tensors, write_tensors
@@ -19,7 +18,7 @@ from ireu_cli.support.bounded import ContentError, read_json
 from ireu_cli.unlearning.block.block_inputs import SAMPLED_AT_LEAST, room_for, sample_people, states_entering
 from ireu_cli.unlearning.gated.solve import MakeRoom
 from ireu_cli.unlearning.gated.tokens import Apparatus, Sample, build
-from ireu_cli.values import Photo, Room
+from ireu_cli.values import People, Photo, Room
 
 _VERSION = 3
 """Raise it when `build` makes another apparatus from the same photos."""

@@ -10,13 +10,12 @@ from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens, SteadyPhoto, photo_key
 from ireu_cli.encodings.loop import Encodings, Item
 from ireu_cli.encodings.unusable import refuse_bad
-from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.judges.image_net import ImageNetFeatures, load_image_net
 from ireu_cli.report import Figure
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
-from ireu_cli.values import Photo
+from ireu_cli.values import People, Photo
 from ireu_cli.verifying.pictures.distance_figures import Sets, distances, scaled
 
 _FEWEST = 20
