@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,10 @@ class Pair(NamedTuple, Generic[T]):
 
     original: T
     edited: T
+
+
+STATES: tuple[Literal["original", "edited"], Literal["original", "edited"]] = ("original", "edited")
+"""The fields of a `Pair` by name, in their order."""
 
 
 class Groups(NamedTuple, Generic[T]):

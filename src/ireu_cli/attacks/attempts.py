@@ -25,9 +25,8 @@ from ireu_cli.drawing.show import Show
 from ireu_cli.faces.disguise import Disguise
 from ireu_cli.generators.generator import Generator
 from ireu_cli.manifest import digest_of
-from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.store.picture_cache import PictureCache
-from ireu_cli.values import RgbImage
+from ireu_cli.values import STATES, RgbImage
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,8 @@ from ireu_cli.encoders.family import HasBlocks, ImageEncoder, Trainable, need_bl
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.encodings.lens import Lens, flatten_tokens
 from ireu_cli.generators.generator import Generator
-from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.params import Tap
-from ireu_cli.values import Ledger, RgbImage
+from ireu_cli.values import STATES, Ledger, RgbImage
 
 EPSILONS = (2, 4, 8)
 """The largest change of a pixel, in steps of 1/255."""

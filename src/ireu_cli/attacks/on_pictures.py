@@ -18,9 +18,9 @@ from ireu_cli.drawing.panel import Sight
 from ireu_cli.drawing.seen_photos import Photos
 from ireu_cli.drawing.show import Show
 from ireu_cli.encodings.loop import Encodings
-from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.measuring.galleries import Enrolment, enrolled, gallery_of, matched
 from ireu_cli.report import Figure
+from ireu_cli.values import STATES
 
 
 def attack_pictures(plan: AttackPlan, show: Show, photos: Photos, passed: Passed) -> tuple[Figure, ...]:

@@ -15,11 +15,11 @@ from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Encodings
 from ireu_cli.generators.generator import Generator
 from ireu_cli.manifest import Manifest, digest_of
-from ireu_cli.measuring.drawn_evidence import STATES, GeneratorEvidence
+from ireu_cli.measuring.drawn_evidence import GeneratorEvidence
 from ireu_cli.photos import among
 from ireu_cli.session import Session
 from ireu_cli.store.picture_cache import PictureCache
-from ireu_cli.values import Groups, Pair, RgbImage
+from ireu_cli.values import STATES, Groups, Pair, RgbImage
 
 
 def draw_all(
