@@ -7,8 +7,7 @@ from torch.nn.functional import normalize
 
 from ireu_cli.encoders.family import TakesGates
 from ireu_cli.encodings.lens import Lens
-from ireu_cli.encodings.loop import Item, chunks
-from ireu_cli.encodings.unusable import no_usable_photo
+from ireu_cli.encodings.loop import Item, chunks, no_usable_photo
 from ireu_cli.params import GatedParams
 from ireu_cli.photos import Cast
 from ireu_cli.session import Session

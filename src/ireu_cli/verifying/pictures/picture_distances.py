@@ -8,8 +8,7 @@ from torch import Tensor
 from ireu_cli.drawing.judged_pictures import Drawn
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens, SteadyPhoto, photo_key
-from ireu_cli.encodings.loop import Encodings, Item
-from ireu_cli.encodings.unusable import refuse_bad
+from ireu_cli.encodings.loop import Encodings, Item, refuse_bad
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.judges.image_net import ImageNetFeatures, load_image_net
 from ireu_cli.report import Figure
