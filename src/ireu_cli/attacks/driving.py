@@ -11,7 +11,6 @@ from ireu_cli.attacks.plan import AttackPlan, Lenses, Victim, attacked_features
 from ireu_cli.drawing.show import Show
 from ireu_cli.generators.generator import Generator
 from ireu_cli.report import NO_ATTACK
-from ireu_cli.support.runtime import generator as random_generator
 
 GUIDANCE = (0.5, 2.0)
 """Factors on the generator's guidance that the attack `guidance` tries."""
@@ -53,7 +52,7 @@ def with_scale(plan: AttackPlan, _show: Show, generator: Generator, _lenses: Len
 
 def seed_of(plan: AttackPlan, victim: Victim, number: int) -> int:
     """The seed of a victim's noise; attacks that do not change the noise use the first one."""
-    rng = random_generator(plan.session.config.seed, "attacks", "noise", victim.person, victim.photo.index)
+    rng = plan.session.random("attacks", "noise", victim.person, victim.photo.index)
     return int(torch.randint(2**31, (number + 1,), generator=rng)[-1])
 
 

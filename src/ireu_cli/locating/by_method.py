@@ -14,7 +14,6 @@ from ireu_cli.locating.swaps import SwapPlan, plan_swaps
 from ireu_cli.locating.through_generator import interchange_record, saliency_rows
 from ireu_cli.photos import Cast
 from ireu_cli.session import Session
-from ireu_cli.support.runtime import generator
 from ireu_cli.values import Located
 
 
@@ -46,7 +45,7 @@ def located_by(session: Session, lens: Lens, cast: Cast, plan: SwapPlan | None, 
         PhotoError: photos cannot be used, or retained people are not told apart where they have to be.
     """
     params = session.config.locate
-    rng = generator(session.config.seed, "locate", params.method)
+    rng = session.random("locate", params.method)
     targets = lens.encode(cast.targets, "--targets", "target photos")
     if plan is not None:
         usable = set(targets.flat)

@@ -13,7 +13,6 @@ from ireu_cli.errors import CapacityError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.photos import Cast
 from ireu_cli.session import Session
-from ireu_cli.support.runtime import generator
 from ireu_cli.unlearning.block.one_block import Entering, States
 from ireu_cli.unlearning.gated.changed_copies import views_of
 from ireu_cli.unlearning.gated.checks import FEWEST
@@ -30,10 +29,10 @@ def room_for(encoder: HasBlocks) -> int:
     return max(SAMPLED_AT_LEAST, _VALUES // (encoder.tokens * encoder.width))
 
 
-def sample_people(used: People, most: int, seed: int) -> list[Photo]:
-    """A limited number of photos, person by person: up to eight a person, of people with two or more."""
+def sample_people(used: People, most: int, rng: torch.Generator) -> list[Photo]:
+    """A limited number of photos of people in random order: up to eight a person, of people with two or more."""
     several = [person[:8] for person in used.photos if len(person) > 1]
-    order = torch.randperm(len(several), generator=generator(seed, "gated", "sample"))
+    order = torch.randperm(len(several), generator=rng)
     photos = [photo for i in order.tolist() for photo in several[i]][:most]
     return sorted(photos, key=lambda photo: (photo.person, photo.index))
 
@@ -68,7 +67,7 @@ def gather_states(session: Session, lens: Lens, encoder: HasBlocks, cast: Cast, 
     params = session.config.gated
     targets = lens.encode(cast.targets, "--targets", "target photos")
     used = cast.used.flat
-    order = torch.randperm(len(used), generator=generator(session.config.seed, "block", "sample")).tolist()
+    order = torch.randperm(len(used), generator=session.random("block", "sample")).tolist()
     photos = _usable(session, lens, [used[i] for i in order], min(params.erase_photos, room_for(encoder)))
     if len(photos) < FEWEST:
         raise CapacityError(

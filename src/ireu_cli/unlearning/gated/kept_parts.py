@@ -34,8 +34,8 @@ def shared_apparatus(
         CapacityError: there are too few of them.
         PhotoError: a photo cannot be used.
     """
-    params, seed = session.config.gated, session.config.seed
-    photos = sample_people(used, min(params.erase_photos, room_for(encoder)), seed)
+    params = session.config.gated
+    photos = sample_people(used, min(params.erase_photos, room_for(encoder)), session.random("gated", "sample"))
     if len(photos) < SAMPLED_AT_LEAST:
         raise CapacityError(
             f"{len(photos)} photos of retained people with two photos or more are too few to learn what tells people "
