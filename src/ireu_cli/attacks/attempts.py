@@ -6,8 +6,7 @@ from functools import partial
 
 from torch import Tensor
 
-from ireu_cli.attacks.attack import Drive
-from ireu_cli.attacks.driving import seed_of
+from ireu_cli.attacks.attack import Drive, seed_of
 from ireu_cli.attacks.plan import (
     AVERAGE,
     AVERAGED,

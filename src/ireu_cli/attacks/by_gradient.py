@@ -6,8 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ireu_cli.attacks.attack import Drive
-from ireu_cli.attacks.driving import seed_of
+from ireu_cli.attacks.attack import Drive, seed_of
 from ireu_cli.attacks.perturb import PhotoLoss, epsilon_budget, perturb, towards_features
 from ireu_cli.attacks.plan import AttackPlan, Lenses, Victim, by_person
 from ireu_cli.attacks.success import FeatureMatcher, Tried
