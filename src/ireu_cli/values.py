@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 RgbImage = npt.NDArray[np.uint8]
@@ -14,6 +15,8 @@ RgbImage = npt.NDArray[np.uint8]
 
 Json = Any
 """All types that `json` reads and writes; metrics and evidence are made of them."""
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""The precisions in which encoders run, by name."""
 WEIGHTS_AT_ONCE = 1 << 20
 """The number of weights that are processed together; each needs several temporary numbers."""
 

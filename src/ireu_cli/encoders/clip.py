@@ -21,9 +21,7 @@ from ireu_cli.encoders.reach import SIGLIP, TRANSFORMER, Anatomy, Reach, reach_o
 from ireu_cli.encoders.siglip import SiglipTower
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.params import EncoderParams, Tap
-from ireu_cli.values import RgbImage, WeightDelta
-
-DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+from ireu_cli.values import DTYPES, RgbImage, WeightDelta
 
 
 def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
