@@ -18,7 +18,7 @@ from ireu_cli.unlearning.gated.checks import (
     check_statistics,
     kept_sums,
     keys_in_fold,
-    note_misses,
+    misses,
     rows_by_person,
     sizes_of,
     summary_of,
@@ -84,7 +84,8 @@ def unlearn_gates(
         ledger = onto or open_gates(places, len(mask.mask), params.rise)
         ledger = enter_gates(ledger, [case] * len(wanted), found, changes)
         delta = compose_gates(ledger)
-    note_misses(session.talk, found)
+    for warning in misses(found):
+        session.talk.note(warning)
     # A network that cannot have gates is refused before a delta is written.
     encoder.edited(delta, encoder.dtype)
     return delta, summary_of(delta, ledger, "output", statistics, found, rate)

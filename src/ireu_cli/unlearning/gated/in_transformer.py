@@ -16,7 +16,7 @@ from ireu_cli.params import GatedParams, Tap
 from ireu_cli.photos import Cast
 from ireu_cli.session import Session
 from ireu_cli.unlearning.gated.changed_copies import retained_views, views_of
-from ireu_cli.unlearning.gated.checks import changeable, check_statistics, note_misses, summary_of
+from ireu_cli.unlearning.gated.checks import changeable, check_statistics, misses, summary_of
 from ireu_cli.unlearning.gated.edit_place import DIRECT, edit_site, shared_changes, weights_for
 from ireu_cli.unlearning.gated.kept_parts import kept_room, shared_apparatus
 from ireu_cli.unlearning.gated.site import SiteLens
@@ -86,7 +86,8 @@ def unlearn_gated(
             changes = [ledger.flag] * len(wanted)
         ledger = enter(ledger, [case] * len(wanted), found, changes, params)
         delta = compose(ledger, weights)
-    note_misses(session.talk, found)
+    for warning in misses(found):
+        session.talk.note(warning)
     told = {} if made is None else {"carried": made.told}
     return delta, summary_of(delta, ledger, MlpSite(ledger.block).part, statistics, found, rate) | told
 
