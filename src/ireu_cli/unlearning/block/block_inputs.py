@@ -30,10 +30,20 @@ def room_for(encoder: HasBlocks) -> int:
 
 
 def sample_people(used: People, most: int, rng: torch.Generator) -> list[Photo]:
-    """A limited number of photos of people in random order: up to eight a person, of people with two or more."""
+    """A limited number of photos of people in random order: up to eight a person, of people with two or more.
+
+    Raises:
+        CapacityError: there are too few of them.
+    """
     several = [person[:8] for person in used.photos if len(person) > 1]
     order = torch.randperm(len(several), generator=rng)
     photos = [photo for i in order.tolist() for photo in several[i]][:most]
+    if len(photos) < SAMPLED_AT_LEAST:
+        raise CapacityError(
+            f"{len(photos)} photos of retained people with two photos or more are too few to learn what tells people "
+            "apart",
+            "Add people with several photos each to the --retain folder",
+        )
     return sorted(photos, key=lambda photo: (photo.person, photo.index))
 
 
