@@ -5,12 +5,10 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ireu_cli.encoders.family import TakesGates
+from ireu_cli.encoders.family import need_gates
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Item, chunks, no_usable_photo
 from ireu_cli.params import GatedParams
-from ireu_cli.photos import Cast
-from ireu_cli.session import Session
 from ireu_cli.unlearning.gated.changed_copies import retained_views, views_of
 from ireu_cli.unlearning.gated.checks import (
     PIECE,
@@ -35,27 +33,15 @@ from ireu_cli.unlearning.gated.solve_network import (
     open_gates,
     sum_embeddings,
 )
-from ireu_cli.values import FeatureMask, GateLedger, Json, People, Photo, WeightDelta
+from ireu_cli.unlearning.method import Work
+from ireu_cli.values import GateLedger, Json, People, Photo, WeightDelta
 
 
-def unlearn_gates(
-    session: Session,
-    lens: Lens,
-    encoder: TakesGates,
-    cast: Cast,
-    mask: FeatureMask,
-    case: str,
-    onto: GateLedger | None,
-) -> tuple[WeightDelta, dict[str, Json]]:
+def unlearn_gates(work: Work, onto: GateLedger | None) -> tuple[WeightDelta, dict[str, Json]]:
     """Find each target among the retained people and make the gates that remove it.
 
     Args:
-        session: the run.
-        lens: the network at one of its taps.
-        encoder: the network.
-        cast: who takes part.
-        mask: features that may change, if changes are confined.
-        case: the name of the request.
+        work: the request.
         onto: earlier requests that this one is added to.
 
     Returns:
@@ -64,7 +50,8 @@ def unlearn_gates(
     Raises:
         IreuError: photos cannot be used, the mask does not fit, or there is no room.
     """
-    params = session.config.gated
+    session, lens, cast, mask = work.session, work.lens, work.cast, work.mask
+    encoder, params = need_gates(lens.encoder, "A gate"), session.config.gated
     used = lens.encode(cast.used, "--retain", "retained photos")
     views = _usable(lens, retained_views(lens, cast.used, params.copies, session.config.seed), "--retain")
     statistics = _statistics(lens, used, views)
@@ -82,7 +69,7 @@ def unlearn_gates(
         found = find_embedded([every for every, _ in wanted], statistics, rows, params.shrinkage, rate)
         changes = [change_of_embedding(own, statistics.average, may_change, params.gain) for _, own in wanted]
         ledger = onto or open_gates(places, len(mask.mask), params.rise)
-        ledger = enter_gates(ledger, [case] * len(wanted), found, changes)
+        ledger = enter_gates(ledger, [work.case] * len(wanted), found, changes)
         delta = compose_gates(ledger)
     for warning in misses(found):
         session.talk.note(warning)
