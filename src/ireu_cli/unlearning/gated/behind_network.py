@@ -8,7 +8,6 @@ from torch.nn.functional import normalize
 from ireu_cli.encoders.family import need_gates
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Item, chunks, no_usable_photo
-from ireu_cli.params import GatedParams
 from ireu_cli.unlearning.gated.changed_copies import retained_views, views_of
 from ireu_cli.unlearning.gated.checks import (
     PIECE,
@@ -57,7 +56,7 @@ def unlearn_gates(work: Work, onto: GateLedger | None) -> tuple[WeightDelta, dic
     statistics = _statistics(lens, used, views)
     check_statistics(statistics, mask, lens.tap)
     may_change = changeable(mask, params)
-    wanted = [_wanted(lens, person, params) for person in cast.targets.photos]
+    wanted = [_wanted(lens, person, params.copies) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
     rate = rate_of(params, places)
 
@@ -100,9 +99,12 @@ def _usable(lens: Lens, views: Sequence[Sequence[Item]], flag: str) -> list[list
     return [[item.key for item in photo] for photo in views if not any(item.key in bad for item in photo)]
 
 
-def _wanted(lens: Lens, person: Sequence[Photo], params: GatedParams) -> tuple[Tensor, Tensor]:
-    """A person's embeddings at length one: of photos and copies (n, d), and of the photos only (m, d)."""
-    views = _usable(lens, [views_of(lens, photo, params.copies) for photo in person], "--targets")
+def _wanted(lens: Lens, person: Sequence[Photo], disguises: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """A person's embeddings at length one: of photos and copies (n, d), and of the photos only (m, d).
+
+    `disguises` names the changes of the copies.
+    """
+    views = _usable(lens, [views_of(lens, photo, disguises) for photo in person], "--targets")
     if not views:
         raise no_usable_photo()
     return _unit(lens, [key for photo in views for key in photo]), _unit(lens, [photo[0] for photo in views])
