@@ -132,6 +132,32 @@ class Lens:
         bad = self.encode_items(self.items(people), flag, label, into=cache, look=look)
         return people.where(lambda photo: photo.sha256 not in bad), cache
 
+    def readable(self, photos: Sequence[Photo], most: int, flag: str, label: str) -> list[Photo]:
+        """The first readable photos up to a number, in the order of their people; no other photo is opened.
+
+        Raises:
+            PhotoError: one cannot be used and `data.bad_photos` is `error`.
+        """
+        found: list[Photo] = []
+        bad: dict[str, str] = {}
+        tried: list[Item] = []
+        total = min(most, len(photos))
+        with self._session.timed("encode"), self._session.talk.progress(label, total) as advance:
+            for photo in photos:
+                if len(found) == most:
+                    break
+                item = self.item(photo)
+                tried.append(item)
+                try:
+                    item.load(self.reader)
+                except BadPhotoError as error:
+                    bad[item.key] = str(error)
+                    continue
+                found.append(photo)
+                advance(1, "")
+        self.refuse_or_note(bad, tried, flag, label)
+        return sorted(found, key=lambda photo: (photo.person, photo.index))
+
     def refuse_or_note(self, bad: dict[str, str], items: Sequence[Item], flag: str, label: str) -> None:
         """Refuse unusable items, or report that they are skipped; `data.bad_photos` decides.
 

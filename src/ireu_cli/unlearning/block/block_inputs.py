@@ -10,8 +10,6 @@ from ireu_cli.encoders.mlp_site import entering
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Item
 from ireu_cli.errors import CapacityError, PhotoError
-from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.photos import Cast
 from ireu_cli.session import Session
 from ireu_cli.unlearning.block.one_block import Entering, States
 from ireu_cli.unlearning.gated.changed_copies import views_of
@@ -67,7 +65,9 @@ def states_entering(lens: Lens, encoder: HasBlocks, items: Sequence[Item], block
     return torch.cat(found)
 
 
-def gather_states(session: Session, lens: Lens, encoder: HasBlocks, cast: Cast, block: int) -> Entering:
+def gather_states(
+    session: Session, lens: Lens, encoder: HasBlocks, targets: People, retained: People, block: int
+) -> Entering:
     """Pass all photos through the blocks before one. For a person with three or more photos, the last one is held out.
 
     Raises:
@@ -75,10 +75,11 @@ def gather_states(session: Session, lens: Lens, encoder: HasBlocks, cast: Cast, 
         CapacityError: there are too few retained photos, or more target photos than fit into memory.
     """
     params = session.config.gated
-    targets = lens.encode(cast.targets, "--targets", "target photos")
-    used = cast.used.flat
+    targets = lens.encode(targets, "--targets", "target photos")
+    used = retained.flat
     order = torch.randperm(len(used), generator=session.random("block", "sample")).tolist()
-    photos = _usable(session, lens, [used[i] for i in order], min(params.erase_photos, room_for(encoder)))
+    most = min(params.erase_photos, room_for(encoder))
+    photos = lens.readable([used[i] for i in order], most, "--retain", "retained photos")
     if len(photos) < FEWEST:
         raise CapacityError(
             f"{len(photos)} photos of other people are too few to tell what people look like on average",
@@ -106,29 +107,3 @@ def gather_states(session: Session, lens: Lens, encoder: HasBlocks, cast: Cast, 
         states([lens.item(photo) for photo in photos], "retained photos, block"),
         entering(encoder.model, encoder.null_pixels().to(weight.device, weight.dtype), block).float().cpu(),
     )
-
-
-def _usable(session: Session, lens: Lens, photos: Sequence[Photo], most: int) -> list[Photo]:
-    """The first readable photos up to a number, in the order of their people; no other photo is opened.
-
-    Raises:
-        PhotoError: one cannot be used and `data.bad_photos` is `error`.
-    """
-    found: list[Photo] = []
-    bad: dict[str, str] = {}
-    tried: list[Item] = []
-    with session.timed("encode"), session.talk.progress("retained photos", min(most, len(photos))) as advance:
-        for photo in photos:
-            if len(found) == most:
-                break
-            item = lens.item(photo)
-            tried.append(item)
-            try:
-                item.load(lens.reader)
-            except BadPhotoError as error:
-                bad[item.key] = str(error)
-                continue
-            found.append(photo)
-            advance(1, "")
-    lens.refuse_or_note(bad, tried, "--retain", "retained photos")
-    return sorted(found, key=lambda photo: (photo.person, photo.index))
