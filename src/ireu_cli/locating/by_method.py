@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from ireu_cli.drawing.studio import Studio, need_studio, open_studio
+from ireu_cli.drawing.studio import Studio, open_studio
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.errors import PhotoError
-from ireu_cli.locating.saliency import locate_by_saliency
+from ireu_cli.locating.saliency import locate_by_saliency, need_studio
 from ireu_cli.locating.scores import absolute_shifts, locate_by_swap, locate_by_variance, locate_control
 from ireu_cli.locating.swaps import SwapPlan, plan_swaps
 from ireu_cli.locating.through_generator import interchange_record, saliency_rows
