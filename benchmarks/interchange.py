@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from ireu_cli.config import load_config
-from ireu_cli.drawing.studio import need_studio
 from ireu_cli.encodings.lens import Lens, photo_reader
 from ireu_cli.faces.folder import split_people
 from ireu_cli.locating.interchanged import Interchanged
+from ireu_cli.locating.saliency import need_studio
 from ireu_cli.locating.through_generator import choose_pairs, run_interchange
 from ireu_cli.maths.interchange import Curve, Moves, compare, curve, identity_span
 from ireu_cli.maths.masks import top_mask

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ireu_cli.coverage import Status, coverage_of, needed_taps
 from ireu_cli.encoders.face_encoder import FACE_TAPS
-from ireu_cli.encoders.systems import GROUPS, SYSTEMS, Status, coverage_of, needed_taps, systems_of
+from ireu_cli.encoders.systems import GROUPS, SYSTEMS, systems_of
 from ireu_cli.encoders.vision_transformers import VISION_TRANSFORMERS
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import TAPS, Tap

@@ -24,7 +24,7 @@ from ireu_cli.encodings.lens import AtTap, PlainPhoto, SteadyPhoto
 from ireu_cli.encodings.loop import Encodings, Item, stream
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.disguise import DISGUISES, disguise
-from ireu_cli.faces.folder import People, scan_people
+from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import blend
 from ireu_cli.locating.swaps import BroughtPair, SwappedPhoto
@@ -33,7 +33,7 @@ from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.unlearning.gated.changed_copies import ChangedCopy
-from ireu_cli.values import RgbImage
+from ireu_cli.values import People, RgbImage
 from ireu_cli.verifying.rival.rival_gate import MadePicture
 from tests.test_photos import people_folder, picture
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from ireu_cli.errors import ConfigError
-from ireu_cli.faces.folder import People, scan_people
+from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.labels import NOT_STATED, groups_of, read_labels
+from ireu_cli.values import People
 
 GOOD = "person,age,gender\nanna,young,f\nbert,old,m\ncarl,old,m\n"
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from ireu_cli.config import load_config
-from ireu_cli.drawing.studio import Studio, need_studio
+from ireu_cli.drawing.studio import Studio
 from ireu_cli.encodings.lens import Lens, photo_reader
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.generators.generator import Generator
 from ireu_cli.locating import through_generator as drawn
+from ireu_cli.locating.saliency import need_studio
 from ireu_cli.locating.through_generator import choose_pairs, photo_face
 from ireu_cli.opening import open_session
 from ireu_cli.photos import load_cast

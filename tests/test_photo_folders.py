@@ -12,14 +12,14 @@ import pytest
 
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.faces.folder import People, scan_people
+from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.labels import Labels
 from ireu_cli.faces.listing import SYSTEM
 from ireu_cli.faces.photo_files import digest_photo, most_bytes, read_photo
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import Face
 from ireu_cli.params import DataParams
-from ireu_cli.values import Photo
+from ireu_cli.values import People, Photo
 from tests.conftest import run_ireu
 from tests.test_photos import encoded, people_folder, picture
 

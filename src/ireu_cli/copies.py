@@ -10,7 +10,6 @@ from torch import Tensor
 from ireu_cli.encodings.lens import Lens, flatten_tokens
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.faces.folder import People
 from ireu_cli.faces.likeness import (
     FEATURES_NEAR,
     LIKENESS_VERSION,
@@ -26,7 +25,7 @@ from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest, PersonRecord
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
-from ireu_cli.values import Photo
+from ireu_cli.values import People, Photo
 
 _STRANGERS = 1000
 """The most used photos to compare a person's photos with, if the folder holds none of that person's used photos."""

@@ -1,15 +1,57 @@
 """Which generators an edit of this encoder covers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.systems import GROUPS, Coverage, Status, coverage_of, systems_of
+from ireu_cli.encoders.systems import GROUPS, SYSTEMS, Channel, systems_of
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.values import Json
 
+Status = Literal["covered", "half covered", "not covered", "out of reach"]
 _ORDER: tuple[Status, ...] = ("covered", "half covered", "not covered", "out of reach")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What an edit does to a system, and why."""
+
+    system: str
+    status: Status
+    why: str
+
+    def sentence(self) -> str:
+        """Say it in words."""
+        return f"{SYSTEMS[self.system].title}: {self.status}{f': {self.why}' if self.why else ''}"
+
+
+def coverage_of(name: str, reached: Mapping[str, Iterable[Tap]]) -> Coverage:
+    """How far edits of some encoders cover a system.
+
+    Args:
+        name: a key of `SYSTEMS`.
+        reached: for each edited group, the taps that change.
+
+    Returns:
+        It is covered only if every channel is reached at every tap that it reads.
+    """
+    system = SYSTEMS[name]
+    if not system.channels:
+        return Coverage(name, "out of reach", "it has no identity encoder")
+    closed = [channel for channel in system.channels if _is_closed(channel, reached)]
+    left = [channel for channel in system.channels if channel not in closed]
+    if not left:
+        return Coverage(name, "covered", "")
+    reads = " and ".join(channel.sentence() for channel in left)
+    if closed:
+        return Coverage(name, "half covered", f"also reads {reads}")
+    # A system that no kind of edit could close is another matter than one that this edit does not.
+    if not any(GROUPS[channel.group].edited for channel in system.channels):
+        return Coverage(name, "out of reach", f"reads {reads}, and ireu does not edit that kind")
+    return Coverage(name, "not covered", f"reads {reads}")
 
 
 def groups_for(params: EncoderParams, encoder: ImageEncoder) -> tuple[str, ...]:
@@ -37,6 +79,27 @@ def coverage_in(groups: Iterable[str], taps: Sequence[Tap], systems: Sequence[st
     return [coverage_of(name, reached) for name in systems or systems_of(reached)]
 
 
+def needed_taps(names: Iterable[str], groups: Iterable[str]) -> tuple[Tap, ...]:
+    """The taps at which some systems read an encoder of some groups.
+
+    Raises:
+        ConfigError: a system is not known, or reads no encoder of these groups.
+    """
+    wanted, taps = set(groups), []
+    for name in names:
+        if name not in SYSTEMS:
+            raise ConfigError(f"No system is called {name}", f"Use some of {', '.join(SYSTEMS)}")
+        found = [tap for channel in SYSTEMS[name].channels if channel.group in wanted for tap in channel.taps]
+        if not found:
+            raise ConfigError(
+                f"{SYSTEMS[name].title} does not read an encoder of the group "
+                f"{' or '.join(sorted(wanted)) or 'unknown'}",
+                "See `ireu inspect --systems`, and name systems that mount the encoder",
+            )
+        taps += found
+    return tuple(dict.fromkeys(taps))
+
+
 def refuse_missed(systems: Sequence[str], wanted: Sequence[Tap], reached: Sequence[Tap]) -> None:
     """Refuse an edit that does not reach the taps that the named systems read.
 
@@ -59,3 +122,7 @@ def sentences(found: Sequence[Coverage]) -> list[str]:
 def recorded(found: Sequence[Coverage]) -> dict[str, Json]:
     """The entry for a manifest: each system's status, with the reason."""
     return {one.system: {"status": one.status, "why": one.why} for one in found}
+
+
+def _is_closed(channel: Channel, reached: Mapping[str, Iterable[Tap]]) -> bool:
+    return bool(channel.taps) and set(channel.taps) <= set(reached.get(channel.group, ()))

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ireu_cli.encodings.unusable import no_usable_photo, refuse_or_note
+from ireu_cli.encodings.loop import no_usable_photo, refuse_or_note
 from ireu_cli.errors import ConfigError, PhotoError
-from ireu_cli.faces.folder import People, choose_photos, scan_people, split_people
+from ireu_cli.faces.folder import choose_photos, scan_people, split_people
 from ireu_cli.manifest import PersonRecord, photos_of
 from ireu_cli.session import Session
 from ireu_cli.store.digests import DigestBook
-from ireu_cli.support.runtime import generator
-from ireu_cli.values import Photo
+from ireu_cli.values import People, Photo
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def load_targets(session: Session, *, limit: bool) -> People:
             "Name their folder with --targets DIR",
         )
     targets = _scan(session, data.targets, "targets", "one person")
-    return choose_photos(targets, data.max_photos if limit else None, generator(session.config.seed, "max-photos"))
+    return choose_photos(targets, data.max_photos if limit else None, session.random("max-photos"))
 
 
 def load_retain(session: Session, targets: People) -> People:
@@ -65,9 +64,9 @@ def load_retain(session: Session, targets: People) -> People:
 def load_cast(session: Session) -> Cast:
     """Scan both folders and split the retained people by `data.retain_holdout`."""
     every = load_targets(session, limit=False)
-    targets = choose_photos(every, session.config.data.max_photos, generator(session.config.seed, "max-photos"))
+    targets = choose_photos(every, session.config.data.max_photos, session.random("max-photos"))
     retain = load_retain(session, every)
-    used, held = split_people(retain, session.config.data.retain_holdout, generator(session.config.seed, "holdout"))
+    used, held = split_people(retain, session.config.data.retain_holdout, session.random("holdout"))
     if not used.photos:
         raise PhotoError(
             "No retained people are left",

@@ -8,6 +8,8 @@ from time import monotonic
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import torch
+
 from ireu_cli import __version__
 from ireu_cli.config import Source
 from ireu_cli.encoders.families import load_encoder
@@ -20,7 +22,7 @@ from ireu_cli.sections import PATHS, RECORDED, VERIFIERS_PATHS
 from ireu_cli.store import outputs
 from ireu_cli.store.artifacts import write_manifest
 from ireu_cli.store.rundir import RunDir
-from ireu_cli.support.runtime import environment
+from ireu_cli.support.runtime import environment, generator
 from ireu_cli.values import Json, Photo
 
 
@@ -59,6 +61,10 @@ class Session:
         start = monotonic()
         yield
         self.timings[name] = round(self.timings.get(name, 0.0) + monotonic() - start, 3)
+
+    def random(self, *names: str | int) -> torch.Generator:
+        """Random numbers for one use, by its names: they depend on nothing else but the seed of the run."""
+        return generator(self.config.seed, *names)
 
     def encoder(self, *, dtype: str | None = None) -> ImageEncoder:
         """Load the encoder, and refuse it if it is not the parent's.

@@ -1,11 +1,13 @@
-"""In-memory results that hold tensors; no files, no configuration."""
+"""Values that packages hand to each other: photos and people, masks, deltas. Nothing here reads files or settings."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 RgbImage = npt.NDArray[np.uint8]
@@ -13,6 +15,8 @@ RgbImage = npt.NDArray[np.uint8]
 
 Json = Any
 """All types that `json` reads and writes; metrics and evidence are made of them."""
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+"""The precisions in which encoders run, by name."""
 WEIGHTS_AT_ONCE = 1 << 20
 """The number of weights that are processed together; each needs several temporary numbers."""
 
@@ -25,6 +29,10 @@ class Pair(NamedTuple, Generic[T]):
 
     original: T
     edited: T
+
+
+STATES: tuple[Literal["original", "edited"], Literal["original", "edited"]] = ("original", "edited")
+"""The fields of a `Pair` by name, in their order."""
 
 
 class Groups(NamedTuple, Generic[T]):
@@ -55,6 +63,46 @@ class Photo:
     def label(self) -> str:
         """The photo's name in messages: only numbers, in the order of the sorted names."""
         return f"photo {self.index + 1} of person {self.person + 1}"
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A photo or a folder of a person that cannot be read: its person's number from 0, its label, path, and reason."""
+
+    person: int
+    label: str
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class People:
+    """The photos of a folder by person, and notes about what was left out, without names.
+
+    `folders` are the folders of all people by their numbers; without subfolders, it is the folder itself.
+    """
+
+    photos: tuple[tuple[Photo, ...], ...]
+    labelled: bool
+    notes: tuple[str, ...] = ()
+    unread: tuple[Unread, ...] = ()
+    folders: tuple[Path, ...] = ()
+
+    @property
+    def flat(self) -> list[Photo]:
+        """All photos, person by person."""
+        return [photo for person in self.photos for photo in person]
+
+    def where(self, keep: Callable[[Photo], bool]) -> "People":
+        """Return the photos that `keep` accepts; people keep their numbers, and people without a photo are dropped."""
+        kept = (_kept(person, keep) for person in self.photos)
+        return replace(self, photos=tuple(person for person in kept if person))
+
+
+def _kept(person: tuple[Photo, ...], keep: Callable[[Photo], bool]) -> tuple[Photo, ...]:
+    """A person's photos that `keep` accepts; the same tuple if that is all of them, because there may be very many."""
+    kept = tuple(photo for photo in person if keep(photo))
+    return person if len(kept) == len(person) else kept
 
 
 @dataclass(frozen=True)

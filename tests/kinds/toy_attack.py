@@ -8,7 +8,7 @@ from ireu_cli.attacks.plan import AttackPlan, Lenses, by_person
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.attacks.suite import register
 from ireu_cli.encodings.lens import flatten_tokens
-from ireu_cli.measuring.drawn_evidence import STATES
+from ireu_cli.values import STATES
 
 
 def named(name: str) -> Callable[[AttackPlan, Lenses, FeatureMatcher], Iterator[Tried]]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ireu_cli.attacks.plan import AttackPlan, Lenses, Victim
@@ -34,6 +35,12 @@ class Drive:
     seed: int
     given: Callable[[Lens], Tensor]
     content: Sequence[object] = ()
+
+
+def seed_of(plan: AttackPlan, victim: Victim, number: int) -> int:
+    """The seed of a victim's noise; attacks that do not change the noise use the first one."""
+    rng = plan.session.random("attacks", "noise", victim.person, victim.photo.index)
+    return int(torch.randint(2**31, (number + 1,), generator=rng)[-1])
 
 
 @dataclass(frozen=True)

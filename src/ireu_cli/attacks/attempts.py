@@ -6,27 +6,23 @@ from functools import partial
 
 from torch import Tensor
 
-from ireu_cli.attacks.attack import Drive
-from ireu_cli.attacks.driving import seed_of
+from ireu_cli.attacks.attack import Drive, seed_of
 from ireu_cli.attacks.plan import (
-    AVERAGE,
-    AVERAGED,
     AttackPlan,
     Lenses,
     Victim,
     attacked_features,
-    disguised_item,
+    decided_by,
     encode_disguised,
 )
 from ireu_cli.attacks.suite import attacks_of, disguises_of, photo_attacks
 from ireu_cli.drawing.jobs import Job
 from ireu_cli.drawing.shots import prompt_of
 from ireu_cli.drawing.show import Show
-from ireu_cli.faces.disguise import Disguise
 from ireu_cli.generators.generator import Generator, ToDraw
 from ireu_cli.manifest import digest_of
-from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.store.picture_cache import PictureCache
+from ireu_cli.values import STATES
 
 
 @dataclass(frozen=True)
@@ -50,19 +46,12 @@ def attempts_of(plan: AttackPlan, show: Show, generator: Generator) -> Iterator[
     for name, attack in photo_attacks(plan):
         for victim in plan.drawn:
             given = partial(attacked_features, plan, victim=victim, attack=attack)
-            content = _content(plan, victim, attack)
+            content = decided_by(plan, victim, attack)
             yield from easel.attempts(Drive(name, victim, generator, None, seed_of(plan, victim, 0), given, content))
     for one in attacks_of(plan):
         if one.pictures is not None:
             for drive in one.pictures(plan, show, generator, lenses):
                 yield from easel.attempts(drive)
-
-
-def _content(plan: AttackPlan, victim: Victim, attack: Disguise | str) -> Sequence[object]:
-    """Everything besides the photo that decides the features of an attack."""
-    if isinstance(attack, Disguise):
-        return (disguised_item(plan, victim, attack).key,)
-    return [photo.sha256 for photo in plan.everyone[victim.person][:AVERAGED]] if attack == AVERAGE else ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from ireu_cli.drawing.drawn_faces import Likeness
 from ireu_cli.drawing.show import Show
 from ireu_cli.drawing.studio import Studio
 from ireu_cli.generators.generator import Generator
-from ireu_cli.support.runtime import generator as random_generator
 
 _SKETCH_STEPS = 4
 """The number of denoising steps through which gradients are taken."""
@@ -45,7 +44,7 @@ def noise_through_generator(plan: AttackPlan, show: Show, generator: Generator, 
     steps, found = plan.session.config.attacks.generator_steps, []
     with plan.session.timed("attack"), plan.session.talk.progress("noise through", len(plan.drawn)) as advance:
         for victim in plan.drawn:
-            rng = random_generator(plan.session.config.seed, "attacks", "sketch", victim.person, victim.photo.index)
+            rng = plan.session.random("attacks", "sketch", victim.person, victim.photo.index)
             face = studio.face(face_of(plan, victim.photo))
             likeness = studio.likeness(face, [int(torch.randint(2**31, (1,), generator=rng))], _SKETCH_STEPS)
 

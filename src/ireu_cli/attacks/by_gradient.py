@@ -6,19 +6,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ireu_cli.attacks.attack import Drive
-from ireu_cli.attacks.driving import seed_of
+from ireu_cli.attacks.attack import Drive, seed_of
 from ireu_cli.attacks.perturb import PhotoLoss, epsilon_budget, perturb, towards_features
 from ireu_cli.attacks.plan import AttackPlan, Lenses, Victim, by_person
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.drawing.show import Show
-from ireu_cli.encoders.family import HasBlocks, ImageEncoder, Trainable, need_blocks, need_gradients
+from ireu_cli.encoders.family import ImageEncoder, Trainable, need_blocks, need_gradients
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.encodings.lens import Lens, flatten_tokens
 from ireu_cli.generators.generator import Generator
-from ireu_cli.measuring.drawn_evidence import STATES
-from ireu_cli.params import Tap
-from ireu_cli.values import Ledger, RgbImage
+from ireu_cli.values import STATES, Ledger, RgbImage
 
 EPSILONS = (2, 4, 8)
 """The largest change of a pixel, in steps of 1/255."""
@@ -41,12 +38,7 @@ def noise_on_detectors(plan: AttackPlan, lenses: Lenses, matcher: FeatureMatcher
     ledger = None if plan.ledger is None else plan.ledger.detectors
     if ledger is None:
         return
-    detectors, after = ledger, lenses.edited
-    encoder = need_blocks(after.encoder, "An attack on detectors")
-
-    def loss(wanted: Tensor) -> PhotoLoss:
-        return _towards_features_past(encoder, after.tap, detectors, wanted)
-
+    loss = partial(_towards_features_past, lenses.edited, ledger)
     for epsilon in EPSILONS:
         pixels = _search(plan, lenses, plan.victims, epsilon, f"noise of {epsilon}/255, detectors", loss)
         yield from _matched(f"pgd-detector-{epsilon}", pixels, plan, lenses, matcher)
@@ -55,7 +47,7 @@ def noise_on_detectors(plan: AttackPlan, lenses: Lenses, matcher: FeatureMatcher
 def _matched(attack: str, pixels: Tensor, plan: AttackPlan, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
     """Whether each encoder's features (n, …, d) of the victims' noisy photos show the victims."""
     for lens, state in zip(lenses, STATES, strict=True):
-        rows = features_of(lens.encoder, lens.tap, pixels)
+        rows = features_of(lens, pixels)
         hits = [
             matcher.match(flatten_tokens(row[None]), victim.person)
             for row, victim in zip(rows, plan.victims, strict=True)
@@ -81,16 +73,17 @@ def drawn_from_pixels(
 
 
 def _seen(pixels: Tensor, lens: Lens) -> Tensor:
-    return features_of(lens.encoder, lens.tap, pixels)
+    return features_of(lens, pixels)
 
 
-def _towards_features_past(encoder: HasBlocks, tap: Tap, ledger: Ledger, wanted: Tensor) -> PhotoLoss:
+def _towards_features_past(lens: Lens, ledger: Ledger, wanted: Tensor) -> PhotoLoss:
     """`towards_features`, plus how far the highest detector's score lies above its threshold."""
+    encoder = need_blocks(lens.encoder, "An attack on detectors")
     model, site = encoder.model, MlpSite(ledger.block)
     weight = next(model.parameters())
     rows, biases = ledger.rows[:, 0].to(weight.device), ledger.biases[:, 0].to(weight.device)
 
-    near = towards_features(lambda pixels: encoder.read(model, pixels.to(weight.dtype), tap), wanted)
+    near = towards_features(lambda pixels: encoder.read(model, pixels.to(weight.dtype), lens.tap), wanted)
 
     def of(pixels: Tensor) -> Tensor:
         with watching(model, site, gradients=True) as seen:
@@ -151,9 +144,9 @@ def attacked_encoder(encoder: ImageEncoder) -> tuple[Trainable, Tensor]:
     return found, next(found.model.parameters())
 
 
-def features_of(encoder: ImageEncoder, tap: Tap, pixels: Tensor) -> Tensor:
+def features_of(lens: Lens, pixels: Tensor) -> Tensor:
     """Features float32 (n, …, d), on the CPU, of pixels (n, 3, side, side), computed in small pieces."""
-    return torch.cat([encoder.encode(part, tap) for part in torch.split(pixels, 16)])
+    return torch.cat([lens.encoder.encode(part, lens.tap) for part in torch.split(pixels, 16)])
 
 
 def picture_of(encoder: ImageEncoder, pixels: Tensor) -> RgbImage:

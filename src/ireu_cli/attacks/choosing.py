@@ -14,7 +14,6 @@ from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest
 from ireu_cli.photos import among
 from ireu_cli.session import Session
-from ireu_cli.support.runtime import generator
 from ireu_cli.values import GateLedger, Ledger, Pair, Photo
 
 
@@ -55,7 +54,7 @@ def choose_attacks(
     for person, photos in enumerate(targets[: params.people]):
         ordered = sorted(photos, key=used)
         for place, photo in enumerate(ordered[: params.photos]):
-            rng = generator(session.config.seed, "attacks", person, place)
+            rng = session.random("attacks", person, place)
             other = others[int(torch.randint(len(others), (1,), generator=rng))]
             victims.append(Victim(person, photo, ordered[(place + 1) % len(ordered)], other))
     drawn = [v for n, v in enumerate(victims) if sum(w.person == v.person for w in victims[:n]) < params.drawn]

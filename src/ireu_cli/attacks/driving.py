@@ -3,15 +3,13 @@
 from collections.abc import Iterator
 from functools import partial
 
-import torch
 from torch import Tensor
 
-from ireu_cli.attacks.attack import Drive
+from ireu_cli.attacks.attack import Drive, seed_of
 from ireu_cli.attacks.plan import AttackPlan, Lenses, Victim, attacked_features
 from ireu_cli.drawing.show import Show
 from ireu_cli.generators.generator import Generator
 from ireu_cli.report import NO_ATTACK
-from ireu_cli.support.runtime import generator as random_generator
 
 GUIDANCE = (0.5, 2.0)
 """Factors on the generator's guidance that the attack `guidance` tries."""
@@ -49,12 +47,6 @@ def with_scale(plan: AttackPlan, _show: Show, generator: Generator, _lenses: Len
         for factor in SCALE:
             driven = generator.with_settings(scale=generator.scale * factor)
             yield Drive(f"scale-{driven.scale:g}", victim, driven, None, seed_of(plan, victim, 0), plain(plan, victim))
-
-
-def seed_of(plan: AttackPlan, victim: Victim, number: int) -> int:
-    """The seed of a victim's noise; attacks that do not change the noise use the first one."""
-    rng = random_generator(plan.session.config.seed, "attacks", "noise", victim.person, victim.photo.index)
-    return int(torch.randint(2**31, (number + 1,), generator=rng)[-1])
 
 
 def plain(plan: AttackPlan, victim: Victim) -> partial[Tensor]:

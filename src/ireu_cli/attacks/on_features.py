@@ -4,8 +4,8 @@ from ireu_cli.attacks.plan import AttackPlan, attacked_features, by_person, enco
 from ireu_cli.attacks.success import FeatureMatcher, Tried, attack_figures
 from ireu_cli.attacks.suite import attacks_of, disguises_of, photo_attacks
 from ireu_cli.encodings.lens import flatten_tokens
-from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.report import Figure
+from ireu_cli.values import STATES
 
 
 def attack_features(plan: AttackPlan, matcher: FeatureMatcher) -> tuple[Figure, ...]:

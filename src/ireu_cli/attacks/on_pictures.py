@@ -17,10 +17,9 @@ from ireu_cli.drawing.jobs import DrawnPicture, run_jobs
 from ireu_cli.drawing.panel import Sight
 from ireu_cli.drawing.seen_photos import Photos
 from ireu_cli.drawing.show import Show
-from ireu_cli.encodings.loop import Encodings
-from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.measuring.galleries import Enrolment, enrolled, gallery_of, matched
 from ireu_cli.report import Figure
+from ireu_cli.values import STATES
 
 
 def attack_pictures(plan: AttackPlan, show: Show, photos: Photos, passed: Passed) -> tuple[Figure, ...]:
@@ -74,5 +73,5 @@ def _hit(vectors: Tensor, enrolment: Enrolment | None) -> Tensor:
 
 def _look(plan: AttackPlan, show: Show, attempts: Sequence[Attempt]) -> list[Sight]:
     items = [DrawnPicture(one.job.key, one.attack, one.job.cache) for one in attempts]
-    found = show.panel.look(Encodings(plan.session, plan.reader), items, "looking at attacks")
+    found = show.panel.look(plan.encodings, items, "looking at attacks")
     return [found[item.key] for item in items]

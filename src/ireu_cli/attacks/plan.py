@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens, steady
-from ireu_cli.encodings.loop import Item
+from ireu_cli.encodings.loop import Encodings, Item
 from ireu_cli.faces.disguise import DISGUISE_VERSION, Disguise
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.faces.swap import Face
@@ -57,6 +57,11 @@ class AttackPlan:
     def lenses(self, tap: Tap | None = None) -> Lenses:
         """The two encoders at a tap; None: the configured one."""
         return Pair(*(Lens(self.session, encoder, self.reader, tap) for encoder in self.encoders))
+
+    @property
+    def encodings(self) -> Encodings:
+        """The loop through which attacked photos and pictures pass."""
+        return Encodings(self.session, self.reader)
 
 
 def face_of(plan: AttackPlan, photo: Photo) -> Face:
@@ -112,6 +117,13 @@ def attacked_features(plan: AttackPlan, lens: Lens, *, victim: Victim, attack: D
     if isinstance(attack, str):
         return lens.features([victim.photo])
     return lens.cache.get([disguised_item(plan, victim, attack).key])
+
+
+def decided_by(plan: AttackPlan, victim: Victim, attack: Disguise | str) -> list[str]:
+    """Everything besides the photo that decides `attacked_features`."""
+    if attack == AVERAGE:
+        return [photo.sha256 for photo in plan.everyone[victim.person][:AVERAGED]]
+    return [] if isinstance(attack, str) else [disguised_item(plan, victim, attack).key]
 
 
 def by_person(victims: Sequence[Victim], values: Sequence[Tensor]) -> dict[int, Tensor]:

@@ -76,11 +76,11 @@ def unlearn(asked: Unlearn) -> None:
 
     def step(job: Job) -> "StepResult":
         if asked.withdraw and asked.onto is not None:
-            from ireu_cli.unlearning.requests import run_withdraw
+            from ireu_cli.unlearning.change_requests import run_withdraw
 
             return run_withdraw(job.resolved, job.terminal, asked.onto, asked.withdraw, job.out, force=asked.force)
         if asked.merge and asked.onto is not None:
-            from ireu_cli.unlearning.requests import run_merge
+            from ireu_cli.unlearning.change_requests import run_merge
 
             return run_merge(job.resolved, job.terminal, asked.onto, asked.merge, job.out, force=asked.force)
         from ireu_cli.unlearning.run import run_unlearn

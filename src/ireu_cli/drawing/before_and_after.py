@@ -12,14 +12,13 @@ from ireu_cli.drawing.shots import Shot, nearest, plan_shots, prompt_of
 from ireu_cli.drawing.show import Show
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens
-from ireu_cli.encodings.loop import Encodings
 from ireu_cli.generators.generator import Generator, ToDraw
 from ireu_cli.manifest import Manifest, digest_of
-from ireu_cli.measuring.drawn_evidence import STATES, GeneratorEvidence
+from ireu_cli.measuring.drawn_evidence import GeneratorEvidence
 from ireu_cli.photos import among
 from ireu_cli.session import Session
 from ireu_cli.store.picture_cache import PictureCache
-from ireu_cli.values import Groups, Pair
+from ireu_cli.values import STATES, Groups, Pair
 
 
 def draw_all(
@@ -49,9 +48,7 @@ def draw_all(
     shots = plan_shots(readable.targets, readable.retained, alike, seen, params, session.config.seed)
     drawn = [_prepare(session, show, generator, encoders, photos, shots) for generator in show.generators]
     _draw(session, drawn)
-    evidence = [
-        one for plan in drawn for one in judge_pictures(Encodings(session, photos.reader), show, plan.drawn, photos)
-    ]
+    evidence = [one for plan in drawn for one in judge_pictures(show, plan.drawn, photos)]
     return tuple(plan.drawn for plan in drawn), tuple(evidence)
 
 
@@ -86,7 +83,7 @@ def _prepare(
     shots: tuple[Shot, ...],
 ) -> _Plan:
     """Encode the photos at the tap that this generator reads, and name every picture."""
-    lenses = Pair(*(Lens(session, encoder, photos.reader, generator.tap) for encoder in encoders))
+    lenses = Pair(*(Lens(session, encoder, photos.encodings.reader, generator.tap) for encoder in encoders))
     items = list({shot.photo: lenses.original.item(shot.photo) for shot in shots}.values())
     for lens, state in zip(lenses, STATES, strict=True):
         lens.encode_items(items, "--targets or --retain", f"photos for generator {generator.name}, {state}")

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.encoders.files.portrait import Bundle
 from ireu_cli.errors import ModelError
 from ireu_cli.faces.align import Points, crop_face
@@ -75,5 +74,5 @@ def open_judge(bundle: Bundle, device: str) -> Judge:
             f"The recogniser or the face check of {bundle.folder} cannot be loaded ({type(error).__name__})",
             "Install the package again, or name an undamaged bundle",
         ) from None
-    nets = [fingerprint_of(net.state_dict()) for net in (recogniser.net, check.net)]
-    return Judge(recogniser, check, digest_of([_SIGHT_VERSION, *nets, check.threshold]))
+    decides = [_SIGHT_VERSION, recogniser.fingerprint, check.fingerprint, check.threshold]
+    return Judge(recogniser, check, digest_of(decides))

@@ -2,7 +2,6 @@
 
 from ireu_cli.drawing.embedded_judge import Judge
 from ireu_cli.encoders.families import fingerprint_in
-from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.judges.judging import JudgingNet
 from ireu_cli.manifest import Manifest
 
@@ -12,7 +11,7 @@ def why_partial(net: JudgingNet, judge: Judge, delta: Manifest) -> str | None:
     if delta.encoder.fingerprint in {net.network, _graph(net, delta)}:
         return f"{net.name} is the network that was edited"
     helped = delta.parameters["locate"]["method"] == "saliency"
-    if helped and net.network == fingerprint_of(judge.recogniser.net.state_dict()):
+    if helped and net.network == judge.recogniser.fingerprint:
         return f"{net.name} helped to make the mask (locate.method = saliency)"
     return None
 

@@ -12,7 +12,6 @@ from ireu_cli.drawing.panel import Sight
 from ireu_cli.drawing.seen_photos import Photos
 from ireu_cli.drawing.shots import Shot
 from ireu_cli.drawing.show import Show
-from ireu_cli.encodings.loop import Encodings
 from ireu_cli.measuring.drawn_evidence import GeneratorEvidence, PersonPictures
 from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.values import Pair, RgbImage
@@ -38,9 +37,9 @@ class Drawn:
         return [DrawnPicture(keys[n], f"picture {n + 1} of generator {self.generator}", cache) for n in numbers]
 
 
-def judge_pictures(encodings: Encodings, show: Show, drawn: Drawn, photos: Photos) -> list[GeneratorEvidence]:
+def judge_pictures(show: Show, drawn: Drawn, photos: Photos) -> list[GeneratorEvidence]:
     """The vectors of each recogniser for the pictures of one generator."""
-    every = range(len(drawn.shots))
+    every, encodings = range(len(drawn.shots)), photos.encodings
     items = [drawn.items(state, every) for state in (0, 1)]
     found = show.panel.look(encodings, [*items[0], *items[1]], "looking at pictures")
     seen = Pair(*([found[item.key] for item in side] for side in items))

@@ -4,7 +4,6 @@ from ireu_cli.drawing.embedded_judge import Judge
 from ireu_cli.drawing.impartial import why_partial
 from ireu_cli.drawing.load_judges import embedded_judges, load_judge
 from ireu_cli.drawing.panel import SIGHT_VERSION, Panel
-from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.encoders.files.onnx_session import stays_on_cpu
 from ireu_cli.encoders.files.portrait import Bundle
 from ireu_cli.errors import ConfigError
@@ -48,7 +47,7 @@ def open_panel(session: Session, bundle: Bundle, judge: Judge, delta: Manifest) 
     for why in partial.values():
         session.talk.note(f"{why}, so it does not judge")
     check = judge.check
-    finder = digest_of([SIGHT_VERSION, fingerprint_of(check.net.state_dict()), check.threshold])
+    finder = digest_of([SIGHT_VERSION, check.fingerprint, check.threshold])
     names = [f"landmarks-{finder[:32]}", *(f"faces-{digest_of([finder, net.fingerprint])[:32]}" for net in allowed)]
     caches = tuple(FeatureCache(session.run.features / name) for name in names)
     return Panel(check, tuple(allowed), digest_of([finder, *(net.fingerprint for net in allowed)]), caches)

@@ -9,10 +9,7 @@ from torch import Tensor
 from ireu_cli.drawing.panel import Panel, Sight
 from ireu_cli.encodings.lens import PlainPhoto, photo_key
 from ireu_cli.encodings.loop import Encodings
-from ireu_cli.faces.folder import People
-from ireu_cli.faces.read import PhotoReader
-from ireu_cli.session import Session
-from ireu_cli.values import Groups, Photo
+from ireu_cli.values import Groups, People, Photo
 
 _NO_SIGHT = Sight(None, ())
 
@@ -21,11 +18,12 @@ _NO_SIGHT = Sight(None, ())
 class Photos:
     """What the panel sees in the photos of targets and retained people.
 
-    `sights` has one entry for each photo. `vectors` has, for each recogniser, for targets and for retained people, one
-    array of unit vectors (k, d) a person, from the photos that show a face.
+    `encodings` is the loop that they passed through; pictures pass through it too. `sights` has one entry for each
+    photo. `vectors` has, for each recogniser, for targets and for retained people, one array of unit vectors (k, d) a
+    person, from the photos that show a face.
     """
 
-    reader: PhotoReader
+    encodings: Encodings
     people: Groups[People]
     sights: dict[Photo, Sight]
     vectors: tuple[Groups[list[Tensor]], ...]
@@ -36,19 +34,20 @@ class Photos:
         return torch.stack(rows) if rows else torch.empty(0, width)
 
 
-def look_at_photos(session: Session, panel: Panel, reader: PhotoReader, people: Groups[People]) -> Photos:
+def look_at_photos(encodings: Encodings, panel: Panel, people: Groups[People]) -> Photos:
     """Let the panel judge every photo of targets, and of retained people whom unlearning never used."""
     targets, retained = people
-    sights = _look(session, panel, reader, [*targets.flat, *retained.flat])
+    sights = _look(encodings, panel, [*targets.flat, *retained.flat])
     vectors = []
     for number in range(len(panel.recognisers)):
         vectors.append(Groups(*([vectors_of(sights, person, number) for person in group.photos] for group in people)))
-    return Photos(reader, people, sights, tuple(vectors))
+    return Photos(encodings, people, sights, tuple(vectors))
 
 
-def _look(session: Session, panel: Panel, reader: PhotoReader, photos: Sequence[Photo]) -> dict[Photo, Sight]:
-    items = {photo: PlainPhoto(photo_key(reader, photo), session.name_of(photo), photo) for photo in photos}
-    found = panel.look(Encodings(session, reader), list(items.values()), "looking at photos")
+def _look(encodings: Encodings, panel: Panel, photos: Sequence[Photo]) -> dict[Photo, Sight]:
+    reader, name_of = encodings.reader, encodings.session.name_of
+    items = {photo: PlainPhoto(photo_key(reader, photo), name_of(photo), photo) for photo in photos}
+    found = panel.look(encodings, list(items.values()), "looking at photos")
     return {photo: found[item.key] for photo, item in items.items() if item.key in found}
 
 

@@ -9,10 +9,8 @@ from torch import Tensor
 
 from ireu_cli.drawing.drawn_faces import Drawing, Likeness, similarity
 from ireu_cli.drawing.embedded_judge import Judge, open_judge
-from ireu_cli.encoders.families import family_of
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.errors import ConfigError
 from ireu_cli.faces.align import crop_face, face_matrix
 from ireu_cli.faces.swap import Face
 from ireu_cli.generators.generator import Generator, load_generators
@@ -86,27 +84,3 @@ def open_studio(session: Session, encoder: ImageEncoder) -> Studio | None:
         generator = load_generators(source, [tap], device, names=[entries[0].name])[0]
         judge = open_judge(bundle, device)
     return Studio(generator, judge, bundle.prompt, generator.null_of(encoder))
-
-
-def need_studio(session: Session, encoder: ImageEncoder) -> Studio:
-    """The same for a method that needs a generator.
-
-    Raises:
-        ConfigError: the encoder has no generator, or none that reads the configured tap.
-    """
-    studio = open_studio(session, encoder)
-    if studio is not None:
-        return studio
-    source, tap = session.config.encoder.source, session.config.encoder.tap
-    bundle = find_bundle(source)
-    taps = [] if bundle is None else sorted({entry.tap for entry in bundle.entries(family_of(source, tap).taps)})
-    if not taps:
-        raise ConfigError(
-            "The saliency method needs a generator, and this encoder comes without one",
-            "Use --encoder portrait-mini, or --method swap or variance",
-        )
-    raise ConfigError(
-        f"The saliency method needs a generator that reads the tap {tap}, "
-        f"and this encoder's generators read {' and '.join(taps)}",
-        f"Use --tap {' or --tap '.join(taps)}, or --method swap or variance",
-    )

@@ -18,12 +18,9 @@ from ireu_cli.encoders.files.fingerprint import Print, fingerprint_from, fingerp
 from ireu_cli.encoders.groups import groups_of
 from ireu_cli.encoders.preprocessing import processor_beside
 from ireu_cli.encoders.reach import SIGLIP, TRANSFORMER, Anatomy, Reach, reach_of, select_weights
-from ireu_cli.encoders.siglip import SiglipTower
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.params import EncoderParams, Tap
-from ireu_cli.values import RgbImage, WeightDelta
-
-DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+from ireu_cli.values import DTYPES, RgbImage, WeightDelta
 
 
 def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
@@ -37,7 +34,7 @@ def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
     Returns:
         (n, hidden) for pooled, (n, projection) for image_embeds, (n, tokens, hidden) for penultimate and last.
     """
-    if isinstance(model, SiglipTower):
+    if isinstance(model, siglip.SiglipTower):
         return siglip.read_tap(model, pixels, tap)
     output = model.vision_model(pixels, output_hidden_states=tap == "penultimate")
     if tap == "penultimate":
@@ -49,7 +46,7 @@ def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
 
 def behind_blocks(model: Any, states: Tensor, tap: Tap) -> Tensor:
     """Turn the output of the last block that a tap needs, (n, tokens, hidden), into the tap, (n, …, d)."""
-    if isinstance(model, SiglipTower):
+    if isinstance(model, siglip.SiglipTower):
         return siglip.behind_blocks(model, states, tap)
     if tap in {"penultimate", "last"}:
         return states
@@ -62,7 +59,7 @@ def last_state(model: Any, pixels: Tensor) -> Tensor:
 
     For SigLIP it is the output of the pooling head, which is `pooled` itself.
     """
-    if isinstance(model, SiglipTower):
+    if isinstance(model, siglip.SiglipTower):
         return siglip.read_tap(model, pixels, "pooled")
     return read_tap(model, pixels, "last")[:, 0]
 
@@ -73,7 +70,7 @@ def readout_inverse(model: Any, tap: Tap) -> Tensor:
     A change of the tap, times this matrix and the standard deviation of the class token's channels, is a change of that
     token. In SigLIP nothing follows, and no layer norm comes before.
     """
-    if isinstance(model, SiglipTower):
+    if isinstance(model, siglip.SiglipTower):
         return torch.eye(model.config.hidden_size, dtype=torch.float64)
     scale = model.vision_model.post_layernorm.weight.detach().cpu().double()
     if tap == "pooled":
@@ -85,7 +82,7 @@ def readout_inverse(model: Any, tap: Tap) -> Tensor:
 
 def read_out(model: Any, states: Tensor, tap: Tap) -> Tensor:
     """Turn `last_state`, (n, d) on the CPU, into `pooled` or `image_embeds`: (n, k) on the CPU."""
-    if isinstance(model, SiglipTower):
+    if isinstance(model, siglip.SiglipTower):
         return states.float()
     weight = model.visual_projection.weight
     with torch.inference_mode():
@@ -110,7 +107,7 @@ class Encoder(HasBlocks):
     @property
     def anatomy(self) -> Anatomy:
         """Which kind of vision transformer it is."""
-        return SIGLIP if isinstance(self.model, SiglipTower) else TRANSFORMER
+        return SIGLIP if isinstance(self.model, siglip.SiglipTower) else TRANSFORMER
 
     noun = "a vision transformer"
     null_is_zero = ("image_embeds",)

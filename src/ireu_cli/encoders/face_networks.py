@@ -13,9 +13,8 @@ from ireu_cli.encoders.face_encoder import (
     network_fingerprint,
 )
 from ireu_cli.encoders.family import Family
-from ireu_cli.encoders.files.face_pack import is_pack, recogniser_in, recognises
+from ireu_cli.encoders.files.face_pack import network_of, recognises
 from ireu_cli.encoders.files.networks import load_network
-from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.groups import groups_of_network
 from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.layouts.layout import NETWORK
@@ -26,22 +25,8 @@ _FLOAT16 = 10
 """The number of half precision in onnx."""
 
 
-def face_network(source: str) -> Path | None:
-    """The path of a source's face-embedding network: the .onnx file itself, or the one in a bundle or a pack.
-
-    Raises:
-        ModelError: the pack has none.
-    """
-    if source.endswith(".onnx"):
-        return Path(source)
-    bundle = find_bundle(source)
-    if bundle is None:
-        return recogniser_in(Path(source)) if is_pack(Path(source)) else None
-    return None if bundle.face_encoder is None else bundle.folder / bundle.face_encoder
-
-
 def _load(params: EncoderParams, landmarks: tuple[float, ...], device: str) -> FaceEncoder:
-    place = face_network(params.source)
+    place = network_of(params.source)
     if place is None:
         raise ModelError(f"There is no face-embedding network in {params.source}", "Name an .onnx file with --encoder")
     if params.dtype != "float32":
@@ -53,7 +38,7 @@ def _load(params: EncoderParams, landmarks: tuple[float, ...], device: str) -> F
 
 
 def _card(source: str) -> Card:
-    path = face_network(source)
+    path = network_of(source)
     if path is None:
         raise ModelError(f"There is no face-embedding network in {source}", "Name an .onnx file")
     network = load_network(path)
@@ -83,7 +68,7 @@ FACE_NETWORKS = Family(
     title="face-embedding network",
     taps=FACE_TAPS,
     sources="an .onnx file",
-    place=face_network,
+    place=network_of,
     load=_load,
     card=_card,
     library="onnx",

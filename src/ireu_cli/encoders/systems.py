@@ -5,14 +5,10 @@ weights a file holds. A group is named after the architecture of its encoder; th
 is that very encoder.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
-from ireu_cli.errors import ConfigError
 from ireu_cli.params import Tap
-
-Status = Literal["covered", "half covered", "not covered", "out of reach"]
 
 
 @dataclass(frozen=True)
@@ -183,71 +179,7 @@ SYSTEMS: dict[str, System] = {
 """The systems by their names in `--for`."""
 
 
-@dataclass(frozen=True)
-class Coverage:
-    """What an edit does to a system, and why."""
-
-    system: str
-    status: Status
-    why: str
-
-    def sentence(self) -> str:
-        """Say it in words."""
-        return f"{SYSTEMS[self.system].title}: {self.status}{f': {self.why}' if self.why else ''}"
-
-
-def coverage_of(name: str, reached: Mapping[str, Iterable[Tap]]) -> Coverage:
-    """How far edits of some encoders cover a system.
-
-    Args:
-        name: a key of `SYSTEMS`.
-        reached: for each edited group, the taps that change.
-
-    Returns:
-        It is covered only if every channel is reached at every tap that it reads.
-    """
-    system = SYSTEMS[name]
-    if not system.channels:
-        return Coverage(name, "out of reach", "it has no identity encoder")
-    closed = [channel for channel in system.channels if _is_closed(channel, reached)]
-    left = [channel for channel in system.channels if channel not in closed]
-    if not left:
-        return Coverage(name, "covered", "")
-    reads = " and ".join(channel.sentence() for channel in left)
-    if closed:
-        return Coverage(name, "half covered", f"also reads {reads}")
-    # A system that no kind of edit could close is another matter than one that this edit does not.
-    if not any(GROUPS[channel.group].edited for channel in system.channels):
-        return Coverage(name, "out of reach", f"reads {reads}, and ireu does not edit that kind")
-    return Coverage(name, "not covered", f"reads {reads}")
-
-
 def systems_of(groups: Iterable[str]) -> list[str]:
     """The systems that read an encoder of some groups, in the order of the table."""
     wanted = set(groups)
     return [name for name, system in SYSTEMS.items() if wanted & {channel.group for channel in system.channels}]
-
-
-def needed_taps(names: Iterable[str], groups: Iterable[str]) -> tuple[Tap, ...]:
-    """The taps at which some systems read an encoder of some groups.
-
-    Raises:
-        ConfigError: a system is not known, or reads no encoder of these groups.
-    """
-    wanted, taps = set(groups), []
-    for name in names:
-        if name not in SYSTEMS:
-            raise ConfigError(f"No system is called {name}", f"Use some of {', '.join(SYSTEMS)}")
-        found = [tap for channel in SYSTEMS[name].channels if channel.group in wanted for tap in channel.taps]
-        if not found:
-            raise ConfigError(
-                f"{SYSTEMS[name].title} does not read an encoder of the group "
-                f"{' or '.join(sorted(wanted)) or 'unknown'}",
-                "See `ireu inspect --systems`, and name systems that mount the encoder",
-            )
-        taps += found
-    return tuple(dict.fromkeys(taps))
-
-
-def _is_closed(channel: Channel, reached: Mapping[str, Iterable[Tap]]) -> bool:
-    return bool(channel.taps) and set(channel.taps) <= set(reached.get(channel.group, ()))

@@ -1,24 +1,15 @@
 """The family of CLIP's and SigLIP's vision transformers: where they lie, how one is loaded, and what is said of it."""
 
-from pathlib import Path
-
 from ireu_cli.encoders.card import Card
 from ireu_cli.encoders.clip import Encoder, load_encoder, outline_encoder
 from ireu_cli.encoders.family import Family, InCheckpoint
-from ireu_cli.encoders.files.checkpoint import Checkpoint, encoder_in, open_whole
-from ireu_cli.encoders.files.clip_files import checkpoint_of, outline_of
+from ireu_cli.encoders.files.checkpoint import Checkpoint, encoder_in
+from ireu_cli.encoders.files.clip_files import checkpoint_of, encoder_place, outline_of, whole_at_hand
 from ireu_cli.encoders.files.fingerprint import fingerprint_by
 from ireu_cli.encoders.files.foreign import ForeignSizes, foreign_sizes
-from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.groups import groups_of
 from ireu_cli.encoders.reach import TRANSFORMER, reach_of
-from ireu_cli.errors import ModelError
 from ireu_cli.params import EncoderParams
-
-
-def _place(source: str) -> Path:
-    bundle = find_bundle(source)
-    return Path(source) if bundle is None else bundle.encoder_folder
 
 
 def _load(params: EncoderParams, landmarks: tuple[float, ...], device: str) -> Encoder:
@@ -28,12 +19,7 @@ def _load(params: EncoderParams, landmarks: tuple[float, ...], device: str) -> E
 
 def _card(source: str) -> Card:
     """Its tensors are read one after another and never held together."""
-    place = _place(source)
-    if not place.exists():
-        raise ModelError(
-            f"{source} does not exist", "Name a file or a folder; download a hub model with the hub's own tools first"
-        )
-    whole = open_whole(place)
+    whole = whole_at_hand(source)
     foreign = foreign_sizes(whole)
     return _own_card(encoder_in(whole)) if foreign is None else _foreign_card(whole, foreign)
 
@@ -83,7 +69,7 @@ VISION_TRANSFORMERS = Family(
     title="vision transformer",
     taps=TRANSFORMER.taps,
     sources="a folder or a file of weights",
-    place=_place,
+    place=encoder_place,
     load=_load,
     card=_card,
     library="transformers",

@@ -8,18 +8,16 @@ from typing import TypeVar
 from torch import Tensor
 
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encodings.loop import EncoderLook, Encodings, Item
-from ireu_cli.encodings.unusable import no_usable_photo, refuse_or_note
+from ireu_cli.encodings.loop import EncoderLook, Encodings, Item, no_usable_photo, refuse_or_note
 from ireu_cli.errors import ArtifactError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import digest_of
 from ireu_cli.params import Config, Tap
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.support.made import Made
-from ireu_cli.values import FeatureMask, Photo, RgbImage
+from ireu_cli.values import FeatureMask, People, Photo, RgbImage
 
 Seen = TypeVar("Seen")
 
@@ -133,6 +131,32 @@ class Lens:
         look = AveragedAtTap(self.encoder, self.tap)
         bad = self.encode_items(self.items(people), flag, label, into=cache, look=look)
         return people.where(lambda photo: photo.sha256 not in bad), cache
+
+    def readable(self, photos: Sequence[Photo], most: int, flag: str, label: str) -> list[Photo]:
+        """The first readable photos up to a number, in the order of their people; no other photo is opened.
+
+        Raises:
+            PhotoError: one cannot be used and `data.bad_photos` is `error`.
+        """
+        found: list[Photo] = []
+        bad: dict[str, str] = {}
+        tried: list[Item] = []
+        total = min(most, len(photos))
+        with self._session.timed("encode"), self._session.talk.progress(label, total) as advance:
+            for photo in photos:
+                if len(found) == most:
+                    break
+                item = self.item(photo)
+                tried.append(item)
+                try:
+                    item.load(self.reader)
+                except BadPhotoError as error:
+                    bad[item.key] = str(error)
+                    continue
+                found.append(photo)
+                advance(1, "")
+        self.refuse_or_note(bad, tried, flag, label)
+        return sorted(found, key=lambda photo: (photo.person, photo.index))
 
     def refuse_or_note(self, bad: dict[str, str], items: Sequence[Item], flag: str, label: str) -> None:
         """Refuse unusable items, or report that they are skipped; `data.bad_photos` decides.

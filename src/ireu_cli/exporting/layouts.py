@@ -11,7 +11,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.clip import DTYPES
 from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encoders.files.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.encoders.files.fingerprint import Print, prints_by
@@ -23,7 +22,7 @@ from ireu_cli.params import Dtype
 from ireu_cli.store.files import write_bytes
 from ireu_cli.store.weights import copy_tree_with, copy_with, digest_with, write_tensors_one_by_one
 from ireu_cli.support.bounded import leads_inside, printable
-from ireu_cli.values import WEIGHTS_AT_ONCE, Json, WeightDelta
+from ireu_cli.values import DTYPES, WEIGHTS_AT_ONCE, Json, WeightDelta
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ireu_cli.encoders.systems import SYSTEMS, Coverage
+from ireu_cli.coverage import Coverage
+from ireu_cli.encoders.systems import SYSTEMS
 from ireu_cli.errors import ModelError
 from ireu_cli.store.files import write_bytes
 from ireu_cli.support.bounded import leads_inside, printable

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from ireu_cli.coverage import coverage_in, groups_for, recorded, sentences
+from ireu_cli.coverage import Coverage, coverage_in, groups_for, recorded, sentences
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.systems import Coverage
 from ireu_cli.exporting.layouts import layout_for
 from ireu_cli.exporting.model_card import Told, write_card
 from ireu_cli.exporting.network import whole_layout

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,50 +16,10 @@ from ireu_cli.faces.formats import ENDINGS, UNREAD_ENDINGS
 from ireu_cli.faces.listing import Listing, Person, list_folder, list_person, place_of
 from ireu_cli.faces.photo_files import digest_photo, most_bytes, why_not_opened
 from ireu_cli.params import DataParams
-from ireu_cli.values import Photo
+from ireu_cli.values import People, Photo, Unread
 
 _TOLD = 16
 """The number of photos between two progress messages."""
-
-
-@dataclass(frozen=True)
-class Unread:
-    """A photo or a folder of a person that cannot be read: its person's number from 0, its label, path, and reason."""
-
-    person: int
-    label: str
-    path: Path
-    reason: str
-
-
-@dataclass(frozen=True)
-class People:
-    """The photos of a folder by person, and notes about what was left out, without names.
-
-    `folders` are the folders of all people by their numbers; without subfolders, it is the folder itself.
-    """
-
-    photos: tuple[tuple[Photo, ...], ...]
-    labelled: bool
-    notes: tuple[str, ...] = ()
-    unread: tuple[Unread, ...] = ()
-    folders: tuple[Path, ...] = ()
-
-    @property
-    def flat(self) -> list[Photo]:
-        """All photos, person by person."""
-        return [photo for person in self.photos for photo in person]
-
-    def where(self, keep: Callable[[Photo], bool]) -> "People":
-        """Return the photos that `keep` accepts; people keep their numbers, and people without a photo are dropped."""
-        kept = (_kept(person, keep) for person in self.photos)
-        return replace(self, photos=tuple(person for person in kept if person))
-
-
-def _kept(person: tuple[Photo, ...], keep: Callable[[Photo], bool]) -> tuple[Photo, ...]:
-    """A person's photos that `keep` accepts; the same tuple if that is all of them, because there may be very many."""
-    kept = tuple(photo for photo in person if keep(photo))
-    return person if len(kept) == len(person) else kept
 
 
 def scan_people(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ireu_cli.errors import ConfigError
-from ireu_cli.faces.folder import People
+from ireu_cli.values import People
 
 NOT_STATED = "not stated"
 MOST_VALUES = 20

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.clip import DTYPES
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.encoders.files.portrait import Bundle, GeneratorEntry, find_bundle
@@ -33,7 +32,7 @@ from ireu_cli.generators.mounts import mount_of
 from ireu_cli.generators.parts import check_scheduler, check_tokenizer, read_model
 from ireu_cli.generators.pipelines import digest_of_files, open_pipeline
 from ireu_cli.params import Tap
-from ireu_cli.values import RgbImage
+from ireu_cli.values import DTYPES, RgbImage
 
 _INDECISIVE = frozenset({"_diffusers_version", "_name_or_path", "dtype", "torch_dtype", "transformers_version"})
 """Entries of a model's config.json that depend on the library that wrote it and do not change pictures."""

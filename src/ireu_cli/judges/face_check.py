@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.judges.small_nets import NetSettings, read_net
 from ireu_cli.values import RgbImage
 
@@ -62,6 +63,11 @@ class FaceCheck:
 
     net: FaceCheckNet
     threshold: float
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of its weights."""
+        return fingerprint_of(self.net.state_dict())
 
     def look(self, images: Sequence[RgbImage]) -> list[FoundFace]:
         """Check pictures of any sizes; one result each, in order."""

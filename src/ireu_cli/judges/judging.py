@@ -14,7 +14,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.errors import ModelError
 from ireu_cli.judges.recogniser import ALIGNED, Recogniser
 from ireu_cli.values import RgbImage
@@ -78,7 +77,7 @@ def from_embedded(recogniser: Recogniser) -> JudgingNet:
     def run(face: RgbImage) -> npt.NDArray[Any]:
         return np.asarray(recogniser.vector(face)[None].numpy())
 
-    network = fingerprint_of(recogniser.net.state_dict())
+    network = recogniser.fingerprint
     return from_network(recogniser.name, network, network, ALIGNED, 0.0, run)
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional
 
+from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.encoders.files.portrait import Name
 from ireu_cli.judges.face_net import FaceNet
 from ireu_cli.judges.small_nets import NetSettings, read_net
@@ -43,6 +44,11 @@ class Recogniser:
 
     net: FaceNet
     name: str
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of its weights."""
+        return fingerprint_of(self.net.state_dict())
 
     def embed(self, faces: Tensor) -> Tensor:
         """Aligned faces (n, 3, 112, 112), RGB in [0, 1] -> float32 unit vectors (n, d); gradients pass through."""

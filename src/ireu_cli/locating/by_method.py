@@ -4,18 +4,16 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from ireu_cli.drawing.studio import Studio, need_studio, open_studio
-from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.drawing.studio import Studio, open_studio
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.errors import PhotoError
-from ireu_cli.locating.saliency import locate_by_saliency
+from ireu_cli.locating.saliency import locate_by_saliency, need_studio
 from ireu_cli.locating.scores import absolute_shifts, locate_by_swap, locate_by_variance, locate_control
 from ireu_cli.locating.swaps import SwapPlan, plan_swaps
 from ireu_cli.locating.through_generator import interchange_record, saliency_rows
 from ireu_cli.photos import Cast
 from ireu_cli.session import Session
-from ireu_cli.support.runtime import generator
-from ireu_cli.values import Located
+from ireu_cli.values import Json, Located
 
 
 def swaps_for(session: Session, lens: Lens, cast: Cast) -> SwapPlan | None:
@@ -23,13 +21,19 @@ def swaps_for(session: Session, lens: Lens, cast: Cast) -> SwapPlan | None:
     return plan_swaps(session, lens, cast.targets, cast.used) if session.config.locate.method == "swap" else None
 
 
-def studio_for(session: Session, encoder: ImageEncoder) -> Studio | None:
+def studio_for(session: Session, lens: Lens) -> Studio | None:
     """The generator, if the method or the evidence needs one and the encoder comes with one."""
     params = session.config.locate
     if params.method == "saliency":
-        return need_studio(session, encoder)
+        return need_studio(session, lens.encoder)
     # If all features are interchanged, there is nothing to compare.
-    return open_studio(session, encoder) if params.interchange_pairs and params.method != "all" else None
+    return open_studio(session, lens.encoder) if params.interchange_pairs and params.method != "all" else None
+
+
+def decided_by(session: Session, plan: SwapPlan | None, studio: Studio | None) -> Json:
+    """What decides the result besides parameters, encoder and photos."""
+    swaps = None if plan is None else [[session.run.keyed_digest(item.key) for item in row] for row in plan.items]
+    return swaps if studio is None else {"swaps": swaps, "studio": studio.fingerprint}
 
 
 def interchanged(session: Session, lens: Lens, cast: Cast, studio: Studio, located: Located) -> Located:
@@ -46,7 +50,7 @@ def located_by(session: Session, lens: Lens, cast: Cast, plan: SwapPlan | None, 
         PhotoError: photos cannot be used, or retained people are not told apart where they have to be.
     """
     params = session.config.locate
-    rng = generator(session.config.seed, "locate", params.method)
+    rng = session.random("locate", params.method)
     targets = lens.encode(cast.targets, "--targets", "target photos")
     if plan is not None:
         usable = set(targets.flat)

@@ -9,7 +9,6 @@ from ireu_cli.faces.folder import choose_photos
 from ireu_cli.locating.alike import FEWEST, halves
 from ireu_cli.photos import Cast
 from ireu_cli.session import Session
-from ireu_cli.support.runtime import generator
 
 _STRANGERS, _PHOTOS = 60, 4
 """The number of retained people, and of photos of each, that targets are compared with."""
@@ -24,7 +23,7 @@ def say_mixed(session: Session, lens: Lens, cast: Cast) -> list[int]:
     candidates = replace(cast.targets, photos=tuple(p for p in cast.targets.photos if len(p) >= FEWEST))
     if not candidates.photos:
         return []
-    rng = generator(session.config.seed, "strangers")
+    rng = session.random("strangers")
     order = torch.randperm(len(cast.used.photos), generator=rng)[:_STRANGERS].tolist()
     few = replace(cast.used, photos=tuple(cast.used.photos[place] for place in sorted(order)))
     strangers, vectors = lens.encode_averages(choose_photos(few, _PHOTOS, rng), "--retain", "retained photos")

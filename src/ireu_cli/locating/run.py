@@ -3,17 +3,15 @@
 from pathlib import Path
 
 from ireu_cli.config import Resolved
-from ireu_cli.drawing.studio import Studio
 from ireu_cli.encodings.lens import Lens, photo_reader
-from ireu_cli.locating.by_method import interchanged, located_by, studio_for, swaps_for
+from ireu_cli.locating.by_method import decided_by, interchanged, located_by, studio_for, swaps_for
 from ireu_cli.locating.mixed import say_mixed
-from ireu_cli.locating.swaps import SwapPlan
 from ireu_cli.manifest import Manifest
 from ireu_cli.opening import StepResult, open_session
 from ireu_cli.photos import load_cast
 from ireu_cli.session import Session, Talk
 from ireu_cli.store.artifacts import manifest_path, mask_bytes
-from ireu_cli.values import Json, Located
+from ireu_cli.values import Located
 
 
 def run_locate(resolved: Resolved, talk: Talk, out: Path, *, force: bool) -> StepResult:
@@ -26,12 +24,12 @@ def run_locate(resolved: Resolved, talk: Talk, out: Path, *, force: bool) -> Ste
     cast = load_cast(session)
     encoder = session.encoder()
     lens = Lens(session, encoder, photo_reader(session.config))
-    plan, studio = swaps_for(session, lens, cast), studio_for(session, encoder)
+    plan, studio = swaps_for(session, lens, cast), studio_for(session, lens)
     draft = session.draft(
         encoder,
         targets=session.records(cast.targets.photos),
         retain=session.records(cast.used.photos),
-        extra=_extra(session, plan, studio),
+        extra=decided_by(session, plan, studio),
     )
     with session.run.lock(out):
         if (done := session.already_done(draft, manifest_path(out), out)) is not None:
@@ -43,12 +41,6 @@ def run_locate(resolved: Resolved, talk: Talk, out: Path, *, force: bool) -> Ste
             located = interchanged(session, lens, cast, studio, located)
         manifest = _finish(session, draft, located, mixed, out)
     return StepResult(out, manifest, reused=False)
-
-
-def _extra(session: Session, plan: SwapPlan | None, studio: Studio | None) -> Json:
-    """What decides the result besides parameters, encoder and photos."""
-    swaps = None if plan is None else [[session.run.keyed_digest(item.key) for item in row] for row in plan.items]
-    return swaps if studio is None else {"swaps": swaps, "studio": studio.fingerprint}
 
 
 def _finish(session: Session, draft: Manifest, located: Located, mixed: list[int], out: Path) -> Manifest:

@@ -6,10 +6,39 @@ import torch
 from torch import Tensor
 
 from ireu_cli.drawing.drawn_faces import Likeness
-from ireu_cli.errors import PhotoError
+from ireu_cli.drawing.studio import Studio, open_studio
+from ireu_cli.encoders.families import family_of
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.files.portrait import find_bundle
+from ireu_cli.errors import ConfigError, PhotoError
 from ireu_cli.locating.scores import split_half
 from ireu_cli.maths.masks import top_mask
+from ireu_cli.session import Session
 from ireu_cli.values import FeatureMask, Json, Located
+
+
+def need_studio(session: Session, encoder: ImageEncoder) -> Studio:
+    """The generator that reads the configured tap, with its judges; see `open_studio`.
+
+    Raises:
+        ConfigError: the encoder has no generator, or none that reads the configured tap.
+    """
+    studio = open_studio(session, encoder)
+    if studio is not None:
+        return studio
+    source, tap = session.config.encoder.source, session.config.encoder.tap
+    bundle = find_bundle(source)
+    taps = [] if bundle is None else sorted({entry.tap for entry in bundle.entries(family_of(source, tap).taps)})
+    if not taps:
+        raise ConfigError(
+            "The saliency method needs a generator, and this encoder comes without one",
+            "Use --encoder portrait-mini, or --method swap or variance",
+        )
+    raise ConfigError(
+        f"The saliency method needs a generator that reads the tap {tap}, "
+        f"and this encoder's generators read {' and '.join(taps)}",
+        f"Use --tap {' or --tap '.join(taps)}, or --method swap or variance",
+    )
 
 
 def photo_saliency(features: Tensor, mean: Tensor, likeness: Likeness, draws: int) -> Tensor | None:

@@ -12,7 +12,6 @@ from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Item
 from ireu_cli.errors import ConfigError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError, decode
-from ireu_cli.faces.folder import People
 from ireu_cli.faces.listing import list_folder
 from ireu_cli.faces.photo_files import digest_photo, most_bytes, read_photo
 from ireu_cli.faces.read import PhotoReader
@@ -20,8 +19,7 @@ from ireu_cli.faces.swap import FaceSwap, blend
 from ireu_cli.params import Config
 from ireu_cli.session import Session
 from ireu_cli.store.files import file_sha256
-from ireu_cli.support.runtime import generator
-from ireu_cli.values import Photo, RgbImage
+from ireu_cli.values import People, Photo, RgbImage
 
 SWAP_VERSION = 2
 """Raise it when `blend` makes other pixels from the same photos, so that cached features are not mixed."""
@@ -124,7 +122,7 @@ def _swapper(config: Config) -> tuple[FaceSwap, str]:
 
 def _partners(session: Session, lens: Lens, others: People) -> list[Photo]:
     """Return one photo of each person, in seeded order; take further photos of the same people only if needed."""
-    rng = generator(session.config.seed, "partners")
+    rng = session.random("partners")
     order = torch.randperm(len(others.photos), generator=rng).tolist()
     deepest = max((len(person) for person in others.photos), default=0)
     queue = [others.photos[i][depth] for depth in range(deepest) for i in order if depth < len(others.photos[i])]

@@ -9,14 +9,12 @@ from torch import Tensor
 from ireu_cli.drawing.studio import Studio
 from ireu_cli.encodings.lens import Lens, steady
 from ireu_cli.encodings.loop import chunks
-from ireu_cli.faces.folder import People
 from ireu_cli.locating.interchanged import Exchanged, Interchanged, beside_random, measure, record
 from ireu_cli.locating.saliency import photo_saliency
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
-from ireu_cli.support.runtime import generator
-from ireu_cli.values import FeatureMask, Json, Photo
+from ireu_cli.values import FeatureMask, Json, People, Photo
 
 _SALIENCY_VERSION = 1
 """Raise it when the same photos give other saliencies, so that old and new rows are not mixed."""
@@ -71,7 +69,7 @@ def choose_pairs(session: Session, firsts: People, seconds: People, count: int) 
     """
     columns = []
     for name, people in (("A", firsts), ("B", seconds)):
-        rng = generator(session.config.seed, "interchange", name)
+        rng = session.random("interchange", name)
         queue: list[Photo] = []
         while len(queue) < count:
             for position in torch.randperm(len(people.photos), generator=rng).tolist():
@@ -146,7 +144,7 @@ def _mean(lens: Lens, photos: Sequence[Photo]) -> Tensor:
 
 
 def _seeds(session: Session, count: int, *names: str) -> list[int]:
-    rng = generator(session.config.seed, *names)
+    rng = session.random(*names)
     return [int(seed) for seed in torch.randint(2**31, (count,), generator=rng)]
 
 

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.measuring.galleries import Enrolment, Gallery, enrolled, gallery_of
-from ireu_cli.report import Role, State
-
-STATES: tuple[State, State] = ("original", "edited")
+from ireu_cli.report import Role
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,8 @@
 """Which weights an edit changes, and which generators it has to reach and does."""
 
-from ireu_cli.coverage import coverage_in, groups_for, refuse_missed
+from ireu_cli.coverage import Coverage, coverage_in, groups_for, needed_taps, refuse_missed
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.reach import Reach
-from ireu_cli.encoders.systems import Coverage, needed_taps
 from ireu_cli.session import Session
 from ireu_cli.unlearning.method import Method, Plan
 

@@ -1,21 +1,19 @@
-"""Change the requests in a delta: add one, merge deltas, or withdraw some."""
+"""The requests in a delta: those that another is added to, and what requests of one delta share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ireu_cli.config import Resolved, inherit
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.manifest import Manifest, PersonRecord, photos_of
-from ireu_cli.opening import StepResult, check_parent, open_session
 from ireu_cli.origin import refuse_strange
-from ireu_cli.session import Session, Talk
-from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_delta, read_manifest
-from ireu_cli.unlearning.gated.method import join_ledgers, refuse_other_ledger, withdraw_cases
+from ireu_cli.session import Session
+from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest
+from ireu_cli.unlearning.gated.method import refuse_other_ledger
 from ireu_cli.unlearning.methods import method_of
-from ireu_cli.values import GateLedger, Json, Ledger, Photo, WeightDelta
+from ireu_cli.values import GateLedger, Json, Ledger, Photo
 
 _SHARED = ("false_alarms", "max_false_alarm", "rise", "sharpness", "confine", "copies", "shrinkage")
 _OF_TOKENS, _OF_VECTORS = ("rank", "erase_gain", "erase_photos"), ("gain",)
@@ -59,12 +57,18 @@ def read_earlier(session: Session, encoder: ImageEncoder, path: Path) -> Earlier
             f"The method {config.unlearn.method} cannot add to an earlier delta",
             "Use --method gated, or leave out --onto",
         )
-    earlier = _read(session, encoder, path, "--onto")
-    _refuse_other_settings(session, earlier.manifest, path, ("people",))
+    earlier = read_requests(session, encoder, path, "--onto")
+    refuse_other_settings(session, earlier.manifest, path, ("people",))
     return earlier
 
 
-def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Earlier:
+def read_requests(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Earlier:
+    """Read a delta that a flag names as one whose requests are joined with others.
+
+    Raises:
+        ArtifactError: it cannot be used, holds no requests, is for another tap, or was made with other settings.
+        ModelError: it is for another encoder.
+    """
     tap = session.config.encoder.tap
     if not path.is_file():
         what = "is a folder" if path.exists() else "does not exist"
@@ -84,7 +88,7 @@ def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Ear
         raise ArtifactError(
             f"{path} is for the tap {manifest.encoder.tap}, and this run edits {tap}", "Use deltas and masks of one tap"
         )
-    ledger = _ledger(path)
+    ledger = ledger_in(path)
     refuse_other_ledger(encoder, ledger, str(path))
     if manifest.key != session.run.key_name:
         raise ArtifactError(
@@ -92,28 +96,21 @@ def _read(session: Session, encoder: ImageEncoder, path: Path, flag: str) -> Ear
             "Make this delta in the same run folder as the others, with --run-dir",
         )
     refuse_strange(session.run, manifest, str(path))
-    _refuse_other_settings(session, manifest, path, (*_SHARED, *(_OF_TOKENS if ledger.by_tokens else _OF_VECTORS)))
+    refuse_other_settings(session, manifest, path, (*_SHARED, *(_OF_TOKENS if ledger.by_tokens else _OF_VECTORS)))
     return Earlier(manifest, ledger)
 
 
-def _refuse_other_settings(session: Session, manifest: Manifest, path: Path, names: Sequence[str]) -> None:
+def refuse_other_settings(session: Session, manifest: Manifest, path: Path, names: Sequence[str]) -> None:
+    """Refuse a delta whose settings of `gated` with some names differ from those of this run.
+
+    Raises:
+        ArtifactError: they differ.
+    """
     own, theirs = session.config.gated.model_dump(mode="json"), manifest.parameters["gated"]
     if other := [f"gated.{name} = {theirs.get(name)}" for name in names if own[name] != theirs.get(name)]:
         raise ArtifactError(
             f"{path} was made with {', '.join(other)}", "Use the same settings: all requests of one delta share them"
         )
-
-
-def _open(resolved: Resolved, talk: Talk, onto: Path, out: Path, force: bool) -> tuple[Session, Manifest]:
-    """Open a run that changes which requests a delta holds; it does not depend on settings of its own.
-
-    Raises:
-        ArtifactError: a flag asks for other settings than the delta's, or the delta cannot be used.
-    """
-    session = open_session("unlearn", resolved, talk, force=force, parent=onto, out=out)
-    parent = check_parent(session, "unlearn")
-    _refuse_other_settings(session, parent, onto, tuple(parent.parameters["gated"]))
-    return session, parent
 
 
 def requests_with(earlier: Earlier | None, case: str, people: Sequence[PersonRecord]) -> Json:
@@ -123,10 +120,15 @@ def requests_with(earlier: Earlier | None, case: str, people: Sequence[PersonRec
         ConfigError: an earlier request has the same name, or is about one of the same people.
     """
     known: dict[str, list[str]] = dict(earlier.manifest.metrics["requests"]) if earlier else {}
-    return _together(known, {case: [digest for person in people for digest in person.photos]})
+    return together(known, {case: [digest for person in people for digest in person.photos]})
 
 
-def _together(requests: dict[str, list[str]], more: dict[str, list[str]]) -> dict[str, list[str]]:
+def together(requests: dict[str, list[str]], more: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Join requests by their names, each with the keyed digests of its photos.
+
+    Raises:
+        ConfigError: two have the same name, or share photos.
+    """
     if twice := sorted(requests.keys() & more.keys()):
         raise ConfigError(f"A request with the name {twice[0]} exists already", "Give this one another record.case_id")
     known = {digest: case for case, photos in requests.items() for digest in photos}
@@ -139,88 +141,12 @@ def _together(requests: dict[str, list[str]], more: dict[str, list[str]]) -> dic
     return requests | more
 
 
-def run_merge(
-    resolved: Resolved, talk: Talk, onto: Path, others: Sequence[Path], out: Path, *, force: bool
-) -> StepResult:
-    """Add the requests of deltas that were made independently to those of `onto`.
+def ledger_in(path: Path) -> Ledger | GateLedger:
+    """The ledger of a delta in a file.
 
     Raises:
-        IreuError: configuration, encoder, deltas or output cannot be used, or the deltas do not fit together.
+        ArtifactError: it cannot be read, or holds no requests.
     """
-    session, parent = _open(resolved, talk, onto, out, force)
-    ledger = _ledger(onto)
-    encoder = session.encoder(dtype="float32")
-    added = [_read(session, encoder, path, "--merge") for path in others]
-    requests, people = dict(parent.metrics["requests"]), parent.targets
-    for path, other in zip(others, added, strict=True):
-        if photos_of(other.manifest.retain) != photos_of(parent.retain):
-            raise ArtifactError(
-                f"{path} and {onto} were made from other retained photos",
-                "Make one of the requests again with --onto the other delta",
-            )
-        requests = _together(requests, other.manifest.metrics["requests"])
-        people = union(people, other.manifest.targets)
-    draft = session.draft(
-        encoder, targets=people, retain=parent.retain, extra={"merged": [one.manifest.digest for one in added]}
-    )
-    with session.run.lock(out):
-        if (done := session.already_done(draft, manifest_path(out), out)) is not None:
-            return StepResult(out, done, reused=True)
-        session.run.start(draft, out)
-        delta = join_ledgers(encoder, [ledger, *(one.ledger for one in added)])
-        kept = {name: value for name, value in parent.metrics.items() if name != "withdrawn"}
-        metrics = kept | {"requests": requests}
-        return _finish(session, draft, delta, metrics, out)
-
-
-def run_withdraw(
-    resolved: Resolved, talk: Talk, onto: Path, cases: Sequence[str], out: Path, *, force: bool
-) -> StepResult:
-    """Take requests out of a delta; the weights they changed get their original values back, bit for bit.
-
-    Raises:
-        IreuError: configuration, encoder, delta or output cannot be used, or there is no such request.
-    """
-    session, parent = _open(resolved, talk, onto, out, force)
-    ledger = _ledger(onto)
-    known, leaving = set(ledger.cases), set(cases)
-    if unknown := [case for case in cases if case not in known]:
-        raise ArtifactError(
-            f"No request has the name {unknown[0]}", f"Name one of {', '.join(dict.fromkeys(ledger.cases)) or 'none'}"
-        )
-    encoder = session.encoder(dtype="float32")
-    requests = {case: photos for case, photos in parent.metrics["requests"].items() if case not in leaving}
-    left = {digest for photos in requests.values() for digest in photos}
-    draft = session.draft(
-        encoder,
-        targets=tuple(person for person in parent.targets if left.intersection(person.photos)),
-        retain=parent.retain,
-        extra={"withdrawn": sorted(cases)},
-    )
-    with session.run.lock(out):
-        if (done := session.already_done(draft, manifest_path(out), out)) is not None:
-            return StepResult(out, done, reused=True)
-        session.run.start(draft, out)
-        delta = withdraw_cases(encoder, ledger, cases)
-        metrics = parent.metrics | {"requests": requests, "withdrawn": sorted(cases)}
-        return _finish(session, draft, delta, metrics, out)
-
-
-def _finish(session: Session, draft: Manifest, delta: WeightDelta, metrics: dict[str, Any], out: Path) -> StepResult:
-    # The manifests of the requests themselves say how well people were found.
-    metrics.pop("people", None)
-    if delta.ledger is not None:
-        taken, places = len(delta.ledger.slots), delta.ledger.capacity
-        metrics["places"] = {"taken": taken, "all": places}
-        session.talk.note(
-            f"requests in the delta: {', '.join(metrics['requests']) or 'none'}; {taken} of {places} places are taken"
-        )
-    finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-    manifest = session.put_file(out, delta_bytes(delta), finished)
-    return StepResult(out, manifest, reused=False)
-
-
-def _ledger(path: Path) -> Ledger | GateLedger:
     ledger = read_delta(path).ledger
     if ledger is None:
         raise ArtifactError(f"{path} does not hold requests", "Name a delta of the method gated")

@@ -19,8 +19,7 @@ from ireu_cli.params import VerifyParams
 from ireu_cli.report import Calibration, Control, Criterion, Figure, Outcome, Role, State, rounded
 from ireu_cli.verifying.figures import find_figure, measure, share_removed
 from ireu_cli.verifying.label_groups import shareable
-from ireu_cli.verifying.pictures.picture_criteria import picture_controls, picture_criteria
-from ireu_cli.verifying.pictures.picture_figures import measure_pictures
+from ireu_cli.verifying.pictures.picture_criteria import judge_drawn
 
 
 @dataclass(frozen=True)
@@ -75,12 +74,10 @@ def verify(
     figures = measure(evidence, params, seed, compared, beside.labelled)
     controls = (*_controls(evidence, figures, compared, params), *(_apart(found) for found in beside.calibrations))
     criteria = _criteria(evidence, figures, params)
-    for name in dict.fromkeys(generator.generator for generator in drawn):
-        siblings = [generator for generator in drawn if generator.generator == name]
-        found = tuple(f for one in siblings for f in measure_pictures(one, params, seed, beside.labelled))
-        controls += picture_controls(siblings, found, params)
-        criteria += picture_criteria(siblings, found, params)
-        figures += found
+    for found in judge_drawn(drawn, params, seed, beside.labelled):
+        controls += found.controls
+        criteria += found.criteria
+        figures += found.figures
     criteria += attack_criteria(beside.figures, beside.attacked, is_judged, params)
     outcome, reason = _conclude(controls, criteria)
     return Verified(outcome, reason, controls, criteria, shareable((*figures, *beside.figures)))

@@ -10,9 +10,7 @@ from torch import Tensor
 from ireu_cli.copies import without_copies
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens, flatten_tokens, photo_reader
-from ireu_cli.encodings.loop import EncoderLook
-from ireu_cli.faces.folder import People
-from ireu_cli.faces.read import PhotoReader
+from ireu_cli.encodings.loop import EncoderLook, Encodings
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.measuring.matching import Evidence, PersonEvidence
 from ireu_cli.photos import Cast, among, load_retain, load_targets
@@ -21,7 +19,7 @@ from ireu_cli.store.features import FeatureCache, read_tensors, write_tensors
 from ireu_cli.support.made import Made
 from ireu_cli.support.runtime import generator
 from ireu_cli.unlearning.gated.checks import PIECE, rows_by_person
-from ireu_cli.values import Pair, Photo
+from ireu_cli.values import Pair, People, Photo
 
 T = TypeVar("T")
 COMPARED_VERSION = 1
@@ -35,14 +33,15 @@ _ORIGIN = 1024
 class Gathered:
     """Features before and after, and the people with usable photos, in the same order.
 
-    `copies`: number of photos of targets that were left out because they are copies of photos that unlearning used.
+    `encodings`: the loop that their photos passed through. `copies`: number of photos of targets that were left out
+    because they are copies of photos that unlearning used.
     """
 
     evidence: Evidence
     targets: People
     retained: People
     encoders: Pair[ImageEncoder]
-    reader: PhotoReader
+    encodings: Encodings
     copies: int = 0
 
 
@@ -86,7 +85,7 @@ def gather(
         null_relative=_relative(null, changed_null),
         known_used=known,
     )
-    return Gathered(found, targets, fresh, encoders, reader, copies)
+    return Gathered(found, targets, fresh, encoders, before.encodings, copies)
 
 
 class Kept(Made[tuple[Photo, ...], T]):

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from ireu_cli.faces.folder import People
 from ireu_cli.faces.labels import groups_of, read_labels
 from ireu_cli.report import Figure
 from ireu_cli.session import Session
+from ireu_cli.values import People
 
 SMALLEST_GROUP = 3
 """The fewest people for which a group has figures; smaller groups have no interval."""

@@ -47,11 +47,11 @@ def look(
     attacked = where_attacked(plan, show)
     if show is None:
         return Looked(figures=attacks, attacked=attacked)
-    photos = look_at_photos(session, show.panel, gathered.reader, Groups(gathered.targets, gathered.retained))
+    photos = look_at_photos(gathered.encodings, show.panel, Groups(gathered.targets, gathered.retained))
     calibrations, charts = calibrated_panel(session.config, show.panel, photos)
     drawn, evidence = draw_all(session, show, parent, gathered.encoders, photos)
     figures = (
-        *measure_quality(session, gathered.encoders.original, drawn, gathered.retained, gathered.reader),
+        *measure_quality(gathered.encodings, gathered.encoders.original, drawn, gathered.retained),
         *attacks,
     )
     figures += pictures_under_attack(session, show, parent, plan, photos)

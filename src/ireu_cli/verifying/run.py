@@ -58,7 +58,7 @@ def run_verify(
             beside = Beside(seen.calibrations, seen.figures, seen.attacked, groups)
             verified = verify(gathered.evidence, session.config.verify, session.config.seed, seen.evidence, beside)
         report = build_report(session, draft, delta, verified, gathered, show, seen)
-        manifest = write_report(session, draft, report, seen.drawn, out, gathered.reader)
+        manifest = write_report(session, draft, report, seen.drawn, out, gathered.encodings.reader)
     return StepResult(out / REPORT_NAME, manifest, reused=False, report=report)
 
 

@@ -25,7 +25,7 @@ def plan_attacks(
 ) -> AttackPlan | None:
     """Choose the attacks and whose photos are attacked; None where none is asked for or possible."""
     targets, others = gathered.targets.photos, gathered.retained.flat
-    return choose_attacks(session, parent, gathered.encoders, targets, others, gathered.reader, ledger)
+    return choose_attacks(session, parent, gathered.encoders, targets, others, gathered.encodings.reader, ledger)
 
 
 def features_under_attack(plan: AttackPlan | None, gathered: Gathered) -> tuple[Figure, ...]:

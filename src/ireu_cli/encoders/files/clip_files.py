@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from ireu_cli.encoders import siglip
-from ireu_cli.encoders.files.arrived import weight_files
-from ireu_cli.encoders.files.checkpoint import Checkpoint, open_checkpoint
+from ireu_cli.encoders.files.checkpoint import Checkpoint, open_checkpoint, open_whole
+from ireu_cli.encoders.files.hub import fetched
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.files.settings import checked_settings, said, told_as_model_error
+from ireu_cli.encoders.files.settings import checked_settings, told_as_model_error
 from ireu_cli.encoders.files.sizes import PROJECTION, disagreement, side_of, told_by
-from ireu_cli.encoders.files.tensor_file import shard_names
-from ireu_cli.encoders.preprocessing import PROCESSOR, processor_beside
+from ireu_cli.encoders.preprocessing import processor_beside
 from ireu_cli.errors import ModelError
 from ireu_cli.params import EncoderParams
 from ireu_cli.support.bounded import ContentError, printable, read_json
@@ -39,10 +38,24 @@ _READ = (
 """The keys that are read from a config.json; other keys change how transformers runs a model, not which one it is."""
 
 
-def encoder_place(source: str) -> str:
+def encoder_place(source: str) -> Path:
     """The path of the encoder itself: inside its bundle, or the source."""
     bundle = find_bundle(source)
-    return source if bundle is None else str(bundle.encoder_folder)
+    return Path(source) if bundle is None else bundle.encoder_folder
+
+
+def whole_at_hand(source: str) -> Checkpoint:
+    """Open everything in the file or folder of an encoder, which may hold more than the encoder.
+
+    Raises:
+        ModelError: it does not exist or cannot be read; nothing is downloaded.
+    """
+    place = encoder_place(source)
+    if not place.exists():
+        raise ModelError(
+            f"{source} does not exist", "Name a file or a folder; download a hub model with the hub's own tools first"
+        )
+    return open_whole(place)
 
 
 def checkpoint_of(params: EncoderParams) -> Checkpoint:
@@ -51,62 +64,8 @@ def checkpoint_of(params: EncoderParams) -> Checkpoint:
     Raises:
         ModelError: they are nowhere.
     """
-    place = Path(encoder_place(params.source))
-    return open_checkpoint(place if place.exists() else _fetched(params.source, params.revision))
-
-
-def _fetched(hub_id: str, revision: str | None) -> Path:
-    """The folder of the hub's cache that holds a model's weights and what lies beside them.
-
-    Raises:
-        ModelError: the hub does not offer it, and it is not in the cache.
-    """
-    from transformers.utils import cached_file
-
-    def fetch(name: str) -> str | None:
-        found = cached_file(hub_id, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-        return None if found is None else str(found)
-
-    try:
-        _reach(hub_id, revision)
-        for name in weight_files():
-            found = fetch(name)
-            if found is not None and name.endswith("index.json"):
-                for shard in shard_names(Path(found)):
-                    fetch(shard)
-            if found is not None:
-                place = Path(found).parent
-                break
-        else:
-            raise ModelError(
-                f"{hub_id} is no local file or folder, and the hub offers no weights under that name",
-                f"Correct --encoder; a model needs one of {', '.join(weight_files())}",
-            )
-        for name in ("config.json", PROCESSOR, "processor_config.json", "README.md", "LICENSE"):
-            fetch(name)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(
-            f"The encoder {hub_id} is no local file or folder, and the hub does not offer it ({said(error)})",
-            "Correct --encoder, or download the model first",
-        ) from None
-    return place
-
-
-def _reach(hub_id: str, revision: str | None) -> None:
-    """Fail at once if the hub cannot be reached or has no such model: asking for every file would take minutes.
-
-    Raises:
-        OSError: the hub does not give it, and the cache does not have it.
-    """
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-    from transformers.utils import cached_file
-
-    try:
-        cached_file(hub_id, "config.json", revision=revision)
-    except OSError as error:
-        cause = error.__cause__
-        if not isinstance(cause, EntryNotFoundError) or isinstance(cause, LocalEntryNotFoundError):
-            raise
+    place = encoder_place(params.source)
+    return open_checkpoint(place if place.exists() else fetched(params.source, params.revision))
 
 
 def config_of(checkpoint: Checkpoint) -> Any:

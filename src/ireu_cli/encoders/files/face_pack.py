@@ -1,4 +1,4 @@
-"""Find the network of an insightface pack that recognises faces, by insightface's own rules.
+"""Find the face-embedding network of a source: in an insightface pack, by insightface's own rules.
 
 The rules are those of 2.1, `model_zoo/model_zoo.py` and `app/face_analysis.py`. A pack is a folder of `.onnx` files.
 Without a manifest of version 2 insightface opens them in sorted order, tells the task of each from the shapes of its
@@ -10,11 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from ireu_cli.encoders.files.networks import load_network
+from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.errors import ModelError
 from ireu_cli.support.bounded import ContentError, inside, printable, read_json
 
 MANIFEST = "manifest.json"
 _VERSION = 2
+
+
+def network_of(source: str) -> Path | None:
+    """The path of a source's face-embedding network: the .onnx file itself, or the one in a bundle or a pack.
+
+    Raises:
+        ModelError: the pack has none.
+    """
+    if source.endswith(".onnx"):
+        return Path(source)
+    bundle = find_bundle(source)
+    if bundle is None:
+        return recogniser_in(Path(source)) if is_pack(Path(source)) else None
+    return None if bundle.face_encoder is None else bundle.folder / bundle.face_encoder
 
 
 def recogniser_in(folder: Path) -> Path:

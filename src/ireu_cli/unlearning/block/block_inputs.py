@@ -10,15 +10,11 @@ from ireu_cli.encoders.mlp_site import entering
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Item
 from ireu_cli.errors import CapacityError, PhotoError
-from ireu_cli.faces.decode import BadPhotoError
-from ireu_cli.faces.folder import People
-from ireu_cli.photos import Cast
 from ireu_cli.session import Session
-from ireu_cli.support.runtime import generator
 from ireu_cli.unlearning.block.one_block import Entering, States
 from ireu_cli.unlearning.gated.changed_copies import views_of
 from ireu_cli.unlearning.gated.checks import FEWEST
-from ireu_cli.values import Photo
+from ireu_cli.values import People, Photo
 
 SAMPLED_AT_LEAST = 100
 """The fewest photos of retained people in a sample."""
@@ -31,11 +27,21 @@ def room_for(encoder: HasBlocks) -> int:
     return max(SAMPLED_AT_LEAST, _VALUES // (encoder.tokens * encoder.width))
 
 
-def sample_people(used: People, most: int, seed: int) -> list[Photo]:
-    """A limited number of photos, person by person: up to eight a person, of people with two or more."""
+def sample_people(used: People, most: int, rng: torch.Generator) -> list[Photo]:
+    """A limited number of photos of people in random order: up to eight a person, of people with two or more.
+
+    Raises:
+        CapacityError: there are too few of them.
+    """
     several = [person[:8] for person in used.photos if len(person) > 1]
-    order = torch.randperm(len(several), generator=generator(seed, "gated", "sample"))
+    order = torch.randperm(len(several), generator=rng)
     photos = [photo for i in order.tolist() for photo in several[i]][:most]
+    if len(photos) < SAMPLED_AT_LEAST:
+        raise CapacityError(
+            f"{len(photos)} photos of retained people with two photos or more are too few to learn what tells people "
+            "apart",
+            "Add people with several photos each to the --retain folder",
+        )
     return sorted(photos, key=lambda photo: (photo.person, photo.index))
 
 
@@ -59,7 +65,9 @@ def states_entering(lens: Lens, encoder: HasBlocks, items: Sequence[Item], block
     return torch.cat(found)
 
 
-def gather_states(session: Session, lens: Lens, encoder: HasBlocks, cast: Cast, block: int) -> Entering:
+def gather_states(
+    session: Session, lens: Lens, encoder: HasBlocks, targets: People, retained: People, block: int
+) -> Entering:
     """Pass all photos through the blocks before one. For a person with three or more photos, the last one is held out.
 
     Raises:
@@ -67,10 +75,11 @@ def gather_states(session: Session, lens: Lens, encoder: HasBlocks, cast: Cast, 
         CapacityError: there are too few retained photos, or more target photos than fit into memory.
     """
     params = session.config.gated
-    targets = lens.encode(cast.targets, "--targets", "target photos")
-    used = cast.used.flat
-    order = torch.randperm(len(used), generator=generator(session.config.seed, "block", "sample")).tolist()
-    photos = _usable(session, lens, [used[i] for i in order], min(params.erase_photos, room_for(encoder)))
+    targets = lens.encode(targets, "--targets", "target photos")
+    used = retained.flat
+    order = torch.randperm(len(used), generator=session.random("block", "sample")).tolist()
+    most = min(params.erase_photos, room_for(encoder))
+    photos = lens.readable([used[i] for i in order], most, "--retain", "retained photos")
     if len(photos) < FEWEST:
         raise CapacityError(
             f"{len(photos)} photos of other people are too few to tell what people look like on average",
@@ -98,29 +107,3 @@ def gather_states(session: Session, lens: Lens, encoder: HasBlocks, cast: Cast, 
         states([lens.item(photo) for photo in photos], "retained photos, block"),
         entering(encoder.model, encoder.null_pixels().to(weight.device, weight.dtype), block).float().cpu(),
     )
-
-
-def _usable(session: Session, lens: Lens, photos: Sequence[Photo], most: int) -> list[Photo]:
-    """The first readable photos up to a number, in the order of their people; no other photo is opened.
-
-    Raises:
-        PhotoError: one cannot be used and `data.bad_photos` is `error`.
-    """
-    found: list[Photo] = []
-    bad: dict[str, str] = {}
-    tried: list[Item] = []
-    with session.timed("encode"), session.talk.progress("retained photos", min(most, len(photos))) as advance:
-        for photo in photos:
-            if len(found) == most:
-                break
-            item = lens.item(photo)
-            tried.append(item)
-            try:
-                item.load(lens.reader)
-            except BadPhotoError as error:
-                bad[item.key] = str(error)
-                continue
-            found.append(photo)
-            advance(1, "")
-    lens.refuse_or_note(bad, tried, "--retain", "retained photos")
-    return sorted(found, key=lambda photo: (photo.person, photo.index))

@@ -5,14 +5,9 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ireu_cli.encoders.family import TakesGates
+from ireu_cli.encoders.family import need_gates
 from ireu_cli.encodings.lens import Lens
-from ireu_cli.encodings.loop import Item, chunks
-from ireu_cli.encodings.unusable import no_usable_photo
-from ireu_cli.faces.folder import People
-from ireu_cli.params import GatedParams
-from ireu_cli.photos import Cast
-from ireu_cli.session import Session
+from ireu_cli.encodings.loop import Item, chunks, no_usable_photo
 from ireu_cli.unlearning.gated.changed_copies import retained_views, views_of
 from ireu_cli.unlearning.gated.checks import (
     PIECE,
@@ -20,7 +15,7 @@ from ireu_cli.unlearning.gated.checks import (
     check_statistics,
     kept_sums,
     keys_in_fold,
-    note_misses,
+    misses,
     rows_by_person,
     sizes_of,
     summary_of,
@@ -37,27 +32,15 @@ from ireu_cli.unlearning.gated.solve_network import (
     open_gates,
     sum_embeddings,
 )
-from ireu_cli.values import FeatureMask, GateLedger, Json, Photo, WeightDelta
+from ireu_cli.unlearning.method import Work
+from ireu_cli.values import GateLedger, Json, People, Photo, WeightDelta
 
 
-def unlearn_gates(
-    session: Session,
-    lens: Lens,
-    encoder: TakesGates,
-    cast: Cast,
-    mask: FeatureMask,
-    case: str,
-    onto: GateLedger | None,
-) -> tuple[WeightDelta, dict[str, Json]]:
+def unlearn_gates(work: Work, onto: GateLedger | None) -> tuple[WeightDelta, dict[str, Json]]:
     """Find each target among the retained people and make the gates that remove it.
 
     Args:
-        session: the run.
-        lens: the network at one of its taps.
-        encoder: the network.
-        cast: who takes part.
-        mask: features that may change, if changes are confined.
-        case: the name of the request.
+        work: the request.
         onto: earlier requests that this one is added to.
 
     Returns:
@@ -66,13 +49,14 @@ def unlearn_gates(
     Raises:
         IreuError: photos cannot be used, the mask does not fit, or there is no room.
     """
-    params = session.config.gated
+    session, lens, cast, mask = work.session, work.lens, work.cast, work.mask
+    encoder, params = need_gates(lens.encoder, "A gate"), session.config.gated
     used = lens.encode(cast.used, "--retain", "retained photos")
     views = _usable(lens, retained_views(lens, cast.used, params.copies, session.config.seed), "--retain")
     statistics = _statistics(lens, used, views)
     check_statistics(statistics, mask, lens.tap)
     may_change = changeable(mask, params)
-    wanted = [_wanted(lens, person, params) for person in cast.targets.photos]
+    wanted = [_wanted(lens, person, params.copies) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
     rate = rate_of(params, places)
 
@@ -84,9 +68,10 @@ def unlearn_gates(
         found = find_embedded([every for every, _ in wanted], statistics, rows, params.shrinkage, rate)
         changes = [change_of_embedding(own, statistics.average, may_change, params.gain) for _, own in wanted]
         ledger = onto or open_gates(places, len(mask.mask), params.rise)
-        ledger = enter_gates(ledger, [case] * len(wanted), found, changes)
+        ledger = enter_gates(ledger, [work.case] * len(wanted), found, changes)
         delta = compose_gates(ledger)
-    note_misses(session.talk, found)
+    for warning in misses(found):
+        session.talk.note(warning)
     # A network that cannot have gates is refused before a delta is written.
     encoder.edited(delta, encoder.dtype)
     return delta, summary_of(delta, ledger, "output", statistics, found, rate)
@@ -114,9 +99,12 @@ def _usable(lens: Lens, views: Sequence[Sequence[Item]], flag: str) -> list[list
     return [[item.key for item in photo] for photo in views if not any(item.key in bad for item in photo)]
 
 
-def _wanted(lens: Lens, person: Sequence[Photo], params: GatedParams) -> tuple[Tensor, Tensor]:
-    """A person's embeddings at length one: of photos and copies (n, d), and of the photos only (m, d)."""
-    views = _usable(lens, [views_of(lens, photo, params.copies) for photo in person], "--targets")
+def _wanted(lens: Lens, person: Sequence[Photo], disguises: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """A person's embeddings at length one: of photos and copies (n, d), and of the photos only (m, d).
+
+    `disguises` names the changes of the copies.
+    """
+    views = _usable(lens, [views_of(lens, photo, disguises) for photo in person], "--targets")
     if not views:
         raise no_usable_photo()
     return _unit(lens, [key for photo in views for key in photo]), _unit(lens, [photo[0] for photo in views])

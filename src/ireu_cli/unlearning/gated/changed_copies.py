@@ -8,11 +8,10 @@ import torch
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Item
 from ireu_cli.faces.disguise import DISGUISE_VERSION, Disguise, disguise
-from ireu_cli.faces.folder import People
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import digest_of
 from ireu_cli.support.runtime import generator
-from ireu_cli.values import Photo, RgbImage
+from ireu_cli.values import People, Photo, RgbImage
 
 _VIEWED = 200
 """The number of retained photos that are changed like the targets' copies, one a person."""

@@ -8,16 +8,14 @@ from torch import Tensor
 
 from ireu_cli.encodings.lens import refuse_other_mask
 from ireu_cli.errors import CapacityError
-from ireu_cli.faces.folder import People
 from ireu_cli.manifest import digest_of
 from ireu_cli.params import GatedParams
-from ireu_cli.session import Talk
 from ireu_cli.store.features import read_tensors, write_tensors
 from ireu_cli.support.made import in_pieces
 from ireu_cli.unlearning.gated.kept_sums import SUMS_VERSION
 from ireu_cli.unlearning.gated.solve import Deal, Found, SiteStatistics
 from ireu_cli.unlearning.gated.solve_network import EmbeddingStatistics
-from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
+from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, People, WeightDelta
 
 PIECE = 1024
 """The number of photos whose rows are in memory at once."""
@@ -103,15 +101,16 @@ def sizes_of(people: People) -> list[int]:
     return [len(person) for person in people.photos]
 
 
-def note_misses(talk: Talk, found: Sequence[Found]) -> None:
-    """Warn about people who are hardly found even in the photos that their detector is made from."""
-    if low := sorted(one.given_found for one in found if one.given_found < MOSTLY):
-        worst = f"{low[0]:.0%}" + (f" to {low[-1]:.0%}" if low[-1] > low[0] else "")
-        talk.note(
-            f"{len(low)} of {len(found)} targets: the detector finds them in only {worst} of the given photos and "
-            "their copies. Other people look similar to this encoder, or photos of the person are in the --retain "
-            "folder"
-        )
+def misses(found: Sequence[Found]) -> list[str]:
+    """A warning about people who are hardly found even in the photos that their detector is made from, if any are."""
+    low = sorted(one.given_found for one in found if one.given_found < MOSTLY)
+    if not low:
+        return []
+    worst = f"{low[0]:.0%}" + (f" to {low[-1]:.0%}" if low[-1] > low[0] else "")
+    return [
+        f"{len(low)} of {len(found)} targets: the detector finds them in only {worst} of the given photos and their "
+        "copies. Other people look similar to this encoder, or photos of the person are in the --retain folder"
+    ]
 
 
 def summary_of(

@@ -10,13 +10,11 @@ from torch import Tensor
 from ireu_cli.encoders.family import HasBlocks, need_blocks
 from ireu_cli.encoders.mlp_site import MlpSite
 from ireu_cli.encodings.lens import Lens
-from ireu_cli.encodings.unusable import no_usable_photo
+from ireu_cli.encodings.loop import no_usable_photo
 from ireu_cli.errors import ArtifactError, ConfigError
 from ireu_cli.params import GatedParams, Tap
-from ireu_cli.photos import Cast
-from ireu_cli.session import Session
 from ireu_cli.unlearning.gated.changed_copies import retained_views, views_of
-from ireu_cli.unlearning.gated.checks import changeable, check_statistics, note_misses, summary_of
+from ireu_cli.unlearning.gated.checks import changeable, check_statistics, misses, summary_of
 from ireu_cli.unlearning.gated.edit_place import DIRECT, edit_site, shared_changes, weights_for
 from ireu_cli.unlearning.gated.kept_parts import kept_room, shared_apparatus
 from ireu_cli.unlearning.gated.site import SiteLens
@@ -31,20 +29,15 @@ from ireu_cli.unlearning.gated.solve import (
     rate_of,
     readout_of,
 )
-from ireu_cli.values import FeatureMask, Json, Ledger, Photo, WeightDelta
+from ireu_cli.unlearning.method import Work
+from ireu_cli.values import Json, Ledger, Photo, WeightDelta
 
 
-def unlearn_gated(
-    session: Session, lens: Lens, cast: Cast, mask: FeatureMask, case: str, onto: Ledger | None, carrying: int | None
-) -> tuple[WeightDelta, dict[str, Json]]:
+def unlearn_gated(work: Work, onto: Ledger | None, carrying: int | None) -> tuple[WeightDelta, dict[str, Json]]:
     """Find each target among the retained people and write the change that removes it.
 
     Args:
-        session: the run.
-        lens: the encoder at the tap.
-        cast: who takes part.
-        mask: features that may change, if changes are confined.
-        case: the name of the request.
+        work: the request.
         onto: earlier requests that this one is added to.
         carrying: the result of `carrying_block`; None if only `last_state` has to change.
 
@@ -54,6 +47,7 @@ def unlearn_gated(
     Raises:
         IreuError: photos cannot be used, the mask does not fit, or there is no room.
     """
+    session, lens, cast, mask = work.session, work.lens, work.cast, work.mask
     encoder = need_blocks(lens.encoder, "An edit inside a block")
     params, model = session.config.gated, encoder.model
     site = edit_site(encoder, carrying)
@@ -70,7 +64,7 @@ def unlearn_gated(
     if carrying is not None and onto is None:
         may = _of_tokens(encoder, may_change, lens.tap, params)
         made = shared_apparatus(session, lens, encoder, used, may, carrying)
-    wanted = [_wanted(session, lens, site_lens, readout, person) for person in cast.targets.photos]
+    wanted = [_wanted(lens, site_lens, readout, person, params.copies) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
     rate = rate_of(params, places)
     with session.timed("solve"):
@@ -84,9 +78,10 @@ def unlearn_gated(
             changes = [change_of(one, readout, statistics.average, may_change, params.gain) for one in wanted]
         else:
             changes = [ledger.flag] * len(wanted)
-        ledger = enter(ledger, [case] * len(wanted), found, changes, params)
+        ledger = enter(ledger, [work.case] * len(wanted), found, changes, params)
         delta = compose(ledger, weights)
-    note_misses(session.talk, found)
+    for warning in misses(found):
+        session.talk.note(warning)
     told = {} if made is None else {"carried": made.told}
     return delta, summary_of(delta, ledger, MlpSite(ledger.block).part, statistics, found, rate) | told
 
@@ -123,9 +118,11 @@ def _of_tokens(encoder: HasBlocks, may_change: Tensor, tap: Tap, params: GatedPa
     return may_change
 
 
-def _wanted(session: Session, lens: Lens, site_lens: SiteLens, readout: Readout, person: Sequence[Photo]) -> Wanted:
-    """Encode a person's photos and their changed copies."""
-    views = [views_of(lens, photo, session.config.gated.copies) for photo in person]
+def _wanted(
+    lens: Lens, site_lens: SiteLens, readout: Readout, person: Sequence[Photo], disguises: Sequence[str]
+) -> Wanted:
+    """Encode a person's photos and their changed copies, by the names of disguises."""
+    views = [views_of(lens, photo, disguises) for photo in person]
     plain, copies = [view[0] for view in views], [item for view in views for item in view[1:]]
     bad = site_lens.encode(plain + copies, "--targets", "target photos, edit site")
     usable = [item.key for item in plain if item.key not in bad]

@@ -10,16 +10,14 @@ from torch import Tensor
 
 from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encodings.lens import Lens
-from ireu_cli.errors import CapacityError
-from ireu_cli.faces.folder import People
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
 from ireu_cli.store.features import read_tensors, write_tensors
 from ireu_cli.support.bounded import ContentError, read_json
-from ireu_cli.unlearning.block.block_inputs import SAMPLED_AT_LEAST, room_for, sample_people, states_entering
+from ireu_cli.unlearning.block.block_inputs import room_for, sample_people, states_entering
 from ireu_cli.unlearning.gated.solve import MakeRoom
 from ireu_cli.unlearning.gated.tokens import Apparatus, Sample, build
-from ireu_cli.values import Photo, Room
+from ireu_cli.values import People, Photo, Room
 
 _VERSION = 3
 """Raise it when `build` makes another apparatus from the same photos."""
@@ -35,14 +33,8 @@ def shared_apparatus(
         CapacityError: there are too few of them.
         PhotoError: a photo cannot be used.
     """
-    params, seed = session.config.gated, session.config.seed
-    photos = sample_people(used, min(params.erase_photos, room_for(encoder)), seed)
-    if len(photos) < SAMPLED_AT_LEAST:
-        raise CapacityError(
-            f"{len(photos)} photos of retained people with two photos or more are too few to learn what tells people "
-            "apart",
-            "Add people with several photos each to the --retain folder",
-        )
+    params = session.config.gated
+    photos = sample_people(used, min(params.erase_photos, room_for(encoder)), session.random("gated", "sample"))
     name = _name(photos, may_change, params.rank, params.erase_gain)
     path = lens.block_folder(block) / "apparatus" / f"{name}.safetensors"
     if (kept := _read(path)) is not None:

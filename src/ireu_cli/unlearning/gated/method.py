@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ireu_cli.encoders.family import HasBlocks, ImageEncoder, TakesGates, need_blocks, need_gates
+from ireu_cli.encoders.family import HasBlocks, ImageEncoder, TakesGates, need_blocks
 from ireu_cli.encoders.onnx_gates import GATE_TENSORS
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.params import Config, Tap
@@ -118,7 +118,7 @@ def _plan_units(encoder: ImageEncoder, config: Config, taps: Collection[Tap]) ->
 def _run_units(work: Work) -> tuple[WeightDelta, dict[str, Json]]:
     carrying = work.plan.carrying if isinstance(work.plan, GatedPlan) else None
     onto: Any = work.onto
-    return unlearn_gated(work.session, work.lens, work.cast, work.mask, work.case, onto, carrying)
+    return unlearn_gated(work, onto, carrying)
 
 
 def _plan_gates(_encoder: ImageEncoder, _config: Config, _taps: Collection[Tap]) -> Plan:
@@ -126,9 +126,8 @@ def _plan_gates(_encoder: ImageEncoder, _config: Config, _taps: Collection[Tap])
 
 
 def _run_gates(work: Work) -> tuple[WeightDelta, dict[str, Json]]:
-    network = need_gates(work.lens.encoder, "A gate")
     onto: Any = work.onto
-    return unlearn_gates(work.session, work.lens, network, work.cast, work.mask, work.case, onto)
+    return unlearn_gates(work, onto)
 
 
 _UNITS = _Place(_plan_units, _run_units, join, compose_units)

@@ -11,7 +11,6 @@ from ireu_cli.encoders.family import need_blocks
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Item, chunks
-from ireu_cli.faces.folder import People
 from ireu_cli.manifest import digest_of
 from ireu_cli.params import Tap
 from ireu_cli.session import Session
@@ -20,7 +19,7 @@ from ireu_cli.unlearning.gated.checks import PIECE, kept_sums, keys_in_fold, row
 from ireu_cli.unlearning.gated.kept_sums import folds_tensors, read_folds
 from ireu_cli.unlearning.gated.site_sums import PeopleSummed, SiteSums, sum_site
 from ireu_cli.unlearning.gated.solve import Readout, SiteStatistics
-from ireu_cli.values import Photo
+from ireu_cli.values import People, Photo
 
 
 class SiteLens:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from ireu_cli.maths.identity import centroid
-from ireu_cli.measuring.drawn_evidence import STATES, GeneratorEvidence, PersonPictures
+from ireu_cli.measuring.drawn_evidence import GeneratorEvidence, PersonPictures
 from ireu_cli.report import Curve, Kept, Role
+from ireu_cli.values import STATES
 from ireu_cli.verifying.operating_points import START, WIDTH, histogram
 
 _ROLES: tuple[Role, ...] = ("target-seen", "target-unseen", "retained")

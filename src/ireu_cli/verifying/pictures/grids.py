@@ -13,10 +13,9 @@ from ireu_cli.drawing.judged_pictures import Drawn
 from ireu_cli.drawing.shots import Shot
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.read import PhotoReader
-from ireu_cli.measuring.drawn_evidence import STATES
 from ireu_cli.store.files import write_bytes
 from ireu_cli.store.picture_cache import png_bytes
-from ireu_cli.values import Photo, RgbImage
+from ireu_cli.values import STATES, Photo, RgbImage
 
 _COLUMNS = 8
 _GAP = 4

@@ -1,12 +1,14 @@
 """Controls and criteria on the pictures of one generator: of all recognisers, the worst result counts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from ireu_cli.measuring.drawn_evidence import GeneratorEvidence, PersonPictures
 from ireu_cli.measuring.galleries import matched
 from ireu_cli.measuring.judgement import Sense, control, criterion, false_matches, others_stay
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Control, Criterion, Figure, Role, State
+from ireu_cli.verifying.pictures.picture_figures import measure_pictures
 
 _TARGETS: tuple[Role, ...] = ("target-seen", "target-unseen")
 _ROLES: tuple[Role, ...] = (*_TARGETS, "look-alike", "retained")
@@ -32,6 +34,36 @@ _CRITERIA: tuple[tuple[str, tuple[str, tuple[Role, ...], State], Sense, str, str
      "the same for retained people"),
 )  # fmt: skip
 """Name, figure (name, roles of which the worst counts, state), sense, key of the limit, meaning."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the pictures of one generator show."""
+
+    figures: tuple[Figure, ...]
+    controls: tuple[Control, ...]
+    criteria: tuple[Criterion, ...]
+
+
+def judge_drawn(
+    drawn: Sequence[GeneratorEvidence],
+    params: VerifyParams,
+    seed: int,
+    labelled: Sequence[tuple[str, frozenset[int]]] = (),
+) -> Iterator[Judged]:
+    """Measure the pictures of each generator, check its controls and compare its figures with the limits.
+
+    Args:
+        drawn: pictures before and after, by generator and recogniser.
+        params: limits, fixed before the run.
+        seed: decides the bootstrap.
+        labelled: groups of retained people by their positions.
+    """
+    for name in dict.fromkeys(one.generator for one in drawn):
+        siblings = [one for one in drawn if one.generator == name]
+        found = tuple(f for one in siblings for f in measure_pictures(one, params, seed, labelled))
+        controls, criteria = picture_controls(siblings, found, params), picture_criteria(siblings, found, params)
+        yield Judged(found, controls, criteria)
 
 
 def picture_controls(

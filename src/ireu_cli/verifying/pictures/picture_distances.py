@@ -8,15 +8,11 @@ from torch import Tensor
 from ireu_cli.drawing.judged_pictures import Drawn
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens, SteadyPhoto, photo_key
-from ireu_cli.encodings.loop import Encodings, Item
-from ireu_cli.encodings.unusable import refuse_bad
-from ireu_cli.faces.folder import People
-from ireu_cli.faces.read import PhotoReader
+from ireu_cli.encodings.loop import Encodings, Item, refuse_bad
 from ireu_cli.judges.image_net import ImageNetFeatures, load_image_net
 from ireu_cli.report import Figure
-from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
-from ireu_cli.values import Photo
+from ireu_cli.values import People, Photo
 from ireu_cli.verifying.pictures.distance_figures import Sets, distances, scaled
 
 _FEWEST = 20
@@ -29,20 +25,20 @@ _OTHER_PEOPLE = 1000
 
 
 def measure_quality(
-    session: Session, encoder: ImageEncoder, drawn: Sequence[Drawn], retained: People, reader: PhotoReader
+    encodings: Encodings, encoder: ImageEncoder, drawn: Sequence[Drawn], retained: People
 ) -> tuple[Figure, ...]:
     """Measure with the original encoder's features, and with those of `judges.image_model` if there is one.
 
     Args:
-        session: the run.
+        encodings: the loop through which photos and pictures pass.
         encoder: the original one, at the tap that describes the whole picture (`image_embeds` of CLIP).
         drawn: the generators' pictures.
         retained: the retained people drawn from, and others.
-        reader: reads the photos.
 
     Raises:
         ModelError: the image model cannot be loaded.
     """
+    session, reader = encodings.session, encodings.reader
     path = session.config.judges.image_model
     net = None if path is None else load_image_net(path, session.config.run.device)
     # A face embedding only says whose face a picture shows.
@@ -53,12 +49,12 @@ def measure_quality(
         if len(numbers) < _FEWEST:
             continue
         label = f"pictures of generator {plan.generator} for KID"
-        chosen = _Chosen(session, plan, numbers, retained, reader)
+        chosen = _Chosen(encodings, plan, numbers, retained)
         if lens is not None:
             sets = chosen.sets(_by_encoder(lens, chosen.items, label))
             figures += distances(plan.generator, f"original encoder, {lens.tap} at unit RMS", scaled(sets))
         if net is not None:
-            sets = chosen.sets(_by_network(Encodings(session, reader), net, chosen.items, label))
+            sets = chosen.sets(_by_network(encodings, net, chosen.items, label))
             figures += distances(plan.generator, f"image model {net.fingerprint[:12]}", sets)
     return tuple(figures)
 
@@ -66,12 +62,10 @@ def measure_quality(
 class _Chosen:
     """The pictures to compare, the photos that they were drawn from, and photos of people who were not drawn."""
 
-    def __init__(
-        self, session: Session, plan: Drawn, numbers: Sequence[int], retained: People, reader: PhotoReader
-    ) -> None:
+    def __init__(self, encodings: Encodings, plan: Drawn, numbers: Sequence[int], retained: People) -> None:
         shots = [plan.shots[n] for n in numbers]
         self._people = list(dict.fromkeys(shot.photo.person for shot in shots))
-        own = {photo: self._photo(session, reader, photo) for photo in dict.fromkeys(shot.photo for shot in shots)}
+        own = {photo: _photo(encodings, photo) for photo in dict.fromkeys(shot.photo for shot in shots)}
         # Targets have numbers of their own.
         drawn = {shot.photo.person for shot in plan.shots if shot.role in {"retained", "look-alike"}}
         undrawn = [person for person in retained.photos if person[0].person not in drawn]
@@ -80,7 +74,7 @@ class _Chosen:
             if len(undrawn) > _OTHER_PEOPLE
             else undrawn
         )
-        others = [[self._photo(session, reader, photo) for photo in person[:_OTHER_PHOTOS]] for person in undrawn]
+        others = [[_photo(encodings, photo) for photo in person[:_OTHER_PHOTOS]] for person in undrawn]
         self._real = [[item.key for photo, item in own.items() if photo.person == one] for one in self._people]
         self._others = [[item.key for item in person] for person in others]
         self._sides = [
@@ -91,10 +85,6 @@ class _Chosen:
         pictures = [item for state in (0, 1) for item in plan.items(state, numbers)]
         self.items = list({item.key: item for item in [*photos, *pictures]}.values())
 
-    @staticmethod
-    def _photo(session: Session, reader: PhotoReader, photo: Photo) -> Item:
-        return SteadyPhoto(photo_key(reader, photo), session.name_of(photo), photo)
-
     def sets(self, rows: Mapping[str, Tensor]) -> Sets:
         """Features (1, d) of every picture and photo, by person."""
 
@@ -102,6 +92,10 @@ class _Chosen:
             return [torch.cat([rows[key] for key in keys]) for keys in people]
 
         return Sets(joined(self._real), joined(self._sides[0]), joined(self._sides[1]), joined(self._others))
+
+
+def _photo(encodings: Encodings, photo: Photo) -> Item:
+    return SteadyPhoto(photo_key(encodings.reader, photo), encodings.session.name_of(photo), photo)
 
 
 def _by_encoder(lens: Lens, items: Sequence[Item], label: str) -> dict[str, Tensor]:

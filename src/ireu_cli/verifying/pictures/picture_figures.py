@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ireu_cli.maths.identity import centroid
 from ireu_cli.maths.stats import interval, weights_in_parts
-from ireu_cli.measuring.drawn_evidence import STATES, GeneratorEvidence, PersonPictures
+from ireu_cli.measuring.drawn_evidence import GeneratorEvidence, PersonPictures
 from ireu_cli.measuring.estimated import About, estimated
 from ireu_cli.measuring.galleries import matched
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Definition, Figure, Role, State
 from ireu_cli.support.runtime import generator
+from ireu_cli.values import STATES
 
 _DRAWN = "pictures of the role, each from its photo, prompt and noise"
 _PAIRED = "pictures of the role drawn before and after, from the same photo, prompt and noise"

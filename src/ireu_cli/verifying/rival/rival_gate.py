@@ -13,7 +13,7 @@ from ireu_cli.attacks.suite import photo_attacks
 from ireu_cli.drawing.panel import Panel, Sight
 from ireu_cli.drawing.seen_photos import Photos
 from ireu_cli.encodings.lens import SteadyPhoto, photo_key
-from ireu_cli.encodings.loop import Encodings, Item
+from ireu_cli.encodings.loop import Item
 from ireu_cli.faces.disguise import Disguise
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.report import NO_ATTACK, Figure
@@ -88,8 +88,7 @@ def _look(plan: AttackPlan, panel: Panel) -> dict[tuple[str, Victim], Sight]:
     if "pgd" in plan.names:
         for epsilon in EPSILONS:
             items |= _noisy(plan, epsilon)
-    encodings = Encodings(plan.session, plan.reader)
-    found = panel.look(encodings, list(items.values()), "showing attacks to the gate")
+    found = panel.look(plan.encodings, list(items.values()), "showing attacks to the gate")
     return {place: found[item.key] for place, item in items.items()}
 
 
