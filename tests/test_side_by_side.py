@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,13 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from ireu_cli.drawing import jobs as drawing_jobs
-from ireu_cli.drawing.jobs import Job
 from ireu_cli.generators import generator as generators_module
 from ireu_cli.generators.generator import Generator, ToDraw, load_generators
-from ireu_cli.generators.side_by_side import drawers
-from ireu_cli.session import Session
-from ireu_cli.store.picture_cache import PictureCache
+from ireu_cli.generators.side_by_side import Asked, at_once, draw_each, drawers
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +37,9 @@ def asked(generator: Generator, number: int) -> ToDraw:
     return ToDraw(torch.randn(shape, generator=rng), torch.zeros(shape), "a face", number)
 
 
-def jobs_for(generators: tuple[Generator, ...], folder: Path, threads: list[threading.Thread]) -> list[Job]:
+def asked_for(generators: tuple[Generator, ...], threads: list[threading.Thread]) -> list[Asked]:
     """Pictures by turns of both generators, some with other settings."""
-    made = []
+    made: list[Asked] = []
     for number in range(12):
         one = generators[number % 2]
         driven = one if number < 4 else one.with_settings(guidance=3.0) if number < 8 else one.with_settings(scale=0.3)
@@ -51,21 +48,20 @@ def jobs_for(generators: tuple[Generator, ...], folder: Path, threads: list[thre
             threads.append(threading.current_thread())
             return asked(one, number)
 
-        made.append(Job(PictureCache(folder), f"{number:064x}", ask, driven))
+        made.append((driven, ask))
     return made
 
 
-def test_bits_and_order_do_not_depend_on_how_many_draw(generators: tuple[Generator, ...], tmp_path: Path) -> None:
+def test_bits_and_order_do_not_depend_on_how_many_draw(generators: tuple[Generator, ...]) -> None:
     threads: list[threading.Thread] = []
-    made = jobs_for(generators, tmp_path, threads)
+    made = asked_for(generators, threads)
     torch.set_num_threads(1)
-    alone = list(drawing_jobs._drawn(made, 1))
+    alone = list(draw_each(made))
     torch.set_num_threads(2)
-    together = list(drawing_jobs._drawn(made, 2))
-    assert [job.key for job, _ in together] == [job.key for job, _ in alone] == [job.key for job in made]
-    for (_, one), (_, other) in zip(alone, together, strict=True):
+    together = list(draw_each(made))
+    for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
-    assert len({picture.tobytes() for _, picture in alone}) == len(made)
+    assert len({picture.tobytes() for picture in alone}) == len(made)
     # What a picture is drawn from is computed in one place: hooks and caches know no other thread.
     assert set(threads) == {threading.main_thread()}
     assert torch.get_num_threads() == 2
@@ -78,7 +74,7 @@ class Meeting:
 
     def __init__(self, barrier: threading.Barrier) -> None:
         self.barrier, self.guidance, self.scale, self.pipeline = barrier, 1.0, 1.0, self
-        self.seen: list[int] = []
+        self.device, self.is_small = torch.device("cpu"), True
 
     def copy(self) -> "Meeting":
         return Meeting(self.barrier)
@@ -93,13 +89,10 @@ class Meeting:
         return asked.seed
 
 
-def test_pictures_are_drawn_at_the_same_time(tmp_path: Path) -> None:
+def test_pictures_are_drawn_at_the_same_time() -> None:
     one = cast(Generator, Meeting(threading.Barrier(2)))
-    made = [
-        Job(PictureCache(tmp_path), f"{seed:064x}", lambda seed=seed: asked_of(seed), one)  # type: ignore[misc]
-        for seed in range(4)
-    ]
-    assert [cast(Any, picture) for _, picture in drawing_jobs._drawn(made, 2)] == [0, 1, 2, 3]
+    asked = [(one, partial(asked_of, seed)) for seed in range(4)]
+    assert [cast(Any, picture) for picture in draw_each(asked)] == [0, 1, 2, 3]
 
 
 def asked_of(seed: int) -> ToDraw:
@@ -134,22 +127,20 @@ def test_who_stops_does_not_wait() -> None:
 
 
 def test_small_generators_on_a_processor_share_its_cores(
-    generators: tuple[Generator, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generators: tuple[Generator, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = jobs_for(generators, tmp_path, [])
-
-    def at_once(device: str, count: int = len(made)) -> int:
-        run = cast(Session, type("Run", (), {"config": type("C", (), {"run": type("R", (), {"device": device})})}))
-        return drawing_jobs._at_once(run, made[:count])
-
-    assert at_once("cpu") == 2
-    assert at_once("cpu", 1) == 1
-    assert at_once("cuda") == 1
+    asked = asked_for(generators, [])
+    elsewhere = cast(Generator, Meeting(threading.Barrier(1)))
+    elsewhere.device = torch.device("cuda")  # type: ignore[attr-defined]
+    assert at_once(asked) == 2
+    assert at_once(asked[:1]) == 1
+    assert at_once([]) == 0
+    assert at_once([*asked, (elsewhere, partial(asked_of, 0))]) == 1
     torch.set_num_threads(1)
-    assert at_once("cpu") == 1
+    assert at_once(asked) == 1
     torch.set_num_threads(2)
     monkeypatch.setattr(generators_module, "_SMALL", 10)
-    assert at_once("cpu") == 1
+    assert at_once(asked) == 1
 
 
 def test_a_copy_shares_weights_and_nothing_else(generators: tuple[Generator, ...]) -> None:

@@ -1,16 +1,13 @@
 """Draw each picture once: existing pictures are kept, the rest is counted and announced, and time is estimated."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import torch
 
 from ireu_cli.encodings.loop import Item
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.generators.generator import Generator, ToDraw
-from ireu_cli.generators.side_by_side import drawers
+from ireu_cli.generators.side_by_side import draw_each
 from ireu_cli.session import Session
 from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.support.pace import Pace, span
@@ -60,34 +57,11 @@ def run_jobs(session: Session, jobs: Sequence[Job], what: str, label: str) -> No
         return
     session.talk.note(f"{what}; {len(todo)} to draw")
     pace = Pace(len(todo))
-    with session.timed("draw"), session.talk.progress(label, len(todo)) as advance:
-        for number, (job, picture) in enumerate(_drawn(todo, _at_once(session, todo)), 1):
+    drawing = contextlib.closing(draw_each([(job.generator, job.asked) for job in todo]))
+    with session.timed("draw"), session.talk.progress(label, len(todo)) as advance, drawing as pictures:
+        for number, (job, picture) in enumerate(zip(todo, pictures, strict=True), 1):
             job.cache.put(job.key, picture)
             advance(1, job.generator.name)
             pace.advance(1)
             if number == _FORETOLD and pace.left:
                 session.talk.note(f"{label}: about {span(pace.left)} left, estimated from the first {number}")
-
-
-def _at_once(session: Session, jobs: Sequence[Job]) -> int:
-    """How many pictures to draw at the same time: small generators leave cores idle."""
-    on_cpu = session.config.run.device == "cpu"
-    pipelines = {id(job.generator.pipeline): job.generator for job in jobs}
-    are_small = on_cpu and all(generator.is_small for generator in pipelines.values())
-    return min(len(jobs), torch.get_num_threads()) if are_small else 1
-
-
-def _drawn(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Job, RgbImage]]:
-    """The jobs in their order, each with its picture."""
-    if at_once < 2:
-        yield from ((job, job.generator.draw_one(job.asked())) for job in jobs)
-        return
-    with drawers(at_once) as threads:
-        waiting: deque[tuple[Job, Future[RgbImage]]] = deque()
-        for job in jobs:
-            waiting.append((job, threads.submit(job.generator, job.asked())))
-            if len(waiting) > at_once:
-                first, picture = waiting.popleft()
-                yield first, picture.result()
-        for first, picture in waiting:
-            yield first, picture.result()

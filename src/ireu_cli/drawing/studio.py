@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.faces.align import crop_face, face_matrix
 from ireu_cli.faces.swap import Face
-from ireu_cli.generators.generator import Generator, load_generators
+from ireu_cli.generators.generator import Generator, ToDraw, load_generators
+from ireu_cli.generators.side_by_side import draw_each
 from ireu_cli.judges.recogniser import ALIGNED
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
@@ -39,7 +41,9 @@ class Studio:
     def draw(self, features: Tensor, seeds: Sequence[int]) -> list[Drawing]:
         """Draw with the base prompt, and judge the pictures."""
         drawings = []
-        for picture in self.generator.draw(features, self.null, [self.prompt] * len(features), seeds):
+        rows = zip(features, seeds, strict=True)
+        asked = [partial(ToDraw, feature, self.null, self.prompt, seed) for feature, seed in rows]
+        for picture in draw_each([(self.generator, one) for one in asked]):
             sight = self.judge.see(picture)
             face = None if sight.landmarks is None else sight.vector
             drawings.append(Drawing(picture, face, sight.landmarks))

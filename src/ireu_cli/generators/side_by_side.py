@@ -4,7 +4,9 @@ Each picture is drawn by a thread that works alone. So its bits do not depend on
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator as Pictures
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
@@ -12,6 +14,35 @@ import torch
 
 from ireu_cli.generators.generator import Generator, ToDraw
 from ireu_cli.values import RgbImage
+
+Asked = tuple[Generator, Callable[[], ToDraw]]
+"""Who draws a picture, and what from. The second may compute; one thread calls it, right before the picture's turn."""
+
+
+def draw_each(asked: Sequence[Asked]) -> Pictures[RgbImage, None, None]:
+    """Draw pictures, several at once where that is faster; they come in their order.
+
+    Whoever stops early does not wait for pictures that nobody wants any more.
+    """
+    count = at_once(asked)
+    if count < 2:
+        yield from (generator.draw_one(told()) for generator, told in asked)
+        return
+    with drawers(count) as threads:
+        waiting: deque[Future[RgbImage]] = deque()
+        for generator, told in asked:
+            waiting.append(threads.submit(generator, told()))
+            if len(waiting) > count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def at_once(asked: Sequence[Asked]) -> int:
+    """How many pictures to draw at the same time: small generators on a CPU leave cores idle."""
+    pipelines = {id(generator.pipeline): generator for generator, _ in asked}
+    leave_idle = all(one.pipeline.device.type == "cpu" and one.is_small for one in pipelines.values())
+    return min(len(asked), torch.get_num_threads()) if leave_idle else 1
 
 
 class Drawers:
