@@ -293,8 +293,13 @@ def _seals(plain: dict[str, Any], seal: Callable[[str], str] | None = None) -> d
 
 def _digest_of_texts(fields: dict[str, str]) -> str:
     """As `digest_of`, of an object whose values are canonical JSON already."""
-    text = ",".join(f"{canonical_json(key)}:{value}" for key, value in sorted(fields.items()))
-    return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()
+    digest, mark = hashlib.sha256(), "{"
+    for key, value in sorted(fields.items()):
+        digest.update(f"{mark}{canonical_json(key)}:".encode())
+        digest.update(value.encode())
+        mark = ","
+    digest.update(b"}" if fields else b"{}")
+    return digest.hexdigest()
 
 
 def difference(existing: Manifest, wanted: Manifest, case: str | None = None) -> str:

@@ -4,7 +4,7 @@ All photos of targets are compared, but only a limited number of photos of retai
 people with all others would take time that grows with the square of their number, and would tell nothing more.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -108,7 +108,7 @@ class Evidence:
         people = owner[chosen]
         places = chosen - (sizes.cumsum(0) - sizes)[people]
         parts = zip(torch.split(people, _PIECE), torch.split(places, _PIECE), strict=True)
-        return Impostors(torch.cat([self.space(self._photos(*part)) for part in parts]), people)
+        return Impostors(_joined((self.space(self._photos(*part)) for part in parts), len(chosen)), people)
 
     def _photos(self, people: Tensor, places: Tensor) -> Tensor:
         """Some photos with the original encoder, (n, d), of retained people in ascending order."""
@@ -193,6 +193,17 @@ def compare(evidence: Evidence, params: VerifyParams) -> Compared:
         alike,
         list((evidence.impostors.vectors @ whole.T).T),
     )
+
+
+def _joined(parts: Iterable[Tensor], count: int) -> Tensor:
+    """As `torch.cat`, of parts with `count` rows in all, of which only one is in memory beside the result."""
+    found, done = torch.empty(0), 0
+    for part in parts:
+        if not done:
+            found = part.new_empty(count, *part.shape[1:])
+        found[done : done + len(part)] = part
+        done += len(part)
+    return found
 
 
 def _some(count: int, most: int, name: str) -> Tensor:
