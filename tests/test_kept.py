@@ -149,9 +149,9 @@ class TestCache:
         asked: list[int] = []
         read = features._read_rows
 
-        def counting(batch: Any, wanted: Any, found: Any) -> None:
-            asked.append(len(wanted))
-            read(batch, wanted, found)
+        def counting(batch: Any, places: Any, rows: Any, found: Any) -> None:
+            asked.append(len(rows))
+            read(batch, places, rows, found)
 
         monkeypatch.setattr(features, "_read_rows", counting)
         FeatureCache(tmp_path).get(keys)

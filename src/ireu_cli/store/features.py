@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import itemgetter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -120,15 +120,14 @@ class FeatureCache:
         Raises:
             ArtifactError: a file was changed or removed during the run.
         """
-        places: dict[int, list[tuple[int, int]]] = {}
-        for position, key in enumerate(keys):
-            batch, row = divmod(self._rows[key], _ROWS)
-            places.setdefault(batch, []).append((position, row))
-        if not places:
+        if not keys:
             return torch.empty(0)
-        found = torch.empty(len(keys), *self._batches[next(iter(places))].shape)
-        for batch, wanted in places.items():
-            _read_rows(self._batches[batch], wanted, found)
+        codes = np.fromiter((self._rows[key] for key in keys), np.int64, len(keys))
+        places = np.argsort(codes, kind="stable")
+        batches, rows = np.divmod(codes[places], _ROWS)
+        found = torch.empty(len(keys), *self._batches[batches[0]].shape)
+        for first, end in _parts(len(keys), np.flatnonzero(np.diff(batches)) + 1):
+            _read_rows(self._batches[batches[first]], places[first:end], rows[first:end], found)
         return found
 
     def missing(self, keys: Sequence[str]) -> list[str]:
@@ -233,11 +232,9 @@ def _check(path: Path) -> tuple[bool, Stamp | None]:
     return False, None
 
 
-def _read_rows(batch: _Batch, wanted: Sequence[tuple[int, int]], found: Tensor) -> None:
-    """Read rows of a file, given as (place in `found`, row of the file)."""
+def _read_rows(batch: _Batch, places: NDArray[np.int64], rows: NDArray[np.int64], found: Tensor) -> None:
+    """Read rows of a file, ascending, each to its place in `found`."""
     target = found.view(len(found), -1).numpy().view(np.uint8)
-    ordered = sorted(wanted, key=itemgetter(1))
-    places, rows = (np.array(part) for part in zip(*ordered, strict=True))
     try:
         with batch.path.open("rb", buffering=0) as file:
             for first, end in _spans(rows, batch.step):
@@ -250,16 +247,18 @@ def _read_rows(batch: _Batch, wanted: Sequence[tuple[int, int]], found: Tensor) 
 
 
 def _spans(rows: NDArray[np.int64], step: int) -> Iterator[tuple[int, int]]:
-    """Places in sorted rows, as (first, end), between which rows lie so close that one read is the fastest."""
-    first = 0
-    for end in range(1, len(rows) + 1):
-        if (
-            end == len(rows)
-            or (rows[end] - rows[end - 1] - 1) * step > _GAP
-            or (rows[end] - rows[first] + 1) * step > _SPAN
-        ):
-            yield first, end
-            first = end
+    """Places in ascending rows, as (first, end), between which rows lie so close that one read is the fastest."""
+    most = max(1, _SPAN // max(1, step))
+    for first, end in _parts(len(rows), np.flatnonzero((np.diff(rows) - 1) * step > _GAP) + 1):
+        while first < end:
+            stop = first + int(np.searchsorted(rows[first:end], rows[first] + most))
+            yield first, stop
+            first = stop
+
+
+def _parts(count: int, cuts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """The parts between some cuts, as (first, end)."""
+    return pairwise([0, *cuts.tolist(), count])
 
 
 def _read_notes(folder: Path) -> Iterator[_Note]:
