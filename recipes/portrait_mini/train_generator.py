@@ -10,13 +10,13 @@ import onnxruntime
 import torch
 from conditions import Conditions, encoder_conditions, face_conditions
 from diffusers import AutoencoderTiny
-from faces import Photos, data_folder, load_photos
+from faces import Photos, data_folder, load_photos, split_validation
 from generator import Generator, build_scheduler, plain_unet, sample, save_adapter, start_weights
 from graph import Graph
 from likeness import Likeness
 from muon import optimisers
 from PIL import Image
-from runs import train, training_arguments
+from runs import few_each, train, training_arguments
 from scenes import FRAMES, PICTURE, VIEWS, SceneBank, open_scenes
 from teacher import Teacher, teach_plain
 from torch.nn import functional
@@ -56,12 +56,14 @@ class GeneratorRecipe:
         args: Any,
         bank: SceneBank,
         words: Words,
-        conditions: tuple[Conditions, Conditions],
+        seen: Conditions,
         judge: Judge,
         likeness: Likeness | None,
     ) -> None:
         self.args, self.bank, self.words, self.judge, self.likeness = args, bank, words, judge, likeness
-        self.seen, self.held = conditions
+        self.seen = seen
+        validation = split_validation(judge.photos.person)[1]
+        self.shown = few_each(judge.photos.person, validation, 1)[:SHOWN]
         self.weights = {"v": 1.0} | ({} if likeness is None else {"likeness": args.likeness})
         self.alphas = build_scheduler().alphas_cumprod
         self.bf16 = args.precision == "bf16"
@@ -100,16 +102,14 @@ class GeneratorRecipe:
     @torch.no_grad()
     def measure(self, generator: Generator) -> dict[str, Any]:
         """Similarity of portraits to their photos, people who are never trained on, beside other people's photos."""
-        every = len(self.judge.photos.person) // SHOWN
-        index = torch.arange(SHOWN) * every
         noise = torch.randn(SHOWN, CHANNELS, 14, 14, generator=torch.Generator().manual_seed(5))
         text = self.words(["a photo of a face"] * SHOWN)
-        features = self.held.batch((index * VIEWS).tolist())
+        features = self.seen.batch((self.shown * VIEWS).tolist())
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             null = self.words([""])
-            latents = sample(generator, text, features, null, self.held.null, noise, STEPS, GUIDANCE)
+            latents = sample(generator, text, features, null, self.seen.null, noise, STEPS, GUIDANCE)
             pictures = self.bank.vae.decoder(latents.float()).float().clamp(-1, 1)
-        return self.judge(index, pictures)
+        return self.judge(self.shown, pictures)
 
     def export(self, generator: Generator, folder: Path) -> None:
         """``unet/``, ``ip_adapter.safetensors`` and the last grid."""
@@ -183,16 +183,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     data, cache = data_folder(args.data), args.out / "cache"
-    photos, held_out = load_photos(data, "train", cache), load_photos(data, "eval", cache)
+    photos = load_photos(data, "train", cache)
     vae = AutoencoderTiny.from_pretrained(args.vae).eval().requires_grad_(False)
     bank = open_scenes(data, cache, photos, vae)
     if args.kind == "faceid":
-        seen, held = (face_conditions(args.encoder, p, cache / f"seen_{i}") for i, p in enumerate((photos, held_out)))
+        seen = face_conditions(args.encoder, photos, cache / "seen_0")
     else:
-        seen, held = (
-            encoder_conditions(args.encoder, args.kind, p, cache / f"seen_{i}")
-            for i, p in enumerate((photos, held_out))
-        )
+        seen = encoder_conditions(args.encoder, args.kind, photos, cache / "seen_0")
     generator = Generator(args.kind, tuple(args.widths), seen.null.shape[-1])
     if args.start is not None:
         wanted = generator.state_dict()
@@ -205,8 +202,8 @@ def main() -> None:
         teacher = Teacher(data / "models", args.threads)
         truth = teach_plain(teacher, photos, torch.arange(len(photos.person)), cache / "taught_train.npy")
         likeness = Likeness(Graph(data / "models" / "recogniser_e.onnx"), truth, vae)
-    recipe = GeneratorRecipe(args, bank, Words(args.out / "text"), (seen, held), Judge(data, held_out), likeness)
-    facts = {"data_sha256": {"train": photos.digest, "eval": held_out.digest}}
+    recipe = GeneratorRecipe(args, bank, Words(args.out / "text"), seen, Judge(data, photos), likeness)
+    facts = {"data_sha256": {"train": photos.digest}}
     train(args, facts, generator, optimisers(generator, args.rate, 0.02), recipe)
 
 
