@@ -59,7 +59,8 @@ def view_pixels(photos: Photos, index: torch.Tensor, view: int, frame: torch.Ten
 def encoder_conditions(folder: Path, kind: str, photos: Photos, cache: Path) -> Conditions:
     """Conditions from a CLIP-type encoder: ``base`` reads image_embeds, ``plus`` the penultimate tokens.
 
-    Both are computed in one pass, as generators of both kinds are going to ask for them.
+    Both are computed in one pass, as generators of both kinds are going to ask for them. ``deep`` reads the tokens that
+    enter five blocks spread over the encoder, and the pooled vector, as PuLID reads EVA-CLIP.
     """
     encoder = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     frame = centre_frame(CROP)
@@ -67,6 +68,10 @@ def encoder_conditions(folder: Path, kind: str, photos: Photos, cache: Path) -> 
     @torch.no_grad()
     def read(pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         found: Any = encoder.eval()(pixels, output_hidden_states=True)
+        if kind == "deep":
+            depths = [found.hidden_states[block] for block in depth_blocks(len(found.hidden_states) - 1)]
+            pooled = encoder.vision_model.post_layernorm(found.last_hidden_state[:, 0])
+            return {"deep": torch.cat([*depths, pooled[:, None]], 1).float()}
         return {"base": found.image_embeds.float(), "plus": found.hidden_states[-2].float()}
 
     def view(index: torch.Tensor, number: int) -> dict[str, torch.Tensor]:
@@ -75,8 +80,13 @@ def encoder_conditions(folder: Path, kind: str, photos: Photos, cache: Path) -> 
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
     empty = read(torch.zeros(1, 3, SIZE, SIZE))
     files = {name: (cache / f"{name}-{digest}.npy", x.shape[1:]) for name, x in empty.items()}
-    null = empty["plus"] if kind == "plus" else torch.zeros_like(empty["base"])
+    null = torch.zeros_like(empty["base"]) if kind == "base" else empty[kind]
     return Conditions(_kept(files, len(photos.person), view)[kind], null)
+
+
+def depth_blocks(blocks: int) -> list[int]:
+    """The blocks before which ``deep`` reads: 4, 8, 12, 16, 20 of 24, and likewise of other numbers."""
+    return [blocks * part // 6 for part in range(1, 6)]
 
 
 def face_conditions(file: Path, photos: Photos, cache: Path) -> Conditions:

@@ -13,7 +13,7 @@ from torch import nn
 from train_text import WIDTH as TEXT
 from train_vae import CHANNELS
 
-TOKENS = {"base": 4, "plus": 16, "faceid": 8}  # diffusers fixes those of `base`
+TOKENS = {"base": 4, "plus": 16, "faceid": 8, "deep": 16}  # diffusers fixes those of `base`
 INNER, DEPTH, HEAD = 128, 4, 64  # of the resampler
 
 
@@ -124,7 +124,12 @@ class PlusProjection(nn.Module):
         return found
 
 
-PROJECTIONS: dict[str, type[nn.Module]] = {"base": BaseProjection, "plus": PlusProjection, "faceid": FaceIdProjection}
+PROJECTIONS: dict[str, type[nn.Module]] = {
+    "base": BaseProjection,
+    "plus": PlusProjection,
+    "faceid": FaceIdProjection,
+    "deep": PlusProjection,
+}
 
 
 class Generator(nn.Module):

@@ -167,9 +167,9 @@ def main() -> None:
     parser.set_defaults(batch=32, warmup=200)
     parser.add_argument(
         "--kind",
-        choices=["base", "plus", "faceid"],
+        choices=["base", "plus", "faceid", "deep"],
         required=True,
-        help="faceid trains an adapter on the UNet of --start",
+        help="faceid trains an adapter on the UNet of --start; deep reads five depths and the pooled vector",
     )
     parser.add_argument("--widths", type=int, nargs=2, required=True)
     parser.add_argument("--encoder", type=Path, required=True, help="folder of the image encoder, or the face encoder")
