@@ -144,6 +144,52 @@ class TestCache:
         FeatureCache(tmp_path)
         assert len((tmp_path / "checked.jsonl").read_text().split()) < 40 * 4 * 10
 
+    @pytest.mark.usefixtures("settled")
+    def test_notes_of_checks_replace_those_of_openings(self, tmp_path: Path) -> None:
+        keys = filled(tmp_path, 100)
+        FeatureCache(tmp_path)
+        assert FeatureCache(tmp_path).missing(keys) == []
+        FeatureCache(tmp_path)
+        assert len([line for line in (tmp_path / "checked.jsonl").read_text().splitlines() if line]) == 100
+
+    @pytest.mark.usefixtures("settled")
+    def test_files_of_another_length_than_they_say_are_not_noted(self, tmp_path: Path) -> None:
+        keys = filled(tmp_path, 2)
+        short, long = sorted(tmp_path.glob("*.safetensors"))
+        short.write_bytes(short.read_bytes()[:-1])
+        long.write_bytes(long.read_bytes() + b"x")
+        for _ in range(3):
+            FeatureCache(tmp_path)
+        assert not (tmp_path / "checked.jsonl").exists()
+        assert FeatureCache(tmp_path).missing(keys) == keys
+
+    def test_headers_of_files_that_just_changed_are_not_noted(self, tmp_path: Path) -> None:
+        filled(tmp_path)
+        FeatureCache(tmp_path)
+        assert not (tmp_path / "checked.jsonl").exists()
+
+    @pytest.mark.usefixtures("settled")
+    def test_notes_of_earlier_versions_are_those_of_checked_files(self, tmp_path: Path, hashed: Counter[str]) -> None:
+        keys = filled(tmp_path)
+        assert FeatureCache(tmp_path).missing(keys) == []
+        notes = tmp_path / "checked.jsonl"
+        notes.write_text(notes.read_text().replace(", true]", "]"))
+        hashed.clear()
+        assert FeatureCache(tmp_path).missing(keys) == []
+        assert not hashed
+
+    @pytest.mark.usefixtures("settled")
+    def test_a_full_disk_only_means_that_nothing_is_noted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        keys = filled(tmp_path)
+
+        def full(*_given: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("ireu_cli.store.features.os.write", full)
+        assert FeatureCache(tmp_path).missing(keys) == []
+
     def test_each_file_is_opened_once_for_many_keys(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         keys = filled(tmp_path)
         asked: list[int] = []

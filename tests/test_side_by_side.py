@@ -69,10 +69,25 @@ def test_bits_and_order_do_not_depend_on_how_many_draw(generators: tuple[Generat
     assert {part.scale[0] for parts in scales for part in parts.values() if hasattr(part, "scale")} <= {0.3, 1.0}
 
 
+def test_a_picture_alone_has_the_bits_that_it_has_among_others(generators: tuple[Generator, ...]) -> None:
+    asked = asked_for(generators, [])
+    together = list(draw_each(asked))
+    elsewhere = cast(Generator, Meeting(threading.Barrier(1), 2))
+    elsewhere.device = torch.device("cuda")  # type: ignore[attr-defined]
+    for one, picture in zip(asked, together, strict=True):
+        np.testing.assert_array_equal(next(draw_each([one])), picture)
+    # Beside a picture that needs all cores, it is drawn as alone.
+    mixed = list(draw_each([*asked[:3], (elsewhere, partial(asked_of, 0))]))
+    for drawn, picture in zip(mixed[:3], together[:3], strict=True):
+        np.testing.assert_array_equal(drawn, picture)
+    assert torch.get_num_threads() == 2
+
+
 class Meeting:
     """A generator that only draws if another thread draws at the same time, each without help of a second core."""
 
-    def __init__(self, barrier: threading.Barrier) -> None:
+    def __init__(self, barrier: threading.Barrier, threads: int = 1) -> None:
+        self.threads = threads
         self.barrier, self.guidance, self.scale, self.pipeline = barrier, 1.0, 1.0, self
         self.device, self.is_small = torch.device("cpu"), True
 
@@ -84,7 +99,7 @@ class Meeting:
         return self
 
     def draw_one(self, asked: ToDraw) -> Any:
-        assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == self.threads
         self.barrier.wait(20)
         return asked.seed
 

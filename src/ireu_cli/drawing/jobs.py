@@ -22,7 +22,7 @@ _FORETOLD = 5
 class Job:
     """One picture: its file, named by a key of its own, what it is drawn from, and the generator that draws it.
 
-    `asked` may compute; it is called right before the picture is drawn, by one thread only.
+    `asked` may compute; it is called shortly before the picture is drawn, by one thread only.
     """
 
     cache: PictureCache

@@ -119,7 +119,7 @@ class Generator:
         return sum(weight.numel() for part in parts for weight in part.parameters()) < _SMALL
 
     def copy(self) -> Self:
-        """The same generator for another thread: it has parts of its own, which share their weights with this one's."""
+        """The same generator for another thread: its parts keep settings of their own, and share their weights."""
         parts = [part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module)]
         shared = {id(x): x for part in parts for x in (*part.parameters(), *part.buffers())}
         return replace(self, pipeline=copy.deepcopy(self.pipeline, shared))

@@ -1,6 +1,7 @@
 """Draw several pictures at once on a CPU, because a small network does not keep all cores busy with one.
 
-Each picture is drawn by a thread that works alone. So its bits do not depend on the number of cores.
+Each picture of a small network is drawn by a thread that works alone, also where it is the only picture. So its bits do
+not depend on the number of cores, nor on which other pictures are drawn.
 """
 
 import contextlib
@@ -16,17 +17,20 @@ from ireu_cli.generators.generator import Generator, ToDraw
 from ireu_cli.values import RgbImage
 
 Asked = tuple[Generator, Callable[[], ToDraw]]
-"""Who draws a picture, and what from. The second may compute; one thread calls it, right before the picture's turn."""
+"""Who draws a picture, and what from. The second may compute; the caller's thread calls it, shortly before its turn."""
 
 
 def draw_each(asked: Sequence[Asked]) -> Pictures[RgbImage, None, None]:
     """Draw pictures, several at once where that is faster; they come in their order.
 
-    Whoever stops early does not wait for pictures that nobody wants any more.
+    Whoever stops early does not wait for pictures that nobody wants any more; only the process ends after them.
     """
     count = at_once(asked)
     if count < 2:
-        yield from (generator.draw_one(told()) for generator, told in asked)
+        for generator, told in asked:
+            with _threads(1 if _works_alone(generator) else torch.get_num_threads()):
+                picture = generator.draw_one(told())
+            yield picture
         return
     with drawers(count) as threads:
         waiting: deque[Future[RgbImage]] = deque()
@@ -41,8 +45,11 @@ def draw_each(asked: Sequence[Asked]) -> Pictures[RgbImage, None, None]:
 def at_once(asked: Sequence[Asked]) -> int:
     """How many pictures to draw at the same time: small generators on a CPU leave cores idle."""
     pipelines = {id(generator.pipeline): generator for generator, _ in asked}
-    leave_idle = all(one.pipeline.device.type == "cpu" and one.is_small for one in pipelines.values())
-    return min(len(asked), torch.get_num_threads()) if leave_idle else 1
+    return min(len(asked), torch.get_num_threads()) if all(map(_works_alone, pipelines.values())) else 1
+
+
+def _works_alone(generator: Generator) -> bool:
+    return bool(generator.pipeline.device.type == "cpu" and generator.is_small)
 
 
 class Drawers:
@@ -80,12 +87,20 @@ def _draw(generator: Generator, asked: ToDraw, idle: SimpleQueue[Generator]) -> 
 @contextlib.contextmanager
 def drawers(count: int) -> Iterator[Drawers]:
     """Threads that draw; each of them computes alone, as everything else does meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,))
+    with _threads(1):
+        try:
+            yield Drawers(count, pool)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """With how many threads torch computes meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
-        yield Drawers(count, pool)
+        yield
     finally:
-        # Whoever stops here does not wait for pictures that nobody wants any more.
-        pool.shutdown(wait=False, cancel_futures=True)
         torch.set_num_threads(before)

@@ -1,10 +1,11 @@
 """Encoded photos, cached by content: encoder, tap, reading of the photo, photo bytes.
 
 A cache file holds one encoded batch, and its name is the digest of its bytes. It is checked before it is used; a
-damaged or half-written file is a miss, never an error. A checked file is noted with its stamp, so that an unchanged
-file is not read again for checking.
+damaged or half-written file is a miss, never an error. What a file's header says, and whether the file was checked, is
+noted with its stamp, so that an unchanged file is not read again for that.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -38,7 +39,7 @@ _GAP, _SPAN = 1 << 15, 1 << 22
 _ROWS = 1 << 32
 """More rows than a batch has."""
 _STALE = 64
-"""Outdated notes are dropped when they exceed the valid ones by this number."""
+"""Outdated notes are dropped when there are more of them than this number and a quarter of the valid ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,11 @@ class _Note:
     stamp: Stamp
     is_checked: bool
 
+    @property
+    def fits(self) -> bool:
+        """Whether the file is as long as its header says."""
+        return self.batch.start + len(self.batch.keys) * self.batch.step == self.stamp.size
+
     def line(self) -> str:
         """The note as a line of the index."""
         batch = self.batch
@@ -84,7 +90,7 @@ class FeatureCache:
         self._checked: set[Path] = set()
         notes = list(_read_notes(folder))
         noted = {note.batch.path.name: note for note in notes}
-        if len(notes) > 2 * len(noted) + _STALE:
+        if len(notes) > len(noted) + max(_STALE, len(noted) // 4):
             write_bytes(folder / _INDEX, "".join(note.line() for note in noted.values()).encode(), durable=False)
         fresh = []
         for path, stamp in _files_in(folder):
@@ -93,8 +99,9 @@ class FeatureCache:
             else:
                 now = time.time_ns()
                 batch = self._open(path)
-                if batch is not None and is_settled(stamp, now):
-                    fresh.append(_Note(batch, stamp, is_checked=False))
+                note = None if batch is None else _Note(batch, stamp, is_checked=False)
+                if note is not None and note.fits and is_settled(stamp, now):
+                    fresh.append(note)
         self._remember(fresh)
 
     def __contains__(self, key: str) -> bool:
@@ -280,8 +287,9 @@ def _read_notes(folder: Path) -> Iterator[_Note]:
             )
         except (ContentError, ValueError, TypeError):
             continue
-        if batch.start + len(batch.keys) * batch.step == size:
-            yield _Note(batch, Stamp(device, inode, size, content, status), is_checked=all(checked))
+        note = _Note(batch, Stamp(device, inode, size, content, status), is_checked=all(checked))
+        if note.fits:
+            yield note
 
 
 def _append(path: Path, data: bytes) -> None:
@@ -291,7 +299,8 @@ def _append(path: Path, data: bytes) -> None:
     except OSError:
         return
     try:
-        os.write(handle, data)
+        with contextlib.suppress(OSError):
+            os.write(handle, data)
     finally:
         os.close(handle)
 
