@@ -15,12 +15,12 @@ from functools import partial
 import numpy as np
 import torch
 
-from ireu_cli.generators.generator import Generator, ToDraw, load_generators
-from ireu_cli.generators.side_by_side import draw_each
+from ireu_cli.generators.generator import ToDraw, load_generators
+from ireu_cli.generators.side_by_side import Asked, draw_each
 from ireu_cli.values import RgbImage
 
 SHAPES: dict[str, tuple[int, ...]] = {"image_embeds": (256,), "penultimate": (37, 256)}
-Drawing = Callable[[list[tuple[Generator, ToDraw]]], list[RgbImage]]
+Drawing = Callable[[list[Asked]], list[RgbImage]]
 
 
 def main() -> None:
@@ -56,28 +56,24 @@ def main() -> None:
         print(f"| {way} | {each:.3f} | {first / each:.2f} | {'yes' if alike[way] else 'no'} |")
 
 
-def _asked(count: int) -> list[tuple[Generator, ToDraw]]:
+def _asked(count: int) -> list[Asked]:
     """Pictures of all generators that read the vision transformer, by turns, of random features."""
     generators = load_generators("portrait-mini", None, "cpu")
-    asked = []
+    asked: list[Asked] = []
     for number in range(count):
         generator = generators[number % len(generators)]
         shape = SHAPES[generator.tap]
         features = torch.randn(shape, generator=torch.Generator().manual_seed(number))
-        asked.append((generator, ToDraw(features, torch.zeros(shape), "a photo of a face", number)))
+        asked.append((generator, partial(ToDraw, features, torch.zeros(shape), "a photo of a face", number)))
     return asked
 
 
-def _one_by_one(asked: list[tuple[Generator, ToDraw]]) -> list[RgbImage]:
-    return [generator.draw_one(one) for generator, one in asked]
+def _one_by_one(asked: list[Asked]) -> list[RgbImage]:
+    return [generator.draw_one(told()) for generator, told in asked]
 
 
-def _side_by_side(asked: list[tuple[Generator, ToDraw]]) -> list[RgbImage]:
-    return list(draw_each([(generator, partial(_same, one)) for generator, one in asked]))
-
-
-def _same(one: ToDraw) -> ToDraw:
-    return one
+def _side_by_side(asked: list[Asked]) -> list[RgbImage]:
+    return list(draw_each(asked))
 
 
 if __name__ == "__main__":

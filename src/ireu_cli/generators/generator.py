@@ -115,14 +115,16 @@ class Generator:
     @property
     def is_small(self) -> bool:
         """Whether one picture at a time leaves most of a processor's cores idle."""
-        parts = (part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module))
-        return sum(weight.numel() for part in parts for weight in part.parameters()) < _SMALL
+        return sum(weight.numel() for part in self._networks for weight in part.parameters()) < _SMALL
 
     def copy(self) -> Self:
         """The same generator for another thread: its parts keep settings of their own, and share their weights."""
-        parts = [part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module)]
-        shared = {id(x): x for part in parts for x in (*part.parameters(), *part.buffers())}
+        shared = {id(x): x for part in self._networks for x in (*part.parameters(), *part.buffers())}
         return replace(self, pipeline=copy.deepcopy(self.pipeline, shared))
+
+    @property
+    def _networks(self) -> list[torch.nn.Module]:
+        return [part for part in self.pipeline.components.values() if isinstance(part, torch.nn.Module)]
 
     def sketch(
         self, features: Tensor, null: Tensor, prompts: Sequence[str], seeds: Sequence[int], steps: int

@@ -73,8 +73,7 @@ class _Note:
     def line(self) -> str:
         """The note as a line of the index."""
         batch = self.batch
-        keys = [*batch.keys]
-        return json.dumps([batch.path.name, [*self.stamp], batch.start, [*batch.shape], keys, self.is_checked]) + "\n"
+        return json.dumps([batch.path.name, self.stamp, batch.start, batch.shape, batch.keys, self.is_checked]) + "\n"
 
 
 class FeatureCache:
