@@ -156,7 +156,7 @@ def main() -> None:
     features = Features(data)
     judges = {name: Judge(data, check, name) for name in RECOGNISERS}
     for count in chosen.people:
-        for name in (entry.name for entry in bundle.entries(encoders.family_of(chosen.encoder, chosen.tap).taps)):
+        for name in (entry.name for entry in bundle.entries(encoders.family_of(chosen.encoder, chosen.tap).reads)):
             for recogniser, judge in judges.items():
                 print(_table(draws, count, chosen, name, recogniser, judge, features))
 

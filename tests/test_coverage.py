@@ -8,6 +8,7 @@ import pytest
 
 from ireu_cli.coverage import Status, coverage_of, needed_taps
 from ireu_cli.encoders.face_encoder import FACE_TAPS
+from ireu_cli.encoders.reach import Reach
 from ireu_cli.encoders.systems import GROUPS, SYSTEMS, systems_of
 from ireu_cli.encoders.vision_transformers import VISION_TRANSFORMERS
 from ireu_cli.errors import ConfigError
@@ -53,11 +54,11 @@ LAST_BLOCK: tuple[Tap, ...] = ("pooled", "image_embeds")
 def test_a_system_is_covered_when_every_channel_is_reached(
     system: str, reached: dict[str, tuple[Tap, ...]], status: Status
 ) -> None:
-    assert coverage_of(system, reached).status == status
+    assert coverage_of(system, {group: Reach(taps, ()) for group, taps in reached.items()}).status == status
 
 
 def test_half_covered_says_what_else_is_read() -> None:
-    sentence = coverage_of("photomaker-v2", {"P2": EVERY}).sentence()
+    sentence = coverage_of("photomaker-v2", {"P2": Reach(EVERY, ())}).sentence()
     assert sentence == "PhotoMaker v2, SDXL: half covered: also reads embedding of ArcFace r50"
 
 

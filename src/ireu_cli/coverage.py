@@ -6,6 +6,7 @@ from typing import Literal
 
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
+from ireu_cli.encoders.reach import Reach
 from ireu_cli.encoders.systems import GROUPS, SYSTEMS, Channel, systems_of
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import EncoderParams, Tap
@@ -28,12 +29,12 @@ class Coverage:
         return f"{SYSTEMS[self.system].title}: {self.status}{f': {self.why}' if self.why else ''}"
 
 
-def coverage_of(name: str, reached: Mapping[str, Iterable[Tap]]) -> Coverage:
+def coverage_of(name: str, reached: Mapping[str, Reach]) -> Coverage:
     """How far edits of some encoders cover a system.
 
     Args:
         name: a key of `SYSTEMS`.
-        reached: for each edited group, the taps that change.
+        reached: for each edited group, what changes.
 
     Returns:
         It is covered only if every channel is reached at every tap that it reads.
@@ -67,15 +68,15 @@ def groups_for(params: EncoderParams, encoder: ImageEncoder) -> tuple[str, ...]:
     return encoder.groups(params)
 
 
-def coverage_in(groups: Iterable[str], taps: Sequence[Tap], systems: Sequence[str] = ()) -> list[Coverage]:
-    """How far an edit that changes some taps of an encoder covers the systems that mount it.
+def coverage_in(groups: Iterable[str], reach: Reach, systems: Sequence[str] = ()) -> list[Coverage]:
+    """How far an edit of an encoder covers the systems that mount it.
 
     Args:
         groups: groups of the encoder.
-        taps: taps that change.
+        reach: the taps that change.
         systems: the wanted systems; none: all that read the encoder.
     """
-    reached = {group: tuple(taps) for group in groups}
+    reached = dict.fromkeys(groups, reach)
     return [coverage_of(name, reached) for name in systems or systems_of(reached)]
 
 
@@ -100,15 +101,16 @@ def needed_taps(names: Iterable[str], groups: Iterable[str]) -> tuple[Tap, ...]:
     return tuple(dict.fromkeys(taps))
 
 
-def refuse_missed(systems: Sequence[str], wanted: Sequence[Tap], reached: Sequence[Tap]) -> None:
+def refuse_missed(systems: Sequence[str], wanted: Sequence[Tap], reach: Reach) -> None:
     """Refuse an edit that does not reach the taps that the named systems read.
 
     Raises:
         ConfigError: it does not reach them.
     """
-    if missed := [tap for tap in wanted if tap not in reached]:
+    if missed := [tap for tap in wanted if not reach.includes(tap)]:
+        parts = "".join(f". {told}" for tap in missed for told in reach.parts(tap))
         raise ConfigError(
-            f"The edit does not reach {', '.join(missed)}, which {', '.join(systems)} read",
+            f"The edit does not reach {', '.join(missed)}, which {', '.join(systems)} read{parts}",
             "Train earlier parts with --layers, or use another --method; `ireu inspect` says which edits reach which "
             "tap",
         )
@@ -124,5 +126,6 @@ def recorded(found: Sequence[Coverage]) -> dict[str, Json]:
     return {one.system: {"status": one.status, "why": one.why} for one in found}
 
 
-def _is_closed(channel: Channel, reached: Mapping[str, Iterable[Tap]]) -> bool:
-    return bool(channel.taps) and set(channel.taps) <= set(reached.get(channel.group, ()))
+def _is_closed(channel: Channel, reached: Mapping[str, Reach]) -> bool:
+    reach = reached.get(channel.group)
+    return reach is not None and bool(channel.taps) and all(reach.includes(tap) for tap in channel.taps)

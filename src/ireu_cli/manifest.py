@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from ireu_cli.errors import ArtifactError
-from ireu_cli.params import Config
+from ireu_cli.params import LONGEST_TAP, TAP_PATTERN, Config
 from ireu_cli.support.bounded import ContentError, read_json
 from ireu_cli.support.record_text import is_text_of, text_of
 
@@ -122,7 +122,7 @@ class EncoderRecord(_Record):
 
     fingerprint: Hash
     architecture: Words
-    tap: str = Field(pattern=r"^[a-z_]{1,40}$")
+    tap: str = Field(pattern=TAP_PATTERN, max_length=LONGEST_TAP)
     layers: int = Field(ge=0, le=1_000_000)
     settings: Hash | None = None
 

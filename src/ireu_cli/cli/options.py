@@ -99,8 +99,8 @@ Tap = Annotated[
     Setting("encoder.tap"),
     typer.Option(
         "--tap",
-        help="Tensor that the generator reads: pooled, image_embeds, penultimate, last; for ArcFace networks "
-        "embedding, normed_embedding.",
+        help="Tensor that the generator reads: pooled, image_embeds, penultimate, last; block-N for what enters block "
+        "N; several joined by +, such as block-2+block-4+pooled; for ArcFace networks embedding, normed_embedding.",
     ),
 ]
 Targets = Annotated[

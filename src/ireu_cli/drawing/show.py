@@ -39,7 +39,7 @@ def open_show(session: Session, delta: Manifest) -> Show | None:
     params, device = session.config.pictures, session.config.run.device
     source = session.config.encoder.source
     bundle = find_bundle(source)
-    entries = () if bundle is None else bundle.entries(family_of(source, session.config.encoder.tap).taps)
+    entries = () if bundle is None else bundle.entries(family_of(source, session.config.encoder.tap).reads)
     if bundle is None or not entries or params.generators == ("none",):
         return None
     names = [entry.name for entry in entries]

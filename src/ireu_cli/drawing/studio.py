@@ -82,7 +82,7 @@ def open_studio(session: Session, encoder: ImageEncoder) -> Studio | None:
     """
     source, tap, device = session.config.encoder.source, session.config.encoder.tap, session.config.run.device
     bundle = find_bundle(source)
-    if bundle is None or not (entries := bundle.entries([tap])):
+    if bundle is None or not (entries := bundle.entries(lambda read: read == tap)):
         return None
     with session.timed("load_generator"):
         generator = load_generators(source, [tap], device, names=[entries[0].name])[0]

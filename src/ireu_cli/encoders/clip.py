@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,11 @@ from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.clip_files import checkpoint_of, fill, from_checkpoint, outline_of
 from ireu_cli.encoders.files.fingerprint import Print, fingerprint_from, fingerprint_of, prints_by
 from ireu_cli.encoders.groups import groups_of
+from ireu_cli.encoders.mlp_site import before_parts, join, refuse_missing
 from ireu_cli.encoders.preprocessing import processor_beside
 from ireu_cli.encoders.reach import SIGLIP, TRANSFORMER, Anatomy, Reach, reach_of, select_weights
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
-from ireu_cli.params import EncoderParams, Tap
+from ireu_cli.params import EncoderParams, Tap, depth_of, parts_of
 from ireu_cli.values import DTYPES, RgbImage, WeightDelta
 
 
@@ -32,16 +33,23 @@ def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
         tap: which tensor, one that the encoder has.
 
     Returns:
-        (n, hidden) for pooled, (n, projection) for image_embeds, (n, tokens, hidden) for penultimate and last.
+        (n, hidden) for pooled, (n, projection) for image_embeds, (n, tokens, hidden) for penultimate, last and block-N,
+        (n, sum of the parts' tokens, hidden) for several, of one pass.
+
+    Raises:
+        ConfigError: the encoder has no such block, or the parts have several widths.
     """
     if isinstance(model, siglip.SiglipTower):
         return siglip.read_tap(model, pixels, tap)
-    output = model.vision_model(pixels, output_hidden_states=tap == "penultimate")
-    if tap == "penultimate":
-        return _tensor(output.hidden_states[-2])
-    if tap == "last":
-        return _tensor(output.last_hidden_state)
-    return _tensor(output.pooler_output if tap == "pooled" else model.visual_projection(output.pooler_output))
+    refuse_missing(tap, model.config)
+    with before_parts(model, tap) as inputs:
+        output = model.vision_model(pixels)
+    named: dict[str, Callable[[], Tensor]] = {
+        "last": lambda: _tensor(output.last_hidden_state),
+        "pooled": lambda: _tensor(output.pooler_output),
+        "image_embeds": lambda: _tensor(model.visual_projection(output.pooler_output)),
+    }
+    return join([inputs[part][0] if part in inputs else named[part]() for part in parts_of(tap)])
 
 
 def behind_blocks(model: Any, states: Tensor, tap: Tap) -> Tensor:
@@ -194,11 +202,12 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
 
     Raises:
         ModelError: it does not exist, is no vision transformer of CLIP or SigLIP, or its file lacks weights.
-        ConfigError: it has no such tap.
+        ConfigError: it has no such tap, or no such block, or the parts of the tap have several widths.
     """
     checkpoint = checkpoint_of(params)
     _refuse_other_tap(params, checkpoint.anatomy)
     model, processor = from_checkpoint(checkpoint)
+    refuse_missing(params.tap, model.config)
     model = model.to(torch.float32).eval().requires_grad_(False)
     state = model.state_dict()
     fingerprint = finite_fingerprint(params.source, prints_by(state, state.__getitem__))
@@ -224,9 +233,10 @@ def _try_preprocessing(encoder: Encoder, source: str) -> None:
 
 
 def _refuse_other_tap(params: EncoderParams, anatomy: Anatomy) -> None:
-    if params.tap not in anatomy.taps:
+    missing = [part for part in parts_of(params.tap) if part not in anatomy.taps and depth_of(part) is None]
+    if missing:
         raise ConfigError(
-            f"{params.source} has no tap {params.tap}: it is a {anatomy.kind}",
+            f"{params.source} has no tap {missing[0]}: it is a {anatomy.kind}",
             f"Use --tap {' or '.join(anatomy.taps)}",
         )
 

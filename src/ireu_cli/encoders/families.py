@@ -39,12 +39,17 @@ def family_of(source: str, tap: Tap) -> Family:
     """
     owners = _owners(source)
     for family in owners:
-        if tap in family.taps:
+        if family.reads(tap):
             return family
     if owners[0] is not _REST:
         taps = " or --tap ".join(owners[0].taps)
         raise ConfigError(f"A {owners[0].title} has no tap {tap}", f"Use --tap {taps}")
-    wanted = next(family for family in _FAMILIES if tap in family.taps)
+    wanted = next((family for family in _FAMILIES if family.reads(tap)), None)
+    if wanted is None:
+        raise ConfigError(
+            f"No kind of encoder has all parts of the tap {tap}",
+            f"Join {', '.join(_REST.taps)} and block-N, which are of one kind",
+        )
     raise ConfigError(
         f"Only {wanted.title}s have a tap {tap}, and {source} is not {wanted.sources}",
         f"Name {wanted.sources} with --encoder, or another --tap",
@@ -80,7 +85,7 @@ def card_of(source: str) -> Card:
 
 def fingerprint_in(path: Path, tap: Tap) -> str | None:
     """The fingerprint that a recogniser's file has as an encoder with some tap; None where no such file is one."""
-    known = (family.fingerprint_of for family in (*_FAMILIES, _REST) if tap in family.taps)
+    known = (family.fingerprint_of for family in (*_FAMILIES, _REST) if family.reads(tap))
     reader = next((each for each in known if each is not None), None)
     return None if reader is None else reader(path)
 

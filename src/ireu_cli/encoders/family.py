@@ -17,7 +17,7 @@ from ireu_cli.encoders.card import Card
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.reach import Reach
 from ireu_cli.errors import ModelError
-from ireu_cli.params import EncoderParams, Tap
+from ireu_cli.params import EncoderParams, Tap, depth_of, parts_of
 from ireu_cli.values import RgbImage, WeightDelta
 
 
@@ -247,6 +247,7 @@ class Family:
         checkpoint: how it lies in files of weights; None where an encoder is written whole, by `whole_files`.
         held_as: how `layouts` call such encoders, where they are written whole; None: they have one form alone.
         fingerprint_of: the fingerprint that a file has as an encoder, where recognisers are such files too.
+        has_depths: whether `block-N` can be read of it, and several taps at once.
     """
 
     title: str
@@ -259,6 +260,13 @@ class Family:
     checkpoint: InCheckpoint | None = None
     held_as: str | None = None
     fingerprint_of: Callable[[Path], str] | None = None
+    has_depths: bool = False
+
+    def reads(self, tap: Tap) -> bool:
+        """Whether a tap is one of this family, or joins such; how many blocks an encoder has is not looked at."""
+        if not self.has_depths:
+            return tap in self.taps
+        return all(part in self.taps or depth_of(part) is not None for part in parts_of(tap))
 
 
 def need_gradients(encoder: ImageEncoder, what: str) -> Trainable:

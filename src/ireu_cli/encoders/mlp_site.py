@@ -1,16 +1,20 @@
-"""The hidden layer of one transformer block as an edit site: its inputs, its units and its weights.
+"""The hidden layer of one transformer block as an edit site, and what enters blocks.
 
 A block of a vision transformer ends with x + fc2(act(fc1(layer_norm2(x)))), the same for every token. SigLIP's pooling
-head does the same for the one vector that its probe has gathered.
+head does the same for the one vector that its probe has gathered. What enters blocks is a tap too, by itself or joined
+with others.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ireu_cli.errors import ConfigError
+from ireu_cli.params import Tap, depth_of, parts_of
 
 HEAD = -1
 """Names SigLIP's pooling head in place of a block number."""
@@ -92,6 +96,54 @@ def before_block(model: Any, block: int) -> AbstractContextManager[list[Tensor]]
 def watching(model: Any, site: MlpSite, *, gradients: bool = False) -> AbstractContextManager[list[Tensor]]:
     """Inside it, every forward pass appends the input of the site's hidden layer, (n, tokens, d), to the list."""
     return _entering_module(site.module(model), gradients=gradients)
+
+
+def refuse_missing(tap: Tap, config: Any) -> None:
+    """Refuse parts of a tap that an encoder of these sizes does not have, or cannot join.
+
+    Args:
+        tap: the tap.
+        config: the encoder's, with `num_hidden_layers`, `hidden_size` and perhaps `projection_dim`.
+
+    Raises:
+        ConfigError: a block does not exist, or the projection is not as wide as the tokens.
+    """
+    blocks, parts = int(config.num_hidden_layers), parts_of(tap)
+    for part in parts:
+        depth = depth_of(part)
+        if depth is not None and depth >= blocks:
+            raise ConfigError(
+                f"The encoder has no tap {part}: its blocks are block-0 to block-{blocks - 1}",
+                "Name blocks that exist with --tap, or in the portrait.json whose generator reads it",
+            )
+    if "image_embeds" not in parts:
+        return
+    width = getattr(config, "projection_dim", None)
+    if width is None:
+        raise ConfigError("The encoder has no tap image_embeds: it has no projection", "Read pooled in its place")
+    if len(parts) > 1 and width != config.hidden_size:
+        raise ConfigError(
+            f"The tap {tap} joins image_embeds, which is {width} wide, with parts that are {config.hidden_size} wide",
+            "Join pooled in its place",
+        )
+
+
+@contextmanager
+def before_parts(model: Any, tap: Tap) -> Iterator[dict[str, list[Tensor]]]:
+    """Inside it, a forward pass appends what enters blocks, (n, tokens, hidden), to the lists of a tap's parts.
+
+    There is one for each part `block-N` and for `penultimate`, which is what enters the last block.
+    """
+    depths = {part: -1 if part == "penultimate" else depth_of(part) for part in parts_of(tap)}
+    with ExitStack() as stack:
+        yield {p: stack.enter_context(before_block(model, n)) for p, n in depths.items() if n is not None}
+
+
+def join(parts: Sequence[Tensor]) -> Tensor:
+    """One part as it is; of several, all tokens one after another, where a part (n, d) is one token: (n, tokens, d)."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([part[:, None] if part.ndim == 2 else part for part in parts], dim=1)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 A CLIP vision transformer computes embeddings -> pre_layrnorm -> blocks 0 … L-1 -> post_layernorm(CLS) -> projection.
 SigLIP's computes embeddings -> blocks 0 … L-1 -> post_layernorm(all tokens) -> pooling head. `penultimate` is the
-output of block L-2, so nothing from block L-1 on can change it.
+output of block L-2, so nothing from block L-1 on can change it. `block-N` is what enters block N: blocks before N
+change it, and so does what comes before all blocks.
 """
 
 import re
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 from ireu_cli.errors import ConfigError
 from ireu_cli.layouts import layout
-from ireu_cli.params import Tap
+from ireu_cli.params import Tap, depth_of, has_depths, parts_of
 
 _BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 
@@ -74,10 +75,40 @@ SIGLIP = Anatomy(
 
 @dataclass(frozen=True)
 class Reach:
-    """The taps that an edit of some weights changes and those that it does not; `systems` says who reads them."""
+    """The taps that an edit of some weights changes and those that it does not; `systems` says who reads them.
+
+    `depths` are the N of the taps `block-N` that change; `taps` and `missed` only list taps with a name of their own.
+    """
 
     taps: tuple[Tap, ...]
     missed: tuple[Tap, ...]
+    depths: range = range(0)
+
+    def includes(self, tap: Tap) -> bool:
+        """Whether the edit changes a tap, and all its parts where it joins several."""
+        return not self._left(tap)
+
+    def changes(self, tap: Tap) -> bool:
+        """Whether the edit changes a part of the tap at least."""
+        return self._left(tap) != parts_of(tap)
+
+    def _left(self, tap: Tap) -> tuple[Tap, ...]:
+        parts = ((part, depth_of(part)) for part in parts_of(tap))
+        return tuple(part for part, n in parts if part not in self.taps and (n is None or n not in self.depths))
+
+    def parts(self, tap: Tap) -> tuple[str, ...]:
+        """A sentence that says which parts of a tap change and which do not; none for taps that `sentence` names."""
+        if not has_depths(tap):
+            return ()
+        left = self._left(tap)
+        changed = [part for part in parts_of(tap) if part not in left]
+        if not left:
+            return (f"The edit changes everything that is read at {tap}",)
+        if not changed:
+            return (f"The edit does NOT change anything that is read at {tap}",)
+        return (
+            f"Of what is read at {tap}, the edit changes {', '.join(changed)}. It does NOT change {', '.join(left)}",
+        )
 
     def sentence(self) -> str:
         """Say it in words, for the user before the work starts."""
@@ -99,10 +130,12 @@ def reach_of(
         class_token_only: the last block's change moves only the class token. Then `last` does not count as reached,
             because all its tokens are read.
     """
+    names = list(names)
     first = min((_first_tap(name, blocks, anatomy) for name in names), default=len(anatomy.taps))
+    depth = min((_first_depth(name, blocks, anatomy) for name in names), default=blocks)
     if class_token_only:
-        first = max(first, anatomy.taps.index("pooled"))
-    return Reach(anatomy.taps[first:], anatomy.taps[:first])
+        first, depth = max(first, anatomy.taps.index("pooled")), blocks
+    return Reach(anatomy.taps[first:], anatomy.taps[:first], range(depth, blocks))
 
 
 def select_weights(
@@ -125,15 +158,21 @@ def select_weights(
     chosen: set[str] = set()
     for part in (piece.strip() for piece in layers.split(",")):
         chosen |= {name for name in names if _belongs(name, part, blocks, anatomy)}
-    end = anatomy.taps.index(tap)
-    reaching = [name for name in sorted(chosen) if _first_tap(name, blocks, anatomy) <= end]
+    reaching = [name for name in sorted(chosen) if reach_of([name], blocks, anatomy).changes(tap)]
     if not reaching:
         reach = reach_of(chosen, blocks, anatomy)
         raise ConfigError(
             f"Training {layers} cannot change {tap}: it only reaches {', '.join(reach.taps) or 'no tap'}",
-            f"Choose layers before the tap, such as blocks:0-{blocks - 2}",
+            f"Choose layers before the tap, such as {_before(tap, blocks)}",
         )
     return reaching
+
+
+def _before(tap: Tap, blocks: int) -> str:
+    """Layers that change a tap: all blocks before the last part that it reads."""
+    depths = [depth for depth in map(depth_of, parts_of(tap)) if depth is not None]
+    last = max(depths) if len(depths) == len(parts_of(tap)) else blocks - 1
+    return f"blocks:0-{last - 1}" if last else "embeddings"
 
 
 def _first_tap(name: str, blocks: int, anatomy: Anatomy) -> int:
@@ -141,6 +180,14 @@ def _first_tap(name: str, blocks: int, anatomy: Anatomy) -> int:
         return 0 if int(match[1]) < blocks - 1 else 1
     found = (anatomy.first_tap[part] for part, start in anatomy.parts.items() if name.startswith(start))
     return next(found, len(anatomy.taps))
+
+
+def _first_depth(name: str, blocks: int, anatomy: Anatomy) -> int:
+    """The first N whose `block-N` changes; the number of blocks if none does."""
+    if match := _BLOCK.match(name):
+        return min(int(match[1]) + 1, blocks)
+    # What comes before the blocks changes what enters all of them.
+    return 0 if _first_tap(name, blocks, anatomy) == 0 else blocks
 
 
 def _belongs(name: str, part: str, blocks: int, anatomy: Anatomy) -> bool:

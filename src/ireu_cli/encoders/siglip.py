@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ireu_cli.encoders.files.sizes import side_of, told_by
-from ireu_cli.encoders.mlp_site import before_block
-from ireu_cli.params import Tap
+from ireu_cli.encoders.mlp_site import before_parts, join, refuse_missing
+from ireu_cli.params import Tap, parts_of
 
 MODEL_TYPES = frozenset({"siglip", "siglip_vision_model"})
 PREFIXES = ("vision_model.", "")
@@ -39,18 +39,19 @@ class SiglipTower(nn.Module):
 
 
 def read_tap(model: SiglipTower, pixels: Tensor, tap: Tap) -> Tensor:
-    """The tensor that a generator reads: (n, hidden) for pooled, (n, patches, hidden) for penultimate and last.
+    """The tensor that a generator reads: (n, hidden) for pooled, (n, patches, hidden) for the others.
 
-    `last` comes after the layer norm of all tokens, like `last_hidden_state`.
+    `last` comes after the layer norm of all tokens, like `last_hidden_state`. Several taps come of one pass, as (n, sum
+    of the parts' tokens, hidden).
+
+    Raises:
+        ConfigError: the encoder has no such block.
     """
-    with before_block(model, -1) as seen:
+    refuse_missing(tap, model.config)
+    with before_parts(model, tap) as inputs:
         output = model.vision_model(pixels)
-    taps: dict[str, Tensor] = {
-        "penultimate": seen[0],
-        "last": output.last_hidden_state,
-        "pooled": output.pooler_output,
-    }
-    return taps[tap]
+    named: dict[str, Tensor] = {"last": output.last_hidden_state, "pooled": output.pooler_output}
+    return join([inputs[part][0] if part in inputs else named[part] for part in parts_of(tap)])
 
 
 def behind_blocks(model: SiglipTower, states: Tensor, tap: Tap) -> Tensor:

@@ -74,4 +74,5 @@ VISION_TRANSFORMERS = Family(
     card=_card,
     library="transformers",
     checkpoint=InCheckpoint(checkpoint_of, outline_encoder),
+    has_depths=True,
 )

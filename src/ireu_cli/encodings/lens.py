@@ -20,6 +20,8 @@ from ireu_cli.support.made import Made
 from ireu_cli.values import FeatureMask, People, Photo, RgbImage
 
 Seen = TypeVar("Seen")
+_LONGEST_IN_NAMES = 40
+"""The most characters of a tap in a folder's name, which file systems cut off at 255 bytes."""
 
 
 def photo_reader(config: Config) -> PhotoReader:
@@ -77,7 +79,9 @@ class Lens:
         # The last digits of features depend on where and in what batches photos were encoded.
         how = f"{session.config.run.device.replace(':', '')}x{session.config.run.batch_size}"
         weights = encoder.fingerprint[:32] + ("" if encoder.settings is None else f"-{encoder.settings[:16]}")
-        self.name = f"{weights}-{self.tap}-{encoder.preprocessing}-{encoder.dtype}-{reader.name}-{how}"
+        rest = f"{encoder.preprocessing}-{encoder.dtype}-{reader.name}-{how}"
+        self.name = f"{weights}-{_short(self.tap)}-{rest}"
+        self._around = (weights, rest)
         self.folder = session.run.features / self.name
         """The folder that keeps results for this tap."""
         self.cache = FeatureCache(self.folder)
@@ -182,7 +186,8 @@ class Lens:
 
     def block_folder(self, block: int) -> Path:
         """The folder that keeps results about a block of the encoder, which do not depend on the tap."""
-        return self._session.run.features / self.name.replace(f"-{self.tap}-", f"-mlp{block}-")
+        weights, rest = self._around
+        return self._session.run.features / f"{weights}-mlp{block}-{rest}"
 
     def null_features(self) -> Tensor:
         """Features of the two null images: float32 (2, …, d)."""
@@ -195,6 +200,11 @@ class Lens:
     def item(self, photo: Photo) -> Item:
         """A photo as an item to encode."""
         return PlainPhoto(photo.sha256, self._session.name_of(photo), photo)
+
+
+def _short(tap: Tap) -> str:
+    """A tap in the name of a folder: itself, or a digest if it is longer than taps that have a name of their own."""
+    return tap if len(tap) <= _LONGEST_IN_NAMES else f"taps-{digest_of(tap)[:32]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from ireu_cli.verifying.verdict import Verdict
 def reached_by(session: Session, original: ImageEncoder, delta: WeightDelta) -> tuple[list[Coverage], dict[str, Json]]:
     """The systems that the edit covers, and the manifest's entry about them; tells the user as well."""
     reach = original.reached_by(delta)
-    covered = coverage_in(groups_for(session.config.encoder, original), reach.taps)
-    for sentence in sentences(covered):
+    covered = coverage_in(groups_for(session.config.encoder, original), reach)
+    for sentence in (*reach.parts(session.config.encoder.tap), *sentences(covered)):
         session.talk.note(sentence)
     return covered, {"taps_reached": reach.taps, "taps_missed": reach.missed, "coverage": recorded(covered)}
 

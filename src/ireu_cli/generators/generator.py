@@ -186,7 +186,7 @@ def load_generators(
     bundle = find_bundle(encoder_source, embedded)
     if bundle is None:
         return ()
-    read = bundle.entries(VISION_TRANSFORMERS.taps if taps is None else taps)
+    read = bundle.entries(VISION_TRANSFORMERS.reads if taps is None else taps.__contains__)
     entries = [entry for entry in read if names is None or entry.name in names]
     if not entries:
         return ()

@@ -57,7 +57,7 @@ def inspect_own(source: Path) -> dict[str, Json] | None:
         "written_by": f"ireu {printable(manifest.tool_version, 40)}",
         "digest": printable(manifest.digest),
         "encoder": f"{printable(manifest.encoder.architecture)}, {printable(manifest.encoder.fingerprint)}",
-        "tap": printable(manifest.encoder.tap, 40),
+        "tap": printable(manifest.encoder.tap, 200),
         "people": f"{len(manifest.targets)} to unlearn, {len(manifest.retain)} retained",
         "files": _files(manifest, path.parent),
     }

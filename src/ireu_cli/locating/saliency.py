@@ -28,7 +28,7 @@ def need_studio(session: Session, encoder: ImageEncoder) -> Studio:
         return studio
     source, tap = session.config.encoder.source, session.config.encoder.tap
     bundle = find_bundle(source)
-    taps = [] if bundle is None else sorted({entry.tap for entry in bundle.entries(family_of(source, tap).taps)})
+    taps = [] if bundle is None else sorted({entry.tap for entry in bundle.entries(family_of(source, tap).reads)})
     if not taps:
         raise ConfigError(
             "The saliency method needs a generator, and this encoder comes without one",

@@ -9,7 +9,6 @@ from pydantic import Field
 from ireu_cli.params.base import (
     ARCFACE_LANDMARKS,
     METHODS,
-    TAPS,
     Dtype,
     ExportFormat,
     FacesMode,
@@ -20,7 +19,6 @@ from ireu_cli.params.base import (
     RateList,
     Scope,
     Swapper,
-    Tap,
     UnlearnMethod,
 )
 from ireu_cli.params.evidence import (
@@ -40,11 +38,14 @@ from ireu_cli.params.steps import (
     RunParams,
     UnlearnParams,
 )
+from ireu_cli.params.taps import LONGEST_TAP, TAP_PATTERN, TAPS, Tap, check_joined, depth_of, has_depths, parts_of
 
 __all__ = [
     "ARCFACE_LANDMARKS",
+    "LONGEST_TAP",
     "METHODS",
     "TAPS",
+    "TAP_PATTERN",
     "AttacksParams",
     "Config",
     "DataParams",
@@ -71,6 +72,10 @@ __all__ = [
     "UnlearnMethod",
     "UnlearnParams",
     "VerifyParams",
+    "check_joined",
+    "depth_of",
+    "has_depths",
+    "parts_of",
 ]
 
 

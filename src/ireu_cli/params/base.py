@@ -9,9 +9,6 @@ from ireu_cli.layouts.table import AUTO, layout_names
 from ireu_cli.params.names import Names
 from ireu_cli.support.bounded import ContentError, read_json
 
-TAPS = Names("pooled", "image_embeds", "penultimate", "last", "embedding", "normed_embedding")
-Tap = Annotated[str, BeforeValidator(TAPS.checked)]
-"""What a tensor that generators read is called; which encoders have it is told by `encoders.families`."""
 FacesMode = Literal["aligned", "detect"]
 LocateMethod = Literal["swap", "variance", "saliency", "random", "all"]
 METHODS = Names("ireu", "global", "gated", "block")

@@ -21,9 +21,9 @@ from ireu_cli.params.base import (
     Params,
     Scope,
     Swapper,
-    Tap,
     UnlearnMethod,
 )
+from ireu_cli.params.taps import Tap
 
 
 class RunParams(Params):
@@ -48,7 +48,8 @@ class EncoderParams(Params):
     revision: OptionalText = Field(None, examples=["main"], description="revision of a hub id")
     tap: Tap = Field(
         "image_embeds",
-        description="tensor that the generator reads; embedding and normed_embedding are for ArcFace networks",
+        description="tensor that the generator reads; embedding and normed_embedding are for ArcFace networks; block-N "
+        "is what enters block N, and + joins several, such as block-2+block-4+pooled",
     )
     dtype: Dtype = Field("float32", description="dtype that the encoder runs in")
     groups: NameList = Field(

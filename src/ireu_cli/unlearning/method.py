@@ -6,7 +6,8 @@ from typing import Protocol
 
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens
-from ireu_cli.params import Config, Tap
+from ireu_cli.errors import ConfigError
+from ireu_cli.params import Config, Tap, has_depths
 from ireu_cli.photos import Cast
 from ireu_cli.session import Session
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
@@ -45,6 +46,24 @@ class Work:
     identity: str
     case: str
     onto: Ledger | GateLedger | None
+
+
+def refuse_depths(name: str, taps: Collection[Tap]) -> None:
+    """Refuse taps that read early blocks, for a method that edits late in the encoder.
+
+    Args:
+        name: the method's.
+        taps: what the edit has to reach.
+
+    Raises:
+        ConfigError: one is the input of a block, or joins several taps.
+    """
+    if early := sorted(tap for tap in taps if has_depths(tap)):
+        raise ConfigError(
+            f"The method {name} does not support the tap {early[0]}: it edits late in the encoder, and generators that "
+            "read a tap like that read earlier blocks, which would still show the person",
+            "Use --method ireu or global with --layers that come before all parts of the tap",
+        )
 
 
 class Method(Protocol):

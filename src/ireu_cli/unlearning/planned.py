@@ -14,5 +14,5 @@ def plan_edit(session: Session, encoder: ImageEncoder, method: Method) -> tuple[
     wanted = needed_taps(systems, groups)
     plan = method.plan(encoder, config, wanted)
     reach = encoder.reach(plan.moving, class_token_only=plan.class_token_only)
-    refuse_missed(systems, wanted, reach.taps)
-    return plan, reach, coverage_in(groups, reach.taps, systems)
+    refuse_missed(systems, wanted, reach)
+    return plan, reach, coverage_in(groups, reach, systems)

@@ -49,7 +49,7 @@ def run_unlearn(
     earlier = None if onto is None else read_earlier(session, encoder, onto)
     method = method_of(session.config.unlearn.method)
     plan, reach, covered = plan_edit(session, encoder, method)
-    for sentence in (reach.sentence(), *sentences(covered)):
+    for sentence in (reach.sentence(), *reach.parts(session.config.encoder.tap), *sentences(covered)):
         talk.note(sentence)
     if unused := _unused(resolved, method):
         talk.note(f"The method {method.name} ignores {', '.join(unused)}")

@@ -4,7 +4,7 @@
 """
 
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ireu_cli.errors import ModelError
-from ireu_cli.params import Dtype, Landmarks, Tap
+from ireu_cli.params import LONGEST_TAP, Dtype, Landmarks, Tap, check_joined
 from ireu_cli.support.bounded import ContentError, inside, leads_inside, printable, read_json, relative_path, safe_name
 
 EMBEDDED = "portrait-mini"
@@ -57,7 +57,7 @@ class GeneratorEntry(_Part):
     """
 
     name: Name
-    tap: str = Field(max_length=64)
+    tap: Annotated[str, Field(max_length=LONGEST_TAP), AfterValidator(check_joined)]
     unet: Below | None = None
     pipeline: Below | None = None
     adapter: Below
@@ -110,9 +110,9 @@ class Bundle(_Part):
             raise ValueError("holds a character that does not print")
         return prompt
 
-    def entries(self, taps: Collection[Tap]) -> tuple[GeneratorEntry, ...]:
-        """The generators that read one of some taps, such as those of a family."""
-        return tuple(entry for entry in self.generators if entry.tap in taps)
+    def entries(self, reads: Callable[[Tap], bool]) -> tuple[GeneratorEntry, ...]:
+        """The generators whose tap is wanted, such as those that read a family (`Family.reads`)."""
+        return tuple(entry for entry in self.generators if reads(entry.tap))
 
     @property
     def encoder_folder(self) -> Path:

@@ -8,7 +8,7 @@ from ireu_cli.params import Config, Tap
 from ireu_cli.unlearning.block.block_inputs import gather_states
 from ireu_cli.unlearning.block.one_block import STEPS, block_for, unlearn_block
 from ireu_cli.unlearning.checkpoints import Keeper, resume
-from ireu_cli.unlearning.method import Plan, Work
+from ireu_cli.unlearning.method import Plan, Work, refuse_depths
 from ireu_cli.values import Json, WeightDelta
 
 _NOT_READ = frozenset(f"unlearn.{key}" for key in ("alpha", "layers", "direction", "mask_scope", "average_partners"))
@@ -27,8 +27,8 @@ class Block:
 
     def plan(self, encoder: ImageEncoder, config: Config, taps: Collection[Tap]) -> Plan:
         """The weights of the block."""
-        del taps
         found, tap = need_blocks(encoder, "The method block"), config.encoder.tap
+        refuse_depths(self.name, {tap, *taps})
         layers = f"block:{block_for(found.blocks, tap)}"
         names = found.weights_for(layers, tap)
         return Plan(names, names)

@@ -18,7 +18,7 @@ from ireu_cli.unlearning.gated.in_transformer import unlearn_gated
 from ireu_cli.unlearning.gated.slots import leave
 from ireu_cli.unlearning.gated.solve import join
 from ireu_cli.unlearning.gated.solve_network import compose_gates, join_gates
-from ireu_cli.unlearning.method import Plan, Work
+from ireu_cli.unlearning.method import Plan, Work, refuse_depths
 from ireu_cli.values import GateLedger, Json, Ledger, WeightDelta
 
 
@@ -108,7 +108,9 @@ def _place_in(encoder: ImageEncoder) -> _Place:
 
 def _plan_units(encoder: ImageEncoder, config: Config, taps: Collection[Tap]) -> Plan:
     transformer = need_blocks(encoder, "An edit inside a block")
-    carrying = carrying_block(transformer, {config.encoder.tap, *taps})
+    wanted = {config.encoder.tap, *taps}
+    refuse_depths(Gated.name, wanted)
+    carrying = carrying_block(transformer, wanted)
     names = edited_names(transformer, carrying)
     # Before the carrying block, only the class token is flagged.
     moving = names if carrying is None else carrying_names(carrying)

@@ -16,7 +16,7 @@ from ireu_cli.verifying.departures import departures_of
 from ireu_cli.verifying.feature_evidence import Gathered
 from ireu_cli.verifying.looked import Looked
 from ireu_cli.verifying.reporting.definitions import ALL_DEFINITIONS, attacks_told, attacks_tried
-from ireu_cli.verifying.reporting.make_record import generators_reached, make_record
+from ireu_cli.verifying.reporting.make_record import generators_reached, make_record, unreached
 from ireu_cli.verifying.reporting.not_measured import left_out, not_measured
 from ireu_cli.verifying.reporting.provenance import delta_record, provenance_of, subject_of
 from ireu_cli.verifying.reporting.standing import standing
@@ -35,16 +35,14 @@ def build_report(
     original, drawn = gathered.encoders.original, bool(looked.evidence)
     parent = delta_record(session)
     reach = original.reached_by(delta)
-    reason = verified.reason
     noun = None if original.gives_gradients else original.noun
-    if session.config.encoder.tap not in reach.taps:
-        reason += f" The delta does not reach {session.config.encoder.tap}: {reach.sentence()}."
+    reason = verified.reason + unreached(session, reach)
     names = {figure.name for figure in verified.figures}
     departures = departures_of(session)
     words, gaps = standing(
         verified.outcome,
         _drawn(show) if drawn else (),
-        generators_reached(session, reach.taps),
+        generators_reached(session, reach),
         looked.attacked,
         departures,
     )

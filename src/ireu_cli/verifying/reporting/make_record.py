@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from ireu_cli.coverage import coverage_in, groups_for
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encoders.files.portrait import find_bundle
+from ireu_cli.encoders.files.portrait import GeneratorEntry, find_bundle
+from ireu_cli.encoders.reach import Reach
 from ireu_cli.manifest import Manifest
 from ireu_cli.report import NO_ATTACK, ErasureRecord, Figure
 from ireu_cli.session import Session
@@ -13,10 +14,24 @@ from ireu_cli.verifying.feature_evidence import Gathered
 from ireu_cli.verifying.reporting.erasure_record import LIMITS, erasure_record
 
 
-def generators_reached(session: Session, taps: Sequence[str]) -> list[str]:
+def generators_reached(session: Session, reach: Reach) -> list[str]:
     """Names of the encoder's own generators that read a tap that the edit reaches."""
     bundle = find_bundle(session.config.encoder.source)
-    return [] if bundle is None else [entry.name for entry in bundle.generators if entry.tap in taps]
+    return [] if bundle is None else [entry.name for entry in bundle.generators if reach.includes(entry.tap)]
+
+
+def unreached(session: Session, reach: Reach) -> str:
+    """A sentence if the edit does not reach the configured tap; nothing if it does."""
+    tap = session.config.encoder.tap
+    if reach.includes(tap):
+        return ""
+    return f" The delta does not reach {tap}: {'. '.join(reach.parts(tap)) or reach.sentence()}."
+
+
+def _told(entry: GeneratorEntry, reach: Reach) -> str:
+    """A generator with the tap that it reads, and with the parts that change where only some do."""
+    parts = () if reach.includes(entry.tap) else reach.parts(entry.tap)
+    return ": ".join((f"generator {entry.name} ({entry.tap})", *parts))
 
 
 def make_record(
@@ -37,10 +52,10 @@ def make_record(
         figures: the measured figures; they name the attacks that were tried.
         gathered: everybody's photos; None if they are not available.
     """
-    taps = original.reached_by(delta).taps
+    reach = original.reached_by(delta)
     bundle = find_bundle(session.config.encoder.source)
-    systems = [] if bundle is None else [(f"generator {e.name} ({e.tap})", e.tap) for e in bundle.generators]
-    known = coverage_in(groups_for(session.config.encoder, original), taps)
+    own = () if bundle is None else bundle.generators
+    known = coverage_in(groups_for(session.config.encoder, original), reach)
     tried = dict.fromkeys(f.attack for f in figures if f.attack not in {None, NO_ATTACK})
     used = sum(len(person.photos) for person in parent.targets)
     return erasure_record(
@@ -51,11 +66,11 @@ def make_record(
         photos_used=used,
         delta=delta,
         systems_covered=[
-            *(name for name, tap in systems if tap in taps),
+            *(_told(entry, reach) for entry in own if reach.includes(entry.tap)),
             *(one.sentence() for one in known if one.status == "covered"),
         ],
         systems_missed=[
-            *(name for name, tap in systems if tap not in taps),
+            *(_told(entry, reach) for entry in own if not reach.includes(entry.tap)),
             *(one.sentence() for one in known if one.status != "covered"),
         ],
         attacks_tried=[name for name in tried if name],
