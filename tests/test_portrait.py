@@ -29,6 +29,8 @@ FEW = (
 )
 PICTURES = (2 + 2 + 2 + 3) * 3
 """Target photos seen and unseen, look-alikes, retained people; two seeds and one edit each."""
+FIRST = 2
+"""The pictures of the first look: one for each target photo that unlearning did not see."""
 
 
 @pytest.fixture(autouse=True)
@@ -87,11 +89,24 @@ def test_every_generator_is_measured_and_the_effort_is_told_first(done: Path) ->
     assert {figure["generator"] for figure in report["figures"]} == {None, "A", "B"}
     assert not [text for text in report["not_measured"] if text.startswith("Generated pictures")]
     said = (done / "said").read_text()
-    assert f"{PICTURES} before and {PICTURES} after with each generator (A, B); {4 * PICTURES} to draw" in said
+    assert f"{PICTURES} before and {PICTURES} after with each generator (A, B); {4 * PICTURES - 2 * FIRST} to draw" in said
     counted = [
         f["photos"] for f in report["figures"] if (f["name"], f["role"], f["generator"]) == ("psnr", "retained", "A")
     ]
     assert counted == [9]
+
+
+def test_a_first_look_comes_before_everything_else_is_drawn(done: Path) -> None:
+    file, said = done / ".ireu" / "looks" / "A-target-unseen.png", (done / "said").read_text()
+    assert file.read_bytes() == (done / "report" / "pictures" / file.name).read_bytes()
+    assert file.stat().st_mode & 0o077 == 0
+    told = [
+        f"first pictures: {FIRST} before and {FIRST} after with generator A; {2 * FIRST} to draw",
+        f"Look at {file} meanwhile",
+        f"pictures: {PICTURES} before",
+    ]
+    places = [said.index(text) for text in told]
+    assert places == sorted(places)
 
 
 def test_pictures_are_those_of_the_photo_prompt_seed_and_encoder_they_are_filed_under(
@@ -173,7 +188,7 @@ def test_a_damaged_picture_is_drawn_again(again: Path) -> None:
     kept[0].write_bytes(kept[0].read_bytes()[:50])
     kept[1].unlink()
     found = verify(again, "--keep-images")
-    assert "; 2 to draw" in found.err
+    assert sum(map(int, re.findall(r"; (\d+) to draw", found.err))) == 2
     assert (again / "report" / "report.json").read_bytes() == report
 
 

@@ -1,6 +1,6 @@
 """Pictures before and after an edit: plan them, draw each once, keep them, and judge them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -21,14 +21,14 @@ from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.values import STATES, Groups, Pair
 
 
-def draw_all(
+def plan_all(
     session: Session,
     show: Show,
     delta: Manifest,
     encoders: Pair[ImageEncoder],
     photos: Photos,
-) -> tuple[tuple[Drawn, ...], tuple[GeneratorEvidence, ...]]:
-    """Draw with every generator, before and after the edit, and collect what the panel sees.
+) -> tuple["Planned", ...]:
+    """Choose what each generator draws before and after the edit, and encode the photos.
 
     Args:
         session: the run.
@@ -46,24 +46,31 @@ def draw_all(
     vectors = Groups(*([vectors_of(photos.sights, person, 0) for person in group] for group in readable))
     alike = nearest(vectors.retained, vectors.targets, params.look_alikes)
     shots = plan_shots(readable.targets, readable.retained, alike, seen, params, session.config.seed)
-    drawn = [_prepare(session, show, generator, encoders, photos, shots) for generator in show.generators]
-    _draw(session, drawn)
-    evidence = [one for plan in drawn for one in judge_pictures(show, plan.drawn, photos)]
-    return tuple(plan.drawn for plan in drawn), tuple(evidence)
+    return tuple(_prepare(session, show, generator, encoders, photos, shots) for generator in show.generators)
+
+
+def draw_planned(
+    session: Session, show: Show, plans: Sequence["Planned"], photos: Photos
+) -> tuple[tuple[Drawn, ...], tuple[GeneratorEvidence, ...]]:
+    """Draw what was planned, and collect what the panel sees."""
+    _draw(session, plans)
+    evidence = [one for plan in plans for one in judge_pictures(show, plan.drawn, photos)]
+    return tuple(plan.drawn for plan in plans), tuple(evidence)
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Everything that `_draw` needs to draw a shot in a state."""
+class Planned:
+    """The pictures that a generator will draw, and everything that it needs for that."""
 
     drawn: Drawn
     generator: Generator
     lenses: Pair[Lens]
     nulls: Pair[Tensor]
 
-    def jobs(self) -> list[Job]:
-        """Every picture, before the edit and after."""
-        return [self._job(n, state) for state in (0, 1) for n in range(len(self.drawn.shots))]
+    def jobs(self, shots: Iterable[int]) -> list[Job]:
+        """The pictures of some shots, by their numbers, before the edit and after."""
+        chosen = list(shots)
+        return [self._job(n, state) for state in (0, 1) for n in chosen]
 
     def _job(self, number: int, state: int) -> Job:
         shot, prompt = self.drawn.shots[number], self.drawn.prompts[number]
@@ -81,7 +88,7 @@ def _prepare(
     encoders: Pair[ImageEncoder],
     photos: Photos,
     shots: tuple[Shot, ...],
-) -> _Plan:
+) -> Planned:
     """Encode the photos at the tap that this generator reads, and name every picture."""
     lenses = Pair(*(Lens(session, encoder, photos.encodings.reader, generator.tap) for encoder in encoders))
     items = list({shot.photo: lenses.original.item(shot.photo) for shot in shots}.values())
@@ -100,12 +107,12 @@ def _prepare(
     caches = Pair(*(PictureCache(session.run.pictures / name) for name in names))
     drawn = Drawn(generator.name, shots, prompts, Pair(*keys), caches)
     nulls = Pair(*(generator.null_of(encoder) for encoder in encoders))
-    return _Plan(drawn, generator, lenses, nulls)
+    return Planned(drawn, generator, lenses, nulls)
 
 
-def _draw(session: Session, plans: Sequence[_Plan]) -> None:
+def _draw(session: Session, plans: Sequence[Planned]) -> None:
     """Draw the missing pictures; first say how many they are and about how long they take."""
     names = ", ".join(plan.generator.name for plan in plans)
     each = len(plans[0].drawn.shots) if plans else 0
     text = f"pictures: {each} before and {each} after with each generator ({names})"
-    run_jobs(session, [job for plan in plans for job in plan.jobs()], text, "drawing")
+    run_jobs(session, [job for plan in plans for job in plan.jobs(range(each))], text, "drawing")

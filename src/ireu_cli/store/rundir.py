@@ -114,6 +114,12 @@ class RunDir:
         return self.path / "pictures"
 
     @property
+    def looks(self) -> Path:
+        """The folder of grids to look at while a step is still drawing."""
+        self._open()
+        return self.path / "looks"
+
+    @property
     def prints(self) -> Path:
         """The folder of results about files of weights."""
         self._open()

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from ireu_cli.drawing.before_and_after import draw_all
 from ireu_cli.drawing.judged_pictures import Drawn
 from ireu_cli.drawing.seen_photos import look_at_photos
 from ireu_cli.drawing.show import Show
@@ -15,6 +14,7 @@ from ireu_cli.verifying.criteria import unusable
 from ireu_cli.verifying.feature_evidence import Gathered
 from ireu_cli.verifying.operating_points import calibrated_panel
 from ireu_cli.verifying.pictures.curves import drawn_curves, kept_plot
+from ireu_cli.verifying.pictures.first_look import draw_all
 from ireu_cli.verifying.pictures.picture_distances import measure_quality
 from ireu_cli.verifying.under_attack import features_under_attack, pictures_under_attack, plan_attacks, where_attacked
 
@@ -43,17 +43,16 @@ def look(
     if unusable(gathered.evidence) is not None:
         return Looked()
     plan = plan_attacks(session, parent, gathered, ledger)
-    attacks = features_under_attack(plan, gathered)
-    attacked = where_attacked(plan, show)
     if show is None:
-        return Looked(figures=attacks, attacked=attacked)
+        return Looked(figures=features_under_attack(plan, gathered), attacked=where_attacked(plan, show))
     photos = look_at_photos(gathered.encodings, show.panel, Groups(gathered.targets, gathered.retained))
     calibrations, charts = calibrated_panel(session.config, show.panel, photos)
-    drawn, evidence = draw_all(session, show, parent, gathered.encoders, photos)
+    drawn, evidence = draw_all(session, show, parent, gathered, photos)
     figures = (
         *measure_quality(gathered.encodings, gathered.encoders.original, drawn, gathered.retained),
-        *attacks,
+        *features_under_attack(plan, gathered),
     )
     figures += pictures_under_attack(session, show, parent, plan, photos)
     lines = (*charts, *drawn_curves(evidence))
+    attacked = where_attacked(plan, show)
     return Looked(drawn, evidence, calibrations, lines, kept_plot(evidence), figures, attacked)

@@ -13,6 +13,7 @@ from ireu_cli.drawing.judged_pictures import Drawn
 from ireu_cli.drawing.shots import Shot
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.read import PhotoReader
+from ireu_cli.report import Role
 from ireu_cli.store.files import write_bytes
 from ireu_cli.store.picture_cache import png_bytes
 from ireu_cli.values import STATES, Photo, RgbImage
@@ -33,13 +34,14 @@ class Grid:
 
 def make_grids(drawn: Drawn, reader: PhotoReader) -> list[Grid]:
     """One grid for each role, from the base prompt, with as many different people as fit."""
-    grids = []
-    for role in dict.fromkeys(shot.role for shot in drawn.shots):
-        numbers = _columns(drawn.shots, role)
-        if numbers:
-            picture = _grid(drawn, numbers, reader)
-            grids.append(Grid(f"{drawn.generator}-{role}.png", drawn.generator, role, png_bytes(picture)))
-    return grids
+    roles = dict.fromkeys(shot.role for shot in drawn.shots)
+    return [make_grid(drawn, role, reader) for role in roles if columns(drawn.shots, role)]
+
+
+def make_grid(drawn: Drawn, role: Role, reader: PhotoReader) -> Grid:
+    """The grid of a role; the pictures in `columns` must have been drawn."""
+    picture = _grid(drawn, columns(drawn.shots, role), reader)
+    return Grid(f"{drawn.generator}-{role}.png", drawn.generator, role, png_bytes(picture))
 
 
 def write_images(folder: Path, drawn: Sequence[Drawn]) -> list[Path]:
@@ -60,8 +62,8 @@ def write_images(folder: Path, drawn: Sequence[Drawn]) -> list[Path]:
     return [*files, folder / "index.csv"]
 
 
-def _columns(shots: Sequence[Shot], role: str) -> list[int]:
-    """Numbers of the shots to show: one for each photo, taking people in turn."""
+def columns(shots: Sequence[Shot], role: Role) -> list[int]:
+    """Numbers of the shots that a role's grid shows: one for each photo, taking people in turn."""
     people: dict[int, dict[Photo, int]] = {}
     for number, shot in enumerate(shots):
         if shot.role == role and shot.edit is None:
