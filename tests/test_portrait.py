@@ -89,7 +89,9 @@ def test_every_generator_is_measured_and_the_effort_is_told_first(done: Path) ->
     assert {figure["generator"] for figure in report["figures"]} == {None, "A", "B"}
     assert not [text for text in report["not_measured"] if text.startswith("Generated pictures")]
     said = (done / "said").read_text()
-    assert f"{PICTURES} before and {PICTURES} after with each generator (A, B); {4 * PICTURES - 2 * FIRST} to draw" in said
+    assert (
+        f"{PICTURES} before and {PICTURES} after with each generator (A, B); {4 * PICTURES - 2 * FIRST} to draw" in said
+    )
     counted = [
         f["photos"] for f in report["figures"] if (f["name"], f["role"], f["generator"]) == ("psnr", "retained", "A")
     ]

@@ -18,6 +18,7 @@ import onnx
 import torch
 from captions import BASES
 from card import card
+from conditions import depth_blocks
 from diffusers import AutoencoderTiny
 from faces import SIDE, write_atomically
 from generator import build_scheduler
@@ -30,7 +31,7 @@ from ireu_cli.maths.images.edits import EDITS
 
 # Medians over the photos of `train`, in their own frame: eyes, nose, mouth corners.
 LANDMARKS = (59.3, 67.8, 102.3, 67.1, 80.7, 92.6, 62.0, 114.3, 100.4, 113.3)
-TAPS = {"a": "image_embeds", "b": "penultimate", "c": "normed_embedding"}
+TAPS = {"a": "image_embeds", "b": "penultimate", "c": "normed_embedding"}  # that of d depends on the encoder's depth
 
 
 def halve(source: Path, target: Path) -> None:
@@ -68,11 +69,16 @@ def copy_network(source: Path, target: Path) -> None:
     shutil.copyfile(source / "config.json", target / "config.json")
 
 
-def generator_entry(name: str, unet: str) -> dict[str, Any]:
+def deep_tap(blocks: int) -> str:
+    """What generator D reads: the inputs of five blocks, and the pooled vector."""
+    return "+".join([*(f"block-{block}" for block in depth_blocks(blocks)), "pooled"])
+
+
+def generator_entry(name: str, tap: str, unet: str) -> dict[str, Any]:
     """A generator as ``portrait.json`` lists it."""
     return {
         "name": name.upper(),
-        "tap": TAPS[name],
+        "tap": tap,
         "unet": f"{unet}/unet",
         "adapter": f"{name}/ip_adapter.safetensors",
         "steps": STEPS,
@@ -126,6 +132,7 @@ PARTS: dict[str, Callable[[Path, Path], Any]] = {
     "a": write_generator,
     "b": write_generator,
     "c": write_generator,
+    "d": write_generator,
     "recogniser": lambda run, to: copy_network(run / "recogniser", to / "recogniser"),
     "face_check": lambda run, to: copy_network(run / "face_check", to / "face_check"),
 }
@@ -177,7 +184,9 @@ def main() -> None:
         keep_curve(args.out / name, to)
     if args.evaluation is not None:
         shutil.copyfile(args.evaluation, to / "curves" / "evaluation.json")
-    generators = [name for name in TAPS if (to / name / "ip_adapter.safetensors").exists()]
+    blocks = json.loads((to / "image_encoder" / "config.json").read_text())["num_hidden_layers"]
+    taps = TAPS | {"d": deep_tap(blocks)}
+    generators = [name for name in taps if (to / name / "ip_adapter.safetensors").exists()]
     people = {"people": "people"} if (to / "people").is_dir() else {}
     index = people | {
         "schema_version": 1,
@@ -186,7 +195,7 @@ def main() -> None:
         "face_encoder": "face_encoder.onnx",
         "face_check": "face_check",
         "landmarks": [round(x / SIDE, 4) for x in LANDMARKS],
-        "generators": [generator_entry(name, "a" if name == "c" else name) for name in generators],
+        "generators": [generator_entry(name, taps[name], "a" if name == "c" else name) for name in generators],
         "prompt": BASES[0],
         "edits": EDITS,
     }

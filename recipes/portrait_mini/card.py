@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROWS = (
-    ("image_encoder", "`image_encoder/`", "CLIP-type image encoder, 96 px, 37 tokens, 256 wide, 6 blocks"),
+    ("image_encoder", "`image_encoder/`", "CLIP-type image encoder, 96 px, 37 tokens, 256 wide, 12 blocks"),
     ("face_encoder", "`face_encoder.onnx`", "ArcFace-type face encoder, 112 px, 512 features"),
     ("vae", "`vae/`", "AutoencoderTiny, factor 8, 8 channels"),
     ("decoder", "`vae/`", "its decoder, against a critic"),
@@ -16,6 +16,7 @@ ROWS = (
     ("a", "`a/`", "generator A: UNet and IP-Adapter base on `image_embeds`"),
     ("b", "`b/`", "generator B: UNet and IP-Adapter Plus on `penultimate`"),
     ("c", "`c/`", "generator C: IP-Adapter FaceID on the face encoder's unit vector, with A's UNet"),
+    ("d", "`d/`", "generator D: UNet and IP-Adapter Plus on what enters five blocks, and on the pooled vector"),
     ("recogniser", "`recogniser/`", "face recogniser that measures"),
     ("face_check", "`face_check/`", "is there a face, and where are its landmarks"),
 )
@@ -26,6 +27,7 @@ OPTIONAL = {
     "b/unet": "generator B",
     "face_encoder.onnx": "the face encoder",
     "c/ip_adapter.safetensors": "generator C",
+    "d/unet": "generator D",
 }
 
 HEAD = """\
