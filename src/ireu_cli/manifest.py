@@ -20,12 +20,15 @@ from pydantic import (
     ValidationError,
     model_serializer,
 )
-from pydantic.dataclasses import dataclass
 
 from ireu_cli.errors import ArtifactError
 from ireu_cli.params import LONGEST_TAP, TAP_PATTERN, Config
 from ireu_cli.support.bounded import ContentError, read_json
 from ireu_cli.support.record_text import is_text_of, text_of
+from ireu_cli.support.roster import NOBODY as NOBODY
+from ireu_cli.support.roster import Hash, cut_retained
+from ireu_cli.support.roster import PersonRecord as PersonRecord
+from ireu_cli.support.roster import Roster as Roster
 
 SCHEMA_VERSION = 1
 """Raise it when a field changes meaning, add a reader for the old form, and add `tests/fixtures/schema_v<N>/`."""
@@ -82,7 +85,6 @@ def _leaves(value: Any) -> Iterator[Any]:
             yield one
 
 
-Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Seal = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 """Empty before the record is sealed."""
 Words = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
@@ -139,21 +141,6 @@ class EncoderRecord(_Record):
         return self.settings in {None, settings}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-class PersonRecord:
-    """One person, as a number and the keyed digests of the photos, without anything that leads to a name or a face.
-
-    There may be very many, and a pydantic model takes five times the memory.
-    """
-
-    number: int = Field(ge=1, lt=2**40)
-    photos: tuple[Hash, ...]
-
-    def plain(self) -> dict[str, Any]:
-        """The person as in JSON."""
-        return {"number": self.number, "photos": list(self.photos)}
-
-
 class Manifest(_Record):
     """The record of one step. All digests are hex; `parent` is the digest of the parent's manifest."""
 
@@ -169,8 +156,8 @@ class Manifest(_Record):
     key: str | None = Field(
         None, pattern=r"^[0-9a-f]{16}$", description="which run folder's key the photo digests are keyed with"
     )
-    targets: tuple[PersonRecord, ...] = ()
-    retain: tuple[PersonRecord, ...] = ()
+    targets: Roster = NOBODY
+    retain: Roster = NOBODY
     inputs: tuple[FileRecord, ...] = ()
     outputs: tuple[FileRecord, ...] = ()
     metrics: Annotated[Values, AfterValidator(_requests)] = {}
@@ -192,12 +179,16 @@ class Manifest(_Record):
         `seal` makes the keyed seal from the digest; with None the record keeps its seal.
         """
         known = self.model_copy(update={"metrics": _numbers(self.metrics)})
-        plain = known.model_dump(mode="json")
-        return known.model_copy(update=_seals(plain, seal))
+        return known.model_copy(update=_seals(known.plain(), seal))
+
+    def plain(self) -> dict[str, Any]:
+        """The fields as in JSON; people stay rosters, because there may be very many."""
+        fields = self.model_dump(mode="json", exclude={"targets", "retain"})
+        return fields | {"targets": self.targets, "retain": self.retain}
 
     def text(self) -> str:
         """Return the file's text: sorted keys, two spaces of indent, one newline at the end."""
-        return text_of(self.model_dump(mode="json"))
+        return text_of(self.plain())
 
     def config(self) -> Config:
         """Return the parameters as a configuration, with defaults for sections that the step did not use."""
@@ -212,7 +203,7 @@ class Manifest(_Record):
 
 def photos_of(people: Iterable[PersonRecord]) -> set[str]:
     """Keyed digests of everybody's photos."""
-    return {digest for person in people for digest in person.photos}
+    return people.photos() if isinstance(people, Roster) else {digest for one in people for digest in one.photos}
 
 
 def completed(
@@ -233,8 +224,9 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
         ArtifactError: it is not JSON, has another schema version or unknown or missing fields, or a byte has changed.
     """
     remedy = "Run the step that writes it again, or restore the file from a copy"
+    rest, retain = cut_retained(data) if len(data) <= MOST_BYTES else (data, None)
     try:
-        plain = read_json(data, MOST_BYTES, name=name)
+        plain = read_json(rest, MOST_BYTES, name=name)
     except ContentError as error:
         raise ArtifactError(f"The manifest {name} {error.why}", remedy) from None
     if not isinstance(plain, dict):
@@ -245,11 +237,12 @@ def parse_manifest(data: bytes, name: str) -> Manifest:
             "Install the version of ireu that wrote it, or restore the file if it was damaged",
         )
     # It covers the file's own fields, not the model's: a field that a later version adds must not unseal older files.
-    sealed = _seals(plain) if is_text_of(plain, data.decode("utf-8")) else None
+    people = {} if retain is None else {"retain": retain}
+    sealed = _seals(plain | people) if is_text_of(plain, rest.decode("utf-8")) else None
     # With very many photos, keep only one form of them in memory at a time.
     del plain
     try:
-        manifest = Manifest.model_validate_json(data)
+        manifest = Manifest.model_validate_json(rest).model_copy(update=people)
     except ValidationError as error:
         first = ".".join(str(part) for part in error.errors()[0]["loc"])
         raise ArtifactError(
@@ -283,12 +276,22 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, Any]:
 def _seals(plain: dict[str, Any], seal: Callable[[str], str] | None = None) -> dict[str, str]:
     """The digest and the checksum of a record, and the keyed seal that is made from the digest."""
     # Each field is written as text only once, because there may be very many photos.
-    fields = {key: canonical_json(value) for key, value in plain.items() if key not in {"digest", "checksum"}}
+    fields = {key: text_in(value) for key, value in plain.items() if key not in {"digest", "checksum"}}
     found = {"digest": _digest_of_texts({key: text for key, text in fields.items() if key not in _OUTSIDE_DIGEST})}
     if seal is not None:
         found["seal"] = seal(found["digest"])
     found["checksum"] = _digest_of_texts(fields | {key: canonical_json(value) for key, value in found.items()})
     return found
+
+
+def text_in(value: Any) -> str:
+    """Canonical JSON of a value, which may be a roster."""
+    return value.canonical() if isinstance(value, Roster) else canonical_json(value)
+
+
+def digest_of_fields(plain: dict[str, Any]) -> str:
+    """As `digest_of`, of an object that may have rosters as values."""
+    return _digest_of_texts({key: text_in(value) for key, value in plain.items()})
 
 
 def _digest_of_texts(fields: dict[str, str]) -> str:

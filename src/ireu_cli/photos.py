@@ -1,7 +1,7 @@
 """From folders to encoded photos: who takes part, how photos are read, and what the cache holds."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,7 @@ from ireu_cli.faces.folder import choose_photos, scan_people, split_people
 from ireu_cli.manifest import PersonRecord, photos_of
 from ireu_cli.session import Session
 from ireu_cli.store.digests import DigestBook
+from ireu_cli.support.photo_table import same_as
 from ireu_cli.values import People, Photo
 
 
@@ -54,9 +55,8 @@ def load_retain(session: Session, targets: People) -> People:
             "Name a folder of them with --retain DIR",
         )
     retain = _scan(session, session.config.data.retain, "retain", "everybody")
-    theirs = {photo.sha256 for photo in targets.flat}
-    left = retain.where(lambda photo: photo.sha256 not in theirs)
-    if dropped := len(retain.flat) - len(left.flat):
+    left = replace(retain, photos=retain.photos.keep(~same_as(retain.photos.digests, targets.photos.digests)))
+    if dropped := retain.photos.total - left.photos.total:
         session.talk.note(f"retain: {dropped} photos are also photos of targets, and do not count as retained")
     return left
 
@@ -79,16 +79,16 @@ def _scan(session: Session, folder: Path, what: str, flat_means: Literal["one pe
     """List a folder and say what is in it; `data.bad_photos` says whether unreadable photos are refused or skipped."""
     flag, data, verbose = f"--{what}", session.config.data, session.talk.verbose
     # Files that did not change since an earlier step are not read again.
-    book = DigestBook(lambda: session.run.digests(folder), is_new=not session.run.is_made)
+    book = DigestBook(lambda: session.run.digests(folder), session.run.keyed_bytes, is_new=not session.run.is_made)
     people = scan_people(
-        folder, flag, flat_means, book.digest, data=data, verbose=verbose,
+        folder, flag, flat_means, book, data=data, verbose=verbose,
         progress=lambda total: session.talk.progress(f"reading {what} photos", total),
     )  # fmt: skip
     book.keep()
     _tell(session, what, people)
     labels = {str(one.path): f"{one.label} ({one.path})" if verbose else one.label for one in people.unread}
     refuse_or_note(session, {str(one.path): one.reason for one in people.unread}, labels, flag, what)
-    lost = {one.person for one in people.unread} - {photo.person for photo in people.flat}
+    lost = {one.person for one in people.unread} - set(people.photos.numbers.tolist())
     if lost and what == "targets":
         raise no_usable_photo()
     if not people.photos:
@@ -103,7 +103,7 @@ def among(session: Session, people: Sequence[PersonRecord]) -> Callable[[Photo],
 
 
 def _tell(session: Session, what: str, people: People) -> None:
-    persons, photos = len(people.photos), len(people.flat)
+    persons, photos = len(people.photos), people.photos.total
     session.talk.note(
         f"{what}: {persons} {'person' if persons == 1 else 'people'}, {photos} photo{'' if photos == 1 else 's'}"
     )

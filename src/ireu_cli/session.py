@@ -16,12 +16,13 @@ from ireu_cli.encoders.families import load_encoder
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.faces.align import cropped_landmarks
-from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord, Step, difference, digest_of
+from ireu_cli.manifest import NOBODY, EncoderRecord, Manifest, Roster, Step, difference, digest_of_fields
 from ireu_cli.params import ARCFACE_LANDMARKS, Config, DataParams
 from ireu_cli.sections import PATHS, RECORDED, VERIFIERS_PATHS
 from ireu_cli.store import outputs
 from ireu_cli.store.artifacts import write_manifest
 from ireu_cli.store.rundir import RunDir
+from ireu_cli.support.photo_table import DIGEST, PhotoTable, keys_of
 from ireu_cli.support.runtime import environment, generator
 from ireu_cli.values import Json, Photo
 
@@ -117,20 +118,20 @@ class Session:
         """The name of a photo in messages: numbers, and its path if the user asks for it."""
         return f"{photo.label} ({photo.path})" if self.talk.verbose else photo.label
 
-    def records(self, people: tuple[tuple[Photo, ...], ...]) -> tuple[PersonRecord, ...]:
+    def records(self, photos: PhotoTable) -> Roster:
         """People as they appear in manifests: numbers and keyed digests."""
-        keyed = self.run.keyed_digests
-        return tuple(
-            PersonRecord(number=person[0].person + 1, photos=keyed([photo.sha256 for photo in person]))
-            for person in people
-        )
+        keyed = photos.keyed
+        digests = keyed.tobytes() if keyed.size else b"".join(map(self.run.keyed_bytes, keys_of(photos.digests)))
+        ends = (DIGEST * photos.sizes.cumsum()).tolist()
+        parts = zip((photos.numbers + 1).tolist(), [0, *ends], ends, strict=False)
+        return Roster.of_digests((number, digests[start:end]) for number, start, end in parts)
 
     def draft(
         self,
         encoder: ImageEncoder,
         *,
-        targets: tuple[PersonRecord, ...] = (),
-        retain: tuple[PersonRecord, ...] = (),
+        targets: Roster = NOBODY,
+        retain: Roster = NOBODY,
         extra: Json = None,
     ) -> Manifest:
         """Start the step's manifest; its `identity` covers everything that decides the result."""
@@ -143,15 +144,15 @@ class Session:
             settings=encoder.settings,
         )
         parent = self.parent.digest if self.parent else None
-        identity = digest_of(
+        identity = digest_of_fields(
             {
                 "step": self.step,
                 "parameters": parameters,
                 # Leave out entries that earlier versions did not record, so that the same work has one identity.
                 "encoder": record.model_dump(exclude={"settings"}),
                 "preprocessing": encoder.preprocessing,
-                "targets": [person.plain() for person in targets],
-                "retain": [person.plain() for person in retain],
+                "targets": targets,
+                "retain": retain,
                 "parent": parent,
                 "extra": extra,
             }

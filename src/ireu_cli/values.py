@@ -1,6 +1,6 @@
 """Values that packages hand to each other: photos and people, masks, deltas. Nothing here reads files or settings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
@@ -9,6 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from ireu_cli.support.photo_table import Photo as Photo
+from ireu_cli.support.photo_table import PhotoTable, accepted
 
 RgbImage = npt.NDArray[np.uint8]
 """A picture: uint8, shape (height, width, 3), RGB, 0 to 255."""
@@ -42,29 +45,6 @@ class Groups(NamedTuple, Generic[T]):
     retained: T
 
 
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """One photo file of one person. `sha256` is over the file's bytes; the path never leaves the process.
-
-    There may be very many, and a `Path` takes three times the memory of a text.
-    """
-
-    person: int
-    index: int
-    file: str
-    sha256: str
-
-    @property
-    def path(self) -> Path:
-        """The path of the file."""
-        return Path(self.file)
-
-    @property
-    def label(self) -> str:
-        """The photo's name in messages: only numbers, in the order of the sorted names."""
-        return f"photo {self.index + 1} of person {self.person + 1}"
-
-
 @dataclass(frozen=True)
 class Unread:
     """A photo or a folder of a person that cannot be read: its person's number from 0, its label, path, and reason."""
@@ -82,27 +62,20 @@ class People:
     `folders` are the folders of all people by their numbers; without subfolders, it is the folder itself.
     """
 
-    photos: tuple[tuple[Photo, ...], ...]
+    photos: PhotoTable
     labelled: bool
     notes: tuple[str, ...] = ()
     unread: tuple[Unread, ...] = ()
     folders: tuple[Path, ...] = ()
 
     @property
-    def flat(self) -> list[Photo]:
+    def flat(self) -> Sequence[Photo]:
         """All photos, person by person."""
-        return [photo for person in self.photos for photo in person]
+        return self.photos.flat
 
-    def where(self, keep: Callable[[Photo], bool]) -> "People":
+    def where(self, keep: Callable[[Photo], Any]) -> "People":
         """Return the photos that `keep` accepts; people keep their numbers, and people without a photo are dropped."""
-        kept = (_kept(person, keep) for person in self.photos)
-        return replace(self, photos=tuple(person for person in kept if person))
-
-
-def _kept(person: tuple[Photo, ...], keep: Callable[[Photo], bool]) -> tuple[Photo, ...]:
-    """A person's photos that `keep` accepts; the same tuple if that is all of them, because there may be very many."""
-    kept = tuple(photo for photo in person if keep(photo))
-    return person if len(kept) == len(person) else kept
+        return replace(self, photos=self.photos.keep(accepted(self.photos, keep)))
 
 
 @dataclass(frozen=True)

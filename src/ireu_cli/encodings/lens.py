@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,7 +85,11 @@ class Lens:
         self._around = (weights, rest)
         self.folder = session.run.features / self.name
         """The folder that keeps results for this tap."""
-        self.cache = FeatureCache(self.folder)
+
+    @cached_property
+    def cache(self) -> FeatureCache:
+        """The rows that are kept of this tap; not every method reads them."""
+        return FeatureCache(self.folder)
 
     def encode(self, people: People, flag: str, label: str) -> People:
         """Encode everybody's photos; returns people with usable photos.

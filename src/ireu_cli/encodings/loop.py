@@ -21,7 +21,7 @@ from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.session import Session
-from ireu_cli.store.features import FeatureCache
+from ireu_cli.store.features import FeatureCache, Keys
 from ireu_cli.values import RgbImage
 
 P = TypeVar("P")
@@ -193,10 +193,10 @@ def stream(items: Iterable[Item], load: Callable[[Item], P], batch_size: int) ->
         loaders.shutdown()
 
 
-def chunks(cache: FeatureCache, keys: Sequence[str], size: int = 64) -> Iterator[tuple[list[str], Tensor]]:
+def chunks(cache: FeatureCache, keys: Keys, size: int = 64) -> Iterator[tuple[Keys, Tensor]]:
     """Iterate over cached features in pieces, so that memory does not grow with their number."""
     for start in range(0, len(keys), size):
-        piece = list(keys[start : start + size])
+        piece = keys[start : start + size]
         yield piece, cache.get(piece)
 
 

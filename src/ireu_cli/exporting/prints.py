@@ -12,7 +12,7 @@ from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.fingerprint import Print
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import digest_of
-from ireu_cli.store.features import read_tensors, write_tensors
+from ireu_cli.store.tensors import read_tensors, write_tensors
 from ireu_cli.support.stamps import is_settled
 
 _VERSION = 1

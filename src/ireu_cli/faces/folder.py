@@ -2,13 +2,16 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError, look
@@ -16,17 +19,43 @@ from ireu_cli.faces.formats import ENDINGS, UNREAD_ENDINGS
 from ireu_cli.faces.listing import Listing, Person, list_folder, list_person, place_of
 from ireu_cli.faces.photo_files import digest_photo, most_bytes, why_not_opened
 from ireu_cli.params import DataParams
+from ireu_cli.support.photo_table import DIGEST, PhotoColumns, PhotoTable, keys_of
 from ireu_cli.values import People, Photo, Unread
 
 _TOLD = 16
 """The number of photos between two progress messages."""
 
 
+class Memory(Protocol):
+    """Digests of photos that were read before."""
+
+    def recognise(self, files: Sequence[str]) -> NDArray[np.uint8] | None:
+        """Digests of all of these files, a row each as in `digest`, if it knows that none has changed; else None."""
+
+    def digest(self, file: str, read: Callable[[str], str]) -> bytes:
+        """The 32 bytes of a file's SHA-256, which `read` gives as hex if it is not known, and maybe 32 keyed ones.
+
+        Raises:
+            BadPhotoError, OSError: it cannot be read.
+        """
+
+
+class _Nothing:
+    """No memory: every file is read."""
+
+    def recognise(self, _files: Sequence[str]) -> None:
+        """See `Memory`."""
+
+    def digest(self, file: str, read: Callable[[str], str]) -> bytes:
+        """See `Memory`."""
+        return bytes.fromhex(read(file))
+
+
 def scan_people(
     folder: Path,
     flag: str,
     flat_means: Literal["one person", "everybody"],
-    remember: Callable[[str, Callable[[str], str]], str] | None = None,
+    memory: Memory | None = None,
     *,
     data: DataParams | None = None,
     verbose: bool = False,
@@ -38,8 +67,7 @@ def scan_people(
         folder: `folder/<person>/*.jpg`, or `folder/*.jpg`.
         flag: the flag that named it, for messages.
         flat_means: whether photos without subfolders show one person, or a different person each.
-        remember: gives a file's SHA-256 (hex), which it remembers or reads with the given function. By default every
-            file is read.
+        memory: knows digests of files that did not change. By default every file is read.
         data: how large a photo may be. If its `bad_photos` is `error`, problems that the first bytes show are found
             already here; without `data`, no photo is checked.
         verbose: messages may name paths.
@@ -63,13 +91,12 @@ def scan_people(
     found = _people(folder, top)
     people = [person for person in found if not person.is_circle]
     _refuse_empty(people, _others(top, found), flag, named, verbose=verbose)
-    read = _reader(data)
-    known = read if remember is None else lambda file: remember(file, read)
     is_everybodys = bool(top.photos) and flat_means == "everybody"
     groups = [[file] for file in top.photos] if is_everybodys else [person.photos for person in people]
     folders = (folder,) * len(groups) if is_everybodys else tuple(person.folder for person in people)
     with nullcontext(_nothing) if progress is None else progress(sum(map(len, groups))) as advance:
-        photos, unread, copies = _digest(groups, known, advance)
+        columns, unread = _digest(groups, memory or _Nothing(), _reader(data), advance)
+    photos, copies = _without_copies(columns)
     for number, person in enumerate(people):
         unread += [Unread(number, f"a folder of person {number + 1}", path, why) for path, why in person.closed]
     notes = [*_notes(top, found), *([f"{copies} second copies of the same photo are ignored"] if copies else [])]
@@ -81,20 +108,19 @@ def choose_photos(people: People, limit: int | None, generator: torch.Generator)
     """Choose at most `limit` photos of each person at random; None means all."""
     if limit is None:
         return people
-    chosen: set[Photo] = set()
-    for person in people.photos:
-        order = torch.randperm(len(person), generator=generator)[:limit].tolist()
-        chosen |= {person[position] for position in order}
-    return people.where(chosen.__contains__)
+    chosen, first = np.zeros(people.photos.total, np.bool_), 0
+    for size in people.photos.sizes.tolist():
+        chosen[first + torch.randperm(size, generator=generator)[:limit].numpy()] = True
+        first += size
+    return replace(people, photos=people.photos.keep(chosen))
 
 
 def split_people(people: People, holdout: float, generator: torch.Generator) -> tuple[People, People]:
     """Split at random by person into (used in unlearning, held out for verification)."""
     count = len(people.photos)
-    held = set(torch.randperm(count, generator=generator)[: int(count * holdout)].tolist())
-    used = tuple(person for position, person in enumerate(people.photos) if position not in held)
-    rest = tuple(person for position, person in enumerate(people.photos) if position in held)
-    return replace(people, photos=used), replace(people, photos=rest)
+    held = np.zeros(count, np.bool_)
+    held[torch.randperm(count, generator=generator)[: int(count * holdout)].numpy()] = True
+    return replace(people, photos=people.photos.some(~held)), replace(people, photos=people.photos.some(held))
 
 
 def _top(folder: Path, flag: str, named: str) -> Listing:
@@ -190,30 +216,41 @@ def _nothing(_count: int, _words: str) -> None:
 
 
 def _digest(
-    groups: Sequence[Iterable[str]], read: Callable[[str], str], advance: Callable[[int, str], None]
-) -> tuple[tuple[tuple[Photo, ...], ...], list[Unread], int]:
-    seen: set[str] = set()
+    groups: Sequence[Sequence[str]], memory: Memory, read: Callable[[str], str], advance: Callable[[int, str], None]
+) -> tuple[PhotoColumns, list[Unread]]:
+    """Digest the files of each person; those that cannot be read are in no row."""
+    files = list(chain.from_iterable(groups))
+    sizes = list(map(len, groups))
+    persons = np.repeat(np.arange(len(groups)), sizes)
+    indices = np.arange(len(files)) - np.repeat(np.cumsum([0, *sizes])[:-1], sizes)
     unread: list[Unread] = []
-    copies = met = 0
-    people = []
-    for number, group in enumerate(groups):
-        person = []
-        for index, file in enumerate(group):
-            met += 1
-            if met % _TOLD == 0:
-                advance(_TOLD, "")
-            try:
-                photo = Photo(number, index, file, read(file))
-            except (BadPhotoError, OSError) as error:
-                why = str(error) if isinstance(error, BadPhotoError) else why_not_opened(error)
-                unread.append(Unread(number, Photo(number, index, file, "").label, Path(file), why))
-                continue
-            if photo.sha256 in seen:
-                copies += 1
-                continue
-            seen.add(photo.sha256)
-            person.append(photo)
-        if person:
-            people.append(tuple(person))
-    advance(met % _TOLD, "")
-    return tuple(people), unread, copies
+    if (known := memory.recognise(files)) is not None:
+        advance(len(files), "")
+        return PhotoColumns(files, persons, indices, known[:, :DIGEST], known[:, DIGEST:]), unread
+    rows: list[bytes] = []
+    good = np.ones(len(files), np.bool_)
+    for place, file in enumerate(files):
+        if (place + 1) % _TOLD == 0:
+            advance(_TOLD, "")
+        try:
+            rows.append(memory.digest(file, read))
+        except (BadPhotoError, OSError) as error:
+            good[place] = False
+            why = str(error) if isinstance(error, BadPhotoError) else why_not_opened(error)
+            number = int(persons[place])
+            unread.append(Unread(number, Photo(number, int(indices[place]), file, "").label, Path(file), why))
+    advance(len(files) % _TOLD, "")
+    found = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), len(rows[0]) if rows else DIGEST)
+    names = [file for file, is_good in zip(files, good, strict=True) if is_good] if unread else files
+    return PhotoColumns(names, persons[good], indices[good], found[:, :DIGEST], found[:, DIGEST:]), unread
+
+
+def _without_copies(columns: PhotoColumns) -> tuple[PhotoTable, int]:
+    """The people without second copies of the same bytes, and the number of copies."""
+    table, keys = PhotoTable.of(columns), keys_of(columns.digests)
+    copies = len(keys) - len(set(keys))
+    if copies:
+        seen: set[bytes] = set()
+        first = (not (key in seen or seen.add(key)) for key in keys)  # type: ignore[func-returns-value]
+        table = table.keep(np.fromiter(first, np.bool_, len(keys)))
+    return table, copies

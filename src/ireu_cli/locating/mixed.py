@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from ireu_cli.encodings.lens import Lens, flatten_tokens
@@ -20,18 +21,20 @@ def say_mixed(session: Session, lens: Lens, cast: Cast) -> list[int]:
     Returns:
         The numbers of those targets; empty without retained people to compare with.
     """
-    candidates = replace(cast.targets, photos=tuple(p for p in cast.targets.photos if len(p) >= FEWEST))
+    theirs, others = cast.targets.photos, cast.used.photos
+    candidates = replace(cast.targets, photos=theirs.some(theirs.sizes >= FEWEST))
     if not candidates.photos:
         return []
     rng = session.random("strangers")
-    order = torch.randperm(len(cast.used.photos), generator=rng)[:_STRANGERS].tolist()
-    few = replace(cast.used, photos=tuple(cast.used.photos[place] for place in sorted(order)))
+    chosen = np.zeros(len(others), np.bool_)
+    chosen[torch.randperm(len(others), generator=rng)[:_STRANGERS].numpy()] = True
+    few = replace(cast.used, photos=others.some(chosen))
     strangers, vectors = lens.encode_averages(choose_photos(few, _PHOTOS, rng), "--retain", "retained photos")
     targets = lens.encode(candidates, "--targets", "target photos")
-    others = [vectors.get([photo.sha256 for photo in person]) for person in strangers.photos]
+    apart = [vectors.get([photo.sha256 for photo in person]) for person in strangers.photos]
     numbers = []
     for person in targets.photos:
-        found = halves(flatten_tokens(lens.features(person)), others)
+        found = halves(flatten_tokens(lens.features(person)), apart)
         if found is not None and found.are_two:
             numbers.append(person[0].person + 1)
             sizes = sorted((int(found.first.sum()), int((~found.first).sum())), reverse=True)

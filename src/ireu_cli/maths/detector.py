@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ireu_cli.maths.identity import centred
@@ -140,6 +142,12 @@ class Deal:
     def fold(self, number: int) -> int:
         """The fold of a person."""
         return number * FOLDS // len(self.sizes) if self._is_unlabelled else number % FOLDS
+
+    @property
+    def folds(self) -> NDArray[np.int64]:
+        """The fold of everybody: int64 (people,)."""
+        numbers = np.arange(len(self.sizes))
+        return numbers * FOLDS // len(self.sizes) if self._is_unlabelled else numbers % FOLDS
 
     @cached_property
     def _is_unlabelled(self) -> bool:

@@ -3,72 +3,108 @@
 import contextlib
 import os
 import struct
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
-from ireu_cli.store.features import read_tensors, write_tensors
-from ireu_cli.support.stamps import is_settled, stamp_of
+from ireu_cli.store.tensors import read_tensors, write_tensors
+from ireu_cli.support.photo_table import DIGEST, keys_of
+from ireu_cli.support.stamps import Stamp, is_settled, stamp_of
 
 _STAMP = struct.Struct("=5Q")
 _WORD = 2**64
-_DIGEST = 32
-"""The bytes of a SHA-256."""
+_ROW = 2 * DIGEST
+"""The bytes of a digest and of its keyed digest."""
 
 
 class DigestBook:
-    """SHA-256 of files by their stamps, kept from run to run; paths are not stored."""
+    """Digests of files by their stamps, plain and keyed, kept from run to run; paths are not stored."""
 
-    def __init__(self, place: Callable[[], Path], *, is_new: bool = False) -> None:
+    def __init__(self, place: Callable[[], Path], keyed: Callable[[bytes], bytes], *, is_new: bool = False) -> None:
         """Read the digests; a missing or damaged file counts as empty.
 
         Args:
             place: gives the file, and makes the folder around it; not called before there is something to keep or read.
+                The file's name depends on the key.
+            keyed: gives the 32 bytes of the keyed digest of a SHA-256.
             is_new: there is no file yet.
         """
-        self._place = place
-        self._known = {} if is_new else _unpacked(read_tensors(place()))
-        self._met: list[bytes] = []
-        self._has_grown = False
+        self._place, self._keyed = place, keyed
+        found = None if is_new else read_tensors(place())
+        # Earlier versions did not keep keyed digests.
+        self._is_old = found is not None and "keyed" not in found
+        self._stamps, self._rows = _unpacked(found, keyed)
+        self._asked: dict[str, bytes] = {}
+        self._met: list[tuple[bytes, bytes]] = []
 
-    def digest(self, file: str, read: Callable[[str], str]) -> str:
-        """SHA-256 (hex) of a file's bytes, which are read if the file has changed since the last time, or may have.
+    def recognise(self, files: Sequence[str]) -> NDArray[np.uint8] | None:
+        """Digests of files if they are those that the last run met, in the same order, and none has changed.
+
+        Returns:
+            Digest and keyed digest of each: uint8 (n, 64).
+        """
+        self._asked = {}
+        try:
+            stamps = [_key(os.stat(file)) for file in files]  # noqa: PTH116 - a Path for each takes longer
+        except OSError:
+            # The reader of photos reports the error.
+            return None
+        if b"".join(stamps) != self._stamps:
+            self._asked = dict(zip(files, stamps, strict=True))
+            return None
+        return np.frombuffer(self._rows, np.uint8).reshape(len(files), _ROW)
+
+    def digest(self, file: str, read: Callable[[str], str]) -> bytes:
+        """A file's SHA-256 and its keyed digest, 32 bytes each; it is read if it may have changed since the last time.
 
         Args:
             file: the path.
-            read: gives the digest, or raises an error about the file; errors are not remembered.
+            read: gives the digest (hex), or raises an error about the file; errors are not remembered.
 
         Raises:
             OSError: the file disappeared while it was read.
         """
+        key = self._asked.get(file)
         try:
-            status = os.stat(file)  # noqa: PTH116 - a Path for each of very many takes longer
+            key = key or _key(os.stat(file))  # noqa: PTH116
         except OSError:
             # The reader of photos reports the error.
-            return read(file)
-        key = _key(status)
-        if (known := self._known.get(key)) is not None:
-            self._met.append(key)
-            return sys.intern(known.hex())
-        now = time.time_ns()
-        # The caches of features use the same text for photos.
-        digest = sys.intern(read(file))
-        if key == _key(os.stat(file)) and is_settled(stamp_of(status), now):  # noqa: PTH116
-            self._known[key] = bytes.fromhex(digest)
-            self._met.append(key)
-            self._has_grown = True
-        return digest
+            return self._with_keyed(read(file))
+        known = self._known.get(key)
+        if known is None:
+            now = time.time_ns()
+            known = self._with_keyed(read(file))
+            if key != _key(os.stat(file)) or not is_settled(_stamp(key), now):  # noqa: PTH116
+                return known
+        self._met.append((key, known))
+        return known
 
     def keep(self) -> None:
-        """Store the files that were met, if there are new ones; if that fails, they are read again next time."""
-        if self._has_grown:
+        """Store the files that were met, if they are not the stored ones; if that fails, they are read again next time.
+
+        If files are gone, the rest is stored again too, so that the next run recognises it as a whole.
+        """
+        stamps, rows = self._stamps, self._rows
+        if self._met:
+            stamps, rows = (b"".join(parts) for parts in zip(*self._met, strict=True))
+        if self._is_old or stamps != self._stamps:
             with contextlib.suppress(ArtifactError):
-                write_tensors(self._place(), _packed({key: self._known[key] for key in self._met}))
+                write_tensors(self._place(), _packed(stamps, rows))
+
+    @cached_property
+    def _known(self) -> dict[bytes, bytes]:
+        return dict(zip(_cut(self._stamps, _STAMP.size), _cut(self._rows, _ROW), strict=True))
+
+    def _with_keyed(self, digest: str) -> bytes:
+        plain = bytes.fromhex(digest)
+        return plain + self._keyed(plain)
 
 
 def _key(status: os.stat_result) -> bytes:
@@ -81,17 +117,33 @@ def _key(status: os.stat_result) -> bytes:
         return _STAMP.pack(*(part % _WORD for part in stamp_of(status)))
 
 
-def _packed(digests: dict[bytes, bytes]) -> dict[str, Tensor]:
-    stamps, values = bytearray(b"".join(digests)), bytearray(b"".join(digests.values()))
+def _stamp(key: bytes) -> Stamp:
+    """The inverse of `_key`, with times before 1970."""
+    device, inode, size, *times = _STAMP.unpack(key)
+    content, status = (time - _WORD if time >= _WORD // 2 else time for time in times)
+    return Stamp(device, inode, size, content, status)
+
+
+def _cut(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+def _packed(stamps: bytes, rows: bytes) -> dict[str, Tensor]:
+    whole = torch.frombuffer(bytearray(rows), dtype=torch.uint8).view(-1, _ROW)
     return {
-        "stamps": torch.frombuffer(stamps, dtype=torch.int64).view(len(digests), -1),
-        "digests": torch.frombuffer(values, dtype=torch.uint8).view(len(digests), -1),
+        "stamps": torch.frombuffer(bytearray(stamps), dtype=torch.int64).view(len(whole), -1),
+        "digests": whole[:, :DIGEST].contiguous(),
+        "keyed": whole[:, DIGEST:].contiguous(),
     }
 
 
-def _unpacked(tensors: dict[str, Tensor] | None) -> dict[bytes, bytes]:
+def _unpacked(tensors: dict[str, Tensor] | None, keyed: Callable[[bytes], bytes]) -> tuple[bytes, bytes]:
+    """Stamps and rows, as they follow each other."""
     if tensors is None:
-        return {}
-    stamps, digests = tensors["stamps"].numpy().tobytes(), tensors["digests"].numpy().tobytes()
-    rows = zip(range(0, len(stamps), _STAMP.size), range(0, len(digests), _DIGEST), strict=True)
-    return {stamps[stamp : stamp + _STAMP.size]: digests[digest : digest + _DIGEST] for stamp, digest in rows}
+        return b"", b""
+    digests = tensors["digests"].numpy()
+    if "keyed" not in tensors:
+        rows = b"".join(digest + keyed(digest) for digest in keys_of(digests))
+    else:
+        rows = np.concatenate([digests, tensors["keyed"].numpy()], 1).tobytes()
+    return tensors["stamps"].numpy().tobytes(), rows

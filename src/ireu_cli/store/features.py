@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-import sys
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ from torch import Tensor
 from ireu_cli.errors import ArtifactError
 from ireu_cli.store.files import write_bytes
 from ireu_cli.support.bounded import ContentError, read_json
+from ireu_cli.support.photo_table import DIGEST, keys_of
 from ireu_cli.support.stamps import Stamp, is_settled, stamp_of
 
-_DIGEST = "sha256"
 _INDEX = "checked.jsonl"
 _LONGEST = 1 << 27
 """The most bytes of a header."""
@@ -42,6 +42,13 @@ _STALE = 64
 """Outdated notes are dropped when there are more of them than this number and a quarter of the valid ones."""
 
 
+Keys = Sequence[str] | NDArray[np.uint8]
+"""Keys of rows: texts, or those that are digests also as uint8 (n, 32)."""
+_Id = bytes | str
+"""A key in memory and in the index: the 32 bytes of a digest, or the text of another key."""
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
 @dataclass(frozen=True, eq=False)
 class _Batch:
     """One cache file: the offset of its first row, the shape of a row, and the keys of its rows, in order."""
@@ -49,7 +56,7 @@ class _Batch:
     path: Path
     start: int
     shape: tuple[int, ...]
-    keys: tuple[str, ...]
+    keys: tuple[_Id, ...]
 
     @cached_property
     def step(self) -> int:
@@ -73,7 +80,10 @@ class _Note:
     def line(self) -> str:
         """The note as a line of the index."""
         batch = self.batch
-        return json.dumps([batch.path.name, self.stamp, batch.start, batch.shape, batch.keys, self.is_checked]) + "\n"
+        # Digests follow each other in one text, which takes a fraction of the time to read.
+        keys = [_text(key) for key in batch.keys]
+        told = "".join(keys) if all(isinstance(key, bytes) for key in batch.keys) else keys
+        return json.dumps([batch.path.name, self.stamp, batch.start, batch.shape, told, self.is_checked]) + "\n"
 
 
 class FeatureCache:
@@ -85,7 +95,7 @@ class FeatureCache:
         self._batches: list[_Batch] = []
         # Where the row of a key is: the place of its batch in `_batches` times `_ROWS`, plus its row. There may be very
         # many, and a tuple takes twice the memory.
-        self._rows: dict[str, int] = {}
+        self._rows: dict[_Id, int] = {}
         self._checked: set[Path] = set()
         notes = list(_read_notes(folder))
         noted = {note.batch.path.name: note for note in notes}
@@ -105,11 +115,15 @@ class FeatureCache:
 
     def __contains__(self, key: str) -> bool:
         """Whether the cache has the features of a photo."""
-        return key in self._rows
+        return _id(key) in self._rows
+
+    def has(self, keys: Keys) -> NDArray[np.bool_]:
+        """Which of some keys the cache has: bool (n,)."""
+        return np.fromiter(map(self._rows.__contains__, _ids(keys)), np.bool_, len(keys))
 
     def __iter__(self) -> Iterator[str]:
         """The keys of all features in the cache."""
-        return iter(tuple(self._rows))
+        return iter(tuple(map(_text, self._rows)))
 
     def put(self, keys: Sequence[str], features: Tensor) -> None:
         """Keep one batch: `features` (len(keys), …), any floating dtype."""
@@ -120,15 +134,15 @@ class FeatureCache:
         self._checked.add(path)
         self._know(_batch(path, data[8 : 8 + int.from_bytes(data[:8], "little")]))
 
-    def get(self, keys: Sequence[str]) -> Tensor:
+    def get(self, keys: Keys) -> Tensor:
         """Return the features of photos that are all in the cache: float32 (len(keys), …).
 
         Raises:
             ArtifactError: a file was changed or removed during the run.
         """
-        if not keys:
+        if not len(keys):
             return torch.empty(0)
-        codes = np.fromiter((self._rows[key] for key in keys), np.int64, len(keys))
+        codes = np.fromiter(map(self._rows.__getitem__, _ids(keys)), np.int64, len(keys))
         places = np.argsort(codes, kind="stable")
         batches, rows = np.divmod(codes[places], _ROWS)
         found = torch.empty(len(keys), *self._batches[batches[0]].shape)
@@ -136,11 +150,15 @@ class FeatureCache:
             _read_rows(self._batches[batches[first]], places[first:end], rows[first:end], found)
         return found
 
-    def missing(self, keys: Sequence[str]) -> list[str]:
+    def missing(self, keys: Keys) -> list[str]:
         """Return the keys that are missing, in order, each once; files are checked before they are used."""
-        unchecked = {batch: None for key in keys if (batch := self._batch_of(key)) and batch.path not in self._checked}
+        ids = _ids(keys)
+        codes = np.fromiter((self._rows.get(key, -1) for key in ids), np.int64, len(ids))
+        used = (self._batches[place] for place in np.unique(codes[codes >= 0] // _ROWS).tolist())
         notes = []
-        for batch in unchecked:
+        for batch in used:
+            if batch.path in self._checked:
+                continue
             now = time.time_ns()
             is_good, stamp = _check(batch.path)
             if not is_good:
@@ -150,10 +168,7 @@ class FeatureCache:
             if stamp is not None and is_settled(stamp, now):
                 notes.append(_Note(batch, stamp, is_checked=True))
         self._remember(notes)
-        return [key for key in dict.fromkeys(keys) if key not in self._rows]
-
-    def _batch_of(self, key: str) -> _Batch | None:
-        return self._batches[self._rows[key] // _ROWS] if key in self._rows else None
+        return [_text(key) for key in dict.fromkeys(ids) if key not in self._rows]
 
     def _know(self, batch: _Batch) -> None:
         first = len(self._batches) * _ROWS
@@ -162,7 +177,7 @@ class FeatureCache:
 
     def _forget(self, batch: _Batch) -> None:
         for key in batch.keys:
-            if self._batch_of(key) is batch:
+            if key in self._rows and self._batches[self._rows[key] // _ROWS] is batch:
                 del self._rows[key]
 
     def _recall(self, note: "_Note") -> None:
@@ -192,6 +207,27 @@ class FeatureCache:
         return batch
 
 
+def _id(key: str) -> _Id:
+    return bytes.fromhex(key) if _HEX.fullmatch(key) else key
+
+
+def _ids(keys: Keys) -> Sequence[_Id]:
+    return keys_of(keys) if isinstance(keys, np.ndarray) else [_id(key) for key in keys]
+
+
+def _text(key: _Id) -> str:
+    return key.hex() if isinstance(key, bytes) else key
+
+
+def _digests(text: str) -> NDArray[np.uint8]:
+    """Digests whose hex texts follow each other.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    return np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, DIGEST)
+
+
 def _batch(path: Path, header: bytes) -> _Batch:
     """Read the header of a cache file.
 
@@ -204,7 +240,7 @@ def _batch(path: Path, header: bytes) -> _Batch:
     shapes = {tuple(int(part) for part in entry["shape"]) for _, entry in ordered}
     if len(shapes) != 1 or any(entry["dtype"] != "F32" for _, entry in ordered):
         raise ValueError("the rows are not those of one batch")
-    batch = _Batch(path, 8 + len(header), shapes.pop(), tuple(sys.intern(str(key)) for key, _ in ordered))
+    batch = _Batch(path, 8 + len(header), shapes.pop(), tuple(_id(str(key)) for key, _ in ordered))
     if any(entry["data_offsets"][0] != row * batch.step for row, (_, entry) in enumerate(ordered)):
         raise ValueError("the rows do not follow each other")
     return batch
@@ -282,7 +318,7 @@ def _read_notes(folder: Path) -> Iterator[_Note]:
                 folder / str(name),
                 int(start),
                 tuple(int(part) for part in shape),
-                tuple(sys.intern(str(key)) for key in keys),
+                tuple(_ids(_digests(keys) if isinstance(keys, str) else [str(key) for key in keys])),
             )
         except (ContentError, ValueError, TypeError):
             continue
@@ -302,27 +338,3 @@ def _append(path: Path, data: bytes) -> None:
             os.write(handle, data)
     finally:
         os.close(handle)
-
-
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Keep tensors that could be computed again, with a digest of them."""
-    write_bytes(path, safetensors.torch.save(tensors, {_DIGEST: _digest(tensors)}), durable=False)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor] | None:
-    """The tensors that `write_tensors` wrote; None if the file is missing or damaged."""
-    try:
-        data = path.read_bytes()
-        tensors = dict(safetensors.torch.load(data))
-        told = read_json(data[8 : 8 + int.from_bytes(data[:8], "little")], _LONGEST).get("__metadata__") or {}
-    except (OSError, ContentError, ValueError, safetensors.SafetensorError):
-        return None
-    return tensors if told.get(_DIGEST) == _digest(tensors) else None
-
-
-def _digest(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return digest.hexdigest()

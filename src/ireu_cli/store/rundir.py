@@ -11,7 +11,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import safetensors
@@ -76,12 +76,11 @@ class RunDir:
 
     def keyed_digest(self, sha256: str) -> str:
         """HMAC-SHA-256 (hex) of a photo's digest: stable in this run folder, and meaningless elsewhere."""
-        return self.keyed_digests([sha256])[0]
+        return hmac.digest(self._open(), sha256.encode(), "sha256").hex()
 
-    def keyed_digests(self, digests: Sequence[str]) -> tuple[str, ...]:
-        """As `keyed_digest`, of several photos."""
-        key = self._open()
-        return tuple(hmac.digest(key, sha256.encode(), "sha256").hex() for sha256 in digests)
+    def keyed_bytes(self, digest: bytes) -> bytes:
+        """As `keyed_digest`, of the bytes of a digest."""
+        return hmac.digest(self._open(), digest.hex().encode(), "sha256")
 
     @property
     def key_name(self) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from json.encoder import encode_basestring
 from typing import Any
 
+from ireu_cli.support.roster import Roster
+
 _WRITER = json.JSONEncoder(sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
 
 
@@ -18,7 +20,9 @@ def _pieces(plain: dict[str, Any]) -> Iterator[str]:
     mark = "{\n  "
     for key, value in sorted(plain.items()):
         yield f"{mark}{encode_basestring(key)}: "
-        if isinstance(value, list) and value:
+        if isinstance(value, Roster):
+            yield f"[{value.text}\n  ]" if value else "[]"
+        elif isinstance(value, list) and value:
             yield "["
             for place, part in enumerate(value):
                 yield f"{',' if place else ''}\n    {_person_text(part) or _indented(part, 4)}"

@@ -6,7 +6,7 @@ from typing import Any
 
 from ireu_cli.config import Resolved
 from ireu_cli.errors import ArtifactError
-from ireu_cli.manifest import Manifest, photos_of
+from ireu_cli.manifest import Manifest, Roster, photos_of
 from ireu_cli.opening import StepResult, check_parent, open_session
 from ireu_cli.session import Session, Talk
 from ireu_cli.store.artifacts import delta_bytes, manifest_path
@@ -29,7 +29,8 @@ def run_merge(
     added = [read_requests(session, encoder, path, "--merge") for path in others]
     requests, people = dict(parent.metrics["requests"]), parent.targets
     for path, other in zip(others, added, strict=True):
-        if photos_of(other.manifest.retain) != photos_of(parent.retain):
+        retain = other.manifest.retain
+        if retain != parent.retain and photos_of(retain) != photos_of(parent.retain):
             raise ArtifactError(
                 f"{path} and {onto} were made from other retained photos",
                 "Make one of the requests again with --onto the other delta",
@@ -69,7 +70,7 @@ def run_withdraw(
     left = {digest for photos in requests.values() for digest in photos}
     draft = session.draft(
         encoder,
-        targets=tuple(person for person in parent.targets if left.intersection(person.photos)),
+        targets=Roster.of(person for person in parent.targets if left.intersection(person.photos)),
         retain=parent.retain,
         extra={"withdrawn": sorted(cases)},
     )

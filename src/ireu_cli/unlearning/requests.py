@@ -7,13 +7,14 @@ from pathlib import Path
 from ireu_cli.config import Resolved, inherit
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
-from ireu_cli.manifest import Manifest, PersonRecord, photos_of
+from ireu_cli.manifest import Manifest, PersonRecord, Roster, photos_of
 from ireu_cli.origin import refuse_strange
 from ireu_cli.session import Session
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest
+from ireu_cli.support.photo_table import PhotoTable
 from ireu_cli.unlearning.gated.method import refuse_other_ledger
 from ireu_cli.unlearning.methods import method_of
-from ireu_cli.values import GateLedger, Json, Ledger, Photo
+from ireu_cli.values import GateLedger, Json, Ledger
 
 _SHARED = ("false_alarms", "max_false_alarm", "rise", "sharpness", "confine", "copies", "shrinkage")
 _OF_TOKENS, _OF_VECTORS = ("rank", "erase_gain", "erase_photos"), ("gain",)
@@ -153,13 +154,15 @@ def ledger_in(path: Path) -> Ledger | GateLedger:
     return ledger
 
 
-def union(first: tuple[PersonRecord, ...], second: tuple[PersonRecord, ...]) -> tuple[PersonRecord, ...]:
+def union(first: Roster, second: Roster) -> Roster:
     """Everybody whom locating or unlearning used, so that verification counts none of their photos as unused."""
+    if first == second:
+        return first
     known = photos_of(first)
-    return first + tuple(person for person in second if not known.issuperset(person.photos))
+    return Roster.of([*first, *(person for person in second if not known.issuperset(person.photos))])
 
 
-def at_hand(session: Session, delta: Manifest, people: tuple[tuple[Photo, ...], ...]) -> tuple[list[str], int]:
+def at_hand(session: Session, delta: Manifest, people: PhotoTable) -> tuple[list[str], int]:
     """Compare the requests of a delta with some people.
 
     Returns:

@@ -7,7 +7,7 @@ from ireu_cli.copies import keep_pictures
 from ireu_cli.coverage import recorded, sentences
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens, photo_reader
-from ireu_cli.manifest import Manifest, PersonRecord, photos_of
+from ireu_cli.manifest import Manifest, Roster, photos_of
 from ireu_cli.opening import StepResult, check_parent, open_session
 from ireu_cli.photos import Cast, load_cast
 from ireu_cli.session import Session, Talk
@@ -78,7 +78,7 @@ def run_unlearn(
 
 def _draft(
     session: Session, encoder: ImageEncoder, method: Method, cast: Cast, mask: Manifest, earlier: Earlier | None
-) -> tuple[Manifest, tuple[PersonRecord, ...]]:
+) -> tuple[Manifest, Roster]:
     """Start the manifest: everybody whom locating, this or earlier requests used, and the request's own people."""
     theirs = session.records(cast.targets.photos)
     targets, retain = union(theirs, mask.targets), union(session.records(cast.used.photos), mask.retain)
@@ -97,9 +97,9 @@ def _unused(resolved: Resolved, method: Method) -> list[str]:
     return [key for key in given if key.startswith(("unlearn.", "gated.")) and method.passes_over(key)]
 
 
-def _beside(session: Session, earlier: Earlier, retain: tuple[PersonRecord, ...]) -> None:
+def _beside(session: Session, earlier: Earlier, retain: Roster) -> None:
     """Warn about differences between a request and those that it is added to."""
-    if photos_of(retain) != photos_of(earlier.manifest.retain):
+    if retain != earlier.manifest.retain and photos_of(retain) != photos_of(earlier.manifest.retain):
         session.talk.note(
             "The retained photos differ from those of the earlier requests: each request keeps its rate on its own "
             "photos, and verify counts all of them as used"

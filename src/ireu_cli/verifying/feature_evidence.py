@@ -15,7 +15,8 @@ from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.measuring.matching import Evidence, PersonEvidence
 from ireu_cli.photos import Cast, among, load_retain, load_targets
 from ireu_cli.session import Session
-from ireu_cli.store.features import FeatureCache, read_tensors, write_tensors
+from ireu_cli.store.features import FeatureCache
+from ireu_cli.store.tensors import read_tensors, write_tensors
 from ireu_cli.support.made import Made
 from ireu_cli.support.runtime import generator
 from ireu_cli.unlearning.gated.checks import PIECE, rows_by_person

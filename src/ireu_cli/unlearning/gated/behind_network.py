@@ -14,7 +14,7 @@ from ireu_cli.unlearning.gated.checks import (
     changeable,
     check_statistics,
     kept_sums,
-    keys_in_fold,
+    keys_in_folds,
     misses,
     rows_by_person,
     sizes_of,
@@ -60,8 +60,10 @@ def unlearn_gates(work: Work, onto: GateLedger | None) -> tuple[WeightDelta, dic
     places = onto.capacity if onto else max(params.people, len(wanted))
     rate = rate_of(params, places)
 
+    folds = keys_in_folds(used)
+
     def rows(fold: int) -> Iterator[Tensor]:
-        for _, piece in chunks(lens.cache, keys_in_fold(used, fold), PIECE):
+        for _, piece in chunks(lens.cache, folds[fold], PIECE):
             yield normalize(piece, dim=1)
 
     with session.timed("solve"):

@@ -73,7 +73,7 @@ def unlearn_gated(work: Work, onto: Ledger | None, carrying: int | None) -> tupl
         ledger = onto or open_ledger(statistics, site, weights, places, room_by)
         if made is not None and carrying is not None:
             ledger = replace(ledger, apparatus=shared_changes(made, carrying), flag=made.flag)
-        found = find(wanted, statistics, lambda fold: site_lens.pieces(used, fold), params.shrinkage, rate)
+        found = find(wanted, statistics, site_lens.pieces(used), params.shrinkage, rate)
         if carrying is None:
             changes = [change_of(one, readout, statistics.average, may_change, params.gain) for one in wanted]
         else:

@@ -12,7 +12,7 @@ from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
-from ireu_cli.store.features import read_tensors, write_tensors
+from ireu_cli.store.tensors import read_tensors, write_tensors
 from ireu_cli.support.bounded import ContentError, read_json
 from ireu_cli.unlearning.block.block_inputs import room_for, sample_people, states_entering
 from ireu_cli.unlearning.gated.solve import MakeRoom
