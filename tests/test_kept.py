@@ -17,6 +17,7 @@ from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.photo_files import digest_photo
 from ireu_cli.store import digests, features
 from ireu_cli.store.digests import DigestBook
+from ireu_cli.support.photo_table import keys_of
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.support import stamps
 from tests.conftest import Run, copy_with_second_target, manifest, run_ireu
@@ -258,13 +259,24 @@ class TestDigests:
 
     def test_inodes_and_times_of_all_bits_come_back(self) -> None:
         found = (status_of(2**64 - 1, 2**63 + 5, 7, -3, 2**64), status_of(1, 2, 3, 4, 5))
-        known = {digests._key(status): bytes([number]) * 32 for number, status in enumerate(found)}
-        assert len(known) == 2
-        assert digests._unpacked(digests._packed(known)) == known
+        stamps = b"".join(map(digests._key, found))
+        assert digests._unpacked(digests._packed(stamps, ROWS), keyed) == (stamps, ROWS)
+        assert [digests._stamp(digests._key(status)) for status in found] == [
+            (2**64 - 1, 2**63 + 5, 7, -3, 0),
+            (1, 2, 3, 4, 5),
+        ]
 
 
 def status_of(device: int, inode: int, size: int, content_time: int, inode_time: int) -> Any:
     return SimpleNamespace(st_dev=device, st_ino=inode, st_size=size, st_mtime_ns=content_time, st_ctime_ns=inode_time)
+
+
+ROWS = bytes(range(128))
+"""Digests and keyed digests of two photos."""
+
+
+def keyed(digest: bytes) -> bytes:
+    return hashlib.sha256(digest).digest()
 
 
 def photos_in(folder: Path) -> Path:
@@ -275,9 +287,10 @@ def photos_in(folder: Path) -> Path:
 
 
 def scanned(folder: Path, place: Path) -> list[str]:
-    book = DigestBook(lambda: place / "book")
-    people = scan_people(folder, "--retain", "everybody", book.digest)
+    book = DigestBook(lambda: place / "book", keyed)
+    people = scan_people(folder, "--retain", "everybody", book)
     book.keep()
+    assert keys_of(people.photos.keyed) == [keyed(digest) for digest in keys_of(people.photos.digests)]
     return [photo.sha256 for photo in people.flat]
 
 

@@ -178,6 +178,6 @@ def test_choice_and_split_are_seeded_and_partition(tmp_path: Path) -> None:
     used, held = split_people(people, 0.5, generator(1, "y"))
     assert len(used.photos) == 2
     assert len(held.photos) == 1
-    assert sorted(photo.sha256 for photo in used.flat + held.flat) == sorted(photo.sha256 for photo in people.flat)
+    assert sorted(photo.sha256 for photo in [*used.flat, *held.flat]) == sorted(photo.sha256 for photo in people.flat)
     assert {p.person for p in used.flat}.isdisjoint({p.person for p in held.flat})
     assert torch.equal(torch.rand(3, generator=generator(1, "y")), torch.rand(3, generator=generator(1, "y")))

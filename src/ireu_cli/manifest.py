@@ -286,7 +286,7 @@ def _seals(plain: dict[str, Any], seal: Callable[[str], str] | None = None) -> d
 
 def text_in(value: Any) -> str:
     """Canonical JSON of a value, which may be a roster."""
-    return value.canonical() if isinstance(value, Roster) else canonical_json(value)
+    return value.canonical if isinstance(value, Roster) else canonical_json(value)
 
 
 def digest_of_fields(plain: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from ireu_cli.sections import PATHS, RECORDED, VERIFIERS_PATHS
 from ireu_cli.store import outputs
 from ireu_cli.store.artifacts import write_manifest
 from ireu_cli.store.rundir import RunDir
-from ireu_cli.support.photo_table import DIGEST, PhotoTable, keys_of
+from ireu_cli.support.photo_table import PhotoTable, keys_of
 from ireu_cli.support.runtime import environment, generator
 from ireu_cli.values import Json, Photo
 
@@ -122,9 +122,7 @@ class Session:
         """People as they appear in manifests: numbers and keyed digests."""
         keyed = photos.keyed
         digests = keyed.tobytes() if keyed.size else b"".join(map(self.run.keyed_bytes, keys_of(photos.digests)))
-        ends = (DIGEST * photos.sizes.cumsum()).tolist()
-        parts = zip((photos.numbers + 1).tolist(), [0, *ends], ends, strict=False)
-        return Roster.of_digests((number, digests[start:end]) for number, start, end in parts)
+        return Roster.of_digests((photos.numbers + 1).tolist(), digests, photos.sizes.cumsum().tolist())
 
     def draft(
         self,

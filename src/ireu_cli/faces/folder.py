@@ -155,7 +155,8 @@ def _people(folder: Path, top: Listing) -> list[Person]:
 def _others(top: Listing, people: list[Person]) -> Counter[str]:
     others = Counter(top.others)
     for person in people:
-        others.update(person.others)
+        if person.others:
+            others.update(person.others)
     return others
 
 

@@ -28,6 +28,9 @@ SYSTEM = {name.casefold(): name for name in _SYSTEM}
 
 Folders whose names begin with a dot are left out because they are hidden."""
 
+_USUAL = frozenset(ending for ending in ENDINGS if len(ending) == 4)
+_NONE: frozenset[str] = frozenset()
+
 Place = tuple[int, int]
 """The identity of a folder: its device and its inode."""
 
@@ -81,20 +84,26 @@ def list_folder(folder: Path, *, of_people: bool = False) -> Listing:
         OSError: it cannot be listed.
     """
     found = Listing()
+    keep, usual = found.photos.append, _NONE if of_people else _USUAL
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            name = entry.name
+            if name[0] == ".":
                 continue
-            ending = _ending(entry.name)
+            # There may be very many photos, and most of them end like this.
+            if name[-4:] in usual:
+                keep(entry.path)
+                continue
+            ending = _ending(name)
             is_photo = ending in ENDINGS
             if (of_people or not is_photo) and _is_folder(entry):
-                system = SYSTEM.get(entry.name.casefold())
-                found.system.append(system) if system else found.folders.append(folder / entry.name)
+                system = SYSTEM.get(name.casefold())
+                found.system.append(system) if system else found.folders.append(folder / name)
             elif is_photo:
-                found.photos.append(entry.path)
+                keep(entry.path)
             elif not ending and _leads_nowhere(entry):
                 # It is more likely a folder of photos on a missing network share than a file of another kind.
-                found.folders.append(folder / entry.name)
+                found.folders.append(folder / name)
             else:
                 found.others[ending if ending in UNREAD_ENDINGS else ""] += 1
     # In one folder names, and whole paths as texts, sort as paths do, in a fraction of the time.
@@ -129,7 +138,8 @@ def list_person(folder: Path, above: frozenset[Place] = frozenset()) -> Person:
         person.photos += found.photos
         person.nested += len(found.photos) if here != folder else 0
         person.system += found.system
-        person.others += found.others
+        if found.others:
+            person.others += found.others
         if person.photos:
             todo += reversed(found.folders)
         else:

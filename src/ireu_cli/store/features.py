@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +71,8 @@ class _Note:
     batch: _Batch
     stamp: Stamp
     is_checked: bool
+    is_old: bool = False
+    """Whether the index has it in a form that takes long to read."""
 
     @property
     def fits(self) -> bool:
@@ -99,7 +101,7 @@ class FeatureCache:
         self._checked: set[Path] = set()
         notes = list(_read_notes(folder))
         noted = {note.batch.path.name: note for note in notes}
-        if len(notes) > len(noted) + max(_STALE, len(noted) // 4):
+        if any(note.is_old for note in notes) or len(notes) > len(noted) + max(_STALE, len(noted) // 4):
             write_bytes(folder / _INDEX, "".join(note.line() for note in noted.values()).encode(), durable=False)
         fresh = []
         for path, stamp in _files_in(folder):
@@ -153,9 +155,9 @@ class FeatureCache:
     def missing(self, keys: Keys) -> list[str]:
         """Return the keys that are missing, in order, each once; files are checked before they are used."""
         ids = _ids(keys)
-        codes = np.fromiter((self._rows.get(key, -1) for key in ids), np.int64, len(ids))
+        codes = np.fromiter(map(self._rows.get, ids, repeat(-1)), np.int64, len(ids))
         used = (self._batches[place] for place in np.unique(codes[codes >= 0] // _ROWS).tolist())
-        notes = []
+        notes, are_good = [], True
         for batch in used:
             if batch.path in self._checked:
                 continue
@@ -163,11 +165,14 @@ class FeatureCache:
             is_good, stamp = _check(batch.path)
             if not is_good:
                 self._forget(batch)
+                are_good = False
                 continue
             self._checked.add(batch.path)
             if stamp is not None and is_settled(stamp, now):
                 notes.append(_Note(batch, stamp, is_checked=True))
         self._remember(notes)
+        if are_good and (codes >= 0).all():
+            return []
         return [_text(key) for key in dict.fromkeys(ids) if key not in self._rows]
 
     def _know(self, batch: _Batch) -> None:
@@ -322,7 +327,8 @@ def _read_notes(folder: Path) -> Iterator[_Note]:
             )
         except (ContentError, ValueError, TypeError):
             continue
-        note = _Note(batch, Stamp(device, inode, size, content, status), is_checked=all(checked))
+        is_old = not isinstance(keys, str) and all(isinstance(key, bytes) for key in batch.keys)
+        note = _Note(batch, Stamp(device, inode, size, content, status), all(checked), is_old)
         if note.fits:
             yield note
 

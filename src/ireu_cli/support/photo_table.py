@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 DIGEST = 32
 """The bytes of a SHA-256."""
+_LISTED = 2 * DIGEST + len('"",')
+"""The characters of a digest in a list, with the comma after it."""
 _AT_ONCE = 4096
 """The number of people whose photos are made together."""
 
@@ -200,6 +202,14 @@ def listed(digests: NDArray[np.uint8]) -> str:
     """Digests, uint8 (n, 32), as a list of hex texts in canonical JSON."""
     texts = digests.tobytes().hex("-", DIGEST).replace("-", '","')
     return f'["{texts}"]' if texts else "[]"
+
+
+def listed_by_person(photos: PhotoTable) -> str:
+    """For each person the list of digests, all in a list: hex texts in canonical JSON."""
+    # Each photo takes as many characters, so that a person's photos are a part of the whole text.
+    whole, ends = listed(photos.digests), photos.sizes.cumsum().tolist()
+    parts = [f"[{whole[1 + _LISTED * start : _LISTED * end]}]" for start, end in zip([0, *ends], ends, strict=False)]
+    return f"[{','.join(parts)}]"
 
 
 def _starts(persons: NDArray[np.int64]) -> NDArray[np.int64]:

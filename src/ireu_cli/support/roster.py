@@ -56,18 +56,30 @@ class Roster(Sequence[PersonRecord]):
         return cls.from_texts((one.number, _BETWEEN.join(one.photos)) for one in people)
 
     @classmethod
-    def of_digests(cls, people: Iterable[tuple[int, bytes]]) -> Self:
-        """The roster of people by number, each with the keyed digests of at least one photo, 32 bytes a photo."""
-        return cls.from_texts((number, digests.hex("-", -32).replace("-", _BETWEEN)) for number, digests in people)
+    def of_digests(cls, numbers: Iterable[int], digests: bytes, ends: Sequence[int]) -> Self:
+        """The roster of people who all have photos.
+
+        Args:
+            numbers: their numbers, from 1.
+            digests: the keyed digests of all photos, person by person, 32 bytes each.
+            ends: how many photos there are up to each person's last one.
+        """
+        # Each photo takes as many characters, so that a person's photos are a part of the whole text.
+        whole, size = digests.hex("-", 32).replace("-", _BETWEEN), 64 + len(_BETWEEN)
+        parts = zip(numbers, [0, *ends], ends, strict=False)
+        return cls.from_texts(
+            (number, whole[start * size : end * size - len(_BETWEEN)]) for number, start, end in parts
+        )
 
     @classmethod
     def from_texts(cls, people: Iterable[tuple[int, str]]) -> Self:
         """The roster of people by number, each with hex digests and what stands between them in the text."""
-        texts = (
-            f'\n    {{\n      "number": {number},\n      '
-            + (f"{_BEFORE}{photos}{_AFTER}" if photos else '"photos": []\n    }')
+        texts = [
+            f'\n    {{\n      "number": {number},\n      {_BEFORE}{photos}{_AFTER}'
+            if photos
+            else f'\n    {{\n      "number": {number},\n      "photos": []\n    }}'
             for number, photos in people
-        )
+        ]
         return cls(",".join(texts).encode())
 
     @property
@@ -75,6 +87,7 @@ class Roster(Sequence[PersonRecord]):
         """What the record's file has inside the brackets of the list."""
         return self._text.decode()
 
+    @cached_property
     def canonical(self) -> str:
         """The list as canonical JSON, which is the text without spaces and line ends."""
         return (b"[" + self._text.translate(None, b" \n") + b"]").decode()

@@ -16,7 +16,7 @@ from ireu_cli.maths.detector import FOLDS
 from ireu_cli.params import GatedParams
 from ireu_cli.store.tensors import read_tensors, write_tensors
 from ireu_cli.support.made import in_pieces
-from ireu_cli.support.photo_table import listed
+from ireu_cli.support.photo_table import listed_by_person
 from ireu_cli.unlearning.gated.kept_sums import SUMS_VERSION
 from ireu_cli.unlearning.gated.solve import Deal, Found, SiteStatistics
 from ireu_cli.unlearning.gated.solve_network import EmbeddingStatistics
@@ -98,11 +98,8 @@ def kept_sums(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Te
 
 def sums_name(used: People, views: Sequence[Sequence[str]], tap: str) -> str:
     """The name of sums over people: it covers their photos, the changed copies, and the averaged tap."""
-    ends = np.cumsum(used.photos.sizes).tolist()
-    digests, starts = used.photos.digests, [0, *ends]
-    people = ",".join(listed(digests[start:end]) for start, end in zip(starts, ends, strict=False))
     # As `digest_of` of all four in a list, but people become text in a fraction of the time.
-    whole = f"[{SUMS_VERSION},[{people}],{canonical_json(views)},{canonical_json(tap)}]"
+    whole = f"[{SUMS_VERSION},{listed_by_person(used.photos)},{canonical_json(views)},{canonical_json(tap)}]"
     return f"people-{hashlib.sha256(whole.encode()).hexdigest()[:32]}.safetensors"
 
 

@@ -1,7 +1,7 @@
 """The data of photos at an edit site: two cached vectors a photo, and sums over retained photos, kept beside them."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -17,7 +17,7 @@ from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Item, chunks
 from ireu_cli.params import Tap
 from ireu_cli.session import Session
-from ireu_cli.store.features import FeatureCache
+from ireu_cli.store.features import FeatureCache, Keys
 from ireu_cli.store.tensors import read_tensors, write_tensors
 from ireu_cli.support.photo_table import listed
 from ireu_cli.unlearning.gated.checks import PIECE, kept_sums, keys_in_folds, rows_by_person, sizes_of, sums_name
@@ -25,6 +25,9 @@ from ireu_cli.unlearning.gated.kept_sums import folds_tensors, read_folds
 from ireu_cli.unlearning.gated.site_sums import PeopleSummed, SiteSums, sum_site
 from ireu_cli.unlearning.gated.solve import Readout, Rows, SiteStatistics
 from ireu_cli.values import People
+
+_HELD = 1 << 26
+"""The most bytes of rows that are held for several passes."""
 
 
 class SiteLens:
@@ -54,7 +57,7 @@ class SiteLens:
         missing = [by_key[key] for key in self._cache.missing(list(by_key))]
         return self._pass(missing, flag, label, None) if missing else {}
 
-    def rows(self, keys: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def rows(self, keys: Keys) -> tuple[Tensor, Tensor]:
         """The site's input and the last state, float32 (n, d) each."""
         return self._halves(self._cache.get(keys))
 
@@ -63,14 +66,16 @@ class SiteLens:
         return found[:, : found.shape[1] // 2], found[:, found.shape[1] // 2 :]
 
     def pieces(self, people: People) -> Rows:
-        """The site's input at the class token for the photos of each fold's people, in pieces (n, d)."""
+        """The site's input at the class token for the photos of each fold's people, in pieces (n, d).
+
+        If they are few enough, they are read once for all passes, and held.
+        """
         folds = keys_in_folds(people)
-
-        def rows(fold: int) -> Iterator[Tensor]:
-            for _, found in chunks(self._cache, folds[fold], PIECE):
-                yield self._halves(found)[0]
-
-        return rows
+        counts = [len(keys) for keys in folds]
+        if 4 * 2 * self._encoder.width * sum(counts) > _HELD:
+            return lambda fold: (self._halves(found)[0] for _, found in chunks(self._cache, folds[fold], PIECE))
+        held = torch.split(self.rows(np.concatenate(folds))[0], counts)
+        return lambda fold: torch.split(held[fold], PIECE)
 
     def statistics(
         self, people: People, views: Sequence[Sequence[Item]], readout: Readout, tap: Tap
