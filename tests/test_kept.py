@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -17,9 +18,9 @@ from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.photo_files import digest_photo
 from ireu_cli.store import digests, features
 from ireu_cli.store.digests import DigestBook
-from ireu_cli.support.photo_table import keys_of
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.support import stamps
+from ireu_cli.support.photo_table import keys_of
 from tests.conftest import Run, copy_with_second_target, manifest, run_ireu
 
 
@@ -260,7 +261,11 @@ class TestDigests:
     def test_inodes_and_times_of_all_bits_come_back(self) -> None:
         found = (status_of(2**64 - 1, 2**63 + 5, 7, -3, 2**64), status_of(1, 2, 3, 4, 5))
         stamps = b"".join(map(digests._key, found))
-        assert digests._unpacked(digests._packed(stamps, ROWS), keyed) == (stamps, ROWS)
+        rows = np.arange(64, dtype=np.uint8).reshape(2, 32)
+        known = digests._unpacked(digests._packed(stamps, rows, rows + 1), keyed)
+        assert known[0] == stamps
+        assert (known[1] == rows).all()
+        assert (known[2] == rows + 1).all()
         assert [digests._stamp(digests._key(status)) for status in found] == [
             (2**64 - 1, 2**63 + 5, 7, -3, 0),
             (1, 2, 3, 4, 5),
@@ -269,10 +274,6 @@ class TestDigests:
 
 def status_of(device: int, inode: int, size: int, content_time: int, inode_time: int) -> Any:
     return SimpleNamespace(st_dev=device, st_ino=inode, st_size=size, st_mtime_ns=content_time, st_ctime_ns=inode_time)
-
-
-ROWS = bytes(range(128))
-"""Digests and keyed digests of two photos."""
 
 
 def keyed(digest: bytes) -> bytes:

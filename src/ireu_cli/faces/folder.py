@@ -29,8 +29,8 @@ _TOLD = 16
 class Memory(Protocol):
     """Digests of photos that were read before."""
 
-    def recognise(self, files: Sequence[str]) -> NDArray[np.uint8] | None:
-        """Digests of all of these files, a row each as in `digest`, if it knows that none has changed; else None."""
+    def recognise(self, files: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+        """Digests (n, 32) of all of these files and keyed ones, if it knows that none has changed; else None."""
 
     def digest(self, file: str, read: Callable[[str], str]) -> bytes:
         """The 32 bytes of a file's SHA-256, which `read` gives as hex if it is not known, and maybe 32 keyed ones.
@@ -134,8 +134,10 @@ def _top(folder: Path, flag: str, named: str) -> Listing:
         raise PhotoError(f"The folder given by {flag}{named} {what}", f"Name a folder of photos with {flag}")
     try:
         top = list_folder(folder)
-        # If there are no photos, a folder with the ending of a photo is a person's.
-        return top if any(map(os.path.isfile, top.photos)) else list_folder(folder, of_people=True)
+        if not top.photos or any(map(os.path.isfile, top.photos)):
+            return top
+        # There are no photos, so a folder with the ending of a photo is a person's.
+        return list_folder(folder, of_people=True)
     except OSError as error:
         raise PhotoError(
             f"The folder given by {flag}{named} {why_not_opened(error)}",
@@ -227,7 +229,7 @@ def _digest(
     unread: list[Unread] = []
     if (known := memory.recognise(files)) is not None:
         advance(len(files), "")
-        return PhotoColumns(files, persons, indices, known[:, :DIGEST], known[:, DIGEST:]), unread
+        return PhotoColumns(files, persons, indices, *known), unread
     rows: list[bytes] = []
     good = np.ones(len(files), np.bool_)
     for place, file in enumerate(files):

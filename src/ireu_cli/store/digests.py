@@ -21,8 +21,6 @@ from ireu_cli.support.stamps import Stamp, is_settled, stamp_of
 _STAMP = struct.Struct("=5Q")
 _pack = _STAMP.pack
 _WORD = 2**64
-_ROW = 2 * DIGEST
-"""The bytes of a digest and of its keyed digest."""
 
 
 class DigestBook:
@@ -41,15 +39,15 @@ class DigestBook:
         found = None if is_new else read_tensors(place())
         # Earlier versions did not keep keyed digests.
         self._is_old = found is not None and "keyed" not in found
-        self._stamps, self._rows = _unpacked(found, keyed)
+        self._stamps, self._digests, self._keys = _unpacked(found, keyed)
         self._asked: dict[str, bytes] = {}
         self._met: list[tuple[bytes, bytes]] = []
 
-    def recognise(self, files: Sequence[str]) -> NDArray[np.uint8] | None:
+    def recognise(self, files: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
         """Digests of files if they are those that the last run met, in the same order, and none has changed.
 
         Returns:
-            Digest and keyed digest of each: uint8 (n, 64).
+            The digests and the keyed digests: uint8 (n, 32) each.
         """
         self._asked = {}
         try:
@@ -60,7 +58,7 @@ class DigestBook:
         if b"".join(stamps) != self._stamps:
             self._asked = dict(zip(files, stamps, strict=True))
             return None
-        return np.frombuffer(self._rows, np.uint8).reshape(len(files), _ROW)
+        return self._digests, self._keys
 
     def digest(self, file: str, read: Callable[[str], str]) -> bytes:
         """A file's SHA-256 and its keyed digest, 32 bytes each; it is read if it may have changed since the last time.
@@ -92,16 +90,23 @@ class DigestBook:
 
         If files are gone, the rest is stored again too, so that the next run recognises it as a whole.
         """
-        stamps, rows = self._stamps, self._rows
         if self._met:
-            stamps, rows = (b"".join(parts) for parts in zip(*self._met, strict=True))
-        if self._is_old or stamps != self._stamps:
-            with contextlib.suppress(ArtifactError):
-                write_tensors(self._place(), _packed(stamps, rows))
+            stamps = b"".join(stamp for stamp, _ in self._met)
+            if stamps != self._stamps:
+                rows = np.frombuffer(b"".join(row for _, row in self._met), np.uint8).reshape(-1, 2 * DIGEST)
+                self._write(stamps, rows[:, :DIGEST], rows[:, DIGEST:])
+        elif self._is_old:
+            self._write(self._stamps, self._digests, self._keys)
+
+    def _write(self, stamps: bytes, digests: NDArray[np.uint8], keys: NDArray[np.uint8]) -> None:
+        with contextlib.suppress(ArtifactError):
+            write_tensors(self._place(), _packed(stamps, digests, keys))
 
     @cached_property
     def _known(self) -> dict[bytes, bytes]:
-        return dict(zip(_cut(self._stamps, _STAMP.size), _cut(self._rows, _ROW), strict=True))
+        stamps = np.frombuffer(self._stamps, np.uint8).reshape(-1, _STAMP.size)
+        rows = np.concatenate([self._digests, self._keys], 1)
+        return dict(zip(keys_of(stamps), keys_of(rows), strict=True))
 
     def _with_keyed(self, digest: str) -> bytes:
         plain = bytes.fromhex(digest)
@@ -125,26 +130,24 @@ def _stamp(key: bytes) -> Stamp:
     return Stamp(device, inode, size, content, status)
 
 
-def _cut(data: bytes, size: int) -> list[bytes]:
-    return [data[start : start + size] for start in range(0, len(data), size)]
-
-
-def _packed(stamps: bytes, rows: bytes) -> dict[str, Tensor]:
-    whole = torch.frombuffer(bytearray(rows), dtype=torch.uint8).view(-1, _ROW)
+def _packed(stamps: bytes, digests: NDArray[np.uint8], keys: NDArray[np.uint8]) -> dict[str, Tensor]:
     return {
-        "stamps": torch.frombuffer(bytearray(stamps), dtype=torch.int64).view(len(whole), -1),
-        "digests": whole[:, :DIGEST].contiguous(),
-        "keyed": whole[:, DIGEST:].contiguous(),
+        "stamps": torch.frombuffer(bytearray(stamps), dtype=torch.int64).view(len(digests), -1),
+        "digests": torch.from_numpy(digests.copy()),
+        "keyed": torch.from_numpy(keys.copy()),
     }
 
 
-def _unpacked(tensors: dict[str, Tensor] | None, keyed: Callable[[bytes], bytes]) -> tuple[bytes, bytes]:
-    """Stamps and rows, as they follow each other."""
+def _unpacked(
+    tensors: dict[str, Tensor] | None, keyed: Callable[[bytes], bytes]
+) -> tuple[bytes, NDArray[np.uint8], NDArray[np.uint8]]:
+    """Stamps as they follow each other, digests and keyed digests."""
     if tensors is None:
-        return b"", b""
+        nothing = np.empty((0, DIGEST), np.uint8)
+        return b"", nothing, nothing
     digests = tensors["digests"].numpy()
-    if "keyed" not in tensors:
-        rows = b"".join(digest + keyed(digest) for digest in keys_of(digests))
+    if "keyed" in tensors:
+        keys = tensors["keyed"].numpy()
     else:
-        rows = np.concatenate([digests, tensors["keyed"].numpy()], 1).tobytes()
-    return tensors["stamps"].numpy().tobytes(), rows
+        keys = np.frombuffer(b"".join(map(keyed, keys_of(digests))), np.uint8).reshape(digests.shape)
+    return tensors["stamps"].numpy().tobytes(), digests, keys

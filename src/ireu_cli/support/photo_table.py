@@ -187,8 +187,16 @@ def accepted(table: PhotoTable, keep: Callable[[Photo], Any]) -> NDArray[np.bool
 
 def same_as(digests: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which digests (n, 32) are among others (m, 32): bool (n,)."""
-    known = set(keys_of(others))
-    return np.fromiter(map(known.__contains__, keys_of(digests)), np.bool_, len(digests))
+    found = np.isin(_begins(digests), _begins(others))
+    if found.any():
+        known = set(keys_of(others))
+        found[found] = [key in known for key in keys_of(digests[found])]
+    return found
+
+
+def _begins(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The first eight bytes of digests: (n,)."""
+    return np.ascontiguousarray(digests[:, :8]).view(np.uint64)[:, 0]
 
 
 def keys_of(digests: NDArray[np.uint8]) -> list[bytes]:

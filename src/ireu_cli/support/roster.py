@@ -15,7 +15,9 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import CoreSchema, core_schema
 
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_BEFORE, _BETWEEN, _AFTER = '"photos": [\n        "', '",\n        "', '"\n      ]\n    }'
+_FIRST = '\n    {\n      "number": '
+_MIDDLE, _BETWEEN, _AFTER = ',\n      "photos": [\n        "', '",\n        "', '"\n      ]\n    }'
+_EMPTY = ',\n      "photos": []\n    }'
 # Nothing is given back, so that matching takes no memory. A number of 12 digits is within its bounds.
 _PERSON = (
     rb'\n    \{\n      "number": [1-9][0-9]{0,11}+,\n      "photos": \[\n        "[0-9a-f]{64}+"'
@@ -53,7 +55,12 @@ class Roster(Sequence[PersonRecord]):
     @classmethod
     def of(cls, people: Iterable[PersonRecord]) -> Self:
         """The roster of some people."""
-        return cls.from_texts((one.number, _BETWEEN.join(one.photos)) for one in people)
+        return cls._from_texts(
+            [
+                f"{one.number}{_MIDDLE}{_BETWEEN.join(one.photos)}{_AFTER}" if one.photos else f"{one.number}{_EMPTY}"
+                for one in people
+            ]
+        )
 
     @classmethod
     def of_digests(cls, numbers: Iterable[int], digests: bytes, ends: Sequence[int]) -> Self:
@@ -65,22 +72,16 @@ class Roster(Sequence[PersonRecord]):
             ends: how many photos there are up to each person's last one.
         """
         # Each photo takes as many characters, so that a person's photos are a part of the whole text.
-        whole, size = digests.hex("-", 32).replace("-", _BETWEEN), 64 + len(_BETWEEN)
+        whole, size, gap = digests.hex("-", 32).replace("-", _BETWEEN), 64 + len(_BETWEEN), len(_BETWEEN)
         parts = zip(numbers, [0, *ends], ends, strict=False)
-        return cls.from_texts(
-            (number, whole[start * size : end * size - len(_BETWEEN)]) for number, start, end in parts
+        return cls._from_texts(
+            [f"{number}{_MIDDLE}{whole[start * size : end * size - gap]}{_AFTER}" for number, start, end in parts]
         )
 
     @classmethod
-    def from_texts(cls, people: Iterable[tuple[int, str]]) -> Self:
-        """The roster of people by number, each with hex digests and what stands between them in the text."""
-        texts = [
-            f'\n    {{\n      "number": {number},\n      {_BEFORE}{photos}{_AFTER}'
-            if photos
-            else f'\n    {{\n      "number": {number},\n      "photos": []\n    }}'
-            for number, photos in people
-        ]
-        return cls(",".join(texts).encode())
+    def _from_texts(cls, people: Sequence[str]) -> Self:
+        """The roster of people, each as the text after `_FIRST`."""
+        return cls((_FIRST + f",{_FIRST}".join(people)).encode()) if people else cls()
 
     @property
     def text(self) -> str:

@@ -92,7 +92,9 @@ class SiteLens:
             The statistics, and the people with usable photos.
         """
         sums = self._sums(people)
-        usable = replace(people, photos=people.photos.keep(self._cache.has(people.photos.digests)))
+        usable = people
+        if sums.unusable:
+            usable = replace(people, photos=people.photos.keep(self._cache.has(people.photos.digests)))
         bad = self.encode([item for photo in views for item in photo], "--retain", "copies of retained photos")
         whole = [[item.key for item in photo] for photo in views if not any(item.key in bad for item in photo)]
 
