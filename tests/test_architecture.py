@@ -19,7 +19,7 @@ ARROWS: dict[str, set[str]] = {
     "support": {"errors"},
     "layouts": set(),
     "params": {"support", "layouts"},
-    "values": set(),
+    "values": {"support"},
     "config": {"errors", "support", "params"},
     "manifest": {"errors", "support", "params"},
     "report": set(),

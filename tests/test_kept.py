@@ -1,6 +1,7 @@
 """What is kept between commands is not made, read or checked again: work is counted, never timed."""
 
 import hashlib
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from ireu_cli.faces.photo_files import digest_photo
 from ireu_cli.store import digests, features
 from ireu_cli.store.digests import DigestBook
 from ireu_cli.store.features import FeatureCache
+from ireu_cli.store.tensors import read_tensors, write_tensors
 from ireu_cli.support import stamps
 from ireu_cli.support.photo_table import keys_of
 from tests.conftest import Run, copy_with_second_target, manifest, run_ireu
@@ -171,6 +173,25 @@ class TestCache:
         assert not (tmp_path / "checked.jsonl").exists()
 
     @pytest.mark.usefixtures("settled")
+    def test_long_notes_of_earlier_versions_become_short(self, tmp_path: Path, hashed: Counter[str]) -> None:
+        keys = sorted(hashlib.sha256(b"%d" % number).hexdigest() for number in range(4))
+        FeatureCache(tmp_path).put(keys, torch.arange(12.0).view(4, 3))
+        assert FeatureCache(tmp_path).missing(keys) == []
+        notes = tmp_path / "checked.jsonl"
+        short = notes.read_text()
+        assert "".join(keys) in short
+        notes.write_text(short.replace(f'"{"".join(keys)}"', json.dumps(keys)))
+        assert notes.read_text() != short
+        hashed.clear()
+        cache = FeatureCache(tmp_path)
+        assert cache.missing(keys) == []
+        assert not hashed
+        assert notes.read_text().splitlines()[-1] == short.splitlines()[-1]
+        digests = np.array([list(bytes.fromhex(key)) for key in keys], np.uint8)
+        assert torch.equal(cache.get(digests[::-1]), torch.arange(12.0).view(4, 3).flip(0))
+        assert (sorted(cache), list(cache.has(digests))) == (sorted(keys), [True] * 4)
+
+    @pytest.mark.usefixtures("settled")
     def test_notes_of_earlier_versions_are_those_of_checked_files(self, tmp_path: Path, hashed: Counter[str]) -> None:
         keys = filled(tmp_path)
         assert FeatureCache(tmp_path).missing(keys) == []
@@ -242,6 +263,44 @@ class TestDigests:
         assert hashed == {"0.jpg": 1, "1.jpg": 2, "2.jpg": 1, "3.jpg": 1}
         assert changed[1] == hashlib.sha256(b"another").hexdigest()
         assert [changed[0], changed[2]] == [first[0], first[2]]
+
+    @pytest.mark.usefixtures("settled")
+    def test_a_folder_that_nobody_touched_is_recognised_as_a_whole(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = photos_in(tmp_path / "photos")
+        asked: list[str] = []
+        whole = DigestBook.digest
+
+        def digest(book: DigestBook, file: str, read: Callable[[str], str]) -> bytes:
+            asked.append(Path(file).name)
+            return whole(book, file, read)
+
+        monkeypatch.setattr(DigestBook, "digest", digest)
+        first = scanned(folder, tmp_path)
+        assert len(asked) == 3
+        assert scanned(folder, tmp_path) == first
+        assert len(asked) == 3
+        (folder / "1.jpg").unlink()
+        assert scanned(folder, tmp_path) == [first[0], first[2]]
+        assert scanned(folder, tmp_path) == [first[0], first[2]]
+        assert len(asked) == 5
+        (folder / "0.jpg").rename(folder / "9.jpg")
+        assert scanned(folder, tmp_path) == [first[2], first[0]]
+        (folder / "4.jpg").write_bytes((folder / "9.jpg").read_bytes())
+        assert scanned(folder, tmp_path) == [first[2], first[0]]
+
+    @pytest.mark.usefixtures("settled")
+    def test_digests_of_earlier_versions_get_their_keyed_ones_once(self, tmp_path: Path) -> None:
+        folder = photos_in(tmp_path / "photos")
+        first = scanned(folder, tmp_path)
+        kept = read_tensors(tmp_path / "book")
+        assert kept is not None
+        write_tensors(tmp_path / "book", {name: part for name, part in kept.items() if name != "keyed"})
+        assert scanned(folder, tmp_path) == first
+        again = read_tensors(tmp_path / "book")
+        assert again is not None
+        assert torch.equal(again["keyed"], kept["keyed"])
 
     def test_photos_that_just_changed_are_read_again(self, tmp_path: Path, hashed: Counter[str]) -> None:
         folder = photos_in(tmp_path / "photos")

@@ -1,6 +1,7 @@
 """Manifests: stable digests, no byte changes unnoticed, old ones stay readable."""
 
 import json
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ireu_cli.manifest import (
     parse_manifest,
 )
 from ireu_cli.support.record_text import text_of
+from ireu_cli.support.roster import Roster, cut_retained
 from tests.conftest import run_ireu
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -241,3 +243,60 @@ VALUES = st.recursive(
 @given(st.dictionaries(TEXTS, VALUES | st.lists(PEOPLE, min_size=1, max_size=3), min_size=1, max_size=4))
 def test_the_quick_writer_writes_what_json_writes(plain: dict[str, Any]) -> None:
     assert text_of(plain) == json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+
+def people_of(*sizes: int) -> tuple[PersonRecord, ...]:
+    digests = (f"{number:064x}" for number in range(sum(sizes)))
+    return tuple(PersonRecord(number=3 * n + 1, photos=tuple(islice(digests, size))) for n, size in enumerate(sizes))
+
+
+@pytest.mark.parametrize("sizes", [(), (1,), (3,), (1, 1), (2, 5, 1), (2, 0, 1)])
+def test_people_are_held_as_the_text_that_json_writes(sizes: tuple[int, ...]) -> None:
+    people = people_of(*sizes)
+    plain = [one.plain() for one in people]
+    roster = Roster.of(people)
+    assert roster.canonical == canonical_json(plain)
+    assert text_of({"retain": roster}) == text_of({"retain": plain})
+    assert (tuple(roster), len(roster)) == (people, len(sizes))
+    assert roster.photos() == {digest for one in people for digest in one.photos}
+    if all(sizes):
+        digests = b"".join(bytes.fromhex(digest) for one in people for digest in one.photos)
+        numbers = [one.number for one in people]
+        assert Roster.of_digests(numbers, digests, list(accumulate(sizes))) == roster
+
+
+@pytest.mark.parametrize("sizes", [(1,), (1, 1), (2, 5, 1), (2, 0, 1)])
+def test_retained_people_are_read_without_objects_for_photos(sizes: tuple[int, ...]) -> None:
+    """Only where their text is exactly as it is written; else as before."""
+    sealed = example(retain=people_of(*sizes)).sealed()
+    data = sealed.text().encode()
+    rest, found = cut_retained(data)
+    assert (found is None) == (not all(sizes))
+    if found is not None:
+        assert found == sealed.retain
+        assert b'"retain": []' in rest
+    read = parse_manifest(data, "m.json")
+    assert read == sealed
+    assert tuple(read.retain) == people_of(*sizes)
+
+
+CHANGED = {
+    "a digit": (b'"0000', b'"1000'),
+    "a sign": (b'"0000', b'"x000'),
+    "a digit less": (b'"0000', b'"000'),
+    "a space": (b'"number": 1,', b'"number":  1,'),
+    "another number": (b'"number": 4,', b'"number": 5,'),
+    "a field": (b'"number": 4,', b'"more": 1,\n      "number": 4,'),
+    "a comma less": (b"},\n    {", b"}\n    {"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_no_byte_of_the_retained_people_changes_unnoticed(change: str) -> None:
+    data = example(targets=(), retain=people_of(2, 2)).sealed().text().encode()
+    start = data.index(b'"retain"')
+    before, after = CHANGED[change]
+    changed = data[:start] + data[start:].replace(before, after, 1)
+    assert changed != data
+    with pytest.raises(ArtifactError, match=r"changed after it was written|wrong fields|is not JSON"):
+        parse_manifest(changed, "m.json")

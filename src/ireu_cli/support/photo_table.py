@@ -121,6 +121,14 @@ class PhotoTable(Sequence[tuple[Photo, ...]]):
         places = np.arange(self.total) - np.repeat(self._starts[:-1], self.sizes)
         return self.keep(places < most)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the other one has the same photos of the same people."""
+        return isinstance(other, PhotoTable) and list(self) == list(other)
+
+    def __hash__(self) -> int:
+        """The same for equal ones."""
+        return hash(self.digests.tobytes())
+
     def __len__(self) -> int:
         """The number of people."""
         return len(self._starts) - 1
