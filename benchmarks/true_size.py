@@ -36,7 +36,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Siglip
 
 from arcface_net import BLOCKS, write_arcface
 from ireu_cli.encoders.families import load_encoder
-from ireu_cli.encoders.siglip import SiglipTower
+from ireu_cli.encoders.towers.siglip import SiglipTower
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.params import ARCFACE_LANDMARKS, DataParams, EncoderParams

@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from ireu_cli.encoders import families as encoders
-from ireu_cli.encoders import siglip
 from ireu_cli.encoders.clip import Encoder, last_state, load_encoder, read_out, read_tap, readout_inverse, with_delta
 from ireu_cli.encoders.files.checkpoint import open_checkpoint
 from ireu_cli.encoders.files.clip_files import config_of
 from ireu_cli.encoders.groups import groups_of
 from ireu_cli.encoders.mlp_site import HEAD, MlpSite, entering
 from ireu_cli.encoders.reach import SIGLIP, reach_of, select_weights
+from ireu_cli.encoders.towers import siglip
 from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams, Tap
 from ireu_cli.store.artifacts import read_delta

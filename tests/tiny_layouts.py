@@ -10,6 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tests.tiny_wan import FILE as WAN_FILE
+from tests.tiny_wan import wan_state
+
 Tree = dict[str, Any]
 
 
@@ -94,6 +97,8 @@ LAYOUTS: dict[str, Callable[[dict[str, Tensor], Path], Path]] = {
     "photomaker v2": lambda state, place: _saved(photomaker_tree(state, second=True), place / "photomaker-v2.bin"),
     "photomaker safetensors": lambda state, place: _safe(flat(photomaker_tree(state)), place / "pm.safetensors"),
     "fastcomposer": lambda state, place: _saved(fastcomposer_state(state), place / "pytorch_model.bin"),
+    "wan": lambda state, place: _saved(wan_state(state), place / WAN_FILE),
+    "wan safetensors": lambda state, place: _safe(wan_state(state), place / "clip_visual.safetensors"),
 }
 KINDS = {
     "folder": "clip-folder",
@@ -107,5 +112,7 @@ KINDS = {
     "photomaker v2": "photomaker",
     "photomaker safetensors": "photomaker",
     "fastcomposer": "fastcomposer",
+    "wan": "wan",
+    "wan safetensors": "wan",
 }
 """What each is called by `ireu`."""

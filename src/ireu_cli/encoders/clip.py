@@ -1,4 +1,4 @@
-"""The adapter of vision transformers: `CLIPVisionModelWithProjection` of transformers 4.57 and 5, and SigLIP's."""
+"""The adapter of vision transformers: CLIP's with projection and without, in transformers 4.57 and 5, and SigLIP's."""
 
 import hashlib
 import json
@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders import siglip
 from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.clip_files import checkpoint_of, fill, from_checkpoint, outline_of
@@ -18,7 +17,8 @@ from ireu_cli.encoders.files.fingerprint import Print, fingerprint_from, fingerp
 from ireu_cli.encoders.groups import groups_of
 from ireu_cli.encoders.mlp_site import before_parts, join, refuse_missing
 from ireu_cli.encoders.preprocessing import processor_beside
-from ireu_cli.encoders.reach import SIGLIP, TRANSFORMER, Anatomy, Reach, reach_of, select_weights
+from ireu_cli.encoders.reach import BARE, SIGLIP, TRANSFORMER, Anatomy, Reach, reach_of, select_weights
+from ireu_cli.encoders.towers import bare, siglip
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.params import EncoderParams, Tap, depth_of, parts_of
 from ireu_cli.values import DTYPES, RgbImage, WeightDelta
@@ -28,7 +28,7 @@ def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
     """Run the encoder and return the tensor a generator reads.
 
     Args:
-        model: a `CLIPVisionModelWithProjection` or a `SiglipTower`.
+        model: a `CLIPVisionModelWithProjection`, a `BareTower` or a `SiglipTower`.
         pixels: (n, 3, side, side), normalised.
         tap: which tensor, one that the encoder has.
 
@@ -115,7 +115,9 @@ class Encoder(HasBlocks):
     @property
     def anatomy(self) -> Anatomy:
         """Which kind of vision transformer it is."""
-        return SIGLIP if isinstance(self.model, siglip.SiglipTower) else TRANSFORMER
+        if isinstance(self.model, siglip.SiglipTower):
+            return SIGLIP
+        return BARE if isinstance(self.model, bare.BareTower) else TRANSFORMER
 
     noun = "a vision transformer"
     null_is_zero = ("image_embeds",)
@@ -161,7 +163,9 @@ class Encoder(HasBlocks):
         """Describe the transformer in short, by its sizes."""
         c = self.model.config
         size = f"{c.hidden_size}x{c.num_hidden_layers} patch {c.patch_size} image {c.image_size}"
-        return f"siglip-vit {size}" if self.anatomy is SIGLIP else f"clip-vit {size} proj {c.projection_dim}"
+        if self.anatomy is SIGLIP:
+            return f"siglip-vit {size}"
+        return f"clip-vit {size} without proj" if self.anatomy is BARE else f"clip-vit {size} proj {c.projection_dim}"
 
     @property
     def settings(self) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ireu_cli.encoders import siglip
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.settings import checked_settings, read_settings, told_as_model_error
+from ireu_cli.encoders.towers import siglip
 from ireu_cli.errors import ModelError
 from ireu_cli.support.bounded import printable
 
@@ -20,14 +20,14 @@ _MEND = "Repair or remove it"
 
 
 def processor_beside(checkpoint: Checkpoint, side: int) -> Any:
-    """Load the image processor from the encoder's own settings, or from those that diffusers uses if there are none.
+    """Load the image processor from the encoder's own settings, or as its usual loader does if there are none.
 
     Raises:
         ModelError: the settings cannot be read, or belong to another kind of encoder.
     """
     name = "Siglip" if checkpoint.is_siglip else "CLIP"
     kind, path = _processor_class(name), checkpoint.config.with_name(PROCESSOR)
-    usual = siglip.usual_processor if checkpoint.is_siglip else _usual
+    usual = siglip.usual_processor if checkpoint.is_siglip else _squeezing if checkpoint.layout.squeezes else _usual
     lone = checkpoint.source.is_file()
     try:
         told = _processor_settings(path)
@@ -93,6 +93,12 @@ def quiet_transformers() -> Iterator[None]:
 def _usual(kind: Any, side: int) -> Any:
     """The processor that diffusers' `load_ip_adapter` uses when a repository has no settings."""
     return kind(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+
+
+def _squeezing(kind: Any, side: int) -> Any:
+    """The same for loaders that squeeze whole pictures into the square, whatever their shape."""
+    square = {"height": side, "width": side}
+    return kind(size=square, crop_size=square, do_center_crop=False)
 
 
 def _processor_class(name: str) -> Any:

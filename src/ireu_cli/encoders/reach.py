@@ -57,6 +57,16 @@ TRANSFORMER = Anatomy(
     "CLIPImageProcessor",
     layout.CLIP,
 )
+BARE = Anatomy(
+    "CLIP vision transformer without projection",
+    TRANSFORMER.taps[:-1],
+    {part: start for part, start in TRANSFORMER.parts.items() if part != "projection"},
+    {part: tap for part, tap in TRANSFORMER.first_tap.items() if part != "projection"},
+    True,
+    "CLIPVisionModel",
+    "CLIPImageProcessor",
+    layout.BARE,
+)
 SIGLIP = Anatomy(
     "SigLIP vision transformer",
     ("penultimate", "last", "pooled"),

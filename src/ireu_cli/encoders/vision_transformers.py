@@ -50,7 +50,7 @@ def _own_card(checkpoint: Checkpoint) -> Card:
         # What comes before the blocks changes what they do.
         **{part: start for part, start in anatomy.parts.items() if anatomy.first_tap[part]},
     }
-    end = "" if checkpoint.is_siglip else f"projection to {config.projection_dim}, "
+    end = f"projection to {config.projection_dim}, " if "projection" in anatomy.parts else ""
     return Card(
         kind=anatomy.kind,
         layout=checkpoint.layout.name,

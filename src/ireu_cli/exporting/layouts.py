@@ -16,7 +16,7 @@ from ireu_cli.encoders.files.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.encoders.files.fingerprint import Print, prints_by
 from ireu_cli.encoders.files.tensor_file import TensorFile
 from ireu_cli.errors import ConfigError, ModelError
-from ireu_cli.layouts.layout import Layout
+from ireu_cli.layouts.layout import Layout, Piece
 from ireu_cli.layouts.table import AUTO, layouts_of
 from ireu_cli.params import Dtype
 from ireu_cli.store.files import write_bytes
@@ -46,6 +46,24 @@ class Edit:
         parts = (torch.split(each.flatten(), WEIGHTS_AT_ONCE) for each in (new, own, self.delta.tensors[name]))
         for place, base, change in zip(*parts, strict=True):
             place.copy_(base.float() + change)
+        return new
+
+    def tensor_there(self, file: TensorFile, key: str, names: Collection[str]) -> Tensor:
+        """One tensor of a file as it is written, with the edited tensors of the encoder that lie in it.
+
+        Args:
+            file: a file of the source.
+            key: the tensor's name there.
+            names: the encoder's names of what lies in it.
+        """
+        pieces = [(name, self.source.pieces.get(name, Piece(name))) for name in names]
+        if len(pieces) == 1 and pieces[0][1].is_whole:
+            return self.tensor(pieces[0][0])
+        own = file[key]
+        new = torch.empty(own.shape, dtype=written_dtype(self.dtype, own)).copy_(own)
+        for name, piece in pieces:
+            if name in self._edited:
+                piece.of(new).copy_(self.tensor(name))
         return new
 
     def touches(self, name: str) -> bool:
@@ -173,14 +191,22 @@ def _is_copied(edit: Edit, file: TensorFile) -> bool:
     )
 
 
-def _names_in(edit: Edit, file: TensorFile) -> dict[str, str]:
-    """The encoder's tensors in a file: each key there, with the encoder's own name for it."""
-    return {key: name for name, (own, key) in edit.source.places.items() if own.path == file.path}
+def _names_in(edit: Edit, file: TensorFile) -> dict[str, list[str]]:
+    """The encoder's tensors in a file: each key there, with the encoder's own names for what lies in it."""
+    found: dict[str, list[str]] = {}
+    for name, (own, key) in edit.source.places.items():
+        if own.path == file.path:
+            found.setdefault(key, []).append(name)
+    return found
 
 
 def _changed_in(edit: Edit, file: TensorFile) -> dict[str, Callable[[], Tensor]]:
     """The tensors of a file that change: each key there, with a function that gives the new values."""
-    return {key: partial(edit.tensor, name) for key, name in _names_in(edit, file).items() if edit.touches(name)}
+    return {
+        key: partial(edit.tensor_there, file, key, names)
+        for key, names in _names_in(edit, file).items()
+        if any(map(edit.touches, names))
+    }
 
 
 def _write_file(edit: Edit, file: TensorFile, out: Path, advance: Callable[[int], None]) -> None:
@@ -193,7 +219,8 @@ def _write_file(edit: Edit, file: TensorFile, out: Path, advance: Callable[[int]
     else:
         like = {key: _like(edit, file[key]) if key in names else file[key].to("meta") for key in file}
         readers = {
-            key: partial(edit.tensor, names[key]) if key in names else partial(file.__getitem__, key) for key in file
+            key: partial(edit.tensor_there, file, key, names[key]) if key in names else partial(file.__getitem__, key)
+            for key in file
         }
         write_tensors_one_by_one(out, readers, like, advance)
 

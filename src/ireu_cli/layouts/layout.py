@@ -1,10 +1,62 @@
 """What a layout is: how it is told from others, how tensors are called in it, where its files lie, who loads it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-CLIP, SIGLIP, NETWORK = "clip", "siglip", "network"
-"""Kinds of encoders: vision transformers of CLIP and of SigLIP, and face-embedding networks in ONNX."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CLIP, BARE, SIGLIP, NETWORK = "clip", "clip without projection", "siglip", "network"
+"""Kinds of encoders: vision transformers of CLIP, with projection and without, and of SigLIP, and face-embedding
+networks in ONNX."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """How a tensor of an encoder lies in a tensor of a file.
+
+    Attributes:
+        own: how the encoder calls it.
+        part: which of the equal parts of the file's rows it is, counted from 0.
+        parts: how many such parts there are.
+        ones: how many axes of length 1 the file has before the tensor's own.
+        turned: whether rows and columns are exchanged in the file.
+    """
+
+    own: str
+    part: int = 0
+    parts: int = 1
+    ones: int = 0
+    turned: bool = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file has the tensor as the encoder has it."""
+        return (self.part, self.parts, self.ones, self.turned) == (0, 1, 0, False)
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a tensor of this shape in a file can hold it."""
+        ones, own = shape[: self.ones], shape[self.ones :]
+        return (
+            tuple(ones) == (1,) * self.ones
+            and (self.is_whole or len(own) > 0)
+            and (self.parts == 1 or own[0] % self.parts == 0)
+            and (not self.turned or len(own) == 2)
+        )
+
+    def of(self, there: "Tensor") -> "Tensor":
+        """The part of a file's tensor that is the encoder's: a view, so what you write there enters the file's tensor.
+
+        Args:
+            there: the file's tensor, of a shape that fits.
+        """
+        if self.is_whole:
+            return there
+        own = there[(0,) * self.ones]
+        rows = len(own) // self.parts
+        own = own[self.part * rows : (self.part + 1) * rows]
+        return own.T if self.turned else own
 
 
 @dataclass(frozen=True)
@@ -12,7 +64,8 @@ class Layout:
     """Files that people ship an encoder in.
 
     To add one, write a row in `table`. Where a prefix does not say how its tensors are called, write a class that
-    inherits from this one in a file of its own, with another `own_name` and `name_there`.
+    inherits from this one in a file of its own, with another `own_name` and `name_there`. Where its tensors lie fused
+    or otherwise shaped, the class has another `pieces` instead.
 
     Attributes:
         name: what `export.format` calls it, and `ireu inspect`.
@@ -29,6 +82,7 @@ class Layout:
         inside: where the encoder's folder lies in somebody's repository, such as `models/image_encoder`. There it is
             read as what its own folder holds.
         beside: patterns of the files that are carried along from beside a folder of the last name in `inside`.
+        squeezes: whether its loader squeezes pictures of any shape into a square; most cut the middle out.
     """
 
     name: str
@@ -42,6 +96,7 @@ class Layout:
     groups: Mapping[str, str] = field(default_factory=dict)
     inside: str = ""
     beside: tuple[str, ...] = ()
+    squeezes: bool = False
 
     def is_met_in(self, *, folder: bool) -> bool:
         """Whether an encoder can be found in this layout where a folder was named, or a file.
@@ -55,6 +110,11 @@ class Layout:
     def own_name(self, there: str) -> str | None:
         """How the encoder itself calls a tensor of the file; None where the tensor is of something else."""
         return there.removeprefix(self.prefix) if there.startswith(self.prefix) else None
+
+    def pieces(self, there: str) -> tuple[Piece, ...]:
+        """The tensors of the encoder that lie in a tensor of the file; none where it is of something else."""
+        own = self.own_name(there)
+        return () if own is None else (Piece(own),)
 
     def name_there(self, own: str) -> str:
         """How a tensor of the encoder is called in a file that holds nothing else."""

@@ -1,6 +1,7 @@
 """The only table of layouts. One of somebody else's joins it by `register`."""
 
-from ireu_cli.layouts.layout import CLIP, NETWORK, SIGLIP, Layout
+from ireu_cli.layouts.layout import BARE, CLIP, NETWORK, SIGLIP, Layout
+from ireu_cli.layouts.wan import WAN
 
 AUTO = "auto"
 """What stands for the layout that an encoder has."""
@@ -16,6 +17,8 @@ _COMFYUI = {
 _LAYOUTS = [
     # `config.json` and weights, in one piece or in shards.
     Layout("clip-folder", frozenset({CLIP}), in_folder=True, library="transformers"),
+    # The same of a CLIP vision transformer that has no projection, as Wan's folders for diffusers hold it.
+    Layout("clip-vision-folder", frozenset({BARE}), in_folder=True, library="transformers"),
     # The same of SigLIP, alone or with a text encoder.
     Layout("siglip-folder", frozenset({SIGLIP}), in_folder=True, library="transformers"),
     # What `load_ip_adapter` takes as repository.
@@ -55,6 +58,8 @@ _LAYOUTS = [
         part_of="FastComposer",
         groups={"": "FC"},
     ),
+    # Wan's file of both towers of a CLIP, with names and shapes of its own.
+    WAN,
     # An ArcFace network.
     Layout("onnx", frozenset({NETWORK}), in_folder=False, library="onnx"),
     # A folder of networks, of which insightface takes one for recognition.

@@ -6,26 +6,28 @@ Which layouts there are says `layouts.table`. A layout is told from the tensors,
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders import siglip
 from ireu_cli.encoders.files.foreign import foreign_kind
-from ireu_cli.encoders.files.sizes import PATCHES
+from ireu_cli.encoders.files.sizes import PATCHES, PROJECTION
 from ireu_cli.encoders.files.tensor_file import TensorFile, files_of, open_file
-from ireu_cli.encoders.reach import SIGLIP, TRANSFORMER, Anatomy
+from ireu_cli.encoders.reach import BARE, SIGLIP, TRANSFORMER, Anatomy
+from ireu_cli.encoders.towers import bare, siglip
 from ireu_cli.errors import ForeignEncoderError, ModelError
-from ireu_cli.layouts.layout import CLIP, Layout
+from ireu_cli.layouts.layout import CLIP, Layout, Piece
 from ireu_cli.layouts.table import layouts_of, plain_layout
 from ireu_cli.support.bounded import printable
 from ireu_cli.support.stamps import Stamp, stamp_of
 
 _PARTS = ("vision_model.", "visual_projection.")
-_BARE = ("embeddings.patch_embedding.weight", "embeddings.class_embedding")
-"""The names that transformers 5 gives to the tensors of a CLIP vision transformer without projection."""
+WITH_PROJECTION = (
+    "Name a CLIPVisionModelWithProjection, a whole CLIP model, or the folder of a CLIPVisionModel with its config.json"
+)
+"""What to do where a projection is missing and nothing says that there is none."""
 _OPEN_CLIP = "transformer.resblocks.0.attn.in_proj_weight"
 _WHOLE_NUMBERS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 """Dtypes whose values need nothing else to be read."""
@@ -40,8 +42,8 @@ _Place = tuple[TensorFile, str]
 class Checkpoint(Mapping[str, Tensor]):
     """An encoder's weights in files.
 
-    `places` maps each tensor's name in `CLIPVisionModelWithProjection` or `SiglipTower` to its file and its name there.
-    `stamp` records the state of the files before they were opened.
+    `places` maps each tensor's name in `CLIPVisionModelWithProjection`, `BareTower` or `SiglipTower` to its file and
+    its name there. `stamp` records the state of the files before they were opened.
     """
 
     layout: Layout
@@ -52,11 +54,13 @@ class Checkpoint(Mapping[str, Tensor]):
     """The index that names them, if they are shards."""
     places: Mapping[str, _Place]
     stamp: tuple[Stamp, ...]
+    pieces: Mapping[str, Piece] = field(default_factory=dict)
+    """The tensors, by their names in the encoder, that a file has in another form."""
 
     def __getitem__(self, name: str) -> Tensor:
-        """Map one tensor, in the dtype of its file."""
+        """Map one tensor, in the dtype of its file; one that is turned there is copied."""
         file, key = self.places[name]
-        return file[key]
+        return self.pieces[name].of(file[key]).contiguous() if name in self.pieces else file[key]
 
     def __contains__(self, name: object) -> bool:
         """Whether there is such a tensor, without mapping it."""
@@ -73,7 +77,10 @@ class Checkpoint(Mapping[str, Tensor]):
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of one tensor, without mapping it."""
         file, key = self.places[name]
-        return file.shape(key)
+        shape = file.shape(key)
+        if name not in self.pieces:
+            return shape
+        return tuple(self.pieces[name].of(torch.empty(shape, device="meta")).shape)
 
     def dtypes(self, names: Iterable[str]) -> tuple[str, ...]:
         """The dtypes of some tensors, such as float8_e4m3fn and float16; the dtype of most values comes first."""
@@ -117,7 +124,9 @@ class Checkpoint(Mapping[str, Tensor]):
     @property
     def anatomy(self) -> Anatomy:
         """Which kind of vision transformer it is."""
-        return SIGLIP if f"vision_model.{siglip.MARKS[0]}" in self.places else TRANSFORMER
+        if f"vision_model.{siglip.MARKS[0]}" in self.places:
+            return SIGLIP
+        return BARE if BARE.family in self.layout.holds else TRANSFORMER
 
     @property
     def is_siglip(self) -> bool:
@@ -166,45 +175,90 @@ def encoder_in(whole: Checkpoint) -> Checkpoint:
             f"The encoder in {whole.source} is of a kind that ireu does not edit: {foreign[0].kind}",
             "Run `ireu inspect` to see which generators read it",
         )
-    for layout, places in _ways_to_read(whole, SIGLIP):
-        if (prefix := siglip.prefix_in(places)) is not None:
-            return replace(whole, layout=layout, places=_parts(places, prefix, siglip.PARTS, "vision_model."))
-    if siglip.lacks_head(whole.places):
+    found = _siglip_in(whole)
+    if found is None and siglip.lacks_head(whole.places):
         raise ForeignEncoderError(
             f"{whole.source} holds SigLIP without its pooling head", "Name the whole vision transformer, as published"
         )
-    for layout, places in _ways_to_read(whole, TRANSFORMER):
-        if PATCHES in places:
-            return replace(whole, layout=layout, places=_parts(places, "", _PARTS))
-    if all(name in whole.places for name in _BARE):
-        raise ModelError(
+    if (found := found or _bare_in(whole) or _clip_in(whole)) is not None:
+        return found
+    raise _nothing_known(whole)
+
+
+def _siglip_in(whole: Checkpoint) -> Checkpoint | None:
+    for layout, places, _ in _ways_to_read(whole, SIGLIP):
+        if (prefix := siglip.prefix_in(places)) is not None:
+            return replace(whole, layout=layout, places=_parts(places, prefix, siglip.PARTS, "vision_model."))
+    return None
+
+
+def _bare_in(whole: Checkpoint) -> Checkpoint | None:
+    """The encoder, where it has no projection and its config.json says that it has none."""
+    if PROJECTION in whole.places or not bare.says_bare(whole.config):
+        return None
+    for layout, places, _ in _ways_to_read(whole, BARE):
+        if (prefix := bare.prefix_in(places)) is not None:
+            return replace(whole, layout=layout, places=_parts(places, prefix, bare.PARTS, "vision_model."))
+    return None
+
+
+def _clip_in(whole: Checkpoint) -> Checkpoint | None:
+    """The encoder with its projection.
+
+    Raises:
+        ModelError: a tensor has not the shape that its layout gives it.
+    """
+    for layout, places, pieces in _ways_to_read(whole, TRANSFORMER):
+        if PATCHES not in places:
+            continue
+        for name, piece in pieces.items():
+            file, key = places[name]
+            if not piece.fits(file.shape(key)):
+                raise ModelError(
+                    f"{whole.source} holds {printable(key)} in a shape that it cannot have: {file.shape(key)}",
+                    f"Name the file of {layout.part_of or layout.name} as published",
+                )
+        return replace(whole, layout=layout, places=_parts(places, "", _PARTS), pieces=pieces)
+    return None
+
+
+def _nothing_known(whole: Checkpoint) -> ModelError:
+    """The error where no encoder is found: why, and what to do."""
+    if all(name in whole.places for name in bare.MARKS):
+        return ModelError(
             f"{whole.source} holds a CLIP vision transformer without its projection, under names of transformers 5",
-            "Name a CLIPVisionModelWithProjection, or a whole CLIP model",
+            WITH_PROJECTION,
         )
     if any(name.endswith(_OPEN_CLIP) for name in whole.places):
-        raise ModelError(
+        return ModelError(
             f"{whole.source} has the layout of open_clip",
             "Convert it to the layout of transformers, or name a copy in that layout",
         )
     if named := next((name for name in whole.places if name.endswith(f".{PATCHES}")), None):
-        raise ModelError(
+        return ModelError(
             f"{whole.source} holds a vision transformer below a prefix that no generator uses: "
             f"{printable(named.removesuffix(PATCHES))}",
             "Remove the prefix from the names of its tensors",
         )
-    raise ModelError(
+    return ModelError(
         f"{whole.source} holds no vision transformer of CLIP or SigLIP: no tensor is called {PATCHES}, "
         "with or without a known prefix",
         f"Name an encoder in the layout of transformers, or a {_wholes()} checkpoint",
     )
 
 
-def _ways_to_read(whole: Checkpoint, kind: Anatomy) -> Iterator[tuple[Layout, Mapping[str, _Place]]]:
-    """The layouts that a kind of encoder can lie in here, each with the tensors that would be the encoder's."""
+def _ways_to_read(
+    whole: Checkpoint, kind: Anatomy
+) -> Iterator[tuple[Layout, Mapping[str, _Place], Mapping[str, Piece]]]:
+    """The layouts that a kind of encoder can lie in here.
+
+    Each comes with the tensors that would be the encoder's, and those of them that the file has in another form.
+    """
     for layout in layouts_of(kind.family):
         if layout.is_met_in(folder=whole.source.is_dir()):
-            named = ((layout.own_name(there), place) for there, place in whole.places.items())
-            yield layout, {own: place for own, place in named if own is not None}
+            named = [(piece, place) for there, place in whole.places.items() for piece in layout.pieces(there)]
+            pieces = {piece.own: piece for piece, _ in named if not piece.is_whole}
+            yield layout, {piece.own: place for piece, place in named}, pieces
 
 
 def _parts(places: Mapping[str, _Place], prefix: str, parts: Iterable[str], instead: str = "") -> dict[str, _Place]:

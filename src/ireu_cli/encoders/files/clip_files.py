@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders import siglip
-from ireu_cli.encoders.files.checkpoint import Checkpoint, open_checkpoint, open_whole
+from ireu_cli.encoders.files.checkpoint import WITH_PROJECTION, Checkpoint, open_checkpoint, open_whole
 from ireu_cli.encoders.files.hub import fetched
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.files.settings import checked_settings, told_as_model_error
 from ireu_cli.encoders.files.sizes import PROJECTION, disagreement, side_of, told_by
 from ireu_cli.encoders.preprocessing import processor_beside
+from ireu_cli.encoders.reach import BARE
+from ireu_cli.encoders.towers import bare, siglip
 from ireu_cli.errors import ModelError
 from ireu_cli.params import EncoderParams
 from ireu_cli.support.bounded import ContentError, printable, read_json
@@ -88,8 +89,10 @@ def config_of(checkpoint: Checkpoint) -> Any:
             ) from None
     with told_as_model_error(f"The config.json of the encoder {checkpoint.source} cannot be used", "Repair it"):
         # Of a whole CLIP model, it may keep the projection's width to itself; of SigLIP, the head is there.
-        more = {"vision_use_head": True} if is_siglip else {"projection_dim": told["projection"]}
-        config: Any = (SiglipVisionConfig if is_siglip else CLIPVisionConfig)(**found, **more)
+        more: dict[str, int] = {"vision_use_head": True} if is_siglip else {}
+        if "projection" in told:
+            more["projection_dim"] = told["projection"]
+        config: Any = (SiglipVisionConfig if is_siglip else CLIPVisionConfig)(**(found | more))
     if (wrong := disagreement(vars(config), told, class_token=not is_siglip)) is not None:
         raise ModelError(
             f"The config.json of the encoder {checkpoint.source} does not fit its tensors: {wrong}",
@@ -110,10 +113,10 @@ def _told_by(checkpoint: Checkpoint) -> dict[str, int]:
         raise ModelError(
             f"The encoder {checkpoint.source} is not complete: {error}", "Name a complete encoder"
         ) from None
-    if not checkpoint.is_siglip and PROJECTION not in checkpoint:
+    if "projection" in checkpoint.anatomy.parts and PROJECTION not in checkpoint:
         raise ModelError(
             f"The encoder {checkpoint.source} lacks {PROJECTION}: it is a vision transformer without its projection",
-            "Name a CLIPVisionModelWithProjection, or a whole CLIP model",
+            WITH_PROJECTION,
         )
     return told
 
@@ -144,7 +147,9 @@ def _settings_beside(checkpoint: Checkpoint) -> dict[str, Any] | None:
     vision = whole.get("vision_config", whole) if checkpoint.is_siglip or kind == "clip" else whole
     if not isinstance(vision, dict):
         raise _not_its_own(checkpoint, "has no settings of a vision transformer")
-    return {key: vision[key] for key in _READ if vision.get(key) is not None}
+    # Without a projection, its width is a number that nobody reads; an export has it as the original does.
+    read = (*_READ, "projection_dim") if checkpoint.anatomy is BARE else _READ
+    return {key: vision[key] for key in read if vision.get(key) is not None}
 
 
 def _not_its_own(checkpoint: Checkpoint, why: str) -> ModelError:
@@ -160,10 +165,7 @@ def outline_of(checkpoint: Checkpoint) -> Any:
     Raises:
         ModelError: weights are missing or quantised.
     """
-    from transformers import CLIPVisionModelWithProjection
-
-    config = config_of(checkpoint)
-    kind: Any = siglip.SiglipTower if checkpoint.is_siglip else CLIPVisionModelWithProjection
+    config, kind = config_of(checkpoint), _class_of(checkpoint)
     with (
         told_as_model_error(f"The config.json beside {checkpoint.source} describes no encoder", "Repair it"),
         torch.device("meta"),
@@ -182,6 +184,15 @@ def outline_of(checkpoint: Checkpoint) -> Any:
         )
     checkpoint.refuse_quantised(state)
     return model
+
+
+def _class_of(checkpoint: Checkpoint) -> Any:
+    """The class of the model that a checkpoint is read into."""
+    from transformers import CLIPVisionModelWithProjection
+
+    if checkpoint.is_siglip:
+        return siglip.SiglipTower
+    return bare.BareTower if checkpoint.anatomy is BARE else CLIPVisionModelWithProjection
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:

@@ -1,0 +1,1 @@
+"""Vision transformers that are not built as `CLIPVisionModelWithProjection` is."""
