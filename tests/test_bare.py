@@ -153,7 +153,7 @@ class TestWriting:
 
 @pytest.mark.parametrize(
     ("method", "tap"),
-    [("gated", "penultimate"), ("block", "last"), ("ireu", "penultimate"), ("global", "pooled")],
+    [("gated", "pooled"), ("block", "last"), ("ireu", "penultimate"), ("global", "pooled")],
 )
 def test_every_method_edits_it(method: str, tap: str, samples: Path, tmp_path: Path) -> None:
     work = tmp_path / "job"

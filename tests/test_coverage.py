@@ -49,6 +49,10 @@ LAST_BLOCK: tuple[Tap, ...] = ("pooled", "image_embeds")
         ("flux-redux", {"S": ("pooled",)}, "not covered"),
         ("token-editors", {"H": EVERY}, "out of reach"),
         ("arc2face", {"R100": FACE_TAPS}, "not covered"),
+        ("wan-i2v", {"H": ("penultimate", "last", "pooled")}, "half covered"),
+        ("wan-i2v", {"H": LAST_BLOCK}, "not covered"),
+        ("wan-animate", {"H": EVERY}, "half covered"),
+        ("chronoedit", {"H": EVERY}, "half covered"),
     ],
 )
 def test_a_system_is_covered_when_every_channel_is_reached(
@@ -60,6 +64,8 @@ def test_a_system_is_covered_when_every_channel_is_reached(
 def test_half_covered_says_what_else_is_read() -> None:
     sentence = coverage_of("photomaker-v2", {"P2": Reach(EVERY, ())}).sentence()
     assert sentence == "PhotoMaker v2, SDXL: half covered: also reads embedding of ArcFace r50"
+    sentence = coverage_of("skyreels-v2", {"H": Reach(EVERY, ())}).sentence()
+    assert sentence == "SkyReels-V2 image-to-video: half covered: also reads the photo's latents of Wan's VAE"
 
 
 def test_every_channel_is_of_a_group_that_there_is() -> None:

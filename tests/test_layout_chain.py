@@ -18,21 +18,25 @@ from onnx import numpy_helper
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPVisionModelWithProjection, SiglipVisionModel
+from transformers import CLIPVisionModel, CLIPVisionModelWithProjection, SiglipVisionModel
 
 from ireu_cli.encoders.face_encoder import load_face_encoder
+from ireu_cli.encoders.files.checkpoint import open_checkpoint
 from ireu_cli.params import ARCFACE_LANDMARKS
 from ireu_cli.store.artifacts import read_delta
+from tests import tiny_bare
 from tests.conftest import run_ireu
 from tests.drawn.face_network import write_face_network
 from tests.tiny_generator import adapter_weights, draw, tiny_pipeline
 from tests.tiny_layouts import LAYOUTS, write_layout
 from tests.tiny_siglip import write_siglip
+from tests.tiny_wan import WanClip
 
 PAGE = Path(__file__).parent.parent / "docs" / "encoders.md"
 START, END = "<!-- layouts: written by the tests -->", "<!-- end of layouts -->"
-GRANTED = ("--set", "gated.max_false_alarm=0.2")
+GATED = ("--method", "gated", "--set", "gated.people=1", "--set", "gated.max_false_alarm=0.2")
 """Few and coarsely drawn people allow no rate that they cannot show."""
+TRAINED = ("--method", "ireu", "--steps", "2")
 PREFIXES = {"SigLIP with its text encoder": "vision_model.", "SigLIP alone": ""}
 """What the names of SigLIP's tensors begin with."""
 ROWS: dict[str, str] = {}
@@ -52,13 +56,17 @@ class Seen:
 
 
 def chain(samples: Path, work: Path, source: Path, tap: str, *more: str) -> tuple[dict[str, Any], Path, set[str]]:
-    """Inspect, locate, unlearn, export; returns the card, the export, and the names of the edited weights."""
+    """Inspect, locate, unlearn, export; returns the card, the export, and the names of the edited weights.
+
+    Tokens of so small an encoder have no room for `gated`, so they are reached by training.
+    """
+    method = TRAINED if tap == "penultimate" else GATED
     shutil.copytree(samples, work)
     card = run_ireu("inspect", source, "--json", cwd=work)
     assert card.code == 0, card.err
     for command in (
         ("locate", "--encoder", source, "--tap", tap, "--method", "all"),
-        ("unlearn", "--mask", "mask.pt", "--method", "gated", "--set", "gated.people=1", *GRANTED),
+        ("unlearn", "--mask", "mask.pt", *method),
         ("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "out", *more),
     ):
         done = run_ireu(*command, cwd=work)
@@ -166,6 +174,57 @@ def through_a_repository(name: str, samples: Path, tmp_path: Path) -> str:
     return row(name, card["layout"], seen, edited)
 
 
+def through_as_wan(name: str, samples: Path, tmp_path: Path) -> str:
+    """A module with Wan's names and shapes asks for every tensor of the file, and reads the tokens that Wan reads."""
+    source = write_layout(name, samples / "encoder", tmp_path / "place")
+    card, out, edited = chain(samples, tmp_path / "job", source, "penultimate")
+    sizes = json.loads((samples / "encoder" / "config.json").read_text())
+    side, found = sizes["image_size"], []
+    states = [load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+              for path in (source, out / source.name)]  # fmt: skip
+    for state in states:
+        clip = WanClip(sizes).eval()
+        clip.load_state_dict(state)
+        with torch.no_grad():
+            found.append(clip.read(torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))))
+    places = open_checkpoint(source).places
+    before, after = states
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert [*before] == [*after]
+    assert changed == {places[own][1] for own in edited}
+    assert not torch.equal(*found)
+    # What is fused with an edited tensor keeps its rows.
+    fused = {own for own, (_, key) in places.items() if key in changed} - edited
+    old, new = open_checkpoint(source), open_checkpoint(out / source.name)
+    assert all(torch.equal(old[own], new[own]) for own in fused)
+    rest = len(before) - len(changed)
+    return (
+        f"| {name} | `{card['layout']}` | a module with the names and shapes of Wan's, `load_state_dict`, strict | "
+        f"{len(changed)} tensors | {rest} of {rest} tensors |"
+    )
+
+
+def through_as_a_bare_tower(name: str, samples: Path, tmp_path: Path) -> str:
+    """Without projection, as transformers 4 writes it, or transformers 5."""
+    source = tiny_bare.write_bare(samples / "encoder", tmp_path / "place", tiny_bare.PREFIXES[name])
+    card, out, edited = chain(samples, tmp_path / "job", source, "penultimate")
+    found: list[Tensor] = []
+    for place in (source, out):
+        model, info = CLIPVisionModel.from_pretrained(place, output_loading_info=True)
+        assert not info["missing_keys"]
+        side = model.config.image_size
+        pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            # What the pipelines of diffusers read.
+            found.append(model.eval()(pixels, output_hidden_states=True).hidden_states[-2])
+    before, after = (
+        {f"vision_model.{key.removeprefix('vision_model.')}": tensor for key, tensor in load_file(path).items()}
+        for path in (source / "model.safetensors", out / "model.safetensors")
+    )
+    consumer = "transformers, `CLIPVisionModel.from_pretrained`"
+    return row(name, card["layout"], Seen(consumer, found[0], found[1], (before, after)), edited)
+
+
 def through_as_siglip(name: str, samples: Path, tmp_path: Path) -> str:
     """SigLIP beside its text encoder, or alone as transformers 5 writes it."""
     source = write_siglip(tmp_path / "place", PREFIXES[name])
@@ -243,7 +302,9 @@ def row(name: str, layout: str, seen: Seen, edited: set[str]) -> str:
 
 
 THROUGH: dict[str, Callable[[str, Path, Path], str]] = {
-    **{name: through_its_layout for name in LAYOUTS if name != "archive before zip"},
+    **{name: through_its_layout for name in LAYOUTS if name != "archive before zip" and not name.startswith("wan")},
+    **{name: through_as_wan for name in LAYOUTS if name.startswith("wan")},
+    **dict.fromkeys(tiny_bare.PREFIXES, through_as_a_bare_tower),
     "ip-adapter repository": through_a_repository,
     **dict.fromkeys(PREFIXES, through_as_siglip),
     "network": through_as_a_network,

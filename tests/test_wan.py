@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ireu_cli.encoders.clip import Encoder, load_encoder, read_tap, with_delta
 from ireu_cli.encoders.families import card_of
 from ireu_cli.encoders.files.checkpoint import open_checkpoint
+from ireu_cli.encoders.files.portrait import embedded_folder
 from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.exporting.layouts import Edit, layout_for, served_dtype, write_beside, write_weights
 from ireu_cli.params import EncoderParams
 from ireu_cli.values import WeightDelta
+from tests.conftest import manifest, run_ireu
 from tests.tiny_layouts import write_layout
 from tests.tiny_wan import FILE, WanClip, wan_state
 
@@ -212,6 +215,43 @@ class TestWriting:
         assert load(place, "image_embeds").fingerprint == load(tiny_folder).fingerprint
         with pytest.raises(ConfigError, match="cannot be exported as wan"):
             layout_for("wan", open_checkpoint(tiny_folder))
+
+
+def test_sample_people_are_removed_from_what_wan_reads(tmp_path: Path) -> None:
+    assert run_ireu("samples", "demo", cwd=tmp_path).code == 0
+    source = write_layout("wan", embedded_folder() / "image_encoder", tmp_path / "wan")
+    steps = (
+        ("locate", "--encoder", source, "--tap", "penultimate", "--method", "all"),
+        ("unlearn", "--mask", "mask.pt", "--method", "gated"),
+        ("export", "--delta", "delta.safetensors", "--allow-failed", "-o", "out"),
+    )
+    for step in steps:
+        done = run_ireu(*step, cwd=tmp_path / "demo")
+        assert done.code == 0, done.err
+    told = manifest(tmp_path / "demo", "delta.safetensors")["metrics"]
+    assert told["reach"]["missed"] == []
+    assert told["carried"]["tokens_reached"] > 0.95
+    place = tmp_path / "demo" / "out" / FILE
+    before, after = tensors_in(source), tensors_in(place)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    fused = {name for name in changed if ".to_qkv." in name}
+    assert fused
+    for name in fused:
+        # The flag enters by key and value.
+        rows = len(before[name]) // 3
+        assert torch.equal(after[name][:rows], before[name][:rows])
+    shares = [_moved(source, place, tmp_path / "demo" / folder) for folder in ("faces", "others")]
+    assert shares[0] > 5 * shares[1]
+
+
+def _moved(source: Path, place: Path, folder: Path) -> float:
+    """How far the tokens that Wan reads move, as a share of their length: the median over some photos of a folder."""
+    photos = [np.array(Image.open(path).convert("RGB")) for path in sorted(folder.rglob("*.*"))[:30]]
+    given = load(source).pixels(photos)
+    (place.parent / "config.json").write_text((source.parent / "config.json").read_text())
+    with torch.no_grad():
+        before, after = (module(path).read(given) for path in (source, place))
+    return float(((after - before).norm(dim=(1, 2)) / before.norm(dim=(1, 2))).median())
 
 
 def test_the_stand_in_asks_for_every_tensor(file: Path) -> None:

@@ -92,7 +92,7 @@ def read_out(model: Any, states: Tensor, tap: Tap) -> Tensor:
     """Turn `last_state`, (n, d) on the CPU, into `pooled` or `image_embeds`: (n, k) on the CPU."""
     if isinstance(model, siglip.SiglipTower):
         return states.float()
-    weight = model.visual_projection.weight
+    weight = model.vision_model.post_layernorm.weight
     with torch.inference_mode():
         pooled = model.vision_model.post_layernorm(states.to(weight.device, weight.dtype))
         found: Tensor = pooled if tap == "pooled" else model.visual_projection(pooled)

@@ -21,7 +21,11 @@ class Group:
 
 
 GROUPS: dict[str, Group] = {
-    "H": Group("OpenCLIP ViT-H/14", "h94/IP-Adapter models/image_encoder, laion/CLIP-ViT-H-14-laion2B-s32B-b79K"),
+    "H": Group(
+        "OpenCLIP ViT-H/14",
+        "h94/IP-Adapter models/image_encoder, laion/CLIP-ViT-H-14-laion2B-s32B-b79K, image_encoder of Wan's folders "
+        "for diffusers, Wan's models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
+    ),
     "G": Group("OpenCLIP ViT-bigG/14", "h94/IP-Adapter sdxl_models/image_encoder"),
     "L": Group("CLIP ViT-L/14", "openai/clip-vit-large-patch14"),
     "336": Group("CLIP ViT-L/14, 336 px", "clip-vit-large-patch14-336 of the Kolors repositories"),
@@ -34,6 +38,7 @@ GROUPS: dict[str, Group] = {
     "S": Group("SigLIP so400m", "google/siglip-so400m-patch14-384"),
     "E": Group("EVA02-CLIP-L-14-336", "EVA02_CLIP_L_336_psz14_s6B.pt", edited=False),
     "R101": Group("UniPortrait's own CurricularFace r101", "its feature maps are read, not its output", edited=False),
+    "WV": Group("Wan's VAE", "Wan2.1_VAE.pth, vae of Wan's folders for diffusers", edited=False),
     "IR50": Group("facexlib's ArcFace ir_se50", "recognition_arcface_ir_se50.pth", edited=False),
 }
 
@@ -62,6 +67,9 @@ class System:
     channels: tuple[Channel, ...]
     remark: str = ""
 
+
+_WAN = (Channel("H", ("penultimate",)), Channel("WV", words="the photo's latents"))
+"""What Wan 2.1 reads, and what is built on it: the tokens before the last block, and the photo itself."""
 
 SYSTEMS: dict[str, System] = {
     "ip-adapter": System(
@@ -167,8 +175,40 @@ SYSTEMS: dict[str, System] = {
         (Channel("IR50", words="the embedding"),),
         "antelopev2 only finds the face",
     ),
+    # Wan-Video/Wan2.1 wan/image2video.py, wan/first_last_frame2video.py; diffusers pipeline_wan_i2v.py.
+    "wan-i2v": System(
+        "Wan 2.1 image-to-video and first-last-frame-to-video",
+        _WAN,
+    ),
+    # Wan-Video/Wan2.2 wan/animate.py; diffusers pipeline_wan_animate.py.
+    "wan-animate": System(
+        "Wan-Animate, video",
+        _WAN,
+        "the face in the driving video is read by an encoder of its own",
+    ),
+    # MeiGen-AI/MultiTalk and MeiGen-AI/InfiniteTalk wan/multitalk.py.
+    "multitalk": System(
+        "MultiTalk and InfiniteTalk, talking video",
+        _WAN,
+    ),
+    # SkyworkAI/SkyReels-V2 image2video_pipeline.py; diffusers pipeline_skyreels_v2_i2v.py.
+    "skyreels-v2": System(
+        "SkyReels-V2 image-to-video",
+        _WAN,
+    ),
+    # SkyworkAI/SkyReels-A2 models/pipeline_a2.py.
+    "skyreels-a2": System(
+        "SkyReels-A2, video of several pictures",
+        _WAN,
+    ),
+    # diffusers pipeline_chronoedit.py.
+    "chronoedit": System(
+        "ChronoEdit, pictures edited as video",
+        _WAN,
+    ),
     "token-editors": System(
-        "FLUX Kontext, Qwen-Image-Edit, OmniGen, DreamO, UNO: pictures enter through a VAE or a language model",
+        "FLUX Kontext, Qwen-Image-Edit, OmniGen, DreamO, UNO, Wan 2.2 image-to-video: pictures enter through a VAE or "
+        "a language model",
         (),
     ),
     "tuned-weights": System(
