@@ -10,12 +10,13 @@ export: memory that the process allocates (RssAnon; mapped pages of files are no
     folder that saw the original before, and in a new one.
 locate: photos encoded in a second, as a share of what the bare forward pass does over pixels in memory, in turn.
 
-Needs IREU_DATA, a folder with `faces/eval` and `faces/train`. Weights are float32 but for ViT-bigG, which its
-publishers ship in float16. Without a size's file it is made first.
+Needs IREU_DATA, a folder with `faces/eval` and `faces/train`. Weights are float32, but float16 for ViT-bigG, which its
+publishers ship so, and for the files of image-to-video pipelines. Without a size's file it is made first.
 """
 
 import argparse
 import json
+import math
 import os
 import shutil
 import statistics
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Siglip
 
 from arcface_net import BLOCKS, write_arcface
 from ireu_cli.encoders.families import load_encoder
+from ireu_cli.encoders.towers.bare import BareTower
 from ireu_cli.encoders.towers.siglip import SiglipTower
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.read import PhotoReader
+from ireu_cli.layouts.wan import WAN
 from ireu_cli.params import ARCFACE_LANDMARKS, DataParams, EncoderParams
 from target_draws import LANDMARKS, ireu, link_photos
 
@@ -57,6 +60,7 @@ class Size:
     tap: str = "penultimate"
     """What generators that mount it read."""
     is_siglip: bool = False
+    layout: str = "clip-folder"
 
     @property
     def config(self) -> CLIPVisionConfig | SiglipVisionConfig:
@@ -76,6 +80,8 @@ SIZES = {
     "vit-l-14": Size(1024, 4096, 24, 768, "quick_gelu"),
     "vit-l-14-336": Size(1024, 4096, 24, 768, "quick_gelu", side=336),
     "vit-h-14": Size(1280, 5120, 32, 1024),
+    "vit-h-14-bare": Size(1280, 5120, 32, 1024, dtype=torch.float16, layout="clip-vision-folder"),
+    "vit-h-14-wan": Size(1280, 5120, 32, 1024, dtype=torch.float16, layout="wan"),
     "siglip-so400m": Size(1152, 4304, 27, 0, "gelu_pytorch_tanh", side=384, tap="pooled", is_siglip=True),
     "vit-bigg-14": Size(1664, 8192, 48, 1280, dtype=torch.float16, tap="image_embeds"),
 }
@@ -105,8 +111,12 @@ def _place(options: argparse.Namespace) -> Path:
         path: Path = options.work / f"{options.size}.onnx"
         return path if path.exists() else write_arcface(path, options.size)
     place: Path = options.work / options.size
+    size = SIZES[options.size]
+    if size.layout == "wan":
+        file = place / WAN.file
+        return file if file.exists() else _make_wan(size, file)
     if not (place / "model.safetensors").exists():
-        _make(SIZES[options.size], place)
+        _make(size, place)
     return place
 
 
@@ -127,23 +137,55 @@ def _options() -> argparse.Namespace:
 
 def _make(size: Size, place: Path) -> None:
     """An encoder whose weights are drawn as those of a network before training are."""
-    config = size.config
-    kind: Any = SiglipTower if size.is_siglip else CLIPVisionModelWithProjection
-    config.architectures = ["SiglipVisionModel" if size.is_siglip else kind.__name__]
+    config, bare = size.config, size.layout == "clip-vision-folder"
+    kind: Any = SiglipTower if size.is_siglip else BareTower if bare else CLIPVisionModelWithProjection
+    config.architectures = ["SiglipVisionModel" if size.is_siglip else "CLIPVisionModel" if bare else kind.__name__]
     with torch.device("meta"):
         outline = kind(config).state_dict()
-    draw = torch.Generator().manual_seed(0)
-    state = {}
-    for name, tensor in outline.items():
-        if "norm" in name or "layrnorm" in name or name.endswith("bias"):
-            state[name] = torch.full(tensor.shape, float("weight" in name), dtype=size.dtype)
-        else:
-            # Fan-in scaling keeps the variance of activations from block to block.
-            fan_in = 1 if "embedding" in name and tensor.ndim <= 2 else tensor[0].numel()
-            state[name] = (torch.randn(tensor.shape, generator=draw) * fan_in**-0.5).to(size.dtype)
     place.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(place)
+    state = _drawn({name: tuple(tensor.shape) for name, tensor in outline.items()}, size.dtype)
     save_file(state, place / "model.safetensors", {"format": "pt"})
+
+
+def _make_wan(size: Size, file: Path) -> Path:
+    """The same under Wan's names and in its shapes, beside as many weights as the text encoder has."""
+    width, inner = size.hidden, size.inner
+    shapes: dict[str, tuple[int, ...]] = {
+        "visual.cls_embedding": (1, 1, width),
+        "visual.pos_embedding": (1, (size.side // 14) ** 2 + 1, width),
+        "visual.head": (width, size.projection),
+        "visual.patch_embedding.weight": (width, 3, 14, 14),
+    }
+    for norm in ("pre_norm", "post_norm"):
+        shapes |= {f"visual.{norm}.weight": (width,), f"visual.{norm}.bias": (width,)}
+    layers = {"attn.to_qkv": (3 * width, width), "attn.proj": (width, width), "mlp.0": (inner, width),
+              "mlp.2": (width, inner)}  # fmt: skip
+    for number in range(size.blocks):
+        block = f"visual.transformer.{number}"
+        for norm in ("norm1", "norm2"):
+            shapes |= {f"{block}.{norm}.weight": (width,), f"{block}.{norm}.bias": (width,)}
+        for layer, shape in layers.items():
+            shapes |= {f"{block}.{layer}.weight": shape, f"{block}.{layer}.bias": shape[:1]}
+    # XLM-RoBERTa large: its vocabulary, and 24 blocks of twelve squares each.
+    shapes |= {"textual.vocabulary.weight": (250_002, 1024), "log_scale": (1,)}
+    shapes |= {f"textual.blocks.{number}.weight": (12 * 1024, 1024) for number in range(24)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(_drawn(shapes, size.dtype), file)
+    return file
+
+
+def _drawn(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Weights of some shapes. Fan-in scaling keeps the variance of activations from block to block."""
+    draw, state = torch.Generator().manual_seed(0), {}
+    for name, shape in shapes.items():
+        if "norm" in name or name.endswith("bias"):
+            state[name] = torch.full(shape, float("weight" in name), dtype=dtype)
+        else:
+            is_embedding = name.endswith("_embedding") or ("embedding" in name and len(shape) <= 2)
+            fan_in = 1 if is_embedding else shape[0] if name.endswith("head") else math.prod(shape[1:])
+            state[name] = (torch.randn(shape, generator=draw) * fan_in**-0.5).to(dtype)
+    return state
 
 
 def _people(options: argparse.Namespace) -> dict[str, Path]:

@@ -13,6 +13,7 @@ from transformers import CLIPVisionModel
 from ireu_cli.encoders.clip import Encoder, load_encoder, read_tap, with_delta
 from ireu_cli.encoders.families import card_of
 from ireu_cli.encoders.files.checkpoint import open_checkpoint
+from ireu_cli.encoders.files.fingerprint import prints_by
 from ireu_cli.encoders.reach import BARE
 from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.exporting.layouts import Edit, layout_for, write_beside, write_weights
@@ -132,7 +133,11 @@ class TestWriting:
         change = torch.randn(checkpoint.shape(EDITED), generator=torch.Generator().manual_seed(3))
         edit = Edit(checkpoint, WeightDelta({EDITED: change}), layout_for("auto", checkpoint), dtype, ())
         (out := tmp_path / "out").mkdir()
-        place = write_weights(edit, encoder, out).place
+        written = write_weights(edit, encoder, out)
+        place, names = written.place, [*encoder.model.state_dict()]
+        # The config.json is written later.
+        assert written.holds(prints_by(names, edit.tensor), names)
+        assert not written.holds(prints_by(names, checkpoint.__getitem__), names)
         write_beside(edit, encoder, out, {"edited": "yes"})
         before, after = (load_file(folder / "model.safetensors") for folder in (source, place))
         kind = torch.float32 if dtype == "auto" else torch.bfloat16

@@ -128,6 +128,10 @@ def _encoders() -> dict[str, Kind]:
         "preprocessing": Kind("tiny", "preprocessor_config.json", plain, readers.encoder, _alike),
         "index of shards": Kind("shards", "model.safetensors.index.json", plain, readers.encoder, _alike),
         "shard": Kind("shards", "*.safetensors", weights, readers.encoder, _alike),
+        "no projection": Kind("bare", "model.safetensors", weights, readers.tower, _alike),
+        "no projection, config": Kind("bare", "config.json", plain, readers.tower, _alike),
+        "Wan's file": Kind("wan", "wan.pth", mutate.archive_of, readers.encoder, _alike, by_file=True),
+        "Wan's file, inspected": Kind("wan-safe", "wan.safetensors", weights, readers.card, by_file=True),
     }
 
 

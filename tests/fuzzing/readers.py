@@ -31,7 +31,7 @@ from ireu_cli.judges.onnx_recogniser import load_onnx
 from ireu_cli.judges.recogniser import load_recogniser
 from ireu_cli.manifest import Manifest, photos_of
 from ireu_cli.origin import refuse_strange
-from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams, RecogniserParams
+from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams, RecogniserParams, Tap
 from ireu_cli.sections import handed_on
 from ireu_cli.session import Session
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, read_mask, write_manifest
@@ -153,9 +153,14 @@ def rewritten(place: Path) -> Any:
         path.write_bytes(whole)
 
 
-def encoder(place: Path) -> Any:
+def tower(place: Path) -> Any:
+    """The same of an encoder without projection."""
+    return encoder(place, "pooled")
+
+
+def encoder(place: Path, tap: Tap = "image_embeds") -> Any:
     """An encoder: what names it, what it holds, and what it makes of a picture."""
-    found = load_encoder(EncoderParams(source=str(place)), "cpu")
+    found = load_encoder(EncoderParams(source=str(place), tap=tap), "cpu")
     state = found.model.state_dict()
     name = (found.fingerprint, found.settings, found.architecture, found.preprocessing)
     return [name, sha(*(part for key in sorted(state) for part in (key, state[key]))), _features(found)]
@@ -165,7 +170,7 @@ def _features(found: Encoder) -> str:
     # Of another size, the encoder has another architecture.
     side = int(found.model.config.image_size)
     noise = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(1))
-    values = found.encode(noise, "image_embeds")
+    values = found.encode(noise, found.whole_tap)
     # Settings that change the last bits alone, such as how attention is computed, name no other encoder.
     return sha([f"{number:.3g}" for number in values.flatten().tolist()])
 

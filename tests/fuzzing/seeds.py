@@ -26,7 +26,9 @@ from tests.fuzzing.texts import LABELS, SETTINGS, VARIABLES
 from tests.sample_report import sample
 from tests.test_photo_formats import exif, jpeg_with, png_with, seeds, tiff_with
 from tests.test_photos import encoded, picture
+from tests.tiny_bare import write_bare
 from tests.tiny_portrait import write_face_encoder, write_tiny_portrait
+from tests.tiny_wan import wan_state
 
 LEAF = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}, "image_mean": [0.5] * 3}
 """How pictures of the tiny encoder are prepared."""
@@ -62,6 +64,11 @@ def _write_encoders(folder: Path) -> None:
         shutil.copyfile(tiny / "config.json", _made(folder / name) / "config.json")
         torch.save(state, folder / name / "pytorch_model.bin", _use_new_zipfile_serialization=new)
     tiny_model().save_pretrained(folder / "shards", max_shard_size="8KB")
+    write_bare(tiny, folder / "bare")
+    for name, file in (("wan", "wan.pth"), ("wan-safe", "wan.safetensors")):
+        shutil.copyfile(tiny / "config.json", _made(folder / name) / "config.json")
+        save = torch.save if file.endswith(".pth") else safetensors.torch.save_file
+        save(wan_state(state), folder / name / file)
 
 
 def _write_networks(folder: Path) -> None:

@@ -15,6 +15,7 @@ from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encoders.files.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.encoders.files.fingerprint import Print, prints_by
 from ireu_cli.encoders.files.tensor_file import TensorFile
+from ireu_cli.encoders.reach import BARE
 from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.layouts.layout import Layout, Piece
 from ireu_cli.layouts.table import AUTO, layouts_of
@@ -102,10 +103,14 @@ def layout_for(wanted: str, source: Checkpoint) -> Layout:
 
 @dataclass(frozen=True)
 class Written:
-    """The path that loads an export, and the files in it that are copies except for the edit."""
+    """The path that loads an export, and the files in it that are copies except for the edit.
+
+    `is_bare`: the encoder has no projection. The config.json, which says so, is written after the weights.
+    """
 
     place: Path
     copies: Collection[Path]
+    is_bare: bool = False
 
     def holds(self, edited: Mapping[str, Print], new: Collection[str]) -> bool:
         """Read the export back and say whether it has these prints; of copied files, only the new prints are compared.
@@ -113,7 +118,7 @@ class Written:
         Raises:
             ModelError: it cannot be read.
         """
-        found = open_checkpoint(self.place)
+        found = open_checkpoint(self.place, is_bare=self.is_bare)
         copied = all(part.path in self.copies for part in found.parts)
         names = [name for name in edited if name in new] if copied else list(edited)
         return set(edited) <= set(found) and all(
@@ -128,7 +133,7 @@ def write_weights(
 
     Files of the source's own layout are copied, and only edited tensors are written into the copy.
     """
-    place = _place_in(edit, folder)
+    place, is_bare = _place_in(edit, folder), edit.source.anatomy is BARE
     place.mkdir(parents=True, exist_ok=True)
     files = edit.source.parts
     if _keeps_files(edit):
@@ -136,12 +141,13 @@ def write_weights(
             _write_file(edit, file, place / file.path.name, advance)
         if edit.source.index is not None:
             _copy(edit.source.index, place)
-        return Written(place if edit.layout.in_folder else place / files[0].path.name, [*_copies(edit, folder)])
+        loaded = place if edit.layout.in_folder else place / files[0].path.name
+        return Written(loaded, [*_copies(edit, folder)], is_bare)
     new = place / edit.layout.file_of(edit.groups)
     names = {edit.layout.name_there(name): name for name in encoder.model.state_dict() if name in edit.source}
     like = {there: _like(edit, edit.source[name]) for there, name in names.items()}
     write_tensors_one_by_one(new, {there: partial(edit.tensor, name) for there, name in names.items()}, like, advance)
-    return Written(place if edit.layout.in_folder else new, ())
+    return Written(place if edit.layout.in_folder else new, (), is_bare)
 
 
 def copied_digests(edit: Edit, folder: Path, is_stopped: Callable[[], bool]) -> dict[Path, str]:

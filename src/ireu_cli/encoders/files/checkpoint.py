@@ -139,14 +139,18 @@ class Checkpoint(Mapping[str, Tensor]):
         return (self.source if self.source.is_dir() else self.source.parent) / "config.json"
 
 
-def open_checkpoint(source: Path) -> Checkpoint:
+def open_checkpoint(source: Path, *, is_bare: bool = False) -> Checkpoint:
     """Find the encoder in a file or a folder.
+
+    Args:
+        source: the file or the folder.
+        is_bare: it is known to be CLIP without projection, whatever its config.json says.
 
     Raises:
         ModelError: it does not exist, is damaged, or has no vision transformer.
         ForeignEncoderError: its encoder is of a kind that ireu does not edit.
     """
-    return encoder_in(open_whole(source))
+    return encoder_in(open_whole(source), is_bare=is_bare)
 
 
 def open_whole(source: Path) -> Checkpoint:
@@ -163,8 +167,8 @@ def open_whole(source: Path) -> Checkpoint:
     return Checkpoint(layout, source, files, index, {name: (file, name) for file in files for name in file}, stamp)
 
 
-def encoder_in(whole: Checkpoint) -> Checkpoint:
-    """Find the encoder among all tensors.
+def encoder_in(whole: Checkpoint, *, is_bare: bool = False) -> Checkpoint:
+    """Find the encoder among all tensors; `is_bare` as for `open_checkpoint`.
 
     Raises:
         ModelError: there is no vision transformer of CLIP or SigLIP.
@@ -180,7 +184,7 @@ def encoder_in(whole: Checkpoint) -> Checkpoint:
         raise ForeignEncoderError(
             f"{whole.source} holds SigLIP without its pooling head", "Name the whole vision transformer, as published"
         )
-    if (found := found or _bare_in(whole) or _clip_in(whole)) is not None:
+    if (found := found or _bare_in(whole, is_bare) or _clip_in(whole)) is not None:
         return found
     raise _nothing_known(whole)
 
@@ -192,9 +196,9 @@ def _siglip_in(whole: Checkpoint) -> Checkpoint | None:
     return None
 
 
-def _bare_in(whole: Checkpoint) -> Checkpoint | None:
-    """The encoder, where it has no projection and its config.json says that it has none."""
-    if PROJECTION in whole.places or not bare.says_bare(whole.config):
+def _bare_in(whole: Checkpoint, is_told: bool) -> Checkpoint | None:
+    """The encoder, where it has no projection, and we are told, or its config.json says, that it has none."""
+    if PROJECTION in whole.places or not (is_told or bare.says_bare(whole.config)):
         return None
     for layout, places, _ in _ways_to_read(whole, BARE):
         if (prefix := bare.prefix_in(places)) is not None:
