@@ -25,6 +25,7 @@ from ireu_cli.params import ARCFACE_LANDMARKS
 from ireu_cli.store.artifacts import read_delta
 from tests.conftest import run_ireu
 from tests.drawn.face_network import write_face_network
+from tests.test_facefusion import accepts, write_with_input
 from tests.tiny_generator import adapter_weights, draw, tiny_pipeline
 from tests.tiny_layouts import LAYOUTS, write_layout
 from tests.tiny_siglip import write_siglip
@@ -217,6 +218,31 @@ def through_as_a_network(name: str, samples: Path, tmp_path: Path) -> str:
     )
 
 
+def through_to_facefusion(name: str, samples: Path, tmp_path: Path) -> str:
+    """FaceFusion's own network comes out under its name, with the checksum that FaceFusion compares."""
+    source = write_with_input(tmp_path / "arcface_w600k_r50.onnx", "input")
+    card, out, _ = chain(samples, tmp_path / "job", source, "embedding", "--format", "facefusion")
+    place = out / source.name
+    assert {path.name for path in out.iterdir()} == {source.name, "arcface_w600k_r50.hash", "README.md", "ireu.json"}
+    assert accepts(place)
+    own, later = (
+        {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+        for path in (source, place)
+    )
+    assert all(np.array_equal(array, later[key]) for key, array in own.items())
+    # FaceFusion names the input.
+    sessions = [onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in (source, place)]
+    faces, noise = aligned(samples, source), np.random.default_rng(1).standard_normal((2, 3, 112, 112), np.float32)
+    before, after = (session.run(None, {"input": faces})[0] for session in sessions)
+    assert not np.array_equal(before, after)
+    assert np.array_equal(*(session.run(None, {"input": noise})[0] for session in sessions))
+    added = len(onnx.load(place).graph.node) - len(onnx.load(source).graph.node)
+    return (
+        f"| {name} | `{card['layout']}` to `facefusion` | as FaceFusion does: checksum compared, then onnxruntime | "
+        f"{added} nodes appended | {len(own)} of {len(own)} tensors |"
+    )
+
+
 def aligned(samples: Path, network: Path) -> Any:
     """The targets' photos as the network is given them."""
     encoder = load_face_encoder(network, ARCFACE_LANDMARKS, "cpu")
@@ -248,6 +274,7 @@ THROUGH: dict[str, Callable[[str, Path, Path], str]] = {
     **dict.fromkeys(PREFIXES, through_as_siglip),
     "network": through_as_a_network,
     "insightface pack": through_as_a_network,
+    "FaceFusion's network": through_to_facefusion,
 }
 
 

@@ -15,8 +15,8 @@ _SIZES = {
 """Hidden size, blocks, patch and image of encoders that are published alone; no CLIP is as large as SigLIP so400m.
 """
 
-_CONVOLUTIONS = {53: ("R50",), 103: ("R100", "A2F")}
-"""Convolutions of ArcFace's r50 and r100; by its sizes, Arc2Face's own network looks like any other r100."""
+_CONVOLUTIONS = {53: ("R50", "FF"), 103: ("R100", "A2F")}
+"""Convolutions of ArcFace's r50 and r100; by its sizes, somebody's own copy looks like any other."""
 
 
 def groups_of_transformer(own: str | None, config: Any) -> tuple[str, ...]:

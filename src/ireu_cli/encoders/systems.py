@@ -29,6 +29,7 @@ GROUPS: dict[str, Group] = {
     "P2": Group("PhotoMaker v2's own ViT-L/14", "photomaker-v2.bin"),
     "FC": Group("FastComposer's own ViT-L/14", "pytorch_model.bin of FastComposer"),
     "R50": Group("ArcFace r50", "w600k_r50.onnx of insightface's buffalo_l"),
+    "FF": Group("FaceFusion's own copy of ArcFace r50", "arcface_w600k_r50.onnx of FaceFusion"),
     "R100": Group("ArcFace r100", "glintr100.onnx of insightface's antelopev2"),
     "A2F": Group("Arc2Face's own ArcFace r100", "arcface.onnx of Arc2Face"),
     "S": Group("SigLIP so400m", "google/siglip-so400m-patch14-384"),
@@ -161,6 +162,16 @@ SYSTEMS: dict[str, System] = {
         "Arc2Face, SD1.5",
         (Channel("A2F", ("normed_embedding",)),),
         "glintr100.onnx is removed from its folder",
+    ),
+    "reactor": System(
+        "ReActor, a face swapper for ComfyUI",
+        (Channel("R50", ("normed_embedding",)),),
+        "its saved face models hold embeddings that were computed before",
+    ),
+    "facefusion": System(
+        "FaceFusion, a face swapper",
+        (Channel("FF", ("embedding", "normed_embedding")),),
+        "it compares a checksum; blendswap and uniface read a picture of the face instead",
     ),
     "infiniteyou": System(
         "InfiniteYou, FLUX",

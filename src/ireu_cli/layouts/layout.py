@@ -29,6 +29,8 @@ class Layout:
         inside: where the encoder's folder lies in somebody's repository, such as `models/image_encoder`. There it is
             read as what its own folder holds.
         beside: patterns of the files that are carried along from beside a folder of the last name in `inside`.
+        has_checksum: whether a file of the same name that ends in `.hash` lies beside it, with the CRC-32 of its bytes,
+            which the loader compares.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Layout:
     groups: Mapping[str, str] = field(default_factory=dict)
     inside: str = ""
     beside: tuple[str, ...] = ()
+    has_checksum: bool = False
 
     def is_met_in(self, *, folder: bool) -> bool:
         """Whether an encoder can be found in this layout where a folder was named, or a file.

@@ -59,6 +59,15 @@ _LAYOUTS = [
     Layout("onnx", frozenset({NETWORK}), in_folder=False, library="onnx"),
     # A folder of networks, of which insightface takes one for recognition.
     Layout("insightface-pack", frozenset({NETWORK}), in_folder=True, library="onnx", part_of="insightface"),
+    # FaceFusion's own network, under the only name that FaceFusion looks for, with the checksum that it compares.
+    Layout(
+        "facefusion",
+        frozenset({NETWORK}),
+        in_folder=False,
+        library="onnx",
+        file="arcface_w600k_r50.onnx",
+        has_checksum=True,
+    ),
 ]
 
 
