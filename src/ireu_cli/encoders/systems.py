@@ -35,7 +35,7 @@ GROUPS: dict[str, Group] = {
     "S": Group("SigLIP so400m", "google/siglip-so400m-patch14-384"),
     "E": Group("EVA02-CLIP-L-14-336", "EVA02_CLIP_L_336_psz14_s6B.pt", edited=False),
     "R101": Group("UniPortrait's own CurricularFace r101", "its feature maps are read, not its output", edited=False),
-    "IR50": Group("facexlib's ArcFace ir_se50", "recognition_arcface_ir_se50.pth", edited=False),
+    "IR50": Group("facexlib's ArcFace ir_se50", "recognition_arcface_ir_se50.pth"),
 }
 
 
@@ -175,8 +175,12 @@ SYSTEMS: dict[str, System] = {
     ),
     "infiniteyou": System(
         "InfiniteYou, FLUX",
-        (Channel("IR50", words="the embedding"),),
+        (Channel("IR50", ("normed_embedding",)),),
         "antelopev2 only finds the face",
+    ),
+    "id-patch": System(
+        "ID-Patch, SDXL",
+        (Channel("IR50", ("normed_embedding",)),),
     ),
     "token-editors": System(
         "FLUX Kontext, Qwen-Image-Edit, OmniGen, DreamO, UNO: pictures enter through a VAE or a language model",

@@ -62,8 +62,8 @@ def write_whole(session: Session, original: Original, delta: WeightDelta, folder
     """
     config = session.config
     family, edited = original.family, original.encoder.edited(delta)
-    files = edited.whole_files()
     network, layout = family.place(config.encoder.source), whole_layout(family, config)
+    files = edited.files_in(layout)
     if network is not None and layout is not None and layout.in_folder:
         left_out = write_pack(pack_of(Path(config.encoder.source), network), network, edited, folder)
         for name in left_out:

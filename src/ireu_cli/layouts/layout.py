@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-CLIP, SIGLIP, NETWORK = "clip", "siglip", "network"
-"""Kinds of encoders: vision transformers of CLIP and of SigLIP, and face-embedding networks in ONNX."""
+CLIP, SIGLIP, NETWORK, FACEXLIB = "clip", "siglip", "network", "facexlib"
+"""Kinds of encoders: vision transformers of CLIP and SigLIP, face-embedding networks in ONNX, and facexlib's."""
 
 
 @dataclass(frozen=True)

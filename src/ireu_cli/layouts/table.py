@@ -1,6 +1,6 @@
 """The only table of layouts. One of somebody else's joins it by `register`."""
 
-from ireu_cli.layouts.layout import CLIP, NETWORK, SIGLIP, Layout
+from ireu_cli.layouts.layout import CLIP, FACEXLIB, NETWORK, SIGLIP, Layout
 
 AUTO = "auto"
 """What stands for the layout that an encoder has."""
@@ -55,8 +55,16 @@ _LAYOUTS = [
         part_of="FastComposer",
         groups={"": "FC"},
     ),
+    # facexlib's `recognition_arcface_ir_se50.pth`.
+    Layout(
+        "facexlib",
+        frozenset({FACEXLIB}),
+        in_folder=False,
+        library="facexlib",
+        file="recognition_arcface_ir_se50.pth",
+    ),
     # An ArcFace network.
-    Layout("onnx", frozenset({NETWORK}), in_folder=False, library="onnx"),
+    Layout("onnx", frozenset({NETWORK, FACEXLIB}), in_folder=False, library="onnx"),
     # A folder of networks, of which insightface takes one for recognition.
     Layout("insightface-pack", frozenset({NETWORK}), in_folder=True, library="onnx", part_of="insightface"),
     # FaceFusion's own network, under the only name that FaceFusion looks for, with the checksum that it compares.
