@@ -163,6 +163,7 @@ def test_files_that_are_no_embeddings_are_refused(place: Path) -> None:
     (place / "many.npz").rename(place / "many.npy")
     np.save(place / "cut.npy", np.zeros((3, WIDTH), np.float32))
     (place / "cut.npy").write_bytes((place / "cut.npy").read_bytes()[:-4])
+    (place / "open.npy").write_bytes(np.lib.format.magic(1, 0) + (10).to_bytes(2, "little") + b"{'descr': ")
     (place / "x.txt").write_text("x")
     for name, why in (
         ("objects.npy", "holds no embedding of 12 numbers"),
@@ -170,6 +171,7 @@ def test_files_that_are_no_embeddings_are_refused(place: Path) -> None:
         ("whole.npy", "holds no embedding of 12 numbers"),
         ("nan.npy", "not a finite number"),
         ("many.npy", "is not an array of numpy"),
+        ("open.npy", "is not an array of numpy"),
         ("cut.npy", "does not hold as many numbers"),
         ("x.txt", "ending of a file of embeddings"),
         ("none.npy", "does not exist"),

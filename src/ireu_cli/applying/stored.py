@@ -5,6 +5,7 @@ The file is held in memory, and new vectors are written into their places. So ev
 
 import io
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,6 @@ from ireu_cli.support.bounded import ContentError, printable, read_bounded, read
 
 _MOST = 1 << 33
 _MOST_HEADER = 1 << 25
-_MAGIC = b"\x93NUMPY"
 _FLOATS = {KINDS[kind]: kind for kind in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
 _DAMAGED = "Name an undamaged file of embeddings"
 
@@ -118,10 +118,15 @@ def _header_of(data: bytearray, path: Path) -> tuple[tuple[int, ...], bool, np.d
     """The shape, order and dtype that a file of numpy states, and where its values begin."""
     file = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(file)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, is_fortran, kind = readers[version](file)
-    except (ValueError, KeyError, SyntaxError, TypeError, RecursionError, EOFError) as error:
+        with warnings.catch_warnings():
+            # That the file is of an old Python.
+            warnings.simplefilter("ignore")
+            version = np.lib.format.read_magic(file)
+            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            shape, is_fortran, kind = readers[version](file)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the header is read as Python, whose errors are of many kinds
         what = printable(type(error).__name__)
         raise ArtifactError(f"{path} is not an array of numpy, or is damaged ({what})", _DAMAGED) from None
     return shape, is_fortran, kind, file.tell()
