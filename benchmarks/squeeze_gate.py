@@ -99,7 +99,8 @@ def write_fitted(path: Path) -> Path:
 
 def look(encoder: IrSeEncoder, pixels: Tensor) -> Seen:
     """Pass photos through, and keep what the edit needs."""
-    last, kept = encoder.model.body[-1], {}
+    last = encoder.model.body[-1]
+    kept: dict[str, list[Tensor]] = {}
 
     def keep(name: str) -> Any:
         return lambda _module, _inputs, output: kept.setdefault(name, []).append(output.double())
@@ -119,6 +120,11 @@ def look(encoder: IrSeEncoder, pixels: Tensor) -> Seen:
     return Seen(residual, shortcut, found["squeezed"].flatten(1).relu(), found["linear"], embedding)
 
 
+def people_in(rows: Tensor) -> list[Tensor]:
+    """Rows (n, d) by person."""
+    return list(torch.split(rows, PHOTOS))
+
+
 def detector(rows: Sequence[Tensor], own: Tensor, nulls: Tensor, params: GatedParams) -> tuple[Found, Tensor]:
     """The person's detector among people, (n, d) each, and the mean of people."""
     sizes = [len(person) for person in rows]
@@ -135,7 +141,8 @@ def fitted(inputs: Tensor, wanted: Tensor) -> Tensor:
     inputs, wanted = inputs - inputs.mean(0), wanted - wanted.mean(0)
     gram = inputs.T @ inputs
     ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    return torch.linalg.solve(gram + ridge, inputs.T @ wanted)
+    found: Tensor = torch.linalg.solve(gram + ridge, inputs.T @ wanted)
+    return found
 
 
 def squeezed_edit(
@@ -200,29 +207,53 @@ def run(path: Path, people: int, seed: int) -> dict[str, Any]:
     nulls = look(encoder, encoder.null_pixels())
     half = slice(0, PHOTOS * (people // 2))
     used, mine = others.of(half), own.of(slice(0, USED))
-    behind, average = detector(used.embedding.split(PHOTOS), mine.embedding, nulls.embedding, params)
+    behind, average = detector(people_in(used.embedding), mine.embedding, nulls.embedding, params)
     toward = params.gain * (average - mine.embedding.mean(0))
     gates = {"gates.weights": behind.weight[None], "gates.thresholds": torch.tensor([behind.threshold.value]),
              "gates.changes": toward[None], "gates.rise": torch.tensor([params.rise])}  # fmt: skip
-    inside, _ = detector(used.means.split(PHOTOS), mine.means, nulls.means, params)
+    inside, _ = detector(people_in(used.means), mine.means, nulls.means, params)
     state = encoder.model.state_dict()
     # From the embedding's change to that of the linear layer's output: undo the last normalisation.
     spread = (state["output_layer.4.running_var"].double() + 1e-5).sqrt() / state["output_layer.4.weight"].double()
-    last = (mine.linear - state["output_layer.4.running_mean"].double()) / spread + state[
-        "output_layer.4.bias"
-    ].double()
+    centre, bias = (state[f"output_layer.4.{part}"].double() for part in ("running_mean", "bias"))
+    last = (mine.linear - centre) / spread + bias
     change = toward * last.norm(dim=1).mean() * spread
     new = squeezed_edit(state, f"body.{encoder.blocks - 1}", used, inside, change, params.rise)
     delta = {name: (tensor - state[name].double()).float() for name, tensor in new.items()}
     # Both stand-ins leave a constant, which the bias takes back.
     first = look(encoder.edited(WeightDelta(delta)), strangers[half][::2])
     delta["output_layer.3.bias"] += (used.linear[::2] - first.linear).mean(0).float()
-    found = {}
+    found: dict[str, Any] = {}
     for kind, edit in (("gates behind the output", gates), ("in plain tensors", delta)):
         edited = encoder.edited(WeightDelta({name: tensor.float() for name, tensor in edit.items()}))
         after = [look(edited, some).embedding for some in (target, strangers[half.stop :])]
         found[kind] = measured(own.embedding, others.embedding[half.stop :], *after)
+    weight = state["output_layer.3.weight"].double()
+    placed = state["output_layer.0.weight"].double() / (state["output_layer.0.running_var"].double() + 1e-5).sqrt()
+
+    def at_places(some: Seen) -> Tensor:
+        found: Tensor = (some.shortcut * placed[:, None]).flatten(1) @ weight.T
+        return found
+
+    readers: dict[str, Any] = {
+        "the embedding": lambda some: some.embedding,
+        "channels' means": lambda some: some.means,
+        "what enters the last unit, with its places": at_places,
+    }
+    found["share found by a detector of"] = {
+        name: reached(read(own), read(others), read(nulls), half.stop, params) for name, read in readers.items()
+    }
     return found | {"people tell apart": apart(others.embedding[half.stop :])}
+
+
+def reached(own: Tensor, others: Tensor, nulls: Tensor, half: int, params: GatedParams) -> dict[str, float]:
+    """What a detector of some vectors finds, if nothing else changed: of the person's photos, and of strangers'."""
+    found, _ = detector(people_in(others[:half]), own[:USED], nulls, params)
+
+    def share(some: Tensor) -> float:
+        return float((some @ found.weight > found.threshold.value).double().mean())
+
+    return {"used": share(own[:USED]), "other": share(own[USED:]), "strangers": share(others[half:])}
 
 
 def measured(own: Tensor, others: Tensor, own_after: Tensor, others_after: Tensor) -> dict[str, float]:

@@ -83,4 +83,5 @@ def as_facexlib(state: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
     flat = normal(maps, "output_layer.0").flatten(1)
     found = normal(functional.linear(flat, get("output_layer.3.weight"), get("output_layer.3.bias")), "output_layer.4")
     assert used == set(state)
-    return found / torch.norm(found, 2, 1, True)
+    length: Tensor = torch.norm(found, 2, 1, True)
+    return found / length
