@@ -12,10 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ireu_cli.applying.stored import open_stored
-from ireu_cli.encoders.onnx_gates import Gates, append_gates
+from ireu_cli.encoders.onnx_gates import Gates, append_gates, through_gates
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import EncoderRecord, Manifest
-from ireu_cli.maths.vector_gate import through_gates
 from ireu_cli.store.artifacts import write_delta, write_manifest
 from ireu_cli.values import WeightDelta
 from tests.conftest import run_ireu

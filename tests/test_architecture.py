@@ -64,7 +64,7 @@ ARROWS: dict[str, set[str]] = {
     "coverage": {"errors", "params", "values", "encoders"},
     "samples": {"errors", "encoders", "store"},
     "inspecting": {"errors", "support", "values", "manifest", "encoders", "store"},
-    "applying": {"", "errors", "support", "manifest", "maths", "encoders", "store"},
+    "applying": {"", "errors", "support", "manifest", "encoders", "store"},
     "measuring": {"support", "params", "report", "maths"},
     "drawing": {
         "errors",

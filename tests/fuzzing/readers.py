@@ -20,7 +20,7 @@ from ireu_cli.encoders.clip import with_delta as with_weights
 from ireu_cli.encoders.face_encoder import load_face_encoder, with_gates
 from ireu_cli.encoders.families import card_of
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.ir_se_encoder import weights_in
+from ireu_cli.encoders.ir_se.encoder import weights_in
 from ireu_cli.errors import IreuError
 from ireu_cli.faces.decode import BadPhotoError, decode, look
 from ireu_cli.faces.folder import scan_people

@@ -9,10 +9,9 @@ import torch
 
 from ireu_cli import __version__
 from ireu_cli.applying.stored import open_stored
-from ireu_cli.encoders.onnx_gates import GATE_TENSORS, Gates
+from ireu_cli.encoders.onnx_gates import GATE_TENSORS, Gates, through_gates
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import Manifest, digest_of
-from ireu_cli.maths.vector_gate import through_gates
 from ireu_cli.store import outputs
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest
 from ireu_cli.store.files import portable_name

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ireu_cli.encoders.onnx_gates import Gates
-from ireu_cli.maths.vector_gate import through_gates
+from ireu_cli.encoders.onnx_gates import Gates, through_gates
 
 MARKS = ("input_layer.0.weight", "body.0.res_layer.5.fc1.weight", "output_layer.3.weight", "output_layer.4.weight")
 """Tensors that such a network has, and no other that ireu reads."""
