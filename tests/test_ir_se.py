@@ -165,7 +165,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
     "unknown": (lambda state: state.update(other=torch.zeros(1)), "other is missing, unknown"),
     "shape": (lambda state: state.update({LINEAR: torch.zeros(48, 32 * 50)}), "is missing, unknown or of another"),
     "whole numbers": (lambda state: state.update({LINEAR: state[LINEAR].to(torch.int8)}), "in torch.int8"),
-    "not finite": (lambda state: state[LINEAR].fill_(float("nan")), "not finite numbers"),
+    "not finite": (lambda state: state[LINEAR].fill_(float("nan")), "holds values that are not finite numbers"),
     "no unit": (without("body.1.res_layer.1.weight"), "does not hold a whole network"),
     "another side": (lambda state: state.update({LINEAR: torch.zeros(48, 32 * 36)}), "takes faces of 96 px"),
 }
