@@ -41,7 +41,7 @@ know whether the weights are the published ones; you have to. Where sizes do not
 {groups}
 """
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("inspect", "locate", "unlearn", "verify", "export", "samples")
+COMMANDS = ("inspect", "locate", "unlearn", "verify", "export", "apply", "samples")
 
 
 def commands_page() -> str:

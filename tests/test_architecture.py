@@ -64,6 +64,7 @@ ARROWS: dict[str, set[str]] = {
     "coverage": {"errors", "params", "values", "encoders"},
     "samples": {"errors", "encoders", "store"},
     "inspecting": {"errors", "support", "values", "manifest", "encoders", "store"},
+    "applying": {"", "errors", "support", "manifest", "encoders", "store"},
     "measuring": {"support", "params", "report", "maths"},
     "drawing": {
         "errors",
@@ -195,6 +196,7 @@ ARROWS: dict[str, set[str]] = {
         "unlearning",
         "verifying",
         "exporting",
+        "applying",
     },
     "__main__": {"cli"},
 }
@@ -263,6 +265,7 @@ def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
         ["unlearn", "--help"],
         ["verify", "--help"],
         ["export", "--help"],
+        ["apply", "--help"],
         ["samples", "--help"],
     ],
 )

@@ -27,7 +27,10 @@ from ireu_cli.store.artifacts import read_delta
 from tests import tiny_bare
 from tests.conftest import run_ireu
 from tests.drawn.face_network import write_face_network
+from tests.test_facefusion import accepts, write_with_input
+from tests.test_ir_se import loaded
 from tests.tiny_generator import adapter_weights, draw, tiny_pipeline
+from tests.tiny_ir_se import as_facexlib, write_ir_se
 from tests.tiny_layouts import LAYOUTS, write_layout
 from tests.tiny_siglip import write_siglip
 from tests.tiny_wan import WanClip
@@ -276,6 +279,90 @@ def through_as_a_network(name: str, samples: Path, tmp_path: Path) -> str:
     )
 
 
+def through_to_facefusion(name: str, samples: Path, tmp_path: Path) -> str:
+    """FaceFusion's own network comes out under its name, with the checksum that FaceFusion compares."""
+    source = write_with_input(tmp_path / "arcface_w600k_r50.onnx", "input")
+    card, out, _ = chain(samples, tmp_path / "job", source, "embedding", "--format", "facefusion")
+    place = out / source.name
+    assert {path.name for path in out.iterdir()} == {source.name, "arcface_w600k_r50.hash", "README.md", "ireu.json"}
+    assert accepts(place)
+    own, later = (
+        {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+        for path in (source, place)
+    )
+    assert all(np.array_equal(array, later[key]) for key, array in own.items())
+    # FaceFusion names the input.
+    sessions = [onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]) for path in (source, place)]
+    faces, noise = aligned(samples, source), np.random.default_rng(1).standard_normal((2, 3, 112, 112), np.float32)
+    before, after = (session.run(None, {"input": faces})[0] for session in sessions)
+    assert not np.array_equal(before, after)
+    assert np.array_equal(*(session.run(None, {"input": noise})[0] for session in sessions))
+    added = len(onnx.load(place).graph.node) - len(onnx.load(source).graph.node)
+    return (
+        f"| {name} | `{card['layout']}` to `facefusion` | as FaceFusion does: checksum compared, then onnxruntime | "
+        f"{added} nodes appended | {len(own)} of {len(own)} tensors |"
+    )
+
+
+def through_as_facexlib(name: str, samples: Path, tmp_path: Path) -> str:
+    """A `.pth` of facexlib, edited by training, comes back as one that facexlib's strict loader takes."""
+    source, work = write_ir_se(tmp_path / "recognition_arcface_ir_se50.pth"), tmp_path / "job"
+    shutil.copytree(samples, work)
+    card = run_ireu("inspect", source, "--json", cwd=work).json
+    for command in (
+        ("locate", "--encoder", source, "--tap", "normed_embedding", "--method", "all"),
+        ("unlearn", "--mask", "mask.pt", "--method", "global", "--layers", "output", "--steps", "8"),
+        ("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "out"),
+    ):
+        done = run_ireu(*command, cwd=work)
+        assert done.code == 0, done.err
+    before, after = (torch.load(path, weights_only=True) for path in (source, work / "out" / source.name))
+    assert list(before) == list(after)
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    delta = read_delta(work / "delta.safetensors").tensors
+    assert changed == {key for key, change in delta.items() if bool(change.any())}
+    assert all(torch.equal(before[key] + delta[key], after[key]) for key in changed)
+    faces = loaded(source).pixels([np.array(Image.open(next((samples / "faces").rglob("*.png"))).convert("RGB"))])
+    found = [as_facexlib(state, faces) for state in (before, after)]
+    assert not torch.equal(*found)
+    rest = len(before) - len(changed)
+    return (
+        f"| {name} | `{card['layout']}` | as facexlib does: `load_state_dict`, strict | {len(changed)} tensors, by "
+        f"`global` | {rest} of {rest} tensors |"
+    )
+
+
+def through_to_onnx(name: str, samples: Path, tmp_path: Path) -> str:
+    """A `.pth` of facexlib, edited by gates, comes out in ONNX; as a `.pth` it is refused."""
+    source = write_ir_se(tmp_path / "recognition_arcface_ir_se50.pth")
+    card, out, _ = chain(samples, tmp_path / "job", source, "normed_embedding", "--format", "onnx")
+    refused = run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "pth", cwd=tmp_path / "job")
+    assert refused.code == 3
+    assert "has no place for gates behind it" in refused.err
+    encoder, place = loaded(source), out / "recognition_arcface_ir_se50.onnx"
+    session = onnxruntime.InferenceSession(str(place), providers=["CPUExecutionProvider"])
+    changed = {}
+    for group in ("faces", "others"):
+        files = sorted((samples / group).rglob("*.png"))[:40]
+        given = encoder.pixels([np.array(Image.open(path).convert("RGB")) for path in files])
+        found = session.run(None, {"face": given[:, [2, 1, 0]].numpy()})[0]
+        apart = np.abs(found - encoder.encode(given, "normed_embedding").numpy()).max(1)
+        # Nothing lies between rounding and a gate that opens.
+        assert not ((apart > 1e-5) & (apart < 1e-3)).any()
+        changed[group] = (apart > 1e-5).mean()
+    assert changed["faces"] > 2 * changed["others"]
+    assert changed["others"] < 0.3
+    state = torch.load(source)
+    own = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(place).graph.initializer}
+    kept = [key for key in state if not key.endswith("num_batches_tracked")]
+    assert all(np.array_equal(own[key].ravel(), state[key].numpy().ravel()) for key in kept)
+    added = sum(node.name.startswith("ireu_gate_") for node in onnx.load(place).graph.node)
+    return (
+        f"| {name} | `{card['layout']}` to `onnx` | onnxruntime | {added} nodes appended | "
+        f"{len(kept)} of {len(kept)} tensors |"
+    )
+
+
 def aligned(samples: Path, network: Path) -> Any:
     """The targets' photos as the network is given them."""
     encoder = load_face_encoder(network, ARCFACE_LANDMARKS, "cpu")
@@ -309,6 +396,9 @@ THROUGH: dict[str, Callable[[str, Path, Path], str]] = {
     **dict.fromkeys(PREFIXES, through_as_siglip),
     "network": through_as_a_network,
     "insightface pack": through_as_a_network,
+    "FaceFusion's network": through_to_facefusion,
+    "facexlib's network": through_as_facexlib,
+    "facexlib's network, with gates": through_to_onnx,
 }
 
 

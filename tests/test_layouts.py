@@ -75,8 +75,8 @@ def test_groups_are_told_by_sizes_and_layout(
     assert groups_of_transformer(layout_named(layout).group_in(beside), config) == groups
 
 
-def test_an_r100_may_be_either_of_two_networks() -> None:
-    assert groups_of_network(53) == ("R50",)
+def test_a_network_may_be_one_of_several_of_its_size() -> None:
+    assert groups_of_network(53) == ("R50", "FF")
     assert groups_of_network(103) == ("R100", "A2F")
     assert groups_of_network(20) == ()
 

@@ -31,7 +31,7 @@ from ireu_cli.support.roster import PersonRecord as PersonRecord
 SCHEMA_VERSION = 1
 """Raise it when a field changes meaning, add a reader for the old form, and add `tests/fixtures/schema_v<N>/`."""
 
-Step = Literal["locate", "unlearn", "verify", "export"]
+Step = Literal["locate", "unlearn", "verify", "export", "apply"]
 
 # Time, machine and run folder are left out, because the same run elsewhere is still the same run.
 _OUTSIDE_DIGEST = frozenset({"environment", "timings", "digest", "checksum", "seal"})

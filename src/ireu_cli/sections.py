@@ -31,12 +31,13 @@ RECORDED: Mapping[Step, tuple[str, ...]] = MappingProxyType(
         "unlearn": _MADE,
         "verify": (*_MADE, "verify", "pictures", "judges", "attacks", "record"),
         "export": (*_MADE, "verify", "record", "export"),
+        "apply": (),
     }
 )
 """Sections that decide a step's result; its manifest holds them beside `seed`."""
 
 HANDED_ON: Mapping[Step, tuple[str, ...]] = MappingProxyType(
-    {"locate": RECORDED["locate"], "unlearn": RECORDED["unlearn"], "verify": (), "export": ()}
+    {"locate": RECORDED["locate"], "unlearn": RECORDED["unlearn"], "verify": (), "export": (), "apply": ()}
 )
 """Sections that later steps take over, besides `seed`; they never take over paths."""
 

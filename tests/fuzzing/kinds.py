@@ -59,6 +59,10 @@ def _failing(_before: Any, after: Any) -> str | None:
     return None if after[0] == "fail" else "a report that nobody sealed does not say that the edit failed"
 
 
+def _moved(_before: Any, after: Any) -> str | None:
+    return None if after[1] else "embeddings that were put back are not where they were"
+
+
 def resealed_of(data: bytes, draw: random.Random) -> bytes:
     """A manifest that says something else, whose digest and checksum were worked out anew, as anybody can."""
     told = mutate.tree_of(json.loads(data), draw)
@@ -150,6 +154,18 @@ def _of_pack(data: bytes, draw: random.Random) -> bytes:
     return (mutate.json_of if data.startswith(b"{") else mutate_media.onnx_of)(data, draw)
 
 
+def _others() -> dict[str, Kind]:
+    return {
+        "archive of facexlib": Kind("ir_se", "new.pth", mutate.archive_of, readers.ir_se, _alike, by_file=True,
+                                    share=0.5),
+        "archive of facexlib, old": Kind("ir_se_old", "old.pth", mutate.bytes_of, readers.ir_se, _alike, by_file=True,
+                                         share=0.5),
+        "embeddings of numpy": Kind("embeddings", "*.npy", mutate.bytes_of, readers.embeddings, _moved, by_file=True),
+        "face model": Kind("embeddings", "*.safetensors", mutate.safetensors_of, readers.embeddings, _moved,
+                           by_file=True),
+    }  # fmt: skip
+
+
 def _bundles() -> dict[str, Kind]:
     plain, weights = mutate.json_of, mutate.safetensors_of
     return {
@@ -177,4 +193,4 @@ def _people() -> dict[str, Kind]:
     }
 
 
-KINDS = {**_people(), **_records(), **_artifacts(), **_encoders(), **_networks(), **_bundles()}
+KINDS = {**_people(), **_records(), **_artifacts(), **_encoders(), **_networks(), **_others(), **_bundles()}

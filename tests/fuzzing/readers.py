@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 
+from ireu_cli.applying.stored import open_stored
 from ireu_cli.cli.output import Terminal
 from ireu_cli.config import load_config
 from ireu_cli.encoders import families as encoders
@@ -19,6 +20,7 @@ from ireu_cli.encoders.clip import with_delta as with_weights
 from ireu_cli.encoders.face_encoder import load_face_encoder, with_gates
 from ireu_cli.encoders.families import card_of
 from ireu_cli.encoders.files.portrait import find_bundle
+from ireu_cli.encoders.ir_se.encoder import weights_in
 from ireu_cli.errors import IreuError
 from ireu_cli.faces.decode import BadPhotoError, decode, look
 from ireu_cli.faces.folder import scan_people
@@ -173,6 +175,28 @@ def _features(found: Encoder) -> str:
     values = found.encode(noise, found.whole_tap)
     # Settings that change the last bits alone, such as how attention is computed, name no other encoder.
     return sha([f"{number:.3g}" for number in values.flatten().tolist()])
+
+
+def ir_se(path: Path) -> Any:
+    """A network of facexlib: what names it, what it holds, and what it makes of noise."""
+    found: Any = encoders.load_encoder(
+        EncoderParams(source=str(path), tap="normed_embedding"), ARCFACE_LANDMARKS, "cpu"
+    )
+    state = weights_in(found.model.state_dict())
+    noise = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(1))
+    values = found.encode(noise, "normed_embedding").flatten().tolist()
+    name = (found.fingerprint, found.architecture)
+    held = sha(*(part for key in sorted(state) for part in (key, state[key])))
+    return [name, held, sha([f"{number:.3g}" for number in values])]
+
+
+def embeddings(path: Path) -> Any:
+    """Stored embeddings, each put back where it was."""
+    found = open_stored(path, 12)
+    before = bytes(found.data)
+    for part in found.parts:
+        part.put(torch.ones(len(part.vectors), dtype=torch.bool), part.vectors)
+    return [sha(*(part.vectors for part in found.parts)), bytes(found.data) == before]
 
 
 def card(place: Path) -> Any:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import safetensors.torch
 import torch
@@ -27,6 +28,7 @@ from tests.sample_report import sample
 from tests.test_photo_formats import exif, jpeg_with, png_with, seeds, tiff_with
 from tests.test_photos import encoded, picture
 from tests.tiny_bare import write_bare
+from tests.tiny_ir_se import write_ir_se
 from tests.tiny_portrait import write_face_encoder, write_tiny_portrait
 from tests.tiny_wan import wan_state
 
@@ -39,6 +41,9 @@ def write_seeds(folder: Path) -> Path:
     torch.manual_seed(0)
     _write_encoders(folder)
     _write_networks(folder)
+    write_ir_se(_made(folder / "ir_se") / "new.pth")
+    write_ir_se(_made(folder / "ir_se_old") / "old.pth", old=True)
+    _write_embeddings(folder / "embeddings")
     write_tiny_portrait(_made(folder / "bundle"))
     _write_artifacts(folder / "artifacts", folder / "tiny")
     _write_photos(_made(folder / "photos"))
@@ -84,6 +89,15 @@ def _write_networks(folder: Path) -> None:
     unnamed = _made(folder / "unnamed" / "models" / "tiny")
     write_face_encoder(unnamed / "rec.onnx", 5)
     _write_detector(unnamed / "det.onnx")
+
+
+def _write_embeddings(folder: Path) -> None:
+    """Stored embeddings of twelve numbers: as arrays of numpy in both orders, and as a face model of ReActor."""
+    vectors = np.random.default_rng(0).standard_normal((5, 12))
+    np.save(_made(folder) / "rows.npy", vectors.astype(np.float32))
+    np.save(folder / "columns.npy", np.asarray(vectors, order="F"))
+    face = {"embedding": torch.from_numpy(vectors[0]).float(), "bbox": torch.zeros(4), "gender": torch.tensor(1)}
+    safetensors.torch.save_file(face, folder / "face.safetensors")
 
 
 def _write_detector(path: Path) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from ireu_cli.cli import options as o
 from ireu_cli.cli.arguments import Export, Locate, Unlearn, Verify
-from ireu_cli.cli.run import Job, run_step, working_folder
+from ireu_cli.cli.run import Job, output_place, run_step, working_folder
 from ireu_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -115,6 +115,28 @@ def export(asked: Export) -> None:
         )  # fmt: skip
 
     run_step(asked, step, inputs=(asked.delta,))
+
+
+def apply(
+    delta: o.Delta,
+    embeddings: Annotated[
+        Path, o.place_option("--embeddings", help="Embeddings that were stored earlier: .safetensors or .npy.")
+    ],
+    out: Annotated[Path, o.place_option("-o", "--out", help="The file to write, of the same kind.")],
+    force: o.Force = False,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Pass embeddings of an ArcFace network that were stored earlier through the gates of a delta."""
+    working_folder()
+    from ireu_cli.applying.run import run_apply
+    from ireu_cli.cli.output import Terminal
+
+    place = output_place(out, (delta, embeddings))
+    terminal = Terminal(quiet=quiet, verbose=verbose)
+    applied = run_apply(delta, embeddings, place, force=force, note=terminal.note)
+    terminal.applied(applied, as_json=as_json)
 
 
 def _check_unlearn(asked: Unlearn) -> None:

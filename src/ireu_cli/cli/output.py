@@ -21,6 +21,7 @@ from ireu_cli.support.pace import Pace, span
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ireu_cli.applying.run import Applied
     from ireu_cli.config import Resolved
     from ireu_cli.opening import StepResult
     from ireu_cli.report import Report
@@ -134,6 +135,26 @@ class Terminal:
             emit(_json(_summary(result)))
         else:
             self.path(result.artifact)
+
+    def applied(self, applied: "Applied", *, as_json: bool) -> None:
+        """Print what became of stored embeddings: the path, or one JSON object."""
+        self.note(f"{applied.changed} of {applied.embeddings} embeddings change")
+        if applied.is_reused:
+            self.note(f"{applied.artifact} is already complete; there is nothing to do")
+        if not as_json:
+            self.path(applied.artifact)
+            return
+        told = {
+            "step": applied.manifest.step,
+            "artifact": str(applied.artifact),
+            "reused": applied.is_reused,
+            "digest": applied.manifest.digest,
+            "encoder": applied.manifest.encoder.fingerprint,
+            "embeddings": applied.embeddings,
+            "changed": applied.changed,
+            "outputs": [record.model_dump() for record in applied.manifest.outputs],
+        }
+        emit(_json(told))
 
     def path(self, path: "Path") -> None:
         """Print a path as the whole result: byte for byte for a script, escaped for a terminal."""

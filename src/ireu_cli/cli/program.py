@@ -43,6 +43,7 @@ for _command in (
     commands.unlearn,
     commands.verify,
     commands.export,
+    commands.apply,
     commands.samples,
 ):
     app.command()(_command)

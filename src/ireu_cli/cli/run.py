@@ -55,12 +55,7 @@ def run_step(
     from ireu_cli.config import settings_file
 
     here = working_folder()
-    out = Path(os.path.normpath(asked.out))
-    if not out.name:
-        raise UsageError(f"The output {out} does not end in a name", "Name a file or folder with --out")
-    read = (*inputs, settings_file(asked.config, os.environ))
-    if any(given is not None and out.absolute() == given.absolute() for given in read):
-        raise UsageError(f"The output {out} is also an input", "Name another file with --out")
+    out = output_place(asked.out, (*inputs, settings_file(asked.config, os.environ)))
     if check is not None:
         check()
     terminal = Terminal(quiet=asked.quiet, verbose=asked.verbose)
@@ -77,6 +72,24 @@ def run_step(
     code = OUTCOMES[result.report.outcome] if result.report else ExitCode.DONE
     if code is not ExitCode.DONE:
         raise typer.Exit(code)
+
+
+def output_place(out: Path, read: Sequence[Path | None]) -> Path:
+    """The path of an output, without dots.
+
+    Args:
+        out: the path as it was given.
+        read: files that are read, none of which may be the output.
+
+    Raises:
+        UsageError: it does not end in a name, or is one of those files.
+    """
+    out = Path(os.path.normpath(out))
+    if not out.name:
+        raise UsageError(f"The output {out} does not end in a name", "Name a file or folder with --out")
+    if any(given is not None and out.absolute() == given.absolute() for given in read):
+        raise UsageError(f"The output {out} is also an input", "Name another file with --out")
+    return out
 
 
 def _resolved(asked: Asked, terminal: Terminal, here: Path, needed: Sequence[str]) -> "Resolved":

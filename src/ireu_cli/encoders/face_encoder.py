@@ -208,7 +208,7 @@ def _opened(file: str, network: Any, landmarks: tuple[float, ...], device: str) 
         # Onnx's checker wants it stated; onnxruntime found it out.
         _state_shape(network, session.get_outputs()[0].shape)
         content = network.SerializeToString()
-    own = _prepares_itself(network)
+    own = prepares_itself(network)
     mean, std = (0.0, 1.0) if own else (127.5, 127.5)
     convolutions = convolutions_in(network)
     blocks = convolutions + sum(node.op_type in {"Gemm", "MatMul"} for node in network.graph.node)
@@ -273,7 +273,8 @@ def _try(encoder: FaceEncoder) -> None:
         )
 
 
-def _prepares_itself(network: Any) -> bool:
+def prepares_itself(network: Any) -> bool:
+    """Whether insightface hands a network pixels from 0 to 255, because it scales them by itself."""
     names = [node.name for node in network.graph.node[:_NAMED]]
     subtracts = any(name.startswith(("Sub", "_minus")) for name in names)
     return subtracts and any(name.startswith(("Mul", "_mul")) for name in names)

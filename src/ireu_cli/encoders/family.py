@@ -17,6 +17,7 @@ from ireu_cli.encoders.card import Card
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.reach import Reach
 from ireu_cli.errors import ModelError
+from ireu_cli.layouts.layout import Layout
 from ireu_cli.params import EncoderParams, Tap, depth_of, parts_of
 from ireu_cli.values import RgbImage, WeightDelta
 
@@ -106,6 +107,11 @@ class ImageEncoder(ABC):
         Encoders in checkpoints are not asked: their weights are copied one after another.
         """
         raise NotImplementedError
+
+    def files_in(self, layout: Layout | None) -> Mapping[str, bytes]:
+        """The same in a layout of its kind; most have one form alone, whichever layout is named."""
+        del layout
+        return self.whole_files()
 
     def reached_by(self, delta: WeightDelta) -> Reach:
         """Which taps change with a delta of this encoder."""
@@ -307,4 +313,4 @@ def need_gates(encoder: ImageEncoder, what: str) -> TakesGates:
     """
     if isinstance(encoder, TakesGates):
         return encoder
-    raise ModelError(f"{what} is for face-embedding networks in ONNX", "Name an .onnx file with --encoder")
+    raise ModelError(f"{what} is for face-embedding networks", "Name an .onnx file with --encoder")

@@ -4,6 +4,7 @@ from typing import Any
 
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.clip_files import config_of
+from ireu_cli.encoders.ir_se.network import IrSeSizes
 
 _SIZES = {
     (1280, 32, 14, 224): "H",
@@ -15,8 +16,12 @@ _SIZES = {
 """Hidden size, blocks, patch and image of encoders that are published alone; no CLIP is as large as SigLIP so400m.
 """
 
-_CONVOLUTIONS = {53: ("R50",), 103: ("R100", "A2F")}
-"""Convolutions of ArcFace's r50 and r100; by its sizes, Arc2Face's own network looks like any other r100."""
+_CONVOLUTIONS = {53: ("R50", "FF"), 103: ("R100", "A2F")}
+"""Convolutions of ArcFace's r50 and r100; by its sizes, somebody's own copy looks like any other."""
+
+
+_IR_SE50 = (52, 64, 512, 7, 512)
+"""Convolutions of facexlib's ir_se50, channels of its first layer and its last, the last side, and the embedding."""
 
 
 def groups_of_transformer(own: str | None, config: Any) -> tuple[str, ...]:
@@ -37,6 +42,12 @@ def groups_of(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The groups that the encoder in a checkpoint can belong to."""
     own = checkpoint.layout.group_in(name for file in checkpoint.parts for name in file)
     return groups_of_transformer(own, config_of(checkpoint))
+
+
+def groups_of_ir_se(sizes: IrSeSizes) -> tuple[str, ...]:
+    """The group of facexlib's network, for one of exactly these sizes."""
+    own = (sizes.convolutions, sizes.first, sizes.units[-1].leave, sizes.last_side, sizes.width)
+    return ("IR50",) if own == _IR_SE50 else ()
 
 
 def groups_of_network(convolutions: int) -> tuple[str, ...]:

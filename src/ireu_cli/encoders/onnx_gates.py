@@ -1,4 +1,6 @@
-"""Append gates to the output of a face-embedding network in ONNX; names, shapes and preprocessing stay the same.
+"""Gates behind a face-embedding network: appended to one in ONNX, or passed by vectors in torch.
+
+Names, shapes and preprocessing of a network stay the same.
 
 With e the network's output and u = e / |e|, person i's gate is r_i = relu(a_i) - relu(a_i - 1), a_i = (w_i·u - t_i) /
 rise. The new output is e + |e| Σ r_i δ_i, scaled to the length of e, so that readers of the raw embedding get the usual
@@ -20,6 +22,7 @@ from ireu_cli.errors import ArtifactError, ModelError
 
 _PREFIX = "ireu_gate_"
 _OPSET = 8
+_TINY = 1e-6
 GATE_TENSORS = ("gates.weights", "gates.thresholds", "gates.changes", "gates.rise")
 """The names of the tensors in a delta of gates."""
 
@@ -55,6 +58,35 @@ class Gates:
                 "The shapes of the delta's gates do not fit together", "Name a delta that `ireu unlearn` wrote"
             )
         return cls(weights, thresholds, changes, float(rise))
+
+
+def through_gates(
+    vectors: Tensor, weights: Tensor, thresholds: Tensor, changes: Tensor, rise: float
+) -> tuple[Tensor, Tensor]:
+    """Pass vectors through gates; where none opens, a vector keeps every bit.
+
+    With v a vector and u = v / |v|, gate i opens by r_i = (w_i·u - t_i) / rise, held between 0 and 1. The result is
+    v + |v| Σ r_i δ_i, scaled to the length of v.
+
+    Args:
+        vectors: float (n, d), of any length.
+        weights: w, float (people, d).
+        thresholds: t, float (people,).
+        changes: δ, float (people, d).
+        rise: the range of scores from no change to the whole change, above zero.
+
+    Returns:
+        The vectors, in their own dtype, and whether a gate opened for each of them, bool (n,). They are computed in the
+        dtype of the weights.
+    """
+    given = vectors.to(weights.dtype)
+    length = given.norm(dim=1, keepdim=True)
+    scores = given / length.clamp(min=_TINY) @ weights.T
+    responses = ((scores - thresholds) / rise).clamp(0, 1)
+    moved = given + length * (responses @ changes)
+    moved = moved * (length.clamp(min=_TINY) / moved.norm(dim=1, keepdim=True).clamp(min=_TINY))
+    is_open = (responses > 0).any(dim=1)
+    return torch.where(is_open[:, None], moved.to(vectors.dtype), vectors), is_open
 
 
 def append_gates(network: Any, gates: Gates) -> Any:
@@ -143,7 +175,7 @@ def _constants(gates: Gates) -> dict[str, npt.NDArray[np.float64]]:
         "open": thresholds[None] + 1,
         "changes": gates.changes.detach().cpu().double().numpy(),
         "ones": np.ones((weights.shape[1], 1)),
-        "tiny": np.full((1, 1), 1e-6),
+        "tiny": np.full((1, 1), _TINY),
     }
 
 

@@ -33,13 +33,14 @@ GROUPS: dict[str, Group] = {
     "P2": Group("PhotoMaker v2's own ViT-L/14", "photomaker-v2.bin"),
     "FC": Group("FastComposer's own ViT-L/14", "pytorch_model.bin of FastComposer"),
     "R50": Group("ArcFace r50", "w600k_r50.onnx of insightface's buffalo_l"),
+    "FF": Group("FaceFusion's own copy of ArcFace r50", "arcface_w600k_r50.onnx of FaceFusion"),
     "R100": Group("ArcFace r100", "glintr100.onnx of insightface's antelopev2"),
     "A2F": Group("Arc2Face's own ArcFace r100", "arcface.onnx of Arc2Face"),
     "S": Group("SigLIP so400m", "google/siglip-so400m-patch14-384"),
     "E": Group("EVA02-CLIP-L-14-336", "EVA02_CLIP_L_336_psz14_s6B.pt", edited=False),
     "R101": Group("UniPortrait's own CurricularFace r101", "its feature maps are read, not its output", edited=False),
     "WV": Group("Wan's VAE", "Wan2.1_VAE.pth, vae of Wan's folders for diffusers", edited=False),
-    "IR50": Group("facexlib's ArcFace ir_se50", "recognition_arcface_ir_se50.pth", edited=False),
+    "IR50": Group("facexlib's ArcFace ir_se50", "recognition_arcface_ir_se50.pth"),
 }
 
 
@@ -170,10 +171,24 @@ SYSTEMS: dict[str, System] = {
         (Channel("A2F", ("normed_embedding",)),),
         "glintr100.onnx is removed from its folder",
     ),
+    "reactor": System(
+        "ReActor, a face swapper for ComfyUI",
+        (Channel("R50", ("normed_embedding",)),),
+        "its saved face models hold embeddings that were computed before",
+    ),
+    "facefusion": System(
+        "FaceFusion, a face swapper",
+        (Channel("FF", ("embedding", "normed_embedding")),),
+        "it compares a checksum; blendswap and uniface read a picture of the face instead",
+    ),
     "infiniteyou": System(
         "InfiniteYou, FLUX",
-        (Channel("IR50", words="the embedding"),),
+        (Channel("IR50", ("normed_embedding",)),),
         "antelopev2 only finds the face",
+    ),
+    "id-patch": System(
+        "ID-Patch, SDXL",
+        (Channel("IR50", ("normed_embedding",)),),
     ),
     # Wan-Video/Wan2.1 wan/image2video.py, wan/first_last_frame2video.py; diffusers pipeline_wan_i2v.py.
     "wan-i2v": System(

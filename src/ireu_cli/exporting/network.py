@@ -7,6 +7,7 @@ from ireu_cli.encoders.family import Family
 from ireu_cli.encoders.files.face_pack import is_pack, recogniser_in
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.errors import ConfigError
+from ireu_cli.exporting.facefusion import checksummed, refuse_unfit
 from ireu_cli.exporting.opened import Original
 from ireu_cli.exporting.pack import pack_of, write_pack
 from ireu_cli.exporting.transformer import refuse_unlike
@@ -23,6 +24,7 @@ def check_whole(original: Original, params: ExportParams) -> None:
 
     Raises:
         ConfigError: it is not.
+        ModelError: it is, and what loads that layout cannot use this encoder.
     """
     family, is_whole = original.family, original.source is None
     networks = [layout.name for layout in layouts_of(NETWORK)]
@@ -37,6 +39,9 @@ def check_whole(original: Original, params: ExportParams) -> None:
             f"{noun[0].upper()}{noun[1:]} is exported in the precision that it was saved in, not in {params.dtype}",
             "Leave out the dtype",
         )
+    if is_whole and params.format != AUTO and layout_named(params.format).has_checksum:
+        for name, content in original.encoder.whole_files().items():
+            refuse_unfit(content, name)
 
 
 def whole_layout(family: Family, config: Config) -> Layout | None:
@@ -57,8 +62,8 @@ def write_whole(session: Session, original: Original, delta: WeightDelta, folder
     """
     config = session.config
     family, edited = original.family, original.encoder.edited(delta)
-    files = edited.whole_files()
     network, layout = family.place(config.encoder.source), whole_layout(family, config)
+    files = edited.files_in(layout)
     if network is not None and layout is not None and layout.in_folder:
         left_out = write_pack(pack_of(Path(config.encoder.source), network), network, edited, folder)
         for name in left_out:
@@ -66,6 +71,8 @@ def write_whole(session: Session, original: Original, delta: WeightDelta, folder
         (content,) = files.values()
         place, written = folder, {recogniser_in(folder): content}
     else:
+        if layout is not None and layout.has_checksum:
+            files = checksummed(layout, next(iter(files.values())))
         place, written = folder / next(iter(files)), {folder / name: data for name, data in files.items()}
         for path, data in written.items():
             write_bytes(path, data)

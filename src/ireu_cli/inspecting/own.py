@@ -15,6 +15,7 @@ _KINDS = {
     "unlearn": "delta, written by `ireu unlearn`",
     "verify": "report, written by `ireu verify`",
     "export": "export, written by `ireu export`",
+    "apply": "embeddings, written by `ireu apply`",
 }
 _PRIVATE = "do not publish it, because it tells who was removed"
 _ADVICE = {
@@ -22,6 +23,7 @@ _ADVICE = {
     "unlearn": _PRIVATE,
     "verify": "it may hold pictures of people, so check who may read it",
     "export": "these are weights to mount in a generator",
+    "apply": "these are features of people's faces, so check who may read them",
 }
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-CLIP, BARE, SIGLIP, NETWORK = "clip", "clip without projection", "siglip", "network"
-"""Kinds of encoders: vision transformers of CLIP, with projection and without, and of SigLIP, and face-embedding
-networks in ONNX."""
+CLIP, BARE, SIGLIP, NETWORK, FACEXLIB = "clip", "clip without projection", "siglip", "network", "facexlib"
+"""Kinds of encoders: vision transformers of CLIP, with projection and without, and of SigLIP, face-embedding networks
+in ONNX, and facexlib's."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ class Layout:
             read as what its own folder holds.
         beside: patterns of the files that are carried along from beside a folder of the last name in `inside`.
         squeezes: whether its loader squeezes pictures of any shape into a square; most cut the middle out.
+        has_checksum: whether a file of the same name that ends in `.hash` lies beside it, with the CRC-32 of its bytes,
+            which the loader compares.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Layout:
     inside: str = ""
     beside: tuple[str, ...] = ()
     squeezes: bool = False
+    has_checksum: bool = False
 
     def is_met_in(self, *, folder: bool) -> bool:
         """Whether an encoder can be found in this layout where a folder was named, or a file.

@@ -1,6 +1,6 @@
 """The only table of layouts. One of somebody else's joins it by `register`."""
 
-from ireu_cli.layouts.layout import BARE, CLIP, NETWORK, SIGLIP, Layout
+from ireu_cli.layouts.layout import BARE, CLIP, FACEXLIB, NETWORK, SIGLIP, Layout
 from ireu_cli.layouts.wan import WAN
 
 AUTO = "auto"
@@ -60,10 +60,27 @@ _LAYOUTS = [
     ),
     # Wan's file of both towers of a CLIP, with names and shapes of its own.
     WAN,
+    # facexlib's `recognition_arcface_ir_se50.pth`.
+    Layout(
+        "facexlib",
+        frozenset({FACEXLIB}),
+        in_folder=False,
+        library="facexlib",
+        file="recognition_arcface_ir_se50.pth",
+    ),
     # An ArcFace network.
-    Layout("onnx", frozenset({NETWORK}), in_folder=False, library="onnx"),
+    Layout("onnx", frozenset({NETWORK, FACEXLIB}), in_folder=False, library="onnx"),
     # A folder of networks, of which insightface takes one for recognition.
     Layout("insightface-pack", frozenset({NETWORK}), in_folder=True, library="onnx", part_of="insightface"),
+    # FaceFusion's own network, under the only name that FaceFusion looks for, with the checksum that it compares.
+    Layout(
+        "facefusion",
+        frozenset({NETWORK}),
+        in_folder=False,
+        library="onnx",
+        file="arcface_w600k_r50.onnx",
+        has_checksum=True,
+    ),
 ]
 
 
