@@ -30,8 +30,8 @@ from tests.drawn.people import draw_photo, person_numbers, photo_numbers
 from tests.tiny_ir_se import true_sizes, write_ir_se
 
 from ireu_cli.encoders.families import load_encoder
+from ireu_cli.encoders.ir_se.backbone import IrSeSizes, UnitSizes
 from ireu_cli.encoders.ir_se.encoder import IrSeEncoder
-from ireu_cli.encoders.ir_se.network import IrSeSizes, UnitSizes
 from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams, GatedParams
 from ireu_cli.unlearning.gated.solve import Found
 from ireu_cli.unlearning.gated.solve_network import EmbeddingStatistics, find_embedded, summarise_embeddings

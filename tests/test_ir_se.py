@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.encoders.families import card_of, load_encoder
-from ireu_cli.encoders.ir_se.network import IrSeSizes
+from ireu_cli.encoders.ir_se.backbone import IrSeSizes
 from ireu_cli.encoders.onnx_gates import Gates
 from ireu_cli.errors import ArtifactError, ConfigError, ForeignEncoderError, ModelError
 from ireu_cli.layouts.table import layout_named

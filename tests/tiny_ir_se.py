@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ireu_cli.encoders.ir_se.network import IrSe, IrSeSizes, UnitSizes
+from ireu_cli.encoders.ir_se.backbone import IrSe, IrSeSizes, UnitSizes
 
 TINY = IrSeSizes(
     8, (UnitSizes(8, 8, 2, 2), UnitSizes(8, 16, 2, 2), UnitSizes(16, 16, 2, 1), UnitSizes(16, 24, 2, 2),

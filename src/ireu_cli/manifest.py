@@ -25,8 +25,10 @@ from ireu_cli.errors import ArtifactError
 from ireu_cli.params import LONGEST_TAP, TAP_PATTERN, Config
 from ireu_cli.support.bounded import ContentError, read_json
 from ireu_cli.support.record_text import is_text_of, text_of
-from ireu_cli.support.roster import NOBODY, Hash, Roster, cut_retained
+from ireu_cli.support.roster import NOBODY as NOBODY
+from ireu_cli.support.roster import Hash, cut_retained
 from ireu_cli.support.roster import PersonRecord as PersonRecord
+from ireu_cli.support.roster import Roster as Roster
 
 SCHEMA_VERSION = 1
 """Raise it when a field changes meaning, add a reader for the old form, and add `tests/fixtures/schema_v<N>/`."""

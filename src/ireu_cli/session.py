@@ -16,14 +16,13 @@ from ireu_cli.encoders.families import load_encoder
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.faces.align import cropped_landmarks
-from ireu_cli.manifest import EncoderRecord, Manifest, Step, difference, digest_of_fields
+from ireu_cli.manifest import NOBODY, EncoderRecord, Manifest, Roster, Step, difference, digest_of_fields
 from ireu_cli.params import ARCFACE_LANDMARKS, Config, DataParams
 from ireu_cli.sections import PATHS, RECORDED, VERIFIERS_PATHS
 from ireu_cli.store import outputs
 from ireu_cli.store.artifacts import write_manifest
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.support.photo_table import PhotoTable, keys_of
-from ireu_cli.support.roster import NOBODY, Roster
 from ireu_cli.support.runtime import environment, generator
 from ireu_cli.values import Json, Photo
 

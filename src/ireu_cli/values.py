@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ireu_cli.support.photo_table import Photo as Photo
-from ireu_cli.support.photo_table import PhotoTable, accepted
+from ireu_cli.support.photo_table import PhotoTable as PhotoTable
+from ireu_cli.support.photo_table import accepted
 
 RgbImage = npt.NDArray[np.uint8]
 """A picture: uint8, shape (height, width, 3), RGB, 0 to 255."""

@@ -6,7 +6,7 @@ from ireu_cli.encoders.card import Card
 from ireu_cli.encoders.face_networks import FACE_NETWORKS
 from ireu_cli.encoders.family import Family, ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.ir_se.family import IR_SE_NETWORKS
+from ireu_cli.encoders.ir_se.facexlib import IR_SE_NETWORKS
 from ireu_cli.encoders.vision_transformers import VISION_TRANSFORMERS
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import TAPS, EncoderParams, Tap

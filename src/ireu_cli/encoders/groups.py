@@ -4,7 +4,7 @@ from typing import Any
 
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.clip_files import config_of
-from ireu_cli.encoders.ir_se.network import IrSeSizes
+from ireu_cli.encoders.ir_se.backbone import IrSeSizes
 
 _SIZES = {
     (1280, 32, 14, 224): "H",

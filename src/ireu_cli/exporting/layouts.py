@@ -15,7 +15,6 @@ from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encoders.files.checkpoint import Checkpoint, open_checkpoint
 from ireu_cli.encoders.files.fingerprint import Print, prints_by
 from ireu_cli.encoders.files.tensor_file import TensorFile
-from ireu_cli.encoders.reach import BARE
 from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.layouts.layout import Layout, Piece
 from ireu_cli.layouts.table import AUTO, layouts_of
@@ -133,7 +132,7 @@ def write_weights(
 
     Files of the source's own layout are copied, and only edited tensors are written into the copy.
     """
-    place, is_bare = _place_in(edit, folder), edit.source.anatomy is BARE
+    place, is_bare = _place_in(edit, folder), edit.source.is_bare
     place.mkdir(parents=True, exist_ok=True)
     files = edit.source.parts
     if _keeps_files(edit):

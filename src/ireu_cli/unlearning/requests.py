@@ -7,15 +7,13 @@ from pathlib import Path
 from ireu_cli.config import Resolved, inherit
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
-from ireu_cli.manifest import Manifest, PersonRecord, photos_of
+from ireu_cli.manifest import Manifest, PersonRecord, Roster, photos_of
 from ireu_cli.origin import refuse_strange
 from ireu_cli.session import Session
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest
-from ireu_cli.support.photo_table import PhotoTable
-from ireu_cli.support.roster import Roster
 from ireu_cli.unlearning.gated.method import refuse_other_ledger
 from ireu_cli.unlearning.methods import method_of
-from ireu_cli.values import GateLedger, Json, Ledger
+from ireu_cli.values import GateLedger, Json, Ledger, PhotoTable
 
 _SHARED = ("false_alarms", "max_false_alarm", "rise", "sharpness", "confine", "copies", "shrinkage")
 _OF_TOKENS, _OF_VECTORS = ("rank", "erase_gain", "erase_photos"), ("gain",)

@@ -129,6 +129,11 @@ class Checkpoint(Mapping[str, Tensor]):
         return BARE if BARE.family in self.layout.holds else TRANSFORMER
 
     @property
+    def is_bare(self) -> bool:
+        """Whether it is CLIP without projection."""
+        return self.anatomy is BARE
+
+    @property
     def is_siglip(self) -> bool:
         """Whether it is SigLIP's kind of vision transformer, and not CLIP's."""
         return self.anatomy is SIGLIP

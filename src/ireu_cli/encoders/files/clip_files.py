@@ -17,7 +17,6 @@ from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.files.settings import checked_settings, told_as_model_error
 from ireu_cli.encoders.files.sizes import PROJECTION, disagreement, side_of, told_by
 from ireu_cli.encoders.preprocessing import processor_beside
-from ireu_cli.encoders.reach import BARE
 from ireu_cli.encoders.towers import bare, siglip
 from ireu_cli.errors import ModelError
 from ireu_cli.params import EncoderParams
@@ -148,7 +147,7 @@ def _settings_beside(checkpoint: Checkpoint) -> dict[str, Any] | None:
     if not isinstance(vision, dict):
         raise _not_its_own(checkpoint, "has no settings of a vision transformer")
     # Without a projection, its width is a number that nobody reads; an export has it as the original does.
-    read = (*_READ, "projection_dim") if checkpoint.anatomy is BARE else _READ
+    read = (*_READ, "projection_dim") if checkpoint.is_bare else _READ
     return {key: vision[key] for key in read if vision.get(key) is not None}
 
 
@@ -192,7 +191,7 @@ def _class_of(checkpoint: Checkpoint) -> Any:
 
     if checkpoint.is_siglip:
         return siglip.SiglipTower
-    return bare.BareTower if checkpoint.anatomy is BARE else CLIPVisionModelWithProjection
+    return bare.BareTower if checkpoint.is_bare else CLIPVisionModelWithProjection
 
 
 def from_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:

@@ -21,8 +21,8 @@ from torch import Tensor
 from ireu_cli.encoders.family import TakesGates, Trainable
 from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.encoders.groups import groups_of_ir_se
+from ireu_cli.encoders.ir_se.backbone import UNTOLD, IrSe, trainable_in
 from ireu_cli.encoders.ir_se.in_onnx import network_from
-from ireu_cli.encoders.ir_se.network import UNTOLD, IrSe, trainable_in
 from ireu_cli.encoders.onnx_gates import GATE_TENSORS, Gates, add_gates
 from ireu_cli.encoders.reach import Reach
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from ireu_cli.encoders.files.networks import onnx_library
-from ireu_cli.encoders.ir_se.network import IrSeSizes, UnitSizes
+from ireu_cli.encoders.ir_se.backbone import IrSeSizes, UnitSizes
 
 _OPSET, _IR = 13, 8
 _EPSILON = 1e-5

@@ -19,9 +19,8 @@ from ireu_cli.unlearning.gated.checks import (
     rows_by_person,
     sizes_of,
     summary_of,
-    sums_name,
 )
-from ireu_cli.unlearning.gated.kept_sums import folds_tensors, read_folds
+from ireu_cli.unlearning.gated.kept_sums import folds_tensors, read_folds, sums_name
 from ireu_cli.unlearning.gated.solve import rate_of
 from ireu_cli.unlearning.gated.solve_network import (
     EmbeddingStatistics,

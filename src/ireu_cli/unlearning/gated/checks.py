@@ -1,6 +1,5 @@
 """What the method `gated` does in the same way in a transformer block and behind a face-embedding network."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -11,13 +10,10 @@ from torch import Tensor
 
 from ireu_cli.encodings.lens import refuse_other_mask
 from ireu_cli.errors import CapacityError
-from ireu_cli.manifest import canonical_json
 from ireu_cli.maths.detector import FOLDS
 from ireu_cli.params import GatedParams
 from ireu_cli.store.tensors import read_tensors, write_tensors
 from ireu_cli.support.made import in_pieces
-from ireu_cli.support.photo_table import listed_by_person
-from ireu_cli.unlearning.gated.kept_sums import SUMS_VERSION
 from ireu_cli.unlearning.gated.solve import Deal, Found, SiteStatistics
 from ireu_cli.unlearning.gated.solve_network import EmbeddingStatistics
 from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, People, WeightDelta
@@ -94,13 +90,6 @@ def kept_sums(path: Path, make: Callable[[], dict[str, Tensor]]) -> dict[str, Te
         found = make()
         write_tensors(path, found)
     return found
-
-
-def sums_name(used: People, views: Sequence[Sequence[str]], tap: str) -> str:
-    """The name of sums over people: it covers their photos, the changed copies, and the averaged tap."""
-    # As `digest_of` of all four in a list, but people become text in a fraction of the time.
-    whole = f"[{SUMS_VERSION},{listed_by_person(used.photos)},{canonical_json(views)},{canonical_json(tap)}]"
-    return f"people-{hashlib.sha256(whole.encode()).hexdigest()[:32]}.safetensors"
 
 
 def sizes_of(people: People) -> list[int]:

@@ -1,14 +1,27 @@
 """Sums over retained people as plain tensors, so that they can be kept for later requests."""
 
+import hashlib
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from ireu_cli.manifest import canonical_json
 from ireu_cli.maths.detector import FOLDS, FoldSums, PeopleSums
+from ireu_cli.support.photo_table import listed_by_person
+from ireu_cli.values import People
 
-SUMS_VERSION = 1
+_VERSION = 1
 """Raise it when the same photos give other sums, so that old and new sums are not mixed."""
 _COUNTS = ("photos", "pairs", "views")
 _SUMS = ("total", "square", "within", "between_views")
+
+
+def sums_name(used: People, views: Sequence[Sequence[str]], tap: str) -> str:
+    """The name of sums over people: it covers their photos, the changed copies, and the averaged tap."""
+    # As `digest_of` of all four in a list, but people become text in a fraction of the time.
+    whole = f"[{_VERSION},{listed_by_person(used.photos)},{canonical_json(views)},{canonical_json(tap)}]"
+    return f"people-{hashlib.sha256(whole.encode()).hexdigest()[:32]}.safetensors"
 
 
 def folds_tensors(sums: FoldSums) -> dict[str, Tensor]:

@@ -20,8 +20,8 @@ from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache, Keys
 from ireu_cli.store.tensors import read_tensors, write_tensors
 from ireu_cli.support.photo_table import listed
-from ireu_cli.unlearning.gated.checks import PIECE, kept_sums, keys_in_folds, rows_by_person, sizes_of, sums_name
-from ireu_cli.unlearning.gated.kept_sums import folds_tensors, read_folds
+from ireu_cli.unlearning.gated.checks import PIECE, kept_sums, keys_in_folds, rows_by_person, sizes_of
+from ireu_cli.unlearning.gated.kept_sums import folds_tensors, read_folds, sums_name
 from ireu_cli.unlearning.gated.site_sums import PeopleSummed, SiteSums, sum_site
 from ireu_cli.unlearning.gated.solve import Readout, Rows, SiteStatistics
 from ireu_cli.values import People

@@ -11,8 +11,8 @@ from ireu_cli.encoders.family import Family
 from ireu_cli.encoders.files.fingerprint import fingerprint_from, prints_by
 from ireu_cli.encoders.files.tensor_file import ARCHIVES, TensorFile, open_file
 from ireu_cli.encoders.groups import groups_of_ir_se
+from ireu_cli.encoders.ir_se.backbone import MARKS, UNTOLD, IrSeSizes, shapes_in, sizes_of
 from ireu_cli.encoders.ir_se.encoder import IR_SE_TAPS, IrSeEncoder, filled, weights_in
-from ireu_cli.encoders.ir_se.network import MARKS, UNTOLD, IrSeSizes, shapes_in, sizes_of
 from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.layouts.layout import FACEXLIB
