@@ -91,8 +91,6 @@ Words = Annotated[str, Field(min_length=1, max_length=300, pattern=r"^[^\x00-\x1
 """A short text of one line."""
 Values = Annotated[dict[str, Any], AfterValidator(_bounded)]
 _REQUESTS = TypeAdapter(dict[str, list[Hash]])
-
-
 _WRITER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
