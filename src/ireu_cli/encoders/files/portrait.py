@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ireu_cli.errors import ModelError
-from ireu_cli.params import LONGEST_TAP, Dtype, Landmarks, Tap, check_joined
+from ireu_cli.params import LONGEST_TAP, TAP_PATTERN, Dtype, Landmarks, Tap, check_joined
 from ireu_cli.support.bounded import ContentError, inside, leads_inside, printable, read_json, relative_path, safe_name
 
 EMBEDDED = "portrait-mini"
@@ -57,7 +57,7 @@ class GeneratorEntry(_Part):
     """
 
     name: Name
-    tap: Annotated[str, Field(max_length=LONGEST_TAP), AfterValidator(check_joined)]
+    tap: Annotated[str, AfterValidator(check_joined), Field(pattern=TAP_PATTERN, max_length=LONGEST_TAP)]
     unet: Below | None = None
     pipeline: Below | None = None
     adapter: Below
