@@ -22,7 +22,7 @@ from ireu_cli.encoders.files.clip_files import config_of
 from ireu_cli.encoders.groups import groups_of
 from ireu_cli.encoders.mlp_site import HEAD, MlpSite, entering
 from ireu_cli.encoders.reach import SIGLIP, reach_of, select_weights
-from ireu_cli.encoders.towers import siglip
+from ireu_cli.encoders.towers import siglip, tower
 from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams, Tap
 from ireu_cli.store.artifacts import read_delta
@@ -54,7 +54,7 @@ def pixels(count: int = 3) -> torch.Tensor:
 
 
 class TestReading:
-    @pytest.mark.parametrize("prefix", siglip.PREFIXES)
+    @pytest.mark.parametrize("prefix", tower.PREFIXES)
     def test_taps_are_what_transformers_gives(self, prefix: str, tmp_path: Path) -> None:
         write_siglip(place := tmp_path / "place", prefix)
         reference = SiglipVisionModel(SiglipVisionConfig(**SIZES)).eval()
@@ -198,7 +198,7 @@ print(encoder.fingerprint)
 """
 
 
-@pytest.mark.parametrize("prefix", siglip.PREFIXES)
+@pytest.mark.parametrize("prefix", tower.PREFIXES)
 def test_transformers_4_computes_the_same(tmp_path: Path, prefix: str) -> None:
     place = os.environ.get("TEST_TRANSFORMERS4")
     if not place:

@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.files.tensor_file import SAFE, open_file
+from ireu_cli.encoders.files.tensor_file import PLAIN, SAFE, open_file
 from ireu_cli.errors import ArtifactError
 from ireu_cli.store.packing import KINDS
-from ireu_cli.support.bounded import ContentError, printable, read_bounded, read_json
+from ireu_cli.support.bounded import MOST_HEADER, ContentError, printable, read_bounded, read_json
 
 _MOST = 1 << 33
-_MOST_HEADER = 1 << 25
-_FLOATS = {KINDS[kind]: kind for kind in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
+_FLOATS = {KINDS[kind]: kind for kind in PLAIN}
 _DAMAGED = "Name an undamaged file of embeddings"
 
 
@@ -85,7 +84,7 @@ def _of_safetensors(data: bytearray, path: Path, width: int) -> tuple[Part, ...]
     # It checks the header and all offsets.
     open_file(path)
     start = 8 + int.from_bytes(data[:8], "little")
-    header = read_json(bytes(data[8:start]), _MOST_HEADER, name=path.name, repeats=True)
+    header = read_json(bytes(data[8:start]), MOST_HEADER, name=path.name, repeats=True)
     parts = []
     for name, entry in sorted(header.items()):
         if name == "__metadata__" or entry["dtype"] not in _FLOATS or entry["shape"][-1:] != [width]:

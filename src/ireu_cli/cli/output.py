@@ -129,32 +129,30 @@ class Terminal:
 
     def result(self, result: "StepResult", *, as_json: bool) -> None:
         """Print the result: the artifact's path, or one JSON object."""
-        if result.reused:
-            self.note(f"{result.artifact} is already complete; there is nothing to do")
-        if as_json:
-            emit(_json(_summary(result)))
-        else:
-            self.path(result.artifact)
+        self._ended(result, result.reused, _about(result) if as_json else None)
 
     def applied(self, applied: "Applied", *, as_json: bool) -> None:
         """Print what became of stored embeddings: the path, or one JSON object."""
         self.note(f"{applied.changed} of {applied.embeddings} embeddings change")
-        if applied.is_reused:
-            self.note(f"{applied.artifact} is already complete; there is nothing to do")
-        if not as_json:
-            self.path(applied.artifact)
+        about = {"embeddings": applied.embeddings, "changed": applied.changed}
+        self._ended(applied, applied.is_reused, about if as_json else None)
+
+    def _ended(self, ended: "StepResult | Applied", reused: bool, about: Mapping[str, Any] | None) -> None:
+        """Print the artifact's path, or one JSON object: what is told about every artifact, and about this one."""
+        if reused:
+            self.note(f"{ended.artifact} is already complete; there is nothing to do")
+        if about is None:
+            self.path(ended.artifact)
             return
         told = {
-            "step": applied.manifest.step,
-            "artifact": str(applied.artifact),
-            "reused": applied.is_reused,
-            "digest": applied.manifest.digest,
-            "encoder": applied.manifest.encoder.fingerprint,
-            "embeddings": applied.embeddings,
-            "changed": applied.changed,
-            "outputs": [record.model_dump() for record in applied.manifest.outputs],
+            "step": ended.manifest.step,
+            "artifact": str(ended.artifact),
+            "reused": reused,
+            "digest": ended.manifest.digest,
+            "encoder": ended.manifest.encoder.fingerprint,
+            "outputs": [record.model_dump() for record in ended.manifest.outputs],
         }
-        emit(_json(told))
+        emit(_json({**told, **about}))
 
     def path(self, path: "Path") -> None:
         """Print a path as the whole result: byte for byte for a script, escaped for a terminal."""
@@ -288,18 +286,12 @@ def _nothing(_words: str) -> None:
     """Stand in for a progress bar that is not shown."""
 
 
-def _summary(result: "StepResult") -> Mapping[str, Any]:
+def _about(result: "StepResult") -> dict[str, Any]:
     manifest = result.manifest
     return {
-        "step": manifest.step,
-        "artifact": str(result.artifact),
         "state": manifest.state,
-        "reused": result.reused,
-        "digest": manifest.digest,
-        "encoder": manifest.encoder.fingerprint,
         "tap": manifest.encoder.tap,
         "metrics": manifest.metrics,
-        "outputs": [record.model_dump() for record in manifest.outputs],
         **({"report": result.report.model_dump(mode="json")} if result.report else {}),
     }
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,12 @@ from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.clip_files import checkpoint_of, fill, from_checkpoint, outline_of
 from ireu_cli.encoders.files.fingerprint import Print, fingerprint_from, fingerprint_of, prints_by
 from ireu_cli.encoders.groups import groups_of
-from ireu_cli.encoders.mlp_site import before_parts, join, refuse_missing
+from ireu_cli.encoders.mlp_site import read_parts, refuse_missing
 from ireu_cli.encoders.preprocessing import processor_beside
 from ireu_cli.encoders.reach import BARE, SIGLIP, TRANSFORMER, Anatomy, Reach, reach_of, select_weights
 from ireu_cli.encoders.towers import bare, siglip
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
-from ireu_cli.params import EncoderParams, Tap, depth_of, parts_of
+from ireu_cli.params import EncoderParams, Tap, unknown_parts
 from ireu_cli.values import DTYPES, RgbImage, WeightDelta
 
 
@@ -41,15 +41,13 @@ def read_tap(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
     """
     if isinstance(model, siglip.SiglipTower):
         return siglip.read_tap(model, pixels, tap)
-    refuse_missing(tap, model.config)
-    with before_parts(model, tap) as inputs:
-        output = model.vision_model(pixels)
-    named: dict[str, Callable[[], Tensor]] = {
-        "last": lambda: _tensor(output.last_hidden_state),
-        "pooled": lambda: _tensor(output.pooler_output),
-        "image_embeds": lambda: _tensor(model.visual_projection(output.pooler_output)),
-    }
-    return join([inputs[part][0] if part in inputs else named[part]() for part in parts_of(tap)])
+
+    def named(part: str, output: Any) -> Tensor:
+        if part == "last":
+            return _tensor(output.last_hidden_state)
+        return _tensor(output.pooler_output if part == "pooled" else model.visual_projection(output.pooler_output))
+
+    return read_parts(model, pixels, tap, named)
 
 
 def behind_blocks(model: Any, states: Tensor, tap: Tap) -> Tensor:
@@ -237,8 +235,7 @@ def _try_preprocessing(encoder: Encoder, source: str) -> None:
 
 
 def _refuse_other_tap(params: EncoderParams, anatomy: Anatomy) -> None:
-    missing = [part for part in parts_of(params.tap) if part not in anatomy.taps and depth_of(part) is None]
-    if missing:
+    if missing := unknown_parts(params.tap, anatomy.taps):
         raise ConfigError(
             f"{params.source} has no tap {missing[0]}: it is a {anatomy.kind}",
             f"Use --tap {' or '.join(anatomy.taps)}",

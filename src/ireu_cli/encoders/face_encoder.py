@@ -22,9 +22,9 @@ from ireu_cli.encoders.files.networks import load_network, session_error
 from ireu_cli.encoders.files.onnx_session import open_session, stays_on_cpu
 from ireu_cli.encoders.groups import groups_of_network
 from ireu_cli.encoders.onnx_gates import GATE_TENSORS, Gates, add_gates
+from ireu_cli.encoders.pixels import aligned_pixels, null_faces
 from ireu_cli.encoders.reach import Reach
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
-from ireu_cli.faces.align import aligned_like_insightface, template_points
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.support.bounded import printable
@@ -88,12 +88,7 @@ class FaceEncoder(TakesGates):
 
     def pixels(self, images: Sequence[RgbImage]) -> Tensor:
         """Align and scale: float32 (n, 3, size, size)."""
-        if not images:
-            return torch.empty(0, 3, self.size, self.size)
-        points = [template_points(self.landmarks, image) for image in images]
-        faces = [aligned_like_insightface(image, at, self.size) for image, at in zip(images, points, strict=True)]
-        values = (np.stack(faces).astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
-        return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
+        return aligned_pixels(images, self.landmarks, self.size, self.mean, self.std)
 
     def null_pixels(self) -> Tensor:
         """The zero tensor and a black picture: float32 (2, 3, size, size).
@@ -101,8 +96,7 @@ class FaceEncoder(TakesGates):
         Generators send zeros in place of the network's output instead. An edit must leave blank input unchanged all the
         same.
         """
-        black = self.pixels([np.zeros((self.size, self.size, 3), np.uint8)])
-        return torch.cat([torch.zeros_like(black), black])
+        return null_faces(self.pixels, self.size)
 
     noun = "an ONNX network"
     whole_tap = None

@@ -18,7 +18,7 @@ from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.reach import Reach
 from ireu_cli.errors import ModelError
 from ireu_cli.layouts.layout import Layout
-from ireu_cli.params import EncoderParams, Tap, depth_of, parts_of
+from ireu_cli.params import EncoderParams, Tap, unknown_parts
 from ireu_cli.values import RgbImage, WeightDelta
 
 
@@ -272,7 +272,7 @@ class Family:
         """Whether a tap is one of this family, or joins such; how many blocks an encoder has is not looked at."""
         if not self.has_depths:
             return tap in self.taps
-        return all(part in self.taps or depth_of(part) is not None for part in parts_of(tap))
+        return not unknown_parts(tap, self.taps)
 
 
 def need_gradients(encoder: ImageEncoder, what: str) -> Trainable:

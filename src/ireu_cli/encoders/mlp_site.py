@@ -5,7 +5,7 @@ head does the same for the one vector that its probe has gathered. What enters b
 with others.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -128,19 +128,29 @@ def refuse_missing(tap: Tap, config: Any) -> None:
         )
 
 
-@contextmanager
-def before_parts(model: Any, tap: Tap) -> Iterator[dict[str, list[Tensor]]]:
-    """Inside it, a forward pass appends what enters blocks, (n, tokens, hidden), to the lists of a tap's parts.
+def read_parts(model: Any, pixels: Tensor, tap: Tap, named: Callable[[str, Any], Tensor]) -> Tensor:
+    """Read all parts of a tap in one pass.
 
-    There is one for each part `block-N` and for `penultimate`, which is what enters the last block.
+    `penultimate` is what enters the last block.
+
+    Args:
+        model: the encoder.
+        pixels: (n, 3, side, side), normalised.
+        tap: the tap.
+        named: gives any other part with a name of its own, by its name, from the output of the vision transformer.
+
+    Returns:
+        One part as it is; of several, all tokens one after another, where a part (n, d) is one token: (n, tokens, d).
+
+    Raises:
+        ConfigError: the encoder has no such block, or the parts have several widths.
     """
+    refuse_missing(tap, model.config)
     depths = {part: -1 if part == "penultimate" else depth_of(part) for part in parts_of(tap)}
     with ExitStack() as stack:
-        yield {p: stack.enter_context(before_block(model, n)) for p, n in depths.items() if n is not None}
-
-
-def join(parts: Sequence[Tensor]) -> Tensor:
-    """One part as it is; of several, all tokens one after another, where a part (n, d) is one token: (n, tokens, d)."""
+        inputs = {p: stack.enter_context(before_block(model, n)) for p, n in depths.items() if n is not None}
+        output = model.vision_model(pixels)
+    parts = [inputs[part][0] if part in inputs else named(part, output) for part in parts_of(tap)]
     if len(parts) == 1:
         return parts[0]
     return torch.cat([part[:, None] if part.ndim == 2 else part for part in parts], dim=1)

@@ -205,12 +205,24 @@ def _belongs(name: str, part: str, blocks: int, anatomy: Anatomy) -> bool:
         return True
     if part in anatomy.parts:
         return name.startswith(anatomy.parts[part])
-    wanted = _block_range(part, blocks, anatomy)
+    wanted = block_range(part, blocks, anatomy.parts)
     match = _BLOCK.match(name)
     return match is not None and int(match[1]) in wanted
 
 
-def _block_range(part: str, blocks: int, anatomy: Anatomy) -> range:
+def block_range(part: str, blocks: int, others: Iterable[str], whole: str = "encoder", piece: str = "blocks") -> range:
+    """The blocks that `block:N` or `blocks:A-B` stands for; a negative N counts from the last one.
+
+    Args:
+        part: the text.
+        blocks: how many blocks there are.
+        others: what else it could be, for the message; so are the words for the whole and for its blocks.
+        whole: what has the blocks.
+        piece: what they are called there.
+
+    Raises:
+        ConfigError: it is no such text, or there are no such blocks.
+    """
     single, several = re.fullmatch(r"block:(-?\d+)", part), re.fullmatch(r"blocks:(\d+)-(\d+)", part)
     if single:
         first = last = int(single[1]) + (blocks if int(single[1]) < 0 else 0)
@@ -218,11 +230,12 @@ def _block_range(part: str, blocks: int, anatomy: Anatomy) -> range:
         first, last = int(several[1]), int(several[2])
     else:
         raise ConfigError(
-            f"unlearn.layers names {part!r}, which is not a part of the encoder",
-            f"Use all, {', '.join(anatomy.parts)}, block:N or blocks:A-B",
+            f"unlearn.layers names {part!r}, which is not a part of the {whole}",
+            f"Use all, {', '.join(others)}, block:N or blocks:A-B",
         )
     if not 0 <= first <= last < blocks:
         raise ConfigError(
-            f"unlearn.layers names {part}, but the encoder's blocks are 0 to {blocks - 1}", "Name blocks that exist"
+            f"unlearn.layers names {part}, but the {whole}'s {piece} are 0 to {blocks - 1}",
+            f"Name {piece} that exist",
         )
     return range(first, last + 1)

@@ -141,9 +141,9 @@ class Deal:
 
     def fold(self, number: int) -> int:
         """The fold of a person."""
-        return number * FOLDS // len(self.sizes) if self._is_unlabelled else number % FOLDS
+        return int(self.folds[number])
 
-    @property
+    @cached_property
     def folds(self) -> NDArray[np.int64]:
         """The fold of everybody: int64 (people,)."""
         numbers = np.arange(len(self.sizes))

@@ -38,7 +38,17 @@ from ireu_cli.params.steps import (
     RunParams,
     UnlearnParams,
 )
-from ireu_cli.params.taps import LONGEST_TAP, TAP_PATTERN, TAPS, Tap, check_joined, depth_of, has_depths, parts_of
+from ireu_cli.params.taps import (
+    LONGEST_TAP,
+    TAP_PATTERN,
+    TAPS,
+    Tap,
+    check_joined,
+    depth_of,
+    has_depths,
+    parts_of,
+    unknown_parts,
+)
 
 __all__ = [
     "ARCFACE_LANDMARKS",
@@ -76,6 +86,7 @@ __all__ = [
     "depth_of",
     "has_depths",
     "parts_of",
+    "unknown_parts",
 ]
 
 

@@ -1,6 +1,7 @@
 """What the tensors are called that generators read: one of a few names, the input of a block, or several joined."""
 
 import re
+from collections.abc import Container
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -27,6 +28,11 @@ def parts_of(tap: str) -> tuple[str, ...]:
 def depth_of(part: str) -> int | None:
     """The block whose input a part is, N of `block-N`; None for parts with a name of their own."""
     return int(part.removeprefix("block-")) if re.fullmatch(_DEPTH, part) else None
+
+
+def unknown_parts(tap: str, named: Container[str]) -> tuple[str, ...]:
+    """The parts of a tap that are neither one of some names nor the input of a block."""
+    return tuple(part for part in parts_of(tap) if part not in named and depth_of(part) is None)
 
 
 def has_depths(tap: str) -> bool:
@@ -56,9 +62,8 @@ def check_joined(value: str) -> str:
     if not _is_composed(value):
         return value
     parts = parts_of(value)
-    for part in parts:
-        if part not in TAPS and depth_of(part) is None:
-            raise _mistake("has a part that is no tap: use block-N with N from 0 to 999, or a tap with a name")
+    if unknown_parts(value, TAPS):
+        raise _mistake("has a part that is no tap: use block-N with N from 0 to 999, or a tap with a name")
     if len(set(parts)) != len(parts):
         raise _mistake("names a part twice")
     if len(parts) > _MOST_PARTS or len(value) > LONGEST_TAP:

@@ -27,13 +27,12 @@ from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
 from ireu_cli.store.files import write_bytes
+from ireu_cli.store.tensors import LONGEST_HEADER
 from ireu_cli.support.bounded import ContentError, read_json
 from ireu_cli.support.photo_table import DIGEST, keys_of
 from ireu_cli.support.stamps import Stamp, is_settled, stamp_of
 
 _INDEX = "checked.jsonl"
-_LONGEST = 1 << 27
-"""The most bytes of a header."""
 _GAP, _SPAN = 1 << 15, 1 << 22
 """The most bytes to read for nothing between two rows, and the most to read at once unless a row has more."""
 _ROWS = 1 << 32
@@ -200,7 +199,7 @@ class FeatureCache:
         try:
             with path.open("rb") as file:
                 size = int.from_bytes(file.read(8), "little")
-                header = file.read(size) if size <= _LONGEST else b""
+                header = file.read(size) if size <= LONGEST_HEADER else b""
             batch = _batch(path, header)
         except OSError:
             # The file may be readable next time.
@@ -239,7 +238,7 @@ def _batch(path: Path, header: bytes) -> _Batch:
     Raises:
         ContentError, ValueError, KeyError, TypeError, AttributeError: it is not such a header.
     """
-    entries = read_json(header, _LONGEST)
+    entries = read_json(header, LONGEST_HEADER)
     entries.pop("__metadata__", None)
     ordered = sorted(entries.items(), key=lambda entry: entry[1]["data_offsets"][0])
     shapes = {tuple(int(part) for part in entry["shape"]) for _, entry in ordered}
@@ -317,7 +316,7 @@ def _read_notes(folder: Path) -> Iterator[_Note]:
     for line in lines:
         try:
             # Earlier versions noted checked files only, and did not say so.
-            name, stamp, start, shape, keys, *checked = read_json(line, _LONGEST)
+            name, stamp, start, shape, keys, *checked = read_json(line, LONGEST_HEADER)
             device, inode, size, content, status = (int(part) for part in stamp)
             batch = _Batch(
                 folder / str(name),

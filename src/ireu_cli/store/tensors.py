@@ -12,8 +12,8 @@ from ireu_cli.store.files import write_bytes
 from ireu_cli.support.bounded import ContentError, read_json
 
 _DIGEST = "sha256"
-_LONGEST = 1 << 27
-"""The most bytes of a header."""
+LONGEST_HEADER = 1 << 27
+"""The most bytes of a header in the run folder, which may name very many rows."""
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -26,7 +26,7 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
     try:
         data = path.read_bytes()
         tensors = dict(safetensors.torch.load(data))
-        told = read_json(data[8 : 8 + int.from_bytes(data[:8], "little")], _LONGEST).get("__metadata__") or {}
+        told = read_json(data[8 : 8 + int.from_bytes(data[:8], "little")], LONGEST_HEADER).get("__metadata__") or {}
     except (OSError, ContentError, ValueError, safetensors.SafetensorError):
         return None
     return tensors if told.get(_DIGEST) == _digest(tensors) else None

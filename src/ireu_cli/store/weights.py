@@ -20,12 +20,10 @@ from torch import Tensor
 
 from ireu_cli.errors import ArtifactError
 from ireu_cli.store.packing import KINDS
-from ireu_cli.support.bounded import read_json
+from ireu_cli.support.bounded import MOST_HEADER, read_json
 
 _DTYPES = KINDS | {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}
 _ALIGNED = 8
-_MOST_HEADER = 1 << 25
-"""The most bytes of a header, the same as for opening encoders."""
 _PIECE = 1 << 22
 """The number of bytes that are read at once."""
 _SENT = 1 << 26
@@ -96,7 +94,7 @@ def _header_of(source: Path) -> tuple[dict[str, Any], int]:
     """A file's header, and the offset of its values."""
     with source.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        header = read_json(file.read(min(length, _MOST_HEADER + 1)), _MOST_HEADER, name=source.name, repeats=True)
+        header = read_json(file.read(min(length, MOST_HEADER + 1)), MOST_HEADER, name=source.name, repeats=True)
         return header, 8 + length
 
 

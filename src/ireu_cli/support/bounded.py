@@ -15,6 +15,8 @@ from ireu_cli.errors import UserError
 
 MOST_JSON = 1 << 20
 """The default limit on the bytes of a JSON file; the largest known one has a tenth of it."""
+MOST_HEADER = 1 << 25
+"""The most bytes of a safetensors header; for a model of a thousand tensors it has a hundred thousand."""
 DEEPEST = 32
 """The most levels of nested lists and objects."""
 _DIGITS = 40

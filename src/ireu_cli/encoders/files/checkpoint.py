@@ -4,7 +4,6 @@ Which layouts there are says `layouts.table`. A layout is told from the tensors,
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +13,9 @@ from torch import Tensor
 
 from ireu_cli.encoders.files.foreign import foreign_kind
 from ireu_cli.encoders.files.sizes import PATCHES, PROJECTION
-from ireu_cli.encoders.files.tensor_file import TensorFile, files_of, open_file
+from ireu_cli.encoders.files.tensor_file import PLAIN, TensorFile, dtypes_of, files_of, open_file
 from ireu_cli.encoders.reach import BARE, SIGLIP, TRANSFORMER, Anatomy
-from ireu_cli.encoders.towers import bare, siglip
+from ireu_cli.encoders.towers import bare, siglip, tower
 from ireu_cli.errors import ForeignEncoderError, ModelError
 from ireu_cli.layouts.layout import CLIP, Layout, Piece
 from ireu_cli.layouts.table import layouts_of, plain_layout
@@ -29,10 +28,8 @@ WITH_PROJECTION = (
 )
 """What to do where a projection is missing and nothing says that there is none."""
 _OPEN_CLIP = "transformer.resblocks.0.attn.in_proj_weight"
-_WHOLE_NUMBERS = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
-"""Dtypes whose values need nothing else to be read."""
 _EIGHT_BITS = frozenset({torch.float8_e4m3fn, torch.float8_e5m2})
-"""Dtypes for which that holds if no scales lie beside them."""
+"""Dtypes whose values need nothing else to be read if no scales lie beside them."""
 _EXCEPT = re.compile(r"\.position_ids$")
 _Place = tuple[TensorFile, str]
 """A file, and how a tensor is called there."""
@@ -84,11 +81,7 @@ class Checkpoint(Mapping[str, Tensor]):
 
     def dtypes(self, names: Iterable[str]) -> tuple[str, ...]:
         """The dtypes of some tensors, such as float8_e4m3fn and float16; the dtype of most values comes first."""
-        values: Counter[str] = Counter()
-        for name in names:
-            tensor = self[name]
-            values[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
-        return tuple(kind for kind, _ in values.most_common())
+        return dtypes_of(map(self.__getitem__, names))
 
     def refuse_quantised(self, names: Iterable[str]) -> None:
         """Refuse weights whose values mean nothing without other tensors beside them.
@@ -111,7 +104,7 @@ class Checkpoint(Mapping[str, Tensor]):
                     "Name a copy of the encoder with plain, merged weights of 16 or 32 bits",
                 )
         for name in sorted(own):
-            if (kind := self[name].dtype) not in _WHOLE_NUMBERS | _EIGHT_BITS:
+            if (kind := self[name].dtype) not in PLAIN | _EIGHT_BITS:
                 raise ModelError(
                     f"The encoder {self.source} holds {name} in {str(kind).removeprefix('torch.')}",
                     "Name a copy of the encoder with plain weights of 16 or 32 bits",
@@ -196,7 +189,7 @@ def encoder_in(whole: Checkpoint, *, is_bare: bool = False) -> Checkpoint:
 
 def _siglip_in(whole: Checkpoint) -> Checkpoint | None:
     for layout, places, _ in _ways_to_read(whole, SIGLIP):
-        if (prefix := siglip.prefix_in(places)) is not None:
+        if (prefix := tower.prefix_in(places, siglip.MARKS)) is not None:
             return replace(whole, layout=layout, places=_parts(places, prefix, siglip.PARTS, "vision_model."))
     return None
 
@@ -206,7 +199,7 @@ def _bare_in(whole: Checkpoint, is_told: bool) -> Checkpoint | None:
     if PROJECTION in whole.places or not (is_told or bare.says_bare(whole.config)):
         return None
     for layout, places, _ in _ways_to_read(whole, BARE):
-        if (prefix := bare.prefix_in(places)) is not None:
+        if (prefix := tower.prefix_in(places, bare.MARKS)) is not None:
             return replace(whole, layout=layout, places=_parts(places, prefix, bare.PARTS, "vision_model."))
     return None
 

@@ -9,7 +9,8 @@ import math
 import re
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -21,14 +22,14 @@ from torch import Tensor
 
 from ireu_cli.encoders.files.arrived import nothing_in, weight_files, wrong_with
 from ireu_cli.errors import ModelError
-from ireu_cli.support.bounded import ContentError, leads_inside, printable, read_json, relative_path
+from ireu_cli.support.bounded import MOST_HEADER, ContentError, leads_inside, printable, read_json, relative_path
 from ireu_cli.support.paths import as_text
 
 ARCHIVES = frozenset({".bin", ".pt", ".pth", ".ckpt"})
 """Endings of files that `torch.save` writes."""
 SAFE = frozenset({".safetensors", ".sft"})
-_MOST_HEADER = 1 << 25
-"""The most bytes of a safetensors header; for a model of a thousand tensors it has a hundred thousand."""
+PLAIN = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
+"""Dtypes whose values need nothing else to be read."""
 _MOST_TENSORS = 100_000
 _END = object()
 _MOST_STEPS = 4 * _MOST_TENSORS
@@ -89,6 +90,14 @@ class TensorFile(Mapping[str, Tensor]):
     def elements(self) -> int:
         """The number of values of all tensors together."""
         return sum(math.prod(self.shape(name)) for name in self)
+
+
+def dtypes_of(tensors: Iterable[Tensor]) -> tuple[str, ...]:
+    """The dtypes of some tensors, such as float8_e4m3fn and float16; the dtype of most values comes first."""
+    values: Counter[str] = Counter()
+    for tensor in tensors:
+        values[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
+    return tuple(kind for kind, _ in values.most_common())
 
 
 def open_file(path: Path) -> TensorFile:
@@ -156,9 +165,9 @@ def _open_safetensors(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-        if 8 + length <= path.stat().st_size and length > _MOST_HEADER:
+        if 8 + length <= path.stat().st_size and length > MOST_HEADER:
             raise ModelError(
-                f"The header of {path} has {length} bytes", f"Name a file whose header has at most {_MOST_HEADER}"
+                f"The header of {path} has {length} bytes", f"Name a file whose header has at most {MOST_HEADER}"
             )
         with as_text(path) as name:
             return safetensors.safe_open(name, framework="pt")

@@ -7,7 +7,7 @@ channels grows halves the picture, and so does the first one.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,8 +147,3 @@ def shapes_in(sizes: IrSeSizes) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         model: Any = IrSe(sizes)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-
-
-def trainable_in(model: nn.Module) -> Iterator[str]:
-    """The names of the weights that training may change; statistics of normalisations stay."""
-    return (name for name, _ in model.named_parameters())

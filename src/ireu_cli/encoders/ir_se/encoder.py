@@ -7,26 +7,24 @@ Both align a face with insightface's `norm_crop` at 112 px, and hand it over as 
 import hashlib
 import io
 import json
-import re
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ireu_cli.encoders.family import TakesGates, Trainable
 from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.encoders.groups import groups_of_ir_se
-from ireu_cli.encoders.ir_se.backbone import UNTOLD, IrSe, trainable_in
+from ireu_cli.encoders.ir_se.backbone import UNTOLD, IrSe
 from ireu_cli.encoders.ir_se.in_onnx import network_from
 from ireu_cli.encoders.onnx_gates import GATE_TENSORS, Gates, add_gates
-from ireu_cli.encoders.reach import Reach
-from ireu_cli.errors import ArtifactError, ConfigError, ModelError
-from ireu_cli.faces.align import aligned_like_insightface, template_points
+from ireu_cli.encoders.pixels import aligned_pixels, null_faces
+from ireu_cli.encoders.reach import Reach, block_range
+from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.layouts.layout import Layout
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.values import DTYPES, RgbImage, WeightDelta
@@ -89,19 +87,11 @@ class IrSeEncoder(Trainable, TakesGates):
 
     def pixels(self, images: Sequence[RgbImage]) -> Tensor:
         """Align and scale: float32 (n, 3, side, side), BGR."""
-        side = self.model.sizes.side
-        if not images:
-            return torch.empty(0, 3, side, side)
-        points = [template_points(self.landmarks, image) for image in images]
-        faces = [aligned_like_insightface(image, at, side) for image, at in zip(images, points, strict=True)]
-        values = (np.stack(faces)[..., ::-1].astype(np.float32) - np.float32(_MIDDLE)) / np.float32(_MIDDLE)
-        return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
+        return aligned_pixels(images, self.landmarks, self.model.sizes.side, _MIDDLE, _MIDDLE, bgr=True)
 
     def null_pixels(self) -> Tensor:
         """The zero tensor and a black picture: float32 (2, 3, side, side)."""
-        side = self.model.sizes.side
-        black = self.pixels([np.zeros((side, side, 3), np.uint8)])
-        return torch.cat([torch.zeros_like(black), black])
+        return null_faces(self.pixels, self.model.sizes.side)
 
     @staticmethod
     def read(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
@@ -129,7 +119,7 @@ class IrSeEncoder(Trainable, TakesGates):
             ConfigError: there is no such part.
         """
         del tap
-        names, chosen = sorted(trainable_in(self.model)), set()
+        names, chosen = [name for name, _ in self.model.named_parameters()], set()
         for part in (piece.strip() for piece in layers.split(",")):
             starts = ("",) if part == "all" else self._starts(part)
             chosen |= {name for name in names if name.startswith(starts)}
@@ -138,22 +128,8 @@ class IrSeEncoder(Trainable, TakesGates):
     def _starts(self, part: str) -> tuple[str, ...]:
         if part in _PARTS:
             return (_PARTS[part],)
-        match = re.fullmatch(r"block:(-?\d{1,3})|blocks:(\d{1,3})-(\d{1,3})", part)
-        if match is None:
-            raise ConfigError(
-                f"unlearn.layers names {part!r}, which is not a part of the network",
-                f"Use all, {', '.join(_PARTS)}, block:N or blocks:A-B",
-            )
-        single = match[1] is not None
-        first, last = (int(match[1]),) * 2 if single else (int(match[2]), int(match[3]))
-        if single and first < 0:
-            first = last = first + self.blocks
-        if not 0 <= first <= last < self.blocks:
-            raise ConfigError(
-                f"unlearn.layers names {part}, but the network's units are 0 to {self.blocks - 1}",
-                "Name units that exist",
-            )
-        return tuple(f"body.{number}." for number in range(first, last + 1))
+        units = block_range(part, self.blocks, _PARTS, "network", "units")
+        return tuple(f"body.{number}." for number in units)
 
     def reach(self, names: Iterable[str], *, class_token_only: bool = False) -> Reach:
         """Its only tap, which everything changes."""

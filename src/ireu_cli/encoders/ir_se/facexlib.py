@@ -1,6 +1,5 @@
 """The family of facexlib's `ir_se50`: how its file is told from others, checked and loaded, and what is said of it."""
 
-import math
 from pathlib import Path
 
 import torch
@@ -8,8 +7,8 @@ from torch import Tensor
 
 from ireu_cli.encoders.card import Card
 from ireu_cli.encoders.family import Family
-from ireu_cli.encoders.files.fingerprint import fingerprint_from, prints_by
-from ireu_cli.encoders.files.tensor_file import ARCHIVES, TensorFile, open_file
+from ireu_cli.encoders.files.fingerprint import fingerprint_from, fingerprint_of, prints_by
+from ireu_cli.encoders.files.tensor_file import ARCHIVES, PLAIN, TensorFile, dtypes_of, open_file
 from ireu_cli.encoders.groups import groups_of_ir_se
 from ireu_cli.encoders.ir_se.backbone import MARKS, UNTOLD, IrSeSizes, shapes_in, sizes_of
 from ireu_cli.encoders.ir_se.encoder import IR_SE_TAPS, IrSeEncoder, filled, weights_in
@@ -22,7 +21,6 @@ from ireu_cli.support.bounded import printable
 from ireu_cli.values import DTYPES
 
 _SIDE = 112
-_WHOLE = frozenset({torch.float64, torch.float32, torch.float16, torch.bfloat16})
 _REMEDY = "Name facexlib's recognition_arcface_ir_se50.pth, or one with the same tensors"
 
 
@@ -58,7 +56,7 @@ def _opened(source: str) -> tuple[TensorFile, IrSeSizes]:
             "another shape",
             _REMEDY,
         )
-    if wrong := [name for name in found if not name.endswith(UNTOLD) and file[name].dtype not in _WHOLE]:
+    if wrong := [name for name in found if not name.endswith(UNTOLD) and file[name].dtype not in PLAIN]:
         raise ModelError(f"{source} holds {wrong[0]} in {file[wrong[0]].dtype}", "Name plain weights of 16 or 32 bits")
     if sizes.side != _SIDE:
         raise ModelError(f"The network {source} takes faces of {sizes.side} px, and not of {_SIDE}", _REMEDY)
@@ -98,14 +96,14 @@ def _value(file: TensorFile, name: str) -> Tensor:
 
 def _card(source: str) -> Card:
     file, sizes = _opened(source)
-    kinds = [str(file[name].dtype).removeprefix("torch.") for name in weights_in(file)]
+    weights = weights_in(file)
     return Card(
         kind=IR_SE_NETWORKS.title,
         layout=plain_layout(FACEXLIB, folder=False).name,
         architecture=f"{sizes.convolutions} convolutions, 3x{sizes.side}x{sizes.side} to {sizes.width}",
-        dtype=max(set(kinds), key=kinds.count),
-        parameters=sum(math.prod(file.shape(name)) for name in weights_in(file)),
-        fingerprint=fingerprint_from(prints_by(weights_in(file), file.__getitem__)),
+        dtype=dtypes_of(weights.values())[0],
+        parameters=sum(weight.numel() for weight in weights.values()),
+        fingerprint=fingerprint_of(weights),
         groups=groups_of_ir_se(sizes),
         taps=IR_SE_TAPS,
         sites={"output": IR_SE_TAPS, "weights": IR_SE_TAPS},

@@ -5,40 +5,27 @@ take memory. A file from which the projection is missing looks the same, so the 
 none.
 """
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
+from ireu_cli.encoders.towers.tower import Tower
 from ireu_cli.support.bounded import ContentError, read_json
 
 CLASS = "CLIPVisionModel"
 """The class of transformers that a config.json names for such an encoder."""
-PREFIXES = ("vision_model.", "")
-"""The prefixes of its tensors' names: transformers 4 writes the first, transformers 5 writes none, and both are read.
-"""
 PARTS = ("embeddings.", "pre_layrnorm.", "encoder.", "post_layernorm.")
 MARKS = ("embeddings.class_embedding", "embeddings.patch_embedding.weight")
 """Tensors that tell it from SigLIP, whose patch embedding has a bias, and from encoders of other libraries."""
 
 
-class BareTower(nn.Module):
-    """The vision transformer under the name `vision_model`, as in files; transformers 5 has no such level."""
+class BareTower(Tower):
+    """The vision transformer."""
 
     def __init__(self, config: Any) -> None:
         """Build it with random weights, from a `CLIPVisionConfig`."""
         from transformers import CLIPVisionModel
 
-        super().__init__()
-        model = CLIPVisionModel(config)
-        self.config = config
-        self.vision_model = getattr(model, "vision_model", model)
-
-
-def prefix_in(names: Collection[str]) -> str | None:
-    """The prefix of the encoder's names in a file, `vision_model.` or nothing; None if there is no such encoder."""
-    return next((start for start in PREFIXES if all(f"{start}{mark}" in names for mark in MARKS)), None)
+        super().__init__(CLIPVisionModel(config))
 
 
 def says_bare(config: Path) -> bool:

@@ -7,15 +7,14 @@ by attention, and a hidden layer of its own turns the result into the pooled vec
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ireu_cli.encoders.files.sizes import side_of, told_by
-from ireu_cli.encoders.mlp_site import before_parts, join, refuse_missing
-from ireu_cli.params import Tap, parts_of
+from ireu_cli.encoders.mlp_site import read_parts
+from ireu_cli.encoders.towers.tower import PREFIXES, Tower
+from ireu_cli.params import Tap
 
 MODEL_TYPES = frozenset({"siglip", "siglip_vision_model"})
-PREFIXES = ("vision_model.", "")
-"""The prefixes of its tensors' names: published files have the first; transformers 5 writes none."""
 MARKS = ("head.probe", "embeddings.patch_embedding.bias")
 """Tensors that no other vision transformer has; they identify one."""
 PARTS = ("embeddings.", "encoder.", "post_layernorm.", "head.")
@@ -25,17 +24,14 @@ _SIDES = {27: 384}
 """If patches leave a margin, their number in a row does not tell the side of the picture: so400m-patch14-384."""
 
 
-class SiglipTower(nn.Module):
-    """The vision transformer under the name `vision_model`, as in files; transformers 5 has no such level."""
+class SiglipTower(Tower):
+    """The vision transformer."""
 
     def __init__(self, config: Any) -> None:
         """Build it with random weights, from a `SiglipVisionConfig`."""
         from transformers import SiglipVisionModel
 
-        super().__init__()
-        model = SiglipVisionModel(config)
-        self.config = config
-        self.vision_model = getattr(model, "vision_model", model)
+        super().__init__(SiglipVisionModel(config))
 
 
 def read_tap(model: SiglipTower, pixels: Tensor, tap: Tap) -> Tensor:
@@ -47,11 +43,12 @@ def read_tap(model: SiglipTower, pixels: Tensor, tap: Tap) -> Tensor:
     Raises:
         ConfigError: the encoder has no such block.
     """
-    refuse_missing(tap, model.config)
-    with before_parts(model, tap) as inputs:
-        output = model.vision_model(pixels)
-    named: dict[str, Tensor] = {"last": output.last_hidden_state, "pooled": output.pooler_output}
-    return join([inputs[part][0] if part in inputs else named[part] for part in parts_of(tap)])
+
+    def named(part: str, output: Any) -> Tensor:
+        found: Tensor = output.last_hidden_state if part == "last" else output.pooler_output
+        return found
+
+    return read_parts(model, pixels, tap, named)
 
 
 def behind_blocks(model: SiglipTower, states: Tensor, tap: Tap) -> Tensor:
@@ -83,11 +80,6 @@ def sizes_in(state: Mapping[str, Tensor]) -> dict[str, Any]:
         "num_attention_heads": heads,
         "hidden_act": activation,
     }
-
-
-def prefix_in(names: Collection[str]) -> str | None:
-    """The prefix of the encoder's names in a file, `vision_model.` or nothing; None if there is no such encoder."""
-    return next((start for start in PREFIXES if all(f"{start}{mark}" in names for mark in MARKS)), None)
 
 
 def lacks_head(names: Collection[str]) -> bool:

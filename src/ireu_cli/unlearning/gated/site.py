@@ -1,6 +1,5 @@
 """The data of photos at an edit site: two cached vectors a photo, and sums over retained photos, kept beside them."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from ireu_cli.store.features import FeatureCache, Keys
 from ireu_cli.store.tensors import read_tensors, write_tensors
 from ireu_cli.support.photo_table import listed
 from ireu_cli.unlearning.gated.checks import PIECE, kept_sums, keys_in_folds, rows_by_person, sizes_of
-from ireu_cli.unlearning.gated.kept_sums import folds_tensors, read_folds, sums_name
+from ireu_cli.unlearning.gated.kept_sums import digest_of_texts, folds_tensors, read_folds, sums_name
 from ireu_cli.unlearning.gated.site_sums import PeopleSummed, SiteSums, sum_site
 from ireu_cli.unlearning.gated.solve import Readout, Rows, SiteStatistics
 from ireu_cli.values import People
@@ -194,6 +193,5 @@ class _Kept:
             self._last, self._written = monotonic(), path
 
     def _path(self, done: int) -> Path:
-        # As `digest_of` of both in a list, in a fraction of the time.
-        name = hashlib.sha256(f"[{self._block},{listed(self._digests[:done])}]".encode()).hexdigest()
+        name = digest_of_texts(str(self._block), listed(self._digests[:done]))
         return self._folder / f"{done:09d}-{name[:32]}.safetensors"
