@@ -59,7 +59,7 @@ def main() -> None:
     for rank in chosen.ranks:
         for weight in chosen.weights:
             with mock.patch.object(carried, "_CLASS_TOKEN", weight):
-                made = carried.build(layer, sample, mask, rank, chosen.gain)
+                made = carried.build(layer, sample, mask, rank, chosen.gain, carried.from_class_token)
             flagged = seen.clone()
             flagged[:, 0] += made.flag
             edited = replace(encoder, model=_edited(encoder.model, block, made))

@@ -38,14 +38,14 @@ from ireu_cli.encoders import families as encoders
 from ireu_cli.encoders.clip import Encoder, load_encoder, read_tap
 from ireu_cli.encoders.face_encoder import FaceEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.mlp_site import MlpSite, watching
+from ireu_cli.encoders.mlp_site import MlpSite, attending, watching
 from ireu_cli.faces.align import crop_face
 from ireu_cli.judges.face_check import FaceCheck, load_face_check
 from ireu_cli.maths.stats import estimate
 from ireu_cli.params import EncoderParams
 from ireu_cli.store.artifacts import read_delta
 from ireu_cli.support.runtime import generator
-from ireu_cli.values import GateLedger, Ledger, RgbImage
+from ireu_cli.values import AnyLedger, GateLedger, RgbImage
 from target_draws import LANDMARKS, PHOTOS, Draws, options, run
 
 RECOGNISERS = ("b", "d")
@@ -284,19 +284,21 @@ def _explained(draws: Draws, count: int, draw: int, report: Path, after: Look, t
     return figures
 
 
-def found_by(ledger: Ledger | GateLedger, source: str, photos: Sequence[Path]) -> Tensor:
+def found_by(ledger: AnyLedger, source: str, photos: Sequence[Path]) -> Tensor:
     """Which photos a detector of the ledger finds: bool (n,)."""
     if isinstance(ledger, GateLedger):
         network = _face_encoder(source)
         pixels = network.pixels([read(photo) for photo in photos])
         return (network.embed(pixels, "normed_embedding") @ ledger.weights.T > ledger.thresholds).any(1)
     encoder = _encoder(source)
-    site = MlpSite(ledger.block)
+    weights, offsets = ledger.scores
     found = []
     for photo in photos:
-        with watching(encoder.model, site) as seen, torch.inference_mode():
+        seen, attended = watching(encoder.model, MlpSite(ledger.block)), attending(encoder.model, ledger.block)
+        with seen as inputs, attended as tokens, torch.inference_mode():
             read_tap(encoder.model, encoder.pixels([read(photo)]), "last")
-        found.append(bool((seen[0][0, 0] @ ledger.rows[:, 0].T + ledger.biases[:, 0] > 0).any()))
+        read_of = tokens[0][0].mean(0) if ledger.pooled else inputs[0][0, 0]
+        found.append(bool((read_of @ weights.T + offsets > 0).any()))
     return torch.tensor(found, dtype=torch.bool)
 
 

@@ -34,6 +34,8 @@ METHODS: dict[str, dict[str, str]] = {
     "gated-masked": {"unlearn.method": "gated", "gated.people": "5", "gated.confine": "true"},
     "gated-gain-1": GATED | {"gated.erase_gain": "1", "gated.gain": "1"},
     "gated-1e-3": GATED | {"gated.max_false_alarm": "0.001"},
+    # As in an encoder that has no class token.
+    "gated-pooled": GATED | {"gated.found_in": "all_tokens"},
     "gated-plain": GATED | {"gated.copies": ""},
     "block": {"unlearn.method": "block", "locate.method": "all"},
     "rate-1e-5": TOWARD | {"unlearn.learning_rate": "1e-5"},

@@ -22,6 +22,7 @@ from ireu_cli.encoders.files.clip_files import config_of
 from ireu_cli.encoders.groups import groups_of
 from ireu_cli.encoders.mlp_site import HEAD, MlpSite, entering
 from ireu_cli.encoders.reach import SIGLIP, reach_of, select_weights
+from ireu_cli.encoders.systems import SYSTEMS
 from ireu_cli.encoders.towers import siglip, tower
 from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams, Tap
@@ -187,6 +188,7 @@ import sys, torch
 from pathlib import Path
 from ireu_cli.encoders.clip import load_encoder, read_tap
 from ireu_cli.encoders.mlp_site import entering
+from ireu_cli.encoders.systems import SYSTEMS
 from ireu_cli.encoders.reach import SIGLIP
 from ireu_cli.params import EncoderParams
 encoder = load_encoder(EncoderParams(source=sys.argv[1], tap="pooled"), "cpu")
@@ -339,11 +341,37 @@ class TestRequests:
         found = read_delta(job / "back.safetensors").tensors
         assert all(torch.equal(found[name], change) for name, change in first.items())
 
-    def test_tokens_are_refused(self, job: Path) -> None:
-        more = ("--for", "sd3-ip-adapter", "--set", "encoder.groups=S")
+    def test_the_class_token_is_refused(self, job: Path) -> None:
+        more = ("--for", "sd3-ip-adapter", "--set", "encoder.groups=S", "--set", "gated.found_in=class_token")
         done = run_ireu("unlearn", "--mask", "mask.pt", *GATED, *more, cwd=job)
-        assert (done.code, "in the class token, which SigLIP does not have" in done.err) == (3, True)
+        assert (done.code, "The encoder has no class token" in done.err) == (3, True)
         assert not (job / "delta.safetensors").exists()
+
+    @pytest.mark.parametrize(("tap", "system"), [("penultimate", "sd3-ip-adapter"), ("last", "flux-redux")])
+    def test_tokens_are_reached_through_all_of_them(self, job: Path, tap: Tap, system: str) -> None:
+        ok(job, "locate", "--encoder", "siglip", "--tap", tap, "--method", "all", "-o", "tokens.pt")
+        more = ("--set", "gated.rank=8", "--set", "encoder.groups=S", "--for", system)
+        done = ok(job, "unlearn", "--mask", "tokens.pt", *GATED, *more)
+        assert f"{SYSTEMS[system].title}: covered" in done.err
+        told = manifest(job, "delta.safetensors")["metrics"]
+        original = load(job / "siglip")
+        carrying = block_for(original.blocks, tap)
+        assert told["edit_site"] == f"block:{carrying - 1}"
+        delta = read_delta(job / "delta.safetensors")
+        assert {name.split(".")[3] for name in delta.tensors} == {str(carrying - 1), str(carrying)}
+        edited = with_delta(original, delta)
+        photos = {place: [np.array(Image.open(path).convert("RGB")) for path in sorted((job / place).rglob("*.png"))]
+                  for place in ("faces", "others")}  # fmt: skip
+        moved = {}
+        with torch.no_grad():
+            for place, images in photos.items():
+                before, after = (read_tap(one.model, one.pixels(images), tap) for one in (original, edited))
+                moved[place] = ((after - before).norm(dim=2) / before.norm(dim=2)).amin(1)
+        # Every token of the target moves further than most tokens of others.
+        assert moved["faces"].median() > 3 * moved["others"].median()
+        assert run_ireu("verify", "--delta", "delta.safetensors", cwd=job).code in {0, 4, 5}
+        ok(job, "export", "--allow-failed", "--delta", "delta.safetensors", "-o", "out")
+        assert load(job / "out").fingerprint == edited.fingerprint
 
     def test_coverage_of_its_generators(self, job: Path) -> None:
         more = ("--for", "instantx-flux-ip-adapter", "--set", "encoder.groups=S")

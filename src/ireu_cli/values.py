@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -118,6 +118,7 @@ class Ledger:
     """
 
     ENTRY: ClassVar = ("rows", "biases", "columns")
+    pooled: ClassVar = False
 
     block: int
     room: Room
@@ -138,6 +139,11 @@ class Ledger:
     def by_tokens(self) -> bool:
         """Whether entries flag the class token, for an apparatus that changes every token."""
         return not self.class_token_only
+
+    @property
+    def scores(self) -> tuple[Tensor, Tensor]:
+        """Weights (entries, d) and offsets (entries,) of scores that open where they are above zero."""
+        return self.rows[:, 0], self.biases[:, 0]
 
     @property
     def detectors(self) -> "Ledger | None":
@@ -191,6 +197,73 @@ class GateLedger:
 
 
 @dataclass(frozen=True)
+class PooledLedger:
+    """The requests in a delta of `gated` that finds people in all tokens of a block, one entry a person.
+
+    Some heads of the block's attention average all tokens. An entry has its `case`, its slot, and a score: `reads`
+    (entries, d) of the averaged tokens, plus `offsets` (entries,), in standard deviations of other people's scores. It
+    opens from `thresholds` (entries,) on, over the width `rises` (entries,), with corners of `sharpness` (entries,).
+    All are float32.
+
+    Slot i owns the heads' value `channels[i]`, int64, and the reserved units 4 i to 4 i + 3. For a score of one, the
+    attention adds `writers[i]` to every token, `readers[i]` @ inputs - `rests[i]` of the hidden layer is about one, and
+    `takers[i]` takes it out again; (places, d), but `rests` (places,). `apparatus` and `flag` are as in `Ledger`; the
+    apparatus holds the heads too.
+    """
+
+    ENTRY: ClassVar = ("reads", "offsets", "thresholds", "rises", "sharpness")
+    SHARED: ClassVar = ("channels", "writers", "readers", "rests", "takers")
+
+    block: int
+    room: Room
+    cases: tuple[str, ...]
+    slots: tuple[int, ...]
+    reads: Tensor
+    offsets: Tensor
+    thresholds: Tensor
+    rises: Tensor
+    sharpness: Tensor
+    channels: Tensor
+    writers: Tensor
+    readers: Tensor
+    rests: Tensor
+    takers: Tensor
+    apparatus: dict[str, Tensor]
+    flag: Tensor
+
+    class_token_only: ClassVar = False
+    by_tokens: ClassVar = True
+    pooled: ClassVar = True
+
+    @property
+    def scores(self) -> tuple[Tensor, Tensor]:
+        """As in `Ledger`, of the averaged tokens."""
+        return self.reads, self.offsets - self.thresholds
+
+    @property
+    def detectors(self) -> "PooledLedger | None":
+        """As in `Ledger`."""
+        return self if self.slots else None
+
+    def changes_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a delta that say how far something moves: all of them."""
+        return tensors
+
+    def moving_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors that decide which taps are reached: the block in which people are found only flags tokens."""
+        own = f".layers.{self.block}."
+        return {name: change for name, change in self.apparatus.items() if own not in name} or tensors
+
+    @property
+    def capacity(self) -> int:
+        """The number of people that have a place."""
+        return len(self.channels)
+
+
+AnyLedger: TypeAlias = Ledger | GateLedger | PooledLedger
+
+
+@dataclass(frozen=True)
 class WeightDelta:
     """The change of the encoder's weights, float32, by the encoder's own tensor names; for an ONNX network, gates.
 
@@ -198,7 +271,7 @@ class WeightDelta:
     """
 
     tensors: dict[str, Tensor]
-    ledger: Ledger | GateLedger | None = None
+    ledger: AnyLedger | None = None
 
     @property
     def changes(self) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Attacks by somebody who has the weights: noise on the photo, found by gradient."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
@@ -12,10 +13,10 @@ from ireu_cli.attacks.plan import AttackPlan, Lenses, Victim, by_person
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.drawing.show import Show
 from ireu_cli.encoders.family import ImageEncoder, Trainable, need_blocks, need_gradients
-from ireu_cli.encoders.mlp_site import MlpSite, watching
+from ireu_cli.encoders.mlp_site import MlpSite, attending, watching
 from ireu_cli.encodings.lens import Lens, flatten_tokens
 from ireu_cli.generators.generator import Generator
-from ireu_cli.values import STATES, Ledger, RgbImage
+from ireu_cli.values import STATES, Ledger, PooledLedger, RgbImage
 
 EPSILONS = (2, 4, 8)
 """The largest change of a pixel, in steps of 1/255."""
@@ -76,19 +77,25 @@ def _seen(pixels: Tensor, lens: Lens) -> Tensor:
     return features_of(lens, pixels)
 
 
-def _towards_features_past(lens: Lens, ledger: Ledger, wanted: Tensor) -> PhotoLoss:
+def _towards_features_past(lens: Lens, ledger: Ledger | PooledLedger, wanted: Tensor) -> PhotoLoss:
     """`towards_features`, plus how far the highest detector's score lies above its threshold."""
     encoder = need_blocks(lens.encoder, "An attack on detectors")
-    model, site = encoder.model, MlpSite(ledger.block)
+    model = encoder.model
     weight = next(model.parameters())
-    rows, biases = ledger.rows[:, 0].to(weight.device), ledger.biases[:, 0].to(weight.device)
+    rows, biases = (part.to(weight.device) for part in ledger.scores)
+
+    def watched() -> AbstractContextManager[list[Tensor]]:
+        if ledger.pooled:
+            return attending(model, ledger.block, gradients=True)
+        return watching(model, MlpSite(ledger.block), gradients=True)
 
     near = towards_features(lambda pixels: encoder.read(model, pixels.to(weight.dtype), lens.tap), wanted)
 
     def of(pixels: Tensor) -> Tensor:
-        with watching(model, site, gradients=True) as seen:
+        with watched() as seen:
             away = near(pixels)
-        return away + (seen[0][:, 0].float() @ rows.T + biases).amax(1).clamp_min(0)
+        read = seen[0].mean(1) if ledger.pooled else seen[0][:, 0]
+        return away + (read.float() @ rows.T + biases).amax(1).clamp_min(0)
 
     return of
 

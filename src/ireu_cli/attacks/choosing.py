@@ -14,7 +14,7 @@ from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest
 from ireu_cli.photos import among
 from ireu_cli.session import Session
-from ireu_cli.values import GateLedger, Ledger, Pair, Photo
+from ireu_cli.values import AnyLedger, Pair, Photo
 
 
 def choose_attacks(
@@ -24,7 +24,7 @@ def choose_attacks(
     targets: Sequence[Sequence[Photo]],
     others: Sequence[Photo],
     reader: PhotoReader,
-    ledger: Ledger | GateLedger | None = None,
+    ledger: AnyLedger | None = None,
 ) -> AttackPlan | None:
     """Choose photos and attacks; None if there is nothing to try.
 

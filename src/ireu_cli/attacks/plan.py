@@ -15,7 +15,7 @@ from ireu_cli.faces.swap import Face
 from ireu_cli.manifest import digest_of
 from ireu_cli.params import Tap
 from ireu_cli.session import Session
-from ireu_cli.values import GateLedger, Ledger, Pair, Photo, RgbImage
+from ireu_cli.values import AnyLedger, Pair, Photo, RgbImage
 
 AVERAGED = 5
 """The most photos of a person whose features the attack `average` averages."""
@@ -50,7 +50,7 @@ class AttackPlan:
     everyone: tuple[tuple[Photo, ...], ...]
     others: tuple[Photo, ...]
     names: frozenset[str]
-    ledger: Ledger | GateLedger | None = None
+    ledger: AnyLedger | None = None
     noise: dict[tuple[str, int, tuple[Victim, ...]], Tensor] = field(default_factory=dict)
     """Cached noisy photos, by tap, strength and victims."""
 

@@ -98,6 +98,11 @@ def watching(model: Any, site: MlpSite, *, gradients: bool = False) -> AbstractC
     return _entering_module(site.module(model), gradients=gradients)
 
 
+def attending(model: Any, block: int, *, gradients: bool = False) -> AbstractContextManager[list[Tensor]]:
+    """Inside it, every forward pass appends what a block's attention reads, (n, tokens, d), to the list."""
+    return _entering_module(model.vision_model.encoder.layers[block].self_attn, gradients=gradients)
+
+
 def refuse_missing(tap: Tap, config: Any) -> None:
     """Refuse parts of a tap that an encoder of these sizes does not have, or cannot join.
 

@@ -189,10 +189,15 @@ class Lens:
         """
         return self.encoder.pixels([steady(photo, self.reader.image, self._session.name_of(photo)) for photo in photos])
 
-    def block_folder(self, block: int) -> Path:
-        """The folder that keeps results about a block of the encoder, which do not depend on the tap."""
+    def block_folder(self, block: int, what: str = "mlp") -> Path:
+        """The folder that keeps results about a block of the encoder, which do not depend on the tap.
+
+        Args:
+            block: the block's number.
+            what: `mlp`, or what else is kept of the block.
+        """
         weights, rest = self._around
-        return self._session.run.features / f"{weights}-mlp{block}-{rest}"
+        return self._session.run.features / f"{weights}-{what}{block}-{rest}"
 
     def null_features(self) -> Tensor:
         """Features of the two null images: float32 (2, …, d)."""

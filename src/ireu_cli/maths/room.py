@@ -4,6 +4,8 @@ A hidden layer computes y = C a(x) + c. A unit that is taken away leaves an erro
 the others' activations predict its own. Their prediction is folded into their columns of C and into c by least squares.
 """
 
+from dataclasses import dataclass, fields, replace
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,34 @@ def folded(columns: Tensor, room: Room, places: Tensor | slice = slice(None)) ->
         float64 (d, n - r + 1): added to the kept units' columns; the last column is added to the constant c.
     """
     return columns[:, room.units[places]].double() @ room.stand_in[:, places].double().T
+
+
+@dataclass(frozen=True)
+class HiddenLayer:
+    """The weights of y = C act(W x + w) + c: W (n, d), w (n,), C (k, n) and c (k,), float64."""
+
+    rows: Tensor
+    biases: Tensor
+    columns: Tensor
+    constant: Tensor
+
+    def with_units(self, room: Room, places: Tensor, rows: Tensor, biases: Tensor, columns: Tensor) -> "HiddenLayer":
+        """The layer with other units at some places of a reserve, whose own work the kept units take over.
+
+        Args:
+            room: the reserve.
+            places: places of the units that are taken, int64 (t,).
+            rows: their weights (t, d).
+            biases: their biases (t,).
+            columns: what they write, (k, t).
+        """
+        new = replace(self, **{part.name: getattr(self, part.name).clone() for part in fields(self)})
+        units, added = room.units[places], folded(self.columns, room, places)
+        new.columns[:, room.kept] += added[:, :-1]
+        new.constant.add_(added[:, -1])
+        new.rows[units], new.biases[units] = rows.double(), biases.double()
+        new.columns[:, units] = columns.double()
+        return new
 
 
 def make_room(gram: Tensor, sizes: Tensor, count: int) -> Room:

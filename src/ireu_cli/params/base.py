@@ -13,6 +13,7 @@ FacesMode = Literal["aligned", "detect"]
 LocateMethod = Literal["swap", "variance", "saliency", "random", "all"]
 METHODS = Names("ireu", "global", "gated", "block")
 UnlearnMethod = Annotated[str, BeforeValidator(METHODS.checked)]
+FoundIn = Literal["auto", "class_token", "all_tokens"]
 Swapper = Literal["blend", "insightface", "pairs"]
 Scope = Literal["global", "person", "photo"]
 Dtype = Literal["float32", "float16", "bfloat16"]

@@ -13,6 +13,7 @@ from ireu_cli.params.base import (
     ExportFormat,
     FacesMode,
     FilePath,
+    FoundIn,
     Landmarks,
     LocateMethod,
     NameList,
@@ -219,6 +220,11 @@ class GatedParams(Params):
         le=4,
         description="other taps: how far features are moved; 1 moves the person's mean to the average of people",
     )
+    found_in: FoundIn = Field(
+        "auto",
+        description="where people are found: class_token, or all_tokens, averaged by attention heads; auto: the class "
+        "token, and all tokens where taps of many tokens are read and the encoder has none",
+    )
     rank: int = Field(128, ge=1, description="token taps: number of hidden units that erase; all people share them")
     erase_gain: float = Field(
         2.0,
@@ -234,7 +240,7 @@ class GatedParams(Params):
         gt=0,
         le=10,
         description="how strongly the covariance within people is shrunk towards equal variances; use more with few "
-        "photos",
+        "photos. A tenth of it is used where people are found in all tokens",
     )
     rise: float = Field(
         0.25,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.support.bounded import read_json
-from ireu_cli.values import GateLedger, Ledger, Room
+from ireu_cli.values import AnyLedger, GateLedger, Ledger, PooledLedger, Room
 
 LEDGER = "ledger."
 _APPARATUS = "apparatus."
@@ -16,7 +16,7 @@ _MOST_CASES = 1 << 24
 """The most bytes of the list of cases."""
 
 
-def ledger_tensors(ledger: Ledger | GateLedger) -> dict[str, Tensor]:
+def ledger_tensors(ledger: AnyLedger) -> dict[str, Tensor]:
     """Flatten the ledger; the names of the cases become the bytes of their JSON."""
     cases = torch.frombuffer(bytearray(json.dumps(ledger.cases).encode()), dtype=torch.uint8)
     parts = {"cases": cases, "slots": torch.tensor(ledger.slots, dtype=torch.int64)}
@@ -49,16 +49,29 @@ def _of_units(ledger: Ledger) -> dict[str, Tensor]:
     return parts | {f"{_APPARATUS}{name}": change for name, change in ledger.apparatus.items()}
 
 
-_FLATTENED: dict[type, Callable[[Any], dict[str, Tensor]]] = {Ledger: _of_units, GateLedger: _of_gates}
+def _of_pooled(ledger: PooledLedger) -> dict[str, Tensor]:
+    parts = {name: getattr(ledger, name) for name in (*PooledLedger.ENTRY, *PooledLedger.SHARED)}
+    room = {"units": ledger.room.units, "kept": ledger.room.kept, "stand_in": ledger.room.stand_in}
+    shared = {f"{_APPARATUS}{name}": change for name, change in ledger.apparatus.items()}
+    return {"block": torch.tensor([ledger.block]), "flag": ledger.flag} | room | parts | shared
 
 
-def read_ledger(tensors: dict[str, Tensor]) -> Ledger | GateLedger:
+_FLATTENED: dict[type, Callable[[Any], dict[str, Tensor]]] = {
+    Ledger: _of_units,
+    GateLedger: _of_gates,
+    PooledLedger: _of_pooled,
+}
+
+
+def read_ledger(tensors: dict[str, Tensor]) -> AnyLedger:
     """The inverse of `ledger_tensors`.
 
     Raises:
         KeyError, ValueError: a part is missing, or does not fit the rest.
     """
     parts = {name.removeprefix(LEDGER): tensor for name, tensor in tensors.items()}
+    if "channels" in parts:
+        return _pooled(parts)
     return _gates(parts) if "thresholds" in parts else _units(parts)
 
 
@@ -85,13 +98,47 @@ def _units(parts: dict[str, Tensor]) -> Ledger:
     written = _shaped(parts, "columns", count, None, 2)[1]
     if parts["flag"].ndim != 1 or len(parts["flag"]) not in {0, written, width}:
         raise ValueError("the flag does not fit the entries")
-    _check_room(parts)
-    shared = {n.removeprefix(_APPARATUS): change for n, change in parts.items() if n.startswith(_APPARATUS)}
-    room = Room(parts["units"], parts["kept"], parts["stand_in"])
     entries = (parts["rows"], parts["biases"], parts["columns"])
-    ledger = Ledger(_whole(parts, "block"), room, cases, slots, *entries, shared, parts["flag"])
+    ledger = Ledger(_whole(parts, "block"), _room(parts), cases, slots, *entries, _shared(parts), parts["flag"])
     _check([cases, *entries], slots, ledger.capacity)
     return ledger
+
+
+def _pooled(parts: dict[str, Tensor]) -> PooledLedger:
+    cases, slots = _requests(parts)
+    count = len(slots)
+    width = _shaped(parts, "reads", count, None)[1]
+    for name in ("offsets", "thresholds", "rises", "sharpness"):
+        _shaped(parts, name, count)
+    if not all(bool((parts[name] > 0).all()) for name in ("rises", "sharpness")):
+        raise ValueError("rises and sharpness have to be above zero")
+    places = _shaped(parts, "rests", None)[0]
+    for name in ("writers", "readers", "takers"):
+        _shaped(parts, name, places, width)
+    _shaped(parts, "flag", width)
+    channels = parts["channels"]
+    if channels.shape != (places,) or channels.dtype != torch.int64 or len(set(channels.tolist())) != places:
+        raise ValueError("channels have to be different numbers, one a place")
+    if bool((channels < 0).any()) or len(parts["units"]) != 4 * places:
+        raise ValueError("a channel does not exist, or places lack units")
+    entries = {name: parts[name] for name in PooledLedger.ENTRY}
+    shared = {name: parts[name] for name in PooledLedger.SHARED}
+    ledger = PooledLedger(
+        block=_whole(parts, "block"),
+        room=_room(parts),
+        cases=cases,
+        slots=slots,
+        **entries,
+        **shared,
+        apparatus=_shared(parts),
+        flag=parts["flag"],
+    )
+    _check([cases, *entries.values()], slots, ledger.capacity)
+    return ledger
+
+
+def _shared(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(_APPARATUS): change for name, change in parts.items() if name.startswith(_APPARATUS)}
 
 
 def _shaped(parts: dict[str, Tensor], name: str, *shape: int | None) -> tuple[int, ...]:
@@ -110,14 +157,15 @@ def _whole(parts: dict[str, Tensor], name: str) -> int:
     return int(parts[name])
 
 
-def _check_room(parts: dict[str, Tensor]) -> None:
-    """Refuse a reserve that names units twice, or units that do not exist."""
+def _room(parts: dict[str, Tensor]) -> Room:
+    """Read the reserve; refuse one that names units twice, or units that do not exist."""
     units, kept = parts["units"], parts["kept"]
     if units.ndim != 1 or kept.ndim != 1 or {units.dtype, kept.dtype} != {torch.int64}:
         raise ValueError("units have to be numbers")
     if sorted([*units.tolist(), *kept.tolist()]) != list(range(len(units) + len(kept))):
         raise ValueError("units are missing or named twice")
     _shaped(parts, "stand_in", len(kept) + 1, len(units))
+    return Room(units, kept, parts["stand_in"])
 
 
 def _requests(parts: dict[str, Tensor]) -> tuple[tuple[str, ...], tuple[int, ...]]:

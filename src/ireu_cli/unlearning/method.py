@@ -10,7 +10,7 @@ from ireu_cli.errors import ConfigError
 from ireu_cli.params import Config, Tap, has_depths
 from ireu_cli.photos import Cast
 from ireu_cli.session import Session
-from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, WeightDelta
+from ireu_cli.values import AnyLedger, FeatureMask, Json, WeightDelta
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Work:
     plan: Plan
     identity: str
     case: str
-    onto: Ledger | GateLedger | None
+    onto: AnyLedger | None
 
 
 def refuse_depths(name: str, taps: Collection[Tap]) -> None:

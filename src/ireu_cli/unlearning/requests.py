@@ -13,7 +13,7 @@ from ireu_cli.session import Session
 from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest
 from ireu_cli.unlearning.gated.method import refuse_other_ledger
 from ireu_cli.unlearning.methods import method_of
-from ireu_cli.values import GateLedger, Json, Ledger, PhotoTable
+from ireu_cli.values import AnyLedger, Json, PhotoTable
 
 _SHARED = ("false_alarms", "max_false_alarm", "rise", "sharpness", "confine", "copies", "shrinkage")
 _OF_TOKENS, _OF_VECTORS = ("rank", "erase_gain", "erase_photos"), ("gain",)
@@ -27,7 +27,7 @@ class Earlier:
     """A delta made of requests: its manifest and its ledger."""
 
     manifest: Manifest
-    ledger: Ledger | GateLedger
+    ledger: AnyLedger
 
 
 def with_shared(resolved: Resolved, onto: Path) -> Resolved:
@@ -141,7 +141,7 @@ def together(requests: dict[str, list[str]], more: dict[str, list[str]]) -> dict
     return requests | more
 
 
-def ledger_in(path: Path) -> Ledger | GateLedger:
+def ledger_in(path: Path) -> AnyLedger:
     """The ledger of a delta in a file.
 
     Raises:

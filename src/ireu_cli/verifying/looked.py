@@ -9,7 +9,7 @@ from ireu_cli.manifest import Manifest
 from ireu_cli.measuring.drawn_evidence import GeneratorEvidence
 from ireu_cli.report import Calibration, Curve, Figure, Kept
 from ireu_cli.session import Session
-from ireu_cli.values import GateLedger, Groups, Ledger
+from ireu_cli.values import AnyLedger, Groups
 from ireu_cli.verifying.criteria import unusable
 from ireu_cli.verifying.feature_evidence import Gathered
 from ireu_cli.verifying.operating_points import calibrated_panel
@@ -37,7 +37,7 @@ def look(
     show: Show | None,
     parent: Manifest,
     gathered: Gathered,
-    ledger: Ledger | GateLedger | None,
+    ledger: AnyLedger | None,
 ) -> Looked:
     """Draw, judge and attack, if there is a generator and the features allow a verdict."""
     if unusable(gathered.evidence) is not None:

@@ -12,7 +12,7 @@ from ireu_cli.manifest import Manifest
 from ireu_cli.photos import among
 from ireu_cli.report import Figure
 from ireu_cli.session import Session
-from ireu_cli.values import GateLedger, Ledger
+from ireu_cli.values import AnyLedger
 from ireu_cli.verifying.feature_evidence import Gathered
 from ireu_cli.verifying.rival.rival_gate import evade_gate, measure_gate
 
@@ -21,7 +21,7 @@ def plan_attacks(
     session: Session,
     parent: Manifest,
     gathered: Gathered,
-    ledger: Ledger | GateLedger | None,
+    ledger: AnyLedger | None,
 ) -> AttackPlan | None:
     """Choose the attacks and whose photos are attacked; None where none is asked for or possible."""
     targets, others = gathered.targets.photos, gathered.retained.flat

@@ -16,7 +16,7 @@ from ireu_cli.store.tensors import read_tensors, write_tensors
 from ireu_cli.support.made import in_pieces
 from ireu_cli.unlearning.gated.solve import Deal, Found, SiteStatistics
 from ireu_cli.unlearning.gated.solve_network import EmbeddingStatistics
-from ireu_cli.values import FeatureMask, GateLedger, Json, Ledger, People, WeightDelta
+from ireu_cli.values import AnyLedger, FeatureMask, Json, People, WeightDelta
 
 PIECE = 1024
 """The number of photos whose rows are in memory at once."""
@@ -112,7 +112,7 @@ def misses(found: Sequence[Found]) -> list[str]:
 
 def summary_of(
     delta: WeightDelta,
-    ledger: Ledger | GateLedger,
+    ledger: AnyLedger,
     site: str,
     statistics: Statistics,
     found: Sequence[Found],

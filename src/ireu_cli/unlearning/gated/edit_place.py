@@ -1,13 +1,13 @@
 """Where an edit lies in a vision transformer: the block that carries it, its site, the names of its weights."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
 from ireu_cli.encoders.family import HasBlocks, ImageEncoder, need_blocks
 from ireu_cli.encoders.mlp_site import HEAD, MlpSite
 from ireu_cli.errors import ArtifactError, ConfigError
-from ireu_cli.params import Tap
+from ireu_cli.params import FoundIn, Tap
 from ireu_cli.unlearning.block.one_block import block_for
 from ireu_cli.unlearning.gated.solve import (
     compose,
@@ -15,25 +15,26 @@ from ireu_cli.unlearning.gated.solve import (
 from ireu_cli.unlearning.gated.tokens import CARRYING, Apparatus
 from ireu_cli.values import Ledger, WeightDelta
 
+GATHERING = tuple(f"{part}_proj.{kind}" for part in ("q", "k", "v", "out") for kind in ("weight", "bias"))
+"""Parts of an attention whose heads find people in all tokens."""
 DIRECT = frozenset({"pooled", "image_embeds"})
 """Taps that only depend on `last_state`: on the class token after the last block, or on a pooling head."""
 
 
-def carrying_block(encoder: HasBlocks, taps: Collection[Tap]) -> int | None:
-    """The last block that reaches every token of some taps, to carry a flag to them; None if no flag is needed.
+def carrying_block(encoder: HasBlocks, taps: Collection[Tap], *, pooled: bool = False) -> int | None:
+    """The last block that reaches every token of some taps, to replace them there; None if no flag is needed.
+
+    Args:
+        encoder: the encoder.
+        taps: what the edit has to reach.
+        pooled: whether people are found in all tokens, which only a flag on every token can follow.
 
     Raises:
-        ConfigError: the encoder has too few blocks before it, or no class token in which to find people.
+        ConfigError: the encoder has too few blocks before it.
     """
-    if set(taps) <= DIRECT:
+    if set(taps) <= DIRECT and not pooled:
         return None
-    if not encoder.has_class_token:
-        raise ConfigError(
-            "The method gated finds people in the class token, which SigLIP does not have, so it only reaches the "
-            "tap pooled",
-            "Use --tap pooled; for generators that read tokens use another --method",
-        )
-    # Later blocks know more about the person in the class token.
+    # Later blocks know more about the person.
     tap: Tap = "penultimate" if "penultimate" in taps else "last"
     block = block_for(encoder.blocks, tap)
     if block < 1:
@@ -44,6 +45,26 @@ def carrying_block(encoder: HasBlocks, taps: Collection[Tap]) -> int | None:
             f"Use --tap {' or '.join(sorted(DIRECT))}, or another --method",
         )
     return block
+
+
+def is_pooled(encoder: HasBlocks, taps: Collection[Tap], where: FoundIn) -> bool:
+    """Whether people are found in all tokens: as you say, or where taps need it and the encoder has no class token.
+
+    Args:
+        encoder: the encoder.
+        taps: what the edit has to reach.
+        where: `gated.found_in`.
+
+    Raises:
+        ConfigError: the class token is asked for, and the encoder has none.
+    """
+    reads_tokens = not set(taps) <= DIRECT
+    if where == "class_token" and reads_tokens and not encoder.has_class_token:
+        raise ConfigError(
+            "The encoder has no class token in which people could be found",
+            "Leave out gated.found_in, or use --tap pooled",
+        )
+    return where == "all_tokens" or (where == "auto" and reads_tokens and not encoder.has_class_token)
 
 
 def edit_site(encoder: HasBlocks, carrying: int | None) -> MlpSite:
@@ -57,9 +78,15 @@ def edit_site(encoder: HasBlocks, carrying: int | None) -> MlpSite:
 
 
 def edited_names(encoder: HasBlocks, carrying: int | None) -> list[str]:
-    """The weights that the method may change."""
+    """The weights that the method may change, if it finds people in the class token."""
     names = edit_site(encoder, carrying).names
     return sorted(names if carrying is None else names + carrying_names(carrying))
+
+
+def pooled_names(carrying: int) -> list[str]:
+    """The weights that the method may change, if it finds people in all tokens."""
+    site = MlpSite(carrying - 1)
+    return sorted([*site.names, *map(site.attention, GATHERING), *MlpSite(carrying).names])
 
 
 def carrying_names(block: int) -> list[str]:
@@ -83,13 +110,23 @@ def weights_for(encoder: ImageEncoder, ledger: Ledger) -> dict[str, Tensor]:
     Raises:
         ArtifactError: the encoder has no such site, or the sizes differ.
     """
-    model, site = need_blocks(encoder, "An edit inside a block").model, MlpSite(ledger.block)
-    sizes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    site = MlpSite(ledger.block)
     units = len(ledger.room.units) + len(ledger.room.kept)
     wanted = dict(
         zip(site.names, ((units, ledger.rows.shape[2]), (units,), (ledger.columns.shape[1], units)), strict=False)
     )
     wanted |= {name: tuple(change.shape) for name, change in ledger.apparatus.items()}
+    return site_weights(encoder, site, wanted)
+
+
+def site_weights(encoder: ImageEncoder, site: MlpSite, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """The original weights of a site, if tensors have the sizes that a ledger is for.
+
+    Raises:
+        ArtifactError: they do not.
+    """
+    model = need_blocks(encoder, "An edit inside a block").model
+    sizes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if any(sizes.get(name) != size for name, size in wanted.items()):
         raise ArtifactError(
             "The ledger of the delta is for another encoder: it names weights that this encoder does not have",

@@ -30,7 +30,7 @@ from ireu_cli.unlearning.gated.solve import (
     readout_of,
 )
 from ireu_cli.unlearning.method import Work
-from ireu_cli.values import Json, Ledger, Photo, WeightDelta
+from ireu_cli.values import Json, Ledger, Photo, PooledLedger, WeightDelta
 
 
 def unlearn_gated(work: Work, onto: Ledger | None, carrying: int | None) -> tuple[WeightDelta, dict[str, Json]]:
@@ -59,12 +59,13 @@ def unlearn_gated(work: Work, onto: Ledger | None, carrying: int | None) -> tupl
     check_statistics(statistics, mask, lens.tap)
     may_change = changeable(mask, params)
     if onto is not None:
-        _refuse_other_place(encoder, onto, site)
+        refuse_other_place(onto, site)
+        weights_for(encoder, onto)
     made = None
     if carrying is not None and onto is None:
-        may = _of_tokens(encoder, may_change, lens.tap, params)
+        may = of_tokens(encoder, may_change, lens.tap, params)
         made = shared_apparatus(session, lens, encoder, used, may, carrying)
-    wanted = [_wanted(lens, site_lens, readout, person, params.copies) for person in cast.targets.photos]
+    wanted = [wanted_of(lens, site_lens, readout, person, params.copies) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
     rate = rate_of(params, places)
     with session.timed("solve"):
@@ -86,8 +87,8 @@ def unlearn_gated(work: Work, onto: Ledger | None, carrying: int | None) -> tupl
     return delta, summary_of(delta, ledger, MlpSite(ledger.block).part, statistics, found, rate) | told
 
 
-def _refuse_other_place(encoder: HasBlocks, onto: Ledger, site: MlpSite) -> None:
-    """Refuse to add a request to earlier ones that are elsewhere in the encoder, or in another one.
+def refuse_other_place(onto: Ledger | PooledLedger, site: MlpSite) -> None:
+    """Refuse to add a request to earlier ones that are elsewhere in the encoder.
 
     Raises:
         ArtifactError: they are.
@@ -98,10 +99,9 @@ def _refuse_other_place(encoder: HasBlocks, onto: Ledger, site: MlpSite) -> None
             f"{site.part}",
             "Use the tap of the earlier requests",
         )
-    weights_for(encoder, onto)
 
 
-def _of_tokens(encoder: HasBlocks, may_change: Tensor, tap: Tap, params: GatedParams) -> Tensor:
+def of_tokens(encoder: HasBlocks, may_change: Tensor, tap: Tap, params: GatedParams) -> Tensor:
     """Channels of tokens that may change: bool (d,).
 
     Raises:
@@ -118,7 +118,7 @@ def _of_tokens(encoder: HasBlocks, may_change: Tensor, tap: Tap, params: GatedPa
     return may_change
 
 
-def _wanted(
+def wanted_of(
     lens: Lens, site_lens: SiteLens, readout: Readout, person: Sequence[Photo], disguises: Sequence[str]
 ) -> Wanted:
     """Encode a person's photos and their changed copies, by the names of disguises."""

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from ireu_cli.store.tensors import read_tensors, write_tensors
 from ireu_cli.support.bounded import ContentError, read_json
 from ireu_cli.unlearning.block.block_inputs import room_for, sample_people, states_entering
 from ireu_cli.unlearning.gated.solve import MakeRoom
-from ireu_cli.unlearning.gated.tokens import Apparatus, Sample, build
+from ireu_cli.unlearning.gated.tokens import Apparatus, Sample, build, from_class_token
 from ireu_cli.values import People, Photo, Room
 
 _VERSION = 3
@@ -34,21 +35,36 @@ def shared_apparatus(
         PhotoError: a photo cannot be used.
     """
     params = session.config.gated
-    photos = sample_people(used, min(params.erase_photos, room_for(encoder)), session.random("gated", "sample"))
+    photos = sampled(session, encoder, used)
     name = _name(photos, may_change, params.rank, params.erase_gain)
     path = lens.block_folder(block) / "apparatus" / f"{name}.safetensors"
     if (kept := _read(path)) is not None:
         return kept
     items = [lens.item(photo) for photo in photos]
     states = states_entering(lens, encoder, items, block, "retained photos, carrying block")
-    layer = copy.deepcopy(encoder.model.vision_model.encoder.layers[block]).cpu().float()
     sample = Sample(states, torch.tensor([photo.person for photo in photos]))
     with session.timed("carry"):
-        made = build(layer, sample, may_change, params.rank, params.erase_gain)
+        layer = layer_of(encoder, block)
+        made = build(layer, sample, may_change, params.rank, params.erase_gain, from_class_token)
     told = torch.frombuffer(bytearray(json.dumps(made.told).encode()), dtype=torch.uint8)
     changes = {f"{_CHANGES}{name}": change.contiguous() for name, change in made.changes.items()}
     write_tensors(path, {_FLAG: made.flag.contiguous(), _TOLD: told} | changes)
     return made
+
+
+def sampled(session: Session, encoder: HasBlocks, used: People) -> list[Photo]:
+    """The sample of retained people that shared parts are made from.
+
+    Raises:
+        CapacityError: there are too few of them.
+    """
+    most = min(session.config.gated.erase_photos, room_for(encoder))
+    return sample_people(used, most, session.random("gated", "sample"))
+
+
+def layer_of(encoder: HasBlocks, block: int) -> Any:
+    """A copy of one block, float32 on the CPU."""
+    return copy.deepcopy(encoder.model.vision_model.encoder.layers[block]).cpu().float()
 
 
 def _name(photos: list[Photo], may_change: Tensor, rank: int, gain: float) -> str:

@@ -9,24 +9,35 @@ from dataclasses import dataclass
 from typing import Any
 
 from ireu_cli.encoders.family import HasBlocks, ImageEncoder, TakesGates, need_blocks
+from ireu_cli.encoders.mlp_site import MlpSite
 from ireu_cli.encoders.onnx_gates import GATE_TENSORS
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.params import Config, Tap
 from ireu_cli.unlearning.gated.behind_network import unlearn_gates
-from ireu_cli.unlearning.gated.edit_place import carrying_block, carrying_names, compose_units, edited_names
+from ireu_cli.unlearning.gated.edit_place import (
+    carrying_block,
+    carrying_names,
+    compose_units,
+    edited_names,
+    is_pooled,
+    pooled_names,
+)
 from ireu_cli.unlearning.gated.in_transformer import unlearn_gated
+from ireu_cli.unlearning.gated.pooled.ledger import compose_pooled, join_pooled
+from ireu_cli.unlearning.gated.pooled.run import unlearn_pooled
 from ireu_cli.unlearning.gated.slots import leave
 from ireu_cli.unlearning.gated.solve import join
 from ireu_cli.unlearning.gated.solve_network import compose_gates, join_gates
 from ireu_cli.unlearning.method import Plan, Work, refuse_depths
-from ireu_cli.values import GateLedger, Json, Ledger, WeightDelta
+from ireu_cli.values import AnyLedger, GateLedger, Json, Ledger, PooledLedger, WeightDelta
 
 
 @dataclass(frozen=True)
 class GatedPlan(Plan):
-    """`carrying` is the block that reaches the tokens, if any."""
+    """`carrying` is the block that reaches the tokens, if any; `place` is where people are found."""
 
     carrying: int | None = None
+    place: "_Place | None" = None
 
 
 @dataclass(frozen=True)
@@ -51,28 +62,38 @@ class Gated:
 
     def plan(self, encoder: ImageEncoder, config: Config, taps: Collection[Tap]) -> Plan:
         """The hidden units and, for taps of many tokens, a carrying block; for a network, the gates behind it."""
-        return _place_in(encoder).plan(encoder, config, taps)
+        return _places_in(encoder)[0].plan(encoder, config, taps)
 
     def run(self, work: Work) -> tuple[WeightDelta, dict[str, Json]]:
-        """Solve for each target."""
-        return _place_in(work.lens.encoder).run(work)
+        """Solve for each target.
+
+        Raises:
+            ArtifactError: earlier requests find people in another way.
+        """
+        place = _planned(work)
+        if work.onto is not None and _LEDGERS[type(work.onto)] is not place:
+            raise ArtifactError(
+                "The earlier requests find people in other tokens than this one would",
+                "Use the tap and gated.found_in of the earlier requests",
+            )
+        return place.run(work)
 
 
-def refuse_other_ledger(encoder: ImageEncoder, ledger: Ledger | GateLedger, name: str) -> None:
+def refuse_other_ledger(encoder: ImageEncoder, ledger: AnyLedger, name: str) -> None:
     """Refuse requests for another kind of encoder; `name` is their delta's name in messages.
 
     Raises:
         ArtifactError: they are for another kind.
         ModelError: the method does not support this encoder.
     """
-    if _LEDGERS[type(ledger)] is not _place_in(encoder):
+    if _LEDGERS[type(ledger)] not in _places_in(encoder):
         raise ArtifactError(
             f"The requests in {name} are for another kind of encoder than {encoder.architecture}",
             "Name a delta that was made for this encoder",
         )
 
 
-def withdraw_cases(encoder: ImageEncoder, ledger: Ledger | GateLedger, cases: Sequence[str]) -> WeightDelta:
+def withdraw_cases(encoder: ImageEncoder, ledger: AnyLedger, cases: Sequence[str]) -> WeightDelta:
     """The change that remains without some requests.
 
     Raises:
@@ -83,7 +104,7 @@ def withdraw_cases(encoder: ImageEncoder, ledger: Ledger | GateLedger, cases: Se
     return _LEDGERS[type(ledger)].compose(encoder, leave(left, cases))
 
 
-def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[Ledger | GateLedger]) -> WeightDelta:
+def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[AnyLedger]) -> WeightDelta:
     """The change that the requests of several deltas make together; those of the first delta keep their places.
 
     Raises:
@@ -92,35 +113,59 @@ def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[Ledger | GateLedger]) 
     """
     for ledger in ledgers:
         refuse_other_ledger(encoder, ledger, "a delta")
-    place = _place_in(encoder)
+    if len({type(ledger) for ledger in ledgers}) > 1:
+        raise ArtifactError(
+            "The deltas find people in different tokens", "Merge deltas that were made with one tap and gated.found_in"
+        )
+    place = _LEDGERS[type(ledgers[0])]
     return place.compose(encoder, functools.reduce(place.join, ledgers))
 
 
-def _place_in(encoder: ImageEncoder) -> _Place:
+def _places_in(encoder: ImageEncoder) -> tuple[_Place, ...]:
+    """The places that an encoder offers; the first one plans for all of them."""
     if isinstance(encoder, HasBlocks):
-        return _UNITS
+        return _UNITS, _POOLED
     if isinstance(encoder, TakesGates):
-        return _GATES
+        return (_GATES,)
     raise ModelError(
         f"The method gated does not support {encoder.architecture}", "Use another --method for this encoder"
     )
+
+
+def _planned(work: Work) -> _Place:
+    chosen = work.plan.place if isinstance(work.plan, GatedPlan) else None
+    return chosen or _places_in(work.lens.encoder)[0]
 
 
 def _plan_units(encoder: ImageEncoder, config: Config, taps: Collection[Tap]) -> Plan:
     transformer = need_blocks(encoder, "An edit inside a block")
     wanted = {config.encoder.tap, *taps}
     refuse_depths(Gated.name, wanted)
-    carrying = carrying_block(transformer, wanted)
+    pooled = is_pooled(transformer, wanted, config.gated.found_in)
+    carrying = carrying_block(transformer, wanted, pooled=pooled)
+    if pooled and carrying is not None:
+        # Tokens are only flagged before the carrying block.
+        return GatedPlan(pooled_names(carrying), MlpSite(carrying).names, carrying=carrying, place=_POOLED)
     names = edited_names(transformer, carrying)
     # Before the carrying block, only the class token is flagged.
     moving = names if carrying is None else carrying_names(carrying)
-    return GatedPlan(names, moving, class_token_only=carrying is None, carrying=carrying)
+    return GatedPlan(names, moving, class_token_only=carrying is None, carrying=carrying, place=_UNITS)
 
 
 def _run_units(work: Work) -> tuple[WeightDelta, dict[str, Json]]:
-    carrying = work.plan.carrying if isinstance(work.plan, GatedPlan) else None
     onto: Any = work.onto
-    return unlearn_gated(work, onto, carrying)
+    return unlearn_gated(work, onto, _carrying(work))
+
+
+def _run_pooled(work: Work) -> tuple[WeightDelta, dict[str, Json]]:
+    onto: Any = work.onto
+    carrying = _carrying(work)
+    assert carrying is not None  # noqa: S101 - a plan for all tokens has one
+    return unlearn_pooled(work, onto, carrying)
+
+
+def _carrying(work: Work) -> int | None:
+    return work.plan.carrying if isinstance(work.plan, GatedPlan) else None
 
 
 def _plan_gates(_encoder: ImageEncoder, _config: Config, _taps: Collection[Tap]) -> Plan:
@@ -133,5 +178,6 @@ def _run_gates(work: Work) -> tuple[WeightDelta, dict[str, Json]]:
 
 
 _UNITS = _Place(_plan_units, _run_units, join, compose_units)
+_POOLED = _Place(_plan_units, _run_pooled, join_pooled, compose_pooled)
 _GATES = _Place(_plan_gates, _run_gates, join_gates, lambda _encoder, ledger: compose_gates(ledger))
-_LEDGERS: dict[type[Ledger] | type[GateLedger], _Place] = {Ledger: _UNITS, GateLedger: _GATES}
+_LEDGERS: dict[type, _Place] = {Ledger: _UNITS, PooledLedger: _POOLED, GateLedger: _GATES}

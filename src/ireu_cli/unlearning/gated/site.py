@@ -1,6 +1,7 @@
 """The data of photos at an edit site: two cached vectors a photo, and sums over retained photos, kept beside them."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ireu_cli.encoders.family import need_blocks
-from ireu_cli.encoders.mlp_site import MlpSite, watching
+from ireu_cli.encoders.mlp_site import MlpSite, attending, watching
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Item, chunks
 from ireu_cli.params import Tap
@@ -30,19 +31,20 @@ _HELD = 1 << 26
 
 
 class SiteLens:
-    """An encoder at an edit site: for each photo, the site's input at the class token, and its `last_state`.
+    """An encoder at an edit site: for each photo, what detectors read, and its `last_state`.
 
-    Rows are (2 d,): d values of the site's input, d of the last state. A pooling head has one token, which counts as
-    the class token.
+    Rows are (2 d,): d values that detectors read, d of the last state. Detectors read the site's input at the class
+    token, or what the attention of the site's block reads, averaged over all tokens. A pooling head has one token,
+    which counts as the class token.
     """
 
-    def __init__(self, session: Session, lens: Lens, site: MlpSite) -> None:
-        """Open the cache for exactly this encoder, site, preprocessing, dtype and reading."""
-        self.site = site
+    def __init__(self, session: Session, lens: Lens, site: MlpSite, *, pooled: bool = False) -> None:
+        """Open the cache for exactly this encoder, site, preprocessing, dtype and reading; `pooled`: of all tokens."""
+        self.site, self._pooled = site, pooled
         self._encoder = need_blocks(lens.encoder, "An edit inside a block")
         self._session = session
         self._lens = lens
-        self.folder = lens.block_folder(site.block)
+        self.folder = lens.block_folder(site.block, "pool" if pooled else "mlp")
         """The folder that keeps results about the site."""
         self._cache = FeatureCache(self.folder)
 
@@ -57,7 +59,7 @@ class SiteLens:
         return self._pass(missing, flag, label, None) if missing else {}
 
     def rows(self, keys: Keys) -> tuple[Tensor, Tensor]:
-        """The site's input and the last state, float32 (n, d) each."""
+        """What detectors read, and the last state: float32 (n, d) each."""
         return self._halves(self._cache.get(keys))
 
     @staticmethod
@@ -65,7 +67,7 @@ class SiteLens:
         return found[:, : found.shape[1] // 2], found[:, found.shape[1] // 2 :]
 
     def pieces(self, people: People) -> Rows:
-        """The site's input at the class token for the photos of each fold's people, in pieces (n, d).
+        """What detectors read of the photos of each fold's people, in pieces (n, d).
 
         If they are few enough, they are read once for all passes, and held.
         """
@@ -106,12 +108,18 @@ class SiteLens:
         return PeopleSummed(read_folds(kept), kept["tap"]).together(sums, self._nulls()), usable
 
     def _nulls(self) -> Tensor:
-        """The site's input at the class token for the null images: (2, d)."""
-        encoder = self._encoder
-        weight = next(encoder.model.parameters())
-        with watching(encoder.model, self.site) as seen, torch.inference_mode():
-            encoder.last_state(encoder.model, encoder.null_pixels().to(weight.device, weight.dtype))
-        return seen[0][:, 0].float().cpu()
+        """What detectors read of the null images: (2, d)."""
+        with torch.inference_mode():
+            return self._see(self._encoder.null_pixels())[1].float().cpu()
+
+    def _see(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The site's input (n, tokens, d), what detectors read (n, d), and the last state (n, d)."""
+        encoder, model = self._encoder, self._encoder.model
+        weight = next(model.parameters())
+        attention = attending(model, self.site.block) if self._pooled else nullcontext([])
+        with watching(model, self.site) as seen, attention as attended:
+            states = encoder.last_state(model, pixels.to(weight.device, weight.dtype))
+        return seen[0], attended[0].mean(1) if attended else seen[0][:, 0], states
 
     def _sums(self, people: People) -> SiteSums:
         """Sums over tokens. Photos with cached rows have to pass through the encoder again if the sums are missing."""
@@ -136,9 +144,7 @@ class SiteLens:
         sums: SiteSums | None,
         kept: "_Kept | None" = None,
     ) -> dict[str, str]:
-        session, encoder = self._session, self._encoder
-        bad: dict[str, str] = {}
-        weight = next(encoder.model.parameters())
+        session, bad = self._session, dict[str, str]()
         with self._lens.encodings.batches(self._lens.look, items, label) as batches, torch.inference_mode():
             for batch in batches:
                 bad |= batch.unusable
@@ -146,12 +152,10 @@ class SiteLens:
                     # An interruption does not wait for the rest; finished photos are kept.
                     break
                 if batch.keys:
-                    pixels = torch.cat(batch.prepared).to(weight.device, weight.dtype)
-                    with watching(encoder.model, self.site) as seen:
-                        states = encoder.last_state(encoder.model, pixels)
-                    self._cache.put(batch.keys, torch.cat([seen[0][:, 0], states], 1))
+                    inputs, read, states = self._see(torch.cat(batch.prepared))
+                    self._cache.put(batch.keys, torch.cat([read, states], 1))
                     if sums is not None:
-                        sums.add(encoder.model, self.site, seen[0])
+                        sums.add(self._encoder.model, self.site, inputs)
                 if sums is not None and kept is not None:
                     sums.done += len(batch)
                     sums.unusable += len(batch.unusable)

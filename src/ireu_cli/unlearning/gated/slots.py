@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import CapacityError
-from ireu_cli.values import GateLedger, Ledger
+from ireu_cli.values import AnyLedger, GateLedger, Ledger, PooledLedger
 
-Kept = TypeVar("Kept", Ledger, GateLedger)
+Kept = TypeVar("Kept", Ledger, GateLedger, PooledLedger)
 
 
 def add_entries(ledger: Kept, cases: Sequence[str], entries: Mapping[str, Tensor]) -> Kept:
@@ -60,6 +60,6 @@ def add_all(ledger: Kept, other: Kept) -> Kept:
     )
 
 
-def by_slot(ledger: Ledger | GateLedger) -> list[int]:
+def by_slot(ledger: AnyLedger) -> list[int]:
     """The positions of the entries in the order of their slots, whatever the order of the requests."""
     return sorted(range(len(ledger.slots)), key=lambda i: ledger.slots[i])

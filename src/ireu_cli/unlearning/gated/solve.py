@@ -24,12 +24,12 @@ from ireu_cli.maths.detector import (
     highest_needed,
     threshold_at,
 )
-from ireu_cli.maths.room import folded, make_room
+from ireu_cli.maths.room import HiddenLayer, make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.maths.token_gate import TokenSums, contrast, gated
 from ireu_cli.params import GatedParams, Tap
 from ireu_cli.unlearning.gated.slots import add_all, add_entries, by_slot
-from ireu_cli.values import Ledger, Room, WeightDelta
+from ireu_cli.values import Ledger, PooledLedger, Room, WeightDelta
 
 _PASSES = 8
 """Passes of the fixed-point iteration that corrects for the layer norm after the site; each pass gains a digit."""
@@ -285,17 +285,28 @@ def join(ledger: Ledger, other: Ledger) -> Ledger:
         ArtifactError: the two reserve different units, or change other weights in different ways.
         CapacityError: there are not enough free slots.
     """
+    refuse_other_places(ledger, other, [])
+    return add_all(ledger, other)
+
+
+def refuse_other_places(
+    ledger: Ledger | PooledLedger, other: Ledger | PooledLedger, more: Sequence[tuple[Tensor, Tensor]]
+) -> None:
+    """Refuse ledgers that reserve different places; `more` are pairs of tensors that have to be equal too.
+
+    Raises:
+        ArtifactError: they do, or they change other weights in different ways.
+    """
     own, others = ledger.room, other.room
     rooms = [(own.units, others.units), (own.kept, others.kept), (own.stand_in, others.stand_in)]
     shared = [(ledger.apparatus.get(name), change) for name, change in other.apparatus.items()]
     same = ledger.block == other.block and len(ledger.apparatus) == len(other.apparatus)
-    pairs = [*rooms, (ledger.flag, other.flag), *shared]
+    pairs = [*rooms, *more, (ledger.flag, other.flag), *shared]
     if not same or not all(a is not None and torch.equal(a, b) for a, b in pairs):
         raise ArtifactError(
             "The deltas do not reserve the same places: they were made from other retained photos, parameters or masks",
             "Make one of the requests again with --onto the other delta",
         )
-    return add_all(ledger, other)
 
 
 def compose(ledger: Ledger, weights: dict[str, Tensor]) -> WeightDelta:
@@ -308,20 +319,22 @@ def compose(ledger: Ledger, weights: dict[str, Tensor]) -> WeightDelta:
         ledger: the requests.
         weights: the site's four original tensors, from `MlpSite.weights`.
     """
-    site = MlpSite(ledger.block)
-    out_weight = weights[site.name("fc2.weight")]
-    new = {name: tensor.clone() for name, tensor in weights.items()}
+    site, new = MlpSite(ledger.block), weights
     if ledger.slots:
         # One product in the order of slots depends only on the set of requests, whatever their order.
         order = by_slot(ledger)
         slots = torch.tensor([ledger.slots[entry] for entry in order])
-        places = (2 * slots[:, None] + torch.arange(2)).flatten()
-        units, added = ledger.room.units[places], folded(out_weight, ledger.room, places)
-        new[site.name("fc2.weight")][:, ledger.room.kept] += added[:, :-1]
-        new[site.name("fc2.bias")] += added[:, -1]
-        new[site.name("fc1.weight")][units] = ledger.rows[order].double().flatten(0, 1)
-        new[site.name("fc1.bias")][units] = ledger.biases[order].double().flatten()
-        new[site.name("fc2.weight")][:, units] = ledger.columns[order].double().transpose(0, 1).flatten(1)
+        units = ledger.rows[order].flatten(0, 1), ledger.biases[order].flatten()
+        columns = ledger.columns[order].transpose(0, 1).flatten(1)
+        new = with_units(site, weights, ledger.room, (2 * slots[:, None] + torch.arange(2)).flatten(), *units, columns)
     own = {name: (new[name] - weights[name]).float() for name in new}
     shared = {name: change if ledger.slots else torch.zeros_like(change) for name, change in ledger.apparatus.items()}
     return WeightDelta(dict(sorted((own | shared).items())), ledger)
+
+
+def with_units(
+    site: MlpSite, weights: dict[str, Tensor], room: Room, places: Tensor, rows: Tensor, biases: Tensor, columns: Tensor
+) -> dict[str, Tensor]:
+    """The site's four tensors with other units in places of its reserve; see `HiddenLayer.with_units`."""
+    new = HiddenLayer(*(weights[name] for name in site.names)).with_units(room, places, rows, biases, columns)
+    return dict(zip(site.names, (new.rows, new.biases, new.columns, new.constant), strict=True))

@@ -10,17 +10,17 @@ once.
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ireu_cli.encoders.mlp_site import after_attention, after_mlp
 from ireu_cli.errors import CapacityError
 from ireu_cli.maths.erase import eraser, reduced_regression
+from ireu_cli.maths.quiet import normalised, quiet_directions
 from ireu_cli.maths.room import activation_gram, folded, make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.values import Room
@@ -30,6 +30,8 @@ CARRYING = ("k_proj.weight", "k_proj.bias", "v_proj.weight", "v_proj.bias")
 _FLAG = 2.3
 """Length of the flag, relative to that of the class token; a longer flag is all that the layer norm would leave.
 """
+_EVERY_FLAG = 1.0
+"""The same where every token gets a flag."""
 _LOGIT = 10.0
 """How much a flag adds to the attention of the average query to the class token."""
 _VALUE = 1.15
@@ -84,7 +86,28 @@ class _Axis:
         return weight, float(weight @ norm.bias) + self.rest
 
 
-def build(layer: Any, sample: Sample, mask: Tensor, rank: int, gain: float) -> Apparatus:
+@dataclass(frozen=True)
+class Marked:
+    """A carrying block whose attention marks the tokens of a person's photo, and what its hidden layer gets then.
+
+    `layer` is the edited block. `flag` (d,) is what units of the block before add. `plain` and `flagged` (n, tokens, d)
+    are the states after its attention, without and with the flag. `seen` is the direction by which units tell them. The
+    first `firsts` tokens are erased apart from the others, and count for more: the class token.
+    """
+
+    layer: Any
+    flag: Tensor
+    plain: Tensor
+    flagged: Tensor
+    seen: _Axis
+    firsts: int
+
+
+Mark = Callable[[Any, Tensor, Tensor], Marked]
+"""Mark tokens: from a block, which does not change, and its states before and after its attention, (n, tokens, d)."""
+
+
+def build(layer: Any, sample: Sample, mask: Tensor, rank: int, gain: float, mark: Mark) -> Apparatus:
     """Make the flag and the carrying block's changes.
 
     Args:
@@ -93,15 +116,16 @@ def build(layer: Any, sample: Sample, mask: Tensor, rank: int, gain: float) -> A
         mask: bool (d,), features of the block's output that may change.
         rank: number of hidden units that erase; with more units, the erased tokens come closer to what they should be.
         gain: 1 erases what tells people apart, 2 turns it into its opposite.
+        mark: `from_class_token` or `on_every_token`.
 
     Raises:
         CapacityError: the block has too few units, or the flag does not reach its tokens.
     """
     with torch.inference_mode():
-        return _build(layer, sample, mask, rank, gain)
+        return _build(layer, sample, mask, rank, gain, mark)
 
 
-def _build(layer: Any, sample: Sample, mask: Tensor, rank: int, gain: float) -> Apparatus:
+def _build(layer: Any, sample: Sample, mask: Tensor, rank: int, gain: float, mark: Mark) -> Apparatus:
     units = layer.mlp.fc1.out_features
     if rank + 3 > units // 4:
         raise CapacityError(
@@ -109,31 +133,46 @@ def _build(layer: Any, sample: Sample, mask: Tensor, rank: int, gain: float) -> 
             f"Set gated.rank to {units // 4 - 3} at most",
         )
     states = sample.states
-    middle = _after_attention(layer, states)
+    middle = after_attention_in_pieces(layer, states)
     output = after_mlp(layer, middle)
+    marked = mark(layer, states, middle)
+    edited = marked.layer
+    room = _make_room(layer, middle, rank + 3)
+    _fold(edited, room)
+    start, ramp, reached = _opening(marked)
+    _refuse_unreached(reached, marked.firsts)
+    aim = _erased(output, sample.people, mask, rank, gain, marked.firsts)
+    _write(marked, room, aim, start, ramp)
+    finished, kept = after_mlp(edited, marked.flagged), after_mlp(edited, marked.plain)
+    spread = (output - output.mean(0)).square().mean()
+    told = {
+        "tokens_reached": float(reached.mean()),
+        **({"class_tokens_reached": float(reached[:, : marked.firsts].mean())} if marked.firsts else {}),
+        "erased_off_aim": float(((finished - aim).square().mean() / spread).sqrt()),
+        "retained_change": float(((kept - output).square().mean() / spread).sqrt()),
+    }
+    return Apparatus(marked.flag, _changes(layer, edited), told)
+
+
+def from_class_token(layer: Any, states: Tensor, middle: Tensor) -> Marked:
+    """Attention carries a flag from the class token to all tokens."""
     flag_axis, carried, heads = _axes(layer, states, middle)
     edited = copy.deepcopy(layer)
     _carry(edited, states, middle, flag_axis, carried, heads)
     flag = _FLAG * states[:, 0].norm(dim=1).mean() * flag_axis.of
-    flagged = states.clone()
-    flagged[:, 0] += flag
-    plain_middle, flagged_middle = _after_attention(edited, states), _after_attention(edited, flagged)
-    room = _make_room(layer, middle, rank + 3)
-    _fold(edited, room)
-    seen = _seen_by_units(edited, plain_middle, flagged_middle, flag_axis, carried)
-    start, ramp, reached = _opening(edited, plain_middle, flagged_middle, seen)
-    _refuse_unreached(reached)
-    aim = _erased(output, sample.people, mask, rank, gain)
-    _write(edited, room, seen, plain_middle, flagged_middle, aim, start, ramp)
-    finished, kept = after_mlp(edited, flagged_middle), after_mlp(edited, plain_middle)
-    spread = (output - output.mean(0)).square().mean()
-    told = {
-        "tokens_reached": float(reached.mean()),
-        "class_tokens_reached": float(reached[:, 0].mean()),
-        "erased_off_aim": float(((finished - aim).square().mean() / spread).sqrt()),
-        "retained_change": float(((kept - output).square().mean() / spread).sqrt()),
-    }
-    return Apparatus(flag, _changes(layer, edited), told)
+    with_flag = states.clone()
+    with_flag[:, 0] += flag
+    plain, flagged = (after_attention_in_pieces(edited, part) for part in (states, with_flag))
+    return Marked(edited, flag, plain, flagged, _seen_by_units(edited, plain, flagged, flag_axis, carried), 1)
+
+
+def on_every_token(layer: Any, states: Tensor, middle: Tensor) -> Marked:
+    """Every token has a flag already when it enters the block, along the direction that units see best."""
+    found, mean = quiet_directions(normalised(middle, layer.layer_norm2).flatten(0, 1), 1)
+    axis = _Axis(found[0], float(found[0] @ mean))
+    flag = _EVERY_FLAG * states.norm(dim=2).mean() * axis.of
+    edited = copy.deepcopy(layer)
+    return Marked(edited, flag, middle, after_attention_in_pieces(edited, states + flag), axis, 0)
 
 
 def _changes(layer: Any, edited: Any) -> dict[str, Tensor]:
@@ -141,22 +180,14 @@ def _changes(layer: Any, edited: Any) -> dict[str, Tensor]:
     return {name: new - before[name] for name, new in edited.state_dict().items() if not torch.equal(new, before[name])}
 
 
-def _after_attention(layer: Any, states: Tensor) -> Tensor:
-    """Take states (n, tokens, d) through the attention and its residual connection, in pieces that bound memory."""
+def after_attention_in_pieces(layer: Any, states: Tensor) -> Tensor:
+    """`after_attention`, in pieces that bound memory."""
     return torch.cat([after_attention(layer, part) for part in torch.split(states, 64)])
 
 
-def _normalised(states: Tensor, norm: Any) -> Tensor:
-    return functional.layer_norm(states, states.shape[-1:], eps=norm.eps)
-
-
-def _quiet(tokens: Tensor, count: int) -> tuple[list[Tensor], Tensor]:
-    """The directions along which normalised tokens (n, d) vary least, except the mean, which a layer norm removes."""
-    mean = tokens.mean(0)
-    centred = tokens - mean
-    _, vectors = torch.linalg.eigh((centred.T @ centred / len(tokens)).double())
-    found = [vectors[:, i].float() - vectors[:, i].float().mean() for i in range(1, count + 1)]
-    return [vector / vector.norm() for vector in found], mean
+def after_mlp_in_pieces(layer: Any, attended: Tensor) -> Tensor:
+    """`after_mlp`, in pieces that bound memory."""
+    return torch.cat([after_mlp(layer, part) for part in torch.split(attended, 64)])
 
 
 def _axes(layer: Any, states: Tensor, middle: Tensor) -> tuple[_Axis, _Axis, tuple[int, ...]]:
@@ -165,7 +196,7 @@ def _axes(layer: Any, states: Tensor, middle: Tensor) -> tuple[_Axis, _Axis, tup
     Heads write in the span of their values. The direction and the heads are chosen together, so that they write little
     else than the flag.
     """
-    candidates, mean = _quiet(_normalised(middle, layer.layer_norm2).flatten(0, 1), _DIRECTIONS)
+    candidates, mean = quiet_directions(normalised(middle, layer.layer_norm2).flatten(0, 1), _DIRECTIONS)
     attention = layer.self_attn
     number, size = attention.num_heads, attention.head_dim
     out = attention.out_proj.weight
@@ -178,7 +209,7 @@ def _axes(layer: Any, states: Tensor, middle: Tensor) -> tuple[_Axis, _Axis, tup
                 best = (inside, candidate, heads)
     assert best is not None  # noqa: S101 - there is a head and a direction
     carried = _Axis(best[1], float(best[1] @ mean))
-    quiet, mean = _quiet(_normalised(states, layer.layer_norm1).flatten(0, 1), 1)
+    quiet, mean = quiet_directions(normalised(states, layer.layer_norm1).flatten(0, 1), 1)
     # The flag itself must not be mistaken for the carried one.
     flag = quiet[0] - (quiet[0] @ carried.of) * carried.of
     flag = flag / flag.norm()
@@ -233,19 +264,20 @@ def _seen_by_units(layer: Any, plain: Tensor, flagged: Tensor, flag: _Axis, carr
     The class token holds the long flag beside the carried one, so little of the carried one is left after the layer
     norm. With a part of the flag itself, units see the class token as clearly as the others.
     """
-    tokens = _normalised(flagged, layer.layer_norm2)
+    tokens = normalised(flagged, layer.layer_norm2)
     first, others = tokens[:, 0], tokens[:, 1:].flatten(0, 1)[:_ROWS]
     lacking, offered = (
         (others @ carried.of).median() - (first @ carried.of).median(),
         (first @ flag.of).median() - (others @ flag.of).median(),
     )
     of = carried.of + (lacking / offered).clamp(0, 1) * flag.of
-    return _Axis(of, float((_normalised(plain, layer.layer_norm2) @ of).mean()))
+    return _Axis(of, float((normalised(plain, layer.layer_norm2) @ of).mean()))
 
 
-def _opening(layer: Any, plain: Tensor, flagged: Tensor, seen: _Axis) -> tuple[float, float, Tensor]:
+def _opening(marked: Marked) -> tuple[float, float, Tensor]:
     """Where units open, how steeply, and which tokens of flagged photos lie beyond that point: 0 or 1 (n, tokens)."""
-    without, carrying = (_normalised(tokens, layer.layer_norm2) @ seen.of - seen.rest for tokens in (plain, flagged))
+    seen, norm = marked.seen, marked.layer.layer_norm2
+    without, carrying = (normalised(tokens, norm) @ seen.of - seen.rest for tokens in (marked.plain, marked.flagged))
     high = float(without.max())
     low = float(carrying.flatten()[:: max(1, carrying.numel() // 100_000)].quantile(0.1))
     if low <= 1.5 * high:
@@ -258,9 +290,10 @@ def _opening(layer: Any, plain: Tensor, flagged: Tensor, seen: _Axis) -> tuple[f
     return start, ramp, (carrying > start).float()
 
 
-def _refuse_unreached(reached: Tensor) -> None:
+def _refuse_unreached(reached: Tensor, firsts: int) -> None:
     """Check class tokens separately: they are few, and a reader of only these would still see the person."""
-    for share, what in ((reached[:, 0].mean(), "class tokens"), (reached.mean(), "tokens")):
+    shares = ((reached[:, :firsts].mean(), "class tokens"), (reached.mean(), "tokens"))
+    for share, what in shares if firsts else shares[1:]:
         if float(share) < _REACHED:
             raise CapacityError(
                 f"The flag of a person reaches only {float(share):.0%} of the {what} in this encoder's photos",
@@ -268,34 +301,35 @@ def _refuse_unreached(reached: Tensor) -> None:
             )
 
 
-def _erased(output: Tensor, people: Tensor, mask: Tensor, rank: int, gain: float) -> Tensor:
+def _erased(output: Tensor, people: Tensor, mask: Tensor, rank: int, gain: float, firsts: int) -> Tensor:
     """The wanted output of the block for flagged photos: the class token and the others each have their own eraser."""
     centred = output - output.mean(0)
     photos, tokens, size = output.shape
     places = (people[:, None] * tokens + torch.arange(tokens)).flatten()
     found = torch.unique(places, return_inverse=True)[1].view(photos, tokens)
     moved = torch.empty_like(output)
-    for part in (slice(0, 1), slice(1, None)):
+    for part in [slice(0, firsts), slice(firsts, None)] if firsts else [slice(None)]:
         rows = centred[:, part].reshape(-1, size)
         project = eraser(rows, found[:, part].flatten(), min(rank, size)).float()
         moved[:, part] = centred[:, part] @ project.T
     return output - gain * mask * moved
 
 
-def _write(
-    layer: Any, room: Room, seen: _Axis, plain: Tensor, flagged: Tensor, aim: Tensor, start: float, ramp: float
-) -> None:
+def _write(marked: Marked, room: Room, aim: Tensor, start: float, ramp: float) -> None:
     """Write the replacement into the reserved units: the rank's number, one to level their ramp, two for a constant."""
-    inputs = layer.layer_norm2(flagged)
-    missing = aim - flagged - layer.mlp(inputs)
+    layer = marked.layer
+    inputs = layer.layer_norm2(marked.flagged)
+    missing = aim - marked.flagged - layer.mlp(inputs)
     rank = len(room.units) - 3
     weights = torch.ones(inputs.shape[:2])
-    weights[:, 0] = max(1.0, _CLASS_TOKEN * (inputs.shape[1] - 1))
+    weights[:, : marked.firsts] = max(1.0, _CLASS_TOKEN * (inputs.shape[1] - 1))
     fitted = reduced_regression(inputs.flatten(0, 1), missing.flatten(0, 1), rank, weights.flatten())
     inner, outer, constant = (part.float() for part in fitted)
-    swings = torch.stack([(part.flatten(0, 1) @ inner).abs().amax(0) for part in (inputs, layer.layer_norm2(plain))])
+    swings = torch.stack(
+        [(part.flatten(0, 1) @ inner).abs().amax(0) for part in (inputs, layer.layer_norm2(marked.plain))]
+    )
     scale = _SWING / swings.amax(0).clamp_min(1e-6)
-    weight, offset = seen.read(layer.layer_norm2)
+    weight, offset = marked.seen.read(layer.layer_norm2)
     erasing, level, steps = room.units[:rank], room.units[rank], room.units[rank + 1 :]
     first, second = layer.mlp.fc1, layer.mlp.fc2
     first.weight[erasing] = ramp * weight + (inner * scale).T

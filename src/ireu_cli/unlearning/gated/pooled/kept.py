@@ -1,0 +1,93 @@
+"""What the requests of a delta that finds people in all tokens share: made once and kept in the run folder."""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.family import HasBlocks
+from ireu_cli.encodings.lens import Lens
+from ireu_cli.manifest import digest_of
+from ireu_cli.session import Session
+from ireu_cli.store.tensors import read_tensors, write_tensors
+from ireu_cli.support.bounded import ContentError, read_json
+from ireu_cli.unlearning.block.block_inputs import states_entering
+from ireu_cli.unlearning.gated.kept_parts import layer_of, sampled
+from ireu_cli.unlearning.gated.pooled.gathering import Gathering, gather
+from ireu_cli.unlearning.gated.tokens import (
+    Apparatus,
+    Sample,
+    after_attention_in_pieces,
+    after_mlp_in_pieces,
+    build,
+    on_every_token,
+)
+from ireu_cli.values import People
+
+_VERSION = 1
+"""Raise it when the same photos give another result."""
+_PARTS = ("places.", "heads.", "changes.")
+
+
+def shared_parts(
+    session: Session, lens: Lens, encoder: HasBlocks, used: People, may_change: Tensor, block: int, places: int
+) -> tuple[Gathering, Apparatus]:
+    """The heads that find people, and what the next block does with flagged tokens, from a sample of retained people.
+
+    Args:
+        session: the run.
+        lens: the encoder at the tap.
+        encoder: the same encoder.
+        used: retained people.
+        may_change: bool (d,), channels of tokens that may change.
+        block: the block that finds people.
+        places: the most people there will be.
+
+    Raises:
+        CapacityError: there are too few photos, heads or units.
+        PhotoError: a photo cannot be used.
+    """
+    params = session.config.gated
+    photos = sampled(session, encoder, used)
+    who = [(photo.person, photo.sha256) for photo in photos]
+    chosen = [_VERSION, who, may_change.nonzero().flatten().tolist(), params.rank, params.erase_gain, places]
+    path = lens.block_folder(block, "pool") / "shared" / f"{digest_of(chosen)[:32]}.safetensors"
+    if (kept := _read(path)) is not None:
+        return kept
+    items = [lens.item(photo) for photo in photos]
+    states = states_entering(lens, encoder, items, block, "retained photos, block that finds people")
+    with session.timed("carry"), torch.inference_mode():
+        layer = layer_of(encoder, block)
+        gathering = gather(layer, states, places)
+        entering = after_mlp_in_pieces(layer, after_attention_in_pieces(layer, states))
+        sample = Sample(entering, torch.tensor([photo.person for photo in photos]))
+        carried = build(
+            layer_of(encoder, block + 1), sample, may_change, params.rank, params.erase_gain, on_every_token
+        )
+    _write(path, gathering, carried)
+    return gathering, carried
+
+
+def _write(path: Path, gathering: Gathering, carried: Apparatus) -> None:
+    groups = zip(_PARTS, (gathering.places, gathering.changes, carried.changes), strict=True)
+    tensors = {start + name: part.clone().contiguous() for start, group in groups for name, part in group.items()}
+    told = json.dumps([gathering.told, carried.told]).encode()
+    write_tensors(
+        path, tensors | {"flag": carried.flag.clone(), "told": torch.frombuffer(bytearray(told), dtype=torch.uint8)}
+    )
+
+
+def _read(path: Path) -> tuple[Gathering, Apparatus] | None:
+    """What is kept; None if there is nothing, or if it is damaged."""
+    found = read_tensors(path)
+    if found is None:
+        return None
+    try:
+        of_heads, of_tokens = read_json(bytes(found["told"].tolist()))
+    except (ContentError, KeyError, ValueError):
+        return None
+    places, heads, changes = (
+        {name.removeprefix(start): part for name, part in found.items() if name.startswith(start)} for start in _PARTS
+    )
+    return Gathering(places, heads, of_heads), Apparatus(found["flag"], changes, of_tokens)

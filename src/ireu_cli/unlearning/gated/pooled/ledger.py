@@ -1,0 +1,174 @@
+"""The ledger of people who are found in all tokens: open it, add people, join two, and turn it into a change."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.mlp_site import MlpSite
+from ireu_cli.errors import ArtifactError, CapacityError
+from ireu_cli.maths.detector import PeopleSums
+from ireu_cli.maths.room import make_room
+from ireu_cli.maths.soft_step import SoftStep
+from ireu_cli.params import GatedParams
+from ireu_cli.unlearning.gated.edit_place import site_weights
+from ireu_cli.unlearning.gated.pooled.gathering import Gathering
+from ireu_cli.unlearning.gated.slots import add_all, add_entries, by_slot
+from ireu_cli.unlearning.gated.solve import Found, MakeRoom, refuse_other_places, with_units
+from ireu_cli.unlearning.gated.tokens import Apparatus
+from ireu_cli.values import PooledLedger, Room, WeightDelta
+
+UNITS = 4
+"""Hidden units a person: two that open, and two that take out again what the attention wrote."""
+_READ, _WRITE = ("v_proj.weight", "v_proj.bias"), "out_proj.weight"
+
+
+def open_pooled(
+    site: MlpSite,
+    weights: dict[str, Tensor],
+    gram: Tensor,
+    gathering: Gathering,
+    carried: Apparatus,
+    room_by: Callable[[MakeRoom, Tensor, Tensor, int], Room] = lambda make, *given: make(*given),
+) -> PooledLedger:
+    """A ledger without requests.
+
+    Args:
+        site: where people are found.
+        weights: the site's original tensors.
+        gram: float64 (n + 1, n + 1), products of the hidden units' activations, see `make_room`.
+        gathering: the heads and directions.
+        carried: what the next block does with flagged tokens.
+        room_by: as for `open_ledger`.
+
+    Raises:
+        CapacityError: people would take more than half of the site's hidden units.
+    """
+    places = len(gathering.places["channels"])
+    sizes = weights[site.name("fc2.weight")].square().sum(0)
+    if 2 * UNITS * places > len(sizes):
+        raise CapacityError(
+            f"{places} people need {UNITS * places} hidden units, and half of the block's units are {len(sizes) // 2}",
+            f"Set gated.people to {len(sizes) // (2 * UNITS)} at most",
+        )
+    width = len(weights[site.name("fc2.bias")])
+    start = "vision_model.encoder.layers."
+    apparatus = {f"{start}{site.block}.{name}": change for name, change in gathering.changes.items()}
+    apparatus |= {f"{start}{site.block + 1}.{name}": change for name, change in carried.changes.items()}
+    return PooledLedger(
+        block=site.block,
+        room=room_by(make_room, gram, sizes, UNITS * places),
+        cases=(),
+        slots=(),
+        reads=torch.empty(0, width),
+        offsets=torch.empty(0),
+        thresholds=torch.empty(0),
+        rises=torch.empty(0),
+        sharpness=torch.empty(0),
+        **gathering.places,
+        apparatus=apparatus,
+        flag=carried.flag,
+    )
+
+
+def enter_pooled(
+    ledger: PooledLedger, cases: Sequence[str], found: Sequence[Found], people: PeopleSums, params: GatedParams
+) -> PooledLedger:
+    """Add people, each into the first free slot; their scores are in deviations of other people's.
+
+    Args:
+        ledger: the ledger to add to.
+        cases: the name of each request.
+        found: the detectors.
+        people: sums of other people's averaged tokens.
+        params: the width of the step.
+
+    Raises:
+        CapacityError: there are not enough free slots.
+    """
+    mean = people.mean()
+    spread = people.square / people.photos - torch.outer(mean, mean)
+    weights = torch.stack([one.weight for one in found])
+    deviations = ((weights @ spread) * weights).sum(1).sqrt()
+    middle, opening = weights @ mean, torch.tensor([one.threshold.value for one in found], dtype=torch.float64)
+    entries = {
+        "reads": weights / deviations[:, None],
+        "offsets": -middle / deviations,
+        "thresholds": (opening - middle) / deviations,
+        "rises": params.rise / deviations,
+        "sharpness": torch.full((len(found),), params.sharpness),
+    }
+    return add_entries(ledger, cases, entries)
+
+
+def join_pooled(ledger: PooledLedger, other: PooledLedger) -> PooledLedger:
+    """Add the requests of another ledger, which was made independently, in the order of its slots.
+
+    Raises:
+        ArtifactError: the two reserve different places, or change other weights in different ways.
+        CapacityError: there are not enough free slots.
+    """
+    refuse_other_places(ledger, other, [(getattr(ledger, name), getattr(other, name)) for name in PooledLedger.SHARED])
+    return add_all(ledger, other)
+
+
+def compose_pooled(encoder: ImageEncoder, ledger: PooledLedger) -> WeightDelta:
+    """The change of weights that a ledger describes: the same bits whatever the order of its requests.
+
+    Raises:
+        ArtifactError: the ledger is for another encoder.
+    """
+    return composed(ledger, _weights_for(encoder, ledger))
+
+
+def composed(ledger: PooledLedger, weights: dict[str, Tensor]) -> WeightDelta:
+    """`compose_pooled`, for the site's four original tensors; all changes are zero for an empty ledger."""
+    site, new = MlpSite(ledger.block), weights
+    shared = {name: change if ledger.slots else torch.zeros_like(change) for name, change in ledger.apparatus.items()}
+    if ledger.slots:
+        order = by_slot(ledger)
+        slots = torch.tensor([ledger.slots[entry] for entry in order])
+        places = (UNITS * slots[:, None] + torch.arange(UNITS)).flatten()
+        new = with_units(site, weights, ledger.room, places, *_units(ledger, order, slots))
+        channels = ledger.channels[slots]
+        shared |= {name: shared[name].clone() for name in map(site.attention, (*_READ, _WRITE))}
+        shared[site.attention(_READ[0])][channels] += ledger.reads[order]
+        shared[site.attention(_READ[1])][channels] += ledger.offsets[order]
+        shared[site.attention(_WRITE)][:, channels] += ledger.writers[slots].T
+    own = {name: (new[name] - weights[name]).float() for name in new}
+    return WeightDelta(dict(sorted((own | shared).items())), ledger)
+
+
+def _units(ledger: PooledLedger, order: Sequence[int], slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, biases and columns of the units of some entries, `UNITS` each.
+
+    Two units open for the person and write the flag. The difference of the other two is the score itself, whatever the
+    activation (GELU, its sigmoid form and ReLU): act(s) - act(-s) = s.
+    """
+    rows, biases, columns = [], [], []
+    for entry, slot in zip(order, slots.tolist(), strict=True):
+        step = SoftStep(float(ledger.rises[entry]), float(ledger.sharpness[entry]))
+        reader, rest, taker = ledger.readers[slot], ledger.rests[slot], ledger.takers[slot]
+        opening = step.rows(reader, float(rest + ledger.thresholds[entry]))
+        rows.append(torch.cat([opening[0], torch.stack([reader, -reader])]))
+        biases.append(torch.cat([opening[1], torch.stack([-rest, rest])]))
+        columns.append(torch.cat([step.columns(ledger.flag), torch.stack([taker, -taker], 1)], 1))
+    return torch.cat(rows), torch.cat(biases), torch.cat(columns, 1)
+
+
+def _weights_for(encoder: ImageEncoder, ledger: PooledLedger) -> dict[str, Tensor]:
+    """The original weights of the site of a ledger that was read from a file.
+
+    Raises:
+        ArtifactError: the encoder has no such site, or the sizes differ.
+    """
+    site = MlpSite(ledger.block)
+    units, width = len(ledger.room.units) + len(ledger.room.kept), ledger.reads.shape[1]
+    sizes = ((units, width), (units,), (width, units), (width,))
+    wanted = dict(zip(site.names, sizes, strict=True))
+    wanted |= {name: tuple(change.shape) for name, change in ledger.apparatus.items()}
+    heads = [site.attention(part) for part in (*_READ, _WRITE)]
+    if any(name not in ledger.apparatus for name in heads) or bool((ledger.channels >= width).any()):
+        raise ArtifactError("The ledger of the delta lacks the heads that find people", "Use an undamaged copy")
+    return site_weights(encoder, site, wanted)
