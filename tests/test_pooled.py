@@ -5,6 +5,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from ireu_cli.store.ledger import ledger_tensors, read_ledger
 from ireu_cli.unlearning.gated.pooled.gathering import gather
 from ireu_cli.unlearning.gated.pooled.ledger import compose_pooled, join_pooled
 from ireu_cli.unlearning.gated.slots import leave
-from ireu_cli.values import PooledLedger, RgbImage
+from ireu_cli.values import PooledLedger, RgbImage, WeightDelta
 from tests.conftest import Run, manifest, run_ireu
 
 FEATURES = ("--set", "attacks.suite=none", "--set", "pictures.generators=none")
@@ -60,24 +61,26 @@ class TestHeads:
 
 
 @pytest.fixture(scope="module")
-def layer() -> torch.nn.Module:
+def layer() -> Any:
     torch.manual_seed(0)
     config = SiglipVisionConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, image_size=28, patch_size=7
     )
     model = SiglipVisionModel(config).eval().requires_grad_(False)
-    found: torch.nn.Module = getattr(model, "vision_model", model).encoder.layers[0]
+    found = getattr(model, "vision_model", model).encoder.layers[0]
     return found
 
 
 def tokens(photos: int, seed: int) -> Tensor:
     """Tokens that hardly vary along some directions, as those of encoders: float32 (photos, 16, 32)."""
     basis = torch.linalg.qr(normal(32, 32, seed=100)).Q
-    return (normal(photos, 16, 32, seed=seed) * torch.logspace(-1.5, 0.7, 32) @ basis).float()
+    spread = normal(photos, 16, 32, seed=seed) * torch.logspace(-1.5, 0.7, 32)
+    found: Tensor = (spread @ basis).float()
+    return found
 
 
 class TestGathering:
-    def test_every_token_shows_the_score_of_the_mean(self, layer: torch.nn.Module) -> None:
+    def test_every_token_shows_the_score_of_the_mean(self, layer: Any) -> None:
         states = tokens(200, 5)
         made = gather(layer, states, 3)
         read, offset = normal(32, seed=6).float(), 0.7
@@ -97,20 +100,20 @@ class TestGathering:
         together = torch.corrcoef(torch.stack([seen.median(1).values, wanted]))[0, 1]
         assert float(together) > 0.9
 
-    def test_places_are_different_values_and_directions(self, layer: torch.nn.Module) -> None:
+    def test_places_are_different_values_and_directions(self, layer: Any) -> None:
         made = gather(layer, tokens(100, 7), 10)
         assert len(set(made.places["channels"].tolist())) == 10
         axes = torch.nn.functional.normalize(made.places["writers"], dim=1)
         torch.testing.assert_close(axes @ axes.T, torch.eye(10), atol=1e-4, rtol=0)
         assert made.told["heads"] == 2
 
-    def test_half_of_the_heads_is_the_most(self, layer: torch.nn.Module) -> None:
+    def test_half_of_the_heads_is_the_most(self, layer: Any) -> None:
         states = tokens(50, 8)
         assert gather(layer, states, 16).told["heads"] == 2
         with pytest.raises(CapacityError, match=r"half of its heads are 2. Set gated.people to 16"):
             gather(layer, states, 17)
 
-    def test_what_attention_wrote_is_taken_out_again(self, layer: torch.nn.Module) -> None:
+    def test_what_attention_wrote_is_taken_out_again(self, layer: Any) -> None:
         states = tokens(200, 9)
         made = gather(layer, states, 2)
         middle = after_attention(
@@ -124,7 +127,7 @@ class TestGathering:
         assert errors[1] < 0.5 * errors[0]
 
 
-def _with(layer: torch.nn.Module, changes: dict[str, Tensor]) -> torch.nn.Module:
+def _with(layer: Any, changes: dict[str, Tensor]) -> Any:
     edited = copy.deepcopy(layer)
     for name, tensor in edited.self_attn.state_dict().items():
         tensor.add_(changes[name])
@@ -148,6 +151,11 @@ def place(job: Path, tmp_path: Path) -> Path:
     """A copy of the job that a test may change."""
     shutil.copytree(job, tmp_path / "demo")
     return tmp_path / "demo"
+
+
+def pooled_ledger(delta: WeightDelta) -> PooledLedger:
+    assert isinstance(delta.ledger, PooledLedger)
+    return delta.ledger
 
 
 def photos_in(folder: Path) -> list[RgbImage]:
@@ -181,8 +189,7 @@ def test_sample_people_are_found_in_all_tokens(job: Path) -> None:
 
 def test_scores_of_the_ledger_are_what_the_edited_attention_writes(job: Path) -> None:
     delta = read_delta(job / "delta.safetensors")
-    ledger = delta.ledger
-    assert isinstance(ledger, PooledLedger)
+    ledger = pooled_ledger(delta)
     encoder = load_encoder(EncoderParams(), "cpu")
     edited = with_delta(encoder, delta)
     photos = photos_in(job / "faces")
@@ -203,15 +210,15 @@ def test_requests_one_after_another_and_back(place: Path) -> None:
     more = another(place)
     assert unlearn(place, *more, "--onto", "delta.safetensors", "-o", "both.safetensors").code == 0
     both = read_delta(place / "both.safetensors")
-    assert both.ledger is not None
-    assert both.ledger.slots == (0, 1)
+    ledger = pooled_ledger(both)
+    assert ledger.slots == (0, 1)
     for case, name in (("b", "first.safetensors"), ("a", "second.safetensors")):
         done = run_ireu("unlearn", "--onto", "both.safetensors", "--withdraw", case, "-o", name, cwd=place)
         assert done.code == 0, done.err
     back = read_delta(place / "first.safetensors").tensors
     assert all(torch.equal(back[name], change) for name, change in first.tensors.items())
     # In another place, a request is written elsewhere, and finds the same.
-    moved = join_pooled(leave(both.ledger, ["a", "b"]), leave(both.ledger, ["a"]))
+    moved = join_pooled(leave(ledger, ["a", "b"]), leave(ledger, ["a"]))
     assert moved.slots == (0,)
     encoder, deltas = load_encoder(EncoderParams(), "cpu"), [read_delta(place / "second.safetensors")]
     deltas.append(compose_pooled(encoder, moved))
@@ -253,9 +260,7 @@ def test_verify_attacks_the_averages(place: Path) -> None:
 class TestLedger:
     @pytest.fixture
     def ledger(self, job: Path) -> PooledLedger:
-        found = read_delta(job / "delta.safetensors").ledger
-        assert isinstance(found, PooledLedger)
-        return found
+        return pooled_ledger(read_delta(job / "delta.safetensors"))
 
     def test_it_comes_back_from_a_file(self, ledger: PooledLedger) -> None:
         again = read_ledger(ledger_tensors(ledger))
@@ -289,7 +294,7 @@ class TestLedger:
         beyond = replace(delta, ledger=replace(ledger, channels=ledger.channels + 10_000))
         (job / "beyond.safetensors").write_bytes(delta_bytes(beyond))
         with pytest.raises(ArtifactError, match="lacks the heads"):
-            compose_pooled(load_encoder(EncoderParams(), "cpu"), read_delta(job / "beyond.safetensors").ledger)
+            compose_pooled(load_encoder(EncoderParams(), "cpu"), pooled_ledger(read_delta(job / "beyond.safetensors")))
 
     def test_nothing_changes_without_requests(self, ledger: PooledLedger) -> None:
         empty = compose_pooled(load_encoder(EncoderParams(), "cpu"), leave(ledger, ["a"]))

@@ -130,4 +130,5 @@ def _takers(layer: Any, middle: Tensor, writers: Tensor, readers: Tensor, rests:
     excess = (after_mlp_in_pieces(layer, moved) - after_mlp_in_pieces(layer, photos)).flatten(0, 1)
     gram, cross = (read.T @ read).double(), (read.T @ excess).double()
     gram.diagonal().add_(_RIDGE * gram.diagonal().mean())
-    return -torch.linalg.solve(gram, cross).float()
+    taken: Tensor = -torch.linalg.solve(gram, cross).float()
+    return taken
