@@ -27,7 +27,8 @@ from ireu_cli.encoders.clip import Encoder, load_encoder
 from ireu_cli.encoders.mlp_site import entering
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.unlearning.block.one_block import Tail, block_for
-from ireu_cli.unlearning.gated import tokens as carried
+from ireu_cli.unlearning.gated.tokens import replacing as carried
+from ireu_cli.unlearning.gated.tokens.marking import from_class_token
 from portrait_table import read
 
 PHOTOS, A_PERSON, MEASURED = 1024, 8, 6
@@ -59,7 +60,7 @@ def main() -> None:
     for rank in chosen.ranks:
         for weight in chosen.weights:
             with mock.patch.object(carried, "_CLASS_TOKEN", weight):
-                made = carried.build(layer, sample, mask, rank, chosen.gain, carried.from_class_token)
+                made = carried.build(layer, sample, mask, rank, chosen.gain, from_class_token)
             flagged = seen.clone()
             flagged[:, 0] += made.flag
             edited = replace(encoder, model=_edited(encoder.model, block, made))

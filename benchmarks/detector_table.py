@@ -19,17 +19,19 @@ import torch
 from torch import Tensor
 
 from ireu_cli.encoders.clip import Encoder, load_encoder
-from ireu_cli.encoders.mlp_site import MlpSite, watching
+from ireu_cli.encoders.mlp_site import MlpSite, attending, watching
 from ireu_cli.faces.align import template_points
 from ireu_cli.faces.disguise import disguise
 from ireu_cli.maths.detector import FOLDS, Deal, PeopleInFolds, sum_people
 from ireu_cli.params import EncoderParams, GatedParams
+from ireu_cli.unlearning.gated.pooled.run import SHRINKAGE
 from ireu_cli.unlearning.gated.solve import Found, Rows, directions, with_thresholds
 from ireu_cli.values import RgbImage
 from portrait_table import read
 from target_draws import LANDMARKS
 
 RATES = (1e-2, 1e-3)
+AVERAGED = "all tokens, averaged"
 ATTACKS = ("crop-0.8", "shift", "glasses", "rotate-left-20", "brightness-0.5", "grey")
 VIEWED = 80
 """Every so many photos of train are changed as the targets' copies are."""
@@ -59,11 +61,16 @@ def main() -> None:
 
 
 def encode_all(encoder: Encoder, files: Sequence[Path]) -> tuple[dict[str, Tensor], Tensor]:
-    """What enters each block's hidden layer: the class token, one patch, and the mean of all patches."""
+    """What enters each block's hidden layer: the class token, one patch, and the mean of all patches.
+
+    And the mean of all tokens that enter the attention of the third-last block.
+    """
     found: dict[str, list[Tensor]] = {}
     for start in range(0, len(files), 64):
         images = [read(file) for file in files[start : start + 64]]
-        for block, tokens in _inputs(encoder, images).items():
+        inputs, averaged = _inputs(encoder, images)
+        found.setdefault(f"{AVERAGED}, block {encoder.blocks - 3}", []).append(averaged)
+        for block, tokens in inputs.items():
             found.setdefault(f"class token, block {block}", []).append(tokens[:, 0])
             if block >= encoder.blocks - 3:
                 found.setdefault(f"mean of patches, block {block}", []).append(tokens[:, 1:].mean(1))
@@ -74,12 +81,13 @@ def encode_all(encoder: Encoder, files: Sequence[Path]) -> tuple[dict[str, Tenso
     )
 
 
-def _inputs(encoder: Encoder, images: Sequence[RgbImage]) -> dict[int, Tensor]:
+def _inputs(encoder: Encoder, images: Sequence[RgbImage]) -> tuple[dict[int, Tensor], Tensor]:
     with torch.inference_mode(), contextlib.ExitStack() as stack:
         sites = range(encoder.blocks)
         seen = [stack.enter_context(watching(encoder.model, MlpSite(block))) for block in sites]
+        attended = stack.enter_context(attending(encoder.model, encoder.blocks - 3))
         encoder.model.vision_model(encoder.pixels(images))
-    return {block: seen[block][0] for block in sites}
+    return {block: seen[block][0] for block in sites}, attended[0].mean(1)
 
 
 def _row(place: str, count: int, draws: int, train: Tensor, people: Tensor, test: Tensor, who: Tensor) -> str:
@@ -88,7 +96,8 @@ def _row(place: str, count: int, draws: int, train: Tensor, people: Tensor, test
         rows = [_tar(count, 1, train[:, i].float(), people, test[:, i].float(), who) for i in range(train.shape[1])]
         best = max(rows, key=lambda row: row[0][0])
     else:
-        best = _tar(count, draws, train, people, test, who)
+        share = SHRINKAGE if place.startswith(AVERAGED) else 1.0
+        best = _tar(count, draws, train, people, test, who, share)
     return f"| {place} | {count} | " + " | ".join(f"{tar:.3f} | {others:.4f}" for tar, others in best) + " |"
 
 
@@ -100,7 +109,8 @@ def rows_by_fold(photos: Tensor, who: Tensor) -> Rows:
 class Strangers:
     """People whom detectors tell a person from: photos as a detector sees them (n, d), person by person."""
 
-    def __init__(self, photos: Tensor, who: Tensor, views: Sequence[Tensor] = ()) -> None:
+    def __init__(self, photos: Tensor, who: Tensor, views: Sequence[Tensor] = (), share: float = 1.0) -> None:
+        self._shrinkage = share * GatedParams().shrinkage
         counts = torch.unique_consecutive(who, return_counts=True)[1].tolist()
         self.people: PeopleInFolds = sum_people(torch.split(photos, counts), views, Deal(tuple(counts)))
         self.rows = rows_by_fold(photos, who)
@@ -108,12 +118,14 @@ class Strangers:
     def find(self, given: Sequence[Tensor], rates: Sequence[float]) -> list[list[Found]]:
         """The detectors of some people at some false-alarm rates; null images play no part."""
         none = self.people.every.mean()[None][:0]
-        found = directions(given, self.people, none, GatedParams().shrinkage)
+        found = directions(given, self.people, none, self._shrinkage)
         return [with_thresholds(found, given, self.people, self.rows, rate) for rate in rates]
 
 
-def _tar(count: int, draws: int, train: Tensor, people: Tensor, test: Tensor, who: Tensor) -> list[tuple[float, float]]:
-    strangers, rng = Strangers(train, people), random.Random(0)
+def _tar(
+    count: int, draws: int, train: Tensor, people: Tensor, test: Tensor, who: Tensor, share: float = 1.0
+) -> list[tuple[float, float]]:
+    strangers, rng = Strangers(train, people, share=share), random.Random(0)
     mine = []
     for person in range(int(who.max()) + 1):
         rows = (who == person).nonzero().flatten().tolist()
@@ -179,7 +191,7 @@ def _views(
     encoder: Encoder, photos: Sequence[RgbImage], names: Sequence[str], sites: Sequence[int]
 ) -> dict[tuple[str, int], Tensor]:
     """What the class token of photos in some disguises brings to some sites: float64 (n, d) each."""
-    looks = {name: _inputs(encoder, [_change(photo, name) for photo in photos]) for name in names}
+    looks = {name: _inputs(encoder, [_change(photo, name) for photo in photos])[0] for name in names}
     return {(name, site): looks[name][site][:, 0].double() for name in names for site in sites}
 
 

@@ -17,7 +17,7 @@ from ireu_cli.maths import room
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.store.artifacts import read_delta
 from ireu_cli.unlearning.gated import solve as gated
-from ireu_cli.unlearning.gated import tokens as carried
+from ireu_cli.unlearning.gated.tokens import replacing as carried
 from ireu_cli.values import Ledger
 from tests.conftest import Run, copy_with_second_target, manifest, run_ireu
 

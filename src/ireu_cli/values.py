@@ -207,12 +207,13 @@ class PooledLedger:
 
     Slot i owns the heads' value `channels[i]`, int64, and the reserved units 4 i to 4 i + 3. For a score of one, the
     attention adds `writers[i]` to every token, `readers[i]` @ inputs - `rests[i]` of the hidden layer is about one, and
-    `takers[i]` takes it out again; (places, d), but `rests` (places,). `apparatus` and `flag` are as in `Ledger`; the
+    `takers[i]` takes it out again; (places, d), but `rests` (places,). `openings` (places, scores) are the readings
+    from which units open, for scores of 0, 0.5, 1 and so on. `apparatus` and `flag` are as in `Ledger`; the
     apparatus holds the heads too.
     """
 
     ENTRY: ClassVar = ("reads", "offsets", "thresholds", "rises", "sharpness")
-    SHARED: ClassVar = ("channels", "writers", "readers", "rests", "takers")
+    SHARED: ClassVar = ("channels", "writers", "readers", "rests", "takers", "openings")
 
     block: int
     room: Room
@@ -228,6 +229,7 @@ class PooledLedger:
     readers: Tensor
     rests: Tensor
     takers: Tensor
+    openings: Tensor
     apparatus: dict[str, Tensor]
     flag: Tensor
 

@@ -115,6 +115,8 @@ def _pooled(parts: dict[str, Tensor]) -> PooledLedger:
     places = _shaped(parts, "rests", None)[0]
     for name in ("writers", "readers", "takers"):
         _shaped(parts, name, places, width)
+    if _shaped(parts, "openings", places, None)[1] < 2:
+        raise ValueError("openings lack scores")
     _shaped(parts, "flag", width)
     channels = parts["channels"]
     if channels.shape != (places,) or channels.dtype != torch.int64 or len(set(channels.tolist())) != places:

@@ -12,7 +12,8 @@ from ireu_cli.unlearning.block.one_block import block_for
 from ireu_cli.unlearning.gated.solve import (
     compose,
 )
-from ireu_cli.unlearning.gated.tokens import CARRYING, Apparatus
+from ireu_cli.unlearning.gated.tokens.marking import CARRYING
+from ireu_cli.unlearning.gated.tokens.replacing import Apparatus
 from ireu_cli.values import Ledger, WeightDelta
 
 GATHERING = tuple(f"{part}_proj.{kind}" for part in ("q", "k", "v", "out") for kind in ("weight", "bias"))
@@ -86,7 +87,7 @@ def edited_names(encoder: HasBlocks, carrying: int | None) -> list[str]:
 def pooled_names(carrying: int) -> list[str]:
     """The weights that the method may change, if it finds people in all tokens."""
     site = MlpSite(carrying - 1)
-    return sorted([*site.names, *map(site.attention, GATHERING), *MlpSite(carrying).names])
+    return sorted([*site.names, *map(site.attention, GATHERING), *carrying_names(carrying)])
 
 
 def carrying_names(block: int) -> list[str]:

@@ -17,7 +17,8 @@ from ireu_cli.store.tensors import read_tensors, write_tensors
 from ireu_cli.support.bounded import ContentError, read_json
 from ireu_cli.unlearning.block.block_inputs import room_for, sample_people, states_entering
 from ireu_cli.unlearning.gated.solve import MakeRoom
-from ireu_cli.unlearning.gated.tokens import Apparatus, Sample, build, from_class_token
+from ireu_cli.unlearning.gated.tokens.marking import from_class_token
+from ireu_cli.unlearning.gated.tokens.replacing import Apparatus, Sample, build
 from ireu_cli.values import People, Photo, Room
 
 _VERSION = 3

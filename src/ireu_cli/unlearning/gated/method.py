@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ireu_cli.encoders.family import HasBlocks, ImageEncoder, TakesGates, need_blocks
-from ireu_cli.encoders.mlp_site import MlpSite
 from ireu_cli.encoders.onnx_gates import GATE_TENSORS
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.params import Config, Tap
@@ -145,7 +144,7 @@ def _plan_units(encoder: ImageEncoder, config: Config, taps: Collection[Tap]) ->
     carrying = carrying_block(transformer, wanted, pooled=pooled)
     if pooled and carrying is not None:
         # Tokens are only flagged before the carrying block.
-        return GatedPlan(pooled_names(carrying), MlpSite(carrying).names, carrying=carrying, place=_POOLED)
+        return GatedPlan(pooled_names(carrying), carrying_names(carrying), carrying=carrying, place=_POOLED)
     names = edited_names(transformer, carrying)
     # Before the carrying block, only the class token is flagged.
     moving = names if carrying is None else carrying_names(carrying)

@@ -18,10 +18,12 @@ from ireu_cli.errors import CapacityError
 from ireu_cli.maths.heads import SparedHeads, spare_heads
 from ireu_cli.maths.quiet import normalised, quiet_directions
 from ireu_cli.maths.room import activation_gram
-from ireu_cli.unlearning.gated.tokens import after_attention_in_pieces, after_mlp_in_pieces
+from ireu_cli.unlearning.gated.tokens.marking import after_attention_in_pieces, after_mlp_in_pieces
 
-_LENGTH = 0.6
+_LENGTH = 0.8
 """How far a score of one standard deviation moves a token, in deviations of the token's channels."""
+SCORE_STEP, _SCORES = 0.5, 25
+"""Scores for which it is said where units open: from 0, in such steps, so many."""
 _SEED, _TOKENS, _RIDGE = 0, 2**15, 1e-6
 """The draw of scores, the number of tokens that see them, and the share of their mean square that is added."""
 
@@ -112,8 +114,38 @@ def _places(layer: Any, middle: Tensor, channels: Tensor) -> dict[str, Tensor]:
     weights = axes / norm.weight
     writers, readers = amount * axes, weights / shown
     rests = (weights @ norm.bias + axes @ mean) / shown
-    takers = _takers(layer, middle, writers, readers, rests)
-    return {"channels": channels, "writers": writers, "readers": readers, "rests": rests, "takers": takers}
+    return {
+        "channels": channels,
+        "writers": writers,
+        "readers": readers,
+        "rests": rests,
+        "takers": _takers(layer, middle, writers, readers, rests),
+        "openings": _openings(middle, axes, axes @ mean, amount, shown),
+    }
+
+
+def _openings(middle: Tensor, axes: Tensor, rests: Tensor, amount: float, shown: float) -> Tensor:
+    """For each place and some scores, the reading from which units have to open: float32 (places, scores).
+
+    A photo is flagged if its highest token is, because one flagged token marks all. Tokens read what they have along
+    the place's direction beside the score, so the highest tokens of photos with one score differ. Half of the photos
+    are above their median. Scores get rarer with their height, about as those of a normal distribution. So more photos
+    come from below than leave from above, and half of the variance times the score makes up for it.
+
+    Args:
+        middle: tokens without scores, (n, tokens, d).
+        axes: the places' directions, of length one and mean zero, (places, d).
+        rests: means of normalised tokens along them, (places,).
+        amount: what a score of one adds along a direction.
+        shown: what it adds to a normalised token, about.
+    """
+    along, variances, found = middle @ axes.T, middle.var(-1, correction=0)[..., None], []
+    for score in (SCORE_STEP * step for step in range(_SCORES)):
+        added = amount * score
+        moved = variances + (2 * added * along + added**2) / middle.shape[-1]
+        highest = (((along + added) / moved.sqrt() - rests) / shown).amax(1)
+        found.append(highest.median(0).values + score / 2 * highest.var(0))
+    return torch.stack(found, 1)
 
 
 def _takers(layer: Any, middle: Tensor, writers: Tensor, readers: Tensor, rests: Tensor) -> Tensor:

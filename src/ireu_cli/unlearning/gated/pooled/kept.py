@@ -15,14 +15,8 @@ from ireu_cli.support.bounded import ContentError, read_json
 from ireu_cli.unlearning.block.block_inputs import states_entering
 from ireu_cli.unlearning.gated.kept_parts import layer_of, sampled
 from ireu_cli.unlearning.gated.pooled.gathering import Gathering, gather
-from ireu_cli.unlearning.gated.tokens import (
-    Apparatus,
-    Sample,
-    after_attention_in_pieces,
-    after_mlp_in_pieces,
-    build,
-    on_every_token,
-)
+from ireu_cli.unlearning.gated.tokens.marking import after_attention_in_pieces, after_mlp_in_pieces, from_any_token
+from ireu_cli.unlearning.gated.tokens.replacing import Apparatus, Sample, build
 from ireu_cli.values import People
 
 _VERSION = 1
@@ -63,7 +57,7 @@ def shared_parts(
         entering = after_mlp_in_pieces(layer, after_attention_in_pieces(layer, states))
         sample = Sample(entering, torch.tensor([photo.person for photo in photos]))
         carried = build(
-            layer_of(encoder, block + 1), sample, may_change, params.rank, params.erase_gain, on_every_token
+            layer_of(encoder, block + 1), sample, may_change, params.rank, params.erase_gain, from_any_token
         )
     _write(path, gathering, carried)
     return gathering, carried

@@ -13,10 +13,10 @@ from ireu_cli.maths.room import make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.params import GatedParams
 from ireu_cli.unlearning.gated.edit_place import site_weights
-from ireu_cli.unlearning.gated.pooled.gathering import Gathering
+from ireu_cli.unlearning.gated.pooled.gathering import SCORE_STEP, Gathering
 from ireu_cli.unlearning.gated.slots import add_all, add_entries, by_slot
 from ireu_cli.unlearning.gated.solve import Found, MakeRoom, refuse_other_places, with_units
-from ireu_cli.unlearning.gated.tokens import Apparatus
+from ireu_cli.unlearning.gated.tokens.replacing import Apparatus
 from ireu_cli.values import PooledLedger, Room, WeightDelta
 
 UNITS = 4
@@ -150,11 +150,18 @@ def _units(ledger: PooledLedger, order: Sequence[int], slots: Tensor) -> tuple[T
     for entry, slot in zip(order, slots.tolist(), strict=True):
         step = SoftStep(float(ledger.rises[entry]), float(ledger.sharpness[entry]))
         reader, rest, taker = ledger.readers[slot], ledger.rests[slot], ledger.takers[slot]
-        opening = step.rows(reader, float(rest + ledger.thresholds[entry]))
+        opening = step.rows(reader, float(rest + _opening(ledger.openings[slot], float(ledger.thresholds[entry]))))
         rows.append(torch.cat([opening[0], torch.stack([reader, -reader])]))
         biases.append(torch.cat([opening[1], torch.stack([-rest, rest])]))
         columns.append(torch.cat([step.columns(ledger.flag), torch.stack([taker, -taker], 1)], 1))
     return torch.cat(rows), torch.cat(biases), torch.cat(columns, 1)
+
+
+def _opening(readings: Tensor, score: float) -> float:
+    """The reading from which units open for a score, on the line between its neighbours, or through the outermost."""
+    place = score / SCORE_STEP
+    low = min(max(int(place), 0), len(readings) - 2)
+    return float(torch.lerp(readings[low], readings[low + 1], place - low))
 
 
 def _weights_for(encoder: ImageEncoder, ledger: PooledLedger) -> dict[str, Tensor]:

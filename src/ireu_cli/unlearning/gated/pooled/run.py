@@ -19,7 +19,7 @@ from ireu_cli.unlearning.gated.solve import find, rate_of, readout_of
 from ireu_cli.unlearning.method import Work
 from ireu_cli.values import Json, PooledLedger, WeightDelta
 
-_SHRINKAGE = 0.1
+SHRINKAGE = 0.1
 """The share of `gated.shrinkage` that is used: averages over tokens vary in few directions, and people in many more."""
 
 
@@ -62,7 +62,7 @@ def unlearn_pooled(work: Work, onto: PooledLedger | None, carrying: int) -> tupl
         if onto is None:
             room_by = functools.partial(kept_room, site_lens.folder)
             onto = open_pooled(site, site.weights(encoder.model), statistics.gram, gathering, carried, room_by)
-        found = find(wanted, statistics, site_lens.pieces(used), _SHRINKAGE * params.shrinkage, rate)
+        found = find(wanted, statistics, site_lens.pieces(used), SHRINKAGE * params.shrinkage, rate)
         ledger = enter_pooled(onto, [work.case] * len(wanted), found, statistics.people.every, params)
         delta = compose_pooled(encoder, ledger)
     for warning in misses(found):
