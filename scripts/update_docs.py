@@ -23,7 +23,8 @@ than one of them:
 | *covered* | the edit reaches all of them |
 | *half covered* | the edit reaches one and not another |
 | *not covered* | the edit reaches none |
-| *out of reach* | the system has no encoder that ireu could edit |
+| *by a gate only* | no identity encoder reads the photo; a gate can ([how](generators.md#generators-without-an-identity-encoder)) |
+| *out of reach* | ireu does not edit the encoder that it has, or no photo gets in at all |
 
 `unlearn`, `verify` and `export` say which of these holds, for every system that mounts the encoder.
 
@@ -58,6 +59,7 @@ def systems_page() -> str:
         covered = {
             "yes": "an edit of it" if len(reads) == 1 else "edits of both",
             "in part": "one channel alone",
+            "by a gate only": f"a gate only: the photo enters {entry['enters']}",
             "no": "no" if reads else "nothing: no identity encoder",
         }[entry["within_reach"]]
         remark = f"; {entry['remark']}" if entry["remark"] else ""

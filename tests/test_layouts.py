@@ -265,7 +265,8 @@ def test_inspect_prints_a_card_and_the_systems(tiny_folder: Path, tmp_path: Path
     assert card["edit_sites"]["post_layernorm"] == ["pooled", "image_embeds"]
     systems = json.loads(run_ireu("inspect", "--systems", "--json", cwd=tmp_path).out)
     reach = {entry["system"]: entry["within_reach"] for entry in systems}
-    assert (reach["instantid"], reach["pulid"], reach["token-editors"]) == ("yes", "in part", "no")
+    assert (reach["instantid"], reach["pulid"], reach["tuned-weights"]) == ("yes", "in part", "no")
+    assert {reach[name] for name in ("flux-kontext", "flux-2", "qwen-image-edit", "omnigen2")} == {"by a gate only"}
     assert run_ireu("inspect", cwd=tmp_path).code == 2
     assert run_ireu("inspect", "nowhere", cwd=tmp_path).code == 3
 

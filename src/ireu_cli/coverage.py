@@ -7,13 +7,13 @@ from typing import Literal
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.reach import Reach
-from ireu_cli.encoders.systems import GROUPS, SYSTEMS, Channel, systems_of
+from ireu_cli.encoders.systems import GROUPS, SYSTEMS, Channel, is_gated_only, systems_of
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.values import Json
 
-Status = Literal["covered", "half covered", "not covered", "out of reach"]
-_ORDER: tuple[Status, ...] = ("covered", "half covered", "not covered", "out of reach")
+Status = Literal["covered", "half covered", "not covered", "by a gate only", "out of reach"]
+_ORDER: tuple[Status, ...] = ("covered", "half covered", "not covered", "by a gate only", "out of reach")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ def coverage_of(name: str, reached: Mapping[str, Reach]) -> Coverage:
         It is covered only if every channel is reached at every tap that it reads.
     """
     system = SYSTEMS[name]
+    if is_gated_only(system):
+        return Coverage(name, "by a gate only", f"it has no identity encoder, and the photo enters {system.enters}")
     if not system.channels:
         return Coverage(name, "out of reach", "it has no identity encoder")
     closed = [channel for channel in system.channels if _is_closed(channel, reached)]
@@ -78,6 +80,11 @@ def coverage_in(groups: Iterable[str], reach: Reach, systems: Sequence[str] = ()
     """
     reached = dict.fromkeys(groups, reach)
     return [coverage_of(name, reached) for name in systems or systems_of(reached)]
+
+
+def gated_only() -> list[Coverage]:
+    """The systems that only a gate covers."""
+    return [coverage_of(name, {}) for name, system in SYSTEMS.items() if is_gated_only(system)]
 
 
 def needed_taps(names: Iterable[str], groups: Iterable[str]) -> tuple[Tap, ...]:

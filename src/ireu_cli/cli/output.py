@@ -203,8 +203,11 @@ class Terminal:
         width = max(len(entry["system"]) for entry in systems)
         found = []
         for entry in systems:
-            reads = " + ".join(channel["what"] for channel in entry["reads"]) or "no identity encoder"
-            found.append(f"{entry['system']:<{width}}  {entry['within_reach']:<7}  {entry['title']}: {reads}")
+            nothing = (
+                f"no identity encoder; the photo enters {entry['enters']}" if entry["enters"] else "no identity encoder"
+            )
+            reads = " + ".join(channel["what"] for channel in entry["reads"]) or nothing
+            found.append(f"{entry['system']:<{width}}  {entry['within_reach']:<14}  {entry['title']}: {reads}")
         emit("\n".join(map(escaped, found)))
 
     def usage(self, text: str, *, as_json: bool, code: int) -> int:

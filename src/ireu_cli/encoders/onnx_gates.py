@@ -148,7 +148,7 @@ def _cast(gates: Gates, dtype: Any) -> dict[str, npt.NDArray[Any]]:
         ModelError: it cannot hold some of them.
     """
     with np.errstate(all="ignore"):
-        found = {name: values.astype(dtype) for name, values in _constants(gates).items()}
+        found = {name: values.astype(dtype) for name, values in constants_of(gates).items()}
     if not all(np.isfinite(values).all() for values in found.values()):
         raise ModelError(
             f"The gates' numbers are too large for the network, which computes in {np.dtype(dtype).name}",
@@ -166,7 +166,12 @@ def _rename(graph: Any, old: str, new: str) -> None:
                     names[position] = new
 
 
-def _constants(gates: Gates) -> dict[str, npt.NDArray[np.float64]]:
+def constants_of(gates: Gates) -> dict[str, npt.NDArray[np.float64]]:
+    """What the operators compute with: float64 `weights` (d, n), `shut` and `open` (1, n), `changes` (n, d), and more.
+
+    Scores are in units of `rise`, so that a gate opens above `shut` and is fully open from `open` on. `ones` (d, 1)
+    sums squares, and `tiny` (1, 1) stands in for a length of zero.
+    """
     weights = gates.weights.detach().cpu().double().numpy() / gates.rise
     thresholds = gates.thresholds.detach().cpu().double().numpy() / gates.rise
     return {

@@ -62,11 +62,16 @@ class Channel:
 
 @dataclass(frozen=True)
 class System:
-    """A customised portrait generator, and what it reads of a face."""
+    """A customised portrait generator, and what it reads of a face.
+
+    `enters` says how a photo of the person gets in where there is no identity encoder; empty where none gets in. A gate
+    in front of such a system sees the photo too.
+    """
 
     title: str
     channels: tuple[Channel, ...]
     remark: str = ""
+    enters: str = ""
 
 
 _WAN = (Channel("H", ("penultimate",)), Channel("WV", words="the photo's latents"))
@@ -221,10 +226,35 @@ SYSTEMS: dict[str, System] = {
         "ChronoEdit, pictures edited as video",
         _WAN,
     ),
-    "token-editors": System(
-        "FLUX Kontext, Qwen-Image-Edit, OmniGen, DreamO, UNO, Wan 2.2 image-to-video: pictures enter through a VAE or "
-        "a language model",
+    # diffusers flux/pipeline_flux_kontext.py: the image encoder there is that of an IP-Adapter, and optional.
+    "flux-kontext": System(
+        "FLUX.1 Kontext",
         (),
+        "an IP-Adapter beside it is flux-ip-adapter",
+        enters="through its VAE",
+    ),
+    # diffusers flux2/pipeline_flux2.py: the language model sees pictures only where it rewrites the prompt.
+    "flux-2": System(
+        "FLUX.2",
+        (),
+        enters="through its VAE, and into the language model if that rewrites the prompt",
+    ),
+    # diffusers qwenimage/pipeline_qwenimage_edit.py, pipeline_qwenimage_edit_plus.py.
+    "qwen-image-edit": System(
+        "Qwen-Image-Edit and its Plus",
+        (),
+        enters="through its VAE and through Qwen2.5-VL",
+    ),
+    # VectorSpaceLab/OmniGen2 pipeline_omnigen2.py: Qwen2.5-VL is handed text only.
+    "omnigen2": System(
+        "OmniGen2",
+        (),
+        enters="through its VAE",
+    ),
+    "token-editors": System(
+        "OmniGen, DreamO, UNO, Wan 2.2 image-to-video",
+        (),
+        enters="through a VAE or a language model",
     ),
     "tuned-weights": System(
         "DreamBooth and LoRA of one person: identity is in the generator's own weights",
@@ -232,6 +262,11 @@ SYSTEMS: dict[str, System] = {
     ),
 }
 """The systems by their names in `--for`."""
+
+
+def is_gated_only(system: System) -> bool:
+    """Whether a gate is all that can keep a person out: a photo gets in, and no identity encoder reads it."""
+    return not system.channels and bool(system.enters)
 
 
 def systems_of(groups: Iterable[str]) -> list[str]:

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from ireu_cli.encoders.card import Card
 from ireu_cli.encoders.families import card_of
-from ireu_cli.encoders.systems import GROUPS, SYSTEMS, systems_of
+from ireu_cli.encoders.systems import GROUPS, SYSTEMS, is_gated_only, systems_of
+from ireu_cli.inspecting.gates import gate_told
 from ireu_cli.inspecting.own import inspect_own
 from ireu_cli.values import Json
 
 
 def inspect_encoder(source: str) -> dict[str, Json]:
-    """Describe an encoder, or an artifact that ireu wrote, as plain values; an export is both.
+    """Describe an encoder, a gate, or an artifact that ireu wrote, as plain values; an export is both.
 
     Raises:
         IreuError: it cannot be read.
@@ -18,11 +19,11 @@ def inspect_encoder(source: str) -> dict[str, Json]:
     own = inspect_own(Path(source))
     if own is not None and own["step"] != "export":
         return own
-    card = card_of(source)
+    told = gate_told(Path(source), own) or _told(card_of(source))
     if own is None:
-        return _told(card)
+        return told
     files = own.pop("files")
-    return _told(card) | {"ireu": own, "files": files}
+    return told | {"ireu": own, "files": files}
 
 
 def _told(card: Card) -> dict[str, Json]:
@@ -52,6 +53,7 @@ def list_systems() -> list[dict[str, Json]]:
             ],
             "within_reach": _within_reach(name),
             "remark": system.remark,
+            "enters": system.enters,
         }
         for name, system in SYSTEMS.items()
     ]
@@ -77,6 +79,8 @@ def _read_by(card: Card) -> dict[str, Json]:
 
 
 def _within_reach(name: str) -> str:
-    """Whether edits of all its encoders cover a system: yes, in part, or no."""
+    """Whether edits of all its encoders cover a system: yes, in part, by a gate only, or no."""
+    if is_gated_only(SYSTEMS[name]):
+        return "by a gate only"
     edited = [GROUPS[channel.group].edited for channel in SYSTEMS[name].channels]
     return "yes" if edited and all(edited) else "in part" if any(edited) else "no"

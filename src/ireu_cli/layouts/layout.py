@@ -85,6 +85,7 @@ class Layout:
         squeezes: whether its loader squeezes pictures of any shape into a square; most cut the middle out.
         has_checksum: whether a file of the same name that ends in `.hash` lies beside it, with the CRC-32 of its bytes,
             which the loader compares.
+        is_gate: whether it holds the detectors of a delta and no encoder, so that no encoder is found in it.
     """
 
     name: str
@@ -100,13 +101,14 @@ class Layout:
     beside: tuple[str, ...] = ()
     squeezes: bool = False
     has_checksum: bool = False
+    is_gate: bool = False
 
     def is_met_in(self, *, folder: bool) -> bool:
         """Whether an encoder can be found in this layout where a folder was named, or a file.
 
         A file with a prefix is met in folders too, as whole checkpoints lie there under a usual name.
         """
-        if self.inside:
+        if self.inside or self.is_gate:
             return False
         return folder if self.in_folder else not folder or bool(self.prefix)
 

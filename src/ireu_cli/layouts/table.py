@@ -81,6 +81,15 @@ _LAYOUTS = [
         file="arcface_w600k_r50.onnx",
         has_checksum=True,
     ),
+    # The detectors of an ArcFace network without the network, for services whose generator has no identity encoder.
+    Layout(
+        "gate",
+        frozenset({NETWORK, FACEXLIB}),
+        in_folder=False,
+        library="onnx",
+        file="gate.onnx",
+        is_gate=True,
+    ),
 ]
 
 

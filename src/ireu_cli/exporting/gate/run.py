@@ -1,0 +1,112 @@
+"""Write a gate: its file, its card and its record. It changes no encoder."""
+
+from pathlib import Path
+
+from ireu_cli.coverage import gated_only, recorded, sentences
+from ireu_cli.encoders.family import TakesGates
+from ireu_cli.encoders.gate.network import gate_bytes
+from ireu_cli.encoders.onnx_gates import GATE_TENSORS, Gates
+from ireu_cli.errors import ArtifactError, ConfigError
+from ireu_cli.exporting.gate.card import GateTold, write_gate_card
+from ireu_cli.exporting.gate.check import compared
+from ireu_cli.exporting.opened import Original
+from ireu_cli.layouts.layout import Layout
+from ireu_cli.layouts.table import AUTO, layout_named
+from ireu_cli.manifest import Manifest
+from ireu_cli.params import ExportParams
+from ireu_cli.report import ErasureRecord
+from ireu_cli.session import Session
+from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME
+from ireu_cli.store.files import files_below, write_bytes
+from ireu_cli.values import Json, WeightDelta
+from ireu_cli.verifying.reporting.make_record import make_record
+from ireu_cli.verifying.verdict import Verdict, with_findings
+
+_RATE = "false_alarm_rate_each"
+_LIMIT = (
+    "A gate changes no encoder. It protects only as far as the service asks it about every face in every picture that "
+    "comes in, and refuses what it finds."
+)
+
+
+def wanted_gate(params: ExportParams) -> Layout | None:
+    """The layout of a gate, if one is to be exported."""
+    layout = None if params.format == AUTO else layout_named(params.format)
+    return layout if layout is not None and layout.is_gate else None
+
+
+def refuse_without_detectors(original: Original, parent: Manifest, delta: WeightDelta) -> None:
+    """Refuse a delta from which no gate can be made.
+
+    Raises:
+        ConfigError: its encoder is no face-embedding network.
+        ArtifactError: it has no detectors behind the encoder, or its record does not say at which rate they were set.
+    """
+    if not isinstance(original.encoder, TakesGates):
+        raise ConfigError(
+            f"A gate looks at embeddings of an ArcFace network, and this encoder is a {original.family.title}",
+            "Export the edited encoder without --format gate, or unlearn with an ArcFace network",
+        )
+    if set(delta.tensors) != set(GATE_TENSORS):
+        raise ArtifactError(
+            "A gate is made of detectors, and this delta has none",
+            "Make a delta with --method gated, or leave out the format",
+        )
+    if not isinstance(parent.metrics.get(_RATE), int | float):
+        raise ArtifactError(
+            "The record of this delta does not say which rate of false alarms its detectors were granted",
+            "Unlearn again with this version of ireu",
+        )
+
+
+def fill_gate(
+    session: Session,
+    draft: Manifest,
+    parent: Manifest,
+    verdict: Verdict | None,
+    original: Original,
+    delta: WeightDelta,
+    folder: Path,
+) -> Manifest:
+    """Write a gate into an empty folder and compare it with the edited network, if the photos are available.
+
+    Args:
+        session: the run.
+        draft: the record that is completed.
+        parent: the record of the delta.
+        verdict: the report of the delta, where there is one.
+        original: the encoder.
+        delta: one that `refuse_without_detectors` lets pass.
+        folder: where to write.
+
+    Raises:
+        ModelError: the gate and the edited network differ about a photo.
+    """
+    gates = Gates.from_tensors(delta.tensors)
+    rate = min(1.0, float(parent.metrics[_RATE]) * len(gates.weights))
+    with session.timed("write"):
+        content = gate_bytes(gates, original.encoder.fingerprint, rate)
+        write_bytes(folder / layout_named(session.config.export.format).file, content)
+    found = compared(session, parent, original.encoder, delta, content)
+    covered = gated_only()
+    for sentence in sentences(covered):
+        session.talk.note(sentence)
+    metrics: dict[str, Json] = {
+        "dtype": "float32",
+        "verified_again": None,
+        "verification": None if verdict is None else verdict.recorded(),
+        "gate": {"false_alarm_rate": rate, "compared": found},
+        "coverage": recorded(covered),
+        "record": _record(session, parent, verdict, original).model_dump(mode="json"),
+    }
+    words = None if verdict is None else verdict.words
+    write_gate_card(folder, GateTold(original.encoder.fingerprint, gates.weights.shape[1], rate, words, found, covered))
+    finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
+    return session.seal(folder / EXPORT_MANIFEST_NAME, finished, files_below(folder))
+
+
+def _record(session: Session, parent: Manifest, verdict: Verdict | None, original: Original) -> ErasureRecord:
+    """The erasure record: nothing is edited, and no system is covered by what is written alone."""
+    plain = make_record(session, parent, WeightDelta({}), original.encoder, (), None)
+    alone = {"systems_covered": (), "systems_missed": (), "limits": (_LIMIT, *plain.limits)}
+    return with_findings(plain, verdict).model_copy(update=alone)
