@@ -23,7 +23,7 @@ than one of them:
 | *covered* | the edit reaches all of them |
 | *half covered* | the edit reaches one and not another |
 | *not covered* | the edit reaches none |
-| *by a gate only* | no identity encoder reads the photo; a gate can ([how](generators.md#generators-without-an-identity-encoder)) |
+| *by a gate only* | it has none; [a gate](generators.md#generators-without-an-identity-encoder) can read the photo |
 | *out of reach* | ireu does not edit the encoder that it has, or no photo gets in at all |
 
 `unlearn`, `verify` and `export` say which of these holds, for every system that mounts the encoder.

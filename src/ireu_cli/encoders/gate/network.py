@@ -112,11 +112,9 @@ def _numbers(gates: Gates) -> dict[str, npt.NDArray[np.float64]]:
     if not order:
         # Runtimes differ in what they make of no columns; a score of zero never exceeds one.
         found |= {"weights": np.zeros((gates.weights.shape[1], 1)), "shut": np.ones((1, 1))}
-    return found | {"none": np.zeros((1, 1))}
+    return found | {"none": np.zeros((1, 1)), "one": np.ones((1, 1)), "zero": np.zeros(1)}
 
 
-_FLOAT, _BOOL = 1, 9
-"""The numbers of two dtypes in onnx."""
 _STEPS: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
     ("Mul", [INPUT, INPUT], "square", {}),
     ("MatMul", ["square", "ones"], "total", {}),
@@ -127,9 +125,10 @@ _STEPS: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
     ("Sub", ["score", "shut"], "above", {}),
     # What is not a number is not at most zero either.
     ("LessOrEqual", ["above", "none"], "is_shut", {}),
-    ("Cast", ["is_shut"], "as_number", {"to": _FLOAT}),
+    # No casts: converters to half precision do not always convert where they lead.
+    ("Where", ["is_shut", "one", "none"], "as_number", {}),
     ("ReduceMin", ["as_number"], "least", {"axes": [1], "keepdims": 0}),
-    ("Cast", ["least"], "all_shut", {"to": _BOOL}),
+    ("Greater", ["least", "zero"], "all_shut", {}),
     ("Not", ["all_shut"], OUTPUT, {}),
 )
 """The operators in their order: kind, inputs, result, attributes."""
