@@ -144,6 +144,7 @@ def _networks() -> dict[str, Kind]:
     return {
         "network": Kind("network", "w.onnx", net, readers.network, _alike_network, by_file=True),
         "network, weights beside it": Kind("beside", "w.onnx", net, readers.network, _alike_network, by_file=True),
+        "gate": Kind("gate", "g.onnx", net, readers.gate, by_file=True, share=0.3),
         "pack": Kind("pack", "models/tiny/*", _of_pack, readers.pack),
         "pack, opened by insightface": Kind("unnamed", "models/tiny/rec.onnx", net, readers.opened_pack, share=0.3),
         "detector, opened by insightface": Kind("unnamed", "models/tiny/det.onnx", net, readers.opened_pack, share=0.3),

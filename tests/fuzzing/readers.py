@@ -218,6 +218,11 @@ def network(path: Path) -> Any:
     )
 
 
+def gate(path: Path) -> Any:
+    """What `ireu inspect` says of a gate."""
+    return inspect_encoder(str(path))
+
+
 def pack(place: Path) -> Any:
     """A pack by our own reading of insightface's rules."""
     folder = place / "models" / "tiny"

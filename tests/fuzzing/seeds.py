@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from ireu_cli.encoders.clip import load_encoder
+from ireu_cli.encoders.gate.network import gate_bytes
 from ireu_cli.encoders.onnx_gates import Gates
 from ireu_cli.faces.formats import readable
 from ireu_cli.manifest import EncoderRecord, FileRecord, Manifest, PersonRecord, Step
@@ -89,6 +90,8 @@ def _write_networks(folder: Path) -> None:
     unnamed = _made(folder / "unnamed" / "models" / "tiny")
     write_face_encoder(unnamed / "rec.onnx", 5)
     _write_detector(unnamed / "det.onnx")
+    some = Gates(torch.eye(6)[:2], torch.tensor([0.5, 0.7]), -torch.eye(6)[:2], 0.1)
+    (_made(folder / "gate") / "g.onnx").write_bytes(gate_bytes(some, "a" * 64, 0.02))
 
 
 def _write_embeddings(folder: Path) -> None:

@@ -1,8 +1,9 @@
 """A gate in ONNX: it says of embeddings whether they are of somebody who was removed, and never of whom.
 
-With e an embedding and u = e / |e|, detector i fires if w_i·u > t_i, in units of `rise`. These are the operators that
-stand behind an edited network (`onnx_gates`), in the same order, so that both decide alike. The answer joins all
-detectors. Rows with a value that is not a finite number count as removed: a gate that cannot tell must not let pass.
+With e an embedding and u = e / |e|, detector i fires if w_i·u > t_i, in units of `rise`, as it does behind an edited
+network (`onnx_gates`). The answer joins all detectors. Rows with a value that is not a finite number count as removed:
+a gate that cannot tell must not let pass. Each row is scaled by its largest value before it is squared, so that no
+number leaves the range of half precision, however long the embedding is.
 """
 
 import hashlib
@@ -22,6 +23,8 @@ from ireu_cli.support.bounded import printable
 INPUT, OUTPUT = "embedding", "removed"
 """The names of the input, float32 (n, d), and of the output, bool (n,)."""
 _OPSET, _IR = 13, 8
+_TINY = 1e-4
+"""What stands in for a length of zero; half precision holds it with all digits."""
 _VERSION = "1"
 _KEYS = ("ireu.gate", "ireu.encoder", "ireu.false_alarm_rate", "ireu.input", "ireu.output")
 """The entries of the file's metadata."""
@@ -108,7 +111,7 @@ def _numbers(gates: Gates) -> dict[str, npt.NDArray[np.float64]]:
     rows = torch.cat([gates.weights, gates.thresholds[:, None]], dim=1).float().cpu().numpy()
     order = sorted(range(len(rows)), key=lambda row: hashlib.sha256(rows[row].tobytes()).digest())
     made = constants_of(Gates(gates.weights[order], gates.thresholds[order], gates.changes[order], gates.rise))
-    found = {name: made[name] for name in ("ones", "tiny", "weights", "shut")}
+    found = {name: made[name] for name in ("ones", "weights", "shut")} | {"tiny": np.full((1, 1), _TINY)}
     if not order:
         # Runtimes differ in what they make of no columns; a score of zero never exceeds one.
         found |= {"weights": np.zeros((gates.weights.shape[1], 1)), "shut": np.ones((1, 1))}
@@ -116,11 +119,15 @@ def _numbers(gates: Gates) -> dict[str, npt.NDArray[np.float64]]:
 
 
 _STEPS: tuple[tuple[str, list[str], str, dict[str, Any]], ...] = (
-    ("Mul", [INPUT, INPUT], "square", {}),
+    ("Abs", [INPUT], "size", {}),
+    ("ReduceMax", ["size"], "largest", {"axes": [1], "keepdims": 1}),
+    ("Max", ["largest", "tiny"], "scale", {}),
+    ("Div", [INPUT, "scale"], "scaled", {}),
+    ("Mul", ["scaled", "scaled"], "square", {}),
     ("MatMul", ["square", "ones"], "total", {}),
     ("Sqrt", ["total"], "length", {}),
     ("Max", ["length", "tiny"], "divisor", {}),
-    ("Div", [INPUT, "divisor"], "unit", {}),
+    ("Div", ["scaled", "divisor"], "unit", {}),
     ("MatMul", ["unit", "weights"], "score", {}),
     ("Sub", ["score", "shut"], "above", {}),
     # What is not a number is not at most zero either.
