@@ -94,6 +94,8 @@ def test_the_same_detectors_in_any_order_are_the_same_bytes() -> None:
 def test_a_gate_of_nobody_finds_nobody() -> None:
     none = Gates(torch.empty(0, 6), torch.empty(0), torch.empty(0, 6), 0.05)
     content = gate_bytes(none, "a" * 64, 0.0)
+    # Runtimes differ in what they make of a matrix without columns.
+    assert all(0 not in tensor.dims for tensor in onnx.load_from_string(content).graph.initializer)
     assert not asked(content, run(small_network(13), inputs(50))).any()
 
 
@@ -244,9 +246,8 @@ def test_a_gate_that_decides_otherwise_is_not_written(place: Path, monkeypatch: 
     gates = Gates.from_tensors(tensors)
     with pytest.raises(ModelError, match="differs from the edited network"):
         check._refuse_apart(before, gates)
-    session_of = check.open_session
     wrong = gate_bytes(gates, "a" * 64, 0.1)
-    monkeypatch.setattr(check, "open_session", lambda _content, device: session_of(wrong, device))
+    monkeypatch.setattr(check, "open_session", lambda _content, device: open_session(wrong, device))
     refused = run_ireu(*GATE, "-o", "wrong", cwd=place)
     assert (refused.code, "differs from the edited network" in refused.err) == (3, True), refused.err
     assert not (place / "wrong").exists()
