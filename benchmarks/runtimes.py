@@ -78,6 +78,10 @@ def main() -> None:
     for name, batch, prepare, run in runtimes():
         print(f"| {name} | {batch} | {row(case, prepare, run)} |", flush=True)
     print(f"| onnx's reference, every result in half | all | {in_half(case)} |")
+    wrong, count, far = flips_in_half(case)
+    print(
+        f"\n{wrong} of {count} blends within half a step of a threshold change sides in half, at most {far:.2g} from it"
+    )
 
 
 def make_case(chosen: argparse.Namespace) -> Case:
@@ -233,9 +237,10 @@ def told(case: Case, before: Rows, after: Rows, says: Rows) -> str:
     )
 
 
-def steps_above(case: Case) -> Rows:
-    """How far each photo's highest score lies above its threshold, in steps: double precision (n,)."""
-    unit = normalize(torch.from_numpy(case.embeddings).double(), dim=1)
+def steps_above(case: Case, embeddings: Rows | None = None) -> Rows:
+    """How far each embedding's highest score lies above its threshold, in steps: double precision (n,)."""
+    rows = case.embeddings if embeddings is None else embeddings
+    unit = normalize(torch.from_numpy(rows).double(), dim=1)
     scores = (unit @ case.gates.weights.double().T - case.gates.thresholds.double()) / case.gates.rise
     found: Rows = scores.max(dim=1).values.numpy()
     return found
@@ -252,6 +257,29 @@ def in_half(case: Case) -> str:
     gate = _gate_in_half(case.gate)
     (says,) = ReferenceEvaluator(gate).run(None, {"embedding": given})
     return told(case, given.astype(np.float64), after.astype(np.float64), says)
+
+
+def flips_in_half(case: Case) -> tuple[int, int, float]:
+    """Move the photos' embeddings towards a person until they lie next to a threshold, and ask the gate in half.
+
+    Returns:
+        How many fall on another side than in double precision, of how many, and how far from the threshold at most.
+    """
+    unit = case.embeddings.astype(np.float64) / np.linalg.norm(case.embeddings, axis=1, keepdims=True)
+    rng, people = np.random.default_rng(0), case.gates.weights.double().numpy()
+    toward = people[rng.integers(len(people), size=len(unit))]
+    toward /= np.linalg.norm(toward, axis=1, keepdims=True)
+    wanted, low, high = rng.uniform(-0.5, 0.5, len(unit)), np.zeros(len(unit)), np.full(len(unit), 20.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        too_far = steps_above(case, unit + middle[:, None] * toward) > wanted
+        low, high = np.where(too_far, low, middle), np.where(too_far, middle, high)
+    given = (unit + low[:, None] * toward).astype(np.float16)
+    above = steps_above(case, given.astype(np.float64))
+    (says,) = ReferenceEvaluator(_gate_in_half(case.gate)).run(None, {"embedding": given})
+    near = np.abs(above) < 0.5
+    wrong = (says != (above > 0)) & near
+    return int(wrong.sum()), int(near.sum()), float(np.abs(above[wrong]).max(initial=0))
 
 
 def _gate_in_half(network: Any) -> Any:
