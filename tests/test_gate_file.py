@@ -161,6 +161,7 @@ def test_an_export_decides_as_the_edited_network_about_every_photo(removed: Path
     assert told["coverage"]["flux-kontext"]["status"] == "by a gate only"
     assert told["record"]["edited_tensors"] == []
     assert told["record"]["systems_covered"] == []
+    assert told["record"]["limits"][0].startswith("A gate changes no encoder")
 
 
 def test_an_export_names_its_encoder_and_nobody(removed: Path) -> None:
