@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ireu_cli.cli.app import main as ireu
 from ireu_cli.config import example_toml
-from ireu_cli.encoders.systems import GROUPS
+from ireu_cli.encoders.systems import GROUPS, SYSTEMS
 from ireu_cli.inspecting.run import list_systems
 
 SYSTEMS_PAGE = """# Which generators read what
@@ -40,6 +40,14 @@ know whether the weights are the published ones; you have to. Where sizes do not
 | group | encoder | file | edited by ireu |
 |---|---|---|---|
 {groups}
+
+## Sources
+
+What a system reads was looked up in its code, at GitHub, at the commit behind the `@`.
+
+| `--for` | source |
+|---|---|
+{sources}
 """
 ROOT = Path(__file__).parent.parent
 COMMANDS = ("inspect", "locate", "unlearn", "verify", "export", "apply", "samples")
@@ -65,10 +73,11 @@ def systems_page() -> str:
         remark = f"; {entry['remark']}" if entry["remark"] else ""
         rows.append(f"| `{entry['system']}` | {entry['title']}{remark} | {'<br>'.join(reads) or '–'} | {covered} |")
     groups = [
-        f"| {name} | {group.title} | {group.file} | {'yes' if group.edited else 'no'} |"
+        f"| {name} | {group.title} | {group.file} | {'yes' if group.edited else f'no: {group.why_not}'} |"
         for name, group in GROUPS.items()
     ]
-    return SYSTEMS_PAGE.format(systems="\n".join(rows), groups="\n".join(groups))
+    sources = [f"| `{name}` | {system.source} |" for name, system in SYSTEMS.items() if system.source]
+    return SYSTEMS_PAGE.format(systems="\n".join(rows), groups="\n".join(groups), sources="\n".join(sources))
 
 
 def _help(arguments: list[str]) -> str:

@@ -1,6 +1,7 @@
 """Which systems an edit covers: two channels are two channels, and what is asked for is reached or refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ireu_cli.encoders.reach import Reach
 from ireu_cli.encoders.systems import GROUPS, SYSTEMS, systems_of
 from ireu_cli.encoders.vision_transformers import VISION_TRANSFORMERS
 from ireu_cli.errors import ConfigError
-from ireu_cli.params import TAPS, Tap
+from ireu_cli.params import TAPS, Tap, depth_of
 from tests.conftest import manifest, run_ireu
 
 EVERY: tuple[Tap, ...] = ("penultimate", "last", "pooled", "image_embeds")
@@ -61,6 +62,26 @@ LAST_BLOCK: tuple[Tap, ...] = ("pooled", "image_embeds")
         ("wan-i2v", {"H": LAST_BLOCK}, "not covered"),
         ("wan-animate", {"H": EVERY}, "half covered"),
         ("chronoedit", {"H": EVERY}, "half covered"),
+        ("storymaker", {"H": LAST_BLOCK, "R50": FACE_TAPS}, "half covered"),
+        ("storymaker", {"H": EVERY, "R50": FACE_TAPS}, "covered"),
+        ("inswapper", {"R50": FACE_TAPS}, "covered"),
+        ("withanyone", {"R100": FACE_TAPS}, "half covered"),
+        ("withanyone", {"R100": FACE_TAPS, "SB": ("penultimate", "last", "pooled")}, "half covered"),
+        ("withanyone", {"R100": FACE_TAPS, "SB256": ("penultimate", "last", "pooled")}, "covered"),
+        ("echovideo", {"R100": FACE_TAPS, "SB": ("penultimate", "last", "pooled")}, "half covered"),
+        ("hunyuanportrait", {"A2F": FACE_TAPS}, "half covered"),
+        ("hunyuanportrait", {"R100": FACE_TAPS}, "not covered"),
+        ("xverse", {"L": EVERY}, "half covered"),
+        ("anystory", {"S": ("last", "pooled")}, "half covered"),
+        ("uniworld-v1", {"S": ("penultimate", "last", "pooled")}, "not covered"),
+        ("uniworld-v1", {"S2": ("penultimate", "last", "pooled")}, "half covered"),
+        ("svd", {"H": LAST_BLOCK}, "half covered"),
+        ("svd", {"H": ("penultimate", "last", "pooled")}, "not covered"),
+        ("framepack", {"S": ("last", "pooled")}, "half covered"),
+        ("z-image-omni", {"S": ("penultimate", "last", "pooled")}, "out of reach"),
+        ("facechain-fact", {"H": EVERY}, "out of reach"),
+        ("phantom", {"H": EVERY}, "out of reach"),
+        ("stand-in", {"R100": FACE_TAPS}, "out of reach"),
     ],
 )
 def test_a_system_is_covered_when_every_channel_is_reached(
@@ -74,6 +95,26 @@ def test_half_covered_says_what_else_is_read() -> None:
     assert sentence == "PhotoMaker v2, SDXL: half covered: also reads embedding of ArcFace r50"
     sentence = coverage_of("skyreels-v2", {"H": Reach(EVERY, ())}).sentence()
     assert sentence == "SkyReels-V2 image-to-video: half covered: also reads the photo's latents of Wan's VAE"
+
+
+@pytest.mark.parametrize(
+    ("depths", "status"), [(range(8, 27), "half covered"), (range(9, 27), "not covered"), (range(0), "not covered")]
+)
+def test_every_depth_that_is_read_has_to_change(depths: range, status: Status) -> None:
+    reach = Reach(("penultimate", "last", "pooled"), (), depths)
+    assert coverage_of("uso", {"S": reach}).status == status
+
+
+def test_who_is_not_edited_says_why() -> None:
+    for name, group in GROUPS.items():
+        assert bool(group.why_not) != group.edited, name
+
+
+def test_a_source_is_a_repository_with_its_commit_and_files() -> None:
+    sources = [system.source for system in SYSTEMS.values() if system.source]
+    assert len(sources) > 30
+    for source in sources:
+        assert re.match(r"[\w.-]+/[\w.-]+@[0-9a-f]{7,8}(,| \S+\.py)", source), source
 
 
 def test_every_channel_is_of_a_group_that_there_is() -> None:
@@ -163,5 +204,5 @@ class TestCommands:
 def test_systems_read_taps_that_encoders_have() -> None:
     """A tap is a plain name: a misspelt one would never be reached."""
     read = {tap for system in SYSTEMS.values() for channel in system.channels for tap in channel.taps}
-    assert read <= {*VISION_TRANSFORMERS.taps, *FACE_TAPS}
+    assert {tap for tap in read if depth_of(tap) is None} <= {*VISION_TRANSFORMERS.taps, *FACE_TAPS}
     assert all(tap in TAPS for tap in (*VISION_TRANSFORMERS.taps, *FACE_TAPS))

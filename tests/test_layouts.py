@@ -75,9 +75,25 @@ def test_groups_are_told_by_sizes_and_layout(
     assert groups_of_transformer(layout_named(layout).group_in(beside), config) == groups
 
 
+@pytest.mark.parametrize(
+    ("sizes", "groups"),
+    [
+        ((1152, 27, 14, 384), ("S",)),
+        ((1152, 27, 16, 512), ("S2",)),
+        ((768, 12, 16, 224), ("SB",)),
+        ((768, 12, 16, 256), ("SB256",)),
+        ((1024, 24, 14, 224), ()),
+    ],
+)
+def test_groups_of_siglip_are_its_own(sizes: tuple[int, ...], groups: tuple[str, ...]) -> None:
+    names = ("hidden_size", "num_hidden_layers", "patch_size", "image_size")
+    config = SimpleNamespace(**dict(zip(names, sizes, strict=True)))
+    assert groups_of_transformer(None, config, is_siglip=True) == groups
+
+
 def test_a_network_may_be_one_of_several_of_its_size() -> None:
     assert groups_of_network(53) == ("R50", "FF")
-    assert groups_of_network(103) == ("R100", "A2F")
+    assert groups_of_network(103) == ("R100", "A2F", "AF")
     assert groups_of_network(20) == ()
 
 

@@ -101,10 +101,16 @@ class TestReading:
         assert tiny.null_pixels()[0].eq(0).all()
         assert tiny.null_pixels()[1].eq(-1).all()
 
-    def test_so400m_is_told_by_its_tensors(self) -> None:
+    @pytest.mark.parametrize(
+        "sizes",
+        [(1152, 4304, 27, 16, 384, 14), (1152, 4304, 27, 16, 512, 16), (768, 3072, 12, 12, 224, 16),
+         (768, 3072, 12, 12, 256, 16)],
+    )  # fmt: skip
+    def test_published_ones_are_told_by_their_tensors(self, sizes: tuple[int, ...]) -> None:
+        names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "image_size",
+                 "patch_size")  # fmt: skip
         with torch.device("meta"):
-            sizes = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27}
-            config = SiglipVisionConfig(**sizes, num_attention_heads=16, image_size=384, patch_size=14)
+            config = SiglipVisionConfig(**dict(zip(names, sizes, strict=True)))
             state = siglip.SiglipTower(config).state_dict()
         found = SiglipVisionConfig(**siglip.sizes_in(state))
         assert {name: value for name, value in found.to_dict().items() if config.to_dict()[name] != value} == {}

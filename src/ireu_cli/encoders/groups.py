@@ -11,12 +11,17 @@ _SIZES = {
     (1664, 48, 14, 224): "G",
     (1024, 24, 14, 224): "L",
     (1024, 24, 14, 336): "336",
-    (1152, 27, 14, 384): "S",
 }
-"""Hidden size, blocks, patch and image of encoders that are published alone; no CLIP is as large as SigLIP so400m.
-"""
+"""Hidden size, blocks, patch and image of CLIP's encoders that are published alone."""
+_SIGLIP_SIZES = {
+    (1152, 27, 14, 384): "S",
+    (1152, 27, 16, 512): "S2",
+    (768, 12, 16, 224): "SB",
+    (768, 12, 16, 256): "SB256",
+}
+"""The same of SigLIP's; the smaller ones are as large as a CLIP."""
 
-_CONVOLUTIONS = {53: ("R50", "FF"), 103: ("R100", "A2F")}
+_CONVOLUTIONS = {53: ("R50", "FF"), 103: ("R100", "A2F", "AF")}
 """Convolutions of ArcFace's r50 and r100; by its sizes, somebody's own copy looks like any other."""
 
 
@@ -24,15 +29,16 @@ _IR_SE50 = (52, 64, 512, 7, 512)
 """Convolutions of facexlib's ir_se50, channels of its first layer and its last, the last side, and the embedding."""
 
 
-def groups_of_transformer(own: str | None, config: Any) -> tuple[str, ...]:
+def groups_of_transformer(own: str | None, config: Any, *, is_siglip: bool = False) -> tuple[str, ...]:
     """The groups that a transformer of these sizes can belong to.
 
     Args:
         own: the group of encoders that lie in its layout and in no other, where there is one.
         config: a `CLIPVisionConfig` or a `SiglipVisionConfig`.
+        is_siglip: which of them it is; some encoders of both kinds have the same sizes.
     """
     sizes = (config.hidden_size, config.num_hidden_layers, config.patch_size, config.image_size)
-    known = _SIZES.get(sizes)
+    known = (_SIGLIP_SIZES if is_siglip else _SIZES).get(sizes)
     if known is None:
         return ()
     return (own or known,)
@@ -41,7 +47,7 @@ def groups_of_transformer(own: str | None, config: Any) -> tuple[str, ...]:
 def groups_of(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The groups that the encoder in a checkpoint can belong to."""
     own = checkpoint.layout.group_in(name for file in checkpoint.parts for name in file)
-    return groups_of_transformer(own, config_of(checkpoint))
+    return groups_of_transformer(own, config_of(checkpoint), is_siglip=checkpoint.is_siglip)
 
 
 def groups_of_ir_se(sizes: IrSeSizes) -> tuple[str, ...]:

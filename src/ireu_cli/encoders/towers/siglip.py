@@ -18,8 +18,8 @@ MODEL_TYPES = frozenset({"siglip", "siglip_vision_model"})
 MARKS = ("head.probe", "embeddings.patch_embedding.bias")
 """Tensors that no other vision transformer has; they identify one."""
 PARTS = ("embeddings.", "encoder.", "post_layernorm.", "head.")
-_KNOWN = {1152: (16, "gelu_pytorch_tanh")}
-"""For the hidden size of so400m: its heads and activation, which tensors do not tell."""
+_KNOWN = {1152: (16, "gelu_pytorch_tanh"), 768: (12, "gelu_pytorch_tanh")}
+"""For the hidden sizes of so400m and base: their heads and activation, which tensors do not tell."""
 _SIDES = {27: 384}
 """If patches leave a margin, their number in a row does not tell the side of the picture: so400m-patch14-384."""
 

@@ -1,47 +1,9 @@
-"""Which generators read which encoder at which tap: data, from their code and model cards.
+"""What systems read, and the systems that draw pictures."""
 
-A system is covered by an edit only when every identity channel it reads is reached. Sizes alone do not tell which
-weights a file holds. A group is named after the architecture of its encoder; the owner of a file has to say whether it
-is that very encoder.
-"""
-
-from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ireu_cli.encoders.systems.groups import GROUPS
 from ireu_cli.params import Tap
-
-
-@dataclass(frozen=True)
-class Group:
-    """Generators that mount the same file: what it is, where it comes from, and whether `ireu` edits its kind."""
-
-    title: str
-    file: str
-    edited: bool = True
-
-
-GROUPS: dict[str, Group] = {
-    "H": Group(
-        "OpenCLIP ViT-H/14",
-        "h94/IP-Adapter models/image_encoder, laion/CLIP-ViT-H-14-laion2B-s32B-b79K, image_encoder of Wan's folders "
-        "for diffusers, Wan's models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",
-    ),
-    "G": Group("OpenCLIP ViT-bigG/14", "h94/IP-Adapter sdxl_models/image_encoder"),
-    "L": Group("CLIP ViT-L/14", "openai/clip-vit-large-patch14"),
-    "336": Group("CLIP ViT-L/14, 336 px", "clip-vit-large-patch14-336 of the Kolors repositories"),
-    "P1": Group("PhotoMaker v1's own ViT-L/14", "photomaker-v1.bin"),
-    "P2": Group("PhotoMaker v2's own ViT-L/14", "photomaker-v2.bin"),
-    "FC": Group("FastComposer's own ViT-L/14", "pytorch_model.bin of FastComposer"),
-    "R50": Group("ArcFace r50", "w600k_r50.onnx of insightface's buffalo_l"),
-    "FF": Group("FaceFusion's own copy of ArcFace r50", "arcface_w600k_r50.onnx of FaceFusion"),
-    "R100": Group("ArcFace r100", "glintr100.onnx of insightface's antelopev2"),
-    "A2F": Group("Arc2Face's own ArcFace r100", "arcface.onnx of Arc2Face"),
-    "S": Group("SigLIP so400m", "google/siglip-so400m-patch14-384"),
-    "E": Group("EVA02-CLIP-L-14-336", "EVA02_CLIP_L_336_psz14_s6B.pt", edited=False),
-    "R101": Group("UniPortrait's own CurricularFace r101", "its feature maps are read, not its output", edited=False),
-    "WV": Group("Wan's VAE", "Wan2.1_VAE.pth, vae of Wan's folders for diffusers", edited=False),
-    "IR50": Group("facexlib's ArcFace ir_se50", "recognition_arcface_ir_se50.pth"),
-}
 
 
 @dataclass(frozen=True)
@@ -71,13 +33,13 @@ class System:
     title: str
     channels: tuple[Channel, ...]
     remark: str = ""
+    source: str = ""
+    """Where we read it: a repository at GitHub with its commit, and files in it."""
     enters: str = ""
 
 
-_WAN = (Channel("H", ("penultimate",)), Channel("WV", words="the photo's latents"))
-"""What Wan 2.1 reads, and what is built on it: the tokens before the last block, and the photo itself."""
-
-SYSTEMS: dict[str, System] = {
+_LATENTS = "the photo's latents"
+PICTURES: dict[str, System] = {
     "ip-adapter": System(
         "IP-Adapter base: sd15, sd15_light, sdxl_vit-h",
         (Channel("H", ("image_embeds",)),),
@@ -141,6 +103,7 @@ SYSTEMS: dict[str, System] = {
     "uniportrait": System(
         "UniPortrait, SD1.5",
         (Channel("H", ("image_embeds", "penultimate")), Channel("R101", words="feature maps")),
+        source="junjiehe96/UniPortrait@65079d3 uniportrait/uniportrait_pipeline.py",
     ),
     "hyperlora": System(
         "HyperLoRA, SDXL",
@@ -159,7 +122,7 @@ SYSTEMS: dict[str, System] = {
         (Channel("S", ("penultimate",)),),
     ),
     "flux-redux": System(
-        "FLUX Redux, FramePack",
+        "FLUX Redux",
         (Channel("S", ("last",)),),
         "Redux ships its own copy",
     ),
@@ -180,79 +143,140 @@ SYSTEMS: dict[str, System] = {
         "ReActor, a face swapper for ComfyUI",
         (Channel("R50", ("normed_embedding",)),),
         "its saved face models hold embeddings that were computed before",
+        source="Gourieff/ComfyUI-ReActor@6ad6b35 reactor_core/inswap.py",
     ),
     "facefusion": System(
         "FaceFusion, a face swapper",
         (Channel("FF", ("embedding", "normed_embedding")),),
         "it compares a checksum; blendswap and uniface read a picture of the face instead",
+        source="facefusion/facefusion@33cc6b40 facefusion/face_recognizer.py",
     ),
     "infiniteyou": System(
         "InfiniteYou, FLUX",
         (Channel("IR50", ("normed_embedding",)),),
         "antelopev2 only finds the face",
+        source="bytedance/InfiniteYou@aaa6ea5 pipelines/pipeline_infu_flux.py",
     ),
     "id-patch": System(
         "ID-Patch, SDXL",
         (Channel("IR50", ("normed_embedding",)),),
+        source="bytedance/ID-Patch@099ad14 demo.py",
     ),
-    # Wan-Video/Wan2.1 wan/image2video.py, wan/first_last_frame2video.py; diffusers pipeline_wan_i2v.py.
-    "wan-i2v": System(
-        "Wan 2.1 image-to-video and first-last-frame-to-video",
-        _WAN,
+    "storymaker": System(
+        "StoryMaker, SDXL",
+        (Channel("H", ("penultimate",)), Channel("R50", ("normed_embedding",))),
+        "of the person, cut out, and of the face",
+        "RedAIGC/StoryMaker@a7ce766 pipeline_sdxl_storymaker.py",
     ),
-    # Wan-Video/Wan2.2 wan/animate.py; diffusers pipeline_wan_animate.py.
-    "wan-animate": System(
-        "Wan-Animate, video",
-        _WAN,
-        "the face in the driving video is read by an encoder of its own",
+    "inswapper": System(
+        "roop, Deep-Live-Cam and others that run inswapper, face swappers",
+        (Channel("R50", ("normed_embedding",)),),
+        "",
+        "deepinsight/insightface@7fadd420 python-package/insightface/model_zoo/inswapper.py",
     ),
-    # MeiGen-AI/MultiTalk and MeiGen-AI/InfiniteTalk wan/multitalk.py.
-    "multitalk": System(
-        "MultiTalk and InfiniteTalk, talking video",
-        _WAN,
+    "withanyone": System(
+        "WithAnyone, FLUX",
+        (Channel("R100", ("embedding",)), Channel("SB256", ("last",))),
+        "the variant on FLUX Kontext reads the picture that it edits too",
+        "Doby-Xu/WithAnyone@996d152 util.py, withanyone/flux/model.py",
     ),
-    # SkyworkAI/SkyReels-V2 image2video_pipeline.py; diffusers pipeline_skyreels_v2_i2v.py.
-    "skyreels-v2": System(
-        "SkyReels-V2 image-to-video",
-        _WAN,
+    "xverse": System(
+        "XVerse, FLUX",
+        (Channel("L", ("penultimate",)), Channel("VAE", words=_LATENTS)),
+        "",
+        "bytedance/XVerse@65e2581 src/adapters/mod_adapters.py, src/flux/generate.py",
     ),
-    # SkyworkAI/SkyReels-A2 models/pipeline_a2.py.
-    "skyreels-a2": System(
-        "SkyReels-A2, video of several pictures",
-        _WAN,
+    "anystory": System(
+        "AnyStory, FLUX",
+        (Channel("S", ("last",)), Channel("VAE", words=_LATENTS)),
+        "Redux's copy",
+        "junjiehe96/AnyStory@c38fef8 anystory/generate.py",
     ),
-    # diffusers pipeline_chronoedit.py.
-    "chronoedit": System(
-        "ChronoEdit, pictures edited as video",
-        _WAN,
+    "uso": System(
+        "USO, FLUX",
+        (Channel("S", ("block-8", "block-17", "penultimate")), Channel("VAE", words=_LATENTS)),
+        "the first of the picture of a style, the second of the picture of a person",
+        "bytedance/USO@b6784d7 uso/flux/modules/layers.py, uso/flux/pipeline.py",
     ),
-    # diffusers flux/pipeline_flux_kontext.py: the image encoder there is that of an IP-Adapter, and optional.
+    "instantcharacter": System(
+        "InstantCharacter, FLUX",
+        (
+            Channel("S", ("block-7", "block-13", "penultimate", "last")),
+            Channel("D", words="block-9, block-19, block-29 and last"),
+        ),
+        "patches only, of the picture and of four parts of it",
+        "Tencent/InstantCharacter@5f5c49a pipeline.py",
+    ),
+    "uniworld-v1": System(
+        "UniWorld-V1, FLUX",
+        (Channel("S2", ("last",)), Channel("VLM", words="the photo's tokens")),
+        "",
+        "PKU-YuanGroup/UniWorld-V1@8403e86 app.py",
+    ),
+    "z-image-omni": System(
+        "Z-Image-Omni",
+        (Channel("N2", words="patches"), Channel("VAE", words=_LATENTS)),
+        "",
+        "huggingface/diffusers@58eb52c pipelines/z_image/pipeline_z_image_omni.py",
+    ),
+    "hunyuanimage-3": System(
+        "HunyuanImage 3.0",
+        (Channel("N2", words="patches"), Channel("VAE", words=_LATENTS)),
+        "",
+        "Tencent-Hunyuan/HunyuanImage-3.0@1d011c8 hunyuan_image_3/hunyuan.py",
+    ),
+    "stable-cascade": System(
+        "Stable Cascade with a picture",
+        (Channel("L", ("image_embeds",)),),
+        "its prior ships a copy",
+        "huggingface/diffusers@58eb52c pipelines/stable_cascade/pipeline_stable_cascade_prior.py",
+    ),
+    "kandinsky-2.2": System(
+        "Kandinsky 2.2 with a picture",
+        (Channel("G", ("image_embeds",)),),
+        "its prior ships a copy",
+        "huggingface/diffusers@58eb52c pipelines/kandinsky2_2/pipeline_kandinsky2_2_prior.py",
+    ),
+    "facechain-fact": System(
+        "FaceChain FACT, SD1.5",
+        (Channel("TF", words="patches"),),
+        "",
+        "modelscope/facechain@7bc7119 face_adapter/face_adapter_v1.py",
+    ),
+    "faceclip": System(
+        "FaceCLIP, SDXL, and FaceT5, FLUX",
+        (Channel("FX", words="patches and output"),),
+        "",
+        "bytedance/FaceCLIP@a984887 core/face_clip/face_clip.py",
+    ),
     "flux-kontext": System(
         "FLUX.1 Kontext",
         (),
         "an IP-Adapter beside it is flux-ip-adapter",
+        "huggingface/diffusers@58eb52c pipelines/flux/pipeline_flux_kontext.py",
         enters="through its VAE",
     ),
-    # diffusers flux2/pipeline_flux2.py: the language model sees pictures only where it rewrites the prompt.
     "flux-2": System(
         "FLUX.2",
         (),
+        source="huggingface/diffusers@58eb52c pipelines/flux2/pipeline_flux2.py",
         enters="through its VAE, and into the language model if that rewrites the prompt",
     ),
-    # diffusers qwenimage/pipeline_qwenimage_edit.py, pipeline_qwenimage_edit_plus.py.
     "qwen-image-edit": System(
         "Qwen-Image-Edit and its Plus",
         (),
+        source="huggingface/diffusers@58eb52c pipelines/qwenimage/pipeline_qwenimage_edit.py",
         enters="through its VAE and through Qwen2.5-VL",
     ),
-    # VectorSpaceLab/OmniGen2 pipeline_omnigen2.py: Qwen2.5-VL is handed text only.
     "omnigen2": System(
         "OmniGen2",
         (),
+        source="VectorSpaceLab/OmniGen2 pipeline_omnigen2.py",
         enters="through its VAE",
     ),
     "token-editors": System(
-        "OmniGen, DreamO, UNO, Wan 2.2 image-to-video",
+        "OmniGen, DreamO, UNO, UMO, HiDream-E1, LongCat-Image-Edit, JoyImage-Edit, DreamLite, GLM-Image, Wan 2.2 "
+        "image-to-video",
         (),
         enters="through a VAE or a language model",
     ),
@@ -261,15 +285,4 @@ SYSTEMS: dict[str, System] = {
         (),
     ),
 }
-"""The systems by their names in `--for`."""
-
-
-def is_gated_only(system: System) -> bool:
-    """Whether a gate is all that can keep a person out: a photo gets in, and no identity encoder reads it."""
-    return not system.channels and bool(system.enters)
-
-
-def systems_of(groups: Iterable[str]) -> list[str]:
-    """The systems that read an encoder of some groups, in the order of the table."""
-    wanted = set(groups)
-    return [name for name, system in SYSTEMS.items() if wanted & {channel.group for channel in system.channels}]
+"""Those that draw pictures, by their names in `--for`."""
