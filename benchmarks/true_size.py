@@ -1,9 +1,10 @@
 """Encoders at the size that people deploy, random weights: located, unlearned and exported by the four commands.
 
-    python benchmarks/true_size.py --work DIR --size vit-h-14 [--parts request export locate]
+    python benchmarks/true_size.py --work DIR --size vit-h-14 [--parts request verify export locate]
 
 request: `locate` and `unlearn` for one person with five photos, twice: the second request finds the statistics ready,
     and its time is split as its manifest says.
+verify: `verify` of the second request, in features and without attacks.
 export: memory that the process allocates (RssAnon; mapped pages of files are not counted, as they can be dropped), less
     what it holds before the step begins, beside the edited weights; and its time beside a plain copy of the file,
     flushed to the disk, in turn, medians. Without photos, as an export runs on a machine that has none; in a run
@@ -99,6 +100,8 @@ def main() -> None:
     delta = options.work / f"{options.size}-second.safetensors"
     if "request" in options.parts or not delta.exists():
         _request(options, place, people, run)
+    if "verify" in options.parts:
+        _verify(options, delta, run)
     if "export" in options.parts:
         _export(options, place, delta)
     if "locate" in options.parts:
@@ -124,7 +127,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--size", choices=[*SIZES, *BLOCKS], required=True)
-    parser.add_argument("--parts", nargs="+", choices=["request", "export", "locate"], default=["export"])
+    parser.add_argument("--parts", nargs="+", choices=["request", "verify", "export", "locate"], default=["export"])
     parser.add_argument("--retained", type=int, default=50, help="retained people, two photos each")
     parser.add_argument("--photos", type=int, default=5, help="photos of each of the two people to unlearn")
     parser.add_argument("--person", type=int, default=0, help="of eval, the first of the two to unlearn")
@@ -214,12 +217,31 @@ def _request(options: argparse.Namespace, place: Path, people: dict[str, Path], 
         ireu("locate", *run, *folders, *encoder, *sets, "--force", "-o", str(mask))
         gated = ["--set", "gated.max_false_alarm=0.4", "--set", "gated.people=2", "--set", "gated.copies="]
         gated += ["--set", "gated.rank=8", "--set", f"record.case_id={time.time_ns()}"]
-        start = time.perf_counter()
-        ireu("unlearn", *run, "--mask", str(mask), *gated, "--force", "-o", str(delta))
-        whole = time.perf_counter() - start
+        told = _run("unlearn", *run, "--mask", str(mask), *gated, "--force", "-o", str(delta))
         split = json.loads(delta.with_name(f"{delta.name}.json").read_text())["timings"]
         words = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in split.items())
-        print(f"{options.size}: {name} request, {options.photos} photos: {whole:.1f} s, of which {words}", flush=True)
+        print(f"{options.size}: {name} request, {options.photos} photos: {told}, of which {words}", flush=True)
+
+
+def _verify(options: argparse.Namespace, delta: Path, run: list[str]) -> None:
+    """The second request. Random weights find nobody, so every verdict but an error will do."""
+    out = options.work / f"{options.size}-report"
+    sets = ["--set", "attacks.suite=none", "--set", "record.case_id=0"]
+    told = _run("verify", *run, "--delta", str(delta), *sets, "--force", "-o", str(out), ok=(0, 4, 5))
+    print(f"{options.size}: verify, {options.photos} photos: {told}", flush=True)
+
+
+def _run(*arguments: str, ok: tuple[int, ...] = (0,)) -> str:
+    """Run a command, and say its time, its user time, and the most memory that it allocated for itself."""
+    before, start = os.times().children_user, time.perf_counter()
+    command = [sys.executable, "-m", "ireu_cli", *arguments]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True) as child, watched(child.pid) as seen:
+        _, words = child.communicate()
+    if child.returncode not in ok:
+        raise SystemExit(f"ireu {' '.join(arguments)} ended with {child.returncode}: {words}")
+    whole, user = time.perf_counter() - start, os.times().children_user - before
+    return f"{whole:.1f} s, user {user:.1f} s, peak {seen['peak'] / 1e6:.0f} MB"
 
 
 def _export(options: argparse.Namespace, place: Path, delta: Path) -> None:
@@ -283,14 +305,14 @@ def exported(place: str, delta: str, out: str, run: str) -> None:
 
 
 @contextmanager
-def watched() -> Iterator[dict[str, float]]:
-    """Memory that this process allocated for itself: before, and at its peak, looked at every five milliseconds."""
-    seen = {"before": _allocated(), "peak": 0.0}
+def watched(process: int | str = "self") -> Iterator[dict[str, float]]:
+    """Memory that a process allocated for itself: before, and at its peak, looked at every five milliseconds."""
+    seen = {"before": _allocated(process), "peak": 0.0}
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(0.005):
-            seen["peak"] = max(seen["peak"], _allocated())
+            seen["peak"] = max(seen["peak"], _allocated(process))
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -301,10 +323,17 @@ def watched() -> Iterator[dict[str, float]]:
         thread.join()
 
 
-def _allocated() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
+def _allocated(process: int | str) -> float:
+    """In bytes; nothing of another process that has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    for line in lines:
         if line.startswith("RssAnon"):
             return float(line.split()[1]) * 1024
+    if process != "self":
+        return 0.0
     raise RuntimeError("this system does not say how much memory a process has")
 
 

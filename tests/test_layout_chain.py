@@ -18,13 +18,14 @@ from onnx import numpy_helper
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import CLIPVisionModel, CLIPVisionModelWithProjection, SiglipVisionModel
+from transformers import CLIPVisionModel, CLIPVisionModelWithProjection, Dinov2Model, SiglipVisionModel
 
 from ireu_cli.encoders.face_encoder import load_face_encoder
 from ireu_cli.encoders.files.checkpoint import open_checkpoint
 from ireu_cli.params import ARCFACE_LANDMARKS
 from ireu_cli.store.artifacts import read_delta
 from tests import tiny_bare
+from tests import tiny_dinov2 as dinov2
 from tests.conftest import run_ireu
 from tests.drawn.face_network import write_face_network
 from tests.test_facefusion import accepts, write_with_input
@@ -332,6 +333,39 @@ def through_as_facexlib(name: str, samples: Path, tmp_path: Path) -> str:
     )
 
 
+def through_as_dinov2(name: str, samples: Path, tmp_path: Path) -> str:
+    """A folder of DINOv2, edited by training, comes back as one that transformers loads without a word."""
+    sizes = dinov2.GATED if "gated" in name else dinov2.PLAIN
+    source, work = dinov2.write_dinov2(tmp_path / "dinov2", sizes), tmp_path / "job"
+    shutil.copytree(samples, work)
+    card = run_ireu("inspect", source, "--json", cwd=work).json
+    for command in (
+        ("locate", "--encoder", source, "--tap", "block-1+last", "--method", "all"),
+        ("unlearn", "--mask", "mask.pt", "--method", "global", "--layers", "block:0", "--steps", "8"),
+        ("export", "--allow-failed", "--delta", "delta.safetensors", "-o", "out"),
+    ):
+        done = run_ireu(*command, cwd=work)
+        assert done.code == 0, done.err
+    before, after = (load_file(place / "model.safetensors") for place in (source, work / "out"))
+    assert list(before) == list(after)
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    delta = read_delta(work / "delta.safetensors").tensors
+    assert changed == {key for key, change in delta.items() if bool(change.any())}
+    assert all(torch.equal(before[key] + delta[key], after[key]) for key in changed)
+    found = []
+    for place in (source, work / "out"):
+        model, told = Dinov2Model.from_pretrained(place, output_loading_info=True)
+        assert not any(told[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        with torch.no_grad():
+            found.append(model.eval()(torch.ones(1, 3, dinov2.SIDE, dinov2.SIDE)).last_hidden_state)
+    assert not torch.equal(*found)
+    rest = len(before) - len(changed)
+    return (
+        f"| {name} | `{card['layout']}` | transformers, `Dinov2Model.from_pretrained` | {len(changed)} tensors, by "
+        f"`global` | {rest} of {rest} tensors |"
+    )
+
+
 def through_to_onnx(name: str, samples: Path, tmp_path: Path) -> str:
     """A `.pth` of facexlib, edited by gates, comes out in ONNX; as a `.pth` it is refused."""
     source = write_ir_se(tmp_path / "recognition_arcface_ir_se50.pth")
@@ -394,6 +428,8 @@ THROUGH: dict[str, Callable[[str, Path, Path], str]] = {
     **dict.fromkeys(tiny_bare.PREFIXES, through_as_a_bare_tower),
     "ip-adapter repository": through_a_repository,
     **dict.fromkeys(PREFIXES, through_as_siglip),
+    "DINOv2": through_as_dinov2,
+    "DINOv2 with gated hidden layers": through_as_dinov2,
     "network": through_as_a_network,
     "insightface pack": through_as_a_network,
     "FaceFusion's network": through_to_facefusion,

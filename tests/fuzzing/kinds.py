@@ -134,6 +134,9 @@ def _encoders() -> dict[str, Kind]:
         "shard": Kind("shards", "*.safetensors", weights, readers.encoder, _alike),
         "no projection": Kind("bare", "model.safetensors", weights, readers.tower, _alike),
         "no projection, config": Kind("bare", "config.json", plain, readers.tower, _alike),
+        "DINOv2": Kind("dinov2", "model.safetensors", weights, readers.dinov2, _alike, share=0.5),
+        "DINOv2, config": Kind("dinov2", "config.json", plain, readers.dinov2, _alike, share=0.5),
+        "DINOv2, preprocessing": Kind("dinov2", "preprocessor_config.json", plain, readers.dinov2, _alike, share=0.5),
         "Wan's file": Kind("wan", "wan.pth", mutate.archive_of, readers.encoder, _alike, by_file=True),
         "Wan's file, inspected": Kind("wan-safe", "wan.safetensors", weights, readers.card, by_file=True),
     }

@@ -190,6 +190,16 @@ def ir_se(path: Path) -> Any:
     return [name, held, sha([f"{number:.3g}" for number in values])]
 
 
+def dinov2(place: Path) -> Any:
+    """A folder of DINOv2: what names it, what it holds, and what it makes of a picture."""
+    found: Any = encoders.load_encoder(EncoderParams(source=str(place), tap="pooled"), ARCFACE_LANDMARKS, "cpu")
+    state = found.model.state_dict()
+    values = found.encode(found.pixels([np.arange(7500, dtype=np.uint8).reshape(50, 50, 3)]), "pooled")
+    name = (found.fingerprint, found.settings, found.architecture, found.preprocessing)
+    held = sha(*(part for key in sorted(state) for part in (key, state[key])))
+    return [name, held, sha([f"{number:.3g}" for number in values.flatten().tolist()])]
+
+
 def embeddings(path: Path) -> Any:
     """Stored embeddings, each put back where it was."""
     found = open_stored(path, 12)

@@ -29,6 +29,7 @@ from tests.sample_report import sample
 from tests.test_photo_formats import exif, jpeg_with, png_with, seeds, tiff_with
 from tests.test_photos import encoded, picture
 from tests.tiny_bare import write_bare
+from tests.tiny_dinov2 import write_dinov2
 from tests.tiny_ir_se import write_ir_se
 from tests.tiny_portrait import write_face_encoder, write_tiny_portrait
 from tests.tiny_wan import wan_state
@@ -71,6 +72,7 @@ def _write_encoders(folder: Path) -> None:
         torch.save(state, folder / name / "pytorch_model.bin", _use_new_zipfile_serialization=new)
     tiny_model().save_pretrained(folder / "shards", max_shard_size="8KB")
     write_bare(tiny, folder / "bare")
+    write_dinov2(folder / "dinov2")
     for name, file in (("wan", "wan.pth"), ("wan-safe", "wan.safetensors")):
         shutil.copyfile(tiny / "config.json", _made(folder / name) / "config.json")
         save = torch.save if file.endswith(".pth") else safetensors.torch.save_file

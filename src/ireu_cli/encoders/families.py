@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ireu_cli.encoders.card import Card
+from ireu_cli.encoders.dinov2.folders import DINOV2_TRANSFORMERS
 from ireu_cli.encoders.face_networks import FACE_NETWORKS
 from ireu_cli.encoders.family import Family, ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
@@ -11,7 +12,7 @@ from ireu_cli.encoders.vision_transformers import VISION_TRANSFORMERS
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import TAPS, EncoderParams, Tap
 
-_FAMILIES: list[Family] = [FACE_NETWORKS, IR_SE_NETWORKS]
+_FAMILIES: list[Family] = [FACE_NETWORKS, IR_SE_NETWORKS, DINOV2_TRANSFORMERS]
 """Those that tell a source of their own from others, the first of which takes it."""
 _REST = VISION_TRANSFORMERS
 """Takes every other source, also an id of the hub, of which nothing can be told before it is fetched."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ireu_cli.encoders.dinov2.tower import Dinov2Sizes
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.clip_files import config_of
 from ireu_cli.encoders.ir_se.backbone import IrSeSizes
@@ -20,6 +21,9 @@ _SIGLIP_SIZES = {
     (768, 12, 16, 256): "SB256",
 }
 """The same of SigLIP's; the smaller ones are as large as a CLIP."""
+
+_DINOV2_GIANT = (1536, 40, 14)
+"""Width, blocks and patch of DINOv2 giant."""
 
 _CONVOLUTIONS = {53: ("R50", "FF"), 103: ("R100", "A2F", "AF")}
 """Convolutions of ArcFace's r50 and r100; by its sizes, somebody's own copy looks like any other."""
@@ -48,6 +52,11 @@ def groups_of(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The groups that the encoder in a checkpoint can belong to."""
     own = checkpoint.layout.group_in(name for file in checkpoint.parts for name in file)
     return groups_of_transformer(own, config_of(checkpoint), is_siglip=checkpoint.is_siglip)
+
+
+def groups_of_dinov2(sizes: Dinov2Sizes) -> tuple[str, ...]:
+    """The group of DINOv2's largest vision transformer."""
+    return ("D",) if (sizes.width, sizes.blocks, sizes.patch) == _DINOV2_GIANT else ()
 
 
 def groups_of_ir_se(sizes: IrSeSizes) -> tuple[str, ...]:

@@ -42,6 +42,31 @@ def processor_beside(checkpoint: Checkpoint, side: int) -> Any:
             # It is of another file in the folder.
             return usual(kind, side)
         raise _unusable(path, f"not for whole pictures of {side} px")
+    return _made(kind, told, path, side)
+
+
+def processor_in(folder: Path, name: str, usual: Mapping[str, Any], side: int) -> Any:
+    """Load an image processor from the settings in a folder.
+
+    Args:
+        folder: that of the encoder.
+        name: how transformers calls the processor, such as Bit.
+        usual: the settings where there are none in the folder.
+        side: side of the pictures that it usually makes; others may be a few times as large.
+
+    Raises:
+        ModelError: the settings cannot be read, or make pictures that are too large.
+    """
+    path = folder / PROCESSOR
+    try:
+        told = _processor_settings(path)
+    except FileNotFoundError:
+        told = dict(usual)
+    return _made(_processor_class(name), told, path, side)
+
+
+def _made(kind: Any, told: dict[str, Any], path: Path, side: int) -> Any:
+    """A processor with these settings; messages name `path`."""
     _refuse_sizes(told, path, side)
     if wrong := next((key for key in told if key.startswith("__") or callable(getattr(kind, key, None))), None):
         raise _unusable(path, f"{printable(wrong, 40)} is not a setting")

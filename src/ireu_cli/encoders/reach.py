@@ -1,7 +1,8 @@
 """Which weights an edit may change, and which taps change with them.
 
 A CLIP vision transformer computes embeddings -> pre_layrnorm -> blocks 0 … L-1 -> post_layernorm(CLS) -> projection.
-SigLIP's computes embeddings -> blocks 0 … L-1 -> post_layernorm(all tokens) -> pooling head. `penultimate` is the
+SigLIP's computes embeddings -> blocks 0 … L-1 -> post_layernorm(all tokens) -> pooling head. DINOv2's does the same
+without a head; its tensors are given here under the names that CLIP would give them. `penultimate` is the
 output of block L-2, so nothing from block L-1 on can change it. `block-N` is what enters block N: blocks before N
 change it, and so does what comes before all blocks.
 """
@@ -80,6 +81,17 @@ SIGLIP = Anatomy(
     "SiglipVisionModel",
     "SiglipImageProcessor",
     layout.SIGLIP,
+)
+
+DINOV2 = Anatomy(
+    "DINOv2 vision transformer",
+    ("penultimate", "last", "pooled"),
+    {"embeddings": "vision_model.embeddings.", "post_layernorm": "vision_model.post_layernorm."},
+    {"embeddings": 0, "post_layernorm": 1},
+    True,
+    "Dinov2Model",
+    "BitImageProcessor",
+    layout.DINOV2,
 )
 
 

@@ -50,6 +50,8 @@ def whole_layout(family: Family, config: Config) -> Layout | None:
         return None
     if config.export.format != AUTO:
         return layout_named(config.export.format)
+    if family.held_as != NETWORK:
+        return layouts_of(family.held_as)[0]
     source = config.encoder.source
     return plain_layout(family.held_as, folder=find_bundle(source) is None and is_pack(Path(source)))
 
@@ -64,7 +66,7 @@ def write_whole(session: Session, original: Original, delta: WeightDelta, folder
     family, edited = original.family, original.encoder.edited(delta)
     network, layout = family.place(config.encoder.source), whole_layout(family, config)
     files = edited.files_in(layout)
-    if network is not None and layout is not None and layout.in_folder:
+    if network is not None and layout is not None and layout.in_folder and family.held_as == NETWORK:
         left_out = write_pack(pack_of(Path(config.encoder.source), network), network, edited, folder)
         for name in left_out:
             session.talk.note(f"left out of the pack: {name}, a recogniser that insightface would fall back to")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-CLIP, BARE, SIGLIP, NETWORK, FACEXLIB = "clip", "clip without projection", "siglip", "network", "facexlib"
-"""Kinds of encoders: vision transformers of CLIP, with projection and without, and of SigLIP, face-embedding networks
-in ONNX, and facexlib's."""
+CLIP, BARE, SIGLIP, DINOV2 = "clip", "clip without projection", "siglip", "dinov2"
+NETWORK, FACEXLIB = "network", "facexlib"
+"""Kinds of encoders: vision transformers of CLIP, with projection and without, of SigLIP and of DINOv2, face-embedding
+networks in ONNX, and facexlib's."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The only table of layouts. One of somebody else's joins it by `register`."""
 
-from ireu_cli.layouts.layout import BARE, CLIP, FACEXLIB, NETWORK, SIGLIP, Layout
+from ireu_cli.layouts.layout import BARE, CLIP, DINOV2, FACEXLIB, NETWORK, SIGLIP, Layout
 from ireu_cli.layouts.wan import WAN
 
 AUTO = "auto"
@@ -21,6 +21,8 @@ _LAYOUTS = [
     Layout("clip-vision-folder", frozenset({BARE}), in_folder=True, library="transformers"),
     # The same of SigLIP, alone or with a text encoder.
     Layout("siglip-folder", frozenset({SIGLIP}), in_folder=True, library="transformers"),
+    # The same of DINOv2.
+    Layout("dinov2-folder", frozenset({DINOV2}), in_folder=True, library="transformers"),
     # What `load_ip_adapter` takes as repository.
     Layout(
         "ip-adapter",

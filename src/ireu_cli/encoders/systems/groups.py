@@ -39,12 +39,7 @@ GROUPS: dict[str, Group] = {
     "S2": Group("SigLIP 2 so400m, 512 px", "google/siglip2-so400m-patch16-512"),
     "SB": Group("SigLIP base", "google/siglip-base-patch16-224"),
     "SB256": Group("SigLIP base, 256 px", "google/siglip-base-patch16-256-i18n"),
-    "D": Group(
-        "DINOv2 giant",
-        "facebook/dinov2-giant",
-        edited=False,
-        why_not="its hidden layers are gated, and its blocks scale what they add",
-    ),
+    "D": Group("DINOv2 giant", "facebook/dinov2-giant"),
     "E": Group("EVA02-CLIP-L-14-336", "EVA02_CLIP_L_336_psz14_s6B.pt", edited=False, why_not="its blocks differ"),
     "R101": Group(
         "UniPortrait's own CurricularFace r101",

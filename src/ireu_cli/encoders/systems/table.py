@@ -202,7 +202,7 @@ PICTURES: dict[str, System] = {
         "InstantCharacter, FLUX",
         (
             Channel("S", ("block-7", "block-13", "penultimate", "last")),
-            Channel("D", words="block-9, block-19, block-29 and last"),
+            Channel("D", ("block-9", "block-19", "block-29", "last")),
         ),
         "patches only, of the picture and of four parts of it",
         "Tencent/InstantCharacter@5f5c49a pipeline.py",
