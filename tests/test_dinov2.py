@@ -163,7 +163,7 @@ def test_the_job_from_photos_to_an_export(sizes: Dinov2Sizes, samples: Path, tmp
     job = job_with(samples, tmp_path, sizes)
     card = run_ireu("inspect", "dinov2", "--json", cwd=job).json
     assert (card["kind"], card["layout"], list(card["taps"])) == (
-        "DINOv2 vision transformer", "dinov2-folder", ["last", "penultimate", "pooled"])  # fmt: skip
+        "DINOv2 vision transformer", "dino-folder", ["last", "penultimate", "pooled"])  # fmt: skip
     assert run_ireu("locate", "--method", "all", cwd=job).code == 0
     for method in ("gated", "block"):
         refused = run_ireu("unlearn", "--mask", "mask.pt", "--method", method, cwd=job)

@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from insightface.app import FaceAnalysis
+from onnx import TensorProto, helper
 from PIL import Image
 
+from ireu_cli.coverage import coverage_in, groups_for, needed_taps
 from ireu_cli.encoders.face_encoder import FaceEncoder, load_face_encoder, with_gates
 from ireu_cli.encoders.files.face_pack import recogniser_in
+from ireu_cli.encoders.groups import groups_of_network
 from ireu_cli.encoders.onnx_gates import Gates
 from ireu_cli.errors import ConfigError, ModelError
 from ireu_cli.exporting.pack import pack_of, write_pack
-from ireu_cli.params import ARCFACE_LANDMARKS
+from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams
 from ireu_cli.store.files import file_sha256
 from ireu_cli.values import WeightDelta
 from tests.conftest import run_ireu
@@ -53,6 +57,49 @@ def test_other_recognisers_are_left_out(pack: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["LICENSE", "glintr100.onnx"]
     assert (out / "LICENSE").read_bytes() == (pack / "LICENSE").read_bytes()
     assert recogniser_in(out).read_bytes() != (pack / "glintr100.onnx").read_bytes()
+
+
+def write_shaped(path: Path, side: int, outputs: int) -> Path:
+    """A network that takes a square of some size and gives some outputs, as those of other tasks do."""
+    names = [f"out{number}" for number in range(outputs)]
+    nodes = [helper.make_node("Identity", ["data"], [name]) for name in names]
+    entry = helper.make_tensor_value_info("data", TensorProto.FLOAT, [1, 3, side, side])
+    exits = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, side, side]) for name in names]
+    graph = helper.make_graph(nodes, "shaped", [entry], exits)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def test_a_pack_of_auraface(tmp_path: Path) -> None:
+    """The files of fal/AuraFace-v1: five networks of four tasks, a licence and a card, and no manifest."""
+    pack = tmp_path / "auraface"
+    pack.mkdir()
+    others = {"1k3d68": (192, 1), "2d106det": (192, 1), "genderage": (96, 1), "scrfd_10g_bnkps": (640, 9)}
+    for name, (side, outputs) in others.items():
+        write_shaped(pack / f"{name}.onnx", side, outputs)
+    write_face_network(pack / "glintr100.onnx")
+    (pack / "LICENSE.md").write_text("Apache")
+    (pack / "README.md").write_text("---\nlicense: apache-2.0\n---\n# AuraFace\n")
+    (pack / ".gitattributes").write_text("*.onnx filter=lfs")
+    assert recogniser_in(pack).name == "glintr100.onnx"
+    out = tmp_path / "out"
+    out.mkdir()
+    assert write_pack(pack, pack / "glintr100.onnx", edited(pack), out) == []
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        [*(f"{name}.onnx" for name in others), "glintr100.onnx", "LICENSE.md", "README.md"]
+    )
+    for path in out.iterdir():
+        assert (path.read_bytes() == (pack / path.name).read_bytes()) == (path.name != "glintr100.onnx"), path.name
+
+
+def test_sizes_do_not_tell_auraface_from_antelopev2(pack: Path) -> None:
+    encoder = edited(pack)
+    as_stated = EncoderParams(source=str(pack), tap="normed_embedding", groups=("AF",))
+    assert groups_for(as_stated, encoder) == ("AF",)
+    assert groups_of_network(103)[0] == "R100"
+    assert coverage_in(("AF",), encoder.reach(())) == []
+    with pytest.raises(ConfigError, match="InstantID, SDXL does not read an encoder of the group AF"):
+        needed_taps(["instantid"], ("AF",))
 
 
 def test_nothing_but_the_pack_is_exported(pack: Path, tmp_path: Path) -> None:

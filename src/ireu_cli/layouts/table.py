@@ -22,7 +22,7 @@ _LAYOUTS = [
     # The same of SigLIP, alone or with a text encoder.
     Layout("siglip-folder", frozenset({SIGLIP}), in_folder=True, library="transformers"),
     # The same of DINOv2.
-    Layout("dinov2-folder", frozenset({DINOV2}), in_folder=True, library="transformers"),
+    Layout("dino-folder", frozenset({DINOV2}), in_folder=True, library="transformers"),
     # What `load_ip_adapter` takes as repository.
     Layout(
         "ip-adapter",
