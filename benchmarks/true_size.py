@@ -235,8 +235,10 @@ def _run(*arguments: str, ok: tuple[int, ...] = (0,)) -> str:
     """Run a command, and say its time, its user time, and the most memory that it allocated for itself."""
     before, start = os.times().children_user, time.perf_counter()
     command = [sys.executable, "-m", "ireu_cli", *arguments]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes, text=True) as child, watched(child.pid) as seen:
+    with (
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child,
+        watched(child.pid) as seen,
+    ):
         _, words = child.communicate()
     if child.returncode not in ok:
         raise SystemExit(f"ireu {' '.join(arguments)} ended with {child.returncode}: {words}")

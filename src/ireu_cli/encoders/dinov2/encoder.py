@@ -107,7 +107,7 @@ class Dinov2Encoder(Trainable):
             ConfigError: there is no such block.
         """
         depths = {part: _depth(part, model.sizes.blocks) for part in parts_of(tap)}
-        states = model(pixels, set(depths.values()))
+        states: dict[int, Tensor] = model(pixels, set(depths.values()))
         found = {part: states[depth][:, 0] if part == "pooled" else states[depth] for part, depth in depths.items()}
         if len(found) == 1:
             return found[tap]

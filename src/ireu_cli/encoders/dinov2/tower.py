@@ -10,6 +10,7 @@ Positions are stored for pictures of 518 px. For smaller ones they are interpola
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,7 +67,7 @@ class _Embeddings(nn.Module):
         side = math.isqrt(stored.shape[1])
         if (rows, columns) == (side, side):
             return self.position_embeddings
-        maps = stored.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+        maps = stored.reshape(1, side, side, -1).permute(0, 3, 1, 2)
         # In half precision, cubic weights would shift the positions.
         found = interpolate(maps.float(), (rows, columns), mode="bicubic", align_corners=False).to(stored.dtype)
         return torch.cat([own, found.flatten(2).transpose(1, 2)], dim=1)
@@ -83,7 +84,7 @@ class _Attention(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """Tokens (n, tokens, width) to what is added to them, before its scale."""
         rows = (self.attention[part](states) for part in ("query", "key", "value"))
-        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in rows)
+        query, key, value = (part.reshape(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in rows)
         mixed = scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
         found: Tensor = self.output["dense"](mixed)
         return found
@@ -151,9 +152,10 @@ class Dinov2(nn.Module):
         The number of blocks stands for what leaves the last one, behind the last layer norm.
         """
         states, found = self.embeddings(pixels), {}
+        layers: Any = self.encoder["layer"]
         for depth in range(max(depths) + 1):
             if depth:
-                states = self.encoder["layer"][depth - 1](states)
+                states = layers[depth - 1](states)
             if depth in depths:
                 found[depth] = self.layernorm(states) if depth == self.sizes.blocks else states
         return found
