@@ -386,7 +386,7 @@ class TestRequests:
         done = ok(
             job, "export", "--allow-failed", "--delta", "delta.safetensors", "-o", "out", "--set", "encoder.groups=S"
         )
-        assert "FLUX Redux, FramePack: not covered: reads last of SigLIP so400m" in done.err
+        assert "FLUX Redux: not covered: reads last of SigLIP so400m" in done.err
 
     @pytest.mark.parametrize("tap", ["penultimate", "last"])
     @pytest.mark.parametrize("method", ["ireu", "block"])
