@@ -30,7 +30,7 @@ _AS_CLIP = {
     "layernorm.": "vision_model.post_layernorm.",
 }
 """How the names of tensors begin here, and in CLIP, whose names `reach` knows."""
-WEIGHTS, CONFIG, PROCESSOR = "model.safetensors", "config.json", "preprocessor_config.json"
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
