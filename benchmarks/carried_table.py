@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ireu_cli.encoders.clip import Encoder, load_encoder
-from ireu_cli.encoders.mlp_site import entering
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.unlearning.block.one_block import Tail, block_for
 from ireu_cli.unlearning.gated.tokens import replacing as carried
@@ -72,7 +71,7 @@ def _states(encoder: Encoder, block: int, people: Sequence[Sequence[Path]]) -> t
     """What enters the block for every photo, and whose it is."""
     photos = [photo for person in people for photo in person]
     pieces = [photos[start : start + 32] for start in range(0, len(photos), 32)]
-    found = [entering(encoder.model, encoder.pixels([read(photo) for photo in piece]), block) for piece in pieces]
+    found = [encoder.entering(encoder.pixels([read(photo) for photo in piece]), block) for piece in pieces]
     return torch.cat(found), torch.tensor([i for i, person in enumerate(people) for _ in person])
 
 

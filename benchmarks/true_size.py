@@ -11,8 +11,9 @@ export: memory that the process allocates (RssAnon; mapped pages of files are no
     folder that saw the original before, and in a new one.
 locate: photos encoded in a second, as a share of what the bare forward pass does over pixels in memory, in turn.
 
-Needs IREU_DATA, a folder with `faces/eval` and `faces/train`. Weights are float32, but float16 for ViT-bigG, which its
-publishers ship so, and for the files of image-to-video pipelines. Without a size's file it is made first.
+Needs IREU_DATA, a folder with `faces/eval` and `faces/train`. Weights are float32, but float16 for ViT-bigG and
+EVA02-CLIP, which their publishers ship so, and for the files of image-to-video pipelines. Without a size's file it is
+made first.
 """
 
 import argparse
@@ -37,11 +38,13 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, SiglipVisionConfig
 
 from arcface_net import BLOCKS, write_arcface
+from ireu_cli.encoders.eva.tower import EvaConfig, EvaTower
 from ireu_cli.encoders.families import load_encoder
 from ireu_cli.encoders.towers.bare import BareTower
 from ireu_cli.encoders.towers.siglip import SiglipTower
 from ireu_cli.faces.folder import scan_people
 from ireu_cli.faces.read import PhotoReader
+from ireu_cli.layouts.table import layout_named
 from ireu_cli.layouts.wan import WAN
 from ireu_cli.params import ARCFACE_LANDMARKS, DataParams, EncoderParams
 from target_draws import LANDMARKS, ireu, link_photos
@@ -76,6 +79,8 @@ class Size:
         return CLIPVisionConfig(**sizes, projection_dim=self.projection)
 
 
+_DEPTHS = "block-4+block-8+block-12+block-16+block-20"
+"""What PuLID reads of EVA02-CLIP beside the head."""
 SIZES = {
     "tiny": Size(64, 128, 4, 32, side=56),
     "vit-l-14": Size(1024, 4096, 24, 768, "quick_gelu"),
@@ -84,6 +89,7 @@ SIZES = {
     "vit-h-14-bare": Size(1280, 5120, 32, 1024, dtype=torch.float16, layout="clip-vision-folder"),
     "vit-h-14-wan": Size(1280, 5120, 32, 1024, dtype=torch.float16, layout="wan"),
     "siglip-so400m": Size(1152, 4304, 27, 0, "gelu_pytorch_tanh", side=384, tap="pooled", is_siglip=True),
+    "eva02-l-14-336": Size(1024, 2730, 24, 768, side=336, dtype=torch.float16, tap=_DEPTHS, layout="eva-clip"),
     "vit-bigg-14": Size(1664, 8192, 48, 1280, dtype=torch.float16, tap="image_embeds"),
 }
 _PAUSE = 10
@@ -118,6 +124,9 @@ def _place(options: argparse.Namespace) -> Path:
     if size.layout == "wan":
         file = place / WAN.file
         return file if file.exists() else _make_wan(size, file)
+    if size.layout == "eva-clip":
+        file = place / layout_named(size.layout).file
+        return file if file.exists() else _make_eva(size, file)
     if not (place / "model.safetensors").exists():
         _make(size, place)
     return place
@@ -178,14 +187,28 @@ def _make_wan(size: Size, file: Path) -> Path:
     return file
 
 
+def _make_eva(size: Size, file: Path) -> Path:
+    """EVA02-CLIP's tower below `visual.`, beside as many weights as its text encoder has."""
+    with torch.device("meta"):
+        tower = EvaTower(EvaConfig(size.hidden, size.inner, size.blocks, 14, size.side, size.projection))
+    shapes = {f"visual.{name}": tuple(tensor.shape) for name, tensor in tower.state_dict().items()}
+    # CLIP's vocabulary, and 12 blocks of twelve squares each.
+    shapes |= {"text.vocabulary.weight": (49_408, 768), "logit_scale": (1,)}
+    shapes |= {f"text.blocks.{number}.weight": (12 * 768, 768) for number in range(12)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(_drawn(shapes, size.dtype), file)
+    return file
+
+
 def _drawn(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Weights of some shapes. Fan-in scaling keeps the variance of activations from block to block."""
     draw, state = torch.Generator().manual_seed(0), {}
     for name, shape in shapes.items():
-        if "norm" in name or name.endswith("bias"):
+        if "norm" in name or "_ln." in name or name.endswith("bias"):
             state[name] = torch.full(shape, float("weight" in name), dtype=dtype)
         else:
             is_embedding = name.endswith("_embedding") or ("embedding" in name and len(shape) <= 2)
+            is_embedding |= name.endswith(("cls_token", "pos_embed"))
             fan_in = 1 if is_embedding else shape[0] if name.endswith("head") else math.prod(shape[1:])
             state[name] = (torch.randn(shape, generator=draw) * fan_in**-0.5).to(dtype)
     return state
@@ -215,9 +238,7 @@ def _request(options: argparse.Namespace, place: Path, people: dict[str, Path], 
         folders = ["--targets", str(people[name]), "--retain", str(people["retain"])]
         encoder = ["--encoder", str(place), "--tap", options.tap, "--method", "all"]
         ireu("locate", *run, *folders, *encoder, *sets, "--force", "-o", str(mask))
-        gated = ["--set", "gated.max_false_alarm=0.4", "--set", "gated.people=2", "--set", "gated.copies="]
-        gated += ["--set", "gated.rank=8", "--set", f"record.case_id={time.time_ns()}"]
-        told = _run("unlearn", *run, "--mask", str(mask), *gated, "--force", "-o", str(delta))
+        told = _run("unlearn", *run, "--mask", str(mask), *_method(options.size), "--force", "-o", str(delta))
         split = json.loads(delta.with_name(f"{delta.name}.json").read_text())["timings"]
         words = ", ".join(f"{part} {seconds:.1f} s" for part, seconds in split.items())
         print(f"{options.size}: {name} request, {options.photos} photos: {told}, of which {words}", flush=True)
@@ -244,6 +265,14 @@ def _run(*arguments: str, ok: tuple[int, ...] = (0,)) -> str:
         raise SystemExit(f"ireu {' '.join(arguments)} ended with {child.returncode}: {words}")
     whole, user = time.perf_counter() - start, os.times().children_user - before
     return f"{whole:.1f} s, user {user:.1f} s, peak {seen['peak'] / 1e6:.0f} MB"
+
+
+def _method(size: str) -> list[str]:
+    """The method and its settings. `gated` is refused for EVA02-CLIP; there, the blocks before block 4 are trained."""
+    if size in SIZES and SIZES[size].layout == "eva-clip":
+        return ["--method", "global", "--layers", "blocks:0-3", "--steps", "2", "--set", "unlearn.batch=1"]
+    gated = ["--set", "gated.max_false_alarm=0.4", "--set", "gated.people=2", "--set", "gated.copies="]
+    return [*gated, "--set", "gated.rank=8", "--set", f"record.case_id={time.time_ns()}"]
 
 
 def _export(options: argparse.Namespace, place: Path, delta: Path) -> None:

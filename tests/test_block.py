@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from ireu_cli.encoders.clip import Encoder, read_tap, with_delta
-from ireu_cli.encoders.mlp_site import entering
 from ireu_cli.errors import InterruptedRunError
 from ireu_cli.params import Tap, UnlearnParams
 from ireu_cli.support.runtime import generator
@@ -30,10 +29,8 @@ def run(encoder: Encoder, tap: Tap, **more: Any) -> tuple[WeightDelta, dict[str,
     block = block_for(encoder.blocks, tap)
     # Other photos of the same people.
     again = pixels(5, "given")[[0, 3]] + 0.3 * pixels(2, "held")
-    given, held, others = (
-        entering(encoder.model, part, block) for part in (pixels(5, "given"), again, pixels(12, "others"))
-    )
-    nulls = entering(encoder.model, encoder.null_pixels(), block)
+    given, held, others = (encoder.entering(part, block) for part in (pixels(5, "given"), again, pixels(12, "others")))
+    nulls = encoder.entering(encoder.null_pixels(), block)
     width = 12 if tap == "image_embeds" else 16
     params = UnlearnParams(steps=more.pop("steps", 100), learning_rate=2e-3)
     held_people = more.pop("held", (0, 1))
@@ -48,7 +45,7 @@ def run(encoder: Encoder, tap: Tap, **more: Any) -> tuple[WeightDelta, dict[str,
 def test_the_tail_is_the_rest_of_the_encoder(tiny: Encoder, tap: Tap) -> None:
     pictures = pixels(3, "tail")
     for block in range(block_for(tiny.blocks, tap) + 1):
-        states = entering(tiny.model, pictures, block)
+        states = tiny.entering(pictures, block)
         with torch.no_grad():
             torch.testing.assert_close(Tail(tiny, block, tap)(states), read_tap(tiny.model, pictures, tap))
 

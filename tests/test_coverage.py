@@ -205,4 +205,6 @@ def test_systems_read_taps_that_encoders_have() -> None:
     """A tap is a plain name: a misspelt one would never be reached."""
     read = {tap for system in SYSTEMS.values() for channel in system.channels for tap in channel.taps}
     assert {tap for tap in read if depth_of(tap) is None} <= {*VISION_TRANSFORMERS.taps, *FACE_TAPS}
+    deep = {tap for channel in SYSTEMS["pulid"].channels for tap in channel.taps if depth_of(tap) is not None}
+    assert deep == {f"block-{n}" for n in range(4, 21, 4)}
     assert all(tap in TAPS for tap in (*VISION_TRANSFORMERS.taps, *FACE_TAPS))

@@ -175,7 +175,7 @@ def test_a_family_that_nobody_brought_is_refused(toy: Path, tmp_path: Path) -> N
     assert "encoder.tap (flag): input should be 'pooled', 'image_embeds', 'penultimate'" in tap.err
     source = run_ireu("locate", "--encoder", TOY, "--tap", "pooled", "-o", tmp_path / "m.pt", cwd=toy)
     assert source.code == 3
-    assert f"{TOY} holds no vision transformer of CLIP or SigLIP" in source.err
+    assert f"{TOY} holds no vision transformer of CLIP, SigLIP or EVA02-CLIP" in source.err
     assert run_ireu("inspect", TOY, cwd=toy).code == 3
 
 

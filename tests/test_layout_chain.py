@@ -30,6 +30,8 @@ from tests.conftest import run_ireu
 from tests.drawn.face_network import write_face_network
 from tests.test_facefusion import accepts, write_with_input
 from tests.test_ir_se import loaded
+from tests.tiny_eva import FILE as EVA_FILE
+from tests.tiny_eva import as_eva_clip, write_eva
 from tests.tiny_generator import adapter_weights, draw, tiny_pipeline
 from tests.tiny_ir_se import as_facexlib, write_ir_se
 from tests.tiny_layouts import LAYOUTS, write_layout
@@ -366,6 +368,25 @@ def through_as_dinov2(name: str, samples: Path, tmp_path: Path) -> str:
     )
 
 
+def through_as_eva_clip(name: str, samples: Path, tmp_path: Path) -> str:
+    """A file of EVA02-CLIP comes back with the same keys, and its tower computes something else."""
+    source = write_eva(tmp_path / "place" / EVA_FILE, dtype=torch.float32)
+    card, out, edited = chain(samples, tmp_path / "job", source, "penultimate")
+    before, after = (torch.load(path, weights_only=True) for path in (source, out / source.name))
+    assert [*before] == [*after]
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {f"visual.{own}" for own in edited}
+    pixels = torch.randn(1, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    towers = [{key.removeprefix("visual."): each for key, each in state.items()} for state in (before, after)]
+    first, second = (as_eva_clip(tower, pixels)[0] for tower in towers)
+    assert not torch.allclose(first, second)
+    rest = len(before) - len(changed)
+    return (
+        f"| {name} | `{card['layout']}` | a function of its tensors that computes what eva_clip does | {len(changed)} "
+        f"tensors | {rest} of {rest} tensors |"
+    )
+
+
 def through_to_onnx(name: str, samples: Path, tmp_path: Path) -> str:
     """A `.pth` of facexlib, edited by gates, comes out in ONNX; as a `.pth` it is refused."""
     source = write_ir_se(tmp_path / "recognition_arcface_ir_se50.pth")
@@ -433,6 +454,7 @@ THROUGH: dict[str, Callable[[str, Path, Path], str]] = {
     "network": through_as_a_network,
     "insightface pack": through_as_a_network,
     "FaceFusion's network": through_to_facefusion,
+    "EVA02-CLIP": through_as_eva_clip,
     "facexlib's network": through_as_facexlib,
     "facexlib's network, with gates": through_to_onnx,
 }

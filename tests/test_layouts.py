@@ -15,10 +15,8 @@ from ireu_cli.encoders.clip import load_encoder
 from ireu_cli.encoders.families import card_of
 from ireu_cli.encoders.files.checkpoint import open_checkpoint
 from ireu_cli.encoders.files.face_pack import recogniser_in
-from ireu_cli.encoders.files.foreign import foreign_sizes
 from ireu_cli.encoders.files.tensor_file import open_file
 from ireu_cli.encoders.groups import groups_of_network, groups_of_transformer
-from ireu_cli.encoders.systems import systems_of
 from ireu_cli.errors import ModelError
 from ireu_cli.layouts.table import layout_named
 from ireu_cli.params import EncoderParams
@@ -100,7 +98,7 @@ def test_a_network_may_be_one_of_several_of_its_size() -> None:
 class TestRefusals:
     def test_other_weights(self, tmp_path: Path) -> None:
         torch.save({"unet.conv_in.weight": torch.zeros(2)}, tmp_path / "x.bin")
-        with pytest.raises(ModelError, match="holds no vision transformer of CLIP or SigLIP"):
+        with pytest.raises(ModelError, match="holds no vision transformer of CLIP, SigLIP or EVA02-CLIP"):
             open_checkpoint(tmp_path / "x.bin")
 
     def test_what_would_have_to_be_unpickled(self, tmp_path: Path) -> None:
@@ -281,58 +279,8 @@ def test_inspect_prints_a_card_and_the_systems(tiny_folder: Path, tmp_path: Path
     assert card["edit_sites"]["post_layernorm"] == ["pooled", "image_embeds"]
     systems = json.loads(run_ireu("inspect", "--systems", "--json", cwd=tmp_path).out)
     reach = {entry["system"]: entry["within_reach"] for entry in systems}
-    assert (reach["instantid"], reach["pulid"], reach["tuned-weights"]) == ("yes", "in part", "no")
+    assert (reach["pulid"], reach["uniportrait"], reach["tuned-weights"]) == ("yes", "in part", "no")
+    assert reach["instantid"] == "yes"
     assert {reach[name] for name in ("flux-kontext", "flux-2", "qwen-image-edit", "omnigen2")} == {"by a gate only"}
     assert run_ireu("inspect", cwd=tmp_path).code == 2
     assert run_ireu("inspect", "nowhere", cwd=tmp_path).code == 3
-
-
-class TestEncodersThatAreNotEdited:
-    """They are told by their tensors, and who reads them is said."""
-
-    @staticmethod
-    def eva(path: Path) -> Path:
-        shapes = {
-            "cls_token": (1, 1, 8),
-            "patch_embed.proj.weight": (8, 3, 14, 14),
-            "blocks.0.attn.q_proj.weight": (8, 8),
-            "blocks.0.mlp.w1.weight": (20, 8),
-            "blocks.0.mlp.ffn_ln.weight": (20,),
-            "blocks.1.mlp.w1.weight": (20, 8),
-            "head.weight": (6, 8),
-        }
-        torch.save({f"visual.{name}": torch.ones(shape) for name, shape in shapes.items()}, path)
-        return path
-
-    def test_eva(self, tmp_path: Path) -> None:
-        card = run_ireu("inspect", self.eva(tmp_path / "EVA02.pt"), "--json").json
-        assert card["kind"] == "EVA-CLIP vision transformer, not edited by ireu"
-        assert card["architecture"] == "8 wide, 2 blocks, patches of 14"
-        assert card["taps"] == {}
-
-    @pytest.mark.parametrize(
-        ("prefix", "marks", "patches", "sizes", "group", "reader"),
-        [
-            ("visual.", ("blocks.0.mlp.w1.weight", "blocks.0.mlp.ffn_ln.weight"), "patch_embed.proj.weight",
-             (1024, 24, "blocks"), "E", "pulid"),
-        ],
-    )  # fmt: skip
-    def test_published_sizes_are_a_group(
-        self, prefix: str, marks: tuple[str, ...], patches: str, sizes: tuple[int, int, str], group: str, reader: str
-    ) -> None:
-        hidden, blocks, stem = sizes
-        shapes = dict.fromkeys(marks, (1,)) | {f"{stem}.{n}.x": (1,) for n in range(blocks)}
-        named = {f"{prefix}{name}": torch.empty(shape, device="meta") for name, shape in shapes.items()}
-        named[f"{prefix}{patches}"] = torch.empty(hidden, 3, 14, 14, device="meta")
-        found = foreign_sizes(named)
-        assert found is not None
-        assert found.groups == (group,)
-        assert reader in systems_of(found.groups)
-
-    @pytest.mark.parametrize("name", ["blocks.0.mlp.w1.weight", "visual.blocks.0.mlp.w1.weight", "x"])
-    def test_one_mark_is_not_enough(self, name: str) -> None:
-        assert foreign_sizes({name: torch.ones(2), "patch_embed.proj.weight": torch.ones(8, 3, 14, 14)}) is None
-
-    def test_they_cannot_be_edited(self, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match="of a kind that ireu does not edit: EVA-CLIP"):
-            open_checkpoint(self.eva(tmp_path / "EVA02.pt"))

@@ -20,7 +20,7 @@ from ireu_cli.encoders.clip import Encoder, last_state, load_encoder, read_out, 
 from ireu_cli.encoders.files.checkpoint import open_checkpoint
 from ireu_cli.encoders.files.clip_files import config_of
 from ireu_cli.encoders.groups import groups_of
-from ireu_cli.encoders.mlp_site import HEAD, MlpSite, entering
+from ireu_cli.encoders.mlp_site import HEAD, MlpSite
 from ireu_cli.encoders.reach import SIGLIP, reach_of, select_weights
 from ireu_cli.encoders.systems import SYSTEMS
 from ireu_cli.encoders.towers import siglip, tower
@@ -193,15 +193,13 @@ _TRANSFORMERS_4 = """
 import sys, torch
 from pathlib import Path
 from ireu_cli.encoders.clip import load_encoder, read_tap
-from ireu_cli.encoders.mlp_site import entering
-from ireu_cli.encoders.systems import SYSTEMS
 from ireu_cli.encoders.reach import SIGLIP
 from ireu_cli.params import EncoderParams
 encoder = load_encoder(EncoderParams(source=sys.argv[1], tap="pooled"), "cpu")
 pixels = torch.load(sys.argv[2], weights_only=True)
 with torch.no_grad():
     found = {tap: read_tap(encoder.model, pixels, tap) for tap in SIGLIP.taps}
-torch.save(found | {"entering": entering(encoder.model, pixels, 1).clone()}, sys.argv[2])
+torch.save(found | {"entering": encoder.entering(pixels, 1).clone()}, sys.argv[2])
 print(encoder.fingerprint)
 """
 
@@ -229,7 +227,7 @@ def test_transformers_4_computes_the_same(tmp_path: Path, prefix: str) -> None:
     with torch.no_grad():
         for tap in SIGLIP.taps:
             torch.testing.assert_close(found[tap], read_tap(encoder.model, pixels(), tap))
-    torch.testing.assert_close(found["entering"], entering(encoder.model, pixels(), 1))
+    torch.testing.assert_close(found["entering"], encoder.entering(pixels(), 1))
 
 
 class TestReach:
@@ -265,7 +263,7 @@ class TestReach:
     @pytest.mark.parametrize("tap", SIGLIP.taps)
     def test_the_tail_is_the_rest_of_the_encoder(self, tiny: Encoder, tap: Tap) -> None:
         for block in range(block_for(tiny.blocks, tap) + 1):
-            states = entering(tiny.model, pixels(), block)
+            states = tiny.entering(pixels(), block)
             with torch.no_grad():
                 torch.testing.assert_close(Tail(tiny, block, tap)(states), read_tap(tiny.model, pixels(), tap))
 

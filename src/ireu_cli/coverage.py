@@ -7,7 +7,7 @@ from typing import Literal
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.reach import Reach
-from ireu_cli.encoders.systems import GROUPS, SYSTEMS, Channel, is_gated_only, systems_of
+from ireu_cli.encoders.systems import GROUPS, SYSTEMS, Channel, is_gated_only, listed, systems_of
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import EncoderParams, Tap
 from ireu_cli.values import Json
@@ -48,7 +48,7 @@ def coverage_of(name: str, reached: Mapping[str, Reach]) -> Coverage:
     left = [channel for channel in system.channels if channel not in closed]
     if not left:
         return Coverage(name, "covered", "")
-    reads = " and ".join(channel.sentence() for channel in left)
+    reads = " and ".join(_left_of(channel, reached.get(channel.group)) for channel in left)
     if closed:
         return Coverage(name, "half covered", f"also reads {reads}")
     # A system that no kind of edit could close is another matter than one that this edit does not.
@@ -131,6 +131,15 @@ def sentences(found: Sequence[Coverage]) -> list[str]:
 def recorded(found: Sequence[Coverage]) -> dict[str, Json]:
     """The entry for a manifest: each system's status, with the reason."""
     return {one.system: {"status": one.status, "why": one.why} for one in found}
+
+
+def _left_of(channel: Channel, reach: Reach | None) -> str:
+    """What a channel still reads of the person, in words: what an edit does not change, and what it does."""
+    changed = [] if reach is None else [tap for tap in channel.taps if reach.includes(tap)]
+    if not changed:
+        return channel.sentence()
+    left = listed([tap for tap in channel.taps if tap not in changed])
+    return f"{left} of {GROUPS[channel.group].title} (the edit changes only {listed(changed)} of it)"
 
 
 def _is_closed(channel: Channel, reached: Mapping[str, Reach]) -> bool:

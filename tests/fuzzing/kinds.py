@@ -139,6 +139,8 @@ def _encoders() -> dict[str, Kind]:
         "DINOv2, preprocessing": Kind("dinov2", "preprocessor_config.json", plain, readers.dinov2, _alike, share=0.5),
         "Wan's file": Kind("wan", "wan.pth", mutate.archive_of, readers.encoder, _alike, by_file=True),
         "Wan's file, inspected": Kind("wan-safe", "wan.safetensors", weights, readers.card, by_file=True),
+        "EVA's file": Kind("eva", "eva.pt", mutate.archive_of, readers.eva, _alike, by_file=True),
+        "EVA's file, inspected": Kind("eva-safe", "eva.safetensors", weights, readers.card, by_file=True),
     }
 
 

@@ -161,9 +161,17 @@ def tower(place: Path) -> Any:
     return encoder(place, "pooled")
 
 
+def eva(place: Path) -> Any:
+    """The same of EVA02-CLIP."""
+    return _seen(encoders.load_encoder(EncoderParams(source=str(place)), ARCFACE_LANDMARKS, "cpu"))
+
+
 def encoder(place: Path, tap: Tap = "image_embeds") -> Any:
     """An encoder: what names it, what it holds, and what it makes of a picture."""
-    found = load_encoder(EncoderParams(source=str(place), tap=tap), "cpu")
+    return _seen(load_encoder(EncoderParams(source=str(place), tap=tap), "cpu"))
+
+
+def _seen(found: Any) -> Any:
     state = found.model.state_dict()
     name = (found.fingerprint, found.settings, found.architecture, found.preprocessing)
     return [name, sha(*(part for key in sorted(state) for part in (key, state[key]))), _features(found)]

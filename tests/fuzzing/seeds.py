@@ -30,6 +30,7 @@ from tests.test_photo_formats import exif, jpeg_with, png_with, seeds, tiff_with
 from tests.test_photos import encoded, picture
 from tests.tiny_bare import write_bare
 from tests.tiny_dinov2 import write_dinov2
+from tests.tiny_eva import whole_state, write_eva
 from tests.tiny_ir_se import write_ir_se
 from tests.tiny_portrait import write_face_encoder, write_tiny_portrait
 from tests.tiny_wan import wan_state
@@ -77,6 +78,8 @@ def _write_encoders(folder: Path) -> None:
         shutil.copyfile(tiny / "config.json", _made(folder / name) / "config.json")
         save = torch.save if file.endswith(".pth") else safetensors.torch.save_file
         save(wan_state(state), folder / name / file)
+    write_eva(folder / "eva" / "eva.pt")
+    safetensors.torch.save_file(whole_state(), _made(folder / "eva-safe") / "eva.safetensors")
 
 
 def _write_networks(folder: Path) -> None:

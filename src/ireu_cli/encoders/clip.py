@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -95,6 +95,9 @@ def read_out(model: Any, states: Tensor, tap: Tap) -> Tensor:
         pooled = model.vision_model.post_layernorm(states.to(weight.device, weight.dtype))
         found: Tensor = pooled if tap == "pooled" else model.visual_projection(pooled)
     return found.float().cpu()
+
+
+Loaded = TypeVar("Loaded", bound="Encoder")
 
 
 @dataclass(frozen=True)
@@ -199,11 +202,15 @@ class Encoder(HasBlocks):
         return torch.cat([torch.zeros_like(black), black])
 
 
-def load_encoder(params: EncoderParams, device: str) -> Encoder:
+def load_encoder(
+    params: EncoderParams, device: str, kind_of: Callable[[Checkpoint], type["Encoder"]] = lambda _: Encoder
+) -> Encoder:
     """Load an encoder from a folder, a file in any layout of `files.checkpoint`, a portrait bundle or the hub.
 
+    `kind_of` says of which class it is; encoders of transformers are of this one.
+
     Raises:
-        ModelError: it does not exist, is no vision transformer of CLIP or SigLIP, or its file lacks weights.
+        ModelError: it does not exist, is no vision transformer of a known kind, or its file lacks weights.
         ConfigError: it has no such tap, or no such block, or the parts of the tap have several widths.
     """
     checkpoint = checkpoint_of(params)
@@ -213,7 +220,7 @@ def load_encoder(params: EncoderParams, device: str) -> Encoder:
     model = model.to(torch.float32).eval().requires_grad_(False)
     state = model.state_dict()
     fingerprint = finite_fingerprint(params.source, prints_by(state, state.__getitem__))
-    encoder = Encoder(_placed(model, device, params.dtype), processor, fingerprint)
+    encoder = kind_of(checkpoint)(_placed(model, device, params.dtype), processor, fingerprint)
     _try_preprocessing(encoder, params.source)
     return encoder
 
@@ -242,18 +249,19 @@ def _refuse_other_tap(params: EncoderParams, anatomy: Anatomy) -> None:
         )
 
 
-def outline_encoder(checkpoint: Checkpoint, fingerprint: str) -> Encoder:
+def outline_encoder(checkpoint: Checkpoint, fingerprint: str, kind: type[Encoder] = Encoder) -> Encoder:
     """Make an encoder whose weights stay in their file; everything else is known, and its model is on no device.
 
     Args:
         checkpoint: its weights.
         fingerprint: the one that the weights should have; confirm it later, as reading all weights takes time.
+        kind: the class that it is of.
 
     Raises:
         ModelError: not a complete vision transformer.
     """
     model = outline_of(checkpoint)
-    return Encoder(model, processor_beside(checkpoint, model.config.image_size), fingerprint)
+    return kind(model, processor_beside(checkpoint, model.config.image_size), fingerprint)
 
 
 def finite_fingerprint(source: str, prints: Mapping[str, Print]) -> str:
@@ -267,7 +275,7 @@ def finite_fingerprint(source: str, prints: Mapping[str, Print]) -> str:
     return fingerprint_from(prints)
 
 
-def with_delta(encoder: Encoder, delta: WeightDelta, dtype: str = "float32") -> Encoder:
+def with_delta(encoder: Loaded, delta: WeightDelta, dtype: str = "float32") -> Loaded:
     """Return an edited encoder; the one passed in keeps every bit.
 
     Both share the weights that do not change, so you may train neither of them in place.
@@ -284,7 +292,7 @@ def with_delta(encoder: Encoder, delta: WeightDelta, dtype: str = "float32") -> 
     fill(model, state)
     device = str(next(encoder.model.parameters()).device)
     edited = _placed(model.eval().requires_grad_(False), device, dtype)
-    return Encoder(edited, encoder.processor, fingerprint_of(edited.state_dict()))
+    return replace(encoder, model=edited, fingerprint=fingerprint_of(edited.state_dict()))
 
 
 def refuse_foreign(delta: WeightDelta, state: Mapping[str, Tensor]) -> None:

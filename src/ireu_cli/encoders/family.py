@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ireu_cli.encoders.card import Card
 from ireu_cli.encoders.files.checkpoint import Checkpoint
+from ireu_cli.encoders.mlp_site import after_attention, after_mlp
 from ireu_cli.encoders.reach import Reach
 from ireu_cli.errors import ModelError
 from ireu_cli.layouts.layout import Layout
@@ -176,14 +177,17 @@ class Trainable(ImageEncoder):
 class HasBlocks(Trainable):
     """A vision transformer in whose blocks people can be found and moved.
 
-    Its `model.vision_model` is built as those of transformers' CLIP and SigLIP are: `encoder.layers` of attention and a
-    hidden layer each, which `mlp_site` looks into; `model.config` states the sizes.
+    Where an encoder says nothing else, its `model.vision_model` is built as those of transformers' CLIP and SigLIP are:
+    `encoder.layers` of attention and a hidden layer each, which `mlp_site` looks into. `model.config` states the sizes.
 
     Attributes:
         processor: prepares pixels, as transformers' image processors do; an export writes its settings.
+        no_detectors: why `gated` cannot write detectors into its blocks, as a sentence without a full stop; empty where
+            it can.
     """
 
     processor: Any
+    no_detectors: str = ""
 
     @property
     @abstractmethod
@@ -199,6 +203,22 @@ class HasBlocks(Trainable):
     def tokens(self) -> int:
         """How many tokens a picture is, one for the class or the head counted in."""
         return (int(self.model.config.image_size) // int(self.model.config.patch_size)) ** 2 + 1
+
+    @torch.inference_mode()
+    def entering(self, pixels: Tensor, block: int) -> Tensor:
+        """The input of a block: prepared pixels to (n, tokens, width), on the model's device."""
+        weight = next(self.model.parameters())
+        return self.read(self.model, pixels.to(weight.device, weight.dtype), f"block-{block}")
+
+    @staticmethod
+    def layers(model: Any) -> Any:
+        """The blocks of a model, in order."""
+        return model.vision_model.encoder.layers
+
+    @staticmethod
+    def through(layer: Any, states: Tensor) -> Tensor:
+        """Pass tokens (n, tokens, width) through one of `layers`."""
+        return after_mlp(layer, after_attention(layer, states))
 
     @staticmethod
     @abstractmethod

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ireu_cli.encoders.dinov2.tower import Dinov2Sizes
+from ireu_cli.encoders.eva.tower import EvaConfig
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.clip_files import config_of
 from ireu_cli.encoders.ir_se.backbone import IrSeSizes
@@ -24,6 +25,9 @@ _SIGLIP_SIZES = {
 
 _DINOV2_GIANT = (1536, 40, 14)
 """Width, blocks and patch of DINOv2 giant."""
+
+_EVA_SIZES = {(1024, 24, 14, 336): "E"}
+"""The same of EVA02-CLIP, whose vision transformers are as large as CLIP's."""
 
 _CONVOLUTIONS = {53: ("R50", "FF"), 103: ("R100", "A2F", "AF")}
 """Convolutions of ArcFace's r50 and r100; by its sizes, somebody's own copy looks like any other."""
@@ -50,13 +54,22 @@ def groups_of_transformer(own: str | None, config: Any, *, is_siglip: bool = Fal
 
 def groups_of(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The groups that the encoder in a checkpoint can belong to."""
+    config = config_of(checkpoint)
+    if checkpoint.is_eva:
+        return groups_of_eva(config)
     own = checkpoint.layout.group_in(name for file in checkpoint.parts for name in file)
-    return groups_of_transformer(own, config_of(checkpoint), is_siglip=checkpoint.is_siglip)
+    return groups_of_transformer(own, config, is_siglip=checkpoint.is_siglip)
 
 
 def groups_of_dinov2(sizes: Dinov2Sizes) -> tuple[str, ...]:
     """The group of DINOv2's largest vision transformer."""
     return ("D",) if (sizes.width, sizes.blocks, sizes.patch) == _DINOV2_GIANT else ()
+
+
+def groups_of_eva(config: EvaConfig) -> tuple[str, ...]:
+    """The group of EVA02-CLIP's vision transformer that generators read, for one of its sizes."""
+    sizes = (config.hidden_size, config.num_hidden_layers, config.patch_size, config.image_size)
+    return (_EVA_SIZES[sizes],) if sizes in _EVA_SIZES else ()
 
 
 def groups_of_ir_se(sizes: IrSeSizes) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ head does the same for the one vector that its probe has gathered. What enters b
 with others.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -78,13 +78,6 @@ def after_mlp(layer: Any, attended: Tensor) -> Tensor:
     return found
 
 
-def entering(model: Any, pixels: Tensor, block: int) -> Tensor:
-    """The input of a block: pixels (n, 3, side, side) to (n, tokens, d), on the model's device."""
-    with torch.inference_mode(), before_block(model, block) as seen:
-        model.vision_model(pixels)
-    return seen[0]
-
-
 def before_block(model: Any, block: int) -> AbstractContextManager[list[Tensor]]:
     """Inside it, every forward pass appends a block's input, (n, tokens, d), to the list; -1 is the last block.
 
@@ -155,7 +148,11 @@ def read_parts(model: Any, pixels: Tensor, tap: Tap, named: Callable[[str, Any],
     with ExitStack() as stack:
         inputs = {p: stack.enter_context(before_block(model, n)) for p, n in depths.items() if n is not None}
         output = model.vision_model(pixels)
-    parts = [inputs[part][0] if part in inputs else named(part, output) for part in parts_of(tap)]
+    return joined([inputs[part][0] if part in inputs else named(part, output) for part in parts_of(tap)])
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Several parts of a tap, all tokens one after another, where a part (n, d) is one token; one part as it is."""
     if len(parts) == 1:
         return parts[0]
     return torch.cat([part[:, None] if part.ndim == 2 else part for part in parts], dim=1)

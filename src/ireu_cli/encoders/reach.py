@@ -2,9 +2,9 @@
 
 A CLIP vision transformer computes embeddings -> pre_layrnorm -> blocks 0 … L-1 -> post_layernorm(CLS) -> projection.
 SigLIP's computes embeddings -> blocks 0 … L-1 -> post_layernorm(all tokens) -> pooling head. DINOv2's does the same
-without a head; its tensors are given here under the names that CLIP would give them. `penultimate` is the
-output of block L-2, so nothing from block L-1 on can change it. `block-N` is what enters block N: blocks before N
-change it, and so does what comes before all blocks.
+without a head; its tensors are given here under the names that CLIP would give them. EVA02-CLIP's has CLIP's order,
+with no layer norm before the blocks. `penultimate` is the output of block L-2, so nothing from block L-1 on can change
+it. `block-N` is what enters block N: blocks before N change it, and so does what comes before all blocks.
 """
 
 import re
@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from ireu_cli.errors import ConfigError
 from ireu_cli.layouts import layout
 from ireu_cli.params import Tap, depth_of, has_depths, parts_of
-
-_BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Anatomy:
 
     kind: str
     taps: tuple[Tap, ...]
-    parts: Mapping[str, str]
+    parts: Mapping[str, str | tuple[str, ...]]
     first_tap: Mapping[str, int]
     has_class_token: bool
     """Whether the pooled vector is a class token after a layer norm; otherwise a head makes it from all tokens."""
@@ -36,11 +34,18 @@ class Anatomy:
     processor_class: str
     family: str
     """How `layouts` call this kind of encoder."""
+    block: str = "vision_model.encoder.layers."
+    """What stands before a block's number in the names of its tensors."""
 
     @property
     def whole(self) -> Tap:
         """The tap that describes the whole picture in one vector, the one that is compared with text."""
         return self.taps[-1]
+
+    def block_of(self, name: str) -> int | None:
+        """The number of the block that a tensor belongs to; None if it belongs to no block."""
+        number, _, rest = name.removeprefix(self.block).partition(".")
+        return int(number) if name.startswith(self.block) and rest and number.isdecimal() else None
 
 
 TRANSFORMER = Anatomy(
@@ -81,6 +86,21 @@ SIGLIP = Anatomy(
     "SiglipVisionModel",
     "SiglipImageProcessor",
     layout.SIGLIP,
+)
+EVA = Anatomy(
+    "EVA02-CLIP vision transformer",
+    TRANSFORMER.taps,
+    {
+        "embeddings": ("patch_embed.", "cls_token", "pos_embed"),
+        "post_layernorm": "norm.",
+        "projection": "head.",
+    },
+    {"embeddings": 0, "post_layernorm": 2, "projection": 3},
+    True,
+    "EVAVisionTransformer",
+    "CLIPImageProcessor",
+    layout.EVA,
+    "blocks.",
 )
 
 DINOV2 = Anatomy(
@@ -160,6 +180,14 @@ def reach_of(
     return Reach(anatomy.taps[first:], anatomy.taps[:first], range(depth, blocks))
 
 
+def sites_of(blocks: int, anatomy: Anatomy) -> dict[str, tuple[Tap, ...]]:
+    """For each part of an encoder whose weights an edit may change, the taps that change with it."""
+    first = {f"blocks 0 to {blocks - 2}": int(blocks == 1), f"block {blocks - 1}": 1}
+    # What comes before the blocks changes what they do.
+    first |= {part: start for part, start in anatomy.first_tap.items() if start}
+    return {part: anatomy.taps[start:] for part, start in first.items()}
+
+
 def select_weights(
     names: Iterable[str], layers: str, blocks: int, tap: Tap, anatomy: Anatomy = TRANSFORMER
 ) -> list[str]:
@@ -198,16 +226,16 @@ def _before(tap: Tap, blocks: int) -> str:
 
 
 def _first_tap(name: str, blocks: int, anatomy: Anatomy) -> int:
-    if match := _BLOCK.match(name):
-        return 0 if int(match[1]) < blocks - 1 else 1
+    if (number := anatomy.block_of(name)) is not None:
+        return 0 if number < blocks - 1 else 1
     found = (anatomy.first_tap[part] for part, start in anatomy.parts.items() if name.startswith(start))
     return next(found, len(anatomy.taps))
 
 
 def _first_depth(name: str, blocks: int, anatomy: Anatomy) -> int:
     """The first N whose `block-N` changes; the number of blocks if none does."""
-    if match := _BLOCK.match(name):
-        return min(int(match[1]) + 1, blocks)
+    if (number := anatomy.block_of(name)) is not None:
+        return min(number + 1, blocks)
     # What comes before the blocks changes what enters all of them.
     return 0 if _first_tap(name, blocks, anatomy) == 0 else blocks
 
@@ -218,8 +246,7 @@ def _belongs(name: str, part: str, blocks: int, anatomy: Anatomy) -> bool:
     if part in anatomy.parts:
         return name.startswith(anatomy.parts[part])
     wanted = block_range(part, blocks, anatomy.parts)
-    match = _BLOCK.match(name)
-    return match is not None and int(match[1]) in wanted
+    return anatomy.block_of(name) in wanted
 
 
 def block_range(part: str, blocks: int, others: Iterable[str], whole: str = "encoder", piece: str = "blocks") -> range:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ireu_cli.encoders.card import Card
 from ireu_cli.encoders.families import card_of
-from ireu_cli.encoders.systems import GROUPS, SYSTEMS, is_gated_only, systems_of
+from ireu_cli.encoders.systems import GROUPS, SYSTEMS, depths_read, is_gated_only, systems_of
 from ireu_cli.inspecting.gates import gate_told
 from ireu_cli.inspecting.own import inspect_own
 from ireu_cli.values import Json
@@ -35,7 +35,7 @@ def _told(card: Card) -> dict[str, Json]:
         "parameters": card.parameters,
         "fingerprint": card.fingerprint,
         "groups": {name: f"{GROUPS[name].title}: {GROUPS[name].file}" for name in card.groups},
-        "taps": {tap: _readers(card, tap) for tap in card.taps},
+        "taps": {tap: _readers(card, tap) for tap in (*depths_read(card.groups), *card.taps)},
         "edit_sites": {part: list(taps) for part, taps in card.sites.items()},
         "read_by": {} if card.taps else _read_by(card),
     }

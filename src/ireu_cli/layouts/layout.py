@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-CLIP, BARE, SIGLIP, DINOV2 = "clip", "clip without projection", "siglip", "dinov2"
+CLIP, BARE, SIGLIP, DINOV2, EVA = "clip", "clip without projection", "siglip", "dinov2", "eva"
 NETWORK, FACEXLIB = "network", "facexlib"
-"""Kinds of encoders: vision transformers of CLIP, with projection and without, of SigLIP and of DINOv2, face-embedding
-networks in ONNX, and facexlib's."""
+"""Kinds of encoders: vision transformers of CLIP, with projection and without, of SigLIP, of DINOv2 and of EVA02-CLIP,
+face-embedding networks in ONNX, and facexlib's."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The only table of layouts. One of somebody else's joins it by `register`."""
 
-from ireu_cli.layouts.layout import BARE, CLIP, DINOV2, FACEXLIB, NETWORK, SIGLIP, Layout
+from ireu_cli.layouts.layout import BARE, CLIP, DINOV2, EVA, FACEXLIB, NETWORK, SIGLIP, Layout
 from ireu_cli.layouts.wan import WAN
 
 AUTO = "auto"
@@ -62,6 +62,16 @@ _LAYOUTS = [
     ),
     # Wan's file of both towers of a CLIP, with names and shapes of its own.
     WAN,
+    # The file of both towers of EVA02-CLIP, as `torch.save` writes a state dict of eva_clip; or the vision transformer.
+    Layout(
+        "eva-clip",
+        frozenset({EVA}),
+        in_folder=False,
+        library="eva_clip",
+        prefix="visual.",
+        part_of="EVA-CLIP",
+        file="EVA02_CLIP_L_336_psz14_s6B.pt",
+    ),
     # facexlib's `recognition_arcface_ir_se50.pth`.
     Layout(
         "facexlib",

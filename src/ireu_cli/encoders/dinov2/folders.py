@@ -12,7 +12,7 @@ from ireu_cli.encoders.family import Family
 from ireu_cli.encoders.files.fingerprint import fingerprint_from, prints_by
 from ireu_cli.encoders.groups import groups_of_dinov2
 from ireu_cli.encoders.preprocessing import PROCESSOR, processor_in
-from ireu_cli.encoders.reach import DINOV2, reach_of
+from ireu_cli.encoders.reach import DINOV2, sites_of
 from ireu_cli.errors import ModelError
 from ireu_cli.layouts.table import plain_layout
 from ireu_cli.params import EncoderParams
@@ -74,12 +74,7 @@ def _side_of(processor: Any, patch: int, source: str) -> int:
 
 def _card(source: str) -> Card:
     whole, sizes = open_folder(source)
-    blocks, start = sizes.blocks, "vision_model.encoder.layers."
-    parts = {
-        f"blocks 0 to {blocks - 2}": f"{start}0.",
-        f"block {blocks - 1}": f"{start}{blocks - 1}.",
-        "post_layernorm": DINOV2.parts["post_layernorm"],
-    }
+    blocks = sizes.blocks
     return Card(
         kind=DINOV2.kind,
         layout=plain_layout(DINOV2.family, folder=True).name,
@@ -90,7 +85,7 @@ def _card(source: str) -> Card:
         fingerprint=fingerprint_from(prints_by(list(whole), whole.__getitem__)),
         groups=groups_of_dinov2(sizes),
         taps=DINOV2.taps,
-        sites={part: reach_of([name + "x"], blocks, DINOV2).taps for part, name in parts.items()},
+        sites=sites_of(blocks, DINOV2),
     )
 
 

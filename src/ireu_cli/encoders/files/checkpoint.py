@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.files.foreign import foreign_kind
+from ireu_cli.encoders.eva import tower as eva
 from ireu_cli.encoders.files.sizes import PATCHES, PROJECTION
 from ireu_cli.encoders.files.tensor_file import PLAIN, TensorFile, dtypes_of, files_of, open_file
-from ireu_cli.encoders.reach import BARE, SIGLIP, TRANSFORMER, Anatomy
+from ireu_cli.encoders.reach import BARE, EVA, SIGLIP, TRANSFORMER, Anatomy
 from ireu_cli.encoders.towers import bare, siglip, tower
 from ireu_cli.errors import ForeignEncoderError, ModelError
 from ireu_cli.layouts.layout import CLIP, Layout, Piece
@@ -39,8 +39,8 @@ _Place = tuple[TensorFile, str]
 class Checkpoint(Mapping[str, Tensor]):
     """An encoder's weights in files.
 
-    `places` maps each tensor's name in `CLIPVisionModelWithProjection`, `BareTower` or `SiglipTower` to its file and
-    its name there. `stamp` records the state of the files before they were opened.
+    `places` maps each tensor's name in `CLIPVisionModelWithProjection`, `BareTower`, `SiglipTower` or `EvaTower` to its
+    file and its name there. `stamp` records the state of the files before they were opened.
     """
 
     layout: Layout
@@ -119,12 +119,17 @@ class Checkpoint(Mapping[str, Tensor]):
         """Which kind of vision transformer it is."""
         if f"vision_model.{siglip.MARKS[0]}" in self.places:
             return SIGLIP
-        return BARE if BARE.family in self.layout.holds else TRANSFORMER
+        return next((kind for kind in (BARE, EVA) if kind.family in self.layout.holds), TRANSFORMER)
 
     @property
     def is_bare(self) -> bool:
         """Whether it is CLIP without projection."""
         return self.anatomy is BARE
+
+    @property
+    def is_eva(self) -> bool:
+        """Whether it is EVA02-CLIP's kind of vision transformer."""
+        return self.anatomy is EVA
 
     @property
     def is_siglip(self) -> bool:
@@ -146,7 +151,7 @@ def open_checkpoint(source: Path, *, is_bare: bool = False) -> Checkpoint:
 
     Raises:
         ModelError: it does not exist, is damaged, or has no vision transformer.
-        ForeignEncoderError: its encoder is of a kind that ireu does not edit.
+        ForeignEncoderError: it is SigLIP without its pooling head.
     """
     return encoder_in(open_whole(source), is_bare=is_bare)
 
@@ -169,15 +174,10 @@ def encoder_in(whole: Checkpoint, *, is_bare: bool = False) -> Checkpoint:
     """Find the encoder among all tensors; `is_bare` as for `open_checkpoint`.
 
     Raises:
-        ModelError: there is no vision transformer of CLIP or SigLIP.
-        ForeignEncoderError: there is an encoder of a kind that ireu does not edit.
+        ModelError: there is no vision transformer of CLIP, SigLIP or EVA02-CLIP.
+        ForeignEncoderError: there is SigLIP without its pooling head.
     """
-    if (foreign := foreign_kind(whole.places)) is not None:
-        raise ForeignEncoderError(
-            f"The encoder in {whole.source} is of a kind that ireu does not edit: {foreign[0].kind}",
-            "Run `ireu inspect` to see which generators read it",
-        )
-    found = _siglip_in(whole)
+    found = _siglip_in(whole) or _eva_in(whole)
     if found is None and siglip.lacks_head(whole.places):
         raise ForeignEncoderError(
             f"{whole.source} holds SigLIP without its pooling head", "Name the whole vision transformer, as published"
@@ -192,6 +192,14 @@ def _siglip_in(whole: Checkpoint) -> Checkpoint | None:
         if (prefix := tower.prefix_in(places, siglip.MARKS)) is not None:
             return replace(whole, layout=layout, places=_parts(places, prefix, siglip.PARTS, "vision_model."))
     return None
+
+
+def _eva_in(whole: Checkpoint) -> Checkpoint | None:
+    """The encoder under any prefix: training wraps the published names in `module.`, and the tower has none alone."""
+    if (prefix := eva.prefix_in(whole.places)) is None:
+        return None
+    places = {name: place for name, place in _parts(whole.places, prefix, ("",)).items() if not eva.is_left_out(name)}
+    return replace(whole, layout=layouts_of(EVA.family)[0], places=places)
 
 
 def _bare_in(whole: Checkpoint, is_told: bool) -> Checkpoint | None:
@@ -243,7 +251,7 @@ def _nothing_known(whole: Checkpoint) -> ModelError:
             "Remove the prefix from the names of its tensors",
         )
     return ModelError(
-        f"{whole.source} holds no vision transformer of CLIP or SigLIP: no tensor is called {PATCHES}, "
+        f"{whole.source} holds no vision transformer of CLIP, SigLIP or EVA02-CLIP: no tensor is called {PATCHES}, "
         "with or without a known prefix",
         f"Name an encoder in the layout of transformers, or a {_wholes()} checkpoint",
     )

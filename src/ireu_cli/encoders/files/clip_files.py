@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ireu_cli.encoders.eva.sizes import eva_config
+from ireu_cli.encoders.eva.tower import EvaTower
 from ireu_cli.encoders.files.checkpoint import WITH_PROJECTION, Checkpoint, open_checkpoint, open_whole
 from ireu_cli.encoders.files.hub import fetched
 from ireu_cli.encoders.files.portrait import find_bundle
@@ -71,9 +73,13 @@ def checkpoint_of(params: EncoderParams) -> Checkpoint:
 def config_of(checkpoint: Checkpoint) -> Any:
     """The `CLIPVisionConfig` or `SiglipVisionConfig` beside a checkpoint, or the one that its tensors tell.
 
+    Tensors tell everything about EVA02-CLIP, so its `EvaConfig` is never read.
+
     Raises:
         ModelError: there is neither, or the two do not agree.
     """
+    if checkpoint.is_eva:
+        return eva_config(checkpoint)
     from transformers import CLIPVisionConfig, SiglipVisionConfig
 
     is_siglip, told = checkpoint.is_siglip, _told_by(checkpoint)
@@ -189,6 +195,8 @@ def _class_of(checkpoint: Checkpoint) -> Any:
     """The class of the model that a checkpoint is read into."""
     from transformers import CLIPVisionModelWithProjection
 
+    if checkpoint.is_eva:
+        return EvaTower
     if checkpoint.is_siglip:
         return siglip.SiglipTower
     return bare.BareTower if checkpoint.is_bare else CLIPVisionModelWithProjection
@@ -208,7 +216,9 @@ def from_checkpoint(checkpoint: Checkpoint) -> tuple[Any, Any]:
 def fill(model: Any, state: Mapping[str, Tensor]) -> None:
     """Give tensors to a model without weights."""
     model.load_state_dict(state, assign=True)
-    # The one buffer, which no file holds.
+    if isinstance(model, EvaTower):
+        return
+    # The one buffer of transformers' models, which no file holds.
     embeddings = model.vision_model.embeddings
     embeddings.position_ids = torch.arange(embeddings.num_positions, device=next(iter(state.values())).device)[None]
 

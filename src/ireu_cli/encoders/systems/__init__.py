@@ -8,10 +8,11 @@ is that very encoder.
 from collections.abc import Iterable
 
 from ireu_cli.encoders.systems.groups import GROUPS, Group
-from ireu_cli.encoders.systems.table import PICTURES, Channel, System
+from ireu_cli.encoders.systems.table import PICTURES, Channel, System, listed
 from ireu_cli.encoders.systems.videos import VIDEOS
+from ireu_cli.params import Tap, depth_of
 
-__all__ = ["GROUPS", "SYSTEMS", "Channel", "Group", "System", "is_gated_only", "systems_of"]
+__all__ = ["GROUPS", "SYSTEMS", "Channel", "Group", "System", "depths_read", "is_gated_only", "listed", "systems_of"]
 
 SYSTEMS: dict[str, System] = {**PICTURES, **VIDEOS}
 """The systems by their names in `--for`."""
@@ -26,3 +27,11 @@ def systems_of(groups: Iterable[str]) -> list[str]:
     """The systems that read an encoder of some groups, in the order of the table."""
     wanted = set(groups)
     return [name for name, system in SYSTEMS.items() if wanted & {channel.group for channel in system.channels}]
+
+
+def depths_read(groups: Iterable[str]) -> list[Tap]:
+    """The inputs of blocks at which systems read an encoder of some groups, from the first block on."""
+    wanted = set(groups)
+    channels = [channel for system in SYSTEMS.values() for channel in system.channels if channel.group in wanted]
+    found = {tap: depth for channel in channels for tap in channel.taps if (depth := depth_of(tap)) is not None}
+    return sorted(found, key=lambda tap: found[tap])

@@ -40,7 +40,7 @@ GROUPS: dict[str, Group] = {
     "SB": Group("SigLIP base", "google/siglip-base-patch16-224"),
     "SB256": Group("SigLIP base, 256 px", "google/siglip-base-patch16-256-i18n"),
     "D": Group("DINOv2 giant", "facebook/dinov2-giant"),
-    "E": Group("EVA02-CLIP-L-14-336", "EVA02_CLIP_L_336_psz14_s6B.pt", edited=False, why_not="its blocks differ"),
+    "E": Group("EVA02-CLIP-L-14-336", "EVA02_CLIP_L_336_psz14_s6B.pt"),
     "R101": Group(
         "UniPortrait's own CurricularFace r101",
         "glint360k_curricular_face_r101_backbone.bin",

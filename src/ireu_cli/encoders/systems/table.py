@@ -1,16 +1,23 @@
 """What systems read, and the systems that draw pictures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ireu_cli.encoders.systems.groups import GROUPS
 from ireu_cli.params import Tap
 
 
+def listed(taps: Sequence[str]) -> str:
+    """Some taps in words, such as "a, b and c"."""
+    *rest, last = taps
+    return f"{', '.join(rest)} and {last}" if rest else last
+
+
 @dataclass(frozen=True)
 class Channel:
     """One way for identity to enter a generator: an encoder of a group, read at all of these taps.
 
-    `words` says what is read where we have no tap.
+    `words` says what is read where we have no tap, or many.
     """
 
     group: str
@@ -19,7 +26,7 @@ class Channel:
 
     def sentence(self) -> str:
         """What is read, in words."""
-        return f"{self.words or ' and '.join(self.taps)} of {GROUPS[self.group].title}"
+        return f"{self.words or listed(self.taps)} of {GROUPS[self.group].title}"
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,15 @@ class System:
 
 
 _LATENTS = "the photo's latents"
+EVA = (
+    Channel(
+        "E",
+        ("block-4", "block-8", "block-12", "block-16", "block-20", "image_embeds"),
+        "the inputs of blocks 4, 8, 12, 16, 20 and the head",
+    ),
+    Channel("R100", ("embedding",)),
+)
+"""What PuLID reads, and what is built like it: EVA02-CLIP at six depths, and the raw embedding."""
 PICTURES: dict[str, System] = {
     "ip-adapter": System(
         "IP-Adapter base: sd15, sd15_light, sdxl_vit-h",
@@ -89,11 +105,15 @@ PICTURES: dict[str, System] = {
     ),
     "pulid": System(
         "PuLID v1, v1.1 (SDXL) and v0.9 (FLUX)",
-        (Channel("E", words="the inputs of blocks 4, 8, 12, 16, 20 and the head"), Channel("R100", ("embedding",))),
+        EVA,
+        "of the face in grey on white",
+        "ToTheBeginning/PuLID pulid/pipeline.py, pulid/pipeline_flux.py, eva_clip/eva_vit_model.py",
     ),
-    "consisid": System(
-        "ConsisID, video",
-        (Channel("E", words="the inputs of blocks 4, 8, 12, 16, 20 and the head"), Channel("R100", ("embedding",))),
+    "ecomid": System(
+        "EcomID, SDXL",
+        EVA,
+        "with the weights of PuLID and InstantID",
+        "alimama-creative/SDXL_EcomID_ComfyUI README.md, eva_clip/eva_vit_model.py",
     ),
     "consistentid": System(
         "ConsistentID, SD1.5 and SDXL",

@@ -1,12 +1,24 @@
 """The systems that draw videos."""
 
-from ireu_cli.encoders.systems.table import Channel, System
+from ireu_cli.encoders.systems.table import EVA, Channel, System
 
 _LATENTS = "the photo's latents"
 _WAN = (Channel("H", ("penultimate",)), Channel("WV", words=_LATENTS))
 """What Wan 2.1 reads, and what is built on it: the tokens before the last block, and the photo itself."""
 
 VIDEOS: dict[str, System] = {
+    "consisid": System(
+        "ConsisID, video",
+        EVA,
+        "of the face in grey on white",
+        "huggingface/diffusers@58eb52c pipelines/consisid/consisid_utils.py",
+    ),
+    "ingredients": System(
+        "Ingredients, video of several people",
+        EVA,
+        "of each person's face",
+        "feizc/Ingredients models/utils.py",
+    ),
     "wan-i2v": System(
         "Wan 2.1 image-to-video and first-last-frame-to-video",
         _WAN,

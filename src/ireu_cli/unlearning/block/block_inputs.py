@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ireu_cli.encoders.family import HasBlocks
-from ireu_cli.encoders.mlp_site import entering
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Item
 from ireu_cli.errors import CapacityError, PhotoError
@@ -51,7 +50,6 @@ def states_entering(lens: Lens, encoder: HasBlocks, items: Sequence[Item], block
     Raises:
         PhotoError: a photo or a copy of it cannot be used.
     """
-    weight = next(encoder.model.parameters())
     found = []
     with lens.encodings.batches(lens.look, items, label) as batches:
         for batch in batches:
@@ -60,8 +58,7 @@ def states_entering(lens: Lens, encoder: HasBlocks, items: Sequence[Item], block
                     f"A photo or a changed copy of it cannot be used ({next(iter(batch.unusable.values()))})",
                     "Replace the photo, and run the step again",
                 )
-            pixels = torch.cat(batch.prepared).to(weight.device, weight.dtype)
-            found.append(entering(encoder.model, pixels, block).float().cpu())
+            found.append(encoder.entering(torch.cat(batch.prepared), block).float().cpu())
     return torch.cat(found)
 
 
@@ -98,12 +95,11 @@ def gather_states(
     def states(items: Sequence[Item], label: str) -> Tensor:
         return states_entering(lens, encoder, items, block, label)
 
-    weight = next(encoder.model.parameters())
     first = states([item for item, _ in views], "target photos and copies")
     last = states([lens.item(p) for p in held], "held-out photos") if held else first[:0]
     return Entering(
         States(first, tuple(person for _, person in views)),
         States(last, tuple(photo.person for photo in held)),
         states([lens.item(photo) for photo in photos], "retained photos, block"),
-        entering(encoder.model, encoder.null_pixels().to(weight.device, weight.dtype), block).float().cpu(),
+        encoder.entering(encoder.null_pixels(), block).float().cpu(),
     )

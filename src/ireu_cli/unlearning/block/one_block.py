@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from ireu_cli.encoders.family import HasBlocks
-from ireu_cli.encoders.mlp_site import after_attention, after_mlp
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import Tap, UnlearnParams
 from ireu_cli.unlearning.ireu.published import ForgetSet, RetainSet, TrainState, unlearn
@@ -55,18 +54,17 @@ class Tail(nn.Module):
     def __init__(self, encoder: HasBlocks, block: int, tap: Tap) -> None:
         super().__init__()
         self.model = encoder.model
-        self._behind_blocks = encoder.behind_blocks
+        self._encoder = encoder
         self._block = block
         self._tap = tap
 
     def forward(self, states: Tensor) -> Tensor:
         """Turn states (n, tokens, d) into features (n, …, k)."""
-        vision = self.model.vision_model
-        layers = vision.encoder.layers
+        layers = self._encoder.layers(self.model)
         end = len(layers) - 1 if self._tap == "penultimate" else len(layers)
         for layer in layers[self._block : end]:
-            states = after_mlp(layer, after_attention(layer, states))
-        return self._behind_blocks(self.model, states, self._tap)
+            states = self._encoder.through(layer, states)
+        return self._encoder.behind_blocks(self.model, states, self._tap)
 
 
 def block_for(blocks: int, tap: Tap) -> int:

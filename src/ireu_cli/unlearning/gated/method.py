@@ -123,6 +123,11 @@ def join_ledgers(encoder: ImageEncoder, ledgers: Sequence[AnyLedger]) -> WeightD
 def _places_in(encoder: ImageEncoder) -> tuple[_Place, ...]:
     """The places that an encoder offers; the first one plans for all of them."""
     if isinstance(encoder, HasBlocks):
+        if encoder.no_detectors:
+            raise ModelError(
+                f"The method gated does not support {encoder.noun}: {encoder.no_detectors}",
+                "Use --method ireu or global for generators that read several depths, or block for the head",
+            )
         return _UNITS, _POOLED
     if isinstance(encoder, TakesGates):
         return (_GATES,)
