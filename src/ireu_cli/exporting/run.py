@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from ireu_cli.config import Resolved
-from ireu_cli.exporting.gate.run import fill_gate, refuse_without_detectors, wanted_gate
+from ireu_cli.exporting.gate.run import fill_gate, is_gate_wanted, refuse_without_detectors
 from ireu_cli.exporting.layouts import (
     copied_digests,
     layout_for,
@@ -67,7 +67,7 @@ def run_export(
     refuse_failed(verdict, allowed=allow_failed)
     delta = read_delta(delta_path)
     original = open_original(session, at_hand=at_hand(session))
-    if wanted_gate(session.config.export) is not None:
+    if is_gate_wanted(session.config.export):
         refuse_without_detectors(original, parent, delta)
     check_whole(original, session.config.export)
     if original.source is not None:
@@ -123,7 +123,7 @@ def _write(
     dtype = "float32" if source is None else served_dtype(session.config.export.dtype, source)
 
     def fill(folder: Path) -> Manifest:
-        if wanted_gate(session.config.export) is not None:
+        if is_gate_wanted(session.config.export):
             return fill_gate(session, draft, parent, verdict, original, delta, folder)
         edit = None if source is None else edit_of(session, source, delta)
         # The digest of a copy takes longer than the copy.

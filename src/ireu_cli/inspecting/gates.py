@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from ireu_cli.encoders.gate.network import INPUT, OUTPUT, read_gate
-from ireu_cli.layouts.table import layout_named
+from ireu_cli.encoders.gate.network import FILE, INPUT, OUTPUT, read_gate
 from ireu_cli.values import Json
 
 _ADVICE = "keep it to those who run the service, because whoever has it can ask it about any photo"
@@ -19,7 +18,7 @@ def gate_told(source: Path, own: dict[str, Json] | None) -> dict[str, Json] | No
     Raises:
         ModelError: the file is no ONNX network.
     """
-    path = source / layout_named("gate").file if source.is_dir() and own is not None else source
+    path = source / FILE if source.is_dir() and own is not None else source
     if path.suffix != ".onnx" or not path.is_file():
         return None
     gate = read_gate(path)

@@ -18,8 +18,11 @@ import torch
 
 from ireu_cli.encoders.files.networks import load_network, onnx_library
 from ireu_cli.encoders.onnx_gates import Gates, constants_of
+from ireu_cli.layouts.table import layout_named
 from ireu_cli.support.bounded import printable
 
+FILE = layout_named("gate").file
+"""The name of the file in an export."""
 INPUT, OUTPUT = "embedding", "removed"
 """The names of the input, float32 (n, d), and of the output, bool (n,)."""
 _OPSET, _IR = 13, 8

@@ -4,17 +4,15 @@ from pathlib import Path
 
 from ireu_cli.coverage import gated_only, recorded, sentences
 from ireu_cli.encoders.family import TakesGates
-from ireu_cli.encoders.gate.network import gate_bytes
+from ireu_cli.encoders.gate.network import FILE, gate_bytes
 from ireu_cli.encoders.onnx_gates import GATE_TENSORS, Gates
 from ireu_cli.errors import ArtifactError, ConfigError
 from ireu_cli.exporting.gate.card import GateTold, write_gate_card
 from ireu_cli.exporting.gate.check import compared
 from ireu_cli.exporting.opened import Original
-from ireu_cli.layouts.layout import Layout
 from ireu_cli.layouts.table import AUTO, layout_named
 from ireu_cli.manifest import Manifest
 from ireu_cli.params import ExportParams
-from ireu_cli.report import ErasureRecord
 from ireu_cli.session import Session
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME
 from ireu_cli.store.files import files_below, write_bytes
@@ -29,10 +27,9 @@ _LIMIT = (
 )
 
 
-def wanted_gate(params: ExportParams) -> Layout | None:
-    """The layout of a gate, if one is to be exported."""
-    layout = None if params.format == AUTO else layout_named(params.format)
-    return layout if layout is not None and layout.is_gate else None
+def is_gate_wanted(params: ExportParams) -> bool:
+    """Whether a gate is to be exported, and no encoder."""
+    return params.format != AUTO and layout_named(params.format).is_gate
 
 
 def refuse_without_detectors(original: Original, parent: Manifest, delta: WeightDelta) -> None:
@@ -86,7 +83,7 @@ def fill_gate(
     rate = min(1.0, float(parent.metrics[_RATE]) * len(gates.weights))
     with session.timed("write"):
         content = gate_bytes(gates, original.encoder.fingerprint, rate)
-        write_bytes(folder / layout_named(session.config.export.format).file, content)
+        write_bytes(folder / FILE, content)
     found = compared(session, parent, original.encoder, delta, content)
     covered = gated_only()
     for sentence in sentences(covered):
@@ -97,7 +94,7 @@ def fill_gate(
         "verification": None if verdict is None else verdict.recorded(),
         "gate": {"false_alarm_rate": rate, "compared": found},
         "coverage": recorded(covered),
-        "record": _record(session, parent, verdict, original).model_dump(mode="json"),
+        "record": _record(session, parent, verdict, original),
     }
     words = None if verdict is None else verdict.words
     write_gate_card(folder, GateTold(original.encoder.fingerprint, gates.weights.shape[1], rate, words, found, covered))
@@ -105,8 +102,8 @@ def fill_gate(
     return session.seal(folder / EXPORT_MANIFEST_NAME, finished, files_below(folder))
 
 
-def _record(session: Session, parent: Manifest, verdict: Verdict | None, original: Original) -> ErasureRecord:
+def _record(session: Session, parent: Manifest, verdict: Verdict | None, original: Original) -> Json:
     """The erasure record: nothing is edited, and no system is covered by what is written alone."""
     plain = make_record(session, parent, WeightDelta({}), original.encoder, (), None)
     alone = {"systems_covered": (), "systems_missed": (), "limits": (_LIMIT, *plain.limits)}
-    return with_findings(plain, verdict).model_copy(update=alone)
+    return with_findings(plain, verdict).model_copy(update=alone).model_dump(mode="json")
