@@ -342,7 +342,7 @@ class TestCommands:
         assert told["layout"] == "eva-clip"
         depths = [f"block-{number}" for number in (4, 8, 12, 16, 20)]
         assert set(told["taps"]) == {*depths, *EVA.taps}
-        readers = ["pulid", "consisid", "ecomid", "ingredients"]
+        readers = ["pulid", "ecomid", "consisid", "ingredients"]
         assert all(told["taps"][tap] == readers for tap in (*depths, "image_embeds"))
         assert told["taps"]["last"] == []
         assert told["edit_sites"]["block 3"] == ["last", "pooled", "image_embeds"]

@@ -180,6 +180,7 @@ def test_sample_people_are_found_in_all_tokens(job: Path) -> None:
     assert told["gathered"]["heads_cost"] < 0.06
     assert told["carried"]["tokens_reached"] > 0.95
     assert "class_tokens_reached" not in told["carried"]
+    assert "each_token_for_itself" not in told["carried"]
     verified = run_ireu("verify", "--delta", "delta.safetensors", *FEATURES, "-o", "pooled", cwd=job)
     assert verified.code == 0, verified.err
     found = {c["name"]: c["found"] for c in json.loads((job / "pooled" / "report.json").read_text())["criteria"]}

@@ -363,6 +363,8 @@ class TestRequests:
         assert told["edit_site"] == f"block:{carrying - 1}"
         delta = read_delta(job / "delta.safetensors")
         assert {name.split(".")[3] for name in delta.tensors} == {str(carrying - 1), str(carrying)}
+        # Random queries have nothing in common, so no key attracts them all.
+        assert told["carried"]["each_token_for_itself"] == 1
         edited = with_delta(original, delta)
         photos = {place: [np.array(Image.open(path).convert("RGB")) for path in sorted((job / place).rglob("*.png"))]
                   for place in ("faces", "others")}  # fmt: skip

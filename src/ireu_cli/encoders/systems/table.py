@@ -107,13 +107,13 @@ PICTURES: dict[str, System] = {
         "PuLID v1, v1.1 (SDXL) and v0.9 (FLUX)",
         EVA,
         "of the face in grey on white",
-        "ToTheBeginning/PuLID pulid/pipeline.py, pulid/pipeline_flux.py, eva_clip/eva_vit_model.py",
+        "ToTheBeginning/PuLID@1aa2fc7 pulid/pipeline.py, pulid/pipeline_flux.py, eva_clip/eva_vit_model.py",
     ),
     "ecomid": System(
         "EcomID, SDXL",
         EVA,
         "with the weights of PuLID and InstantID",
-        "alimama-creative/SDXL_EcomID_ComfyUI README.md, eva_clip/eva_vit_model.py",
+        "alimama-creative/SDXL_EcomID_ComfyUI@e43fdb7 eva_clip/eva_vit_model.py",
     ),
     "consistentid": System(
         "ConsistentID, SD1.5 and SDXL",
@@ -291,7 +291,7 @@ PICTURES: dict[str, System] = {
     "omnigen2": System(
         "OmniGen2",
         (),
-        source="VectorSpaceLab/OmniGen2 pipeline_omnigen2.py",
+        source="VectorSpaceLab/OmniGen2@0f72fa9 pipeline_omnigen2.py",
         enters="through its VAE",
     ),
     "token-editors": System(

@@ -17,7 +17,7 @@ VIDEOS: dict[str, System] = {
         "Ingredients, video of several people",
         EVA,
         "of each person's face",
-        "feizc/Ingredients models/utils.py",
+        "feizc/Ingredients@36e3d1b models/utils.py",
     ),
     "wan-i2v": System(
         "Wan 2.1 image-to-video and first-last-frame-to-video",

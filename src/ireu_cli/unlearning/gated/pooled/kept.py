@@ -1,13 +1,16 @@
 """What the requests of a delta that finds people in all tokens share: made once and kept in the run folder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encodings.lens import Lens
+from ireu_cli.errors import CapacityError
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
 from ireu_cli.store.tensors import read_tensors, write_tensors
@@ -15,7 +18,12 @@ from ireu_cli.support.bounded import ContentError, read_json
 from ireu_cli.unlearning.block.block_inputs import states_entering
 from ireu_cli.unlearning.gated.kept_parts import layer_of, sampled
 from ireu_cli.unlearning.gated.pooled.gathering import Gathering, gather
-from ireu_cli.unlearning.gated.tokens.marking import after_attention_in_pieces, after_mlp_in_pieces, from_any_token
+from ireu_cli.unlearning.gated.tokens.marking import (
+    after_attention_in_pieces,
+    after_mlp_in_pieces,
+    from_any_token,
+    on_every_token,
+)
 from ireu_cli.unlearning.gated.tokens.replacing import Apparatus, Sample, build
 from ireu_cli.values import People
 
@@ -56,11 +64,22 @@ def shared_parts(
         gathering = gather(layer, states, places)
         entering = after_mlp_in_pieces(layer, after_attention_in_pieces(layer, states))
         sample = Sample(entering, torch.tensor([photo.person for photo in photos]))
-        carried = build(
-            layer_of(encoder, block + 1), sample, may_change, params.rank, params.erase_gain, from_any_token
-        )
+        carried = _carried(layer_of(encoder, block + 1), sample, may_change, params.rank, params.erase_gain)
     _write(path, gathering, carried)
     return gathering, carried
+
+
+def _carried(layer: Any, sample: Sample, may_change: Tensor, rank: int, gain: float) -> Apparatus:
+    """What the block does with flagged tokens; where its attention cannot carry flags, each token has its own.
+
+    Raises:
+        CapacityError: neither works.
+    """
+    try:
+        return build(layer, sample, may_change, rank, gain, from_any_token)
+    except CapacityError:
+        made = build(layer, sample, may_change, rank, gain, on_every_token)
+        return replace(made, told=made.told | {"each_token_for_itself": 1.0})
 
 
 def _write(path: Path, gathering: Gathering, carried: Apparatus) -> None:

@@ -87,6 +87,18 @@ def from_any_token(layer: Any, states: Tensor, middle: Tensor) -> Marked:
     return _marked(layer, states, middle, where, _ANY_FLAG * states.norm(dim=2).mean(), 0)
 
 
+def on_every_token(layer: Any, states: Tensor, middle: Tensor) -> Marked:
+    """Detectors flag every token, along the direction that units see, and attention carries nothing.
+
+    This works where queries have so little in common that no key attracts them all. But of a photo near a detector's
+    threshold, only some tokens are flagged.
+    """
+    found, mean = quiet_directions(normalised(middle, layer.layer_norm2).flatten(0, 1), 1)
+    axis = Axis(found[0], float(found[0] @ mean))
+    flag = _ANY_FLAG * states.norm(dim=2).mean() * axis.of
+    return Marked(copy.deepcopy(layer), flag, middle, after_attention_in_pieces(layer, states + flag), axis, 0)
+
+
 def _marked(layer: Any, states: Tensor, middle: Tensor, where: Tensor, length: Tensor, firsts: int) -> Marked:
     """Flag tokens where bool (n, tokens) says, with flags of a length."""
     flag_axis, carried, heads = _axes(layer, states, middle)
