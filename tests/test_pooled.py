@@ -19,6 +19,7 @@ from ireu_cli.encoders.mlp_site import after_attention, after_mlp, attending
 from ireu_cli.errors import ArtifactError, CapacityError
 from ireu_cli.maths.heads import spare_heads
 from ireu_cli.maths.room import activation_gram
+from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.params import EncoderParams
 from ireu_cli.store.artifacts import delta_bytes, read_delta
 from ireu_cli.store.ledger import ledger_tensors, read_ledger
@@ -198,7 +199,7 @@ def test_scores_of_the_ledger_are_what_the_edited_attention_writes(job: Path) ->
     with torch.no_grad():
         with attending(encoder.model, ledger.block) as seen:
             read_tap(encoder.model, encoder.pixels(photos), "last")
-        above = seen[0].mean(1) @ weights.T + offsets
+        above = (seen[0].mean(1) @ weights.T + offsets) / (ledger.sharpness / ledger.rises)
         before, after = (read_tap(one.model, one.pixels(photos), "penultimate") for one in (encoder, edited))
     moved = (after - before).norm(dim=2).median(1).values / before.norm(dim=2).median(1).values
     assert (above[:, 0] > 0).float().mean() > 0.7
@@ -209,7 +210,11 @@ def test_scores_of_the_ledger_are_what_the_edited_attention_writes(job: Path) ->
 def test_requests_one_after_another_and_back(place: Path) -> None:
     first = read_delta(place / "delta.safetensors")
     more = another(place)
-    assert unlearn(place, *more, "--onto", "delta.safetensors", "-o", "both.safetensors").code == 0
+    # Where people are found comes from the delta that a request is added to.
+    done = run_ireu(
+        "unlearn", "--mask", "mask.pt", *more, "--onto", "delta.safetensors", "-o", "both.safetensors", cwd=place
+    )
+    assert done.code == 0, done.err
     both = read_delta(place / "both.safetensors")
     ledger = pooled_ledger(both)
     assert ledger.slots == (0, 1)
@@ -284,6 +289,12 @@ class TestLedger:
             ("writers", torch.zeros(2, 192)),
             ("flag", torch.zeros(3)),
             ("units", torch.arange(4)),
+            ("units", torch.tensor(4)),
+            ("thresholds", torch.tensor([3e38])),
+            ("rises", torch.tensor([1e-44])),
+            ("openings", torch.zeros(3, 1)),
+            ("apparatus.x", torch.tensor([torch.nan])),
+            ("apparatus.x", torch.tensor([1])),
         ],
     )
     def test_damage_is_refused(self, name: str, value: Tensor, ledger: PooledLedger) -> None:
@@ -296,6 +307,27 @@ class TestLedger:
         (job / "beyond.safetensors").write_bytes(delta_bytes(beyond))
         with pytest.raises(ArtifactError, match="lacks the heads"):
             compose_pooled(load_encoder(EncoderParams(), "cpu"), pooled_ledger(read_delta(job / "beyond.safetensors")))
+
+    def test_scores_are_the_input_of_the_unit_that_opens(self, ledger: PooledLedger) -> None:
+        """As in a ledger of the class token, so that an attack weighs both alike."""
+        weights, offsets = ledger.scores
+        one = SoftStep(float(ledger.rises[0]), float(ledger.sharpness[0]))
+        wanted = one.rows(ledger.reads[0], float(ledger.thresholds[0] - ledger.offsets[0]))
+        torch.testing.assert_close(weights[0], wanted[0][0])
+        torch.testing.assert_close(offsets[0], wanted[1][0])
+
+    def test_units_of_a_fuller_ledger_open_earlier(self, ledger: PooledLedger) -> None:
+        many = replace(ledger, **{name: getattr(ledger, name).repeat_interleave(3, 0) for name in PooledLedger.ENTRY})
+        many = replace(many, cases=("a", "b", "c"), slots=(0, 1, 2))
+        encoder = load_encoder(EncoderParams(), "cpu")
+        bias, weight = (f"vision_model.encoder.layers.{ledger.block}.mlp.fc1.{part}" for part in ("bias", "weight"))
+        opens = []
+        for one in (ledger, many):
+            unit, delta = int(one.room.units[0]), compose_pooled(encoder, one).tensors
+            state = encoder.model.state_dict()
+            steep = (state[weight] + delta[weight])[unit] / ledger.readers[0]
+            opens.append(float(-(state[bias] + delta[bias])[unit] / steep.median() - ledger.rests[0]))
+        assert opens[1] / opens[0] == pytest.approx((1 + 0.8**2 * 2 / 192) ** -0.5, rel=1e-3)
 
     def test_nothing_changes_without_requests(self, ledger: PooledLedger) -> None:
         empty = compose_pooled(load_encoder(EncoderParams(), "cpu"), leave(ledger, ["a"]))

@@ -82,7 +82,11 @@ WAYS = {
     "card": lambda terminal: terminal.card({WILD: WILD, "taps": {WILD: [WILD]}}, as_json=False),
     "card in JSON": lambda terminal: terminal.card({WILD: WILD}, as_json=True),
     "systems": lambda terminal: terminal.systems(
-        [{"system": WILD, "within_reach": WILD, "title": WILD, "reads": [{"what": WILD}]}], as_json=False
+        [
+            {"system": WILD, "within_reach": WILD, "title": WILD, "reads": [{"what": WILD}], "enters": ""},
+            {"system": WILD, "within_reach": WILD, "title": WILD, "reads": [], "enters": WILD},
+        ],
+        as_json=False,
     ),
     "systems in JSON": lambda terminal: terminal.systems([{"system": WILD}], as_json=True),
     "report": lambda terminal: terminal.report(cast(Any, _Report())),

@@ -239,8 +239,9 @@ class PooledLedger:
 
     @property
     def scores(self) -> tuple[Tensor, Tensor]:
-        """As in `Ledger`, of the averaged tokens."""
-        return self.reads, self.offsets - self.thresholds
+        """As in `Ledger`, of the averaged tokens: in the same measure, which is that of the units that open."""
+        steep = self.sharpness / self.rises
+        return self.reads * steep[:, None], (self.offsets - self.thresholds) * steep
 
     @property
     def detectors(self) -> "PooledLedger | None":

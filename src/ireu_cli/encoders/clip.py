@@ -229,12 +229,14 @@ def _try_preprocessing(encoder: Encoder, source: str) -> None:
     """Check that a square picture and a wide one are prepared in the shape that the encoder takes."""
     side = int(encoder.model.config.image_size)
     try:
-        found = encoder.pixels([np.zeros((side, side, 3), np.uint8), np.zeros((side, 2 * side + 1, 3), np.uint8)]).shape
+        found = encoder.pixels([np.zeros((side, side, 3), np.uint8), np.zeros((side, 2 * side + 1, 3), np.uint8)])
+        is_right = found.shape == (2, 3, side, side) and bool(torch.isfinite(found).all())
+        is_right = is_right and [len(part) for part in encoder.scaling] == [3, 3]
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - settings that do not go together end in errors of every kind
-        found = None
-    if found != (2, 3, side, side):
+        is_right = False
+    if not is_right:
         raise ModelError(
             f"The preprocessor_config.json beside {source} is not for pictures of {side} px",
             "Put the right one beside it, or remove it",

@@ -127,7 +127,7 @@ def add_gates(network: Any, gates: Gates) -> None:
     dtype = kinds[output.type.tensor_type.elem_type]
     inner = f"{_PREFIX}embedding"
     _rename(graph, output.name, inner)
-    for name, values in _cast(gates, dtype).items():
+    for name, values in finite_in(constants_of(gates), dtype).items():
         # No initializers: files of before 2018 would have to list them among their inputs.
         value = onnx.numpy_helper.from_array(values, _PREFIX + name)
         graph.node.append(onnx.helper.make_node("Constant", [], [_PREFIX + name], name=f"{_PREFIX}{name}", value=value))
@@ -141,14 +141,14 @@ def add_gates(network: Any, gates: Gates) -> None:
         ) from None
 
 
-def _cast(gates: Gates, dtype: Any) -> dict[str, npt.NDArray[Any]]:
-    """The constants in the network's own precision.
+def finite_in(numbers: Mapping[str, npt.NDArray[np.float64]], dtype: Any) -> dict[str, npt.NDArray[Any]]:
+    """The constants in another precision.
 
     Raises:
         ModelError: it cannot hold some of them.
     """
     with np.errstate(all="ignore"):
-        found = {name: values.astype(dtype) for name, values in constants_of(gates).items()}
+        found = {name: values.astype(dtype) for name, values in numbers.items()}
     if not all(np.isfinite(values).all() for values in found.values()):
         raise ModelError(
             f"The gates' numbers are too large for the network, which computes in {np.dtype(dtype).name}",

@@ -12,6 +12,8 @@ from ireu_cli.values import AnyLedger, GateLedger, Ledger, PooledLedger, Room
 
 LEDGER = "ledger."
 _APPARATUS = "apparatus."
+_LARGEST = 1e15
+"""Numbers of a ledger stay far below, and those that divide stay far above its inverse."""
 _MOST_CASES = 1 << 24
 """The most bytes of the list of cases."""
 
@@ -110,8 +112,9 @@ def _pooled(parts: dict[str, Tensor]) -> PooledLedger:
     width = _shaped(parts, "reads", count, None)[1]
     for name in ("offsets", "thresholds", "rises", "sharpness"):
         _shaped(parts, name, count)
-    if not all(bool((parts[name] > 0).all()) for name in ("rises", "sharpness")):
+    if not all(bool((parts[name] > 1 / _LARGEST).all()) for name in ("rises", "sharpness")):
         raise ValueError("rises and sharpness have to be above zero")
+    room = _room(parts)
     places = _shaped(parts, "rests", None)[0]
     for name in ("writers", "readers", "takers"):
         _shaped(parts, name, places, width)
@@ -127,7 +130,7 @@ def _pooled(parts: dict[str, Tensor]) -> PooledLedger:
     shared = {name: parts[name] for name in PooledLedger.SHARED}
     ledger = PooledLedger(
         block=_whole(parts, "block"),
-        room=_room(parts),
+        room=room,
         cases=cases,
         slots=slots,
         **entries,
@@ -140,7 +143,11 @@ def _pooled(parts: dict[str, Tensor]) -> PooledLedger:
 
 
 def _shared(parts: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(_APPARATUS): change for name, change in parts.items() if name.startswith(_APPARATUS)}
+    found = {name.removeprefix(_APPARATUS): change for name, change in parts.items() if name.startswith(_APPARATUS)}
+    for name, change in found.items():
+        if change.dtype != torch.float32 or not bool(torch.isfinite(change).all()):
+            raise ValueError(f"the change of {name} does not hold finite numbers")
+    return found
 
 
 def _shaped(parts: dict[str, Tensor], name: str, *shape: int | None) -> tuple[int, ...]:
@@ -150,6 +157,8 @@ def _shaped(parts: dict[str, Tensor], name: str, *shape: int | None) -> tuple[in
         raise ValueError(f"{name} has another shape")
     if not found.is_floating_point() or not bool(torch.isfinite(found).all()):
         raise ValueError(f"{name} holds a value that is not a finite number")
+    if found.numel() and float(found.abs().amax()) > _LARGEST:
+        raise ValueError(f"{name} holds a value that nothing measures")
     return tuple(found.shape)
 
 

@@ -39,7 +39,7 @@ def with_shared(resolved: Resolved, onto: Path) -> Resolved:
     if not onto.is_file():
         return resolved  # `read_earlier` refuses it
     settings = read_manifest(manifest_path(onto)).parameters.get("gated", {})
-    names = ("people", *_SHARED, *_OF_TOKENS, *_OF_VECTORS)
+    names = ("people", "found_in", *_SHARED, *_OF_TOKENS, *_OF_VECTORS)
     return inherit(resolved, {"gated": {name: settings[name] for name in names if name in settings}})
 
 

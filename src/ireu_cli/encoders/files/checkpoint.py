@@ -195,9 +195,18 @@ def _siglip_in(whole: Checkpoint) -> Checkpoint | None:
 
 
 def _eva_in(whole: Checkpoint) -> Checkpoint | None:
-    """The encoder under any prefix: training wraps the published names in `module.`, and the tower has none alone."""
+    """The encoder under any prefix: training wraps the published names in `module.`, and the tower has none alone.
+
+    Raises:
+        ModelError: it lies in several files.
+    """
     if (prefix := eva.prefix_in(whole.places)) is None:
         return None
+    if len(whole.parts) > 1:
+        raise ModelError(
+            "EVA02-CLIP is read from one file, and this folder holds it in several",
+            "Name the one file that the generator loads, EVA02_CLIP_L_336_psz14_s6B.pt",
+        )
     places = {name: place for name, place in _parts(whole.places, prefix, ("",)).items() if not eva.is_left_out(name)}
     return replace(whole, layout=layouts_of(EVA.family)[0], places=places)
 

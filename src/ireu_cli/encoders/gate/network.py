@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from ireu_cli.encoders.files.networks import load_network, onnx_library
-from ireu_cli.encoders.onnx_gates import Gates, constants_of
+from ireu_cli.encoders.onnx_gates import Gates, constants_of, finite_in
 from ireu_cli.layouts.table import layout_named
 from ireu_cli.support.bounded import printable
 
@@ -58,10 +58,10 @@ def gate_bytes(gates: Gates, encoder: str, false_alarm_rate: float) -> bytes:
         false_alarm_rate: what all detectors together were granted, from 0 to 1.
 
     Raises:
-        ModelError: onnx is not installed.
+        ModelError: onnx is not installed, or float32 cannot hold a number.
     """
     onnx = onnx_library()
-    values = {name: each.astype(np.float32) for name, each in _numbers(gates).items()}
+    values = finite_in(_numbers(gates), np.float32)
     width = gates.weights.shape[1]
     nodes = [
         onnx.helper.make_node(kind, inputs, [result], name=result, **more) for kind, inputs, result, more in _STEPS
@@ -91,6 +91,10 @@ def read_gate(path: Path) -> GateFacts | None:
     told = {entry.key: entry.value for entry in network.metadata_props}
     inputs, outputs = network.graph.input, network.graph.output
     if told.get(_KEYS[0]) != _VERSION or [entry.name for entry in (*inputs, *outputs)] != [INPUT, OUTPUT]:
+        return None
+    # Metadata can be put on any network.
+    steps = [(node.op_type, list(node.input), list(node.output)) for node in network.graph.node]
+    if steps != [(kind, inputs, [result]) for kind, inputs, result, _ in _STEPS]:
         return None
     width = next(iter(inputs[0].type.tensor_type.shape.dim[1:]), None)
     return GateFacts(

@@ -85,9 +85,11 @@ def _refuse_apart(vectors: Tensor, gates: Gates) -> None:
     Raises:
         ModelError: there are such answers.
     """
+    if not len(vectors):
+        return
     unit = torch.nn.functional.normalize(vectors.double(), dim=1)
     above = (unit @ gates.weights.double().T - gates.thresholds.double()) / gates.rise
-    if bool((above.abs().amin(dim=1) > _ROUNDING).any()):
+    if not len(gates.weights) or bool((above.abs().amin(dim=1) > _ROUNDING).any()):
         raise ModelError(
             "The gate, read back, differs from the edited network about a photo", "Report this as a bug of ireu"
         )

@@ -20,7 +20,7 @@ from ireu_cli.maths.quiet import normalised, quiet_directions
 from ireu_cli.maths.room import activation_gram
 from ireu_cli.unlearning.gated.tokens.marking import after_attention_in_pieces, after_mlp_in_pieces
 
-_LENGTH = 0.8
+LENGTH = 0.8
 """How far a score of one standard deviation moves a token, in deviations of the token's channels."""
 SCORE_STEP, _SCORES = 0.5, 25
 """Scores for which it is said where units open: from 0, in such steps, so many."""
@@ -50,17 +50,10 @@ def gather(layer: Any, states: Tensor, places: int) -> Gathering:
         places: the most people there will be.
 
     Raises:
-        CapacityError: they need more than half of the heads.
+        CapacityError: see `heads_for`.
     """
     attention = layer.self_attn
-    number, size = attention.num_heads, attention.head_dim
-    count = -(-places // size)
-    if count > number // 2:
-        most = max(number // 2 * size, 1)
-        raise CapacityError(
-            f"{places} people need {count} attention heads of the block, and half of its heads are {number // 2}",
-            f"Set gated.people to {most} at most",
-        )
+    count = heads_for(attention, places)
     with torch.inference_mode():
         spared = _spare(attention, layer.layer_norm1(states), count)
         edited = copy.deepcopy(layer)
@@ -72,6 +65,27 @@ def gather(layer: Any, states: Tensor, places: int) -> Gathering:
     original = attention.state_dict()
     changes = {f"self_attn.{name}": new - original[name] for name, new in edited.self_attn.state_dict().items()}
     return Gathering(_places(layer, middle, spared.places[:places]), changes, told)
+
+
+def heads_for(attention: Any, places: int) -> int:
+    """How many heads of an attention a number of people needs.
+
+    Raises:
+        CapacityError: they are more than half of them.
+    """
+    number, size = int(attention.num_heads), int(attention.head_dim)
+    count = -(-places // size)
+    if number < 2:
+        raise CapacityError(
+            "The encoder has one attention head a block, so none can be spared to average tokens",
+            "Use --tap pooled, or another --method",
+        )
+    if count > number // 2:
+        raise CapacityError(
+            f"{places} people need {count} attention heads of the block, and half of its heads are {number // 2}",
+            f"Set gated.people to {number // 2 * size} at most",
+        )
+    return count
 
 
 def _spare(attention: Any, inputs: Tensor, count: int) -> SparedHeads:
@@ -109,7 +123,7 @@ def _places(layer: Any, middle: Tensor, channels: Tensor) -> dict[str, Tensor]:
     norm = layer.layer_norm2
     axes, mean = quiet_directions(normalised(middle, norm).flatten(0, 1), len(channels))
     deviations = middle.std(-1, correction=0)
-    amount = _LENGTH * float(deviations.mean())
+    amount = LENGTH * float(deviations.mean())
     shown = amount * float((1 / deviations).mean())
     weights = axes / norm.weight
     writers, readers = amount * axes, weights / shown

@@ -1,6 +1,7 @@
 """The ledger of people who are found in all tokens: open it, add people, join two, and turn it into a change."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from ireu_cli.maths.room import make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.params import GatedParams
 from ireu_cli.unlearning.gated.edit_place import site_weights
-from ireu_cli.unlearning.gated.pooled.gathering import SCORE_STEP, Gathering
+from ireu_cli.unlearning.gated.pooled.gathering import LENGTH, SCORE_STEP, Gathering, heads_for
 from ireu_cli.unlearning.gated.slots import add_all, add_entries, by_slot
 from ireu_cli.unlearning.gated.solve import Found, MakeRoom, refuse_other_places, with_units
 from ireu_cli.unlearning.gated.tokens.replacing import Apparatus
@@ -47,11 +48,7 @@ def open_pooled(
     """
     places = len(gathering.places["channels"])
     sizes = weights[site.name("fc2.weight")].square().sum(0)
-    if 2 * UNITS * places > len(sizes):
-        raise CapacityError(
-            f"{places} people need {UNITS * places} hidden units, and half of the block's units are {len(sizes) // 2}",
-            f"Set gated.people to {len(sizes) // (2 * UNITS)} at most",
-        )
+    _refuse_units(len(sizes), places)
     width = len(weights[site.name("fc2.bias")])
     start = "vision_model.encoder.layers."
     apparatus = {f"{start}{site.block}.{name}": change for name, change in gathering.changes.items()}
@@ -70,6 +67,24 @@ def open_pooled(
         apparatus=apparatus,
         flag=carried.flag,
     )
+
+
+def refuse_too_many(model: Any, site: MlpSite, places: int) -> None:
+    """Refuse people who would take more than half of a block's heads or hidden units, before the work starts.
+
+    Raises:
+        CapacityError: they would.
+    """
+    heads_for(model.vision_model.encoder.layers[site.block].self_attn, places)
+    _refuse_units(int(site.module(model).fc1.out_features), places)
+
+
+def _refuse_units(units: int, places: int) -> None:
+    if 2 * UNITS * places > units:
+        raise CapacityError(
+            f"{places} people need {UNITS * places} hidden units, and half of the block's units are {units // 2}",
+            f"Set gated.people to {units // (2 * UNITS)} at most",
+        )
 
 
 def enter_pooled(
@@ -119,7 +134,7 @@ def compose_pooled(encoder: ImageEncoder, ledger: PooledLedger) -> WeightDelta:
     Raises:
         ArtifactError: the ledger is for another encoder.
     """
-    return composed(ledger, _weights_for(encoder, ledger))
+    return composed(ledger, weights_for(encoder, ledger))
 
 
 def composed(ledger: PooledLedger, weights: dict[str, Tensor]) -> WeightDelta:
@@ -143,14 +158,20 @@ def composed(ledger: PooledLedger, weights: dict[str, Tensor]) -> WeightDelta:
 def _units(ledger: PooledLedger, order: Sequence[int], slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Weights, biases and columns of the units of some entries, `UNITS` each.
 
+    Every score that is written makes tokens vary more, so that the layer norm shows all of them as less. So units of a
+    fuller ledger open earlier.
+
     Two units open for the person and write the flag. The difference of the other two is the score itself, whatever the
     activation (GELU, its sigmoid form and ReLU): act(s) - act(-s) = s.
     """
+    shown = (1 + LENGTH**2 * (len(order) - 1) / ledger.writers.shape[1]) ** -0.5
     rows, biases, columns = [], [], []
     for entry, slot in zip(order, slots.tolist(), strict=True):
-        step = SoftStep(float(ledger.rises[entry]), float(ledger.sharpness[entry]))
+        step = SoftStep(shown * float(ledger.rises[entry]), float(ledger.sharpness[entry]))
         reader, rest, taker = ledger.readers[slot], ledger.rests[slot], ledger.takers[slot]
-        opening = step.rows(reader, float(rest + _opening(ledger.openings[slot], float(ledger.thresholds[entry]))))
+        opening = step.rows(
+            reader, float(rest + shown * _opening(ledger.openings[slot], float(ledger.thresholds[entry])))
+        )
         rows.append(torch.cat([opening[0], torch.stack([reader, -reader])]))
         biases.append(torch.cat([opening[1], torch.stack([-rest, rest])]))
         columns.append(torch.cat([step.columns(ledger.flag), torch.stack([taker, -taker], 1)], 1))
@@ -164,7 +185,7 @@ def _opening(readings: Tensor, score: float) -> float:
     return float(torch.lerp(readings[low], readings[low + 1], place - low))
 
 
-def _weights_for(encoder: ImageEncoder, ledger: PooledLedger) -> dict[str, Tensor]:
+def weights_for(encoder: ImageEncoder, ledger: PooledLedger) -> dict[str, Tensor]:
     """The original weights of the site of a ledger that was read from a file.
 
     Raises:

@@ -13,7 +13,13 @@ from ireu_cli.unlearning.gated.edit_place import DIRECT
 from ireu_cli.unlearning.gated.in_transformer import of_tokens, refuse_other_place, wanted_of
 from ireu_cli.unlearning.gated.kept_parts import kept_room
 from ireu_cli.unlearning.gated.pooled.kept import shared_parts
-from ireu_cli.unlearning.gated.pooled.ledger import compose_pooled, enter_pooled, open_pooled
+from ireu_cli.unlearning.gated.pooled.ledger import (
+    compose_pooled,
+    enter_pooled,
+    open_pooled,
+    refuse_too_many,
+    weights_for,
+)
 from ireu_cli.unlearning.gated.site import SiteLens
 from ireu_cli.unlearning.gated.solve import find, rate_of, readout_of
 from ireu_cli.unlearning.method import Work
@@ -41,6 +47,12 @@ def unlearn_pooled(work: Work, onto: PooledLedger | None, carrying: int) -> tupl
     encoder = need_blocks(lens.encoder, "An edit inside a block")
     params, site = session.config.gated, MlpSite(carrying - 1)
     tap: Tap = lens.tap if lens.tap in DIRECT else "pooled"
+    places = onto.capacity if onto else max(params.people, len(cast.targets.photos))
+    if onto is None:
+        refuse_too_many(encoder.model, site, places)
+    else:
+        refuse_other_place(onto, site)
+        weights_for(encoder, onto)
     readout = readout_of(encoder, tap)
     site_lens = SiteLens(session, lens, site, pooled=True)
     views = retained_views(lens, cast.used, params.copies, session.config.seed)
@@ -48,10 +60,7 @@ def unlearn_pooled(work: Work, onto: PooledLedger | None, carrying: int) -> tupl
     # Detectors read averages, which no single token can be mistaken for.
     statistics = replace(statistics, class_token=TokenSums(), others=TokenSums())
     check_statistics(statistics, mask, lens.tap)
-    if onto is not None:
-        refuse_other_place(onto, site)
     wanted = [wanted_of(lens, site_lens, readout, person, params.copies) for person in cast.targets.photos]
-    places = onto.capacity if onto else max(params.people, len(wanted))
     may_change = of_tokens(encoder, changeable(mask, params), lens.tap, params)
     told: dict[str, Json] = {}
     if onto is None:
