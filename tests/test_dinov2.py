@@ -115,6 +115,14 @@ class TestReading:
         with pytest.raises(ModelError, match="does not make squares of whole patches"):
             load(write_dinov2(tmp_path / "place", side=30))
 
+    @pytest.mark.parametrize(("name", "value"), [("image_std", [0.0] * 3), ("image_mean", 0.5)])
+    def test_preprocessing_has_to_make_numbers(self, name: str, value: Any, tmp_path: Path) -> None:
+        place = write_dinov2(tmp_path / "place")
+        settings = json.loads((place / "preprocessor_config.json").read_text())
+        (place / "preprocessor_config.json").write_text(json.dumps(settings | {name: value}))
+        with pytest.raises(ModelError, match="preprocessor_config"):
+            load(place)
+
     def test_blocks_that_are_not_there_are_refused(self, tmp_path: Path) -> None:
         encoder = load(write_dinov2(tmp_path / "place"))
         with pytest.raises(ConfigError, match="its blocks are block-0 to block-3"):

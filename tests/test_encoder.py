@@ -189,6 +189,10 @@ def test_preprocessing_is_the_processors_own(tiny_folder: Path) -> None:
     grey = np.full((40, 60, 3), 128, np.uint8)
     assert encoder.pixels([grey, grey]).shape == (2, 3, 16, 16)
     torch.testing.assert_close(encoder.pixels([grey]), torch.full((1, 3, 16, 16), 128 / 127.5 - 1))
+    for wrong in ({"image_std": [0.0] * 3}, {"image_mean": 0.5}):
+        (tiny_folder / "preprocessor_config.json").write_text(json.dumps(settings | wrong))
+        with pytest.raises(ModelError, match="preprocessor_config"):
+            load(tiny_folder)
     (tiny_folder / "preprocessor_config.json").write_text("{")
     with pytest.raises(ModelError, match="preprocessor_config"):
         load(tiny_folder)

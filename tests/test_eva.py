@@ -335,6 +335,18 @@ class TestCommands:
         assert changed
         assert changed <= {"visual.head.weight", "visual.head.bias"}
 
+    def test_several_files_are_refused(self, file: Path, tmp_path: Path) -> None:
+        """Exports are one file, as the generators load it."""
+        state = {name: part.contiguous() for name, part in torch.load(file, weights_only=True).items()}
+        folder, names = tmp_path / "shards", sorted(state)
+        folder.mkdir()
+        places = {name: f"model-{1 + number % 2:05d}-of-00002.safetensors" for number, name in enumerate(names)}
+        for shard in set(places.values()):
+            save_file({name: state[name] for name in names if places[name] == shard}, folder / shard)
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+        done = run_ireu("inspect", folder)
+        assert (done.code, "EVA02-CLIP is read from one file" in done.err) == (3, True), done.err
+
     def test_inspect_names_the_depths_and_who_reads_them(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(groups, "_EVA_SIZES", {(128, 4, 7, 28): "E"})
         told = run_ireu("inspect", file, "--json").json

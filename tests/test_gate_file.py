@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,17 @@ def test_a_gate_of_nobody_finds_nobody() -> None:
     content = gate_bytes(none, "a" * 64, 0.0)
     # Runtimes differ in what they make of a matrix without columns.
     assert all(0 not in tensor.dims for tensor in onnx.load_from_string(content).graph.initializer)
-    assert not asked(content, run(small_network(13), inputs(50))).any()
+    vectors = run(small_network(13), inputs(50))
+    assert not asked(content, vectors).any()
+    check._refuse_apart(torch.from_numpy(vectors[:0]), none)
+    with pytest.raises(ModelError, match="differs from the edited network"):
+        check._refuse_apart(torch.from_numpy(vectors[:1]), none)
+
+
+def test_numbers_that_are_too_large_are_refused() -> None:
+    gates = two_people(run(small_network(13), inputs(3)))
+    with pytest.raises(ModelError, match="too large"):
+        gate_bytes(replace(gates, weights=gates.weights * 1e30, rise=1e-10), "a" * 64, 0.1)
 
 
 def test_a_file_says_what_it_is_and_others_are_no_gates(tmp_path: Path) -> None:
@@ -110,6 +121,10 @@ def test_a_file_says_what_it_is_and_others_are_no_gates(tmp_path: Path) -> None:
     assert [(one.domain, one.version) for one in network.opset_import] == [("", 13)]
     assert [output.name for output in network.graph.output] == ["removed"]
     assert len(network.graph.output[0].type.tensor_type.shape.dim) == 1
+    # Whoever can write a file can write its metadata.
+    del network.graph.node[0]
+    onnx.save(network, place)
+    assert read_gate(place) is None
     onnx.save(small_network(13), place)
     assert read_gate(place) is None
 

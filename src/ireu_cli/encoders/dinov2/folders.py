@@ -59,12 +59,14 @@ def _side_of(processor: Any, patch: int, source: str) -> int:
     """
     pictures = [np.zeros((300, 300, 3), np.uint8), np.zeros((100, 301, 3), np.uint8)]
     try:
-        _, _, height, side = processor(images=pictures, return_tensors="pt")["pixel_values"].shape
+        found = processor(images=pictures, return_tensors="pt")["pixel_values"]
+        _, _, height, side = found.shape
+        is_usable = bool(torch.isfinite(found).all()) and len(processor.image_mean) == len(processor.image_std) == 3
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - settings that do not go together end in errors of every kind
-        height, side = 0, 1
-    if height != side or side % patch:
+        height, side, is_usable = 0, 1, False
+    if height != side or side % patch or not is_usable:
         raise ModelError(
             f"The {PROCESSOR} beside {source} does not make squares of whole patches",
             "Put the right one beside it, or remove it",
