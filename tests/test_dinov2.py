@@ -115,6 +115,7 @@ class TestReading:
         with pytest.raises(ModelError, match="does not make squares of whole patches"):
             load(write_dinov2(tmp_path / "place", side=30))
 
+    @pytest.mark.filterwarnings("ignore")
     @pytest.mark.parametrize(("name", "value"), [("image_std", [0.0] * 3), ("image_mean", 0.5)])
     def test_preprocessing_has_to_make_numbers(self, name: str, value: Any, tmp_path: Path) -> None:
         place = write_dinov2(tmp_path / "place")

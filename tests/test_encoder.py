@@ -176,6 +176,7 @@ def test_with_delta_leaves_the_original_alone_and_zero_changes_nothing(tiny: Enc
         with_delta(tiny, WeightDelta({"nothing": torch.ones(1)}))
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_preprocessing_is_the_processors_own(tiny_folder: Path) -> None:
     settings = {
         "image_processor_type": "CLIPImageProcessor",

@@ -19,6 +19,7 @@ MADE = {"encoder", "data", "locate", "unlearn", "gated"}
 """Sections that a delta is made with."""
 PLACES = {f"{section}.{key}" for section, key in PATHS}
 OTHER: dict[str, Any] = {
+    "gated.found_in": "all_tokens",
     "encoder.tap": "pooled", "encoder.dtype": "float16", "encoder.source": "elsewhere", "data.faces": "detect",
     "data.bad_photos": "skip", "data.landmarks": [0.4] * 10, "locate.method": "variance", "locate.swapper": "pairs",
     "unlearn.method": "ireu", "unlearn.forget_weight": 2.0, "unlearn.learning_rate": 2.0, "unlearn.steps": 7,
