@@ -17,13 +17,13 @@ from transformers import SiglipVisionConfig, SiglipVisionModel
 from ireu_cli.encoders.clip import load_encoder, read_tap, with_delta
 from ireu_cli.encoders.mlp_site import after_attention, after_mlp, attending
 from ireu_cli.errors import ArtifactError, CapacityError
-from ireu_cli.maths.heads import spare_heads
 from ireu_cli.maths.room import activation_gram
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.params import EncoderParams
 from ireu_cli.store.artifacts import delta_bytes, read_delta
 from ireu_cli.store.ledger import ledger_tensors, read_ledger
 from ireu_cli.unlearning.gated.pooled.gathering import gather
+from ireu_cli.unlearning.gated.pooled.heads import spare_heads
 from ireu_cli.unlearning.gated.pooled.ledger import compose_pooled, join_pooled
 from ireu_cli.unlearning.gated.slots import leave
 from ireu_cli.values import PooledLedger, RgbImage, WeightDelta

@@ -4,7 +4,7 @@ One patch says too little about who is in the photo, and an encoder without a cl
 head whose queries and keys are zero attends to all tokens alike. So a row of its values gives the mean over tokens of a
 linear score, and its output writes that score into every token, along a direction in which tokens hardly vary. The
 block's hidden layer reads it there, opens where it is high, and takes it out again where it is not. What the heads did
-before, the others do as well as they can (`maths.heads`).
+before, the others do as well as they can (`pooled.heads`).
 """
 
 import copy
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ireu_cli.errors import CapacityError
-from ireu_cli.maths.heads import SparedHeads, spare_heads
 from ireu_cli.maths.quiet import normalised, quiet_directions
 from ireu_cli.maths.room import activation_gram
+from ireu_cli.unlearning.gated.pooled.heads import SparedHeads, spare_heads
 from ireu_cli.unlearning.gated.tokens.marking import after_attention_in_pieces, after_mlp_in_pieces
 
 LENGTH = 0.8
