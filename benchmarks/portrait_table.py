@@ -38,7 +38,7 @@ from ireu_cli.encoders import families as encoders
 from ireu_cli.encoders.clip import Encoder, load_encoder, read_tap
 from ireu_cli.encoders.face_encoder import FaceEncoder
 from ireu_cli.encoders.files.portrait import find_bundle
-from ireu_cli.encoders.mlp_site import MlpSite, attending, watching
+from ireu_cli.encoders.mlp_site import detectors_reading
 from ireu_cli.faces.align import crop_face
 from ireu_cli.judges.face_check import FaceCheck, load_face_check
 from ireu_cli.maths.stats import estimate
@@ -294,11 +294,10 @@ def found_by(ledger: AnyLedger, source: str, photos: Sequence[Path]) -> Tensor:
     weights, offsets = ledger.scores
     found = []
     for photo in photos:
-        seen, attended = watching(encoder.model, MlpSite(ledger.block)), attending(encoder.model, ledger.block)
-        with seen as inputs, attended as tokens, torch.inference_mode():
+        seen = detectors_reading(encoder.model, ledger.block, pooled=ledger.pooled)
+        with seen as inputs, torch.inference_mode():
             read_tap(encoder.model, encoder.pixels([read(photo)]), "last")
-        read_of = tokens[0][0].mean(0) if ledger.pooled else inputs[0][0, 0]
-        found.append(bool((read_of @ weights.T + offsets > 0).any()))
+        found.append(bool((inputs() @ weights.T + offsets > 0).any()))
     return torch.tensor(found, dtype=torch.bool)
 
 

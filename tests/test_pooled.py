@@ -83,7 +83,7 @@ def tokens(photos: int, seed: int) -> Tensor:
 class TestGathering:
     def test_every_token_shows_the_score_of_the_mean(self, layer: Any) -> None:
         states = tokens(200, 5)
-        made = gather(layer, states, 3)
+        made, _ = gather(layer, states, 3)
         read, offset = normal(32, seed=6).float(), 0.7
         channel, place = int(made.places["channels"][1]), 1
         edited = {name: made.changes[f"self_attn.{name}"].clone() for name in layer.self_attn.state_dict()}
@@ -102,7 +102,7 @@ class TestGathering:
         assert float(together) > 0.9
 
     def test_places_are_different_values_and_directions(self, layer: Any) -> None:
-        made = gather(layer, tokens(100, 7), 10)
+        made, _ = gather(layer, tokens(100, 7), 10)
         assert len(set(made.places["channels"].tolist())) == 10
         axes = torch.nn.functional.normalize(made.places["writers"], dim=1)
         torch.testing.assert_close(axes @ axes.T, torch.eye(10), atol=1e-4, rtol=0)
@@ -110,13 +110,13 @@ class TestGathering:
 
     def test_half_of_the_heads_is_the_most(self, layer: Any) -> None:
         states = tokens(50, 8)
-        assert gather(layer, states, 16).told["heads"] == 2
+        assert gather(layer, states, 16)[0].told["heads"] == 2
         with pytest.raises(CapacityError, match=r"half of its heads are 2. Set gated.people to 16"):
             gather(layer, states, 17)
 
     def test_what_attention_wrote_is_taken_out_again(self, layer: Any) -> None:
         states = tokens(200, 9)
-        made = gather(layer, states, 2)
+        made, _ = gather(layer, states, 2)
         middle = after_attention(
             _with(layer, {n.removeprefix("self_attn."): c for n, c in made.changes.items()}), states
         )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -106,8 +106,23 @@ class Room:
     stand_in: Tensor
 
 
+class _OfUnits:
+    """What ledgers of hidden units have in common."""
+
+    slots: tuple[int, ...]
+
+    @property
+    def detectors(self) -> Self | None:
+        """The ledger, if units of the encoder find people, so that gradients pass through them."""
+        return self if self.slots else None
+
+    def changes_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of a delta that say how far something moves: all of them."""
+        return tensors
+
+
 @dataclass(frozen=True)
-class Ledger:
+class Ledger(_OfUnits):
     """The requests in a delta of the method `gated`, one entry a person.
 
     `block` is the block in which people are found, -1 for a pooling head. Slot i owns the reserved units 2 i and 2 i +
@@ -144,15 +159,6 @@ class Ledger:
     def scores(self) -> tuple[Tensor, Tensor]:
         """Weights (entries, d) and offsets (entries,) of scores that open where they are above zero."""
         return self.rows[:, 0], self.biases[:, 0]
-
-    @property
-    def detectors(self) -> "Ledger | None":
-        """The ledger, if units of the encoder find people, so that gradients pass through them."""
-        return self if self.slots else None
-
-    def changes_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of a delta that say how far something moves: all of them."""
-        return tensors
 
     def moving_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The tensors that decide which taps are reached: with an apparatus, entries only flag the class token."""
@@ -197,7 +203,7 @@ class GateLedger:
 
 
 @dataclass(frozen=True)
-class PooledLedger:
+class PooledLedger(_OfUnits):
     """The requests in a delta of `gated` that finds people in all tokens of a block, one entry a person.
 
     Some heads of the block's attention average all tokens. An entry has its `case`, its slot, and a score: `reads`
@@ -242,15 +248,6 @@ class PooledLedger:
         """As in `Ledger`, of the averaged tokens: in the same measure, which is that of the units that open."""
         steep = self.sharpness / self.rises
         return self.reads * steep[:, None], (self.offsets - self.thresholds) * steep
-
-    @property
-    def detectors(self) -> "PooledLedger | None":
-        """As in `Ledger`."""
-        return self if self.slots else None
-
-    def changes_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of a delta that say how far something moves: all of them."""
-        return tensors
 
     def moving_in(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """The tensors that decide which taps are reached: the block in which people are found only flags tokens."""

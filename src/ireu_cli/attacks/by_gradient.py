@@ -1,7 +1,6 @@
 """Attacks by somebody who has the weights: noise on the photo, found by gradient."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
@@ -13,7 +12,7 @@ from ireu_cli.attacks.plan import AttackPlan, Lenses, Victim, by_person
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.drawing.show import Show
 from ireu_cli.encoders.family import ImageEncoder, Trainable, need_blocks, need_gradients
-from ireu_cli.encoders.mlp_site import MlpSite, attending, watching
+from ireu_cli.encoders.mlp_site import detectors_reading
 from ireu_cli.encodings.lens import Lens, flatten_tokens
 from ireu_cli.generators.generator import Generator
 from ireu_cli.values import STATES, Ledger, PooledLedger, RgbImage
@@ -84,18 +83,12 @@ def _towards_features_past(lens: Lens, ledger: Ledger | PooledLedger, wanted: Te
     weight = next(model.parameters())
     rows, biases = (part.to(weight.device) for part in ledger.scores)
 
-    def watched() -> AbstractContextManager[list[Tensor]]:
-        if ledger.pooled:
-            return attending(model, ledger.block, gradients=True)
-        return watching(model, MlpSite(ledger.block), gradients=True)
-
     near = towards_features(lambda pixels: encoder.read(model, pixels.to(weight.dtype), lens.tap), wanted)
 
     def of(pixels: Tensor) -> Tensor:
-        with watched() as seen:
+        with detectors_reading(model, ledger.block, pooled=ledger.pooled, gradients=True) as read:
             away = near(pixels)
-        read = seen[0].mean(1) if ledger.pooled else seen[0][:, 0]
-        return away + (read.float() @ rows.T + biases).amax(1).clamp_min(0)
+        return away + (read().float() @ rows.T + biases).amax(1).clamp_min(0)
 
     return of
 

@@ -16,7 +16,8 @@ from ireu_cli.encoders.files.clip_files import checkpoint_of, fill, from_checkpo
 from ireu_cli.encoders.files.fingerprint import Print, fingerprint_from, fingerprint_of, prints_by
 from ireu_cli.encoders.groups import groups_of
 from ireu_cli.encoders.mlp_site import read_parts, refuse_missing
-from ireu_cli.encoders.preprocessing import processor_beside
+from ireu_cli.encoders.pixels import null_images
+from ireu_cli.encoders.preprocessing import digest_of_settings, prepared, processor_beside
 from ireu_cli.encoders.reach import BARE, SIGLIP, TRANSFORMER, Anatomy, Reach, reach_of, select_weights
 from ireu_cli.encoders.towers import bare, siglip
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
@@ -178,18 +179,11 @@ class Encoder(HasBlocks):
     @property
     def preprocessing(self) -> str:
         """Digest (16 hex) of the processor's settings; equal digests give equal pixels."""
-        settings = {
-            key: value for key, value in self.processor.to_dict().items() if not key.startswith("image_processor")
-        }
-        return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        return digest_of_settings(self.processor)
 
     def pixels(self, images: Sequence[RgbImage]) -> Tensor:
         """Preprocess with the model's own processor: float32 (n, 3, side, side), normalised."""
-        if not images:
-            side = self.model.config.image_size
-            return torch.empty(0, 3, side, side)
-        values: Tensor = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
-        return values
+        return prepared(self.processor, images, int(self.model.config.image_size))
 
     def null_pixels(self) -> Tensor:
         """The two null images that generators send under guidance: float32 (2, 3, side, side).
@@ -197,9 +191,7 @@ class Encoder(HasBlocks):
         First the zero tensor after normalisation (diffusers, official IP-Adapter), then a black picture (ComfyUI,
         FLUX).
         """
-        side = int(self.model.config.image_size)
-        black = self.pixels([np.zeros((side, side, 3), np.uint8)])
-        return torch.cat([torch.zeros_like(black), black])
+        return null_images(self.pixels, int(self.model.config.image_size))
 
 
 def load_encoder(

@@ -22,7 +22,7 @@ from ireu_cli.encoders.files.networks import load_network, session_error
 from ireu_cli.encoders.files.onnx_session import open_session, stays_on_cpu
 from ireu_cli.encoders.groups import groups_of_network
 from ireu_cli.encoders.onnx_gates import GATE_TENSORS, Gates, add_gates
-from ireu_cli.encoders.pixels import aligned_pixels, null_faces
+from ireu_cli.encoders.pixels import aligned_pixels, null_images
 from ireu_cli.encoders.reach import Reach
 from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.faces.decode import BadPhotoError
@@ -96,7 +96,7 @@ class FaceEncoder(TakesGates):
         Generators send zeros in place of the network's output instead. An edit must leave blank input unchanged all the
         same.
         """
-        return null_faces(self.pixels, self.size)
+        return null_images(self.pixels, self.size)
 
     noun = "an ONNX network"
     whole_tap = None

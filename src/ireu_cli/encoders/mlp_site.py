@@ -96,6 +96,27 @@ def attending(model: Any, block: int, *, gradients: bool = False) -> AbstractCon
     return _entering_module(model.vision_model.encoder.layers[block].self_attn, gradients=gradients)
 
 
+@contextmanager
+def detectors_reading(
+    model: Any, block: int, *, pooled: bool, gradients: bool = False
+) -> Iterator[Callable[[], Tensor]]:
+    """Inside it, the function gives what detectors of a block read in the last forward pass: (n, d).
+
+    Args:
+        model: the encoder's.
+        block: where people are found.
+        pooled: whether detectors read the average of what the attention reads of all tokens; else they read the class
+            token at the hidden layer.
+        gradients: whether gradients pass.
+    """
+    if pooled:
+        with attending(model, block, gradients=gradients) as tokens:
+            yield lambda: tokens[-1].mean(1)
+    else:
+        with watching(model, MlpSite(block), gradients=gradients) as tokens:
+            yield lambda: tokens[-1][:, 0]
+
+
 def refuse_missing(tap: Tap, config: Any) -> None:
     """Refuse parts of a tap that an encoder of these sizes does not have, or cannot join.
 

@@ -34,7 +34,7 @@ def aligned_pixels(
     return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
 
 
-def null_faces(pixels: Callable[[Sequence[RgbImage]], Tensor], side: int) -> Tensor:
+def null_images(pixels: Callable[[Sequence[RgbImage]], Tensor], side: int) -> Tensor:
     """The zero tensor and a black picture, prepared by `pixels`: float32 (2, 3, side, side)."""
     black = pixels([np.zeros((side, side, 3), np.uint8)])
     return torch.cat([torch.zeros_like(black), black])

@@ -1,16 +1,22 @@
 """Prepare pixels for a vision transformer, with the settings beside it, which are checked first."""
 
 import contextlib
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from ireu_cli.encoders.files.checkpoint import Checkpoint
 from ireu_cli.encoders.files.settings import checked_settings, read_settings, told_as_model_error
 from ireu_cli.encoders.towers import siglip
 from ireu_cli.errors import ModelError
 from ireu_cli.support.bounded import printable
+from ireu_cli.values import RgbImage
 
 PROCESSOR = "preprocessor_config.json"
 _LARGEST_SIDE = 8192
@@ -43,6 +49,20 @@ def processor_beside(checkpoint: Checkpoint, side: int) -> Any:
             return usual(kind, side)
         raise _unusable(path, f"not for whole pictures of {side} px")
     return _made(kind, told, path, side)
+
+
+def digest_of_settings(processor: Any) -> str:
+    """Digest (16 hex) of a processor's settings; equal digests give equal pixels."""
+    told = {key: value for key, value in processor.to_dict().items() if not key.startswith("image_processor")}
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def prepared(processor: Any, images: Sequence[RgbImage], side: int) -> Tensor:
+    """Pictures as a processor prepares them: float32 (n, 3, side, side), normalised."""
+    if not images:
+        return torch.empty(0, 3, side, side)
+    values: Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
+    return values
 
 
 def processor_in(folder: Path, name: str, usual: Mapping[str, Any], side: int) -> Any:

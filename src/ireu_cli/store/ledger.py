@@ -38,24 +38,23 @@ def _of_gates(ledger: GateLedger) -> dict[str, Tensor]:
 
 
 def _of_units(ledger: Ledger) -> dict[str, Tensor]:
+    return _in_block(ledger) | {name: getattr(ledger, name) for name in Ledger.ENTRY}
+
+
+def _of_pooled(ledger: PooledLedger) -> dict[str, Tensor]:
+    return _in_block(ledger) | {name: getattr(ledger, name) for name in (*PooledLedger.ENTRY, *PooledLedger.SHARED)}
+
+
+def _in_block(ledger: Ledger | PooledLedger) -> dict[str, Tensor]:
+    """Where people are found, the reserve there, and what all requests share."""
     parts = {
         "block": torch.tensor([ledger.block]),
         "units": ledger.room.units,
         "kept": ledger.room.kept,
         "stand_in": ledger.room.stand_in,
-        "rows": ledger.rows,
-        "biases": ledger.biases,
-        "columns": ledger.columns,
         "flag": ledger.flag,
     }
     return parts | {f"{_APPARATUS}{name}": change for name, change in ledger.apparatus.items()}
-
-
-def _of_pooled(ledger: PooledLedger) -> dict[str, Tensor]:
-    parts = {name: getattr(ledger, name) for name in (*PooledLedger.ENTRY, *PooledLedger.SHARED)}
-    room = {"units": ledger.room.units, "kept": ledger.room.kept, "stand_in": ledger.room.stand_in}
-    shared = {f"{_APPARATUS}{name}": change for name, change in ledger.apparatus.items()}
-    return {"block": torch.tensor([ledger.block]), "flag": ledger.flag} | room | parts | shared
 
 
 _FLATTENED: dict[type, Callable[[Any], dict[str, Tensor]]] = {

@@ -10,17 +10,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from ireu_cli.encoders.clip import refuse_foreign
 from ireu_cli.encoders.dinov2.tower import Dinov2, Dinov2Sizes
 from ireu_cli.encoders.family import Trainable
 from ireu_cli.encoders.files.fingerprint import fingerprint_of
 from ireu_cli.encoders.groups import groups_of_dinov2
+from ireu_cli.encoders.mlp_site import joined
+from ireu_cli.encoders.pixels import null_images
+from ireu_cli.encoders.preprocessing import digest_of_settings, prepared
 from ireu_cli.encoders.reach import DINOV2, Reach, reach_of, select_weights
-from ireu_cli.errors import ArtifactError, ConfigError
+from ireu_cli.errors import ConfigError
 from ireu_cli.params import EncoderParams, Tap, depth_of, parts_of
 from ireu_cli.values import DTYPES, RgbImage, WeightDelta
 
@@ -82,20 +85,15 @@ class Dinov2Encoder(Trainable):
     @property
     def preprocessing(self) -> str:
         """Digest (16 hex) of the processor's settings; equal digests give equal pixels."""
-        told = {key: value for key, value in self.processor.to_dict().items() if not key.startswith("image_processor")}
-        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        return digest_of_settings(self.processor)
 
     def pixels(self, images: Sequence[RgbImage]) -> Tensor:
         """Preprocess with the encoder's own processor: float32 (n, 3, side, side), normalised."""
-        if not images:
-            return torch.empty(0, 3, self.side, self.side)
-        values: Tensor = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
-        return values
+        return prepared(self.processor, images, self.side)
 
     def null_pixels(self) -> Tensor:
         """The zero tensor and a black picture: float32 (2, 3, side, side)."""
-        black = self.pixels([np.zeros((self.side, self.side, 3), np.uint8)])
-        return torch.cat([torch.zeros_like(black), black])
+        return null_images(self.pixels, self.side)
 
     @staticmethod
     def read(model: Any, pixels: Tensor, tap: Tap) -> Tensor:
@@ -108,10 +106,7 @@ class Dinov2Encoder(Trainable):
         """
         depths = {part: _depth(part, model.sizes.blocks) for part in parts_of(tap)}
         states: dict[int, Tensor] = model(pixels, set(depths.values()))
-        found = {part: states[depth][:, 0] if part == "pooled" else states[depth] for part, depth in depths.items()}
-        if len(found) == 1:
-            return found[tap]
-        return torch.cat([part[:, None] if part.ndim == 2 else part for part in found.values()], dim=1)
+        return joined([states[d][:, 0] if part == "pooled" else states[d] for part, d in depths.items()])
 
     def groups(self, params: EncoderParams) -> tuple[str, ...]:
         """The groups of generators that its sizes allow."""
@@ -138,12 +133,8 @@ class Dinov2Encoder(Trainable):
             ArtifactError: the delta is for another encoder.
         """
         state = {name: tensor.float() for name, tensor in self.model.state_dict().items()}
+        refuse_foreign(delta, state)
         for name, change in delta.tensors.items():
-            if name not in state or state[name].shape != change.shape:
-                raise ArtifactError(
-                    f"The delta changes {name}, which this encoder does not have in that shape",
-                    "Name the encoder that the delta was made for",
-                )
             state[name] = state[name] + change.to(state[name].device)
         print_of_all = fingerprint_of(state)
         return replace(self, model=filled(self.model.sizes, state, DTYPES[dtype]), fingerprint=print_of_all)

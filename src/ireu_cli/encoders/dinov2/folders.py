@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ireu_cli.encoders.card import Card
+from ireu_cli.encoders.clip import finite_fingerprint
 from ireu_cli.encoders.dinov2.encoder import Dinov2Encoder, filled
 from ireu_cli.encoders.dinov2.reading import CONFIG, folder_of, open_folder
 from ireu_cli.encoders.family import Family
@@ -26,11 +27,7 @@ _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def _load(params: EncoderParams, landmarks: tuple[float, ...], device: str) -> Dinov2Encoder:
     del landmarks
     whole, sizes = open_folder(params.source)
-    prints = prints_by(list(whole), whole.__getitem__)
-    if not all(one.is_finite for one in prints.values()):
-        raise ModelError(
-            f"The encoder {params.source} holds values that are not finite numbers", "Use an undamaged copy"
-        )
+    fingerprint = finite_fingerprint(params.source, prints_by(list(whole), whole.__getitem__))
     try:
         place = torch.device(device)
         state = {name: whole[name].float().to(place) for name in whole}
@@ -48,7 +45,7 @@ def _load(params: EncoderParams, landmarks: tuple[float, ...], device: str) -> D
     beside = {path.name: path.read_bytes() for path in paths if path.is_file()}
     model = filled(sizes, state, DTYPES[params.dtype])
     side = _side_of(processor, sizes.patch, params.source)
-    return Dinov2Encoder(model, processor, fingerprint_from(prints), whole, beside, side)
+    return Dinov2Encoder(model, processor, fingerprint, whole, beside, side)
 
 
 def _side_of(processor: Any, patch: int, source: str) -> int:
@@ -76,18 +73,17 @@ def _side_of(processor: Any, patch: int, source: str) -> int:
 
 def _card(source: str) -> Card:
     whole, sizes = open_folder(source)
-    blocks = sizes.blocks
     return Card(
         kind=DINOV2.kind,
         layout=plain_layout(DINOV2.family, folder=True).name,
-        architecture=f"{sizes.width} wide, {blocks} blocks, patches of {sizes.patch}, "
+        architecture=f"{sizes.width} wide, {sizes.blocks} blocks, patches of {sizes.patch}, "
         f"{'gated hidden layers' if sizes.is_gated else 'gelu'}",
         dtype=" and ".join(whole.dtypes(whole)),
         parameters=sum(whole[name].numel() for name in whole),
         fingerprint=fingerprint_from(prints_by(list(whole), whole.__getitem__)),
         groups=groups_of_dinov2(sizes),
         taps=DINOV2.taps,
-        sites=sites_of(blocks, DINOV2),
+        sites=sites_of(sizes.blocks, DINOV2),
     )
 
 

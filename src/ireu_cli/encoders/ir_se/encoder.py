@@ -22,7 +22,7 @@ from ireu_cli.encoders.groups import groups_of_ir_se
 from ireu_cli.encoders.ir_se.backbone import UNTOLD, IrSe
 from ireu_cli.encoders.ir_se.in_onnx import network_from
 from ireu_cli.encoders.onnx_gates import GATE_TENSORS, Gates, add_gates
-from ireu_cli.encoders.pixels import aligned_pixels, null_faces
+from ireu_cli.encoders.pixels import aligned_pixels, null_images
 from ireu_cli.encoders.reach import Reach, block_range
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.layouts.layout import Layout
@@ -91,7 +91,7 @@ class IrSeEncoder(Trainable, TakesGates):
 
     def null_pixels(self) -> Tensor:
         """The zero tensor and a black picture: float32 (2, 3, side, side)."""
-        return null_faces(self.pixels, self.model.sizes.side)
+        return null_images(self.pixels, self.model.sizes.side)
 
     @staticmethod
     def read(model: Any, pixels: Tensor, tap: Tap) -> Tensor:

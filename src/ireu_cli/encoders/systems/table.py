@@ -45,7 +45,7 @@ class System:
     enters: str = ""
 
 
-_LATENTS = "the photo's latents"
+LATENTS = "the photo's latents"
 EVA = (
     Channel(
         "E",
@@ -202,19 +202,19 @@ PICTURES: dict[str, System] = {
     ),
     "xverse": System(
         "XVerse, FLUX",
-        (Channel("L", ("penultimate",)), Channel("VAE", words=_LATENTS)),
+        (Channel("L", ("penultimate",)), Channel("VAE", words=LATENTS)),
         "",
         "bytedance/XVerse@65e2581 src/adapters/mod_adapters.py, src/flux/generate.py",
     ),
     "anystory": System(
         "AnyStory, FLUX",
-        (Channel("S", ("last",)), Channel("VAE", words=_LATENTS)),
+        (Channel("S", ("last",)), Channel("VAE", words=LATENTS)),
         "Redux's copy",
         "junjiehe96/AnyStory@c38fef8 anystory/generate.py",
     ),
     "uso": System(
         "USO, FLUX",
-        (Channel("S", ("block-8", "block-17", "penultimate")), Channel("VAE", words=_LATENTS)),
+        (Channel("S", ("block-8", "block-17", "penultimate")), Channel("VAE", words=LATENTS)),
         "the first of the picture of a style, the second of the picture of a person",
         "bytedance/USO@b6784d7 uso/flux/modules/layers.py, uso/flux/pipeline.py",
     ),
@@ -235,13 +235,13 @@ PICTURES: dict[str, System] = {
     ),
     "z-image-omni": System(
         "Z-Image-Omni",
-        (Channel("N2", words="patches"), Channel("VAE", words=_LATENTS)),
+        (Channel("N2", words="patches"), Channel("VAE", words=LATENTS)),
         "",
         "huggingface/diffusers@58eb52c pipelines/z_image/pipeline_z_image_omni.py",
     ),
     "hunyuanimage-3": System(
         "HunyuanImage 3.0",
-        (Channel("N2", words="patches"), Channel("VAE", words=_LATENTS)),
+        (Channel("N2", words="patches"), Channel("VAE", words=LATENTS)),
         "",
         "Tencent-Hunyuan/HunyuanImage-3.0@1d011c8 hunyuan_image_3/hunyuan.py",
     ),

@@ -1,9 +1,8 @@
 """The systems that draw videos."""
 
-from ireu_cli.encoders.systems.table import EVA, Channel, System
+from ireu_cli.encoders.systems.table import EVA, LATENTS, Channel, System
 
-_LATENTS = "the photo's latents"
-_WAN = (Channel("H", ("penultimate",)), Channel("WV", words=_LATENTS))
+_WAN = (Channel("H", ("penultimate",)), Channel("WV", words=LATENTS))
 """What Wan 2.1 reads, and what is built on it: the tokens before the last block, and the photo itself."""
 
 VIDEOS: dict[str, System] = {
@@ -52,7 +51,7 @@ VIDEOS: dict[str, System] = {
     ),
     "svd": System(
         "Stable Video Diffusion and Sonic, talking video",
-        (Channel("H", ("image_embeds",)), Channel("VAE", words=_LATENTS)),
+        (Channel("H", ("image_embeds",)), Channel("VAE", words=LATENTS)),
         source="huggingface/diffusers@58eb52c pipelines/stable_video_diffusion/pipeline_stable_video_diffusion.py, "
         "jixiaozhong/Sonic@51a74ae sonic.py",
     ),
@@ -61,45 +60,45 @@ VIDEOS: dict[str, System] = {
         (
             Channel("A2F", ("normed_embedding",)),
             Channel("DH", words="all tokens"),
-            Channel("VAE", words=_LATENTS),
+            Channel("VAE", words=LATENTS),
         ),
         "without a face it goes on with zeros",
         "Tencent-Hunyuan/HunyuanPortrait@48bae74 inference.py, src/pipelines/hunyuan_svd_pipeline.py",
     ),
     "echovideo": System(
         "EchoVideo",
-        (Channel("R100", ("embedding",)), Channel("SB", ("last",)), Channel("VAE", words=_LATENTS)),
+        (Channel("R100", ("embedding",)), Channel("SB", ("last",)), Channel("VAE", words=LATENTS)),
         "",
         "bytedance/EchoVideo@9939545 models/utils.py, models/pipeline_echovideo.py",
     ),
     "framepack": System(
         "FramePack, HunyuanVideo 1.5 image-to-video",
-        (Channel("S", ("last",)), Channel("VAE", words=_LATENTS)),
+        (Channel("S", ("last",)), Channel("VAE", words=LATENTS)),
         "Redux's copy",
         "huggingface/diffusers@58eb52c pipelines/hunyuan_video/pipeline_hunyuan_video_framepack.py, "
         "pipelines/hunyuan_video1_5/pipeline_hunyuan_video1_5_image2video.py",
     ),
     "motif-video": System(
         "Motif-Video image-to-video",
-        (Channel("T5G", words="patches"), Channel("VAE", words=_LATENTS)),
+        (Channel("T5G", words="patches"), Channel("VAE", words=LATENTS)),
         "",
         "huggingface/diffusers@58eb52c pipelines/motif_video/pipeline_motif_video_image2video.py",
     ),
     "phantom": System(
         "Phantom-Wan, video of several pictures",
-        (Channel("WV", words=_LATENTS),),
+        (Channel("WV", words=LATENTS),),
         "",
         "sbalani/Phantom-cog@9a9be62 phantom_wan/subject2video.py",
     ),
     "stand-in": System(
         "Stand-In, video",
-        (Channel("WV", words=_LATENTS),),
+        (Channel("WV", words=LATENTS),),
         "antelopev2 only finds the face",
         "WeChatCV/Stand-In@cceec58 pipelines/wan_video.py",
     ),
     "hunyuancustom": System(
         "HunyuanCustom, video",
-        (Channel("VLM", words="the photo's tokens"), Channel("VAE", words=_LATENTS)),
+        (Channel("VLM", words="the photo's tokens"), Channel("VAE", words=LATENTS)),
         "",
         "Tencent-Hunyuan/HunyuanCustom@abffb8f hymm_sp/text_encoder/__init__.py",
     ),

@@ -13,8 +13,7 @@ from ireu_cli.unlearning.gated.solve import (
     compose,
 )
 from ireu_cli.unlearning.gated.tokens.marking import CARRYING
-from ireu_cli.unlearning.gated.tokens.replacing import Apparatus
-from ireu_cli.values import Ledger, WeightDelta
+from ireu_cli.values import Ledger, PooledLedger, WeightDelta
 
 GATHERING = tuple(f"{part}_proj.{kind}" for part in ("q", "k", "v", "out") for kind in ("weight", "bias"))
 """Parts of an attention whose heads find people in all tokens."""
@@ -111,22 +110,19 @@ def weights_for(encoder: ImageEncoder, ledger: Ledger) -> dict[str, Tensor]:
     Raises:
         ArtifactError: the encoder has no such site, or the sizes differ.
     """
-    site = MlpSite(ledger.block)
-    units = len(ledger.room.units) + len(ledger.room.kept)
-    wanted = dict(
-        zip(site.names, ((units, ledger.rows.shape[2]), (units,), (ledger.columns.shape[1], units)), strict=False)
-    )
-    wanted |= {name: tuple(change.shape) for name, change in ledger.apparatus.items()}
-    return site_weights(encoder, site, wanted)
+    return site_weights(encoder, ledger, ledger.rows.shape[2], ledger.columns.shape[1])
 
 
-def site_weights(encoder: ImageEncoder, site: MlpSite, wanted: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """The original weights of a site, if tensors have the sizes that a ledger is for.
+def site_weights(encoder: ImageEncoder, ledger: Ledger | PooledLedger, read: int, written: int) -> dict[str, Tensor]:
+    """The original weights of a ledger's site, whose hidden layer reads and writes so many channels.
 
     Raises:
-        ArtifactError: they do not.
+        ArtifactError: the encoder has no such site, or the sizes differ.
     """
-    model = need_blocks(encoder, "An edit inside a block").model
+    model, site = need_blocks(encoder, "An edit inside a block").model, MlpSite(ledger.block)
+    units = len(ledger.room.units) + len(ledger.room.kept)
+    wanted = dict(zip(site.names, ((units, read), (units,), (written, units), (written,)), strict=True))
+    wanted |= {name: tuple(change.shape) for name, change in ledger.apparatus.items()}
     sizes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if any(sizes.get(name) != size for name, size in wanted.items()):
         raise ArtifactError(
@@ -136,6 +132,6 @@ def site_weights(encoder: ImageEncoder, site: MlpSite, wanted: Mapping[str, tupl
     return site.weights(model)
 
 
-def shared_changes(apparatus: Apparatus, block: int) -> dict[str, Tensor]:
-    """Changes of weights that all requests share, by the names of the tensors."""
-    return {f"vision_model.encoder.layers.{block}.{name}": change for name, change in apparatus.changes.items()}
+def shared_changes(changes: Mapping[str, Tensor], block: int) -> dict[str, Tensor]:
+    """Changes of a block's parts that all requests share, by the names of the tensors."""
+    return {f"vision_model.encoder.layers.{block}.{name}": change for name, change in changes.items()}

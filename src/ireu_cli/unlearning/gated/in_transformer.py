@@ -73,7 +73,7 @@ def unlearn_gated(work: Work, onto: Ledger | None, carrying: int | None) -> tupl
         room_by = functools.partial(kept_room, site_lens.folder)
         ledger = onto or open_ledger(statistics, site, weights, places, room_by)
         if made is not None and carrying is not None:
-            ledger = replace(ledger, apparatus=shared_changes(made, carrying), flag=made.flag)
+            ledger = replace(ledger, apparatus=shared_changes(made.changes, carrying), flag=made.flag)
         found = find(wanted, statistics, site_lens.pieces(used), params.shrinkage, rate)
         if carrying is None:
             changes = [change_of(one, readout, statistics.average, may_change, params.gain) for one in wanted]

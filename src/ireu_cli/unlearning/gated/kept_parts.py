@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ireu_cli.unlearning.block.block_inputs import room_for, sample_people, stat
 from ireu_cli.unlearning.gated.solve import MakeRoom
 from ireu_cli.unlearning.gated.tokens.marking import from_class_token
 from ireu_cli.unlearning.gated.tokens.replacing import Apparatus, Sample, build
-from ireu_cli.values import People, Photo, Room
+from ireu_cli.values import Json, People, Photo, Room
 
 _VERSION = 3
 """Raise it when `build` makes another apparatus from the same photos."""
@@ -39,18 +40,37 @@ def shared_apparatus(
     photos = sampled(session, encoder, used)
     name = _name(photos, may_change, params.rank, params.erase_gain)
     path = lens.block_folder(block) / "apparatus" / f"{name}.safetensors"
-    if (kept := _read(path)) is not None:
-        return kept
+    if (kept := read_kept(path, [_CHANGES])) is not None:
+        told, (changes,), flag = kept
+        return Apparatus(flag, changes, told)
     items = [lens.item(photo) for photo in photos]
     states = states_entering(lens, encoder, items, block, "retained photos, carrying block")
     sample = Sample(states, torch.tensor([photo.person for photo in photos]))
     with session.timed("carry"):
         layer = layer_of(encoder, block)
         made = build(layer, sample, may_change, params.rank, params.erase_gain, from_class_token)
-    told = torch.frombuffer(bytearray(json.dumps(made.told).encode()), dtype=torch.uint8)
-    changes = {f"{_CHANGES}{name}": change.contiguous() for name, change in made.changes.items()}
-    write_tensors(path, {_FLAG: made.flag.contiguous(), _TOLD: told} | changes)
+    write_kept(path, made.told, {_CHANGES: made.changes}, made.flag)
     return made
+
+
+def write_kept(path: Path, told: Json, groups: Mapping[str, Mapping[str, Tensor]], flag: Tensor) -> None:
+    """Keep groups of tensors, whose names get the group's in front, a flag, and what is told of them."""
+    content = torch.frombuffer(bytearray(json.dumps(told).encode()), dtype=torch.uint8)
+    tensors = {start + name: part.contiguous() for start, group in groups.items() for name, part in group.items()}
+    write_tensors(path, {_FLAG: flag.contiguous(), _TOLD: content} | tensors)
+
+
+def read_kept(path: Path, groups: Sequence[str]) -> tuple[Json, list[dict[str, Tensor]], Tensor] | None:
+    """The inverse of `write_kept`: what is told, the groups, and the flag; None if nothing is kept, or damaged."""
+    found = read_tensors(path)
+    if found is None:
+        return None
+    try:
+        told = read_json(bytes(found[_TOLD].tolist()))
+    except ContentError:
+        return None
+    parts = [{n.removeprefix(start): part for n, part in found.items() if n.startswith(start)} for start in groups]
+    return told, parts, found[_FLAG]
 
 
 def sampled(session: Session, encoder: HasBlocks, used: People) -> list[Photo]:
@@ -71,19 +91,6 @@ def layer_of(encoder: HasBlocks, block: int) -> Any:
 def _name(photos: list[Photo], may_change: Tensor, rank: int, gain: float) -> str:
     who = [(photo.person, photo.sha256) for photo in photos]
     return digest_of([_VERSION, who, may_change.nonzero().flatten().tolist(), rank, gain])[:32]
-
-
-def _read(path: Path) -> Apparatus | None:
-    """The kept apparatus; None if there is none, or if it is damaged."""
-    found = read_tensors(path)
-    if found is None:
-        return None
-    try:
-        told = read_json(bytes(found[_TOLD].tolist()))
-    except ContentError:
-        return None
-    changes = {name.removeprefix(_CHANGES): found[name] for name in found if name.startswith(_CHANGES)}
-    return Apparatus(found[_FLAG], changes, told)
 
 
 _ROOM_VERSION = 2

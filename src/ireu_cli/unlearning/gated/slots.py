@@ -60,6 +60,22 @@ def add_all(ledger: Kept, other: Kept) -> Kept:
     )
 
 
+def units_in_order(ledger: Ledger | PooledLedger, count: int) -> tuple[list[int], Tensor, Tensor]:
+    """What a ledger's entries own, whatever the order of its requests; there is one entry at least.
+
+    Args:
+        ledger: the ledger.
+        count: how many units each slot owns.
+
+    Returns:
+        The positions of the entries in the order of their slots, the slots int64 (n,), and the places of their units in
+        the reserve, int64 (n · count,).
+    """
+    order = by_slot(ledger)
+    slots = torch.tensor([ledger.slots[entry] for entry in order])
+    return order, slots, (count * slots[:, None] + torch.arange(count)).flatten()
+
+
 def by_slot(ledger: AnyLedger) -> list[int]:
     """The positions of the entries in the order of their slots, whatever the order of the requests."""
     return sorted(range(len(ledger.slots)), key=lambda i: ledger.slots[i])

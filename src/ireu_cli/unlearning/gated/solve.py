@@ -28,7 +28,7 @@ from ireu_cli.maths.room import HiddenLayer, make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.maths.token_gate import TokenSums, contrast, gated
 from ireu_cli.params import GatedParams, Tap
-from ireu_cli.unlearning.gated.slots import add_all, add_entries, by_slot
+from ireu_cli.unlearning.gated.slots import add_all, add_entries, units_in_order
 from ireu_cli.values import Ledger, PooledLedger, Room, WeightDelta
 
 _PASSES = 8
@@ -322,13 +322,23 @@ def compose(ledger: Ledger, weights: dict[str, Tensor]) -> WeightDelta:
     site, new = MlpSite(ledger.block), weights
     if ledger.slots:
         # One product in the order of slots depends only on the set of requests, whatever their order.
-        order = by_slot(ledger)
-        slots = torch.tensor([ledger.slots[entry] for entry in order])
+        order, _, places = units_in_order(ledger, 2)
         units = ledger.rows[order].flatten(0, 1), ledger.biases[order].flatten()
         columns = ledger.columns[order].transpose(0, 1).flatten(1)
-        new = with_units(site, weights, ledger.room, (2 * slots[:, None] + torch.arange(2)).flatten(), *units, columns)
+        new = with_units(site, weights, ledger.room, places, *units, columns)
+    return delta_of(ledger, weights, new, shared_in(ledger))
+
+
+def shared_in(ledger: Ledger | PooledLedger) -> dict[str, Tensor]:
+    """The changes that all requests of a ledger share; they are zero if it is empty."""
+    return {name: change if ledger.slots else torch.zeros_like(change) for name, change in ledger.apparatus.items()}
+
+
+def delta_of(
+    ledger: Ledger | PooledLedger, weights: dict[str, Tensor], new: dict[str, Tensor], shared: dict[str, Tensor]
+) -> WeightDelta:
+    """The delta with a site's new tensors in place of the original ones, and with the shared changes."""
     own = {name: (new[name] - weights[name]).float() for name in new}
-    shared = {name: change if ledger.slots else torch.zeros_like(change) for name, change in ledger.apparatus.items()}
     return WeightDelta(dict(sorted((own | shared).items())), ledger)
 
 

@@ -41,7 +41,7 @@ class Gathering:
     told: dict[str, float]
 
 
-def gather(layer: Any, states: Tensor, places: int) -> Gathering:
+def gather(layer: Any, states: Tensor, places: int) -> tuple[Gathering, Tensor]:
     """Take heads and directions for a number of people.
 
     Args:
@@ -49,22 +49,26 @@ def gather(layer: Any, states: Tensor, places: int) -> Gathering:
         states: retained photos before the block, float32 (n, tokens, d).
         places: the most people there will be.
 
+    Returns:
+        What people share, and the states after the original attention, as `after_attention` gives them.
+
     Raises:
         CapacityError: see `heads_for`.
     """
     attention = layer.self_attn
     count = heads_for(attention, places)
     with torch.inference_mode():
-        spared = _spare(attention, layer.layer_norm1(states), count)
+        gram, gathered = _passed(attention, layer.layer_norm1(states))
+        before = states + gathered
+        spared = spare_heads(gram, attention.out_proj.weight, attention.num_heads, count)
         edited = copy.deepcopy(layer)
         _silence(edited.self_attn, spared)
         middle = after_attention_in_pieces(edited, states)
-        before = after_attention_in_pieces(layer, states)
     spread = (before - before.mean(0)).square().mean()
     told = {"heads": float(count), "heads_cost": float(((middle - before).square().mean() / spread).sqrt())}
     original = attention.state_dict()
     changes = {f"self_attn.{name}": new - original[name] for name, new in edited.self_attn.state_dict().items()}
-    return Gathering(_places(layer, middle, spared.places[:places]), changes, told)
+    return Gathering(_places(layer, middle, spared.places[:places]), changes, told), before
 
 
 def heads_for(attention: Any, places: int) -> int:
@@ -88,19 +92,19 @@ def heads_for(attention: Any, places: int) -> int:
     return count
 
 
-def _spare(attention: Any, inputs: Tensor, count: int) -> SparedHeads:
-    """Choose heads by what enters the attention, (n, tokens, d)."""
-    written = attention.out_proj.weight
+def _passed(attention: Any, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums of products of what heads gather, see `spare_heads`, and what the attention writes of all inputs."""
+    width = attention.out_proj.weight.shape[1]
     seen: list[Tensor] = []
     handle = attention.out_proj.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    gram = torch.zeros(written.shape[1] + 1, written.shape[1] + 1, dtype=torch.float64)
+    gram, found = torch.zeros(width + 1, width + 1, dtype=torch.float64), []
     try:
         for part in torch.split(inputs, 64):
-            attention(part, attention_mask=None)
+            found.append(attention(part, attention_mask=None)[0])
             gram += activation_gram(seen.pop().flatten(0, 1))
     finally:
         handle.remove()
-    return spare_heads(gram, written, attention.num_heads, count)
+    return gram, torch.cat(found)
 
 
 def _silence(attention: Any, spared: SparedHeads) -> None:

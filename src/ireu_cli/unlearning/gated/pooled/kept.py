@@ -1,8 +1,6 @@
 """What the requests of a delta that finds people in all tokens share: made once and kept in the run folder."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +11,10 @@ from ireu_cli.encodings.lens import Lens
 from ireu_cli.errors import CapacityError
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
-from ireu_cli.store.tensors import read_tensors, write_tensors
-from ireu_cli.support.bounded import ContentError, read_json
 from ireu_cli.unlearning.block.block_inputs import states_entering
-from ireu_cli.unlearning.gated.kept_parts import layer_of, sampled
+from ireu_cli.unlearning.gated.kept_parts import layer_of, read_kept, sampled, write_kept
 from ireu_cli.unlearning.gated.pooled.gathering import Gathering, gather
 from ireu_cli.unlearning.gated.tokens.marking import (
-    after_attention_in_pieces,
     after_mlp_in_pieces,
     from_any_token,
     on_every_token,
@@ -55,17 +50,18 @@ def shared_parts(
     who = [(photo.person, photo.sha256) for photo in photos]
     chosen = [_VERSION, who, may_change.nonzero().flatten().tolist(), params.rank, params.erase_gain, places]
     path = lens.block_folder(block, "pool") / "shared" / f"{digest_of(chosen)[:32]}.safetensors"
-    if (kept := _read(path)) is not None:
-        return kept
+    if (kept := read_kept(path, _PARTS)) is not None:
+        (of_heads, of_tokens), (slots, heads, changes), flag = kept
+        return Gathering(slots, heads, of_heads), Apparatus(flag, changes, of_tokens)
     items = [lens.item(photo) for photo in photos]
     states = states_entering(lens, encoder, items, block, "retained photos, block that finds people")
     with session.timed("carry"), torch.inference_mode():
         layer = layer_of(encoder, block)
-        gathering = gather(layer, states, places)
-        entering = after_mlp_in_pieces(layer, after_attention_in_pieces(layer, states))
-        sample = Sample(entering, torch.tensor([photo.person for photo in photos]))
+        gathering, attended = gather(layer, states, places)
+        sample = Sample(after_mlp_in_pieces(layer, attended), torch.tensor([photo.person for photo in photos]))
         carried = _carried(layer_of(encoder, block + 1), sample, may_change, params.rank, params.erase_gain)
-    _write(path, gathering, carried)
+    groups = dict(zip(_PARTS, (gathering.places, gathering.changes, carried.changes), strict=True))
+    write_kept(path, [gathering.told, carried.told], groups, carried.flag)
     return gathering, carried
 
 
@@ -80,27 +76,3 @@ def _carried(layer: Any, sample: Sample, may_change: Tensor, rank: int, gain: fl
     except CapacityError:
         made = build(layer, sample, may_change, rank, gain, on_every_token)
         return replace(made, told=made.told | {"each_token_for_itself": 1.0})
-
-
-def _write(path: Path, gathering: Gathering, carried: Apparatus) -> None:
-    groups = zip(_PARTS, (gathering.places, gathering.changes, carried.changes), strict=True)
-    tensors = {start + name: part.clone().contiguous() for start, group in groups for name, part in group.items()}
-    told = json.dumps([gathering.told, carried.told]).encode()
-    write_tensors(
-        path, tensors | {"flag": carried.flag.clone(), "told": torch.frombuffer(bytearray(told), dtype=torch.uint8)}
-    )
-
-
-def _read(path: Path) -> tuple[Gathering, Apparatus] | None:
-    """What is kept; None if there is nothing, or if it is damaged."""
-    found = read_tensors(path)
-    if found is None:
-        return None
-    try:
-        of_heads, of_tokens = read_json(bytes(found["told"].tolist()))
-    except (ContentError, KeyError, ValueError):
-        return None
-    places, heads, changes = (
-        {name.removeprefix(start): part for name, part in found.items() if name.startswith(start)} for start in _PARTS
-    )
-    return Gathering(places, heads, of_heads), Apparatus(found["flag"], changes, of_tokens)

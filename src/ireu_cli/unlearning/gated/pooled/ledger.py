@@ -13,10 +13,10 @@ from ireu_cli.maths.detector import PeopleSums
 from ireu_cli.maths.room import make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.params import GatedParams
-from ireu_cli.unlearning.gated.edit_place import site_weights
+from ireu_cli.unlearning.gated.edit_place import shared_changes, site_weights
 from ireu_cli.unlearning.gated.pooled.gathering import LENGTH, SCORE_STEP, Gathering, heads_for
-from ireu_cli.unlearning.gated.slots import add_all, add_entries, by_slot
-from ireu_cli.unlearning.gated.solve import Found, MakeRoom, refuse_other_places, with_units
+from ireu_cli.unlearning.gated.slots import add_all, add_entries, units_in_order
+from ireu_cli.unlearning.gated.solve import Found, MakeRoom, delta_of, refuse_other_places, shared_in, with_units
 from ireu_cli.unlearning.gated.tokens.replacing import Apparatus
 from ireu_cli.values import PooledLedger, Room, WeightDelta
 
@@ -50,9 +50,7 @@ def open_pooled(
     sizes = weights[site.name("fc2.weight")].square().sum(0)
     _refuse_units(len(sizes), places)
     width = len(weights[site.name("fc2.bias")])
-    start = "vision_model.encoder.layers."
-    apparatus = {f"{start}{site.block}.{name}": change for name, change in gathering.changes.items()}
-    apparatus |= {f"{start}{site.block + 1}.{name}": change for name, change in carried.changes.items()}
+    apparatus = shared_changes(gathering.changes, site.block) | shared_changes(carried.changes, site.block + 1)
     return PooledLedger(
         block=site.block,
         room=room_by(make_room, gram, sizes, UNITS * places),
@@ -139,20 +137,16 @@ def compose_pooled(encoder: ImageEncoder, ledger: PooledLedger) -> WeightDelta:
 
 def composed(ledger: PooledLedger, weights: dict[str, Tensor]) -> WeightDelta:
     """`compose_pooled`, for the site's four original tensors; all changes are zero for an empty ledger."""
-    site, new = MlpSite(ledger.block), weights
-    shared = {name: change if ledger.slots else torch.zeros_like(change) for name, change in ledger.apparatus.items()}
+    site, new, shared = MlpSite(ledger.block), weights, shared_in(ledger)
     if ledger.slots:
-        order = by_slot(ledger)
-        slots = torch.tensor([ledger.slots[entry] for entry in order])
-        places = (UNITS * slots[:, None] + torch.arange(UNITS)).flatten()
+        order, slots, places = units_in_order(ledger, UNITS)
         new = with_units(site, weights, ledger.room, places, *_units(ledger, order, slots))
         channels = ledger.channels[slots]
         shared |= {name: shared[name].clone() for name in map(site.attention, (*_READ, _WRITE))}
         shared[site.attention(_READ[0])][channels] += ledger.reads[order]
         shared[site.attention(_READ[1])][channels] += ledger.offsets[order]
         shared[site.attention(_WRITE)][:, channels] += ledger.writers[slots].T
-    own = {name: (new[name] - weights[name]).float() for name in new}
-    return WeightDelta(dict(sorted((own | shared).items())), ledger)
+    return delta_of(ledger, weights, new, shared)
 
 
 def _units(ledger: PooledLedger, order: Sequence[int], slots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -191,12 +185,8 @@ def weights_for(encoder: ImageEncoder, ledger: PooledLedger) -> dict[str, Tensor
     Raises:
         ArtifactError: the encoder has no such site, or the sizes differ.
     """
-    site = MlpSite(ledger.block)
-    units, width = len(ledger.room.units) + len(ledger.room.kept), ledger.reads.shape[1]
-    sizes = ((units, width), (units,), (width, units), (width,))
-    wanted = dict(zip(site.names, sizes, strict=True))
-    wanted |= {name: tuple(change.shape) for name, change in ledger.apparatus.items()}
-    heads = [site.attention(part) for part in (*_READ, _WRITE)]
+    width = ledger.reads.shape[1]
+    heads = map(MlpSite(ledger.block).attention, (*_READ, _WRITE))
     if any(name not in ledger.apparatus for name in heads) or bool((ledger.channels >= width).any()):
         raise ArtifactError("The ledger of the delta lacks the heads that find people", "Use an undamaged copy")
-    return site_weights(encoder, site, wanted)
+    return site_weights(encoder, ledger, width, width)
