@@ -36,16 +36,16 @@ ALIGNED_FACE = Reach(0.75, 8, 0.88, 1.12, 0.05)
 """For a network that is given aligned faces: what a detector of landmarks gets wrong."""
 
 
-EASY, FULL = 200, 2000
-"""Until the first step faces are left as they are, from the second on they are changed as far as ever.
+EASY, FULL = 25_600, 256_000
+"""Until so many faces were seen they are left as they are; from the second number on they are changed as far as ever.
 
-Students that saw far changes from the start told nobody apart after 200 steps, where others had long begun to.
+Students that saw far changes from the start told nobody apart after 25,600 faces, where others had long begun to.
 """
 
 
-def strength(step: int) -> float:
-    """How far faces are changed at a step: 0 to 1."""
-    return min(1.0, max(0.0, (step - EASY) / (FULL - EASY)))
+def strength(seen: int) -> float:
+    """How far faces are changed after so many: 0 to 1."""
+    return min(1.0, max(0.0, (seen - EASY) / (FULL - EASY)))
 
 
 def places(count: int, reach: Reach, g: Draw, strength: float = 1.0) -> torch.Tensor:

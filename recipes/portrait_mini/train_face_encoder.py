@@ -26,8 +26,9 @@ class FaceEncoderRecipe:
         """The student sees what ``changes`` left of the face that the teacher saw in its place."""
         views, lesson = self.material.bank.batch(step, self.batch)
         g = step_generator(self.material.seed, step)
-        where = spots(self.frame, places(self.batch, ALIGNED_FACE, g, strength(step)), self.batch, ALIGNED)
-        faces = change(render(self.material.train, views, where), where, views.flip, g, strength(step)).mul_(2).sub_(1)
+        far = strength(step * self.batch)
+        where = spots(self.frame, places(self.batch, ALIGNED_FACE, g, far), self.batch, ALIGNED)
+        faces = change(render(self.material.train, views, where), where, views.flip, g, far).mul_(2).sub_(1)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             identity, found = student(faces.contiguous(memory_format=torch.channels_last))
         cosine, contrast = identity_losses(identity, lesson.identity, views.label)

@@ -18,8 +18,9 @@ from views import centre_frame, render, spots
 class ImageEncoderRecipe:
     """Identity and appearance in the pooled output and in the penultimate tokens, the teacher's map in the tokens."""
 
-    def __init__(self, material: Material, batch: int, kept: float) -> None:
-        self.material, self.batch, self.kept, self.frame = material, batch, kept, centre_frame(CROP)
+    def __init__(self, material: Material, batch: int, kept: float, bf16: bool) -> None:
+        self.material, self.batch, self.kept, self.bf16 = material, batch, kept, bf16
+        self.frame = centre_frame(CROP)
         self.weights = {
             "cosine": 1.0,
             "contrast": 0.2,
@@ -34,11 +35,13 @@ class ImageEncoderRecipe:
         """The student sees what ``changes`` left of the face that the teachers saw in its place."""
         views, lesson = self.material.bank.batch(step, self.batch)
         g = step_generator(self.material.seed, step)
-        place = places(self.batch, WIDE, g, strength(step))
+        far = strength(step * self.batch)
+        place = places(self.batch, WIDE, g, far)
         where = spots(self.frame, place, self.batch, CROP)
-        faces = shrunk(change(render(self.material.train, views, where), where, views.flip, g, strength(step)))
+        faces = shrunk(change(render(self.material.train, views, where), where, views.flip, g, far))
         kept = self._kept(len(faces), (SIZE // student.size) ** 2, g)
-        found = student(faces, kept)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            found = student(faces, kept)
         cosine, contrast = taught_losses(found["identity"], lesson, views.label)
         token_cosine, token_contrast = taught_losses(found["token_identity"], lesson, views.label)
         at = pick(patch_spots(student.size, place), kept)
@@ -109,7 +112,13 @@ def main() -> None:
     material = load_material(data_folder(args.data), args.out, args.seed, args.threads)
     student = Student(args.width, args.blocks, args.patch)
     optimisers = build_optimisers(student, args.optimiser, args.rate)
-    train(args, material.facts, student, optimisers, ImageEncoderRecipe(material, args.batch, args.kept))
+    train(
+        args,
+        material.facts,
+        student,
+        optimisers,
+        ImageEncoderRecipe(material, args.batch, args.kept, args.precision == "bf16"),
+    )
 
 
 if __name__ == "__main__":

@@ -74,8 +74,9 @@ class RecogniserRecipe:
         views = self.views[slice(row, row + self.batch)]
         views.other.copy_(views.photo)
         g = step_generator(SEED, step)
-        where = spots(aligned_frame(), places(self.batch, ALIGNED_FACE, g, strength(step)), self.batch, ALIGNED)
-        faces = change(render(self.photos, views, where), where, views.flip, g, strength(step))
+        far = strength(step * self.batch)
+        where = spots(aligned_frame(), places(self.batch, ALIGNED_FACE, g, far), self.batch, ALIGNED)
+        faces = change(render(self.photos, views, where), where, views.flip, g, far)
         cosine, contrast = identity_losses(
             self._embed(net, faces), self.taught.vectors[views.photo], self.photos.person[views.photo]
         )
