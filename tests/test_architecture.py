@@ -31,6 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "judges": {"errors", "support", "params", "values", "encoders"},
     "store": {"errors", "support", "values", "manifest"},
     "sections": {"manifest"},
+    "sharding": {"errors", "support", "params", "store"},
     "origin": {"errors", "config", "manifest", "store"},
     "session": {
         "",
@@ -44,6 +45,7 @@ ARROWS: dict[str, set[str]] = {
         "encoders",
         "store",
         "sections",
+        "sharding",
     },
     "opening": {
         "errors",
@@ -57,8 +59,20 @@ ARROWS: dict[str, set[str]] = {
         "sections",
         "origin",
         "session",
+        "sharding",
     },
-    "encodings": {"errors", "support", "params", "values", "manifest", "faces", "encoders", "store", "session"},
+    "encodings": {
+        "errors",
+        "support",
+        "params",
+        "values",
+        "manifest",
+        "faces",
+        "encoders",
+        "store",
+        "sharding",
+        "session",
+    },
     "photos": {"errors", "support", "values", "manifest", "faces", "store", "session", "encodings"},
     "copies": {"errors", "values", "manifest", "faces", "store", "session", "encodings"},
     "coverage": {"errors", "params", "values", "encoders"},
@@ -83,6 +97,7 @@ ARROWS: dict[str, set[str]] = {
         "encodings",
         "photos",
         "measuring",
+        "sharding",
     },
     "locating": {
         "errors",
@@ -138,6 +153,7 @@ ARROWS: dict[str, set[str]] = {
         "photos",
         "measuring",
         "drawing",
+        "sharding",
     },
     "verifying": {
         "",
@@ -197,6 +213,7 @@ ARROWS: dict[str, set[str]] = {
         "verifying",
         "exporting",
         "applying",
+        "sharding",
     },
     "__main__": {"cli"},
 }

@@ -21,7 +21,7 @@ from ireu_cli.attacks.plan import DisguisedPhoto, Victim
 from ireu_cli.drawing.jobs import DrawnPicture
 from ireu_cli.encoders.clip import Encoder
 from ireu_cli.encodings.lens import AtTap, PlainPhoto, SteadyPhoto
-from ireu_cli.encodings.loop import Encodings, Item, stream
+from ireu_cli.encodings.loop import Batch, Encodings, Fold, Item, stream
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.disguise import DISGUISES, disguise
 from ireu_cli.faces.folder import scan_people
@@ -30,6 +30,7 @@ from ireu_cli.faces.swap import blend
 from ireu_cli.locating.swaps import BroughtPair, SwappedPhoto
 from ireu_cli.params import DataParams
 from ireu_cli.session import Session
+from ireu_cli.sharding.executor import Alone
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.unlearning.gated.changed_copies import ChangedCopy
@@ -57,7 +58,8 @@ class Watched:
     """A session that notes progress, and nothing else."""
 
     def __init__(self, batch_size: int) -> None:
-        self.config = SimpleNamespace(run=SimpleNamespace(batch_size=batch_size))
+        self.config = SimpleNamespace(run=SimpleNamespace(batch_size=batch_size, shard_batches=2))
+        self.executor = Alone()
         self.talk = self
         self.bars: list[tuple[str, int]] = []
         self.done: list[int] = []
@@ -193,20 +195,50 @@ def test_pictures_of_a_batch_are_not_held_together(tiny: Encoder) -> None:
 
     encodings, _ = loop(8)
     items = [Held(str(number), "") for number in range(20)]
-    with encodings.batches(Counted(tiny, "image_embeds"), items, "looking") as found:
-        batches = list(found)
-    assert [len(batch.keys) for batch in batches] == [8, 8, 4]
-    assert [len(batch.prepared) for batch in batches] == [8, 8, 4]
+    seen = Seen()
+    encodings.gather(Counted(tiny, "image_embeds"), items, seen.fold(), "looking")
+    assert [len(batch.keys) for batch in seen.batches] == [8, 8, 4]
+    assert [len(batch.prepared) for batch in seen.batches] == [8, 8, 4]
     assert most <= 2
+
+
+class Seen:
+    """Gathers the numbers of the batches of each shard, and notes the batches; stops where it is told to."""
+
+    def __init__(self, stop: int | None = None) -> None:
+        self.batches: list[Batch[Any]] = []
+        self.shards: list[tuple[int, list[int]]] = []
+        self.stop = stop
+
+    def fold(self) -> Fold[Any]:
+        def begin(first: int) -> "Seen":
+            self.shards.append((first, []))
+            return self
+
+        return Fold("seen", begin, lambda _tensors: None)
+
+    def add(self, batch: Batch[Any]) -> None:
+        if len(self.batches) == self.stop:
+            raise RuntimeError("enough")
+        self.batches.append(batch)
+        self.shards[-1][1].append(len(batch))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {}
+
+
+def test_what_is_gathered_begins_anew_with_each_shard() -> None:
+    seen = Seen()
+    bad = loop(4)[0].gather(TwoNumbers(), [*numbered(18), Numbered("bad", "")], seen.fold(), "looking")
+    assert seen.shards == [(0, [4, 4]), (8, [4, 4]), (16, [3])]
+    assert bad == {"bad": "shows nothing"}
 
 
 def test_whoever_stops_early_leaves_nothing_behind() -> None:
     encodings, watched = loop(4)
     before = threading.active_count()
-    with encodings.batches(TwoNumbers(), numbered(400), "looking") as found:
-        next(found)
-        next(found)
-        assert threading.active_count() > before
+    with pytest.raises(RuntimeError, match="enough"):
+        encodings.gather(TwoNumbers(), numbered(400), Seen(stop=1).fold(), "looking")
     assert threading.active_count() == before
     assert sum(watched.done) == 4
     assert watched.ended == ["looking"]
@@ -220,7 +252,8 @@ def test_stopping_does_not_wait_for_photos_that_nobody_wants() -> None:
         time.sleep(0.02)
         return item.key
 
-    going = stream(numbered(400), load, 200)
+    items = numbered(400)
+    going = stream([items[:200], items[200:]], load)
     with contextlib.closing(going):
         next(going)
         time.sleep(0.2)

@@ -70,3 +70,16 @@ class InterruptedRunError(IreuError):
 def interrupted() -> InterruptedRunError:
     """A run was asked to stop and has stopped."""
     return InterruptedRunError("Interrupted", "Run the same command again to go on")
+
+
+class PartDoneError(Exception):
+    """This process has done its part of a step, and others have not done theirs; nothing went wrong."""
+
+    def __init__(self, left: int) -> None:
+        """Args: the number of shards of the stage that others have to do."""
+        super().__init__(left)
+        self.left = left
+
+
+class WorkerDoneError(Exception):
+    """This process helped another one, and has nothing more to do; nothing went wrong."""

@@ -12,11 +12,12 @@ from ireu_cli.params import ARCFACE_LANDMARKS, Config
 from ireu_cli.report import Report
 from ireu_cli.sections import handed_on
 from ireu_cli.session import Session, Talk
+from ireu_cli.sharding.choose import executor_for
 from ireu_cli.store import outputs
 from ireu_cli.store.artifacts import manifest_path, read_manifest
 from ireu_cli.store.files import portable_name
 from ireu_cli.store.rundir import RunDir
-from ireu_cli.support.runtime import settle
+from ireu_cli.support.runtime import settle, share_cores
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,10 @@ def open_session(
         if manifest.is_of_several and resolved.sources["data.targets"] != "flag":
             resolved = without(resolved, "data", "targets")
     settle(resolved.config.run.device)
-    return Session(step, _with_landmarks(resolved.config), run, talk, force, manifest, sources=resolved.sources)
+    session = Session(step, _with_landmarks(resolved.config), run, talk, force, manifest, sources=resolved.sources)
+    settings = session.config.run
+    session.executor = executor_for(settings, run.shards(session.work_name(out)), share_cores)
+    return session
 
 
 def check_parent(session: Session, step: Step) -> Manifest:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from ireu_cli.encodings.loop import no_usable_photo, refuse_or_note
+from ireu_cli.encodings.refusals import no_usable_photo, refuse_or_note
 from ireu_cli.errors import ConfigError, PhotoError
 from ireu_cli.faces.folder import choose_photos, scan_people, split_people
 from ireu_cli.manifest import PersonRecord, photos_of

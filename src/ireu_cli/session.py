@@ -1,5 +1,6 @@
 """What the steps share: the resolved configuration, the run folder, the parent's manifest, and a way to talk."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -16,9 +17,19 @@ from ireu_cli.encoders.families import load_encoder
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.faces.align import cropped_landmarks
-from ireu_cli.manifest import NOBODY, EncoderRecord, Manifest, Roster, Step, difference, digest_of_fields
+from ireu_cli.manifest import (
+    NOBODY,
+    EncoderRecord,
+    Manifest,
+    Roster,
+    Step,
+    difference,
+    digest_of,
+    digest_of_fields,
+)
 from ireu_cli.params import ARCFACE_LANDMARKS, Config, DataParams
 from ireu_cli.sections import PATHS, RECORDED, VERIFIERS_PATHS
+from ireu_cli.sharding.executor import Alone, Executor
 from ireu_cli.store import outputs
 from ireu_cli.store.artifacts import write_manifest
 from ireu_cli.store.rundir import RunDir
@@ -55,6 +66,7 @@ class Session:
     seen: outputs.State = field(default_factory=dict)
     sources: Mapping[str, Source] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    executor: Executor = field(default_factory=Alone)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
@@ -181,6 +193,9 @@ class Session:
         Raises:
             ArtifactError: it holds something else, and `--force` is not given.
         """
+        # A worker leaves this to the process that it helps.
+        if self.executor.is_worker:
+            return None
         outputs.recover(record, output)
         existing = outputs.found_at(record, output)
         self.seen = outputs.state_of(record, output)
@@ -206,8 +221,31 @@ class Session:
         outputs.refuse_full_mount(output)
         return None
 
+    @contextmanager
+    def lock(self, output: Path) -> Iterator[None]:
+        """Hold the right to write the output; a worker writes none.
+
+        Raises:
+            ArtifactError: another process holds it.
+        """
+        if self.executor.is_worker:
+            yield
+            return
+        with self.run.lock(output):
+            yield
+
+    def start(self, manifest: Manifest, output: Path) -> None:
+        """Record that the step is running towards its output; a worker only helps."""
+        if not self.executor.is_worker:
+            self.run.start(manifest, output)
+
     def put_file(self, output: Path, data: bytes | bytearray, manifest: Manifest) -> Manifest:
-        """Write a file and its manifest after `already_done` found nothing that must stay; this ends the step."""
+        """Write a file and its manifest after `already_done` found nothing that must stay; this ends the step.
+
+        Raises:
+            WorkerDoneError: this process only helps another one.
+        """
+        self.executor.leave()
         return self.close(outputs.write_artifact(output, data, manifest, self.seen, self.run.seal))
 
     def put_folder(self, output: Path, fill: Callable[[Path], Manifest], *, shared: bool) -> Manifest:
@@ -217,7 +255,11 @@ class Session:
             output: the folder.
             fill: writes the content into the folder that it gets, and returns the manifest in it.
             shared: other users may read it, as far as the umask allows.
+
+        Raises:
+            WorkerDoneError: this process only helps another one.
         """
+        self.executor.leave()
         return self.close(
             outputs.write_artifact_folder(outputs.record_of(self.step, output), output, fill, self.seen, shared)
         )
@@ -236,7 +278,17 @@ class Session:
         """Record the paths of the inputs, and delete what the running step kept."""
         self.run.remember(manifest.digest, self.locations())
         self.run.finish(manifest.identity)
+        self.executor.end()
         return manifest
+
+    def work_name(self, output: Path | None) -> str:
+        """A digest (hex) that all processes have in common that share this step's work."""
+        run = self.config.run
+        how = [run.device, run.batch_size, run.shard_batches]
+        parent = self.parent.digest if self.parent else None
+        return digest_of(
+            [self.step, self._parameters(), parent, how, os.fsdecode(output.absolute()) if output else None]
+        )
 
     def locations(self) -> dict[str, str]:
         """The paths of this run's inputs, for the steps that follow."""

@@ -9,7 +9,7 @@ from ireu_cli.attacks.attack import Drive
 from ireu_cli.attacks.by_gradient import EPSILONS, attacked_encoder, drawn_from_pixels
 from ireu_cli.attacks.perturb import epsilon_budget, perturb, towards_face
 from ireu_cli.attacks.plan import AttackPlan, Lenses, face_of
-from ireu_cli.drawing.drawn_faces import Likeness
+from ireu_cli.attacks.searching import search
 from ireu_cli.drawing.show import Show
 from ireu_cli.drawing.studio import Studio
 from ireu_cli.generators.generator import Generator
@@ -41,17 +41,24 @@ def noise_through_generator(plan: AttackPlan, show: Show, generator: Generator, 
     encoder, weight = attacked_encoder(after.encoder)
     studio = Studio(generator, show.judge, show.bundle.prompt, generator.null_of(after.encoder))
     budget, low, high = epsilon_budget(EPSILONS[-1], *encoder.scaling)
-    steps, found = plan.session.config.attacks.generator_steps, []
+    steps = plan.session.config.attacks.generator_steps
+
+    def find(places: list[int]) -> dict[str, Tensor]:
+        victim = plan.drawn[places[0]]
+        rng = plan.session.random("attacks", "sketch", victim.person, victim.photo.index)
+        face = studio.face(face_of(plan, victim.photo))
+        likeness = studio.likeness(face, [int(torch.randint(2**31, (1,), generator=rng))], _SKETCH_STEPS)
+
+        def drawn_from(pixels: Tensor) -> tuple[Tensor, Tensor]:
+            return likeness(encoder.read(encoder.model, pixels.to(weight.dtype), after.tap))
+
+        clean = before.pixels([victim.photo]).to(weight.device)
+        noisy = perturb(clean, towards_face(drawn_from), budget, low, high, steps).cpu()
+        advance(1, generator.name)
+        return {"pixels": noisy}
+
+    photos = [victim.photo.sha256 for victim in plan.drawn]
+    name = ["generator", studio.fingerprint, before.name, after.name, steps, plan.session.config.data.landmarks, photos]
     with plan.session.timed("attack"), plan.session.talk.progress("noise through", len(plan.drawn)) as advance:
-        for victim in plan.drawn:
-            rng = plan.session.random("attacks", "sketch", victim.person, victim.photo.index)
-            face = studio.face(face_of(plan, victim.photo))
-            likeness = studio.likeness(face, [int(torch.randint(2**31, (1,), generator=rng))], _SKETCH_STEPS)
-
-            def drawn_from(pixels: Tensor, of: Likeness = likeness) -> tuple[Tensor, Tensor]:
-                return of(encoder.read(encoder.model, pixels.to(weight.dtype), after.tap))
-
-            clean = before.pixels([victim.photo]).to(weight.device)
-            found.append(perturb(clean, towards_face(drawn_from), budget, low, high, steps).cpu())
-            advance(1, generator.name)
-    return torch.cat(found)
+        found = search(plan.session, name, len(plan.drawn), 1, find)
+    return torch.cat([part["pixels"] for part in found])

@@ -9,6 +9,7 @@ from torch import Tensor
 from ireu_cli.attacks.attack import Drive, seed_of
 from ireu_cli.attacks.perturb import PhotoLoss, epsilon_budget, perturb, towards_features
 from ireu_cli.attacks.plan import AttackPlan, Lenses, Victim, by_person
+from ireu_cli.attacks.searching import search
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.drawing.show import Show
 from ireu_cli.encoders.family import ImageEncoder, Trainable, need_blocks, need_gradients
@@ -126,16 +127,20 @@ def _search(
     before, after = lenses
     encoder, weight = attacked_encoder(after.encoder)
     budget, low, high = epsilon_budget(epsilon, *encoder.scaling)
-    size, found = plan.session.config.run.batch_size, []
     steps = plan.session.config.attacks.pgd_steps
+
+    def find(places: list[int]) -> dict[str, Tensor]:
+        photos = [victims[place].photo for place in places]
+        of = loss(before.features(photos).to(weight.device))
+        clean = before.pixels(photos).to(weight.device)
+        noisy = perturb(clean, of, budget, low, high, steps).cpu()
+        advance(len(photos), "")
+        return {"pixels": noisy}
+
+    name = [label, before.name, after.name, steps, [victim.photo.sha256 for victim in victims]]
     with plan.session.timed("attack"), plan.session.talk.progress(label, len(victims)) as advance:
-        for start in range(0, len(victims), size):
-            photos = [victim.photo for victim in victims[start : start + size]]
-            of = loss(before.features(photos).to(weight.device))
-            clean = before.pixels(photos).to(weight.device)
-            found.append(perturb(clean, of, budget, low, high, steps).cpu())
-            advance(len(photos), "")
-    return torch.cat(found)
+        found = search(plan.session, name, len(victims), plan.session.config.run.batch_size, find)
+    return torch.cat([part["pixels"] for part in found])
 
 
 def attacked_encoder(encoder: ImageEncoder) -> tuple[Trainable, Tensor]:

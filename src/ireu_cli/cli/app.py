@@ -41,8 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     as_json = "--json" in arguments
     try:
         from ireu_cli.cli.program import app
+        from ireu_cli.support.invocation import invoked
 
-        code = app(arguments, standalone_mode=False, prog_name="ireu")
+        with invoked(arguments):
+            code = app(arguments, standalone_mode=False, prog_name="ireu")
         if code == 130 or signals.heard():
             raise KeyboardInterrupt
     except SystemExit as exit_:

@@ -37,6 +37,8 @@ class Locate:
     device: o.Device = None
     dtype: o.Dtype = None
     run_dir: o.RunDir = None
+    processes: o.Processes = None
+    shard: o.Shard = None
     out: Annotated[Path, o.place_option("-o", "--out", help="The mask to write.")] = Path("mask.pt")
     force: o.Force = False
     as_json: o.Json = False
@@ -80,6 +82,8 @@ class Unlearn:
     seed: o.Seed = None
     device: o.Device = None
     run_dir: o.RunDir = None
+    processes: o.Processes = None
+    shard: o.Shard = None
     out: Annotated[Path, o.place_option("-o", "--out", help="The delta to write.")] = Path("delta.safetensors")
     force: o.Force = False
     as_json: o.Json = False
@@ -104,6 +108,8 @@ class Verify:
     device: o.Device = None
     dtype: o.Dtype = None
     run_dir: o.RunDir = None
+    processes: o.Processes = None
+    shard: o.Shard = None
     keep_images: Annotated[
         bool,
         o.Setting("verify.keep_images"),
@@ -149,6 +155,8 @@ class Export:
     ] = False
     device: o.Device = None
     run_dir: o.RunDir = None
+    processes: o.Processes = None
+    shard: o.Shard = None
     out: Annotated[Path, o.place_option("-o", "--out", help="The folder to write.")] = Path("encoder-unlearned")
     force: o.Force = False
     as_json: o.Json = False

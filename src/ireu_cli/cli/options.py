@@ -136,6 +136,20 @@ ExportDtype = Annotated[str | None, Setting("export.dtype"), _DTYPE]
 RunDir = Annotated[
     Path | None, Setting("run.run_dir"), place_option("--run-dir", help="Private folder for runs (default: .ireu).")
 ]
+Processes = Annotated[
+    int | None,
+    Setting("run.processes"),
+    typer.Option("--processes", help="Processes, or workers on Ray, that share the work."),
+]
+Shard = Annotated[
+    str | None,
+    Setting("run.shard"),
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do part I of N of the work only, for job arrays; afterwards run the command once without it.",
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace an output that ireu wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors.")]

@@ -154,6 +154,15 @@ class Terminal:
         }
         emit(_json({**told, **about}))
 
+    def part(self, shard: str, left: int, *, as_json: bool) -> None:
+        """Say that a part of the work is done, and how many shards of the present stage others have to do."""
+        if as_json:
+            emit(_json({"state": "partial", "shard": shard, "shards_left": left}))
+        elif left:
+            self.note(f"part {shard} is done as far as it goes; others have to do {left} more shards of this stage")
+        else:
+            self.note(f"part {shard} is done, and so are the others: run the command without --shard")
+
     def path(self, path: "Path") -> None:
         """Print a path as the whole result: byte for byte for a script, escaped for a terminal."""
         emit(escaped(str(path)) if _is_terminal(sys.stdout) else str(path))

@@ -16,7 +16,7 @@ from ireu_cli.cli.exit_codes import OUTCOMES, ExitCode
 from ireu_cli.cli.failures import refused
 from ireu_cli.cli.options import settings_in
 from ireu_cli.cli.output import Terminal
-from ireu_cli.errors import UsageError, UserError, interrupted
+from ireu_cli.errors import PartDoneError, UsageError, UserError, WorkerDoneError, interrupted
 
 if TYPE_CHECKING:
     from ireu_cli.config import Resolved
@@ -60,8 +60,18 @@ def run_step(
         check()
     terminal = Terminal(quiet=asked.quiet, verbose=asked.verbose)
     resolved = _resolved(asked, terminal, here, needed)
+    from ireu_cli.sharding.choose import workers_ended
+
     try:
-        result = step(Job(resolved, terminal, out))
+        with workers_ended():
+            result = step(Job(resolved, terminal, out))
+    except PartDoneError as part:
+        terminal.part(resolved.config.run.shard or "", part.left, as_json=asked.as_json)
+        return
+    except WorkerDoneError:
+        if resolved.config.run.shard is not None:
+            terminal.part(resolved.config.run.shard, 0, as_json=asked.as_json)
+        return
     except OSError as error:
         raise refused(error, _private_name(error, resolved, verbose=asked.verbose)) from error
     except KeyboardInterrupt:

@@ -1,18 +1,24 @@
 """Draw each picture once: existing pictures are kept, the rest is counted and announced, and time is estimated."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from ireu_cli.encodings.loop import Item
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.generators.generator import Generator, ToDraw
 from ireu_cli.generators.side_by_side import draw_each
+from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
+from ireu_cli.sharding.executor import Outcome, Positions, Shard, Stage
 from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.support.pace import Pace, span
 from ireu_cli.values import RgbImage
 
+_SHARD = 4
+"""The number of pictures that one of several processes draws at a time."""
 _FORETOLD = 5
 """The number of pictures after which the total time is estimated; the first one warms up and is not timed.
 """
@@ -51,17 +57,45 @@ def run_jobs(session: Session, jobs: Sequence[Job], what: str, label: str) -> No
         what: the sentence that announces them.
         label: label of the progress bar.
     """
-    todo = [job for job in {job.key: job for job in jobs}.values() if job.cache.get(job.key) is None]
+    every = list({job.key: job for job in jobs}.values())
+    todo = [place for place, job in enumerate(every) if job.cache.get(job.key) is None]
     if not todo:
         session.talk.note(f"{what}; all exist from an earlier run")
         return
     session.talk.note(f"{what}; {len(todo)} to draw")
-    pace = Pace(len(todo))
-    drawing = contextlib.closing(draw_each([(job.generator, job.asked) for job in todo]))
-    with session.timed("draw"), session.talk.progress(label, len(todo)) as advance, drawing as pictures:
-        for number, (job, picture) in enumerate(zip(todo, pictures, strict=True), 1):
-            job.cache.put(job.key, picture)
-            advance(1, job.generator.name)
-            pace.advance(1)
-            if number == _FORETOLD and pace.left:
-                session.talk.note(f"{label}: about {span(pace.left)} left, estimated from the first {number}")
+    stage = Stage(
+        lambda: digest_of(["pictures", [job.key for job in every]]), np.asarray(todo, np.int64), _SHARD, is_loose=True
+    )
+    with session.timed("draw"), session.talk.progress(label, len(todo)) as advance:
+        drawing = _Drawing(session, every, Pace(len(todo)), label, advance)
+        session.executor.go_through(stage, drawing.draw, lambda _outcome: None, lambda count: advance(count, ""))
+
+
+@dataclass
+class _Drawing:
+    """Jobs that are being drawn."""
+
+    session: Session
+    jobs: Sequence[Job]
+    pace: Pace
+    label: str
+    advance: Callable[[int, str], None]
+    drawn: int = 0
+
+    def draw(self, positions: Positions, shards: Iterator[Shard]) -> Iterator[tuple[Shard, Outcome]]:
+        """Draw the pictures of shards."""
+        for shard in shards:
+            todo = [self.jobs[place] for place in positions[shard.first : shard.end].tolist()]
+            with contextlib.closing(draw_each([(job.generator, job.asked) for job in todo])) as pictures:
+                for job, picture in zip(todo, pictures, strict=True):
+                    job.cache.put(job.key, picture)
+                    self._tell(job)
+            yield shard, Outcome()
+
+    def _tell(self, job: Job) -> None:
+        self.advance(1, job.generator.name)
+        self.pace.advance(1)
+        self.drawn += 1
+        if self.drawn == _FORETOLD and self.pace.left:
+            span_left = span(self.pace.left)
+            self.session.talk.note(f"{self.label}: about {span_left} left, estimated from the first {self.drawn}")

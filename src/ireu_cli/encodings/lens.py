@@ -9,7 +9,8 @@ from typing import TypeVar
 from torch import Tensor
 
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.encodings.loop import EncoderLook, Encodings, Item, no_usable_photo, refuse_or_note
+from ireu_cli.encodings.loop import EncoderLook, Encodings, Item
+from ireu_cli.encodings.refusals import no_usable_photo, refuse_or_note
 from ireu_cli.errors import ArtifactError, PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.read import PhotoReader

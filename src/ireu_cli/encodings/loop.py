@@ -6,23 +6,26 @@ cannot be used are refused in one error, or told and skipped, as `data.bad_photo
 """
 
 import contextlib
+import hashlib
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ireu_cli.encoders.family import ImageEncoder
-from ireu_cli.errors import PhotoError
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.read import PhotoReader
+from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
+from ireu_cli.sharding.executor import Outcome, Positions, Shard, Stage
 from ireu_cli.store.features import FeatureCache, Keys
-from ireu_cli.values import RgbImage
+from ireu_cli.values import Json, RgbImage
 
 P = TypeVar("P")
 _READERS = 2
@@ -97,12 +100,37 @@ class Batch(Generic[P]):
         return len(self.keys) + len(self.unusable)
 
 
+class Gathering(Protocol[P]):
+    """What is gathered from the pictures of one shard."""
+
+    def add(self, batch: Batch[P]) -> None:
+        """Take a batch in; some of its items may be unusable."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What came of all its batches."""
+
+
+@dataclass(frozen=True)
+class Fold(Generic[P]):
+    """Something that is gathered from pictures shard by shard, and put together in the order of the shards.
+
+    Attributes:
+        name: everything that decides the outcome besides the pictures, as `digest_of` takes it.
+        begin: begins a shard, given the position of its first picture.
+        collect: takes what came of the next shard.
+    """
+
+    name: Json
+    begin: Callable[[int], Gathering[P]]
+    collect: Callable[[dict[str, Tensor]], None]
+
+
 @dataclass(frozen=True)
 class Encodings:
     """The loop for everything that is encoded, or looked at, and kept or summed.
 
     Attributes:
-        session: says how many pictures a batch has, shows how far the work is and takes its time.
+        session: says how many pictures a batch has, who does the work, shows how far it is and takes its time.
         reader: reads photos.
     """
 
@@ -129,56 +157,116 @@ class Encodings:
         Returns:
             For each item that cannot be used, its key and why, in words; the others are in the caches.
         """
-        bad: dict[str, str] = {}
-        with self.session.timed(part), self.session.talk.progress(label, len(items)) as advance:
-            places = {item.key: place for place, item in enumerate(items)}
-            unknown = [cache.missing(list(places)) for cache in caches]
-            todo = unknown[0] if len(unknown) == 1 else _joined(places, unknown)
-            advance(len(places) - len(todo), "")
-            for batch in stream((items[places[key]] for key in todo), self._load(look), self._size):
-                bad |= batch.unusable
-                if batch.keys:
-                    _keep(caches, batch.keys, look.rows(batch.prepared))
-                advance(len(batch), "")
+        places = {item.key: place for place, item in enumerate(items)}
+        unknown = [cache.missing(list(places)) for cache in caches]
+        todo = unknown[0] if len(unknown) == 1 else _joined(places, unknown)
+        fold = Fold[P]([cache.name for cache in caches], lambda _first: _Keeping(look, caches), lambda _tensors: None)
+        bad, is_shared = self._go_through(look, items, [places[key] for key in todo], fold, label, part)
+        for cache in caches if is_shared else ():
+            cache.refresh()
         return bad
 
-    @contextlib.contextmanager
-    def batches(
-        self, look: Look[P], items: Sequence[Item], label: str, part: str = "encode"
-    ) -> Iterator[Iterator[Batch[P]]]:
-        """Go through all items, for a caller that keeps something other than a row of each; see `fill`.
+    def gather(
+        self, look: Look[P], items: Sequence[Item], fold: Fold[P], label: str, part: str = "encode"
+    ) -> dict[str, str]:
+        """Go through all items, for a caller that keeps something other than a row of each; see `fill`."""
+        return self._go_through(look, items, range(len(items)), fold, label, part)[0]
 
-        The context ends reading, and the progress bar, also if the caller stops before the last batch.
-        """
-        with (
-            self.session.timed(part),
-            self.session.talk.progress(label, len(items)) as advance,
-            contextlib.closing(stream(items, self._load(look), self._size)) as found,
-        ):
-            yield _told(found, advance)
+    def _go_through(
+        self,
+        look: Look[P],
+        items: Sequence[Item],
+        todo: Sequence[int],
+        fold: Fold[P],
+        label: str,
+        part: str,
+    ) -> tuple[dict[str, str], bool]:
+        """Returns the unusable items, and whether others may have done some of the work."""
+        run, bad = self.session.config.run, dict[str, str]()
 
-    @property
-    def _size(self) -> int:
-        return self.session.config.run.batch_size
+        def name() -> str:
+            return digest_of([fold.name, digest_of_keys(item.key for item in items)])
 
-    def _load(self, look: Look[P]) -> Callable[[Item], P]:
-        return lambda item: look.prepare(item.load(self.reader))
+        def collect(outcome: Outcome) -> None:
+            bad.update(outcome.unusable)
+            fold.collect(outcome.tensors)
+
+        with self.session.timed(part), self.session.talk.progress(label, len(items)) as advance:
+            advance(len(items) - len(todo), "")
+
+            def compute(positions: Positions, shards: Iterator[Shard]) -> Iterator[tuple[Shard, Outcome]]:
+                ends: deque[tuple[Shard, bool]] = deque()
+                taken = _batches(items, positions, shards, run.batch_size, ends)
+                with contextlib.closing(stream(taken, lambda item: look.prepare(item.load(self.reader)))) as batches:
+                    yield from _shards(batches, ends, positions, fold.begin, advance)
+
+            stage = Stage(name, np.asarray(todo, np.int64), run.batch_size * run.shard_batches)
+            is_shared = self.session.executor.go_through(stage, compute, collect, lambda count: advance(count, ""))
+        return bad, is_shared
 
 
-def _told(found: Iterable[Batch[P]], advance: Callable[[int, str], None]) -> Iterator[Batch[P]]:
-    for batch in found:
-        yield batch
+@dataclass(frozen=True)
+class _Keeping(Generic[P]):
+    """Rows of a look, which go into its caches."""
+
+    look: Look[P]
+    caches: Sequence[FeatureCache]
+
+    def add(self, batch: Batch[P]) -> None:
+        """See `Gathering`."""
+        if batch.keys:
+            _keep(self.caches, batch.keys, self.look.rows(batch.prepared))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Gathering`: everything is in the caches."""
+        return {}
+
+
+def _batches(
+    items: Sequence[Item],
+    positions: Positions,
+    shards: Iterator[Shard],
+    size: int,
+    ends: "deque[tuple[Shard, bool]]",
+) -> Iterator[list[Item]]:
+    """The batches of shards; for each, its shard and whether it is the last one of it go to `ends`."""
+    for shard in shards:
+        for first in range(shard.first, shard.end, size):
+            end = min(first + size, shard.end)
+            ends.append((shard, end == shard.end))
+            yield [items[place] for place in positions[first:end].tolist()]
+
+
+def _shards(
+    batches: Iterator[Batch[P]],
+    ends: "deque[tuple[Shard, bool]]",
+    positions: Positions,
+    begin: Callable[[int], Gathering[P]],
+    advance: Callable[[int, str], None],
+) -> Iterator[tuple[Shard, Outcome]]:
+    """What comes of the shards that batches belong to."""
+    gathering: Gathering[P] | None = None
+    bad: dict[str, str] = {}
+    for batch in batches:
+        shard, is_last = ends.popleft()
+        if gathering is None:
+            gathering, bad = begin(int(positions[shard.first])), {}
+        gathering.add(batch)
+        bad |= batch.unusable
         advance(len(batch), "")
+        if is_last:
+            yield shard, Outcome(bad, gathering.tensors())
+            gathering = None
 
 
-def stream(items: Iterable[Item], load: Callable[[Item], P], batch_size: int) -> Generator[Batch[P], None, None]:
-    """Load items in batches, the next one while the caller works on this one."""
-    left = iter(items)
+def stream(batches: Iterable[list[Item]], load: Callable[[Item], P]) -> Generator[Batch[P], None, None]:
+    """Load batches of items, the next one while the caller works on this one."""
+    left = iter(batches)
     reader, loaders = ThreadPoolExecutor(1), ThreadPoolExecutor(_READERS)
 
     def begin() -> Future[Batch[P]] | None:
-        batch = list(islice(left, batch_size))
-        return reader.submit(_batch, batch, load, loaders) if batch else None
+        batch = next(left, None)
+        return None if batch is None else reader.submit(_batch, batch, load, loaders)
 
     try:
         ahead = begin()
@@ -200,53 +288,12 @@ def chunks(cache: FeatureCache, keys: Keys, size: int = 64) -> Iterator[tuple[Ke
         yield piece, cache.get(piece)
 
 
-def refuse_or_note(session: Session, bad: dict[str, str], labels: dict[str, str], flag: str, what: str) -> None:
-    """Refuse unusable photos, or say that they are skipped, as `data.bad_photos` says.
-
-    Args:
-        session: the run.
-        bad: for each, its key and why.
-        labels: by key, what messages call it.
-        flag: the flag that named the folder.
-        what: what the photos are, for messages.
-
-    Raises:
-        PhotoError: there are some and it is `error`.
-    """
-    if session.config.data.bad_photos == "error":
-        refuse_bad(bad, labels, flag)
-    elif bad:
-        reasons = "; ".join(sorted(set(bad.values())))
-        session.talk.note(f"{what}: {len(bad)} unusable photos skipped ({reasons})")
-        if session.talk.verbose:
-            for key, reason in bad.items():
-                session.talk.note(f"{what}: {labels[key]} {reason}")
-
-
-def no_usable_photo() -> PhotoError:
-    """The error for a target without usable photos."""
-    return PhotoError("A target has no usable photo", "Replace the unusable photos of that person")
-
-
-def refuse_bad(bad: dict[str, str], labels: dict[str, str], flag: str) -> None:
-    """Raise one error that lists unusable photos.
-
-    Args:
-        bad: key and reason, as `Encodings.fill` returns them.
-        labels: key and label of every item.
-        flag: the flag that named the folder.
-
-    Raises:
-        PhotoError: when there is any.
-    """
-    if not bad:
-        return
-    listed = [f"{labels[key]} {reason}" for key, reason in bad.items()]
-    more = f", and {len(listed) - 5} more" if len(listed) > 5 else ""
-    sentence = "; ".join(listed[:5]) + more
-    raise PhotoError(
-        f"{flag}: {sentence}", "Replace or remove these files, or go on without them with --bad-photos skip"
-    )
+def digest_of_keys(keys: Iterable[str]) -> str:
+    """A digest (hex) of keys in their order; there may be very many."""
+    digest = hashlib.sha256()
+    for key in keys:
+        digest.update(f"{len(key)} {key}".encode())
+    return digest.hexdigest()
 
 
 def _joined(places: dict[str, int], unknown: Sequence[Sequence[str]]) -> list[str]:

@@ -74,7 +74,7 @@ def run_export(
         layout_for(session.config.export.format, original.source)
     refuse_own_place(session, original, out)
     draft = session.draft(original.encoder, extra=None if verdict is None else {"report": verdict.digest})
-    with session.run.lock(out), aside() as beside:
+    with session.lock(out), aside() as beside:
         # Reading all weights takes as long as copying them.
         prints = None
         if original.source is not None:
@@ -86,7 +86,7 @@ def run_export(
         if (done := session.already_done(draft, record, out)) is not None:
             _say(session, verdict)
             return StepResult(out, done, reused=True)
-        session.run.start(draft, out)
+        session.start(draft, out)
         stand = _Stand(parent, verdict, allow_failed)
         manifest = _write(session, draft, stand, original, prints, delta, out, beside)
         _say(session, verdict)

@@ -31,10 +31,10 @@ def run_locate(resolved: Resolved, talk: Talk, out: Path, *, force: bool) -> Ste
         retain=session.records(cast.used.photos),
         extra=decided_by(session, plan, studio),
     )
-    with session.run.lock(out):
+    with session.lock(out):
         if (done := session.already_done(draft, manifest_path(out), out)) is not None:
             return StepResult(out, done, reused=True)
-        session.run.start(draft, out)
+        session.start(draft, out)
         mixed = say_mixed(session, lens, cast)
         located = located_by(session, lens, cast, plan, studio)
         if studio is not None and session.config.locate.interchange_pairs:

@@ -31,6 +31,12 @@ class TokenSums:
         self.total = self.total + tokens.sum(0)
         self.square = self.square + tokens.T @ tokens
 
+    def join(self, other: "TokenSums") -> None:
+        """Add other tokens' sums."""
+        self.count += other.count
+        self.total = self.total + other.total
+        self.square = self.square + other.square
+
     def mean(self) -> Tensor:
         """float64 (d,)."""
         return self.total / self.count

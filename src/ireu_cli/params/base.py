@@ -63,7 +63,21 @@ PLACE = BeforeValidator(_not_empty)
 """Marks a setting that names a file or a folder."""
 FilePath = Annotated[Path, PLACE]
 OptionalPath = Annotated[Path | None, PLACE]
+
+
+def _part(value: Any) -> Any:
+    """Refuse what is not a part of a whole, such as 17/256."""
+    if not isinstance(value, str):
+        return value
+    number, _, count = value.strip().partition("/")
+    is_whole = number.isdecimal() and count.isdecimal()
+    if not (is_whole and len(count) < 7 and len(number) < 7 and 1 <= int(number) <= int(count)):
+        raise ValueError("must be NUMBER/COUNT, such as 17/256, with numbers from 1")
+    return f"{int(number)}/{int(count)}"
+
+
 OptionalText = Annotated[str | None, BeforeValidator(_stated)]
+OptionalShard = Annotated[str | None, BeforeValidator(_part)]
 
 
 Fraction = Annotated[float, Field(ge=-1, le=2)]

@@ -18,6 +18,7 @@ from ireu_cli.params.base import (
     LocateMethod,
     NameList,
     OptionalPath,
+    OptionalShard,
     OptionalText,
     Params,
     Scope,
@@ -28,11 +29,29 @@ from ireu_cli.params.taps import Tap
 
 
 class RunParams(Params):
-    """How a run behaves; of these, only `device` and `batch_size` change results, by the last digits of features."""
+    """How a run behaves; of these, only `device`, `batch_size` and `shard_batches` change results, in last digits."""
 
     run_dir: FilePath = Field(Path(".ireu"), description="private folder for runs: key, cached features, checkpoints")
     device: str = Field("cpu", min_length=1, max_length=64, description="torch device: cpu, cuda, cuda:1, mps")
     batch_size: int = Field(16, ge=1, description="photos encoded at once")
+    executor: Literal["local", "ray"] = Field(
+        "local", description="who does the work: local (this machine) or ray (a cluster, or a local one)"
+    )
+    processes: int = Field(1, ge=1, le=1024, description="processes, or workers on ray, that share the work")
+    ray_address: OptionalText = Field(
+        None, examples=["auto"], description="ray: address of the cluster; unset: a local one"
+    )
+    worker_gpus: float = Field(0.0, ge=0, description="ray: GPUs of a worker")
+    shard: OptionalShard = Field(
+        None, examples=["17/256"], description="do only this part of the work, for job arrays; no artifact is written"
+    )
+    shard_batches: int = Field(8, ge=1, description="batches in a shard, which is done by one process at a time")
+    patience_seconds: float = Field(
+        0.0, ge=0, description="with shard: wait so long for other parts that make no progress"
+    )
+    stale_seconds: float = Field(
+        30.0, gt=0, description="a shard whose process has not been heard of for so long is done again"
+    )
     checkpoint_seconds: float = Field(
         30.0, ge=0, description="time between checkpoints: a killed run loses at most this much work"
     )

@@ -114,6 +114,17 @@ class FeatureCache:
                     fresh.append(note)
         self._remember(fresh)
 
+    @property
+    def name(self) -> str:
+        """The folder's name, and that of the folder around it: it says whose features these are."""
+        return "/".join(self._folder.parts[-2:])
+
+    def refresh(self) -> None:
+        """Look for files that other processes have put there since."""
+        known = {batch.path for batch in self._batches}
+        for path in (path for path, _ in _files_in(self._folder) if path not in known):
+            self._open(path)
+
     def __contains__(self, key: str) -> bool:
         """Whether the cache has the features of a photo."""
         return _id(key) in self._rows
@@ -224,11 +235,7 @@ def _text(key: _Id) -> str:
 
 
 def _digests(text: str) -> NDArray[np.uint8]:
-    """Digests whose hex texts follow each other.
-
-    Raises:
-        ValueError: the text is something else.
-    """
+    """Digests whose hex texts follow each other; ValueError: the text is something else."""
     return np.frombuffer(bytes.fromhex(text), np.uint8).reshape(-1, DIGEST)
 
 
@@ -338,8 +345,6 @@ def _append(path: Path, data: bytes) -> None:
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError:
         return
-    try:
-        with contextlib.suppress(OSError):
-            os.write(handle, data)
-    finally:
-        os.close(handle)
+    with contextlib.suppress(OSError):
+        os.write(handle, data)
+    os.close(handle)

@@ -124,6 +124,10 @@ class RunDir:
         self._open()
         return self.path / "prints"
 
+    def shards(self, name: str) -> Path:
+        """The folder in which processes share the work of a step; it may not exist."""
+        return self.path / "shards" / name[:32]
+
     def digests(self, folder: Path) -> Path:
         """The file for digests of a folder's photos; its name does not reveal the folder."""
         name = hashlib.sha256(os.fsencode(folder.absolute())).hexdigest()

@@ -40,10 +40,10 @@ def run_merge(
     draft = session.draft(
         encoder, targets=people, retain=parent.retain, extra={"merged": [one.manifest.digest for one in added]}
     )
-    with session.run.lock(out):
+    with session.lock(out):
         if (done := session.already_done(draft, manifest_path(out), out)) is not None:
             return StepResult(out, done, reused=True)
-        session.run.start(draft, out)
+        session.start(draft, out)
         delta = join_ledgers(encoder, [ledger, *(one.ledger for one in added)])
         kept = {name: value for name, value in parent.metrics.items() if name != "withdrawn"}
         metrics = kept | {"requests": requests}
@@ -74,10 +74,10 @@ def run_withdraw(
         retain=parent.retain,
         extra={"withdrawn": sorted(cases)},
     )
-    with session.run.lock(out):
+    with session.lock(out):
         if (done := session.already_done(draft, manifest_path(out), out)) is not None:
             return StepResult(out, done, reused=True)
-        session.run.start(draft, out)
+        session.start(draft, out)
         delta = withdraw_cases(encoder, ledger, cases)
         metrics = parent.metrics | {"requests": requests, "withdrawn": sorted(cases)}
         return _finish(session, draft, delta, metrics, out)

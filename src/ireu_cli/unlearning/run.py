@@ -55,10 +55,10 @@ def run_unlearn(
         talk.note(f"The method {method.name} ignores {', '.join(unused)}")
     lens = Lens(session, encoder, photo_reader(session.config))
     draft, theirs = _draft(session, encoder, method, cast, parent, earlier)
-    with session.run.lock(out):
+    with session.lock(out):
         if (done := session.already_done(draft, manifest_path(out), out)) is not None:
             return StepResult(out, done, reused=True)
-        session.run.start(draft, out)
+        session.start(draft, out)
         keep_pictures(session, lens.reader, cast.targets.flat)
         case = session.config.record.case_id or draft.identity[:12]
         # Refuse a request that cannot be added before the work starts.

@@ -10,7 +10,7 @@ from torch import Tensor
 from ireu_cli.copies import without_copies
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens, flatten_tokens, photo_reader
-from ireu_cli.encodings.loop import EncoderLook, Encodings
+from ireu_cli.encodings.loop import Batch, EncoderLook, Encodings, Fold
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.measuring.matching import Evidence, PersonEvidence
 from ireu_cli.photos import Cast, among, load_retain, load_targets
@@ -186,14 +186,36 @@ class _Tokens:
         path = self._before.folder / "origins" / f"{name[:32]}.safetensors"
         if (kept := read_tensors(path)) is not None:
             return kept["mean"], name
-        total, count = torch.zeros((), dtype=torch.float64), 0
         items, look = [self._before.item(photo) for photo in chosen], self._before.look
-        with self._before.encodings.batches(look, items, "retained photos, their mean") as batches:
-            for keys, pixels in ((batch.keys, batch.prepared) for batch in batches if batch.keys):
-                total, count = total + look.see(torch.cat(pixels)).double().sum(0), count + len(keys)
-        mean = (total / max(1, count)).float()
+        whole = _Summed(look)
+        fold = Fold[Tensor]([self._before.name, "origin"], lambda _first: _Summed(look), whole.join)
+        self._before.encodings.gather(look, items, fold, "retained photos, their mean")
+        mean = (whole.total / max(1, whole.count)).float()
         write_tensors(path, {"mean": mean})
         return mean, name
+
+
+class _Summed:
+    """The sum of what a look gives of photos, and their number."""
+
+    def __init__(self, look: EncoderLook) -> None:
+        self.total, self.count = torch.zeros((), dtype=torch.float64), 0
+        self._look = look
+
+    def add(self, batch: Batch[Tensor]) -> None:
+        """See `Gathering`."""
+        if batch.keys:
+            self.total = self.total + self._look.see(torch.cat(batch.prepared)).double().sum(0)
+            self.count += len(batch.keys)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Gathering`."""
+        return {"total": self.total, "count": torch.tensor(self.count)}
+
+    def join(self, tensors: dict[str, Tensor]) -> None:
+        """Add what came of a shard."""
+        self.total = self.total + tensors["total"]
+        self.count += int(tensors["count"])
 
 
 def compare_taps(

@@ -47,10 +47,10 @@ def run_verify(
         },
     )
     record = out / REPORT_MANIFEST_NAME
-    with session.run.lock(out):
+    with session.lock(out):
         if (done := session.already_done(draft, record, out)) is not None:
             return StepResult(out / REPORT_NAME, done, reused=True, report=read_report(out / REPORT_NAME))
-        session.run.start(draft, out)
+        session.start(draft, out)
         gathered = gather(session, parent, encoders, people)
         groups = labelled(session, gathered.retained)
         seen = look(session, show, parent, gathered, delta.ledger)

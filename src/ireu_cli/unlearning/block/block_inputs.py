@@ -1,13 +1,14 @@
 """The inputs of a block: every token of a sample of photos, in memory."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ireu_cli.encoders.family import HasBlocks
 from ireu_cli.encodings.lens import Lens
-from ireu_cli.encodings.loop import Item
+from ireu_cli.encodings.loop import Batch, Fold, Item
 from ireu_cli.errors import CapacityError, PhotoError
 from ireu_cli.session import Session
 from ireu_cli.unlearning.block.one_block import Entering, States
@@ -50,16 +51,40 @@ def states_entering(lens: Lens, encoder: HasBlocks, items: Sequence[Item], block
     Raises:
         PhotoError: a photo or a copy of it cannot be used.
     """
-    found = []
-    with lens.encodings.batches(lens.look, items, label) as batches:
-        for batch in batches:
-            if batch.unusable:
-                raise PhotoError(
-                    f"A photo or a changed copy of it cannot be used ({next(iter(batch.unusable.values()))})",
-                    "Replace the photo, and run the step again",
-                )
-            found.append(encoder.entering(torch.cat(batch.prepared), block).float().cpu())
+    found: list[Tensor] = []
+    fold = Fold[Tensor](
+        [lens.block_folder(block).name, "entering"],
+        lambda _first: _Entering(encoder, block, []),
+        lambda tensors: found.append(tensors["states"]),
+    )
+    lens.encodings.gather(lens.look, items, fold, label)
     return torch.cat(found)
+
+
+@dataclass(frozen=True)
+class _Entering:
+    """The inputs of a block for the photos of a shard."""
+
+    encoder: HasBlocks
+    block: int
+    found: list[Tensor]
+
+    def add(self, batch: Batch[Tensor]) -> None:
+        """See `Gathering`.
+
+        Raises:
+            PhotoError: a photo or a copy of it cannot be used.
+        """
+        if batch.unusable:
+            raise PhotoError(
+                f"A photo or a changed copy of it cannot be used ({next(iter(batch.unusable.values()))})",
+                "Replace the photo, and run the step again",
+            )
+        self.found.append(self.encoder.entering(torch.cat(batch.prepared), self.block).float().cpu())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Gathering`: float32 (n, tokens, d)."""
+        return {"states": torch.cat(self.found)}
 
 
 def gather_states(

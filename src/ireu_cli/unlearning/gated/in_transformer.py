@@ -10,7 +10,7 @@ from torch import Tensor
 from ireu_cli.encoders.family import HasBlocks, need_blocks
 from ireu_cli.encoders.mlp_site import MlpSite
 from ireu_cli.encodings.lens import Lens
-from ireu_cli.encodings.loop import no_usable_photo
+from ireu_cli.encodings.refusals import no_usable_photo
 from ireu_cli.errors import ArtifactError, ConfigError
 from ireu_cli.params import GatedParams, Tap
 from ireu_cli.unlearning.gated.changed_copies import retained_views, views_of

@@ -1,8 +1,8 @@
 """The data of photos at an edit site: two cached vectors a photo, and sums over retained photos, kept beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from ireu_cli.encoders.family import need_blocks
 from ireu_cli.encoders.mlp_site import MlpSite, attending, watching
 from ireu_cli.encodings.lens import Lens
-from ireu_cli.encodings.loop import Item, chunks
+from ireu_cli.encodings.loop import Batch, EncoderLook, Fold, Item, chunks
 from ireu_cli.params import Tap
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache, Keys
@@ -26,6 +26,7 @@ from ireu_cli.unlearning.gated.site_sums import PeopleSummed, SiteSums, sum_site
 from ireu_cli.unlearning.gated.solve import Readout, Rows, SiteStatistics
 from ireu_cli.values import People
 
+_RETAINED = "retained photos, edit site"
 _HELD = 1 << 26
 """The most bytes of rows that are held for several passes."""
 
@@ -41,6 +42,7 @@ class SiteLens:
     def __init__(self, session: Session, lens: Lens, site: MlpSite, *, pooled: bool = False) -> None:
         """Open the cache for exactly this encoder, site, preprocessing, dtype and reading; `pooled`: of all tokens."""
         self.site, self._pooled = site, pooled
+        self.encoder = lens.encoder
         self._encoder = need_blocks(lens.encoder, "An edit inside a block")
         self._session = session
         self._lens = lens
@@ -54,9 +56,9 @@ class SiteLens:
         Raises:
             PhotoError: an item cannot be used and `data.bad_photos` is `error`.
         """
-        by_key = {item.key: item for item in items}
-        missing = [by_key[key] for key in self._cache.missing(list(by_key))]
-        return self._pass(missing, flag, label, None) if missing else {}
+        bad = self._lens.encodings.fill(_Look(self), items, [self._cache], label)
+        self._lens.refuse_or_note(bad, items, flag, label)
+        return bad
 
     def rows(self, keys: Keys) -> tuple[Tensor, Tensor]:
         """What detectors read, and the last state: float32 (n, d) each."""
@@ -110,10 +112,10 @@ class SiteLens:
     def _nulls(self) -> Tensor:
         """What detectors read of the null images: (2, d)."""
         with torch.inference_mode():
-            return self._see(self._encoder.null_pixels())[1].float().cpu()
+            return self.see(self._encoder.null_pixels())[1].float().cpu()
 
-    def _see(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The site's input (n, tokens, d), what detectors read (n, d), and the last state (n, d)."""
+    def see(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The site's input (n, tokens, d), what detectors read of it (n, d), and the last state (n, d), of pixels."""
         encoder, model = self._encoder, self._encoder.model
         weight = next(model.parameters())
         attention = attending(model, self.site.block) if self._pooled else nullcontext([])
@@ -125,45 +127,83 @@ class SiteLens:
         """Sums over tokens. Photos with cached rows have to pass through the encoder again if the sums are missing."""
         digests = people.photos.digests
         kept = _Kept(self.folder / "sums", self.site.block, digests)
-        sums = kept.read(self._session.config.run.batch_size)
+        run = self._session.config.run
+        sums = kept.read(run.batch_size * run.shard_batches)
         items = self._lens.items(people)
         # Unusable photos are tried again, because the settings or the files may have changed.
         is_whole = not self._cache.missing(digests[: sums.done])
-        left_out = {} if is_whole else self.encode(items[: sums.done], "--retain", "retained photos, edit site")
+        left_out = {} if is_whole else self.encode(items[: sums.done], "--retain", _RETAINED)
         if len(left_out) != sums.unusable:
             sums = SiteSums()
         if sums.done < len(items):
-            self._pass(items[sums.done :], "--retain", "retained photos, edit site", sums, kept)
+            self._go_on(sums, items[sums.done :], kept)
         return sums
 
-    def _pass(
-        self,
-        items: Sequence[Item],
-        flag: str,
-        label: str,
-        sums: SiteSums | None,
-        kept: "_Kept | None" = None,
-    ) -> dict[str, str]:
-        session, bad = self._session, dict[str, str]()
-        with self._lens.encodings.batches(self._lens.look, items, label) as batches, torch.inference_mode():
-            for batch in batches:
-                bad |= batch.unusable
-                if sums is not None and batch.unusable and session.config.data.bad_photos == "error":
-                    # An interruption does not wait for the rest; finished photos are kept.
-                    break
-                if batch.keys:
-                    inputs, read, states = self._see(torch.cat(batch.prepared))
-                    self._cache.put(batch.keys, torch.cat([read, states], 1))
-                    if sums is not None:
-                        sums.add(self._encoder.model, self.site, inputs)
-                if sums is not None and kept is not None:
-                    sums.done += len(batch)
-                    sums.unusable += len(batch.unusable)
-                    kept.write(sums, session.config.run.checkpoint_seconds)
-        if sums is not None and kept is not None:
-            kept.write(sums, 0)
-        self._lens.refuse_or_note(bad, items, flag, label)
-        return bad
+    def _go_on(self, sums: SiteSums, items: Sequence[Item], kept: "_Kept") -> None:
+        """Add photos to sums over the ones before them."""
+        before, seconds = sums.done, self._session.config.run.checkpoint_seconds
+
+        def refuse(batch: Batch[Tensor]) -> None:
+            # An interruption does not wait for the rest; finished photos are kept.
+            if self._session.config.data.bad_photos == "error":
+                self._lens.refuse_or_note(batch.unusable, items, "--retain", _RETAINED)
+
+        def collect(tensors: dict[str, Tensor]) -> None:
+            sums.join(SiteSums.from_tensors(tensors))
+            kept.write(sums, seconds)
+
+        fold = Fold[Tensor](
+            [self._cache.name, "sums"],
+            lambda first: _Summing(self, self._cache, SiteSums(offset=before + first), refuse),
+            collect,
+        )
+        bad = self._lens.encodings.gather(self._lens.look, items, fold, _RETAINED)
+        self._cache.refresh()
+        kept.write(sums, 0)
+        self._lens.refuse_or_note(bad, items, "--retain", _RETAINED)
+
+    def take(self, sums: SiteSums, pixels: Tensor) -> Tensor:
+        """Add pixels to sums; returns the rows that are kept of them, (n, 2 d)."""
+        with torch.inference_mode():
+            inputs, read, states = self.see(pixels)
+            sums.add(self._encoder.model, self.site, inputs)
+            return torch.cat([read, states], 1)
+
+
+class _Look(EncoderLook):
+    """What is kept of a photo at a site: (n, 2 d)."""
+
+    def __init__(self, lens: SiteLens) -> None:
+        super().__init__(lens.encoder)
+        self._lens = lens
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """See `EncoderLook`."""
+        with torch.inference_mode():
+            return torch.cat(self._lens.see(pixels)[1:], 1)
+
+
+@dataclass(frozen=True)
+class _Summing:
+    """Rows and sums of the photos of a shard."""
+
+    lens: SiteLens
+    cache: FeatureCache
+    sums: SiteSums
+    refuse: Callable[[Batch[Tensor]], None]
+
+    def add(self, batch: Batch[Tensor]) -> None:
+        """See `Gathering`."""
+        if batch.unusable:
+            self.refuse(batch)
+        if batch.keys:
+            self.cache.put(batch.keys, self.lens.take(self.sums, torch.cat(batch.prepared)))
+        self.sums.done += len(batch)
+        self.sums.unusable += len(batch.unusable)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Gathering`."""
+        return self.sums.tensors()
 
 
 class _Kept:
@@ -174,14 +214,14 @@ class _Kept:
         self._last = monotonic()
         self._written: Path | None = None
 
-    def read(self, batch_size: int) -> SiteSums:
+    def read(self, shard: int) -> SiteSums:
         """The sums over all photos, or over the first ones that an earlier pass went through.
 
-        A pass that continues an earlier one must use the same batches, so that it has the same result.
+        A pass that continues an earlier one must use the same shards, of so many photos, to have the same result.
         """
         for path in sorted(self._folder.glob(f"{'[0-9]' * 9}-*.safetensors"), reverse=True):
             done = int(path.name.partition("-")[0])
-            whole = done == len(self._digests) or (done < len(self._digests) and done % batch_size == 0)
+            whole = done == len(self._digests) or (done < len(self._digests) and done % shard == 0)
             if whole and path == self._path(done):
                 sums = SiteSums.from_tensors(read_tensors(path))
                 if sums.done == done:

@@ -19,13 +19,25 @@ _OTHERS = 4
 
 @dataclass
 class SiteSums:
-    """Sums over tokens, for which every photo passes through the encoder; `done` photos did, `unusable` failed."""
+    """Sums over tokens, for which every photo passes through the encoder; `done` photos did, `unusable` failed.
+
+    `offset` is the number of photos before the first one: which of a photo's tokens count depends on its number.
+    """
 
     done: int = 0
     unusable: int = 0
     class_token: TokenSums = field(default_factory=TokenSums)
     others: TokenSums = field(default_factory=TokenSums)
     gram: Tensor = field(default_factory=lambda: torch.zeros(()))
+    offset: int = 0
+
+    def join(self, later: "SiteSums") -> None:
+        """Add the sums over the photos that follow."""
+        self.done += later.done
+        self.unusable += later.unusable
+        self.class_token.join(later.class_token)
+        self.others.join(later.others)
+        self.gram = self.gram + later.gram
 
     def add(self, model: Any, site: MlpSite, inputs: Tensor) -> None:
         """Add inputs of the site: (n, tokens, d)."""
@@ -42,7 +54,8 @@ class SiteSums:
         if not patches:
             return others
         count = min(_OTHERS, patches)
-        order = torch.arange(self.done, self.done + len(inputs))[:, None] + torch.arange(count) * (patches // count)
+        first = self.offset + self.done
+        order = torch.arange(first, first + len(inputs))[:, None] + torch.arange(count) * (patches // count)
         return torch.gather(others, 1, (order % patches)[..., None].expand(-1, -1, inputs.shape[2]))
 
     def tensors(self) -> dict[str, Tensor]:

@@ -8,7 +8,8 @@ from torch import Tensor
 from ireu_cli.drawing.judged_pictures import Drawn
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens, SteadyPhoto, photo_key
-from ireu_cli.encodings.loop import Encodings, Item, refuse_bad
+from ireu_cli.encodings.loop import Encodings, Item
+from ireu_cli.encodings.refusals import refuse_bad
 from ireu_cli.judges.image_net import ImageNetFeatures, load_image_net
 from ireu_cli.report import Figure
 from ireu_cli.store.features import FeatureCache

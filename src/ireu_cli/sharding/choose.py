@@ -1,0 +1,69 @@
+"""Choose who does the work of a step."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ireu_cli.errors import ConfigError
+from ireu_cli.params import RunParams
+from ireu_cli.sharding.executor import Alone, Executor
+from ireu_cli.sharding.processes import WORKER, Processes, end_with
+from ireu_cli.sharding.shared import Fixed, Helpers, Shared
+from ireu_cli.support.invocation import command_line
+
+_LOG = "workers.log"
+_open: list[Executor] = []
+"""Executors whose workers may still run."""
+
+
+@contextlib.contextmanager
+def workers_ended() -> Iterator[None]:
+    """Run a step: none of its workers outlives it, however it ends."""
+    try:
+        yield
+    finally:
+        while _open:
+            _open.pop().stop()
+
+
+def executor_for(run: RunParams, folder: Path, settle: Callable[[int], int]) -> Executor:
+    """The executor that the settings ask for.
+
+    Args:
+        run: the settings.
+        folder: where the step's stages are shared; it may not exist.
+        settle: told how many processes share this machine's cores, makes this one use its part and returns its threads.
+
+    Raises:
+        ConfigError: workers are asked for, and there is no command line that they could run.
+    """
+    stale = run.stale_seconds
+    if (parent := os.environ.get(WORKER)) is not None:
+        if parent.isdecimal():
+            end_with(int(parent))
+        return Shared(folder, is_worker=True, stale=stale)
+    if run.shard is not None:
+        number, _, count = run.shard.partition("/")
+        fixed = Fixed(int(number) - 1, int(count), run.patience_seconds)
+        return Shared(folder, is_worker=True, stale=stale, fixed=fixed)
+    if run.executor == "local" and run.processes == 1:
+        # Parts of a job array, or an earlier run with workers, may have done some of it.
+        return Shared(folder, is_worker=False, stale=stale) if folder.exists() else Alone()
+    arguments = command_line()
+    if arguments is None:
+        raise ConfigError(
+            "run.executor and run.processes only work on the command line", "Run `ireu` as a command, or leave them out"
+        )
+
+    def begin() -> Helpers:
+        if run.executor == "ray":
+            from ireu_cli.sharding.on_ray import RayWorkers
+
+            return RayWorkers(arguments, run.processes, run.ray_address, run.worker_gpus)
+        return Processes(arguments, run.processes - 1, folder / _LOG, threads)
+
+    threads = settle(run.processes if run.executor == "local" else 1)
+    found = Shared(folder, is_worker=False, stale=stale, begin=begin)
+    _open.append(found)
+    return found

@@ -1,0 +1,74 @@
+"""Helpers on this machine: the same command in further processes, which only do shards."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from ireu_cli.store.files import make_private_folder
+
+WORKER = "_IREU_WORKER"
+"""The variable that tells a process that it is a worker: the number of the process that it helps."""
+_TRIES = 3
+"""How often a worker is started again that ended by accident."""
+_LOOKS = 0.5
+"""Seconds between two looks at the workers."""
+
+
+class Processes:
+    """Workers as processes; one that is killed is started again."""
+
+    def __init__(self, arguments: Sequence[str], count: int, log: Path, threads: int) -> None:
+        """Start them.
+
+        Args:
+            arguments: the command line, without the program.
+            count: how many.
+            log: the file that gets what they say.
+            threads: how many threads each computes with.
+        """
+        self._command = [sys.executable, "-m", "ireu_cli", *arguments]
+        self._environment = {**os.environ, WORKER: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
+        self._log = log
+        make_private_folder(log.parent)
+        self._ended = threading.Event()
+        self._running = [self._start() for _ in range(count)]
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """End them. What they keep is written under other names first, so they may be stopped anywhere."""
+        self._ended.set()
+        self._thread.join()
+        for process in self._running:
+            process.kill()
+            process.wait()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+
+    def _watch(self) -> None:
+        tries = [_TRIES] * len(self._running)
+        while not self._ended.wait(_LOOKS):
+            for place, process in enumerate(self._running):
+                # Who ends with 0 has nothing more to do; every other end may be an accident.
+                if process.poll() not in (None, 0) and tries[place]:
+                    tries[place] -= 1
+                    self._running[place] = self._start()
+
+
+def end_with(parent: int) -> None:
+    """End this process as soon as the one that it helps is gone."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            threading.Event().wait(_LOOKS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,156 @@
+"""Several processes that share stages through a folder: each does shards that nobody else has, until all are done."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ireu_cli.errors import PartDoneError, WorkerDoneError
+from ireu_cli.sharding.board import Board
+from ireu_cli.sharding.claims import Claims
+from ireu_cli.sharding.executor import Compute, Outcome, Shard, Stage
+
+_SOON, _LATER = 0.05, 1.0
+"""The seconds between two looks at what the others have done, at first and at most."""
+
+
+class Helpers(Protocol):
+    """Processes that help this one."""
+
+    def end(self) -> None:
+        """End them."""
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A fixed part of the shards: number `index`, from 0, of `count`, and how many seconds to wait for the others."""
+
+    index: int
+    count: int
+    patience: float
+
+
+class Shared:
+    """An executor that shares a folder with others."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        is_worker: bool,
+        stale: float,
+        fixed: Fixed | None = None,
+        begin: Callable[[], Helpers] | None = None,
+    ) -> None:
+        """Open the folder of a step.
+
+        Args:
+            folder: where stages are shared; all processes of the step have the same.
+            is_worker: whether this process only helps another one.
+            stale: seconds after which a claim that nobody touched is free.
+            fixed: the part that this process does; None: whatever nobody else does.
+            begin: starts helpers, as soon as there is more than one shard to do.
+        """
+        self.is_worker = is_worker
+        self._folder, self._fixed, self._begin = folder, fixed, begin
+        self._helpers: Helpers | None = None
+        self._claims = Claims(stale)
+
+    def go_through(
+        self, stage: Stage, compute: Compute, collect: Callable[[Outcome], None], others: Callable[[int], None]
+    ) -> bool:
+        """See `Executor`."""
+        if not len(stage.todo) and not self._folder.exists():
+            return False
+        board = Board(self._folder / stage.name()[:32], stage)
+        own: set[int] = set()
+        watch = _Watch(board, own, others)
+        if self._begin is not None and len(board.shards) > 1:
+            self._helpers, self._begin = self._begin(), None
+        while True:
+            for shard, outcome in compute(board.todo, self._free(board)):
+                board.finish(shard, outcome)
+                self._claims.give_back(board.claim(shard))
+                own.add(shard.number)
+            if not (left := watch.left()):
+                break
+            self._wait(watch, left)
+        for shard in board.shards:
+            collect(board.outcome(shard))
+        return True
+
+    def leave(self) -> None:
+        """See `Executor`."""
+        if self.is_worker:
+            raise WorkerDoneError
+
+    def end(self) -> None:
+        """See `Executor`."""
+        self.stop()
+        if not self.is_worker:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def stop(self) -> None:
+        """See `Executor`."""
+        if self._helpers is not None:
+            self._helpers.end()
+            self._helpers = None
+        self._claims.end()
+
+    def _free(self, board: Board) -> Iterator[Shard]:
+        """Shards to do now, each when it is asked for."""
+        done = board.done()
+        for shard in board.shards:
+            if shard.number in done:
+                continue
+            if self._fixed is not None:
+                if shard.number % self._fixed.count == self._fixed.index:
+                    yield shard
+            elif self._claims.take(board.claim(shard)):
+                # Somebody may have finished it since the folder was looked at.
+                if board.is_done(shard):
+                    self._claims.give_back(board.claim(shard))
+                else:
+                    yield shard
+
+    def _wait(self, watch: "_Watch", left: int) -> None:
+        """Wait until the others have done something.
+
+        Raises:
+            PartDoneError: they have not for as long as this process waits.
+        """
+        patience = None if self._fixed is None else self._fixed.patience
+        if patience is not None and watch.idle >= patience:
+            raise PartDoneError(left)
+        watch.pause(patience)
+
+
+class _Watch:
+    """How far the others are."""
+
+    def __init__(self, board: Board, own: set[int], others: Callable[[int], None]) -> None:
+        self._board, self._own, self._others = board, own, others
+        self._sizes = {shard.number: shard.end - shard.first for shard in board.shards}
+        self._known: set[int] = set()
+        self._since, self._pause = time.monotonic(), _SOON
+
+    @property
+    def idle(self) -> float:
+        """Seconds since anybody finished a shard."""
+        return time.monotonic() - self._since
+
+    def left(self) -> int:
+        """How many shards are not done."""
+        done = self._board.done()
+        if fresh := done - self._known:
+            self._others(sum(self._sizes.get(number, 0) for number in fresh - self._own))
+            self._known |= fresh
+            self._since, self._pause = time.monotonic(), _SOON
+        return len(self._sizes) - len(done & self._sizes.keys())
+
+    def pause(self, most: float | None) -> None:
+        """Wait a little, the longer the longer nothing happened."""
+        time.sleep(self._pause if most is None else min(self._pause, most))
+        self._pause = min(2 * self._pause, _LATER)
