@@ -173,7 +173,7 @@ def test_a_worker_leaves_before_it_would_write(tmp_path: Path) -> None:
 
 def test_workers_need_a_command_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="command line"):
-        executor_for(RunParams(processes=2), tmp_path / "s", lambda _count: 1)
+        executor_for(RunParams(processes=2), tmp_path / "s", lambda _count: 1, print)
 
 
 @pytest.mark.parametrize("wrong", ["0/4", "5/4", "1", "a/b", "1/4/2", "-1/4", ""])

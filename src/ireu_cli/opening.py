@@ -67,7 +67,7 @@ def open_session(
     settle(resolved.config.run.device)
     session = Session(step, _with_landmarks(resolved.config), run, talk, force, manifest, sources=resolved.sources)
     settings = session.config.run
-    session.executor = executor_for(settings, run.shards(session.work_name(out)), share_cores)
+    session.executor = executor_for(settings, run.shards(session.work_name(out)), share_cores, talk.note)
     return session
 
 

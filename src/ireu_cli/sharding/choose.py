@@ -27,13 +27,14 @@ def workers_ended() -> Iterator[None]:
             _open.pop().stop()
 
 
-def executor_for(run: RunParams, folder: Path, settle: Callable[[int], int]) -> Executor:
+def executor_for(run: RunParams, folder: Path, settle: Callable[[int], int], note: Callable[[str], None]) -> Executor:
     """The executor that the settings ask for.
 
     Args:
         run: the settings.
         folder: where the step's stages are shared; it may not exist.
         settle: told how many processes share this machine's cores, makes this one use its part and returns its threads.
+        note: called with messages for the user.
 
     Raises:
         ConfigError: workers are asked for, and there is no command line that they could run.
@@ -60,10 +61,12 @@ def executor_for(run: RunParams, folder: Path, settle: Callable[[int], int]) -> 
         if run.executor == "ray":
             from ireu_cli.sharding.on_ray import RayWorkers
 
-            return RayWorkers(arguments, run.processes, run.ray_address, run.worker_gpus)
-        return Processes(arguments, run.processes - 1, folder / _LOG, threads)
+            return RayWorkers(arguments, run.processes, run.ray_address, run.worker_gpus, threads)
+        return Processes(arguments, run.processes - 1, folder / _LOG, threads, note)
 
-    threads = settle(run.processes if run.executor == "local" else 1)
+    # Workers on other machines have cores of their own.
+    here = run.processes if run.executor == "local" else 1 if run.ray_address else run.processes + 1
+    threads = settle(here)
     found = Shared(folder, is_worker=False, stale=stale, begin=begin)
     _open.append(found)
     return found

@@ -19,7 +19,7 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
 class RayWorkers:
     """Workers as actors; Ray starts one again that was lost."""
 
-    def __init__(self, arguments: Sequence[str], count: int, address: str | None, gpus: float) -> None:
+    def __init__(self, arguments: Sequence[str], count: int, address: str | None, gpus: float, threads: int) -> None:
         """Start them.
 
         Args:
@@ -27,6 +27,7 @@ class RayWorkers:
             count: how many.
             address: of the cluster; None: one on this machine.
             gpus: how many GPUs each has.
+            threads: how many threads each computes with; without a GPU, so many cores are kept for it.
 
         Raises:
             ConfigError: Ray is missing, or the cluster cannot be reached.
@@ -51,8 +52,9 @@ class RayWorkers:
                 f"The Ray cluster {address or 'on this machine'} cannot be reached ({why})",
                 "Check run.ray_address, and that all machines have the same token",
             ) from None
-        actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1, max_task_retries=_RETRIES)(_Worker)
-        environment = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "")}
+        cores = 1 if gpus else threads
+        actor = ray.remote(num_cpus=cores, num_gpus=gpus, max_restarts=-1, max_task_retries=_RETRIES)(_Worker)
+        environment = {"OMP_NUM_THREADS": str(threads)}
         self._actors: list[Any] = [actor.remote() for _ in range(count)]
         self._work = [one.run.remote(list(arguments), str(Path.cwd()), environment) for one in self._actors]
 
@@ -73,10 +75,9 @@ class _Worker:
 
         from ireu_cli.sharding.processes import WORKER
 
-        given = {name: value for name, value in environment.items() if value}
         done = subprocess.run(
             [sys.executable, "-m", "ireu_cli", *arguments], cwd=folder, check=False, stdin=subprocess.DEVNULL,
-            env={**os.environ, **given, WORKER: str(os.getpid())}, capture_output=True,
+            env={**os.environ, **environment, WORKER: str(os.getpid())}, capture_output=True,
         )  # fmt: skip
         if done.returncode:
             # Ray starts it again.

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ireu_cli.store.files import make_private_folder
@@ -20,7 +20,9 @@ _LOOKS = 0.5
 class Processes:
     """Workers as processes; one that is killed is started again."""
 
-    def __init__(self, arguments: Sequence[str], count: int, log: Path, threads: int) -> None:
+    def __init__(
+        self, arguments: Sequence[str], count: int, log: Path, threads: int, note: Callable[[str], None]
+    ) -> None:
         """Start them.
 
         Args:
@@ -28,10 +30,11 @@ class Processes:
             count: how many.
             log: the file that gets what they say.
             threads: how many threads each computes with.
+            note: called with messages for the user.
         """
         self._command = [sys.executable, "-m", "ireu_cli", *arguments]
         self._environment = {**os.environ, WORKER: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
-        self._log = log
+        self._log, self._note = log, note
         make_private_folder(log.parent)
         self._ended = threading.Event()
         self._running = [self._start() for _ in range(count)]
@@ -60,6 +63,7 @@ class Processes:
                 # Who ends with 0 has nothing more to do; every other end may be an accident.
                 if process.poll() not in (None, 0) and tries[place]:
                     tries[place] -= 1
+                    self._note(f"a worker ended with {process.returncode} and is started again; {self._log} says more")
                     self._running[place] = self._start()
 
 

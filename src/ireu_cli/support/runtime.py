@@ -52,4 +52,4 @@ def environment(device: str, batch_size: int) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
     ran_on = {"python": platform.python_version(), "platform": platform.platform(), "device": device}
-    return {**ran_on, "batch_size": str(batch_size), **packages}
+    return {**ran_on, "batch_size": str(batch_size), "threads": str(torch.get_num_threads()), **packages}
