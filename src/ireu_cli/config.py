@@ -5,18 +5,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import tomli
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticUndefined
 
 from ireu_cli.errors import ConfigError
-from ireu_cli.params import Config
+from ireu_cli.params import Config, Source
 from ireu_cli.params.base import PLACE
 from ireu_cli.support.bounded import printable
 
-Source = Literal["flag", "environment", "file", "manifest", "default"]
 DEFAULT_FILE = Path("ireu.toml")
 ENV_PREFIX = "IREU_"
 # Set for tests and benchmarks (IREU_DATA) or read elsewhere; not part of the schema.

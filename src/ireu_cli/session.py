@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import torch
 
 from ireu_cli import __version__
-from ireu_cli.config import Source
 from ireu_cli.encoders.families import load_encoder
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.errors import ArtifactError, ModelError
@@ -27,7 +26,7 @@ from ireu_cli.manifest import (
     digest_of,
     digest_of_fields,
 )
-from ireu_cli.params import ARCFACE_LANDMARKS, Config, DataParams
+from ireu_cli.params import ARCFACE_LANDMARKS, Config, DataParams, Source
 from ireu_cli.sections import PATHS, RECORDED, VERIFIERS_PATHS
 from ireu_cli.sharding.executor import Alone, Executor
 from ireu_cli.store import outputs

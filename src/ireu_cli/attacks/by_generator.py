@@ -9,10 +9,11 @@ from ireu_cli.attacks.attack import Drive
 from ireu_cli.attacks.by_gradient import EPSILONS, attacked_encoder, drawn_from_pixels
 from ireu_cli.attacks.perturb import epsilon_budget, perturb, towards_face
 from ireu_cli.attacks.plan import AttackPlan, Lenses, face_of
-from ireu_cli.attacks.searching import search
 from ireu_cli.drawing.show import Show
 from ireu_cli.drawing.studio import Studio
 from ireu_cli.generators.generator import Generator
+from ireu_cli.manifest import digest_of
+from ireu_cli.sharding.search import search
 
 _SKETCH_STEPS = 4
 """The number of denoising steps through which gradients are taken."""
@@ -60,5 +61,5 @@ def noise_through_generator(plan: AttackPlan, show: Show, generator: Generator, 
     photos = [victim.photo.sha256 for victim in plan.drawn]
     name = ["generator", studio.fingerprint, before.name, after.name, steps, plan.session.config.data.landmarks, photos]
     with plan.session.timed("attack"), plan.session.talk.progress("noise through", len(plan.drawn)) as advance:
-        found = search(plan.session, name, len(plan.drawn), 1, find)
+        found = search(plan.session.executor, lambda: digest_of(name), len(plan.drawn), 1, find)
     return torch.cat([part["pixels"] for part in found])

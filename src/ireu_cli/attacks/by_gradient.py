@@ -9,13 +9,14 @@ from torch import Tensor
 from ireu_cli.attacks.attack import Drive, seed_of
 from ireu_cli.attacks.perturb import PhotoLoss, epsilon_budget, perturb, towards_features
 from ireu_cli.attacks.plan import AttackPlan, Lenses, Victim, by_person
-from ireu_cli.attacks.searching import search
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.drawing.show import Show
 from ireu_cli.encoders.family import ImageEncoder, Trainable, need_blocks, need_gradients
 from ireu_cli.encoders.mlp_site import detectors_reading
 from ireu_cli.encodings.lens import Lens, flatten_tokens
 from ireu_cli.generators.generator import Generator
+from ireu_cli.manifest import digest_of
+from ireu_cli.sharding.search import search
 from ireu_cli.values import STATES, Ledger, PooledLedger, RgbImage
 
 EPSILONS = (2, 4, 8)
@@ -139,7 +140,9 @@ def _search(
 
     name = [label, before.name, after.name, steps, [victim.photo.sha256 for victim in victims]]
     with plan.session.timed("attack"), plan.session.talk.progress(label, len(victims)) as advance:
-        found = search(plan.session, name, len(victims), plan.session.config.run.batch_size, find)
+        found = search(
+            plan.session.executor, lambda: digest_of(name), len(victims), plan.session.config.run.batch_size, find
+        )
     return torch.cat([part["pixels"] for part in found])
 
 

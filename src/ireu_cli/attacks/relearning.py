@@ -7,10 +7,11 @@ from torch import Tensor
 
 from ireu_cli.attacks.plan import AttackPlan, Lenses
 from ireu_cli.attacks.relearn import relearn, report_steps
-from ireu_cli.attacks.searching import search
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.encoders.family import need_gradients
 from ireu_cli.encodings.lens import flatten_tokens
+from ireu_cli.manifest import digest_of
+from ireu_cli.sharding.search import search
 from ireu_cli.values import Photo
 
 
@@ -43,7 +44,7 @@ def relearning(plan: AttackPlan, lenses: Lenses, matcher: FeatureMatcher) -> lis
     name += [[[photo.sha256 for photo in part] for part in (one.photos, one.probes)] for one in courses]
     total = len(courses) * params.relearn_steps
     with plan.session.timed("attack"), plan.session.talk.progress("relearning", total) as advance:
-        shown = search(plan.session, name, len(courses), 1, find)
+        shown = search(plan.session.executor, lambda: digest_of(name), len(courses), 1, find)
     found: dict[tuple[str, int], dict[int, Tensor]] = {}
     for course, steps in zip(courses, shown, strict=True):
         for step, features in sorted((int(step), features) for step, features in steps.items()):

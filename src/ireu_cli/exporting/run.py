@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from ireu_cli.config import Resolved
-from ireu_cli.exporting.gate.run import fill_gate, is_gate_wanted, refuse_without_detectors
+from ireu_cli.exporting.gate.run import fill_gate
+from ireu_cli.exporting.gate.wanted import is_gate_wanted, refuse_without_detectors
 from ireu_cli.exporting.layouts import (
     copied_digests,
     layout_for,
@@ -15,7 +16,7 @@ from ireu_cli.exporting.layouts import (
 from ireu_cli.exporting.network import check_whole, write_whole
 from ireu_cli.exporting.opened import Original, open_original, refuse_own_place
 from ireu_cli.exporting.served import at_hand, check_served
-from ireu_cli.exporting.told import reached_by, write_told
+from ireu_cli.exporting.told import reached_by, record_in, sealed, write_told
 from ireu_cli.exporting.transformer import (
     Aside,
     Prints,
@@ -29,10 +30,8 @@ from ireu_cli.manifest import Manifest
 from ireu_cli.opening import StepResult, check_parent, open_session
 from ireu_cli.session import Session, Talk
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta
-from ireu_cli.store.files import files_below
 from ireu_cli.values import WeightDelta
-from ireu_cli.verifying.reporting.make_record import make_record
-from ireu_cli.verifying.verdict import Verdict, failed, find_verdict, refuse_failed, with_findings
+from ireu_cli.verifying.verdict import Verdict, failed, find_verdict, refuse_failed
 
 
 def run_export(
@@ -140,9 +139,7 @@ def _write(
         covered, reached = reached_by(session, encoder, delta)
         metrics |= reached | {"edited_encoder": fingerprint}
         metrics["verification"] = None if verdict is None else verdict.recorded()
-        # What is found by drawing and attacking stands in the report, and is told as it stands there.
-        record = with_findings(make_record(session, parent, delta, encoder, (), None), verdict)
-        metrics["record"] = record.model_dump(mode="json")
+        metrics["record"] = record_in(session, parent, delta, encoder, verdict)
         write_told(session, original, covered, metrics, verdict, folder)
         known = {} if digests is None else digests.result()
         if flushed is not None:
@@ -150,7 +147,7 @@ def _write(
         if source is not None:
             refuse_changed(source)
         finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-        return session.seal(folder / EXPORT_MANIFEST_NAME, finished, files_below(folder), known)
+        return sealed(session, folder, finished, known)
 
     # It is made to be served, often by another user.
     return session.put_folder(out, fill, shared=True)

@@ -1,5 +1,6 @@
 """What an export says about itself: the systems that it covers, and its model card."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ireu_cli.coverage import Coverage, coverage_in, groups_for, recorded, sentences
@@ -9,9 +10,13 @@ from ireu_cli.exporting.layouts import layout_for
 from ireu_cli.exporting.model_card import Told, write_card
 from ireu_cli.exporting.network import whole_layout
 from ireu_cli.exporting.opened import Original
+from ireu_cli.manifest import Manifest
 from ireu_cli.session import Session
+from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME
+from ireu_cli.store.files import files_below
 from ireu_cli.values import Json, WeightDelta
-from ireu_cli.verifying.verdict import Verdict
+from ireu_cli.verifying.reporting.make_record import make_record
+from ireu_cli.verifying.verdict import Verdict, with_findings
 
 
 def reached_by(session: Session, original: ImageEncoder, delta: WeightDelta) -> tuple[list[Coverage], dict[str, Json]]:
@@ -21,6 +26,18 @@ def reached_by(session: Session, original: ImageEncoder, delta: WeightDelta) -> 
     for sentence in (*reach.parts(session.config.encoder.tap), *sentences(covered)):
         session.talk.note(sentence)
     return covered, {"taps_reached": reach.taps, "taps_missed": reach.missed, "coverage": recorded(covered)}
+
+
+def record_in(
+    session: Session, parent: Manifest, delta: WeightDelta, encoder: ImageEncoder, verdict: Verdict | None
+) -> Json:
+    """The erasure record of an export; what was found by drawing and attacking stands as it does in the report."""
+    return with_findings(make_record(session, parent, delta, encoder, (), None), verdict).model_dump(mode="json")
+
+
+def sealed(session: Session, folder: Path, finished: Manifest, known: Mapping[Path, str]) -> Manifest:
+    """Seal everything that lies in the folder of an export; `known` are digests of files that were digested before."""
+    return session.seal(folder / EXPORT_MANIFEST_NAME, finished, files_below(folder), known)
 
 
 def write_told(

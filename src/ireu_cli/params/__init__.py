@@ -19,6 +19,7 @@ from ireu_cli.params.base import (
     Params,
     RateList,
     Scope,
+    Source,
     Swapper,
     UnlearnMethod,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "RecordParams",
     "RunParams",
     "Scope",
+    "Source",
     "Swapper",
     "Tap",
     "UnlearnMethod",

@@ -9,6 +9,8 @@ from ireu_cli.layouts.table import AUTO, layout_names
 from ireu_cli.params.names import Names
 from ireu_cli.support.bounded import ContentError, read_json
 
+Source = Literal["flag", "environment", "file", "manifest", "default"]
+"""Where the value of a setting comes from."""
 FacesMode = Literal["aligned", "detect"]
 LocateMethod = Literal["swap", "variance", "saliency", "random", "all"]
 METHODS = Names("ireu", "global", "gated", "block")

@@ -3,57 +3,24 @@
 from pathlib import Path
 
 from ireu_cli.coverage import gated_only, recorded, sentences
-from ireu_cli.encoders.family import TakesGates
 from ireu_cli.encoders.gate.network import FILE, gate_bytes
-from ireu_cli.encoders.onnx_gates import GATE_TENSORS, Gates
-from ireu_cli.errors import ArtifactError, ConfigError
+from ireu_cli.encoders.onnx_gates import Gates
 from ireu_cli.exporting.gate.card import GateTold, write_gate_card
 from ireu_cli.exporting.gate.check import compared
+from ireu_cli.exporting.gate.wanted import RATE
 from ireu_cli.exporting.opened import Original
-from ireu_cli.layouts.table import AUTO, layout_named
+from ireu_cli.exporting.told import sealed
 from ireu_cli.manifest import Manifest
-from ireu_cli.params import ExportParams
 from ireu_cli.session import Session
-from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME
-from ireu_cli.store.files import files_below, write_bytes
+from ireu_cli.store.files import write_bytes
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.verifying.reporting.make_record import make_record
 from ireu_cli.verifying.verdict import Verdict, with_findings
 
-_RATE = "false_alarm_rate_each"
 _LIMIT = (
     "A gate changes no encoder. It protects only as far as the service asks it about every face in every picture that "
     "comes in, and refuses what it finds."
 )
-
-
-def is_gate_wanted(params: ExportParams) -> bool:
-    """Whether a gate is to be exported, and no encoder."""
-    return params.format != AUTO and layout_named(params.format).is_gate
-
-
-def refuse_without_detectors(original: Original, parent: Manifest, delta: WeightDelta) -> None:
-    """Refuse a delta from which no gate can be made.
-
-    Raises:
-        ConfigError: its encoder is no face-embedding network.
-        ArtifactError: it has no detectors behind the encoder, or its record does not say at which rate they were set.
-    """
-    if not isinstance(original.encoder, TakesGates):
-        raise ConfigError(
-            f"A gate looks at embeddings of an ArcFace network, and this encoder is a {original.family.title}",
-            "Export the edited encoder without --format gate, or unlearn with an ArcFace network",
-        )
-    if set(delta.tensors) != set(GATE_TENSORS):
-        raise ArtifactError(
-            "A gate is made of detectors, and this delta has none",
-            "Make a delta with --method gated, or leave out the format",
-        )
-    if not isinstance(parent.metrics.get(_RATE), int | float):
-        raise ArtifactError(
-            "The record of this delta does not say which rate of false alarms its detectors were granted",
-            "Unlearn again with this version of ireu",
-        )
 
 
 def fill_gate(
@@ -80,7 +47,7 @@ def fill_gate(
         ModelError: the gate and the edited network differ about a photo.
     """
     gates = Gates.from_tensors(delta.tensors)
-    rate = min(1.0, float(parent.metrics[_RATE]) * len(gates.weights))
+    rate = min(1.0, float(parent.metrics[RATE]) * len(gates.weights))
     with session.timed("write"):
         content = gate_bytes(gates, original.encoder.fingerprint, rate)
         write_bytes(folder / FILE, content)
@@ -99,7 +66,7 @@ def fill_gate(
     words = None if verdict is None else verdict.words
     write_gate_card(folder, GateTold(original.encoder.fingerprint, gates.weights.shape[1], rate, words, found, covered))
     finished = draft.model_copy(update={"metrics": metrics, "timings": session.timings})
-    return session.seal(folder / EXPORT_MANIFEST_NAME, finished, files_below(folder))
+    return sealed(session, folder, finished, {})
 
 
 def _record(session: Session, parent: Manifest, verdict: Verdict | None, original: Original) -> Json:
