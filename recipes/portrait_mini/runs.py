@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from changes import Reach, change, places
 from faces import Photos, add_arguments, load_photos, split_validation, write_atomically
+from keep import read_kept
 from teacher import Bank, Lesson, Teacher, teach_plain
 from torch import nn
 from torch.nn import functional
@@ -21,6 +22,7 @@ from views import UNLABELLED, Sampler, sample, spots
 
 TEMPERATURE = 0.07
 EMA_DECAY = 0.998
+_WARM = 50  # steps in which a run that begins with kept weights comes up to its rate
 VALIDATION_SHOWN = 12  # photos of each person that a curve is measured on
 
 M = TypeVar("M", bound=nn.Module)
@@ -260,6 +262,7 @@ def training_arguments(description: str | None, name: str, rate: float) -> argpa
     parser.add_argument("--rate", type=float, default=rate)
     parser.add_argument("--warmup", type=int, default=200)
     parser.add_argument("--branch", type=Path, help="checkpoint to start from where this run has none")
+    parser.add_argument("--begin", type=Path, help="what keep.py kept of a run, to begin with in place of chance")
     parser.add_argument(
         "--cooldown", type=int, default=0, help="let the rate fall to zero over so many steps, then stop"
     )
@@ -291,6 +294,7 @@ def train(
     facts = {**facts, "settings": settings, "weights": recipe.weights, "parameters": parameters}
     run = Run(args.out / args.name, facts)
     cooldown_from: int | None = None
+    begun = -_WARM
     state = run.load(args.branch)
     if state is not None:
         student.load_state_dict(state["student"])
@@ -298,6 +302,11 @@ def train(
         for optimiser, held in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(held)
         cooldown_from = state["cooldown_from"]
+    elif args.begin is not None:
+        run.step, weights = read_kept(args.begin)
+        student.load_state_dict(weights)
+        average.module.load_state_dict(weights)
+        begun = run.step
     if args.cooldown and cooldown_from is None:
         cooldown_from = run.step
     last = args.steps if cooldown_from is None else cooldown_from + args.cooldown
@@ -307,6 +316,8 @@ def train(
         torch.stack([recipe.weights[name] * value for name, value in parts.items()]).sum().backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         share = learning_rate_share(run.step, args.warmup, cooldown_from, args.cooldown)
+        # A new optimiser knows nothing of the slopes yet.
+        share *= min(1.0, (run.step - begun + 1) / _WARM)
         for optimiser in optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = args.rate * share * group.get("times", 1.0)
