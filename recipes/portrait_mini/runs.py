@@ -7,6 +7,7 @@ import copy
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -25,6 +26,7 @@ EMA_DECAY = 0.998
 _WARM = 50  # steps in which a run that begins with kept weights comes up to its rate
 VALIDATION_SHOWN = 12  # photos of each person that a curve is measured on
 
+T = TypeVar("T")
 M = TypeVar("M", bound=nn.Module)
 M_contra = TypeVar("M_contra", bound=nn.Module, contravariant=True)
 
@@ -303,9 +305,9 @@ def train(
             optimiser.load_state_dict(held)
         cooldown_from = state["cooldown_from"]
     elif args.begin is not None:
-        run.step, weights = read_kept(args.begin)
-        student.load_state_dict(weights)
-        average.module.load_state_dict(weights)
+        run.step, kept = read_kept(args.begin)
+        student.load_state_dict(kept)
+        average.module.load_state_dict(kept)
         begun = run.step
     if args.cooldown and cooldown_from is None:
         cooldown_from = run.step
@@ -337,6 +339,23 @@ def train(
             weights = {"student": student.state_dict(), "average": average.module.state_dict()}
             run.save({**weights, "optimisers": held_now, "cooldown_from": cooldown_from})
             saved = time.monotonic()
+
+
+class Ahead(Generic[T]):
+    """What each step sees, drawn beside the step before it: it follows from the number of the step alone."""
+
+    def __init__(self, draw: Callable[[int], T]) -> None:
+        self._draw, self._threads = draw, ThreadPoolExecutor(1)
+        self._waiting: tuple[int, Future[T]] | None = None
+
+    def __call__(self, step: int) -> T:
+        """What a step sees."""
+        step_ahead, future = self._waiting or (None, None)
+        if future is None or step_ahead != step:
+            future = self._threads.submit(self._draw, step)
+        found = future.result()
+        self._waiting = step + 1, self._threads.submit(self._draw, step + 1)
+        return found
 
 
 class Meter:

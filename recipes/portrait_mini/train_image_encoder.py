@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +12,31 @@ from changes import WIDE, change, places, strength
 from faces import Photos, data_folder
 from image_encoder import CROP, PICTURE, SIZE, Student, export, patch_spots, patches, pick, places_loss
 from muon import Muon
-from runs import Material, load_material, shown, step_generator, taught_losses, train, training_arguments
+from runs import Ahead, Material, load_material, shown, step_generator, taught_losses, train, training_arguments
+from teacher import Lesson
 from torch.nn import functional
 from views import centre_frame, render, spots
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What a step sees: faces (n, 3, 96, 96), the shown patches, where faces are, the lesson and the people."""
+
+    faces: torch.Tensor
+    kept: torch.Tensor | None
+    place: torch.Tensor
+    lesson: Lesson
+    label: torch.Tensor
 
 
 class ImageEncoderRecipe:
     """Identity and appearance in the pooled output and in the penultimate tokens, the teacher's map in the tokens."""
 
-    def __init__(self, material: Material, batch: int, kept: float, bf16: bool) -> None:
-        self.material, self.batch, self.kept, self.bf16 = material, batch, kept, bf16
+    def __init__(self, material: Material, args: argparse.Namespace) -> None:
+        self.material, self.batch, self.kept, self.patch = material, args.batch, args.kept, args.patch
+        self.bf16 = args.precision == "bf16"
         self.frame = centre_frame(CROP)
+        self.ahead = Ahead(self._draw)
         self.weights = {
             "cosine": 1.0,
             "contrast": 0.2,
@@ -33,18 +49,13 @@ class ImageEncoderRecipe:
 
     def losses(self, student: Student, step: int) -> dict[str, torch.Tensor]:
         """The student sees what ``changes`` left of the face that the teachers saw in its place."""
-        views, lesson = self.material.bank.batch(step, self.batch)
-        g = step_generator(self.material.seed, step)
-        far = strength(step * self.batch)
-        place = places(self.batch, WIDE, g, far)
-        where = spots(self.frame, place, self.batch, CROP)
-        faces = shrunk(change(render(self.material.train, views, where), where, views.flip, g, far))
-        kept = self._kept(len(faces), (SIZE // student.size) ** 2, g)
+        drawn = self.ahead(step)
+        faces, kept, lesson = drawn.faces, drawn.kept, drawn.lesson
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             found = student(faces, kept)
-        cosine, contrast = taught_losses(found["identity"], lesson, views.label)
-        token_cosine, token_contrast = taught_losses(found["token_identity"], lesson, views.label)
-        at = pick(patch_spots(student.size, place), kept)
+        cosine, contrast = taught_losses(found["identity"], lesson, drawn.label)
+        token_cosine, token_contrast = taught_losses(found["token_identity"], lesson, drawn.label)
+        at = pick(patch_spots(student.size, drawn.place), kept)
         return {
             "cosine": cosine,
             "contrast": contrast,
@@ -54,6 +65,15 @@ class ImageEncoderRecipe:
             "picture": functional.l1_loss(found["picture"], functional.adaptive_avg_pool2d(faces[::2], PICTURE)),
             "patch": functional.l1_loss(found["patch"], pick(patches(faces, student.size), kept)),
         }
+
+    def _draw(self, step: int) -> Drawn:
+        views, lesson = self.material.bank.batch(step, self.batch)
+        g = step_generator(self.material.seed, step)
+        far = strength(step * self.batch)
+        place = places(self.batch, WIDE, g, far)
+        where = spots(self.frame, place, self.batch, CROP)
+        faces = shrunk(change(render(self.material.train, views, where), where, views.flip, g, far))
+        return Drawn(faces, self._kept(len(faces), (SIZE // self.patch) ** 2, g), place, lesson, views.label)
 
     def _kept(self, count: int, all_patches: int, g: torch.Generator) -> torch.Tensor | None:
         if self.kept >= 1:
@@ -112,13 +132,7 @@ def main() -> None:
     material = load_material(data_folder(args.data), args.out, args.seed, args.threads)
     student = Student(args.width, args.blocks, args.patch)
     optimisers = build_optimisers(student, args.optimiser, args.rate)
-    train(
-        args,
-        material.facts,
-        student,
-        optimisers,
-        ImageEncoderRecipe(material, args.batch, args.kept, args.precision == "bf16"),
-    )
+    train(args, material.facts, student, optimisers, ImageEncoderRecipe(material, args))
 
 
 if __name__ == "__main__":
