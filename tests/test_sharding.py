@@ -1,6 +1,8 @@
 """Shared work: whoever does which shard, in whatever order, after whatever accident, the bytes are the same."""
 
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import random
@@ -14,9 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from ireu_cli.errors import ArtifactError, ConfigError, PartDoneError, WorkerDoneError
+from ireu_cli.faces.decode import BadPhotoError
+from ireu_cli.faces.read import PhotoReader
 from ireu_cli.params import RunParams
 from ireu_cli.sharding import choose
 from ireu_cli.sharding.board import Board
@@ -25,10 +30,11 @@ from ireu_cli.sharding.claims import Claims
 from ireu_cli.sharding.executor import Alone, Executor, Outcome, Positions, Shard, Stage, cut
 from ireu_cli.sharding.processes import WORKER, Processes
 from ireu_cli.sharding.shared import Fixed, Shared
+from ireu_cli.values import Photo, RgbImage
 from tests.conftest import run_ireu
 from tests.test_kill import start
 
-COMMANDS = (
+COMMANDS: tuple[tuple[str, ...], ...] = (
     ("locate",),
     ("unlearn", "--mask", "mask.pt", "--method", "gated"),
     ("verify", "--delta", "delta.safetensors"),
@@ -133,7 +139,7 @@ def test_the_shard_of_a_process_that_died_is_done_by_another(tmp_path: Path) -> 
 
 def test_a_damaged_result_is_named_and_made_again(tmp_path: Path) -> None:
     Sums(10).go(shared(tmp_path / "s"), stage(10))
-    damaged = tmp_path / "s" / ("a" * 32) / "000002.tensors"
+    (damaged,) = (tmp_path / "s").rglob("000002-*.tensors")
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x00\x01")
     again = Sums(10)
     with pytest.raises(ArtifactError, match="damaged"):
@@ -155,13 +161,27 @@ def test_fixed_parts_do_their_own_shards_and_say_what_is_left(tmp_path: Path) ->
     for index in (2, 0):
         part = Sums(30)
         with pytest.raises(PartDoneError) as left:
-            part.go(shared(tmp_path / "s", fixed=Fixed(index, 3, 0)), stage(30))
+            part.go(shared(tmp_path / "s", fixed=Fixed(index, 3, 0)), stage(30, name="0" * 64))
         did.append((part.did, left.value.left))
     assert did == [([2, 5, 8], 7), ([0, 3, 6, 9], 3)]
+    again = Sums(30)
+    with pytest.raises(PartDoneError):
+        again.go(shared(tmp_path / "s", fixed=Fixed(0, 3, 0)), stage(30, name="0" * 64))
+    assert not again.did
     last, alone = Sums(30), Sums(30)
-    last.go(shared(tmp_path / "s", fixed=Fixed(1, 3, 0)), stage(30))
-    alone.go(Alone(), stage(30))
+    last.go(shared(tmp_path / "s", fixed=Fixed(1, 3, 0)), stage(30, name="0" * 64))
+    alone.go(Alone(), stage(30, name="0" * 64))
     assert last.total == alone.total
+
+
+def test_stages_of_one_shard_fall_to_different_parts(tmp_path: Path) -> None:
+    found = []
+    for name in "0123456789abcdef":
+        part = Sums(1)
+        with contextlib.suppress(PartDoneError):
+            part.go(shared(tmp_path / "s", fixed=Fixed(0, 4, 0)), stage(1, name=name * 64))
+        found.append(bool(part.did))
+    assert 0 < sum(found) < len(found)
 
 
 def test_a_worker_leaves_before_it_would_write(tmp_path: Path) -> None:
@@ -173,7 +193,7 @@ def test_a_worker_leaves_before_it_would_write(tmp_path: Path) -> None:
 
 def test_workers_need_a_command_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="command line"):
-        executor_for(RunParams(processes=2), tmp_path / "s", lambda _count: 1, print)
+        executor_for(RunParams(processes=2), tmp_path / "s", print)
 
 
 @pytest.mark.parametrize("wrong", ["0/4", "5/4", "1", "a/b", "1/4/2", "-1/4", ""])
@@ -218,9 +238,9 @@ def results(folder: Path, run: Callable[[Sequence[str]], int | None]) -> dict[st
 def workers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process does no shard of stages that have several, so that workers have to do all of them."""
 
-    def idle(self: Shared, board: Board) -> Iterator[Shard]:
+    def idle(self: Shared, board: Board, stage: Stage) -> Iterator[Shard]:
         assert time.monotonic() - began < 200, "the workers do nothing"
-        yield from free(self, board) if len(board.shards) == 1 else ()
+        yield from free(self, board, stage) if len(board.shards) == 1 else ()
 
     began, free = time.monotonic(), Shared._free
     monkeypatch.setattr(Shared, "_free", idle)
@@ -252,7 +272,7 @@ def test_processes_make_the_same_bytes_also_when_killed(
     monkeypatch.setattr(choose, "Processes", Killed)
 
     def run(command: Sequence[str]) -> int:
-        return run_ireu(*command, *SMALL[:2], "--processes", "2", cwd=folder).code
+        return run_ireu(*command, *SMALL[:2], "--set", "run.processes=2", cwd=folder).code
 
     assert results(folder, run) == expected
     assert killed == [-signal.SIGKILL] * len(killed)
@@ -266,7 +286,7 @@ def test_eight_parts_in_any_order_two_of_them_killed(before: Path, expected: dic
 
     def run(command: Sequence[str]) -> int:
         order = draw.sample(range(1, 9), 8)
-        for number in (*order[:2], *order):
+        for number in (*order[:2], *order) if command[0] != "export" else ():
             part = (*command, *SMALL, "--json", "--shard", f"{number}/8")
             if number in order[:2]:
                 process = start(folder, part)
@@ -280,6 +300,97 @@ def test_eight_parts_in_any_order_two_of_them_killed(before: Path, expected: dic
         return run_ireu(*command, *SMALL, cwd=folder).code
 
     assert results(folder, run) == expected
+
+
+def test_when_all_parts_are_done_nothing_is_left_to_encode(
+    before: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begin(before, tmp_path / "demo")
+    left = [1]
+    while left:
+        parts = [run_ireu("locate", *SMALL, "--json", "--shard", f"{number}/3", cwd=folder) for number in (2, 3, 1)]
+        left = [part.json["shards_left"] for part in parts if part.json["shards_left"]]
+
+    def nothing(_self: Shared, board: Board, _stage: Stage) -> Iterator[Shard]:
+        assert board.done() == {shard.number for shard in board.shards}
+        yield from ()
+
+    monkeypatch.setattr(Shared, "_free", nothing)
+    assert run_ireu("locate", *SMALL, cwd=folder).code == 0
+    assert (folder / "mask.pt").read_bytes() == expected["mask.pt"]
+
+
+@pytest.mark.parametrize("accident", ["removed", "damaged"])
+def test_features_that_others_made_and_somebody_removed_are_made_again(
+    before: Path, expected: dict[str, bytes], tmp_path: Path, accident: str
+) -> None:
+    folder = begin(before, tmp_path / "demo")
+    for number in (1, 2, 1, 2):
+        run_ireu("locate", *SMALL, "--shard", f"{number}/2", cwd=folder)
+    features = folder / ".ireu" / "features"
+    if accident == "removed":
+        shutil.rmtree(features)
+    else:
+        for path in features.rglob("*.safetensors"):
+            path.write_bytes(path.read_bytes()[:-4] + b"\x00\x00\x80\x3f")
+    done = run_ireu("locate", *SMALL, cwd=folder)
+    assert done.code == 0, done.err
+    assert (folder / "mask.pt").read_bytes() == expected["mask.pt"]
+
+
+def test_photos_that_another_process_could_not_read_are_tried_again(
+    before: Path, expected: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begin(before, tmp_path / "demo")
+
+    def broken(self: PhotoReader, photo: Photo) -> RgbImage:
+        if photo.person % 7 == 3:
+            raise BadPhotoError("cannot be opened (Input/output error)")
+        return image(self, photo)
+
+    image = PhotoReader.image
+    commands = (("locate", *SMALL), (*COMMANDS[1], *SMALL))
+    for command in commands:
+        with monkeypatch.context() as patch:
+            patch.setattr(PhotoReader, "image", broken)
+            for _ in range(4):
+                run_ireu(*command, "--shard", "1/1", "--bad-photos", "skip", cwd=folder)
+        assert run_ireu(*command, "--bad-photos", "skip", cwd=folder).code == 0
+    for name in ("mask.pt", "delta.safetensors"):
+        assert_same_tensors(folder / name, expected[name])
+
+
+def assert_same_tensors(path: Path, expected: bytes) -> None:
+    if path.suffix == ".pt":
+        ours, theirs = torch.load(path, weights_only=True), torch.load(io.BytesIO(expected), weights_only=True)
+    else:
+        ours, theirs = safetensors.torch.load(path.read_bytes()), safetensors.torch.load(expected)
+    assert ours.keys() == theirs.keys()
+    # Cases are named after the identity of the run, which another setting changes.
+    for name in ours.keys() - {"ledger.cases"}:
+        tensor = ours[name]
+        assert not isinstance(tensor, torch.Tensor) or torch.equal(tensor, theirs[name]), name
+
+
+def test_what_is_not_shared_is_left_to_the_driver(
+    before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = begin(before, tmp_path / "demo")
+    assert run_ireu("locate", cwd=folder).code == 0
+    monkeypatch.setenv(WORKER, "x")
+    training = ("--method", "ireu", "--steps", "5", "--set", "run.checkpoint_seconds=0")
+    assert run_ireu("unlearn", "--mask", "mask.pt", *training, cwd=folder).code == 0
+    assert not any((folder / ".ireu" / "running").glob("*/checkpoint.safetensors"))
+
+
+def test_a_stage_of_an_earlier_plan_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    late = Board(tmp_path / "s" / ("a" * 32), stage(12))
+    shutil.rmtree(tmp_path / "s")
+    late.finish(late.shards[0], Outcome({}, {"sum": torch.tensor(1e9)}))
+    fresh, alone = Sums(12), Sums(12)
+    fresh.go(shared(tmp_path / "s"), Stage(lambda: "a" * 64, np.arange(12)[::-1].copy(), 3))
+    alone.go(Alone(), Stage(lambda: "", np.arange(12)[::-1].copy(), 3))
+    assert fresh.total == alone.total
 
 
 def test_parts_write_no_artifact(before: Path, tmp_path: Path) -> None:
@@ -306,7 +417,7 @@ def test_ray_makes_the_same_bytes(before: Path, expected: dict[str, bytes], tmp_
     folder = begin(before, tmp_path / "demo")
 
     def run(command: Sequence[str]) -> int:
-        on_ray = ("--set", "run.executor=ray", "--processes", "1")
+        on_ray = ("--set", "run.executor=ray", "--set", "run.processes=1")
         return run_ireu(*command, *SMALL, *on_ray, cwd=folder).code
 
     assert results(folder, run) == expected

@@ -17,7 +17,7 @@ from ireu_cli.store import outputs
 from ireu_cli.store.artifacts import manifest_path, read_manifest
 from ireu_cli.store.files import portable_name
 from ireu_cli.store.rundir import RunDir
-from ireu_cli.support.runtime import settle, share_cores
+from ireu_cli.support.runtime import settle
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ def open_session(
             resolved = without(resolved, "data", "targets")
     settle(resolved.config.run.device)
     session = Session(step, _with_landmarks(resolved.config), run, talk, force, manifest, sources=resolved.sources)
-    settings = session.config.run
-    session.executor = executor_for(settings, run.shards(session.work_name(out)), share_cores, talk.note)
+    if step != "export":
+        # What an export encodes, it encodes with the files that it has just written.
+        session.executor = executor_for(session.config.run, run.shards(session.work_name(out)), talk.note)
     return session
 
 

@@ -84,7 +84,8 @@ def _scan(session: Session, folder: Path, what: str, flat_means: Literal["one pe
         folder, flag, flat_means, book, data=data, verbose=verbose,
         progress=lambda total: session.talk.progress(f"reading {what} photos", total),
     )  # fmt: skip
-    book.keep()
+    if not session.executor.is_worker:
+        book.keep()
     _tell(session, what, people)
     labels = {str(one.path): f"{one.label} ({one.path})" if verbose else one.label for one in people.unread}
     refuse_or_note(session, {str(one.path): one.reason for one in people.unread}, labels, flag, what)

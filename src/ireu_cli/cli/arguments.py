@@ -155,8 +155,6 @@ class Export:
     ] = False
     device: o.Device = None
     run_dir: o.RunDir = None
-    processes: o.Processes = None
-    shard: o.Shard = None
     out: Annotated[Path, o.place_option("-o", "--out", help="The folder to write.")] = Path("encoder-unlearned")
     force: o.Force = False
     as_json: o.Json = False

@@ -12,7 +12,7 @@ from ireu_cli.generators.generator import Generator, ToDraw
 from ireu_cli.generators.side_by_side import draw_each
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
-from ireu_cli.sharding.executor import Outcome, Positions, Shard, Stage
+from ireu_cli.sharding.executor import Alone, Outcome, Positions, Shard, Stage
 from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.support.pace import Pace, span
 from ireu_cli.values import RgbImage
@@ -69,6 +69,11 @@ def run_jobs(session: Session, jobs: Sequence[Job], what: str, label: str) -> No
     with session.timed("draw"), session.talk.progress(label, len(todo)) as advance:
         drawing = _Drawing(session, every, Pace(len(todo)), label, advance)
         session.executor.go_through(stage, drawing.draw, lambda _outcome: None, lambda count: advance(count, ""))
+        if not session.executor.is_alone:
+            # Somebody may have removed or damaged what others had drawn.
+            lost = [place for place in todo if every[place].cache.get(every[place].key) is None]
+            left = Stage(stage.name, np.asarray(lost, np.int64), _SHARD, is_loose=True)
+            Alone().go_through(left, drawing.draw, lambda _outcome: None, lambda _count: None)
 
 
 @dataclass

@@ -7,10 +7,12 @@ cannot be used are refused in one error, or told and skipped, as `data.bad_photo
 
 import contextlib
 import hashlib
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor as Pool
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -23,11 +25,13 @@ from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
-from ireu_cli.sharding.executor import Outcome, Positions, Shard, Stage
+from ireu_cli.sharding.executor import Alone, Executor, Outcome, Positions, Shard, Stage
 from ireu_cli.store.features import FeatureCache, Keys
 from ireu_cli.values import Json, RgbImage
 
 P = TypeVar("P")
+_LOOKS = (0.1, 0.4, 1.5, 0.0)
+"""Seconds after each look for rows that others have made."""
 _READERS = 2
 """The number of photos read and swapped at the same time; decoding and blending release the interpreter lock."""
 
@@ -161,19 +165,36 @@ class Encodings:
         unknown = [cache.missing(list(places)) for cache in caches]
         todo = unknown[0] if len(unknown) == 1 else _joined(places, unknown)
         fold = Fold[P]([cache.name for cache in caches], lambda _first: _Keeping(look, caches), lambda _tensors: None)
-        bad, is_shared = self._go_through(look, items, [places[key] for key in todo], fold, label, part)
-        for cache in caches if is_shared else ():
-            cache.refresh()
+        wanted = [places[key] for key in todo]
+        bad, is_shared = self._go_through(self.session.executor, look, items, wanted, fold, label, part)
+        if is_shared and (lost := self._lost(places, caches, bad)):
+            # Somebody removed or damaged what others had made.
+            bad |= self._go_through(Alone(), look, items, lost, fold, label, part)[0]
         return bad
+
+    def _lost(self, places: dict[str, int], caches: Sequence[FeatureCache], bad: dict[str, str]) -> list[int]:
+        """Positions of items that caches lack although others have done them."""
+        wanted = [key for key in places if key not in bad]
+        lost: list[str] = []
+        for pause in _LOOKS:
+            for cache in caches:
+                cache.refresh()
+            lost = _joined(places, [cache.missing(wanted) for cache in caches])
+            if not lost:
+                break
+            # File systems of several machines may show a file some time after it was written.
+            time.sleep(pause)
+        return [places[key] for key in lost]
 
     def gather(
         self, look: Look[P], items: Sequence[Item], fold: Fold[P], label: str, part: str = "encode"
     ) -> dict[str, str]:
         """Go through all items, for a caller that keeps something other than a row of each; see `fill`."""
-        return self._go_through(look, items, range(len(items)), fold, label, part)[0]
+        return self._go_through(self.session.executor, look, items, range(len(items)), fold, label, part)[0]
 
     def _go_through(
         self,
+        executor: Executor,
         look: Look[P],
         items: Sequence[Item],
         todo: Sequence[int],
@@ -200,9 +221,22 @@ class Encodings:
                 with contextlib.closing(stream(taken, lambda item: look.prepare(item.load(self.reader)))) as batches:
                     yield from _shards(batches, ends, positions, fold.begin, advance)
 
-            stage = Stage(name, np.asarray(todo, np.int64), run.batch_size * run.shard_batches)
-            is_shared = self.session.executor.go_through(stage, compute, collect, lambda count: advance(count, ""))
+            size = run.batch_size * run.shard_batches
+            stage = Stage(name, np.asarray(todo, np.int64), size, stands=lambda one: self._stands(one, items))
+            is_shared = executor.go_through(stage, compute, collect, lambda count: advance(count, ""))
         return bad, is_shared
+
+    def _stands(self, outcome: Outcome, items: Sequence[Item]) -> bool:
+        """Whether what could not be used in a shard still cannot be."""
+        if not outcome.unusable:
+            return True
+        for item in (item for item in items if item.key in outcome.unusable):
+            try:
+                item.load(self.reader)
+            except BadPhotoError:
+                continue
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -312,7 +346,7 @@ def _keep(caches: Sequence[FeatureCache], keys: Sequence[str], rows: Sequence[Te
             cache.put([keys[place] for place in absent], found[absent])
 
 
-def _batch(items: Sequence[Item], load: Callable[[Item], P], loaders: Executor) -> Batch[P]:
+def _batch(items: Sequence[Item], load: Callable[[Item], P], loaders: Pool) -> Batch[P]:
     # Each picture is made ready as soon as it is read: whole pictures of a batch may take gigabytes.
     def usable(item: Item) -> P | BadPhotoError:
         try:

@@ -40,6 +40,7 @@ def saliency_rows(
     Raises:
         PhotoError: a photo changed since it was encoded.
     """
+    session.executor.leave()
     params = session.config.locate
     mean = _mean(lens, others.flat)
     settings = [_SALIENCY_VERSION, studio.fingerprint, params.saliency_steps, params.saliency_draws, _digest(mean)]
@@ -124,6 +125,7 @@ def interchange_record(
     chosen = {second for _, second in pairs}
     usable = set(lens.encode(others.where(chosen.__contains__), "--retain", "photos to interchange with").flat)
     pairs = [pair for pair in pairs if pair[1] in usable]
+    session.executor.leave()
     seed = session.config.seed
     done = run_interchange(session, lens, studio, pairs, [beside_random(mask.mask, seed, n) for n in range(len(pairs))])
     return {"generator": studio.generator.name, **record(done, mask.kept / len(mask.mask), seed)}

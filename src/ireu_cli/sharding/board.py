@@ -1,10 +1,11 @@
 """What processes that share a stage tell each other: files in a folder that all of them reach.
 
-`plan.safetensors` says what is left to do, as the first of them saw it. `000017.json` says that a shard is done and
-what could not be used; `000017.tensors` beside it holds its tensors, if it has any. Every file is written under
-another name and then renamed.
+`plan.safetensors` says what is left to do, as the first of them saw it. `000017-PLAN.json` says that a shard of this
+plan is done and what could not be used; `000017-PLAN.tensors` beside it holds its tensors, if it has any. Every file is
+written under another name and then renamed.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -39,9 +40,12 @@ class Board:
                 with staged(path, data) as fresh:
                     place_new(fresh, path)
         try:
-            plan = safetensors.torch.load(path.read_bytes())
+            data = path.read_bytes()
+            plan = safetensors.torch.load(data)
             self.todo: Positions = plan["todo"].numpy()
             self.shards = cut(len(self.todo), int(plan["size"]))
+            # A process that was not told that all is over may still finish a shard of an earlier plan.
+            self._plan = hashlib.sha256(data).hexdigest()[:12]
         except (OSError, KeyError, ValueError, safetensors.SafetensorError):
             raise ArtifactError(f"The plan {path} is damaged", "Delete its folder, and run the step again") from None
 
@@ -56,8 +60,8 @@ class Board:
     def done(self) -> set[int]:
         """The numbers of the shards that are done."""
         with os.scandir(self._folder) as entries:
-            names = [Path(entry.name) for entry in entries if entry.name.endswith(_DONE)]
-        return {int(name.stem) for name in names if name.stem.isdecimal()}
+            found = [entry.name.partition("-") for entry in entries]
+        return {int(number) for number, _, rest in found if rest == self._plan + _DONE and number.isdecimal()}
 
     def finish(self, shard: Shard, outcome: Outcome) -> None:
         """Say that a shard is done, and what it gave."""
@@ -88,4 +92,4 @@ class Board:
         return self._path(shard, ".tensors")
 
     def _path(self, shard: Shard, ending: str) -> Path:
-        return self._folder / f"{shard.number:06d}{ending}"
+        return self._folder / f"{shard.number:06d}-{self._plan}{ending}"

@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
+
 from ireu_cli.errors import ConfigError
 from ireu_cli.params import RunParams
 from ireu_cli.sharding.executor import Alone, Executor
@@ -27,23 +29,29 @@ def workers_ended() -> Iterator[None]:
             _open.pop().stop()
 
 
-def executor_for(run: RunParams, folder: Path, settle: Callable[[int], int], note: Callable[[str], None]) -> Executor:
+def executor_for(run: RunParams, folder: Path, note: Callable[[str], None]) -> Executor:
     """The executor that the settings ask for.
 
     Args:
         run: the settings.
         folder: where the step's stages are shared; it may not exist.
-        settle: told how many processes share this machine's cores, makes this one use its part and returns its threads.
         note: called with messages for the user.
 
     Raises:
         ConfigError: workers are asked for, and there is no command line that they could run.
     """
+    found = _chosen(run, folder, note)
+    _open.append(found)
+    return found
+
+
+def _chosen(run: RunParams, folder: Path, note: Callable[[str], None]) -> Executor:
     stale = run.stale_seconds
-    if (parent := os.environ.get(WORKER)) is not None:
+    if (told := os.environ.get(WORKER)) is not None:
+        parent, _, given = told.partition(":")
         if parent.isdecimal():
             end_with(int(parent))
-        return Shared(folder, is_worker=True, stale=stale)
+        return Shared(folder, is_worker=True, stale=stale, threads=int(given) if given.isdecimal() else None)
     if run.shard is not None:
         number, _, count = run.shard.partition("/")
         fixed = Fixed(int(number) - 1, int(count), run.patience_seconds)
@@ -56,17 +64,15 @@ def executor_for(run: RunParams, folder: Path, settle: Callable[[int], int], not
         raise ConfigError(
             "run.executor and run.processes only work on the command line", "Run `ireu` as a command, or leave them out"
         )
+    # Workers on other machines have cores of their own.
+    here = run.processes if run.executor == "local" else 1 if run.ray_address else run.processes + 1
+    threads = max(1, torch.get_num_threads() // here)
 
     def begin() -> Helpers:
         if run.executor == "ray":
             from ireu_cli.sharding.on_ray import RayWorkers
 
-            return RayWorkers(arguments, run.processes, run.ray_address, run.worker_gpus, threads)
+            return RayWorkers(arguments, run, threads, note)
         return Processes(arguments, run.processes - 1, folder / _LOG, threads, note)
 
-    # Workers on other machines have cores of their own.
-    here = run.processes if run.executor == "local" else 1 if run.ray_address else run.processes + 1
-    threads = settle(here)
-    found = Shared(folder, is_worker=False, stale=stale, begin=begin)
-    _open.append(found)
-    return found
+    return Shared(folder, is_worker=False, stale=stale, begin=begin, threads=threads)

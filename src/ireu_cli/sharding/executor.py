@@ -42,12 +42,14 @@ class Stage:
         todo: positions of the things that are left to do, as this process sees it: int64 (n,).
         size: the number of things in a shard; the last shard may have fewer.
         is_loose: whether outcomes do not depend on shards, so that a process that works alone may do all as one.
+        stands: says of an outcome that others made whether it still holds, before it is collected.
     """
 
     name: Callable[[], str]
     todo: Positions
     size: int
     is_loose: bool = False
+    stands: Callable[[Outcome], bool] = field(default=lambda _outcome: True)
 
 
 Compute = Callable[[Positions, Iterator[Shard]], Iterator[tuple[Shard, Outcome]]]
@@ -60,6 +62,11 @@ class Executor(Protocol):
     @property
     def is_worker(self) -> bool:
         """Whether this process only helps another one, and writes no artifact."""
+        ...
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether nobody else takes part."""
         ...
 
     def go_through(
@@ -106,7 +113,7 @@ def cut(count: int, size: int) -> list[Shard]:
 class Alone:
     """This process does everything."""
 
-    is_worker = False
+    is_worker, is_alone = False, True
 
     def go_through(
         self, stage: Stage, compute: Compute, collect: Callable[[Outcome], None], _others: Callable[[int], None]

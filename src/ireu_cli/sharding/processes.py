@@ -10,7 +10,9 @@ from pathlib import Path
 from ireu_cli.store.files import make_private_folder
 
 WORKER = "_IREU_WORKER"
-"""The variable that tells a process that it is a worker: the number of the process that it helps."""
+"""The variable that tells a process that it is a worker: the process that it helps, and threads to do shards with."""
+_NOT_AN_ACCIDENT = frozenset({None, 0, 2, 3})
+"""Running, done, or refused by the user's own settings and files: the driver meets the same, and says so."""
 _TRIES = 3
 """How often a worker is started again that ended by accident."""
 _LOOKS = 0.5
@@ -29,11 +31,11 @@ class Processes:
             arguments: the command line, without the program.
             count: how many.
             log: the file that gets what they say.
-            threads: how many threads each computes with.
+            threads: how many threads each computes shards with.
             note: called with messages for the user.
         """
         self._command = [sys.executable, "-m", "ireu_cli", *arguments]
-        self._environment = {**os.environ, WORKER: str(os.getpid()), "OMP_NUM_THREADS": str(threads)}
+        self._environment = {**os.environ, WORKER: f"{os.getpid()}:{threads}"}
         self._log, self._note = log, note
         make_private_folder(log.parent)
         self._ended = threading.Event()
@@ -50,7 +52,7 @@ class Processes:
             process.wait()
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        with self._log.open("ab") as log:
+        with os.fdopen(os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
             return subprocess.Popen(
                 self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
                 start_new_session=True,
@@ -60,8 +62,7 @@ class Processes:
         tries = [_TRIES] * len(self._running)
         while not self._ended.wait(_LOOKS):
             for place, process in enumerate(self._running):
-                # Who ends with 0 has nothing more to do; every other end may be an accident.
-                if process.poll() not in (None, 0) and tries[place]:
+                if process.poll() not in _NOT_AN_ACCIDENT and tries[place]:
                     tries[place] -= 1
                     self._note(f"a worker ended with {process.returncode} and is started again; {self._log} says more")
                     self._running[place] = self._start()

@@ -1,5 +1,6 @@
 """Several processes that share stages through a folder: each does shards that nobody else has, until all are done."""
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -7,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from ireu_cli.errors import PartDoneError, WorkerDoneError
 from ireu_cli.sharding.board import Board
 from ireu_cli.sharding.claims import Claims
 from ireu_cli.sharding.executor import Compute, Outcome, Shard, Stage
 
+_FORGOTTEN = 30 * 24 * 3600
+"""Seconds after which the folder of a step that was stopped is removed."""
 _SOON, _LATER = 0.05, 1.0
 """The seconds between two looks at what the others have done, at first and at most."""
 
@@ -35,6 +40,8 @@ class Fixed:
 class Shared:
     """An executor that shares a folder with others."""
 
+    is_alone = False
+
     def __init__(
         self,
         folder: Path,
@@ -43,6 +50,7 @@ class Shared:
         stale: float,
         fixed: Fixed | None = None,
         begin: Callable[[], Helpers] | None = None,
+        threads: int | None = None,
     ) -> None:
         """Open the folder of a step.
 
@@ -52,9 +60,11 @@ class Shared:
             stale: seconds after which a claim that nobody touched is free.
             fixed: the part that this process does; None: whatever nobody else does.
             begin: starts helpers, as soon as there is more than one shard to do.
+            threads: how many threads to compute shards with; None: as many as else. What is not shared is computed with
+                all, because the number of threads decides the last bits of some of it.
         """
         self.is_worker = is_worker
-        self._folder, self._fixed, self._begin = folder, fixed, begin
+        self._folder, self._fixed, self._begin, self._threads = folder, fixed, begin, threads
         self._helpers: Helpers | None = None
         self._claims = Claims(stale)
 
@@ -70,16 +80,28 @@ class Shared:
         if self._begin is not None and len(board.shards) > 1:
             self._helpers, self._begin = self._begin(), None
         while True:
-            for shard, outcome in compute(board.todo, self._free(board)):
-                board.finish(shard, outcome)
-                self._claims.give_back(board.claim(shard))
-                own.add(shard.number)
+            with _computing_with(self._threads):
+                for shard, outcome in compute(board.todo, self._free(board, stage)):
+                    board.finish(shard, outcome)
+                    self._claims.give_back(board.claim(shard))
+                    own.add(shard.number)
             if not (left := watch.left()):
                 break
             self._wait(watch, left)
         for shard in board.shards:
-            collect(board.outcome(shard))
+            collect(self._last_word(board, shard, stage, compute))
         return True
+
+    def _last_word(self, board: Board, shard: Shard, stage: Stage, compute: Compute) -> Outcome:
+        """What a shard gave; what others could not use is tried again by the process that writes the artifact."""
+        outcome = board.outcome(shard)
+        if self.is_worker or stage.stands(outcome):
+            return outcome
+        with _computing_with(self._threads):
+            for _, again in compute(board.todo, iter([shard])):
+                board.finish(shard, again)
+                return again
+        return outcome
 
     def leave(self) -> None:
         """See `Executor`."""
@@ -91,6 +113,7 @@ class Shared:
         self.stop()
         if not self.is_worker:
             shutil.rmtree(self._folder, ignore_errors=True)
+            _sweep(self._folder.parent)
 
     def stop(self) -> None:
         """See `Executor`."""
@@ -99,14 +122,16 @@ class Shared:
             self._helpers = None
         self._claims.end()
 
-    def _free(self, board: Board) -> Iterator[Shard]:
+    def _free(self, board: Board, stage: Stage) -> Iterator[Shard]:
         """Shards to do now, each when it is asked for."""
         done = board.done()
+        # Otherwise the first part would get all stages that have one shard.
+        turn = 0 if self._fixed is None else int(stage.name()[:8], 16)
         for shard in board.shards:
             if shard.number in done:
                 continue
             if self._fixed is not None:
-                if shard.number % self._fixed.count == self._fixed.index:
+                if (shard.number + turn) % self._fixed.count == self._fixed.index:
                     yield shard
             elif self._claims.take(board.claim(shard)):
                 # Somebody may have finished it since the folder was looked at.
@@ -125,6 +150,26 @@ class Shared:
         if patience is not None and watch.idle >= patience:
             raise PartDoneError(left)
         watch.pause(patience)
+
+
+@contextlib.contextmanager
+def _computing_with(threads: int | None) -> Iterator[None]:
+    """With so many threads of torch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what steps left behind that were stopped long ago and never run again."""
+    with contextlib.suppress(OSError):
+        for old in folder.iterdir():
+            newest = max((path.stat().st_mtime for path in (old, *old.iterdir())), default=0.0)
+            if time.time() - newest > _FORGOTTEN:
+                shutil.rmtree(old, ignore_errors=True)
 
 
 class _Watch:

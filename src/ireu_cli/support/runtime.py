@@ -38,13 +38,6 @@ def settle(device: str) -> None:
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
 
 
-def share_cores(processes: int) -> int:
-    """Let this process use its part of the cores that several processes share; returns its number of threads."""
-    threads = max(1, torch.get_num_threads() // processes)
-    torch.set_num_threads(threads)
-    return threads
-
-
 def environment(device: str, batch_size: int) -> dict[str, str]:
     """The environment of the run, which decides the last digits of its results; it is recorded but in no digest."""
     packages = {name: metadata.version(name) for name in _PACKAGES}

@@ -54,6 +54,7 @@ def run_verify(
         gathered = gather(session, parent, encoders, people)
         groups = labelled(session, gathered.retained)
         seen = look(session, show, parent, gathered, delta.ledger)
+        session.executor.leave()
         with session.timed("verify"):
             beside = Beside(seen.calibrations, seen.figures, seen.attacked, groups)
             verified = verify(gathered.evidence, session.config.verify, session.config.seed, seen.evidence, beside)

@@ -40,6 +40,7 @@ class Block:
         block = block_for(encoder.blocks, lens.tap)
         refuse_other_mask(work.mask, lens.null_features().shape[-1], lens.tap)
         entering = gather_states(session, lens, encoder, work.cast.targets, work.cast.used, block)
+        session.executor.leave()
         keep, start = Keeper(session, work.identity), resume(session, work.identity)
         total = STEPS if config.unlearn.steps == "auto" else config.unlearn.steps
         with session.timed("train"), session.talk.progress("unlearning (block)", total) as advance:

@@ -66,6 +66,7 @@ def unlearn_gates(work: Work, onto: GateLedger | None) -> tuple[WeightDelta, dic
         for _, piece in chunks(lens.cache, folds[fold], PIECE):
             yield normalize(piece, dim=1)
 
+    session.executor.leave()
     with session.timed("solve"):
         found = find_embedded([every for every, _ in wanted], statistics, rows, params.shrinkage, rate)
         changes = [change_of_embedding(own, statistics.average, may_change, params.gain) for _, own in wanted]

@@ -68,6 +68,7 @@ def unlearn_gated(work: Work, onto: Ledger | None, carrying: int | None) -> tupl
     wanted = [wanted_of(lens, site_lens, readout, person, params.copies) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))
     rate = rate_of(params, places)
+    session.executor.leave()
     with session.timed("solve"):
         weights = site.weights(model)
         room_by = functools.partial(kept_room, site_lens.folder)

@@ -15,6 +15,7 @@ from ireu_cli.encoders.family import need_blocks
 from ireu_cli.encoders.mlp_site import MlpSite, attending, watching
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Batch, EncoderLook, Fold, Item, chunks
+from ireu_cli.errors import PhotoError
 from ireu_cli.params import Tap
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache, Keys
@@ -150,16 +151,25 @@ class SiteLens:
 
         def collect(tensors: dict[str, Tensor]) -> None:
             sums.join(SiteSums.from_tensors(tensors))
-            kept.write(sums, seconds)
+            if self._session.executor.is_alone:
+                # Others would take sums that are half added up for what is left to do.
+                kept.write(sums, seconds)
 
         fold = Fold[Tensor](
-            [self._cache.name, "sums"],
+            [self._cache.name, "sums", before],
             lambda first: _Summing(self, self._cache, SiteSums(offset=before + first), refuse),
             collect,
         )
-        bad = self._lens.encodings.gather(self._lens.look, items, fold, _RETAINED)
-        self._cache.refresh()
+        try:
+            bad = self._lens.encodings.gather(self._lens.look, items, fold, _RETAINED)
+        except PhotoError:
+            if self._session.executor.is_alone:
+                kept.write(sums, 0)
+            raise
         kept.write(sums, 0)
+        if not self._session.executor.is_alone:
+            # Others have made rows, which somebody may have removed or damaged since.
+            self.encode([item for item in items if item.key not in bad], "--retain", _RETAINED)
         self._lens.refuse_or_note(bad, items, "--retain", _RETAINED)
 
     def take(self, sums: SiteSums, pixels: Tensor) -> Tensor:

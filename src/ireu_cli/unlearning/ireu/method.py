@@ -37,6 +37,7 @@ class Published:
         """Train; continue where an earlier run was stopped, if there was one."""
         session, lens, config = work.session, work.lens, work.session.config
         forget, retain = _sets(session, lens, work.cast, work.mask)
+        session.executor.leave()
         start = resume(session, work.identity)
         total = planned_steps(config.unlearn, len(set(forget.people)))
         keep = Keeper(session, work.identity)

@@ -67,6 +67,7 @@ def unlearn_pooled(work: Work, onto: PooledLedger | None, carrying: int) -> tupl
         gathering, carried = shared_parts(session, lens, encoder, used, may_change, site.block, places)
         told = {"carried": carried.told, "gathered": gathering.told}
     rate = rate_of(params, places)
+    session.executor.leave()
     with session.timed("solve"):
         if onto is None:
             room_by = functools.partial(kept_room, site_lens.folder)
