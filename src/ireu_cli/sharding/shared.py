@@ -178,7 +178,8 @@ class _Watch:
     def __init__(self, board: Board, own: set[int], others: Callable[[int], None]) -> None:
         self._board, self._own, self._others = board, own, others
         self._sizes = {shard.number: shard.end - shard.first for shard in board.shards}
-        self._known: set[int] = set()
+        # What was done before is no progress of this run.
+        self._known = board.done()
         self._since, self._pause = time.monotonic(), _SOON
 
     @property
@@ -189,8 +190,10 @@ class _Watch:
     def left(self) -> int:
         """How many shards are not done."""
         done = self._board.done()
-        if fresh := done - self._known:
-            self._others(sum(self._sizes.get(number, 0) for number in fresh - self._own))
+        fresh = done - self._known
+        # Also for nothing: here a run that was asked to stop stops.
+        self._others(sum(self._sizes.get(number, 0) for number in fresh - self._own))
+        if fresh:
             self._known |= fresh
             self._since, self._pause = time.monotonic(), _SOON
         return len(self._sizes) - len(done & self._sizes.keys())
