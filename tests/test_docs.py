@@ -1,5 +1,6 @@
 """Docs that name a command, a flag, a key or a file are run, generated or checked."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -51,9 +52,19 @@ def test_the_first_command_of_the_readme_is_the_whole_job(tmp_path: Path) -> Non
     verdict = re.search(r"^(PASS|FAIL|INCONCLUSIVE)\b", done.stderr, re.MULTILINE)
     assert verdict, done.stderr
     assert done.returncode == {"PASS": 0, "FAIL": 4, "INCONCLUSIVE": 5}[verdict[1]], done.stderr
-    exported = (tmp_path / "demo" / "encoder-unlearned" / "model.safetensors").exists()
+    demo = tmp_path / "demo"
+    exported = (demo / "encoder-unlearned" / "model.safetensors").exists()
     assert exported == (verdict[1] == "PASS")
-    assert re.search(r"data:image/(png|jpeg)", (tmp_path / "demo" / "report" / "report.html").read_text())
+    assert re.search(r"data:image/(png|jpeg)", (demo / "report" / "report.html").read_text())
+    figures = json.loads((demo / "report" / "report.json").read_text())["figures"]
+    found = {
+        (figure["generator"], figure["state"]): figure["value"]
+        for figure in figures
+        if figure["name"] == "face_found" and figure["role"] == "retained"
+    }
+    assert min(found["A", "original"], found["B", "original"]) > 0.6
+    if not exported:
+        assert run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", cwd=demo).code == 0
 
 
 def test_the_second_command_of_the_readme_is_what_ci_runs() -> None:

@@ -63,29 +63,6 @@ def test_the_sample_people_are_faces_and_differ() -> None:
     assert separation(vectors, torch.arange(len(people)).repeat_interleave(10)) > 0.4
 
 
-@pytest.mark.slow
-def test_the_whole_job_on_the_sample_people_ends_with_pictures(tmp_path: Path) -> None:
-    demo = tmp_path / "demo"
-    assert run_ireu("samples", demo).code == 0
-    few = {"locate.partners": 2, "locate.interchange_pairs": 2}
-    located = run_ireu("locate", *(p for k, v in few.items() for p in ("--set", f"{k}={v}")), cwd=demo)
-    assert located.code == 0, located.err
-    assert run_ireu("unlearn", "--mask", "mask.pt", cwd=demo).code == 0
-    few = {"people": 3, "look_alikes": 1, "target_photos": 2, "photos": 1, "seeds": 1, "edits_per_photo": 0}
-    flags = [part for key, value in few.items() for part in ("--set", f"pictures.{key}={value}")]
-    flags += ["--set", "attacks.suite=none"]
-    verified = run_ireu("verify", "--delta", "delta.safetensors", "--keep-images", "--json", *flags, cwd=demo)
-    assert verified.code in {0, 4, 5}, verified.err
-    found = {
-        (f["generator"], f["state"]): f["value"]
-        for f in verified.json["report"]["figures"]
-        if f["name"] == "face_found" and f["role"] == "retained"
-    }
-    assert min(found["A", "original"], found["B", "original"]) > 0.6
-    assert len(list((demo / "report" / "images").glob("**/*.png"))) >= 2 * 2 * 6
-    assert run_ireu("export", "--allow-failed", "--delta", "delta.safetensors", cwd=demo).code == 0
-
-
 @pytest.fixture(scope="module")
 def photos(data: Path) -> tuple[list[RgbImage], Tensor]:
     """Four photos of each of 25 people whom no part of the bundle was trained on; numbers of the people."""

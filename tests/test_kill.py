@@ -20,7 +20,7 @@ STARTED.set_forkserver_preload(
     [f"ireu_cli.{name}.run" for name in ("locating", "unlearning", "verifying", "exporting")]
     + ["transformers.models.clip.modeling_clip", "torchmetrics.image.kid", "torchmetrics.image.fid"]
 )
-ROUNDS = int(os.environ.get("TEST_KILLS", "12"))
+ROUNDS = int(os.environ.get("TEST_KILLS", "8"))
 
 
 class Step(NamedTuple):

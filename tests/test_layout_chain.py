@@ -1,8 +1,10 @@
 """Every layout through all commands, and into its real consumer; the table of docs/encoders.md is what is seen here."""
 
+import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from ireu_cli.encoders.face_encoder import load_face_encoder
 from ireu_cli.encoders.files.checkpoint import open_checkpoint
 from ireu_cli.params import ARCFACE_LANDMARKS
 from ireu_cli.store.artifacts import read_delta
+from ireu_cli.store.files import write_bytes
 from tests import tiny_bare
 from tests import tiny_dinov2 as dinov2
 from tests.conftest import run_ireu
@@ -45,7 +48,8 @@ GATED = ("--method", "gated", "--set", "gated.people=1", "--set", "gated.max_fal
 TRAINED = ("--method", "ireu", "--steps", "2")
 PREFIXES = {"SigLIP with its text encoder": "vision_model.", "SigLIP alone": ""}
 """What the names of SigLIP's tensors begin with."""
-ROWS: dict[str, str] = {}
+ROWS = Path(tempfile.gettempdir()) / f"ireu-rows-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+"""Rows that any of the processes that share the tests has seen, a file each."""
 """What was seen of each layout, as rows of the table."""
 
 
@@ -460,19 +464,27 @@ THROUGH: dict[str, Callable[[str, Path, Path], str]] = {
 }
 
 
+def row(name: str, samples: Path, tmp_path: Path) -> str:
+    """The row of a layout; the test of the table, or of the layout, may have come first."""
+    path = ROWS / hashlib.sha256(name.encode()).hexdigest()
+    if not path.exists():
+        ROWS.mkdir(exist_ok=True)
+        write_bytes(path, THROUGH[name](name, samples, tmp_path).encode())
+    return path.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("name", THROUGH)
 def test_a_layout_goes_through(name: str, samples: Path, tmp_path: Path) -> None:
-    # The test of the table may have come first.
-    ROWS[name] = ROWS.get(name) or THROUGH[name](name, samples, tmp_path)
+    assert row(name, samples, tmp_path)
 
 
 def test_the_table_in_the_docs_is_what_was_seen(samples: Path, tmp_path: Path) -> None:
-    for number, (name, through) in enumerate(THROUGH.items()):
-        if name not in ROWS:
-            (tmp_path / str(number)).mkdir()
-            ROWS[name] = through(name, samples, tmp_path / str(number))
+    rows = []
+    for number, name in enumerate(THROUGH):
+        (tmp_path / str(number)).mkdir()
+        rows.append(row(name, samples, tmp_path / str(number)))
     head = ("| what | layout | loaded by | edited | the same, bit for bit |", "|---|---|---|---|---|")
-    table = "\n".join([*head, *(ROWS[name] for name in THROUGH)])
+    table = "\n".join([*head, *rows])
     before, rest = PAGE.read_text(encoding="utf-8").split(START)
     found, after = rest.split(END)
     if os.environ.get("TEST_WRITE_DOCS"):

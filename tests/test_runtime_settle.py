@@ -14,7 +14,7 @@ from ireu_cli.encoders.files.onnx_session import stays_on_cpu
 from ireu_cli.support.runtime import settle
 
 ROOT = Path(__file__).parent.parent
-_OF_THE_EXTRA = {"insightface"}
+_OF_EXTRAS = {"insightface", "ray"}
 
 
 @pytest.fixture(autouse=True)
@@ -74,4 +74,4 @@ def test_whatever_is_imported_is_installed_with_the_package() -> None:
             modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             found |= {module.partition(".")[0] for module in modules}
     needed = {names.get(name, name).lower() for name in found - set(sys.stdlib_module_names) - {"ireu_cli"}}
-    assert needed - declared == _OF_THE_EXTRA
+    assert needed - declared == _OF_EXTRAS

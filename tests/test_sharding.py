@@ -102,6 +102,17 @@ def test_the_order_of_the_sum_decides_its_bits() -> None:
     assert len({float(sum(order, torch.zeros(()))) for order in orders}) > 1
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "head", "ends"),
+    [(7, 3, 0, [3, 6, 7]), (7, 3, 1, [1, 4, 7]), (2, 3, 2, [2]), (2, 3, 3, [2]), (0, 3, 1, [])],
+)
+def test_shards_follow_each_other(count: int, size: int, head: int, ends: list[int]) -> None:
+    shards = cut(count, size, head)
+    assert [shard.end for shard in shards] == ends
+    assert [shard.first for shard in shards] == [0, *ends][: len(ends)]
+    assert [shard.number for shard in shards] == list(range(len(ends)))
+
+
 def test_the_first_view_of_what_is_left_counts_for_all(tmp_path: Path) -> None:
     first, later = Sums(10), Sums(10)
     first.go(shared(tmp_path / "s"), stage(10))

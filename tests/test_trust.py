@@ -48,7 +48,7 @@ def other(key: str, default: Any) -> Any:
     if isinstance(default, int):
         return default + 1
     if isinstance(default, float):
-        return default * 0.9
+        return default * 0.9 or 1.0
     return ["mine"] if isinstance(default, tuple | list) else "mine" if key != "data.max_photos" else 3
 
 

@@ -285,9 +285,9 @@ class Session:
         run = self.config.run
         how = [run.device, run.batch_size, run.shard_batches]
         parent = self.parent.digest if self.parent else None
-        return digest_of(
-            [self.step, self._parameters(), parent, how, os.fsdecode(output.absolute()) if output else None]
-        )
+        # A name may be any bytes.
+        place = os.fsencode(output.absolute()).hex() if output else None
+        return digest_of([self.step, self._parameters(), parent, how, place])
 
     def locations(self) -> dict[str, str]:
         """The paths of this run's inputs, for the steps that follow."""

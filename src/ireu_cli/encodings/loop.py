@@ -6,7 +6,6 @@ cannot be used are refused in one error, or told and skipped, as `data.bad_photo
 """
 
 import contextlib
-import hashlib
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -21,12 +20,13 @@ import torch
 from torch import Tensor
 
 from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encodings.rows import digest_of_keys, joined, keep
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
 from ireu_cli.sharding.executor import Alone, Executor, Outcome, Positions, Shard, Stage
-from ireu_cli.store.features import FeatureCache, Keys
+from ireu_cli.store.features import FeatureCache
 from ireu_cli.values import Json, RgbImage
 
 P = TypeVar("P")
@@ -122,11 +122,13 @@ class Fold(Generic[P]):
         name: everything that decides the outcome besides the pictures, as `digest_of` takes it.
         begin: begins a shard, given the position of its first picture.
         collect: takes what came of the next shard.
+        head: the number of pictures that the first shard lacks to be whole, if another run has begun it; else 0.
     """
 
     name: Json
     begin: Callable[[int], Gathering[P]]
     collect: Callable[[dict[str, Tensor]], None]
+    head: int = 0
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ class Encodings:
         """
         places = {item.key: place for place, item in enumerate(items)}
         unknown = [cache.missing(list(places)) for cache in caches]
-        todo = unknown[0] if len(unknown) == 1 else _joined(places, unknown)
+        todo = unknown[0] if len(unknown) == 1 else joined(places, unknown)
         fold = Fold[P]([cache.name for cache in caches], lambda _first: _Keeping(look, caches), lambda _tensors: None)
         wanted = [places[key] for key in todo]
         bad, is_shared = self._go_through(self.session.executor, look, items, wanted, fold, label, part)
@@ -179,7 +181,7 @@ class Encodings:
         for pause in _LOOKS:
             for cache in caches:
                 cache.refresh()
-            lost = _joined(places, [cache.missing(wanted) for cache in caches])
+            lost = joined(places, [cache.missing(wanted) for cache in caches])
             if not lost:
                 break
             # File systems of several machines may show a file some time after it was written.
@@ -222,7 +224,8 @@ class Encodings:
                     yield from _shards(batches, ends, positions, fold.begin, advance)
 
             size = run.batch_size * run.shard_batches
-            stage = Stage(name, np.asarray(todo, np.int64), size, stands=lambda one: self._stands(one, items))
+            places = np.asarray(todo, np.int64)
+            stage = Stage(name, places, size, fold.head, stands=lambda one: self._stands(one, items))
             is_shared = executor.go_through(stage, compute, collect, lambda count: advance(count, ""))
         return bad, is_shared
 
@@ -249,7 +252,7 @@ class _Keeping(Generic[P]):
     def add(self, batch: Batch[P]) -> None:
         """See `Gathering`."""
         if batch.keys:
-            _keep(self.caches, batch.keys, self.look.rows(batch.prepared))
+            keep(self.caches, batch.keys, self.look.rows(batch.prepared))
 
     def tensors(self) -> dict[str, Tensor]:
         """See `Gathering`: everything is in the caches."""
@@ -313,37 +316,6 @@ def stream(batches: Iterable[list[Item]], load: Callable[[Item], P]) -> Generato
         loaders.shutdown(wait=False, cancel_futures=True)
         reader.shutdown(cancel_futures=True)
         loaders.shutdown()
-
-
-def chunks(cache: FeatureCache, keys: Keys, size: int = 64) -> Iterator[tuple[Keys, Tensor]]:
-    """Iterate over cached features in pieces, so that memory does not grow with their number."""
-    for start in range(0, len(keys), size):
-        piece = keys[start : start + size]
-        yield piece, cache.get(piece)
-
-
-def digest_of_keys(keys: Iterable[str]) -> str:
-    """A digest (hex) of keys in their order; there may be very many."""
-    digest = hashlib.sha256()
-    for key in keys:
-        digest.update(f"{len(key)} {key}".encode())
-    return digest.hexdigest()
-
-
-def _joined(places: dict[str, int], unknown: Sequence[Sequence[str]]) -> list[str]:
-    """Keys that any cache lacks, in the order of their items."""
-    lacking = {key for keys in unknown for key in keys}
-    return [key for key in places if key in lacking]
-
-
-def _keep(caches: Sequence[FeatureCache], keys: Sequence[str], rows: Sequence[Tensor]) -> None:
-    """Put rows where they are not there yet."""
-    for cache, found in zip(caches, rows, strict=True):
-        absent = [place for place, key in enumerate(keys) if key not in cache]
-        if len(absent) == len(keys):
-            cache.put(keys, found)
-        elif absent:
-            cache.put([keys[place] for place in absent], found[absent])
 
 
 def _batch(items: Sequence[Item], load: Callable[[Item], P], loaders: Pool) -> Batch[P]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ireu_cli.drawing.studio import Studio
 from ireu_cli.encodings.lens import Lens, steady
-from ireu_cli.encodings.loop import chunks
+from ireu_cli.encodings.rows import chunks
 from ireu_cli.locating.interchanged import Exchanged, Interchanged, beside_random, measure, record
 from ireu_cli.locating.saliency import photo_saliency
 from ireu_cli.manifest import digest_of

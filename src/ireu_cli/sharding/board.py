@@ -36,14 +36,15 @@ class Board:
             make_private_folder(folder.parent)
             make_private_folder(folder)
             if not path.exists():
-                data = safetensors.torch.save({"todo": torch.from_numpy(stage.todo), "size": torch.tensor(stage.size)})
+                sizes = torch.tensor([stage.size, stage.head])
+                data = safetensors.torch.save({"todo": torch.from_numpy(stage.todo), "sizes": sizes})
                 with staged(path, data) as fresh:
                     place_new(fresh, path)
         try:
             data = path.read_bytes()
             plan = safetensors.torch.load(data)
             self.todo: Positions = plan["todo"].numpy()
-            self.shards = cut(len(self.todo), int(plan["size"]))
+            self.shards = cut(len(self.todo), *plan["sizes"].tolist())
             # A process that was not told that all is over may still finish a shard of an earlier plan.
             self._plan = hashlib.sha256(data).hexdigest()[:12]
         except (OSError, KeyError, ValueError, safetensors.SafetensorError):

@@ -7,6 +7,7 @@ whoever does which shard, in whatever order.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -41,6 +42,7 @@ class Stage:
         name: gives a digest (hex) of everything that decides the outcomes; only asked for if others take part.
         todo: positions of the things that are left to do, as this process sees it: int64 (n,).
         size: the number of things in a shard; the last shard may have fewer.
+        head: the number of things in the first shard, if it is another one.
         is_loose: whether outcomes do not depend on shards, so that a process that works alone may do all as one.
         stands: says of an outcome that others made whether it still holds, before it is collected.
     """
@@ -48,6 +50,7 @@ class Stage:
     name: Callable[[], str]
     todo: Positions
     size: int
+    head: int = 0
     is_loose: bool = False
     stands: Callable[[Outcome], bool] = field(default=lambda _outcome: True)
 
@@ -105,9 +108,10 @@ class Executor(Protocol):
         ...
 
 
-def cut(count: int, size: int) -> list[Shard]:
-    """The shards of a list."""
-    return [Shard(number, first, min(first + size, count)) for number, first in enumerate(range(0, count, size))]
+def cut(count: int, size: int, head: int = 0) -> list[Shard]:
+    """The shards of a list; `head` is the size of the first one, if it is another one."""
+    firsts = [*([0] if 0 < head < count else []), *range(head if head < count else 0, count, size)]
+    return [Shard(number, first, end) for number, (first, end) in enumerate(pairwise([*firsts, count]))]
 
 
 class Alone:
@@ -120,7 +124,7 @@ class Alone:
     ) -> bool:
         """See `Executor`."""
         size = len(stage.todo) if stage.is_loose else stage.size
-        for _, outcome in compute(stage.todo, iter(cut(len(stage.todo), max(1, size)))):
+        for _, outcome in compute(stage.todo, iter(cut(len(stage.todo), max(1, size), stage.head))):
             collect(outcome)
         return False
 

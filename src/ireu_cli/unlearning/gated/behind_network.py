@@ -7,8 +7,9 @@ from torch.nn.functional import normalize
 
 from ireu_cli.encoders.family import need_gates
 from ireu_cli.encodings.lens import Lens
-from ireu_cli.encodings.loop import Item, chunks
+from ireu_cli.encodings.loop import Item
 from ireu_cli.encodings.refusals import no_usable_photo
+from ireu_cli.encodings.rows import chunks
 from ireu_cli.unlearning.gated.changed_copies import retained_views, views_of
 from ireu_cli.unlearning.gated.checks import (
     PIECE,

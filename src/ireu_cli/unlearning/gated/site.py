@@ -14,7 +14,8 @@ from torch import Tensor
 from ireu_cli.encoders.family import need_blocks
 from ireu_cli.encoders.mlp_site import MlpSite, attending, watching
 from ireu_cli.encodings.lens import Lens
-from ireu_cli.encodings.loop import Batch, EncoderLook, Fold, Item, chunks
+from ireu_cli.encodings.loop import Batch, EncoderLook, Fold, Item
+from ireu_cli.encodings.rows import chunks
 from ireu_cli.errors import PhotoError
 from ireu_cli.params import Tap
 from ireu_cli.session import Session
@@ -27,6 +28,7 @@ from ireu_cli.unlearning.gated.site_sums import PeopleSummed, SiteSums, sum_site
 from ireu_cli.unlearning.gated.solve import Readout, Rows, SiteStatistics
 from ireu_cli.values import People
 
+_BEGUN = "begun."
 _RETAINED = "retained photos, edit site"
 _HELD = 1 << 26
 """The most bytes of rows that are held for several passes."""
@@ -129,20 +131,31 @@ class SiteLens:
         digests = people.photos.digests
         kept = _Kept(self.folder / "sums", self.site.block, digests)
         run = self._session.config.run
-        sums = kept.read(run.batch_size * run.shard_batches)
-        items = self._lens.items(people)
+        sums, begun = kept.read(run.batch_size, run.batch_size * run.shard_batches)
+        items, done = self._lens.items(people), sums.done + begun.done
         # Unusable photos are tried again, because the settings or the files may have changed.
-        is_whole = not self._cache.missing(digests[: sums.done])
-        left_out = {} if is_whole else self.encode(items[: sums.done], "--retain", _RETAINED)
-        if len(left_out) != sums.unusable:
-            sums = SiteSums()
-        if sums.done < len(items):
-            self._go_on(sums, items[sums.done :], kept)
+        is_whole = not self._cache.missing(digests[:done])
+        left_out = {} if is_whole else self.encode(items[:done], "--retain", _RETAINED)
+        if len(left_out) != sums.unusable + begun.unusable:
+            sums, begun, done = SiteSums(), SiteSums(), 0
+        if done < len(items):
+            self._go_on(sums, begun, items[done:], kept)
         return sums
 
-    def _go_on(self, sums: SiteSums, items: Sequence[Item], kept: "_Kept") -> None:
-        """Add photos to sums over the ones before them."""
-        before, seconds = sums.done, self._session.config.run.checkpoint_seconds
+    def _go_on(self, sums: SiteSums, begun: SiteSums, items: Sequence[Item], kept: "_Kept") -> None:
+        """Add photos to sums over the ones before them; `begun` are those of the shard that the first photo is in."""
+        run, is_alone = self._session.config.run, self._session.executor.is_alone
+        before, present = sums.done + begun.done, begun
+
+        def begin(first: int) -> _Summing:
+            nonlocal present
+            present = begun if first == 0 and begun.done else SiteSums(offset=before + first)
+            return _Summing(self, self._cache, present, refuse, keep)
+
+        def keep(seconds: float = run.checkpoint_seconds) -> None:
+            # Others would take sums that are half added up for what is left to do.
+            if is_alone:
+                kept.write(sums, present, seconds)
 
         def refuse(batch: Batch[Tensor]) -> None:
             # An interruption does not wait for the rest; finished photos are kept.
@@ -150,24 +163,19 @@ class SiteLens:
                 self._lens.refuse_or_note(batch.unusable, items, "--retain", _RETAINED)
 
         def collect(tensors: dict[str, Tensor]) -> None:
+            nonlocal present
             sums.join(SiteSums.from_tensors(tensors))
-            if self._session.executor.is_alone:
-                # Others would take sums that are half added up for what is left to do.
-                kept.write(sums, seconds)
+            present = SiteSums()
 
-        fold = Fold[Tensor](
-            [self._cache.name, "sums", before],
-            lambda first: _Summing(self, self._cache, SiteSums(offset=before + first), refuse),
-            collect,
-        )
+        head = run.batch_size * run.shard_batches - begun.done if begun.done else 0
+        fold = Fold[Tensor]([self._cache.name, "sums", before], begin, collect, head)
         try:
             bad = self._lens.encodings.gather(self._lens.look, items, fold, _RETAINED)
         except PhotoError:
-            if self._session.executor.is_alone:
-                kept.write(sums, 0)
+            keep(0)
             raise
-        kept.write(sums, 0)
-        if not self._session.executor.is_alone:
+        kept.write(sums, SiteSums(), 0)
+        if not is_alone:
             # Others have made rows, which somebody may have removed or damaged since.
             self.encode([item for item in items if item.key not in bad], "--retain", _RETAINED)
         self._lens.refuse_or_note(bad, items, "--retain", _RETAINED)
@@ -201,6 +209,7 @@ class _Summing:
     cache: FeatureCache
     sums: SiteSums
     refuse: Callable[[Batch[Tensor]], None]
+    keep: Callable[[], None]
 
     def add(self, batch: Batch[Tensor]) -> None:
         """See `Gathering`."""
@@ -210,6 +219,7 @@ class _Summing:
             self.cache.put(batch.keys, self.lens.take(self.sums, torch.cat(batch.prepared)))
         self.sums.done += len(batch)
         self.sums.unusable += len(batch.unusable)
+        self.keep()
 
     def tensors(self) -> dict[str, Tensor]:
         """See `Gathering`."""
@@ -224,24 +234,35 @@ class _Kept:
         self._last = monotonic()
         self._written: Path | None = None
 
-    def read(self, shard: int) -> SiteSums:
-        """The sums over all photos, or over the first ones that an earlier pass went through.
+    def read(self, batch: int, shard: int) -> tuple[SiteSums, SiteSums]:
+        """The sums over whole shards, and over the shard after them, of all photos or the first ones of a pass.
 
-        A pass that continues an earlier one must use the same shards, of so many photos, to have the same result.
+        A pass that continues an earlier one must use the same batches and shards, of so many photos, to have the same
+        result.
         """
         for path in sorted(self._folder.glob(f"{'[0-9]' * 9}-*.safetensors"), reverse=True):
             done = int(path.name.partition("-")[0])
-            whole = done == len(self._digests) or (done < len(self._digests) and done % shard == 0)
-            if whole and path == self._path(done):
-                sums = SiteSums.from_tensors(read_tensors(path))
-                if sums.done == done:
-                    return sums
-        return SiteSums()
+            if path != self._path(done):
+                continue
+            tensors = read_tensors(path)
+            sums, begun = SiteSums.from_tensors(tensors), SiteSums.from_tensors(_under(_BEGUN, tensors or {}))
+            begun.offset = sums.done
+            is_all = done == len(self._digests)
+            fits = sums.done % shard == 0 and begun.done <= shard and (is_all or begun.done % batch == 0)
+            if sums.done + begun.done != done or done > len(self._digests) or not (fits or (is_all and not begun.done)):
+                continue
+            if begun.done == shard or is_all:
+                sums.join(begun)
+                begun = SiteSums()
+            return sums, begun
+        return SiteSums(), SiteSums()
 
-    def write(self, sums: SiteSums, seconds: float) -> None:
+    def write(self, sums: SiteSums, begun: SiteSums, seconds: float) -> None:
         """Keep the sums, unless some were kept a few seconds ago; earlier sums of this pass are deleted."""
-        if sums.done and monotonic() - self._last >= seconds and (path := self._path(sums.done)) != self._written:
-            write_tensors(path, sums.tensors())
+        done = sums.done + begun.done
+        if done and monotonic() - self._last >= seconds and (path := self._path(done)) != self._written:
+            more = {_BEGUN + name: tensor for name, tensor in begun.tensors().items()} if begun.done else {}
+            write_tensors(path, sums.tensors() | more)
             if self._written is not None:
                 self._written.unlink(missing_ok=True)
             self._last, self._written = monotonic(), path
@@ -249,3 +270,7 @@ class _Kept:
     def _path(self, done: int) -> Path:
         name = digest_of_texts(str(self._block), listed(self._digests[:done]))
         return self._folder / f"{done:09d}-{name[:32]}.safetensors"
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
