@@ -464,7 +464,7 @@ THROUGH: dict[str, Callable[[str, Path, Path], str]] = {
 }
 
 
-def row(name: str, samples: Path, tmp_path: Path) -> str:
+def row_of(name: str, samples: Path, tmp_path: Path) -> str:
     """The row of a layout; the test of the table, or of the layout, may have come first."""
     path = ROWS / hashlib.sha256(name.encode()).hexdigest()
     if not path.exists():
@@ -475,14 +475,14 @@ def row(name: str, samples: Path, tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("name", THROUGH)
 def test_a_layout_goes_through(name: str, samples: Path, tmp_path: Path) -> None:
-    assert row(name, samples, tmp_path)
+    assert row_of(name, samples, tmp_path)
 
 
 def test_the_table_in_the_docs_is_what_was_seen(samples: Path, tmp_path: Path) -> None:
     rows = []
     for number, name in enumerate(THROUGH):
         (tmp_path / str(number)).mkdir()
-        rows.append(row(name, samples, tmp_path / str(number)))
+        rows.append(row_of(name, samples, tmp_path / str(number)))
     head = ("| what | layout | loaded by | edited | the same, bit for bit |", "|---|---|---|---|---|")
     table = "\n".join([*head, *rows])
     before, rest = PAGE.read_text(encoding="utf-8").split(START)
