@@ -21,11 +21,18 @@ from target_draws import link_photos
 
 
 def photos(data: Path, folder: Path, count: int) -> None:
-    """Link so many photos, four of each person, and one more person as the target."""
-    people = [path for path in sorted((data / "faces" / "train").iterdir()) if len(list(path.glob("*.jpg"))) >= 4]
-    for number, person in enumerate(people[: count // 4 + 1]):
-        place = folder / ("faces" if number == 0 else "others") / person.name
-        link_photos(place, sorted(person.glob("*.jpg"))[:4])
+    """Link so many photos, of people with two and more, and four of one more person, the target."""
+    people = [sorted(path.glob("*.jpg")) for path in sorted((data / "faces" / "train").iterdir())]
+    people = [person[:8] for person in people if len(person) > 1]
+    target = next(person for person in people if len(person) > 3)
+    link_photos(folder / "faces" / "target", target[:4])
+    left = count
+    for number, person in enumerate(person for person in people if person is not target):
+        link_photos(folder / "others" / str(number), person[:left])
+        left -= len(person[:left])
+        if not left:
+            return
+    raise SystemExit(f"there are {count - left} photos, and not {count}")
 
 
 def seconds(folder: Path, source: str, processes: int) -> float:
@@ -45,7 +52,13 @@ def seconds(folder: Path, source: str, processes: int) -> float:
     flags += ["--set", "data.retain_holdout=0", "--set", "run.shard_batches=1"]
     began = time.monotonic()
     command = [sys.executable, "-m", "ireu_cli", "locate", *flags]
-    subprocess.run(command, cwd=folder, check=True, env={**os.environ, "OMP_NUM_THREADS": str(processes)})
+    subprocess.run(
+        command,
+        cwd=folder,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": str(processes)},
+    )
     return time.monotonic() - began
 
 
