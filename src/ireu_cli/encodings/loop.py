@@ -214,6 +214,9 @@ class Encodings:
             bad.update(outcome.unusable)
             fold.collect(outcome.tensors)
 
+        def stands(outcome: Outcome, positions: Positions) -> bool:
+            return not outcome.unusable or self._stands(outcome, [items[place] for place in positions.tolist()])
+
         with self.session.timed(part), self.session.talk.progress(label, len(items)) as advance:
             advance(len(items) - len(todo), "")
 
@@ -225,14 +228,12 @@ class Encodings:
 
             size = run.batch_size * run.shard_batches
             places = np.asarray(todo, np.int64)
-            stage = Stage(name, places, size, fold.head, stands=lambda one: self._stands(one, items))
+            stage = Stage(name, places, size, fold.head, stands=stands)
             is_shared = executor.go_through(stage, compute, collect, lambda count: advance(count, ""))
         return bad, is_shared
 
     def _stands(self, outcome: Outcome, items: Sequence[Item]) -> bool:
-        """Whether what could not be used in a shard still cannot be."""
-        if not outcome.unusable:
-            return True
+        """Whether what could not be used of a shard's items still cannot be."""
         for item in (item for item in items if item.key in outcome.unusable):
             try:
                 item.load(self.reader)

@@ -44,7 +44,7 @@ class Stage:
         size: the number of things in a shard; the last shard may have fewer.
         head: the number of things in the first shard, if it is another one.
         is_loose: whether outcomes do not depend on shards, so that a process that works alone may do all as one.
-        stands: says of an outcome that others made whether it still holds, before it is collected.
+        stands: says of an outcome that others made, and the positions of its shard, whether it still holds.
     """
 
     name: Callable[[], str]
@@ -52,7 +52,7 @@ class Stage:
     size: int
     head: int = 0
     is_loose: bool = False
-    stands: Callable[[Outcome], bool] = field(default=lambda _outcome: True)
+    stands: Callable[[Outcome, Positions], bool] = field(default=lambda _outcome, _positions: True)
 
 
 Compute = Callable[[Positions, Iterator[Shard]], Iterator[tuple[Shard, Outcome]]]

@@ -54,9 +54,8 @@ class RayWorkers:
                 ignore_reinit_error=True,
             )  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError) as error:
-            why = (str(error).strip().splitlines() or ["no reason"])[0]
             raise ConfigError(
-                f"The Ray cluster {address or 'on this machine'} cannot be reached ({why})",
+                f"The Ray cluster {address or 'on this machine'} cannot be reached ({_line(str(error), 0)})",
                 "Check run.ray_address, and that all machines have the same token",
             ) from None
         cores = 1 if gpus else threads
@@ -92,7 +91,7 @@ class RayWorkers:
                 try:
                     self._ray.get(one)
                 except Exception as error:  # noqa: BLE001 - whatever it is, the driver goes on without this worker
-                    self._note(f"a worker on Ray is lost: {_last_line(str(error))}")
+                    self._note(f"a worker on Ray is lost: {_line(str(error), -1)}")
             if not is_told and time.monotonic() - since > _LATE:
                 is_told = True
                 _, late = self._ray.wait(self._begun, num_returns=len(self._begun), timeout=0)
@@ -100,8 +99,9 @@ class RayWorkers:
                     self._note(f"{len(late)} of {len(self._begun)} workers have not begun: the Ray cluster has no room")
 
 
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["no reason"])[-1]
+def _line(text: str, number: int) -> str:
+    """The first line of a message (0), or the last (-1)."""
+    return (text.strip().splitlines() or ["no reason"])[number]
 
 
 class _Worker:
@@ -127,5 +127,5 @@ class _Worker:
             stderr=subprocess.PIPE,
         )  # fmt: skip
         if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            raise RuntimeError(f"it ended with {done.returncode} ({' '.join(said)})")
+            said = _line(done.stderr.decode(errors="replace"), -1)
+            raise RuntimeError(f"it ended with {done.returncode} ({said})")

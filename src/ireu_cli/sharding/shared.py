@@ -95,7 +95,7 @@ class Shared:
     def _last_word(self, board: Board, shard: Shard, stage: Stage, compute: Compute) -> Outcome:
         """What a shard gave; what others could not use is tried again by the process that writes the artifact."""
         outcome = board.outcome(shard)
-        if self.is_worker or stage.stands(outcome):
+        if self.is_worker or stage.stands(outcome, board.todo[shard.first : shard.end]):
             return outcome
         with _computing_with(self._threads):
             for _, again in compute(board.todo, iter([shard])):

@@ -3,15 +3,12 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from pathlib import Path
-from time import monotonic
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ireu_cli.encoders.family import need_blocks
+from ireu_cli.encoders.family import ImageEncoder, need_blocks
 from ireu_cli.encoders.mlp_site import MlpSite, attending, watching
 from ireu_cli.encodings.lens import Lens
 from ireu_cli.encodings.loop import Batch, EncoderLook, Fold, Item
@@ -20,15 +17,13 @@ from ireu_cli.errors import PhotoError
 from ireu_cli.params import Tap
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache, Keys
-from ireu_cli.store.tensors import read_tensors, write_tensors
-from ireu_cli.support.photo_table import listed
 from ireu_cli.unlearning.gated.checks import PIECE, kept_sums, keys_in_folds, rows_by_person, sizes_of
-from ireu_cli.unlearning.gated.kept_sums import digest_of_texts, folds_tensors, read_folds, sums_name
+from ireu_cli.unlearning.gated.kept_sums import folds_tensors, read_folds, sums_name
+from ireu_cli.unlearning.gated.kept_token_sums import KeptTokenSums
 from ireu_cli.unlearning.gated.site_sums import PeopleSummed, SiteSums, sum_site
 from ireu_cli.unlearning.gated.solve import Readout, Rows, SiteStatistics
 from ireu_cli.values import People
 
-_BEGUN = "begun."
 _RETAINED = "retained photos, edit site"
 _HELD = 1 << 26
 """The most bytes of rows that are held for several passes."""
@@ -45,7 +40,6 @@ class SiteLens:
     def __init__(self, session: Session, lens: Lens, site: MlpSite, *, pooled: bool = False) -> None:
         """Open the cache for exactly this encoder, site, preprocessing, dtype and reading; `pooled`: of all tokens."""
         self.site, self._pooled = site, pooled
-        self.encoder = lens.encoder
         self._encoder = need_blocks(lens.encoder, "An edit inside a block")
         self._session = session
         self._lens = lens
@@ -59,7 +53,7 @@ class SiteLens:
         Raises:
             PhotoError: an item cannot be used and `data.bad_photos` is `error`.
         """
-        bad = self._lens.encodings.fill(_Look(self), items, [self._cache], label)
+        bad = self._lens.encodings.fill(_Look(self._lens.encoder, self), items, [self._cache], label)
         self._lens.refuse_or_note(bad, items, flag, label)
         return bad
 
@@ -129,7 +123,7 @@ class SiteLens:
     def _sums(self, people: People) -> SiteSums:
         """Sums over tokens. Photos with cached rows have to pass through the encoder again if the sums are missing."""
         digests = people.photos.digests
-        kept = _Kept(self.folder / "sums", self.site.block, digests)
+        kept = KeptTokenSums(self.folder / "sums", self.site.block, digests)
         run = self._session.config.run
         sums, begun = kept.read(run.batch_size, run.batch_size * run.shard_batches)
         items, done = self._lens.items(people), sums.done + begun.done
@@ -142,7 +136,7 @@ class SiteLens:
             self._go_on(sums, begun, items[done:], kept)
         return sums
 
-    def _go_on(self, sums: SiteSums, begun: SiteSums, items: Sequence[Item], kept: "_Kept") -> None:
+    def _go_on(self, sums: SiteSums, begun: SiteSums, items: Sequence[Item], kept: KeptTokenSums) -> None:
         """Add photos to sums over the ones before them; `begun` are those of the shard that the first photo is in."""
         run, is_alone = self._session.config.run, self._session.executor.is_alone
         before, present = sums.done + begun.done, begun
@@ -191,8 +185,8 @@ class SiteLens:
 class _Look(EncoderLook):
     """What is kept of a photo at a site: (n, 2 d)."""
 
-    def __init__(self, lens: SiteLens) -> None:
-        super().__init__(lens.encoder)
+    def __init__(self, encoder: ImageEncoder, lens: SiteLens) -> None:
+        super().__init__(encoder)
         self._lens = lens
 
     def see(self, pixels: Tensor) -> Tensor:
@@ -224,53 +218,3 @@ class _Summing:
     def tensors(self) -> dict[str, Tensor]:
         """See `Gathering`."""
         return self.sums.tensors()
-
-
-class _Kept:
-    """Sums over tokens in the run folder, named by the photos that they cover, the first ones of a pass."""
-
-    def __init__(self, folder: Path, block: int, digests: NDArray[np.uint8]) -> None:
-        self._folder, self._block, self._digests = folder, block, digests
-        self._last = monotonic()
-        self._written: Path | None = None
-
-    def read(self, batch: int, shard: int) -> tuple[SiteSums, SiteSums]:
-        """The sums over whole shards, and over the shard after them, of all photos or the first ones of a pass.
-
-        A pass that continues an earlier one must use the same batches and shards, of so many photos, to have the same
-        result.
-        """
-        for path in sorted(self._folder.glob(f"{'[0-9]' * 9}-*.safetensors"), reverse=True):
-            done = int(path.name.partition("-")[0])
-            if path != self._path(done):
-                continue
-            tensors = read_tensors(path)
-            sums, begun = SiteSums.from_tensors(tensors), SiteSums.from_tensors(_under(_BEGUN, tensors or {}))
-            begun.offset = sums.done
-            is_all = done == len(self._digests)
-            fits = sums.done % shard == 0 and begun.done <= shard and (is_all or begun.done % batch == 0)
-            if sums.done + begun.done != done or done > len(self._digests) or not (fits or (is_all and not begun.done)):
-                continue
-            if begun.done == shard or is_all:
-                sums.join(begun)
-                begun = SiteSums()
-            return sums, begun
-        return SiteSums(), SiteSums()
-
-    def write(self, sums: SiteSums, begun: SiteSums, seconds: float) -> None:
-        """Keep the sums, unless some were kept a few seconds ago; earlier sums of this pass are deleted."""
-        done = sums.done + begun.done
-        if done and monotonic() - self._last >= seconds and (path := self._path(done)) != self._written:
-            more = {_BEGUN + name: tensor for name, tensor in begun.tensors().items()} if begun.done else {}
-            write_tensors(path, sums.tensors() | more)
-            if self._written is not None:
-                self._written.unlink(missing_ok=True)
-            self._last, self._written = monotonic(), path
-
-    def _path(self, done: int) -> Path:
-        name = digest_of_texts(str(self._block), listed(self._digests[:done]))
-        return self._folder / f"{done:09d}-{name[:32]}.safetensors"
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
