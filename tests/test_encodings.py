@@ -58,7 +58,7 @@ class Watched:
     """A session that notes progress, and nothing else."""
 
     def __init__(self, batch_size: int) -> None:
-        self.config = SimpleNamespace(run=SimpleNamespace(batch_size=batch_size, shard_batches=2))
+        self.config = SimpleNamespace(run=SimpleNamespace(batch_size=batch_size, shard_batches=2, photos_at_once=2))
         self.executor = Alone()
         self.talk = self
         self.bars: list[tuple[str, int]] = []
@@ -253,7 +253,7 @@ def test_stopping_does_not_wait_for_photos_that_nobody_wants() -> None:
         return item.key
 
     items = numbered(400)
-    going = stream([items[:200], items[200:]], load)
+    going = stream([items[:200], items[200:]], load, 2)
     with contextlib.closing(going):
         next(going)
         time.sleep(0.2)

@@ -89,7 +89,7 @@ class Meeting:
     def __init__(self, barrier: threading.Barrier, threads: int = 1) -> None:
         self.threads = threads
         self.barrier, self.guidance, self.scale, self.pipeline = barrier, 1.0, 1.0, self
-        self.device, self.is_small = torch.device("cpu"), True
+        self.device, self.is_small, self.together = torch.device("cpu"), True, 1
 
     def copy(self) -> "Meeting":
         return Meeting(self.barrier)
@@ -102,6 +102,9 @@ class Meeting:
         assert torch.get_num_threads() == self.threads
         self.barrier.wait(20)
         return asked.seed
+
+    def draw_together(self, asked: list[ToDraw]) -> list[Any]:
+        return [self.draw_one(one) for one in asked]
 
 
 def test_pictures_are_drawn_at_the_same_time() -> None:
@@ -151,6 +154,8 @@ def test_small_generators_on_a_processor_share_its_cores(
     assert at_once(asked[:1]) == 1
     assert at_once([]) == 0
     assert at_once([*asked, (elsewhere, partial(asked_of, 0))]) == 1
+    # Where several go together in one call, that call has all cores.
+    assert at_once([*asked, (generators[0].with_settings(together=2), partial(asked_of, 0))]) == 1
     torch.set_num_threads(1)
     assert at_once(asked) == 1
     torch.set_num_threads(2)

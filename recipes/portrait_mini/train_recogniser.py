@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from changes import ALIGNED_FACE, change, places, strength
+from face_encoder import SLOPE, activations
 from faces import Photos, data_folder, load_photos, split_validation
 from muon import optimisers
 from runs import (
@@ -104,7 +105,10 @@ class RecogniserRecipe:
         """``recogniser/``."""
         out = folder / "recogniser"
         out.mkdir(exist_ok=True)
-        save_file({name: x.contiguous() for name, x in net.state_dict().items()}, out / "model.safetensors")
+        # It is trained with fixed slopes, which are quicker; the network that is used states them channel by channel.
+        written = FaceNet(WIDTHS, BLOCKS, TAIL, net.fc.out_features)
+        slopes = {name: torch.full_like(x, SLOPE) for name, x in written.state_dict().items()}
+        save_file({name: x.contiguous() for name, x in (slopes | net.state_dict()).items()}, out / "model.safetensors")
         config = {
             "name": "portrait-mini",
             "widths": WIDTHS,
@@ -127,6 +131,7 @@ def main() -> None:
     teacher = data / "models" / "recogniser_b.onnx"
     taught = Taught(teacher, photos, cache / "taught_b.npy", args.threads)
     net = FaceNet(WIDTHS, BLOCKS, TAIL, taught.vectors.shape[1])
+    activations(net, learnt=False)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     recipe = RecogniserRecipe(photos, taught, args.batch, args.precision == "bf16")
     facts = {

@@ -144,7 +144,7 @@ class Session:
         extra: Json = None,
     ) -> Manifest:
         """Start the step's manifest; its `identity` covers everything that decides the result."""
-        parameters = self._parameters()
+        parameters, run = self._parameters(), self.config.run
         record = EncoderRecord(
             fingerprint=encoder.fingerprint,
             architecture=encoder.architecture,
@@ -178,7 +178,7 @@ class Session:
             key=self.run.key_name,
             targets=targets,
             retain=retain,
-            environment=environment(self.config.run.device, self.config.run.batch_size),
+            environment=environment(run.device, run.batch_size, run.pictures_together),
         )
 
     def already_done(self, manifest: Manifest, record: Path, output: Path) -> Manifest | None:
@@ -283,7 +283,7 @@ class Session:
     def work_name(self, output: Path | None) -> str:
         """A digest (hex) that all processes have in common that share this step's work."""
         run = self.config.run
-        how = [run.device, run.batch_size, run.shard_batches]
+        how = [run.device, run.batch_size, run.pictures_together, run.shard_batches]
         parent = self.parent.digest if self.parent else None
         # A name may be any bytes.
         place = os.fsencode(output.absolute()).hex() if output else None

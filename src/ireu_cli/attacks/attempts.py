@@ -69,9 +69,10 @@ class _Easel:
         digest = self.plan.session.run.keyed_digest(drive.victim.photo.sha256)
         content = [str(part) for part in drive.content]
         for state, lens in enumerate(self.lenses):
-            decides = [lens.name, drive.generator.fingerprint, drive.generator.guidance, drive.generator.scale]
-            key = PictureCache.key("attack", drive.attack, *decides, digest, prompt, drive.seed, content)
-            cache = PictureCache(self.plan.session.run.pictures / digest_of(decides[:2])[:32])
+            generator = drive.generator
+            folder, settings = [lens.name, *generator.bits], [generator.guidance, generator.scale]
+            key = PictureCache.key("attack", drive.attack, *folder, *settings, digest, prompt, drive.seed, content)
+            cache = PictureCache(self.plan.session.run.pictures / digest_of(folder)[:32])
             asked = partial(self._asked, drive, prompt, state)
             yield Attempt(drive.attack, drive.victim, state, Job(cache, key, asked, drive.generator))
 

@@ -96,7 +96,7 @@ def _prepare(
         lens.encode_items(items, "--targets or --retain", f"photos for generator {generator.name}, {state}")
     prompts = tuple(prompt_of(show.bundle.prompt, shot.edit) for shot in shots)
     digests = [session.run.keyed_digest(shot.photo.sha256) for shot in shots]
-    names = [digest_of([lens.name, generator.fingerprint])[:32] for lens in lenses]
+    names = [digest_of([lens.name, *generator.bits])[:32] for lens in lenses]
     keys = [
         tuple(
             PictureCache.key(name, digest, prompt, shot.seed)

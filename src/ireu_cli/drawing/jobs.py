@@ -1,4 +1,8 @@
-"""Draw each picture once: existing pictures are kept, the rest is counted and announced, and time is estimated."""
+"""Draw each picture once: existing pictures are kept, the rest is counted and announced, and time is estimated.
+
+Where a generator draws several pictures in one call, the same pictures go together in every run. If one of them is
+missing, all are drawn, because last bits depend on the others.
+"""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +13,7 @@ import numpy as np
 from ireu_cli.encodings.loop import Item
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.generators.generator import Generator, ToDraw
-from ireu_cli.generators.side_by_side import draw_each
+from ireu_cli.generators.side_by_side import draw_each, groups
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
 from ireu_cli.sharding.executor import Alone, Outcome, Positions, Shard, Stage
@@ -57,31 +61,44 @@ def run_jobs(session: Session, jobs: Sequence[Job], what: str, label: str) -> No
         what: the sentence that announces them.
         label: label of the progress bar.
     """
-    every = list({job.key: job for job in jobs}.values())
-    todo = [place for place, job in enumerate(every) if job.cache.get(job.key) is None]
+    calls = [call for _, call in groups([(job.generator, job) for job in {job.key: job for job in jobs}.values()])]
+    todo = [place for place, call in enumerate(calls) if _lacks(call)]
     if not todo:
         session.talk.note(f"{what}; all exist from an earlier run")
         return
-    session.talk.note(f"{what}; {len(todo)} to draw")
-    stage = Stage(
-        lambda: digest_of(["pictures", [job.key for job in every]]), np.asarray(todo, np.int64), _SHARD, is_loose=True
-    )
-    with session.timed("draw"), session.talk.progress(label, len(todo)) as advance:
-        drawing = _Drawing(session, every, Pace(len(todo)), label, advance)
-        session.executor.go_through(stage, drawing.draw, lambda _outcome: None, lambda count: advance(count, ""))
+    total = sum(len(calls[place]) for place in todo)
+    session.talk.note(f"{what}; {total} to draw")
+    stage = _stage(calls, todo)
+    with session.timed("draw"), session.talk.progress(label, total) as advance:
+        drawing = _Drawing(session, calls, Pace(total), label, advance)
+
+        def others(count: int) -> None:
+            advance(count * total // len(todo), "")
+
+        session.executor.go_through(stage, drawing.draw, lambda _outcome: None, others)
         if not session.executor.is_alone:
             # Somebody may have removed or damaged what others had drawn.
-            lost = [place for place in todo if every[place].cache.get(every[place].key) is None]
-            left = Stage(stage.name, np.asarray(lost, np.int64), _SHARD, is_loose=True)
+            left = _stage(calls, [place for place in todo if _lacks(calls[place])])
             Alone().go_through(left, drawing.draw, lambda _outcome: None, lambda _count: None)
+
+
+def _lacks(call: Sequence[Job]) -> bool:
+    return any(job.cache.get(job.key) is None for job in call)
+
+
+def _stage(calls: Sequence[Sequence[Job]], todo: Sequence[int]) -> Stage:
+    """Calls that are left, by their positions."""
+    keys, most = [[job.key for job in call] for call in calls], max(map(len, calls))
+    positions, size = np.asarray(todo, np.int64), max(1, _SHARD // most)
+    return Stage(lambda: digest_of(["pictures", keys]), positions, size, is_loose=True)
 
 
 @dataclass
 class _Drawing:
-    """Jobs that are being drawn."""
+    """Pictures that are being drawn, by the calls that draw them."""
 
     session: Session
-    jobs: Sequence[Job]
+    calls: Sequence[Sequence[Job]]
     pace: Pace
     label: str
     advance: Callable[[int, str], None]
@@ -90,7 +107,7 @@ class _Drawing:
     def draw(self, positions: Positions, shards: Iterator[Shard]) -> Iterator[tuple[Shard, Outcome]]:
         """Draw the pictures of shards."""
         for shard in shards:
-            todo = [self.jobs[place] for place in positions[shard.first : shard.end].tolist()]
+            todo = [job for place in positions[shard.first : shard.end].tolist() for job in self.calls[place]]
             with contextlib.closing(draw_each([(job.generator, job.asked) for job in todo])) as pictures:
                 for job, picture in zip(todo, pictures, strict=True):
                     job.cache.put(job.key, picture)

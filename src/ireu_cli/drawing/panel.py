@@ -79,10 +79,11 @@ class Panel:
         places = [absent if p.points is None else torch.from_numpy(p.points).float().flatten() for p in prepared]
         found = [torch.stack(places)]
         for number, net in enumerate(self.recognisers):
-            # One by one, so that a vector does not depend on what else is in the batch.
             crops = [faces.crops[number] for faces in prepared]
-            nobody = torch.full((net.width,), torch.nan)
-            found.append(torch.stack([nobody if crop is None else net.embed([crop])[0] for crop in crops]))
+            rows = torch.full((len(crops), net.width), torch.nan)
+            shown = [place for place, crop in enumerate(crops) if crop is not None]
+            rows[shown] = net.embed([crop for crop in crops if crop is not None])
+            found.append(rows)
         return found
 
 

@@ -51,4 +51,5 @@ def open_show(session: Session, delta: Manifest) -> Show | None:
         wanted = load_generators(source, {entry.tap for entry in entries}, device, names=chosen)
         judge = open_judge(bundle, device)
         panel = open_panel(session, bundle, judge, delta)
-    return Show(bundle, wanted, judge, panel)
+    together = session.config.run.pictures_together
+    return Show(bundle, tuple(one.with_settings(together=together) for one in wanted), judge, panel)

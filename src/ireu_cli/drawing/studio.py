@@ -86,5 +86,6 @@ def open_studio(session: Session, encoder: ImageEncoder) -> Studio | None:
         return None
     with session.timed("load_generator"):
         generator = load_generators(source, [tap], device, names=[entries[0].name])[0]
+        generator = generator.with_settings(together=session.config.run.pictures_together)
         judge = open_judge(bundle, device)
     return Studio(generator, judge, bundle.prompt, generator.null_of(encoder))

@@ -32,8 +32,6 @@ from ireu_cli.values import Json, RgbImage
 P = TypeVar("P")
 _LOOKS = (0.1, 0.4, 1.5, 0.0)
 """Seconds after each look for rows that others have made."""
-_READERS = 2
-"""The number of photos read and swapped at the same time; decoding and blending release the interpreter lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +221,8 @@ class Encodings:
             def compute(positions: Positions, shards: Iterator[Shard]) -> Iterator[tuple[Shard, Outcome]]:
                 ends: deque[tuple[Shard, bool]] = deque()
                 taken = _batches(items, positions, shards, run.batch_size, ends)
-                with contextlib.closing(stream(taken, lambda item: look.prepare(item.load(self.reader)))) as batches:
+                load = self._load(look)
+                with contextlib.closing(stream(taken, load, run.photos_at_once)) as batches:
                     yield from _shards(batches, ends, positions, fold.begin, advance)
 
             size = run.batch_size * run.shard_batches
@@ -231,6 +230,9 @@ class Encodings:
             stage = Stage(name, places, size, fold.head, stands=stands)
             is_shared = executor.go_through(stage, compute, collect, lambda count: advance(count, ""))
         return bad, is_shared
+
+    def _load(self, look: Look[P]) -> Callable[[Item], P]:
+        return lambda item: look.prepare(item.load(self.reader))
 
     def _stands(self, outcome: Outcome, items: Sequence[Item]) -> bool:
         """Whether what could not be used of a shard's items still cannot be."""
@@ -297,10 +299,10 @@ def _shards(
             gathering = None
 
 
-def stream(batches: Iterable[list[Item]], load: Callable[[Item], P]) -> Generator[Batch[P], None, None]:
-    """Load batches of items, the next one while the caller works on this one."""
+def stream(batches: Iterable[list[Item]], load: Callable[[Item], P], at_once: int) -> Generator[Batch[P], None, None]:
+    """Load batches of items, so many items at once, and the next batch while the caller works on this one."""
     left = iter(batches)
-    reader, loaders = ThreadPoolExecutor(1), ThreadPoolExecutor(_READERS)
+    reader, loaders = ThreadPoolExecutor(1), ThreadPoolExecutor(at_once)
 
     def begin() -> Future[Batch[P]] | None:
         batch = next(left, None)

@@ -30,9 +30,9 @@ class Flux:
     def embeds(self, feature: Tensor, null: Tensor, guidance: float) -> dict[str, Any]:
         """Both, always: without null features it encodes a black picture itself, whether it is used or not."""
         return {
-            "ip_adapter_image_embeds": [feature[None]],
-            "negative_ip_adapter_image_embeds": [null[None]],
-            "negative_prompt": "" if guidance > 1 else None,
+            "ip_adapter_image_embeds": [feature[:, None]],
+            "negative_ip_adapter_image_embeds": [null[:, None]],
+            "negative_prompt": [""] * len(feature) if guidance > 1 else None,
             "true_cfg_scale": guidance,
         }
 

@@ -31,6 +31,7 @@ from ireu_cli.generators.mount import Mount
 from ireu_cli.generators.mounts import mount_of
 from ireu_cli.generators.parts import check_scheduler, check_tokenizer, read_model
 from ireu_cli.generators.pipelines import digest_of_files, open_pipeline
+from ireu_cli.generators.together import a_photo_each, batched
 from ireu_cli.params import Tap
 from ireu_cli.values import DTYPES, RgbImage
 
@@ -63,7 +64,7 @@ class Generator:
 
     `name` tells it from the bundle's other generators. `tap` is the tensor that it reads from the encoder.
     `fingerprint` is a SHA-256 (hex) over all weights and settings that decide a picture. Pictures are `side` x `side`
-    pixels.
+    pixels, and up to `together` of them are drawn in one call.
     """
 
     name: str
@@ -74,13 +75,17 @@ class Generator:
     guidance: float
     scale: float
     pipeline: Any
+    together: int = 1
 
-    def with_settings(self, *, guidance: float | None = None, scale: float | None = None) -> Self:
-        """The same generator with another guidance or another scale of the adapter."""
+    def with_settings(
+        self, *, guidance: float | None = None, scale: float | None = None, together: int | None = None
+    ) -> Self:
+        """The same generator with another guidance, another scale of the adapter, or other calls."""
         return replace(
             self,
             guidance=self.guidance if guidance is None else guidance,
             scale=self.scale if scale is None else scale,
+            together=self.together if together is None else together,
         )
 
     def null_of(self, encoder: ImageEncoder) -> Tensor:
@@ -88,11 +93,19 @@ class Generator:
         return self._mount.null(encoder, self.tap)
 
     @property
+    def bits(self) -> list[str]:
+        """What decides the bits of a picture, except `guidance` and `scale`: last bits depend on how many go together.
+
+        A generator that draws one by one is named by its fingerprint alone.
+        """
+        return [self.fingerprint, *([f"together {self.together}"] if self.together > 1 else [])]
+
+    @property
     def _mount(self) -> Mount:
         return mount_of(type(self.pipeline))
 
     def draw(self, features: Tensor, null: Tensor, prompts: Sequence[str], seeds: Sequence[int]) -> list[RgbImage]:
-        """Draw pictures, one after the other.
+        """Draw pictures, `together` in each call.
 
         Args:
             features: float (n, d) or (n, tokens, d), at `tap`.
@@ -101,16 +114,20 @@ class Generator:
             seeds: one for each picture.
         """
         rows = zip(features, prompts, seeds, strict=True)
-        return [self.draw_one(ToDraw(feature, null, prompt, seed)) for feature, prompt, seed in rows]
+        asked = [ToDraw(feature, null, prompt, seed) for feature, prompt, seed in rows]
+        return [picture for part in batched(asked, self.together) for picture in self.draw_together(part)]
 
     def draw_one(self, asked: ToDraw) -> RgbImage:
-        """Draw a picture through the stock pipeline.
+        """Draw a picture through the stock pipeline, alone."""
+        return self.draw_together([asked])[0]
 
-        Pictures are not drawn in batches: the pipeline takes one photo a call (it repeats the features for every
-        prompt), and in a batch the last bits would depend on which pictures are drawn together.
+    def draw_together(self, asked: Sequence[ToDraw]) -> list[RgbImage]:
+        """Draw pictures in one call of the stock pipeline.
+
+        A picture is the same in every batch, except for last bits: a pixel may differ by 1 in 255.
         """
         drawn = self._call(self.pipeline, asked, self.steps, "np")
-        return np.asarray((drawn * 255).round(), dtype=np.uint8)
+        return list(np.asarray((drawn * 255).round(), dtype=np.uint8))
 
     @property
     def is_small(self) -> bool:
@@ -140,28 +157,28 @@ class Generator:
         def traced(**arguments: Any) -> Any:
             return call(self.pipeline, **arguments)
 
+        rows = zip(features, prompts, seeds, strict=True)
+        asked = [ToDraw(feature, null, prompt, seed) for feature, prompt, seed in rows]
         with torch.enable_grad():
-            drawn = [
-                self._call(traced, ToDraw(feature, null, prompt, seed), steps, "pt")
-                for feature, prompt, seed in zip(features, prompts, seeds, strict=True)
-            ]
-        return torch.stack(drawn)
+            drawn = [self._call(traced, part, steps, "pt") for part in batched(asked, self.together)]
+        return torch.cat(drawn)
 
-    def _call(self, call: Any, asked: ToDraw, steps: int, kind: str) -> Any:
-        """One picture."""
+    def _call(self, call: Any, asked: Sequence[ToDraw], steps: int, kind: str) -> Any:
+        """Pictures of one call: float (n, side, side, 3) as an array, or (n, 3, side, side) as a tensor."""
         # The pipeline keeps this setting, and may draw with another one next.
         self.pipeline.set_ip_adapter_scale(self.scale)
-        wanted = (asked.feature, asked.null)
-        one, other = (part.to(self.pipeline.device, self.pipeline.dtype)[None] for part in wanted)
-        return call(
-            prompt=asked.prompt,
-            **self._mount.embeds(one, other, self.guidance),
-            generator=torch.Generator().manual_seed(asked.seed),
-            num_inference_steps=steps,
-            height=self.side,
-            width=self.side,
-            output_type=kind,
-        ).images[0]
+        wanted = zip(*((one.feature, one.null) for one in asked), strict=True)
+        photos, nulls = (torch.stack(part).to(self.pipeline.device, self.pipeline.dtype) for part in wanted)
+        with a_photo_each(self.pipeline, len(asked)):
+            return call(
+                prompt=[one.prompt for one in asked],
+                **self._mount.embeds(photos, nulls, self.guidance),
+                generator=[torch.Generator().manual_seed(one.seed) for one in asked],
+                num_inference_steps=steps,
+                height=self.side,
+                width=self.side,
+                output_type=kind,
+            ).images
 
 
 def load_generators(

@@ -26,11 +26,11 @@ class Mount(Protocol):
         ...
 
     def embeds(self, feature: Tensor, null: Tensor, guidance: float) -> dict[str, Any]:
-        """The arguments by which a pipeline takes the features of one photo, and the null features under guidance.
+        """The arguments by which a pipeline takes the features of photos, and the null features under guidance.
 
         Args:
-            feature: (1, d) or (1, tokens, d), on the pipeline's device and in its dtype.
-            null: the same.
+            feature: (n, d) or (n, tokens, d), on the pipeline's device and in its dtype.
+            null: the same, one for each photo.
             guidance: above 1, both go in.
         """
         ...

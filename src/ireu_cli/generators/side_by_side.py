@@ -1,21 +1,26 @@
-"""Draw several pictures at once on a CPU, because a small network does not keep all cores busy with one.
+"""Draw several pictures at once: in one call where that was asked for, or by threads on a CPU.
 
-Each picture of a small network is drawn by a thread that works alone, also where it is the only picture. So its bits do
-not depend on the number of cores, nor on which other pictures are drawn.
+A small network does not keep all cores busy with one picture. Each picture of it is drawn by a thread that works alone,
+also where it is the only picture. So its bits do not depend on the number of cores, nor on which other pictures are
+drawn. In one call with others, its last bits do.
 """
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Generator as Pictures
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
+from typing import TypeVar
 
 import torch
 
 from ireu_cli.generators.generator import Generator, ToDraw
+from ireu_cli.generators.together import batched
 from ireu_cli.values import RgbImage
 
+T = TypeVar("T")
 Asked = tuple[Generator, Callable[[], ToDraw]]
 """Who draws a picture, and what from. The second may compute; the caller's thread calls it, shortly before its turn."""
 
@@ -27,10 +32,10 @@ def draw_each(asked: Sequence[Asked]) -> Pictures[RgbImage, None, None]:
     """
     count = at_once(asked)
     if count < 2:
-        for generator, told in asked:
+        for generator, call in groups(asked):
             with _threads(1 if _works_alone(generator) else torch.get_num_threads()):
-                picture = generator.draw_one(told())
-            yield picture
+                pictures = generator.draw_together([told() for told in call])
+            yield from pictures
         return
     with drawers(count) as threads:
         waiting: deque[Future[RgbImage]] = deque()
@@ -48,8 +53,15 @@ def at_once(asked: Sequence[Asked]) -> int:
     return min(len(asked), torch.get_num_threads()) if all(map(_works_alone, pipelines.values())) else 1
 
 
+def groups(asked: Sequence[tuple[Generator, T]]) -> Iterator[tuple[Generator, list[T]]]:
+    """What is drawn in one call: neighbours that the same generator draws with the same settings."""
+    for generator, run in itertools.groupby(asked, key=lambda one: one[0]):
+        for part in batched([told for _, told in run], generator.together):
+            yield generator, list(part)
+
+
 def _works_alone(generator: Generator) -> bool:
-    return bool(generator.pipeline.device.type == "cpu" and generator.is_small)
+    return bool(generator.pipeline.device.type == "cpu" and generator.is_small and generator.together == 1)
 
 
 class Drawers:

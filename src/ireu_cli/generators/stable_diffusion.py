@@ -23,9 +23,9 @@ class StableDiffusion:
         )
 
     def embeds(self, feature: Tensor, null: Tensor, guidance: float) -> dict[str, Any]:
-        """Null and photo in one; without guidance, the photo alone."""
+        """All nulls, then all photos; without guidance, the photos alone."""
         sent = [null, feature] if guidance > 1 else [feature]
-        return {"ip_adapter_image_embeds": [torch.stack(sent)], "guidance_scale": guidance}
+        return {"ip_adapter_image_embeds": [torch.cat(sent)[:, None]], "guidance_scale": guidance}
 
     def null(self, encoder: ImageEncoder, tap: Tap) -> Tensor:
         """Zeros, or the encoder's view of a zero tensor."""

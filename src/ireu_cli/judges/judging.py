@@ -1,11 +1,11 @@
 """What all judging recognisers share: they turn aligned faces into unit vectors, and they have a fingerprint.
 
 Faces go through a network one at a time. On a CPU larger batches are no faster, networks with a fixed batch of one need
-no special case, and a vector never depends on other faces.
+no special case, and a vector never depends on other faces. Only the embedded recogniser, on a GPU, takes them together.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from ireu_cli.values import RgbImage
 
 Run = Callable[[RgbImage], npt.NDArray[Any]]
 """One aligned face through a network: uint8 (size, size, 3) -> float (1, d) or (1, d, 1, 1), not normalised."""
+RunAll = Callable[[Sequence[RgbImage]], npt.NDArray[Any]]
+"""The same for several faces in one pass: -> float (n, d)."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class JudgingNet:
     Faces are aligned to ArcFace's template at `size` px, with `margin` of its side as room around it. `fingerprint`
     (hex) covers everything that decides a vector, but no name and no path. `network` (hex) covers only the network, so
     that one network with two descriptions is recognised as one. `width` is d. `file` is the path of a network in ONNX.
+    With `run_all`, faces go through together.
     """
 
     name: str
@@ -39,6 +42,7 @@ class JudgingNet:
     width: int
     run: Run
     file: Path | None = None
+    run_all: RunAll | None = None
 
     def embed(self, faces: Sequence[RgbImage]) -> Tensor:
         """Aligned faces, each uint8 (size, size, 3) -> float32 (n, d): unit vectors.
@@ -53,6 +57,8 @@ class JudgingNet:
                 raise ValueError(f"a face must be uint8 ({self.size}, {self.size}, 3), not {face.dtype} {face.shape}")
         if not faces:
             return torch.empty(0, self.width)
+        if self.run_all is not None:
+            return _unit_rows(self.run_all(faces))
         return _unit_rows(np.concatenate([self.run(face).reshape(1, self.width) for face in faces]))
 
 
@@ -77,8 +83,12 @@ def from_embedded(recogniser: Recogniser) -> JudgingNet:
     def run(face: RgbImage) -> npt.NDArray[Any]:
         return np.asarray(recogniser.vector(face)[None].numpy())
 
+    def run_all(faces: Sequence[RgbImage]) -> npt.NDArray[Any]:
+        return np.asarray(recogniser.vectors(faces).numpy())
+
     network = recogniser.fingerprint
-    return from_network(recogniser.name, network, network, ALIGNED, 0.0, run)
+    net = from_network(recogniser.name, network, network, ALIGNED, 0.0, run)
+    return net if recogniser.device.type == "cpu" else replace(net, run_all=run_all)
 
 
 def is_vector(answer: npt.NDArray[Any]) -> bool:

@@ -1,5 +1,6 @@
 """The embedded recogniser: it turns aligned faces into unit vectors and is differentiable, for saliency."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -56,10 +57,18 @@ class Recogniser:
 
     def vector(self, face: RgbImage) -> Tensor:
         """An aligned face -> its float32 unit vector (d,), on the CPU."""
-        device = next(self.net.parameters()).device
-        pixels = torch.from_numpy(np.ascontiguousarray(face)).to(device).permute(2, 0, 1)[None].float() / 255
+        return self.vectors([face])[0]
+
+    def vectors(self, faces: Sequence[RgbImage]) -> Tensor:
+        """Aligned faces, each uint8 (112, 112, 3), in one pass -> float32 unit vectors (n, d), on the CPU."""
+        pixels = torch.from_numpy(np.stack(faces)).to(self.device).permute(0, 3, 1, 2).float() / 255
         with torch.inference_mode():
-            return self.embed(pixels)[0].float().cpu()
+            return self.embed(pixels).float().cpu()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return next(self.net.parameters()).device
 
 
 def load_recogniser(folder: Path, device: str = "cpu") -> Recogniser:

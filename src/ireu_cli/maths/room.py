@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from ireu_cli.maths.doubles import doubles
 from ireu_cli.values import Room
 
 _RIDGE = 1e-6
@@ -22,8 +23,8 @@ Few rows say little about many units, and rounding in single precision makes the
 
 def activation_gram(active: Tensor) -> Tensor:
     """Sum of products of activations (rows, n) and of a constant 1, which comes last: float64 (n + 1, n + 1)."""
-    rows = torch.cat([active, torch.ones(len(active), 1)], 1)
-    return (rows.T @ rows).double()
+    rows = torch.cat([active, active.new_ones(len(active), 1)], 1)
+    return doubles(rows.T @ rows)
 
 
 def folded(columns: Tensor, room: Room, places: Tensor | slice = slice(None)) -> Tensor:

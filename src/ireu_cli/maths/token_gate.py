@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ireu_cli.maths.doubles import doubles
+
 _WANTED = 60.0
 """How much more the wanted tokens' spread along the axis counts than that of the others: it adds to their scores.
 """
@@ -25,11 +27,11 @@ class TokenSums:
     square: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def add(self, tokens: Tensor) -> None:
-        """Add tokens: float (n, d)."""
-        tokens = tokens.double()
+        """Add tokens: float (n, d), on any device; the sums stay there until `tensors` of theirs are asked for."""
+        tokens = doubles(tokens)
         self.count += len(tokens)
-        self.total = self.total + tokens.sum(0)
-        self.square = self.square + tokens.T @ tokens
+        self.total = self.total.to(tokens.device) + tokens.sum(0)
+        self.square = self.square.to(tokens.device) + tokens.T @ tokens
 
     def join(self, other: "TokenSums") -> None:
         """Add other tokens' sums."""

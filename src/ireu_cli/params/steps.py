@@ -1,5 +1,6 @@
 """Parameters of making an edit: run, encoder, photos, locate, unlearn, export."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,13 +28,27 @@ from ireu_cli.params.base import (
 )
 from ireu_cli.params.taps import Tap
 
+_PICTURES_TOGETHER = 8
+"""How many pictures are drawn at once where nobody says and there is a GPU."""
+_READERS = 2
+"""The number of photos read at once beside an encoder on the CPU; decoding releases the interpreter lock."""
+
 
 class RunParams(Params):
-    """How a run behaves; of these, only `device`, `batch_size` and `shard_batches` change results, in last digits."""
+    """How a run behaves.
+
+    Of these, only `device`, `batch_size`, `picture_batch` and `shard_batches` change results, in last digits.
+    """
 
     run_dir: FilePath = Field(Path(".ireu"), description="private folder for runs: key, cached features, checkpoints")
     device: str = Field("cpu", min_length=1, max_length=64, description="torch device: cpu, cuda, cuda:1, mps")
     batch_size: int = Field(16, ge=1, description="photos encoded at once")
+    picture_batch: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(
+        "auto", description="pictures drawn at once by one call of a generator; auto: 1 on a CPU, 8 elsewhere"
+    )
+    readers: Annotated[int, Field(ge=1, le=256)] | Literal["auto"] = Field(
+        "auto", description="photos read at once; auto: 2 for an encoder on a CPU, else as many as there are cores"
+    )
     executor: Literal["local", "ray"] = Field(
         "local", description="who does the work: local (this machine) or ray (a cluster, or a local one)"
     )
@@ -55,6 +70,25 @@ class RunParams(Params):
     checkpoint_seconds: float = Field(
         30.0, ge=0, description="time between checkpoints: a killed run loses at most this much work"
     )
+
+    @property
+    def pictures_together(self) -> int:
+        """How many pictures a generator draws in one call."""
+        if self.picture_batch != "auto":
+            return self.picture_batch
+        return 1 if self.is_on_cpu else _PICTURES_TOGETHER
+
+    @property
+    def photos_at_once(self) -> int:
+        """How many photos are read at once, by threads."""
+        if self.readers != "auto":
+            return self.readers
+        return _READERS if self.is_on_cpu else max(_READERS, os.cpu_count() or 1)
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whether networks run on the CPU."""
+        return self.device.startswith("cpu")
 
 
 class EncoderParams(Params):

@@ -38,11 +38,16 @@ def settle(device: str) -> None:
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
 
 
-def environment(device: str, batch_size: int) -> dict[str, str]:
-    """The environment of the run, which decides the last digits of its results; it is recorded but in no digest."""
+def environment(device: str, batch_size: int, picture_batch: int) -> dict[str, str]:
+    """The environment of the run, which decides the last digits of its results; it is recorded but in no digest.
+
+    `picture_batch`, the number of pictures drawn in one call, is left out where pictures are drawn one by one.
+    """
     packages = {name: metadata.version(name) for name in _PACKAGES}
     for name in _OPTIONAL:
         with contextlib.suppress(metadata.PackageNotFoundError):
             packages[name] = metadata.version(name)
     ran_on = {"python": platform.python_version(), "platform": platform.platform(), "device": device}
+    if picture_batch > 1:
+        ran_on["picture_batch"] = str(picture_batch)
     return {**ran_on, "batch_size": str(batch_size), "threads": str(torch.get_num_threads()), **packages}

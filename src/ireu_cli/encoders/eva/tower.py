@@ -30,6 +30,9 @@ and how fast angles grow: as over a row of 16 patches, and for each pair of chan
 _BLOCK = re.compile(r"blocks\.(\d{1,3})\.")
 
 
+_CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class EvaConfig:
     """The sizes of a vision transformer, called as in a `CLIPVisionConfig`."""
@@ -77,21 +80,24 @@ def is_left_out(own: str) -> bool:
     return own.endswith(TURNS) or own == "mask_token"
 
 
-@functools.lru_cache(maxsize=4)
-def turns(row: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the angles by which patches are turned, `row` by `row` of them: float32 (patches, HEAD)."""
+@functools.lru_cache(maxsize=8)
+def turns(row: int, device: torch.device = _CPU, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the angles by which patches are turned, `row` by `row` of them: (patches, HEAD) each.
+
+    They are kept where they are used: every block of every pass needs them.
+    """
     # What is kept here is used with gradients later, whoever asked first.
     with torch.inference_mode(False):
         speeds = PERIOD ** -(torch.arange(0, HEAD // 2, 2).float() / (HEAD // 2))
         line = (torch.arange(row) / row * PRETRAINED_ROW)[:, None] * speeds
         line = line.repeat_interleave(2, dim=1)
         angles = torch.cat([line[:, None].expand(-1, row, -1), line[None].expand(row, -1, -1)], dim=2).flatten(0, 1)
-        return angles.cos(), angles.sin()
+        return angles.cos().to(device, dtype), angles.sin().to(device, dtype)
 
 
 def _turned(states: Tensor) -> Tensor:
     """Turn patches, behind the class token, by their angles: (n, heads, tokens, HEAD) to the same."""
-    cosines, sines = (part.to(states) for part in turns(math.isqrt(states.shape[2] - 1)))
+    cosines, sines = turns(math.isqrt(states.shape[2] - 1), states.device, states.dtype)
     first, patches = states[:, :, :1], states[:, :, 1:]
     across = torch.stack([-patches[..., 1::2], patches[..., ::2]], dim=-1).flatten(-2)
     return torch.cat([first, patches * cosines + across * sines], dim=2)

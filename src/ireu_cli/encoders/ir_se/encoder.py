@@ -102,8 +102,10 @@ class IrSeEncoder(Trainable, TakesGates):
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor, tap: Tap) -> Tensor:
-        """Prepared pixels to a tap: float32 (n, width), on the CPU, one picture at a time."""
+        """Prepared pixels to a tap: float32 (n, width), on the CPU; a CPU takes one picture at a time."""
         weight = next(self.model.parameters())
+        if weight.device.type != "cpu":
+            return super().encode(pixels, tap)
         rows = [self.read(self.model, row[None].to(weight.device, weight.dtype), tap).float().cpu() for row in pixels]
         return torch.cat(rows) if rows else torch.empty(0, self.model.sizes.width)
 

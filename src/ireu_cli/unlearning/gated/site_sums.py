@@ -40,30 +40,32 @@ class SiteSums:
         self.gram = self.gram + later.gram
 
     def add(self, model: Any, site: MlpSite, inputs: Tensor) -> None:
-        """Add inputs of the site: (n, tokens, d)."""
+        """Add inputs of the site: (n, tokens, d), on the model's device, where the sums are made."""
         chosen = self._some_others(inputs)
-        self.class_token.add(inputs[:, 0].cpu())
+        self.class_token.add(inputs[:, 0])
         self.others.add(chosen.flatten(0, 1))
-        tokens = torch.cat([inputs[:, :1], chosen.to(inputs.device)], 1).flatten(0, 1)
-        self.gram = self.gram + activation_gram(site.activations(model, tokens).float().cpu())
+        tokens = torch.cat([inputs[:, :1], chosen], 1).flatten(0, 1)
+        gram = activation_gram(site.activations(model, tokens).float())
+        self.gram = self.gram.to(gram.device) + gram
 
     def _some_others(self, inputs: Tensor) -> Tensor:
         """Some tokens besides the class token, (n, up to `_OTHERS`, d); a pooling head has none."""
-        others = inputs[:, 1:].cpu()
+        others = inputs[:, 1:]
         patches = others.shape[1]
         if not patches:
             return others
         count = min(_OTHERS, patches)
         first = self.offset + self.done
         order = torch.arange(first, first + len(inputs))[:, None] + torch.arange(count) * (patches // count)
-        return torch.gather(others, 1, (order % patches)[..., None].expand(-1, -1, inputs.shape[2]))
+        chosen = (order % patches).to(inputs.device)
+        return torch.gather(others, 1, chosen[..., None].expand(-1, -1, inputs.shape[2]))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors for a file."""
+        """The tensors for a file, on the CPU."""
         count = torch.tensor([self.done, self.unusable, self.class_token.count, self.others.count])
         kinds = {"class_token": self.class_token, "others": self.others}
         sums = {f"{name}.{part}": getattr(kind, part) for name, kind in kinds.items() for part in ("total", "square")}
-        return {"counts": count, "gram": self.gram, **sums}
+        return {"counts": count, "gram": self.gram.cpu(), **{name: part.cpu() for name, part in sums.items()}}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor] | None) -> "SiteSums":

@@ -12,7 +12,6 @@ from ireu_cli.report import (
     Subject,
 )
 from ireu_cli.session import Session
-from ireu_cli.support.runtime import environment
 from ireu_cli.values import Pair
 
 
@@ -43,7 +42,7 @@ def provenance_of(session: Session, draft: Manifest, show: Show | None) -> Prove
         plan=plan,
         seed=session.config.seed,
         digests=digests,
-        environment=environment(session.config.run.device, session.config.run.batch_size),
+        environment=dict(draft.environment),
         command="ireu verify --delta DELTA --force, in the folder where the run began, or with --run-dir; leave out "
         "--with-pictures for a report without pictures of people",
     )
