@@ -8,7 +8,8 @@ the commands themselves takes time. Retained people have 1 to 50 photos (`people
 (`flat`), where locating by variance is not possible and takes all features. `first` is the
 first request of the method gated, `later` one for another person with the same retained photos; `verify` measures
 features, without attacks. Each command runs in a process of its own. Printed are processor time, beyond the imports,
-and peak memory (`ru_maxrss`) over those of the fewest photos, beside the number of photos over the fewest.
+and peak memory (`ru_maxrss`) over those of the fewest photos, beside the number of photos over the fewest; and what the
+run folder holds by then, for each retained photo.
 """
 
 import argparse
@@ -56,8 +57,8 @@ def main() -> None:
     if chosen.child is not None:
         _child(chosen.child)
         return
-    print("| retained photos | layout | command | photos | time | memory |")
-    print("|---|---|---|---|---|---|")
+    print("| retained photos | layout | command | photos | time | memory | run folder, bytes a photo |")
+    print("|---|---|---|---|---|---|---|")
     for layout in chosen.layouts:
         base: dict[str, tuple[float, float]] = {}
         for photos in chosen.photos:
@@ -67,7 +68,8 @@ def main() -> None:
                     seconds, peak = _run(folder, layout, command, given)
                     first = base.setdefault(command, (seconds, peak))
                     ratios = f"{photos / chosen.photos[0]:g} × | {seconds / first[0]:.2f} × | {peak / first[1]:.2f} ×"
-                    print(f"| {photos:,} | {layout} | {command} | {ratios} |", flush=True)
+                    held = sum(path.stat().st_size for path in (folder / ".ireu").rglob("*") if path.is_file())
+                    print(f"| {photos:,} | {layout} | {command} | {ratios} | {held / photos:,.0f} |", flush=True)
                     print(f"{layout} {photos} {command}: {seconds:.1f} s, {peak:.0f} MB", file=sys.stderr, flush=True)
 
 

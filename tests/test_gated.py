@@ -245,6 +245,30 @@ class TestRoom:
         assert int(room.units[0]) in {0, 1}
         assert room.units[1] == 3
 
+    @pytest.mark.parametrize("seed", range(4))
+    def test_each_next_unit_is_the_one_that_the_rest_repairs_best(self, seed: int) -> None:
+        """One after the other, against the error of the least squares with all other units that are left."""
+        active = functional.gelu(normal(300, 5, seed=seed) @ normal(5, 12, seed=seed + 9) + normal(300, 12, seed=seed))
+        rows, sizes = torch.cat([active, torch.ones(300, 1)], 1).double(), normal(12, seed=seed + 50).square() + 0.1
+        left = list(range(12))
+        for taken in make_room(rows.T @ rows, sizes, 6).units.tolist():
+            errors = {}
+            for unit in left:
+                others = rows[:, [other for other in [*left, 12] if other != unit]]
+                rest = rows[:, unit] - others @ torch.linalg.lstsq(others, rows[:, unit]).solution
+                errors[unit] = float(sizes[unit] * rest.square().mean())
+            assert errors[taken] <= min(errors.values()) * 1.01
+            left.remove(taken)
+
+    def test_units_that_never_do_anything_come_last(self) -> None:
+        """In an encoder that was edited before, they are somebody's detector."""
+        active = normal(500, 6).abs()
+        active[:, [1, 4]] = 0
+        rows = torch.cat([active, torch.ones(500, 1)], 1)
+        for sizes in (torch.ones(6), torch.tensor([9.0, 1e-6, 9.0, 9.0, 1e6, 9.0])):
+            assert {1, 4}.isdisjoint(make_room(rows.T @ rows, sizes, 4).units.tolist())
+            assert set(make_room(rows.T @ rows, sizes, 5).units.tolist()) > {0, 2, 3, 5}
+
     @pytest.mark.parametrize("rows", [200, 380, 420, 1000])
     def test_few_photos_say_little_of_many_units(self, rows: int) -> None:
         """What stands in for a unit stays small, and helps on photos that it does not come from."""

@@ -408,3 +408,59 @@ def _again(folder: Path, first: dict[str, Any]) -> None:
     assert (folder / "again.safetensors").read_bytes() == (folder / "delta.safetensors").read_bytes()
     assert run_ireu(*given, "--set", "gated.rank=64", cwd=folder).code == 0
     assert len([*folder.glob(".ireu/features/*/apparatus/*.safetensors")]) == 2
+
+
+def _exported(folder: Path, *more: str) -> Path:
+    assert run_ireu("export", "--delta", "delta.safetensors", "--allow-failed", *more, cwd=folder).code == 0
+    return folder / "encoder-unlearned"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_an_edited_encoder_is_not_edited_as_if_it_were_an_original(place: Path, dtype: str) -> None:
+    """The first person's detector does nothing for others, so a second edit would take its units."""
+    assert unlearn(place).code == 0
+    export, elsewhere = _exported(place, "--dtype", dtype), place / "elsewhere"
+    second = ("--targets", "more", "--method", "all", "-o", "second.pt")
+    elsewhere.mkdir()
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        shutil.copy(export / name, elsewhere / name)
+    # By its record, as a folder and as a file, in any run folder; and by the run folder, wherever it lies.
+    for source, more in (
+        (export, ("--run-dir", str(place / "other"))),
+        (export / "model.safetensors", ("--run-dir", str(place / "other"))),
+        (elsewhere, ()),
+    ):
+        refused = run_ireu("locate", "--encoder", str(source), *second, *more, cwd=place)
+        assert refused.code == 3, refused.err
+        assert "people were removed from it" in refused.err
+        assert "--onto" in refused.err
+    assert not (place / "second.pt").exists()
+
+
+def test_units_of_an_edit_that_nobody_knows_of_are_not_taken(place: Path) -> None:
+    assert unlearn(place).code == 0
+    export, elsewhere = _exported(place), place / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        shutil.copy(export / name, elsewhere / name)
+    known = ("--targets", "more", "--run-dir", str(place / "other"))
+    located = run_ireu("locate", "--encoder", "elsewhere", *known, "--method", "all", "-o", "second.pt", cwd=place)
+    assert located.code == 0, located.err
+    asked = ("--mask", "second.pt", "--method", "gated", "--set", "gated.people=20", *known, "-o", "second.safetensors")
+    assert run_ireu("unlearn", *asked, cwd=place).code == 0
+    first, later = (read_delta(place / name).ledger for name in ("delta.safetensors", "second.safetensors"))
+    assert isinstance(first, Ledger)
+    assert isinstance(later, Ledger)
+    used = set(first.room.units[:2].tolist())
+    assert len(later.room.units) == 40
+    assert not used & set(later.room.units.tolist())
+
+
+def test_an_export_without_requests_is_an_original(place: Path) -> None:
+    assert unlearn(place, "--set", "record.case_id=one").code == 0
+    asked = ("--onto", "delta.safetensors", "--withdraw", "one", "-o", "none.safetensors")
+    assert run_ireu("unlearn", *asked, cwd=place).code == 0
+    asked = ("--delta", "none.safetensors", "--targets", "faces", "--allow-failed", "-o", "plain")
+    assert run_ireu("export", *asked, cwd=place).code == 0
+    again = ("--encoder", "plain", "--targets", "more", "--method", "all", "-o", "second.pt")
+    assert run_ireu("locate", *again, cwd=place).code == 0

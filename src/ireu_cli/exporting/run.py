@@ -83,11 +83,13 @@ def run_export(
             # Of what is there already nothing is noted for another encoder.
             prints.result()
         if (done := session.already_done(draft, record, out)) is not None:
+            _remember(session, done)
             _say(session, verdict)
             return StepResult(out, done, reused=True)
         session.start(draft, out)
         stand = _Stand(parent, verdict, allow_failed)
         manifest = _write(session, draft, stand, original, prints, delta, out, beside)
+        _remember(session, manifest)
         _say(session, verdict)
     return StepResult(out, manifest, reused=False)
 
@@ -99,6 +101,13 @@ class _Stand:
     parent: Manifest
     verdict: Verdict | None
     allow_failed: bool
+
+
+def _remember(session: Session, manifest: Manifest) -> None:
+    """Note in the run folder that an encoder is an edited one; without requests it is not. A gate is no encoder."""
+    edited = manifest.metrics.get("edited_encoder")
+    if edited is not None and edited != manifest.encoder.fingerprint:
+        session.run.note_export(edited)
 
 
 def _say(session: Session, verdict: Verdict | None) -> None:

@@ -15,6 +15,8 @@ from ireu_cli.values import Room
 _RIDGE = 1e-6
 """The share of the mean square activation that is added, so that nearly equal units do not cancel.
 """
+_SILENT, _LAST = 1e-9, 1e100
+"""The mean square, as a share of all units', below which a unit never does anything; and what stands for its size."""
 _SPARSE = 1e-2
 """The same for as many units as rows; it grows with the square of their ratio.
 
@@ -85,19 +87,39 @@ def make_room(gram: Tensor, sizes: Tensor, count: int) -> Room:
     gram = gram / gram[-1, -1]
     steady = gram.clone()
     steady.diagonal()[:units] += max(_RIDGE, _SPARSE * (units / rows) ** 2) * gram.diagonal()[:units].mean()
-    inverse, taken = torch.linalg.inv(steady), []
+    active = gram.diagonal()[:units]
+    # They come last: in an encoder that was edited before, such units are somebody's detector.
+    silent = active <= _SILENT * active.mean()
+    taken = _least_missed(torch.linalg.inv(steady), torch.where(silent, _LAST, sizes.double()), count)
     free = torch.ones(units, dtype=torch.bool)
-    for _ in range(count):
-        errors = sizes.double() / inverse.diagonal()[:units]
-        chosen = int(errors.masked_fill(~free, torch.inf).argmin())
-        taken.append(chosen)
-        free[chosen] = False
-        column = inverse[:, chosen].clone()
-        inverse = inverse - torch.outer(column, column) / column[chosen]
-        inverse[chosen, :], inverse[:, chosen] = 0, 0
-        inverse[chosen, chosen] = 1
+    free[taken] = False
     kept = free.nonzero().flatten()
     predictors = torch.cat([kept, torch.tensor([units])])
-    reserve = torch.tensor(taken, dtype=torch.int64)
-    stand_in = torch.linalg.solve(steady[predictors][:, predictors], gram[predictors][:, reserve])
-    return Room(reserve, kept, stand_in)
+    stand_in = torch.linalg.solve(steady[predictors][:, predictors], gram[predictors][:, taken])
+    return Room(taken, kept, stand_in)
+
+
+def _least_missed(inverse: Tensor, sizes: Tensor, count: int) -> Tensor:
+    """The units to take away one after the other: int64 (count,).
+
+    A step subtracts an outer product from the inverse. Only its diagonal and one column are looked at before the next
+    step, so the products are kept apart, and those of one column are summed when it is needed.
+
+    Args:
+        inverse: float64 (n + 1, n + 1), G⁻¹ of all units and the constant.
+        sizes: float64 (n,), |c_u|².
+        count: how many.
+    """
+    units = len(sizes)
+    diagonal, free = inverse.diagonal()[:units].clone(), torch.ones(units, dtype=torch.bool)
+    taken, steps = torch.empty(count, dtype=torch.int64), torch.zeros(count, units, dtype=torch.float64)
+    for step in range(count):
+        chosen = int((sizes / diagonal).masked_fill(~free, torch.inf).argmin())
+        before = steps[:step]
+        column = inverse[:units, chosen] - before[:, chosen] @ before
+        # Rounding may have left a trace of what is gone.
+        column = torch.where(free, column, 0.0)
+        taken[step], free[chosen] = chosen, False
+        steps[step] = column / column[chosen].sqrt()
+        diagonal -= steps[step].square()
+    return taken

@@ -152,6 +152,18 @@ class RunDir:
         except (ContentError, AttributeError):
             raise ArtifactError(f"{path} is damaged", "Delete it and name the inputs with flags") from None
 
+    def note_export(self, fingerprint: str) -> None:
+        """Remember that an encoder with this fingerprint is an edited one."""
+        self._open()
+        write_bytes(self._exported(fingerprint), b"")
+
+    def has_exported(self, fingerprint: str) -> bool:
+        """Whether an encoder is one that was exported with this run folder."""
+        return self._exported(fingerprint).is_file()
+
+    def _exported(self, fingerprint: str) -> Path:
+        return self.path / "exports" / fingerprint[:32]
+
     @contextlib.contextmanager
     def lock(self, output: Path) -> Iterator[None]:
         """Hold the right to write `output`; the system releases it when the process ends, however it ends.
