@@ -50,6 +50,18 @@ def test_a_mask_and_a_delta(tmp_path: Path, step: str, name: str) -> None:
         inspect_encoder(str(manifest_path(path)))
 
 
+def test_a_delta_of_requests_says_how_many_places_are_left(tmp_path: Path) -> None:
+    path = tmp_path / "delta.safetensors"
+    path.write_bytes(b"values")
+    places = {"places": {"taken": 3, "all": 50}, "false_alarm_rate_each": 0.001}
+    write_manifest(manifest_path(path), record("unlearn", metrics=places), [path])
+    assert inspect_encoder(str(path))["places"] == "3 of 50 taken; each may change 0.10% of other people's photos"
+    # Whatever a record says that somebody else wrote.
+    for strange in ({}, {"places": 7}, {"places": {"taken": "3"}}, places | {"false_alarm_rate_each": None}):
+        write_manifest(manifest_path(path), record("unlearn", metrics=strange), [path])
+        assert "places" not in inspect_encoder(str(path))
+
+
 @pytest.mark.parametrize("name", [os.fsdecode(b"M\xfcller.pt"), "a:b.pt", "a\\b.pt", "~a.pt", "a\nb.pt"])
 def test_results_of_any_name_are_read(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

@@ -277,6 +277,7 @@ def test_inspect_prints_a_card_and_the_systems(tiny_folder: Path, tmp_path: Path
     assert "block 2: last, pooled, image_embeds" in shown.out
     card = json.loads(run_ireu("inspect", str(source), "--json", cwd=tmp_path).out)
     assert card["edit_sites"]["post_layernorm"] == ["pooled", "image_embeds"]
+    assert card["gated_holds"] == "up to 8 people; each takes 2 of the 32 hidden units of one block"
     systems = json.loads(run_ireu("inspect", "--systems", "--json", cwd=tmp_path).out)
     reach = {entry["system"]: entry["within_reach"] for entry in systems}
     assert (reach["pulid"], reach["uniportrait"], reach["tuned-weights"]) == ("yes", "in part", "no")

@@ -186,6 +186,7 @@ class TestReading:
         assert list(card["taps"]) == ["last", "penultimate", "pooled"]
         assert card["edit_sites"]["post_layernorm"] == ["last", "pooled"]
         assert card["edit_sites"]["head"] == ["pooled"]
+        assert "at others up to 16, who take half" in card["gated_holds"]
         assert groups_of(open_checkpoint(folder)) == ()
 
 

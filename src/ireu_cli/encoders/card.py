@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 from ireu_cli.params import Tap
 
+ANY_NUMBER = "any number of people; each adds two vectors of the embedding's length to the file"
+"""What `Card.holds` says of encoders that take gates."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -20,3 +23,5 @@ class Card:
     taps: tuple[Tap, ...]
     sites: Mapping[str, tuple[Tap, ...]]
     """For each part whose weights an edit may change, the taps that change with it."""
+    holds: str = ""
+    """How many people the method `gated` can remove from it, and what each of them takes, in words."""

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from ireu_cli.encoders.card import Card
+from ireu_cli.encoders.card import ANY_NUMBER, Card
 from ireu_cli.encoders.face_encoder import (
     FACE_TAPS,
     FaceEncoder,
@@ -61,6 +61,7 @@ def _card(source: str) -> Card:
         groups=groups_of_network(convolutions),
         taps=FACE_TAPS,
         sites={"output": FACE_TAPS},
+        holds=ANY_NUMBER,
     )
 
 

@@ -1,5 +1,7 @@
 """The family of vision transformers (CLIP, SigLIP, EVA02-CLIP): where they lie, how one is loaded, what is said."""
 
+from typing import Any
+
 from ireu_cli.encoders.card import Card
 from ireu_cli.encoders.clip import Encoder, load_encoder, outline_encoder
 from ireu_cli.encoders.eva.encoder import EvaEncoder
@@ -9,6 +11,7 @@ from ireu_cli.encoders.files.clip_files import checkpoint_of, encoder_place, out
 from ireu_cli.encoders.files.fingerprint import fingerprint_by
 from ireu_cli.encoders.groups import groups_of
 from ireu_cli.encoders.reach import TRANSFORMER, sites_of
+from ireu_cli.maths.room import UNITS_EACH, most_people
 from ireu_cli.params import EncoderParams
 
 
@@ -43,6 +46,21 @@ def _card(source: str) -> Card:
         groups=groups_of(checkpoint),
         taps=anatomy.taps,
         sites=sites_of(blocks, anatomy),
+        holds=_holds(checkpoint, config),
+    )
+
+
+def _holds(checkpoint: Checkpoint, config: Any) -> str:
+    if _kind_of(checkpoint).no_detectors:
+        return "nobody yet: use ireu, global or block"
+    units, heads = config.intermediate_size, config.num_attention_heads
+    each = f"each takes {UNITS_EACH} of the {units} hidden units of "
+    if checkpoint.anatomy.has_class_token:
+        return f"up to {most_people(units)} people; {each}one block"
+    tokens = heads // 2 * (config.hidden_size // heads)
+    return (
+        f"at the tap pooled up to {most_people(units)} people; {each}the head; at others up to {tokens}, who take half "
+        "of the attention heads of a block"
     )
 
 

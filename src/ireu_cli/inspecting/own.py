@@ -46,8 +46,18 @@ def inspect_own(source: Path) -> dict[str, Json] | None:
         "encoder": f"{printable(manifest.encoder.architecture)}, {printable(manifest.encoder.fingerprint)}",
         "tap": printable(manifest.encoder.tap, 200),
         "people": f"{len(manifest.targets)} to unlearn, {len(manifest.retain)} retained",
+        **_places(manifest),
         "files": _files(manifest, path.parent),
     }
+
+
+def _places(manifest: Manifest) -> dict[str, Json]:
+    """Of a delta that holds requests: how many places are taken, and what each costs others."""
+    match manifest.metrics:
+        case {"places": {"taken": int(taken), "all": int(every)}, "false_alarm_rate_each": float(rate)}:
+            share = f"each may change {rate:.2%} of other people's photos"
+            return {"places": f"{taken} of {every} taken; {share}"}
+    return {}
 
 
 def _files(manifest: Manifest, folder: Path) -> dict[str, Json]:

@@ -37,6 +37,7 @@ def _told(card: Card) -> dict[str, Json]:
         "groups": {name: f"{GROUPS[name].title}: {GROUPS[name].file}" for name in card.groups},
         "taps": {tap: _readers(card, tap) for tap in (*depths_read(card.groups), *card.taps)},
         "edit_sites": {part: list(taps) for part, taps in card.sites.items()},
+        **({"gated_holds": card.holds} if card.holds else {}),
         "read_by": {} if card.taps else _read_by(card),
     }
 

@@ -84,6 +84,7 @@ def _card(source: str) -> Card:
         groups=groups_of_dinov2(sizes),
         taps=DINOV2.taps,
         sites=sites_of(sizes.blocks, DINOV2),
+        holds="nobody yet: use ireu or global",
     )
 
 

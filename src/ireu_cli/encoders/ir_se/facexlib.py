@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ireu_cli.encoders.card import Card
+from ireu_cli.encoders.card import ANY_NUMBER, Card
 from ireu_cli.encoders.family import Family
 from ireu_cli.encoders.files.fingerprint import fingerprint_from, fingerprint_of, prints_by
 from ireu_cli.encoders.files.tensor_file import ARCHIVES, PLAIN, TensorFile, dtypes_of, open_file
@@ -107,6 +107,7 @@ def _card(source: str) -> Card:
         groups=groups_of_ir_se(sizes),
         taps=IR_SE_TAPS,
         sites={"output": IR_SE_TAPS, "weights": IR_SE_TAPS},
+        holds=f"{ANY_NUMBER}, which leaves as ONNX",
     )
 
 

@@ -24,7 +24,7 @@ from ireu_cli.maths.detector import (
     highest_needed,
     threshold_at,
 )
-from ireu_cli.maths.room import HiddenLayer, make_room
+from ireu_cli.maths.room import UNITS_EACH, HiddenLayer, make_room, most_people
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.maths.token_gate import TokenSums, contrast, gated
 from ireu_cli.params import GatedParams, Tap
@@ -246,12 +246,13 @@ def open_ledger(
         CapacityError: they would take more than half of the site's hidden units.
     """
     sizes = weights[site.name("fc2.weight")].square().sum(0)
-    if 4 * people > len(sizes):
+    if people > most_people(len(sizes)):
         raise CapacityError(
-            f"{people} people need {2 * people} hidden units, and half of the block's units are {len(sizes) // 2}",
-            f"Set gated.people to {len(sizes) // 4} at most",
+            f"{people} people need {UNITS_EACH * people} hidden units, and half of the block's units are "
+            f"{len(sizes) // 2}",
+            f"Set gated.people to {most_people(len(sizes))} at most",
         )
-    room = room_by(make_room, statistics.gram, sizes, 2 * people)
+    room = room_by(make_room, statistics.gram, sizes, UNITS_EACH * people)
     inputs = len(statistics.people.every.mean())
     empty = torch.empty(0, 2, inputs), torch.empty(0, 2), torch.empty(0, len(weights[site.name("fc2.bias")]), 2)
     return Ledger(site.block, room, (), (), *empty, {}, torch.empty(0))
@@ -322,7 +323,7 @@ def compose(ledger: Ledger, weights: dict[str, Tensor]) -> WeightDelta:
     site, new = MlpSite(ledger.block), weights
     if ledger.slots:
         # One product in the order of slots depends only on the set of requests, whatever their order.
-        order, _, places = units_in_order(ledger, 2)
+        order, _, places = units_in_order(ledger, UNITS_EACH)
         units = ledger.rows[order].flatten(0, 1), ledger.biases[order].flatten()
         columns = ledger.columns[order].transpose(0, 1).flatten(1)
         new = with_units(site, weights, ledger.room, places, *units, columns)
