@@ -77,11 +77,35 @@ def at(mask: npt.NDArray[np.bool_], points: Points) -> list[bool]:
 def test_names_are_unique_and_looked_up() -> None:
     assert len(set(NAMES)) == len(NAMES)
     assert [disguise(name) for name in NAMES] == list(DISGUISES)
-    families = {"front-end", "geometry", "colour", "compression", "blur", "occlusion", "mix"}
+    families = {"front-end", "geometry", "colour", "compression", "blur", "occlusion", "mix", "chain"}
     assert {known.family for known in DISGUISES} == families
     assert all(known.meaning.endswith(".") and known.meaning.count(".") < 3 for known in DISGUISES)
     with pytest.raises(ConfigError, match=r"no disguise with the name 'moustache'.*eye-bar"):
         disguise("moustache")
+
+
+@pytest.mark.parametrize(
+    ("chain", "parts"),
+    [
+        ("screenshot", ["crop-0.9", "down-up-2", "jpeg-50"]),
+        ("passed-on", ["jpeg-50", "down-up-2", "jpeg-30"]),
+        ("filtered", ["rotate-right-10", "blur-0.03", "contrast-1.6"]),
+        ("mirror-selfie", ["crop-0.9", "flip", "cast-warm", "jpeg-50"]),
+        ("photocopy", ["rotate-left-10", "grey", "contrast-1.6", "noise-10"]),
+    ],
+)
+def test_a_chain_is_its_changes_in_turn(chain: str, parts: list[str]) -> None:
+    photo = textured(120, 100)
+    points, made = landmarks(photo), photo
+    for part in parts:
+        made = disguise(part).apply(made, points, photo, photo)
+    np.testing.assert_array_equal(disguised(chain, photo), made)
+    # Each of the changes shows: without it, something else comes out.
+    for left_out in range(len(parts)):
+        other = photo
+        for part in parts[:left_out] + parts[left_out + 1 :]:
+            other = disguise(part).apply(other, points, photo, photo)
+        assert not np.array_equal(other, made)
 
 
 @each_disguise
@@ -142,6 +166,10 @@ PIXELWISE = {
     "down-up-2",
     "down-up-3",
     "down-up-4",
+    "screenshot",
+    "passed-on",
+    "mirror-selfie",
+    "photocopy",
 }
 
 

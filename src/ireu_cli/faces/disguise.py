@@ -1,6 +1,7 @@
 """Changes to a photo of a removed person that may get it past the edit: move, recolour, degrade or cover it.
 
-Front-ends do this without intent: they prepare the same photo for the same encoder in different ways.
+Front-ends do this without intent: they prepare the same photo for the same encoder in different ways. So do people who
+pass a photo on: a chain is several changes, one after the other, each of them small.
 
 Every disguise is a pure function: one photo gives the same picture each time, in the photo's own shape. Lengths follow
 the picture or the face. Noise counts as a kind of blur: both take detail away.
@@ -23,7 +24,7 @@ from ireu_cli.faces.align import Points, aligned_like_insightface
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.values import RgbImage
 
-Family = Literal["front-end", "geometry", "colour", "compression", "blur", "occlusion", "mix"]
+Family = Literal["front-end", "geometry", "colour", "compression", "blur", "occlusion", "mix", "chain"]
 Apply = Callable[[RgbImage, Points, RgbImage, RgbImage], RgbImage]
 """A function from (photo, its landmarks, another photo of the same person, a photo of somebody else) to a picture.
 
@@ -269,6 +270,19 @@ def _mix(name: str, meaning: str, with_whom: Literal["same", "other"], share: fl
     return Disguise(name, "mix", meaning, partial(_mixed, with_whom=with_whom, share=share))
 
 
+def _in_turn(
+    photo: RgbImage, points: Points, *, changes: tuple[Callable[[RgbImage, Points], RgbImage], ...]
+) -> RgbImage:
+    """Several changes, one after the other. Those that need to know where the face lies come first."""
+    for change in changes:
+        photo = change(photo, points)
+    return photo
+
+
+def _chain(name: str, meaning: str, *changes: Callable[[RgbImage, Points], RgbImage]) -> Disguise:
+    return _one(name, "chain", meaning, partial(_in_turn, changes=changes))
+
+
 DISGUISES: tuple[Disguise, ...] = (
     _one("squash", "front-end", "The whole photo is squashed to a square, as sd-webui does.", _squash),
     _one("aligned", "front-end", "The face is aligned before the encoder, as FaceID-Plus does.", _aligned),
@@ -311,5 +325,42 @@ DISGUISES: tuple[Disguise, ...] = (
     _mix("mix-same", "The photo is averaged with another one of the same person.", "same", 0.5),
     _mix("mix-other-0.25", "The photo is mixed with a quarter of somebody else's.", "other", 0.25),
     _mix("mix-other-0.5", "The photo is averaged with somebody else's.", "other", 0.5),
+    _chain(
+        "screenshot",
+        "A screenshot: the photo is cut to 90%, shrunk to half its sides, and saved as JPEG of quality 50.",
+        partial(_crop, scale=0.9),
+        partial(_down_up, factor=2),
+        partial(_jpeg, quality=50),
+    ),
+    _chain(
+        "passed-on",
+        "The photo was passed on twice: JPEG of quality 50, shrunk to half its sides, JPEG of quality 30.",
+        partial(_jpeg, quality=50),
+        partial(_down_up, factor=2),
+        partial(_jpeg, quality=30),
+    ),
+    _chain(
+        "filtered",
+        "An app's filter: the photo is turned 10 degrees clockwise, blurred by 3%, with 1.6 times its contrast.",
+        partial(_rotate, degrees=-10),
+        partial(_blur, width=0.03),
+        partial(_contrast, factor=1.6),
+    ),
+    _chain(
+        "mirror-selfie",
+        "A selfie in a mirror: the photo is cut to 90%, mirrored, with an orange cast, saved as JPEG of quality 50.",
+        partial(_crop, scale=0.9),
+        _flip,
+        partial(_gain, red=1.2, green=1, blue=0.75),
+        partial(_jpeg, quality=50),
+    ),
+    _chain(
+        "photocopy",
+        "A copy on paper: the photo is turned 10 degrees anticlockwise, without colour, with more contrast and noise.",
+        partial(_rotate, degrees=10),
+        _grey,
+        partial(_contrast, factor=1.6),
+        partial(_noise, deviation=10),
+    ),
 )
 """Every disguise, in the order of the report. Names are unique."""
