@@ -40,6 +40,12 @@ def person(number: int, position: int | None, edit: str = "none", pictures: int 
     edited = original.clone()
     if edit == "forget":
         edited = torch.stack([unit("nobody", number, n) for n in range(pictures)])
+    if edit == "pseudonym":
+        edited = torch.stack([unit("new", number, n, spread=0.5, around=unit("new", number)) for n in range(pictures)])
+    if edit == "a face for each photo":
+        edited = torch.stack(
+            [unit("new", number, n, spread=0.5, around=unit("new", number, n // 3)) for n in range(pictures)]
+        )
     if edit == "no face":
         edited[:] = torch.nan
     kept = edit == "none"
@@ -120,6 +126,50 @@ def test_nobody_is_their_own_impostor() -> None:
         for p in evidence.groups["retained"]
     ]
     assert found == pytest.approx(float(torch.stack([scores.mean() for scores in expected]).mean()), abs=1e-6)
+
+
+def linked(targets: str, name: str = "linked_across", state: str = "edited") -> float:
+    return figure(measure_pictures(shown(targets), PARAMS, 0), name, "target-unseen", state).value
+
+
+def test_a_new_face_that_is_always_the_same_is_told() -> None:
+    strangers = figure(measure_pictures(shown(), PARAMS, 0), "linked_impostor", "retained", "original").value
+    assert abs(strangers) < 0.05
+    assert linked("pseudonym") > 0.7
+    assert abs(linked("forget") - strangers) < 0.1
+    # One face for each photo: nobody can follow the person from photo to photo.
+    assert linked("a face for each photo", "linked_within") > 0.7
+    assert abs(linked("a face for each photo") - strangers) < 0.3
+    assert linked("forget", state="original") > 0.7
+
+
+def test_links_are_means_over_pairs_of_pictures_with_a_face() -> None:
+    evidence = shown()
+    gone = replace(evidence.groups["target-unseen"][0], edited=evidence.groups["target-unseen"][0].edited.clone())
+    gone.edited[1] = torch.nan
+    evidence = replace(evidence, groups=evidence.groups | {"target-unseen": [gone]})
+    found, v = measure_pictures(evidence, PARAMS, 0), gone.edited.double()
+    across = [(v[a] @ v[b]) for a in (0, 2) for b in (3, 4, 5)]
+    each = [torch.stack([v[a] @ v[b] for b in (3, 4, 5)]).mean() for a in (0, 2)]
+    each += [torch.stack([v[a] @ v[b] for b in (0, 2)]).mean() for a in (3, 4, 5)]
+    one = figure(found, "linked_across", "target-unseen", "edited")
+    assert one.value == pytest.approx(float(torch.stack(each).mean()), abs=1e-6)
+    assert one.value == pytest.approx(float(torch.stack(across).mean()), abs=1e-6)
+    assert one.photos == 5
+    retained = evidence.groups["retained"]
+    others = [p.original.double() for p in retained]
+    expected = [(own @ torch.cat(others[:place] + others[place + 1 :]).T).mean() for place, own in enumerate(others)]
+    strangers = figure(found, "linked_impostor", "retained", "original").value
+    assert strangers == pytest.approx(float(torch.stack(expected).mean()), abs=1e-6)
+
+
+def test_one_photo_links_nothing_across_photos() -> None:
+    evidence = shown()
+    lone = [replace(p, photo_numbers=torch.zeros(6, dtype=torch.int64)) for p in evidence.groups["target-unseen"]]
+    found = measure_pictures(replace(evidence, groups=evidence.groups | {"target-unseen": lone}), PARAMS, 0)
+    names = {f.name for f in found if f.role == "target-unseen"}
+    assert "linked_within" in names
+    assert "linked_across" not in names
 
 
 def test_the_threshold_is_the_rate_at_which_retained_photos_match() -> None:

@@ -54,6 +54,22 @@ PICTURE_DEFINITIONS = {
         unit="share",
         reference=_DRAWN + "; the candidates are all retained people with a face",
     ),
+    "linked_across": Definition(
+        text="Recogniser similarity between pictures of one person that were drawn from different photos. Where it is "
+        "above linked_impostor after the edit, the person has a new face that can be followed.",
+        unit="cosine",
+        reference=_DRAWN + ", against the person's pictures of other photos",
+    ),
+    "linked_within": Definition(
+        text="The same between pictures that were drawn from one photo, with other noise or another prompt.",
+        unit="cosine",
+        reference=_DRAWN + ", against the other pictures of its photo",
+    ),
+    "linked_impostor": Definition(
+        text="Recogniser similarity between pictures of different people (retained people, original encoder).",
+        unit="cosine",
+        reference="pictures of retained people, against those of the others",
+    ),
     "psnr": Definition(
         text="Peak signal-to-noise ratio between the pictures drawn before and after, at most 60.",
         unit="dB",
@@ -109,6 +125,7 @@ def measure_pictures(
             _add_plain(collected, role, people)
     retained = evidence.groups.get("retained", ())
     collected.add("id_impostor", "retained", "original", [_impostors(person, evidence) for person in retained])
+    collected.add("linked_impostor", "retained", "original", _strangers(retained))
     for role in ("target-seen", "target-unseen"):
         collected.add_difference(role, [_kept(p) for p in retained], [_kept(p) for p in evidence.groups.get(role, ())])
     for group, positions in labelled:
@@ -138,6 +155,9 @@ def _add_identity(
             hits = [matched(v, evidence.enrolment(p, rate)) for v, p in zip(vectors, people, strict=True)]
             collected.add("reidentified", role, state, hits, rate=rate)
         collected.add("rank1", role, state, [_nearest(v, p, evidence) for v, p in zip(vectors, people, strict=True)])
+        for name, within in (("linked_across", False), ("linked_within", True)):
+            pairs = [(v, p.photo_numbers) for v, p in zip(vectors, people, strict=True)]
+            collected.add(name, role, state, [_linked(*pair, within=within) for pair in pairs])
     collected.add("id_generated", role, "change", [_kept(person) for person in people])
 
 
@@ -185,6 +205,28 @@ def _nearest(vectors: Tensor, person: PersonPictures, evidence: GeneratorEvidenc
     scores = vectors.double() @ centroid(person.photos.double())
     best = (vectors.double() @ rivals.T).max(1).values
     return torch.where(torch.isfinite(scores), (scores > best).double(), scores)
+
+
+def _linked(vectors: Tensor, photos: Tensor, *, within: bool) -> Tensor:
+    """The mean similarity of each picture with others of the person, from the same photo or from others: (n,).
+
+    NaN where there is none. `photos` (n,) says which photo a picture was drawn from.
+    """
+    likeness, same = vectors.double() @ vectors.double().T, photos[:, None] == photos[None]
+    others = (same & ~torch.eye(len(photos), dtype=torch.bool)) if within else ~same
+    return likeness.masked_fill(~others, torch.nan).nanmean(1)
+
+
+def _strangers(people: Sequence[PersonPictures]) -> list[Tensor]:
+    """For each person, the mean similarity of each picture with all other people's: (n,) each."""
+    own = [person.original.double() for person in people]
+    found = [vectors[torch.isfinite(vectors).all(1)] for vectors in own]
+    total = sum((vectors.sum(0) for vectors in found), torch.zeros(()))
+    count = sum(map(len, found))
+    return [
+        vectors @ (total - part.sum(0)) / (count - len(part)) if count > len(part) else torch.empty(0)
+        for vectors, part in zip(own, found, strict=True)
+    ]
 
 
 def _impostors(person: PersonPictures, evidence: GeneratorEvidence) -> Tensor:
