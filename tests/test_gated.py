@@ -15,7 +15,7 @@ from ireu_cli.maths.detector import FOLDS, Deal, PeopleSums, direction, sum_peop
 from ireu_cli.maths.erase import eraser, reduced_regression
 from ireu_cli.maths.room import make_room
 from ireu_cli.maths.soft_step import SoftStep
-from ireu_cli.maths.token_gate import TokenSums, contrast, gated
+from ireu_cli.maths.token_gate import Contrast, TokenSums, contrast, gated
 from ireu_cli.params import GatedParams
 from ireu_cli.unlearning.gated.checks import check_statistics
 from ireu_cli.unlearning.gated.site_sums import SiteSums, summarise
@@ -39,6 +39,13 @@ from ireu_cli.values import FeatureMask, Ledger
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def one_direction(person: Tensor, *given: Tensor) -> Tensor:
+    """`direction` of one person, (d,): that of others beside it is its own."""
+    pair = direction(torch.stack([person, normal(len(person), seed=77)]), *given)
+    torch.testing.assert_close(direction(person[None], *given)[:, 0], pair[:, 0])
+    return pair[:, 0]
 
 
 class TestDetector:
@@ -65,13 +72,13 @@ class TestDetector:
             photos = normal(1, 4, seed=i) + 0.5 * normal(3, 4, seed=1000 + i)
             sums.add_person(photos)
         silent, person = torch.zeros(0, 4).double(), normal(4, seed=7)
-        blind = direction(
+        blind = one_direction(
             person + change / 2, sums.mean(), sums.spread(), torch.linalg.cholesky(sums.whitener(0.1)), silent
         )
         for i in range(200):
             photo = normal(1, 4, seed=i)
             sums.add_views(torch.cat([photo, photo + change]))
-        aware = direction(
+        aware = one_direction(
             person + change / 2, sums.mean(), sums.spread(), torch.linalg.cholesky(sums.whitener(0.1)), silent
         )
         # Copies of the person are half changed: blind to it, the detector would find whoever is changed.
@@ -91,7 +98,7 @@ class TestDetector:
 
     def test_scores_of_one_person_spread_by_one(self) -> None:
         spread = torch.tensor([[4.0, 1.5], [1.5, 1.0]], dtype=torch.float64)
-        weight = direction(
+        weight = one_direction(
             torch.tensor([3.0, -1.0]).double(),
             torch.zeros(2).double(),
             spread,
@@ -107,7 +114,7 @@ class TestDetector:
     def test_null_images_score_like_the_mean(self) -> None:
         spread = torch.cov(normal(50, 6).T)
         person, mean, nulls = normal(6, seed=1), normal(6, seed=2), 3 * normal(2, 6, seed=3)
-        weight = direction(person, mean, spread, torch.linalg.cholesky(spread), nulls)
+        weight = one_direction(person, mean, spread, torch.linalg.cholesky(spread), nulls)
         torch.testing.assert_close(nulls @ weight, (mean @ weight).expand(2), atol=1e-9, rtol=0)
         assert float(weight @ spread @ weight) == pytest.approx(1.0)
         # Of all directions that are silent there, none separates better.
@@ -117,7 +124,7 @@ class TestDetector:
             assert (silent @ (person - mean)) ** 2 / (silent @ spread @ silent) <= (
                 weight @ (person - mean)
             ) ** 2 + 1e-9
-        twice = direction(person, mean, spread, torch.linalg.cholesky(spread), torch.cat([nulls, nulls[:1]]))
+        twice = one_direction(person, mean, spread, torch.linalg.cholesky(spread), torch.cat([nulls, nulls[:1]]))
         torch.testing.assert_close(twice, weight)
 
     @pytest.mark.parametrize(
@@ -302,6 +309,27 @@ def test_soft_step_is_off_below_and_on_above(activation: Callable[[Tensor], Tens
     torch.testing.assert_close(written[2:], change.expand(2, -1), atol=0.01, rtol=0)
 
 
+def one_gated(weight: Tensor, threshold: float, apart: Contrast, others: TokenSums) -> tuple[Tensor, float]:
+    weights, thresholds = gated(weight[:, None], torch.tensor([threshold], dtype=torch.float64), apart, others)
+    return weights[:, 0], float(thresholds)
+
+
+def test_scores_are_kept_in_check_each_by_itself() -> None:
+    wanted, rest = TokenSums(), TokenSums()
+    wanted.add(normal(2000, 6).float() * 0.5 + torch.tensor([60.0, 0, 0, 0, 0, 0]))
+    rest.add(3 * normal(4000, 6, seed=1).float())
+    apart = contrast(wanted, rest)
+    weights, thresholds = normal(6, 5, seed=2), torch.tensor([3.0, 0.5, 400.0, 1.0, 6.0]).double()
+    together, at = gated(weights, thresholds, apart, rest)
+    for number in range(5):
+        alone, threshold = one_gated(weights[:, number], float(thresholds[number]), apart, rest)
+        torch.testing.assert_close(together[:, number], alone)
+        assert float(at[number]) == pytest.approx(threshold)
+    # One that no other token reaches is left as it is.
+    torch.testing.assert_close(together[:, 2], weights[:, 2], rtol=0, atol=0)
+    assert not bool((together[:, 0] == weights[:, 0]).all())
+
+
 def test_other_tokens_stay_below_and_the_class_token_keeps_its_distance() -> None:
     class_token, others = normal(2000, 6) * 0.5, 3 * normal(4000, 6, seed=1)
     class_token[:, 0] += 60
@@ -310,7 +338,7 @@ def test_other_tokens_stay_below_and_the_class_token_keeps_its_distance() -> Non
     rest.add(others.float())
     weight, threshold = torch.tensor([0.0, 2.0, 1.0, 0.0, 0.0, 0.0]).double(), 3.0
     assert float((others @ weight > threshold).double().mean()) > 0.2
-    narrowed, at = gated(weight, threshold, contrast(wanted, rest), rest)
+    narrowed, at = one_gated(weight, threshold, contrast(wanted, rest), rest)
     assert not bool((others @ narrowed > at).any())
     before, after = class_token @ weight - threshold, class_token @ narrowed - at
     assert float((before - after).mean().abs()) < 1e-3
@@ -322,7 +350,7 @@ def test_tokens_that_lie_among_each_other_leave_the_score_finite() -> None:
     wanted.add(normal(2000, 4).float())
     rest.add(normal(4000, 4, seed=1).float())
     weight = torch.tensor([1.0, 0.0, 0.0, 0.0]).double()
-    narrowed, at = gated(weight, 2.0, contrast(wanted, rest), rest)
+    narrowed, at = one_gated(weight, 2.0, contrast(wanted, rest), rest)
     assert float(narrowed.norm()) < 1e3
     assert abs(at) < 1e3
 

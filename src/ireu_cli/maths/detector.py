@@ -246,26 +246,27 @@ def sum_people(people: Iterable[Tensor], views: Iterable[Tensor], deal: Deal) ->
     return sum_folds(people, views, deal).together()
 
 
-def direction(person: Tensor, mean: Tensor, spread: Tensor, factor: Tensor, silent: Tensor) -> Tensor:
-    """The direction w, scaled so that photos of one person spread by about one.
+def direction(people: Tensor, mean: Tensor, spread: Tensor, factor: Tensor, silent: Tensor) -> Tensor:
+    """The direction w of each person, scaled so that photos of one person spread by about one.
 
     Args:
-        person: float64 (d,), the mean of the person's photos.
+        people: float64 (n, d), the means of each person's photos.
         mean: float64 (d,), everybody's mean.
         spread: float64 (d, d), from `PeopleSums.spread`.
-        factor: float64 (d, d), the lower Cholesky factor of `PeopleSums.whitener`, which many people share.
+        factor: float64 (d, d), the lower Cholesky factor of `PeopleSums.whitener`, which all people share.
         silent: float64 (k, d), pictures that must score no more than the mean, such as null images. The result is the
             nearest direction, in the metric of the whitener, that gives them the mean's score.
 
     Returns:
-        float64 (d,); a photo's score is w · features.
+        float64 (d, n); a photo's score is w · features.
     """
-    away, apart = person - mean, (silent - mean).T
-    columns = torch.cholesky_solve(torch.cat([away[:, None], apart], 1), factor)
-    found, blocked = columns[:, 0], columns[:, 1:]
+    away, apart = (people - mean).T, (silent - mean).T
+    columns = torch.cholesky_solve(torch.cat([away, apart], 1), factor)
+    found, blocked = columns[:, : len(people)], columns[:, len(people) :]
     found = found - blocked @ torch.linalg.lstsq(apart.T @ blocked, apart.T @ found).solution
-    shrunk = (factor.T @ found).norm().clamp_min(1e-150)
-    scaled: Tensor = found / torch.maximum((found @ spread @ found).clamp_min(0).sqrt(), _SPREAD * shrunk)
+    shrunk = (factor.T @ found).norm(dim=0).clamp_min(1e-150)
+    own = (found * (spread @ found)).sum(0).clamp_min(0).sqrt()
+    scaled: Tensor = found / torch.maximum(own, _SPREAD * shrunk)
     return scaled
 
 

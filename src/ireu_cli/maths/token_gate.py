@@ -14,6 +14,8 @@ from ireu_cli.maths.doubles import doubles
 _WANTED = 60.0
 """How much more the wanted tokens' spread along the axis counts than that of the others: it adds to their scores.
 """
+_STEPS = 20
+"""The most times that a score is pushed further."""
 _FAR = 8.0
 """Other tokens' scores are brought this many standard deviations below the threshold, if they lie apart enough."""
 
@@ -66,29 +68,31 @@ def contrast(wanted: TokenSums, others: TokenSums) -> Contrast:
     return Contrast(axis, float(axis @ wanted.mean()))
 
 
-def gated(weight: Tensor, threshold: float, apart: Contrast, others: TokenSums) -> tuple[Tensor, float]:
-    """Change a score so that other tokens stay below its threshold.
+def gated(weights: Tensor, thresholds: Tensor, apart: Contrast, others: TokenSums) -> tuple[Tensor, Tensor]:
+    """Change scores so that other tokens stay below their thresholds.
 
     Args:
-        weight: float64 (d,).
-        threshold: the score that counts.
+        weights: float64 (d, n), a column for each score.
+        thresholds: float64 (n,), the scores that count.
         apart: the axis between the two kinds of token.
         others: the tokens that must not fire.
 
     Returns:
-        The weight and the threshold to use; scores of the wanted tokens keep their distance to the threshold, except
+        The weights and the thresholds to use; scores of the wanted tokens keep their distance to the threshold, except
         for their spread along the axis.
     """
-    covariance = others.covariance()
+    covariance, mean, axis = others.covariance(), others.mean(), apart.axis
+    # A score plus s times the axis has the variance q + 2 s c + s² v.
+    own, cross = (weights * (covariance @ weights)).sum(0), weights.T @ (covariance @ axis)
+    along = float(axis @ covariance @ axis)
     # Along the axis the two kinds are 1 apart. If tokens spread too much along it, no strength can push them away.
-    far = min(_FAR, 0.5 / float(apart.axis @ covariance @ apart.axis) ** 0.5)
-    strength = 0.0
-    for _ in range(20):
-        found = weight + strength * apart.axis
-        spread = float(found @ covariance @ found) ** 0.5
-        highest = float(found @ others.mean()) + far * spread
-        missing = highest - (threshold + strength * apart.offset)
-        if missing <= 0:
+    far = min(_FAR, 0.5 / along**0.5)
+    strength = torch.zeros_like(thresholds)
+    for _ in range(_STEPS):
+        spread = (own + 2 * strength * cross + strength**2 * along).clamp_min(0).sqrt()
+        highest = mean @ weights + strength * (mean @ axis) + far * spread
+        missing = highest - (thresholds + strength * apart.offset)
+        if not bool((missing > 0).any()):
             break
-        strength += 1.5 * missing
-    return weight + strength * apart.axis, threshold + strength * apart.offset
+        strength = strength + 1.5 * missing.clamp_min(0)
+    return weights + axis[:, None] * strength, thresholds + strength * apart.offset

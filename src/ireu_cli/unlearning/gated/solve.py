@@ -131,9 +131,8 @@ def find(
     apart = contrast(statistics.class_token, statistics.others)
 
     def kept_out(weights: Tensor, sums: PeopleSums) -> Tensor:
-        thresholds = sums.mean() @ weights + torch.tensor([margin.value for margin in margins])
-        pairs = zip(weights.T, thresholds.tolist(), strict=True)
-        return torch.stack([gated(weight, value, apart, statistics.others)[0] for weight, value in pairs], 1)
+        thresholds = sums.mean() @ weights + torch.tensor([margin.value for margin in margins], dtype=torch.float64)
+        return gated(weights, thresholds, apart, statistics.others)[0]
 
     # Thresholds are set again, because keeping other tokens out spreads the class token's scores a little.
     return with_thresholds(plain.map(kept_out, people), given, people, rows, rate)
@@ -161,10 +160,10 @@ def directions(given: Sequence[Tensor], people: PeopleInFolds, nulls: Tensor, sh
         nulls: a detector's inputs for the null images.
         shrinkage: shrinkage of the covariance within people.
     """
+    means = torch.stack([own.double().mean(0) for own in given])
 
     def of(one: Whitened) -> Tensor:
-        parts = one.mean, one.spread, one.factor, nulls.double()
-        return torch.stack([direction(own.double().mean(0), *parts) for own in given], 1)
+        return direction(means, one.mean, one.spread, one.factor, nulls.double())
 
     every, *others = (of(one) for one in people.whitened(shrinkage))
     return Directions(every, tuple(others))
