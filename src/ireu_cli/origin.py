@@ -1,11 +1,8 @@
 """The origin of an artifact: whether you can rely on its record of the photos that were used."""
 
-from pathlib import Path
-
 from ireu_cli.config import Resolved
-from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import Manifest, Step
-from ireu_cli.store.beside import manifest_of
 from ireu_cli.store.rundir import RunDir
 
 
@@ -44,28 +41,4 @@ def refuse_strange(run: RunDir, manifest: Manifest, what: str) -> None:
             f"The manifest of {what} is not sealed with the key of the run folder {run.path}, although it names that "
             "key: somebody changed it, or wrote it elsewhere",
             f"Restore it from a copy, or run `ireu {manifest.step}` again",
-        )
-
-
-def refuse_edited(run: RunDir, source: str, fingerprint: str) -> None:
-    """Refuse an encoder from which ireu has removed people already.
-
-    A new edit would use it as an original. What finds and moves the people removed earlier does nothing for anybody
-    else, so to a new edit it is room, or something to train away.
-
-    Args:
-        run: the run folder, which knows what was exported from it.
-        source: `encoder.source`.
-        fingerprint: the encoder's.
-
-    Raises:
-        ModelError: its record or the run folder says so.
-        ArtifactError: the record beside it is damaged.
-    """
-    record = manifest_of(Path(source))
-    edits = record is not None and record.step == "export" and record.encoder.fingerprint != fingerprint
-    if edits or run.has_exported(fingerprint):
-        raise ModelError(
-            f"{source} is an export of ireu: people were removed from it, and a new edit could bring them back",
-            "Name the original encoder, and add this request to the earlier ones with --onto",
         )

@@ -91,6 +91,17 @@ class Session:
             self.talk.note(f"onnxruntime has no provider for {self.config.run.device}: the network runs on the CPU")
         return self.check_encoder(encoder)
 
+    def original(self, *, dtype: str | None = None) -> ImageEncoder:
+        """Load the encoder to edit it.
+
+        Raises:
+            ModelError: it cannot be loaded, is not the parent's, or ireu has edited it already.
+            ArtifactError: the record beside it is damaged.
+        """
+        encoder = self.encoder(dtype=dtype)
+        self.run.refuse_edited(self.config.encoder.source, encoder.fingerprint)
+        return encoder
+
     def refuse_other(self, fingerprint: str) -> None:
         """Refuse an encoder that is not the parent's.
 

@@ -91,7 +91,7 @@ Encoder = Annotated[
         "--encoder",
         parser=_stated,
         metavar="<str>",
-        help="The image encoder: portrait-mini, or a folder, .safetensors file, .onnx file or hub id.",
+        help="The image encoder: portrait-mini, a folder, .safetensors or .onnx file, or the hub's owner/model:folder.",
     ),
 ]
 Tap = Annotated[

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ireu_cli.coverage import Coverage, coverage_in, groups_for, recorded, sentences
 from ireu_cli.encoders.family import ImageEncoder
+from ireu_cli.encoders.files.hub import address_of
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.exporting.layouts import layout_for
 from ireu_cli.exporting.model_card import Told, write_card
@@ -66,10 +67,11 @@ def write_told(
     )
     place = Path(params.source)
     is_local = place.exists() or find_bundle(params.source) is not None
+    address = None if is_local else address_of(params.source, params.revision)
     told = Told(
         library=original.family.library if layout is None else layout.library,
-        hub_id=None if is_local else params.source,
-        revision=params.revision,
+        hub_id=None if address is None else address.repository,
+        revision=params.revision if address is None else address.revision,
         verification=None if verdict is None else verdict.words,
         again=None if metrics["verified_again"] is None else str(metrics["verified_again"]["outcome"]),
         dtype=str(metrics["dtype"]),

@@ -8,7 +8,6 @@ from ireu_cli.locating.by_method import decided_by, interchanged, located_by, st
 from ireu_cli.locating.mixed import say_mixed
 from ireu_cli.manifest import Manifest
 from ireu_cli.opening import StepResult, open_session
-from ireu_cli.origin import refuse_edited
 from ireu_cli.photos import load_cast
 from ireu_cli.session import Session, Talk
 from ireu_cli.store.artifacts import manifest_path, mask_bytes
@@ -23,8 +22,7 @@ def run_locate(resolved: Resolved, talk: Talk, out: Path, *, force: bool) -> Ste
     """
     session = open_session("locate", resolved, talk, force=force, out=out)
     cast = load_cast(session)
-    encoder = session.encoder()
-    refuse_edited(session.run, session.config.encoder.source, encoder.fingerprint)
+    encoder = session.original()
     lens = Lens(session, encoder, photo_reader(session.config))
     plan, studio = swaps_for(session, lens, cast), studio_for(session, lens)
     draft = session.draft(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from ireu_cli.maths.doubles import doubles
+from ireu_cli.support.doubles import doubles
 from ireu_cli.values import Room
 
 _RIDGE = 1e-6

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ireu_cli.maths.doubles import doubles
+from ireu_cli.support.doubles import doubles
 
 _WANTED = 60.0
 """How much more the wanted tokens' spread along the axis counts than that of the others: it adds to their scores.

@@ -97,7 +97,7 @@ class EncoderParams(Params):
     source: Annotated[str, PLACE] = Field(
         "portrait-mini",
         description="portrait-mini (embedded), a folder of a CLIPVisionModelWithProjection or of SigLIP, a file of "
-        "weights, a hub id, or an ArcFace network as .onnx file or insightface pack",
+        "weights, owner/model or owner/model:folder of the hub, or an ArcFace network (.onnx file, insightface pack)",
     )
     revision: OptionalText = Field(None, examples=["main"], description="revision of a hub id")
     tap: Tap = Field(

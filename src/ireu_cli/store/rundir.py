@@ -17,8 +17,9 @@ from pathlib import Path
 import safetensors
 from torch import Tensor
 
-from ireu_cli.errors import ArtifactError
+from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.manifest import Manifest
+from ireu_cli.store.beside import manifest_of
 from ireu_cli.store.files import disk_errors, make_private_folder, read_bytes, staged, sweep, write_bytes
 from ireu_cli.store.locks import Note, beside, held
 from ireu_cli.store.packing import packed
@@ -157,9 +158,27 @@ class RunDir:
         self._open()
         write_bytes(self._exported(fingerprint), b"")
 
-    def has_exported(self, fingerprint: str) -> bool:
-        """Whether an encoder is one that was exported with this run folder."""
-        return self._exported(fingerprint).is_file()
+    def refuse_edited(self, source: str, fingerprint: str) -> None:
+        """Refuse an encoder from which ireu has removed people already.
+
+        A new edit would use it as an original. What finds and moves the people removed earlier does nothing for anybody
+        else, so to a new edit it is room, or something to train away.
+
+        Args:
+            source: `encoder.source`; a record beside it may say that it is an export.
+            fingerprint: the encoder's; this folder knows what was exported from it.
+
+        Raises:
+            ModelError: it is an edited encoder.
+            ArtifactError: the record beside it is damaged.
+        """
+        record = manifest_of(Path(source))
+        edits = record is not None and record.step == "export" and record.encoder.fingerprint != fingerprint
+        if edits or self._exported(fingerprint).is_file():
+            raise ModelError(
+                f"{source} is an export of ireu: people were removed from it, and a new edit could bring them back",
+                "Name the original encoder, and add this request to the earlier ones with --onto",
+            )
 
     def _exported(self, fingerprint: str) -> Path:
         return self.path / "exports" / fingerprint[:32]

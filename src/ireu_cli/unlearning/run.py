@@ -9,7 +9,6 @@ from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.encodings.lens import Lens, photo_reader
 from ireu_cli.manifest import Manifest, Roster, photos_of
 from ireu_cli.opening import StepResult, check_parent, open_session
-from ireu_cli.origin import refuse_edited
 from ireu_cli.photos import Cast, load_cast
 from ireu_cli.session import Session, Talk
 from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_mask
@@ -46,8 +45,7 @@ def run_unlearn(
     parent = check_parent(session, "locate")
     mask = read_mask(mask_path)
     cast = load_cast(session)
-    encoder = session.encoder(dtype="float32")
-    refuse_edited(session.run, session.config.encoder.source, encoder.fingerprint)
+    encoder = session.original(dtype="float32")
     earlier = None if onto is None else read_earlier(session, encoder, onto)
     method = method_of(session.config.unlearn.method)
     plan, reach, covered = plan_edit(session, encoder, method)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ireu_cli.encoders.eva.sizes import eva_config
 from ireu_cli.encoders.eva.tower import EvaTower
 from ireu_cli.encoders.files.checkpoint import WITH_PROJECTION, Checkpoint, open_checkpoint, open_whole
-from ireu_cli.encoders.files.hub import fetched
+from ireu_cli.encoders.files.hub import address_of, fetched
 from ireu_cli.encoders.files.portrait import find_bundle
 from ireu_cli.encoders.files.settings import checked_settings, told_as_model_error
 from ireu_cli.encoders.files.sizes import PROJECTION, disagreement, side_of, told_by
@@ -54,9 +54,11 @@ def whole_at_hand(source: str) -> Checkpoint:
     """
     place = encoder_place(source)
     if not place.exists():
-        raise ModelError(
-            f"{source} does not exist", "Name a file or a folder; download a hub model with the hub's own tools first"
-        )
+        address = address_of(source)
+        remedy = "Name a file or a folder"
+        if address is not None:
+            remedy += f", or, for a model of the hub, run `{address.download}` and name the folder that it prints"
+        raise ModelError(f"{source} does not exist", remedy)
     return open_whole(place)
 
 
