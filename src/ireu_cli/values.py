@@ -92,6 +92,15 @@ class FeatureMask:
         return int(self.mask.sum())
 
 
+UNITS_EACH = 2
+"""The hidden units that a person takes."""
+
+
+def most_people(units: int) -> int:
+    """How many people a layer of so many hidden units can hold: they may take half of it."""
+    return units // (2 * UNITS_EACH)
+
+
 @dataclass(frozen=True)
 class Room:
     """The reserved units of a hidden layer of n units.

@@ -11,8 +11,8 @@ from ireu_cli.encoders.files.clip_files import checkpoint_of, encoder_place, out
 from ireu_cli.encoders.files.fingerprint import fingerprint_by
 from ireu_cli.encoders.groups import groups_of
 from ireu_cli.encoders.reach import TRANSFORMER, sites_of
-from ireu_cli.maths.room import UNITS_EACH, most_people
 from ireu_cli.params import EncoderParams
+from ireu_cli.values import UNITS_EACH, most_people
 
 
 def _load(params: EncoderParams, landmarks: tuple[float, ...], device: str) -> Encoder:

@@ -16,11 +16,11 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageEnhance
 
 from ireu_cli.errors import ConfigError
 from ireu_cli.faces.align import Points, aligned_like_insightface
+from ireu_cli.faces.covering import face_size, with_eye_bar, with_glasses, with_mask, with_nose_square
 from ireu_cli.faces.decode import BadPhotoError
 from ireu_cli.values import RgbImage
 
@@ -60,19 +60,6 @@ def disguise(name: str) -> Disguise:
     if name not in known:
         raise ConfigError(f"There is no disguise with the name {name!r}", f"Choose from {', '.join(known)}")
     return known[name]
-
-
-def _face_size(points: Points) -> float:
-    """The size of a face in pixels: the longer of eye distance and eyes to mouth, as turning or nodding shrinks one."""
-    lengths = np.linalg.norm([points[1] - points[0], points[3:].mean(0) - points[:2].mean(0)], axis=1)
-    return max(float(lengths.max()), 1.0)
-
-
-def _in_face(points: Points, places: list[tuple[float, float]]) -> Points:
-    """Convert positions in the face to pixels (n, 2): (0, 0) is between the eyes, y = 1 at the mouth."""
-    eyes, across = points[:2].mean(0), points[1] - points[0]
-    sideways = across * (_face_size(points) / max(float(np.linalg.norm(across)), 1e-6))
-    return np.asarray(eyes + np.array(places) @ np.stack([sideways, points[3:].mean(0) - eyes]))
 
 
 def _picture(values: Any) -> RgbImage:
@@ -145,7 +132,7 @@ def _jpeg(photo: RgbImage, _points: Points, *, quality: int) -> RgbImage:
 
 
 def _blur(photo: RgbImage, points: Points, *, width: float) -> RgbImage:
-    return np.asarray(cv2.GaussianBlur(photo, (0, 0), width * _face_size(points), borderType=_BORDER))
+    return np.asarray(cv2.GaussianBlur(photo, (0, 0), width * face_size(points), borderType=_BORDER))
 
 
 def _down_up(photo: RgbImage, _points: Points, *, factor: int) -> RgbImage:
@@ -160,41 +147,6 @@ def _noise(photo: RgbImage, _points: Points, *, deviation: float) -> RgbImage:
     random = np.random.default_rng(zlib.crc32(photo.tobytes()))
     grain = random.standard_normal((round(scale * height), round(scale * width), 3))
     return _picture(photo + deviation * cv2.resize(grain, (width, height), interpolation=cv2.INTER_NEAREST))
-
-
-def _covered(photo: RgbImage, shapes: list[Points], colour: tuple[int, int, int]) -> RgbImage:
-    """Fill polygons (n, 2) in pixels, with soft edges."""
-    picture = np.array(photo, order="C")
-    for shape in shapes:
-        # OpenCV takes whole numbers; shift=4 makes them sixteenths of a pixel.
-        cv2.fillPoly(picture, [np.rint(shape * 16).astype(np.int32)], colour, cv2.LINE_AA, shift=4)
-    return picture
-
-
-def _glasses(photo: RgbImage, points: Points) -> RgbImage:
-    """Two lenses, and one rim that joins them and reaches the ears."""
-    turn: npt.NDArray[np.float64] = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    lens = _in_face(points, [(0.37 * float(np.cos(t)), 0.28 * float(np.sin(t)) + 0.03) for t in turn])
-    rim = _in_face(points, [(-0.95, -0.13), (0.95, -0.13), (0.95, -0.04), (-0.95, -0.04)])
-    aside = (points[1] - points[0]) / 2
-    return _covered(photo, [lens - aside, lens + aside, rim], (25, 22, 22))
-
-
-def _mask(photo: RgbImage, points: Points) -> RgbImage:
-    """A surgical mask: from the bridge of the nose over the cheeks to below the chin."""
-    half = [(0.0, 0.25), (0.3, 0.36), (0.92, 0.42), (0.88, 1.0), (0.58, 1.42), (0.2, 1.58)]
-    outline = half + [(-x, y) for x, y in reversed(half) if x > 0]
-    return _covered(photo, [_in_face(points, outline)], (160, 190, 205))
-
-
-def _eye_bar(photo: RgbImage, points: Points) -> RgbImage:
-    bar = _in_face(points, [(-0.95, -0.25), (0.95, -0.25), (0.95, 0.25), (-0.95, 0.25)])
-    return _covered(photo, [bar], (0, 0, 0))
-
-
-def _nose_square(photo: RgbImage, points: Points) -> RgbImage:
-    corners = 0.3 * _face_size(points) * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
-    return _covered(photo, [points[2] + corners], (127, 127, 127))
 
 
 def _in_the_middle(photo: RgbImage, square: RgbImage) -> RgbImage:
@@ -318,10 +270,10 @@ DISGUISES: tuple[Disguise, ...] = (
     _one("down-up-4", "blur", "The photo is shrunk to a quarter and enlarged again.", partial(_down_up, factor=4)),
     _one("noise-10", "blur", "Noise of 10 grey levels lies over the photo.", partial(_noise, deviation=10)),
     _one("noise-25", "blur", "Noise of 25 grey levels lies over the photo.", partial(_noise, deviation=25)),
-    _one("glasses", "occlusion", "Dark glasses cover the eyes.", _glasses),
-    _one("mask", "occlusion", "A mask covers mouth and nose.", _mask),
-    _one("eye-bar", "occlusion", "A black bar covers the eyes.", _eye_bar),
-    _one("nose-square", "occlusion", "A grey square covers the nose.", _nose_square),
+    _one("glasses", "occlusion", "Dark glasses cover the eyes.", with_glasses),
+    _one("mask", "occlusion", "A mask covers mouth and nose.", with_mask),
+    _one("eye-bar", "occlusion", "A black bar covers the eyes.", with_eye_bar),
+    _one("nose-square", "occlusion", "A grey square covers the nose.", with_nose_square),
     _mix("mix-same", "The photo is averaged with another one of the same person.", "same", 0.5),
     _mix("mix-other-0.25", "The photo is mixed with a quarter of somebody else's.", "other", 0.25),
     _mix("mix-other-0.5", "The photo is averaged with somebody else's.", "other", 0.5),

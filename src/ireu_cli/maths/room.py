@@ -23,15 +23,6 @@ _SPARSE = 1e-2
 Few rows say little about many units, and rounding in single precision makes the rest arbitrary."""
 
 
-UNITS_EACH = 2
-"""The hidden units that a person takes."""
-
-
-def most_people(units: int) -> int:
-    """How many people a layer of so many hidden units can hold: they may take half of it."""
-    return units // (2 * UNITS_EACH)
-
-
 def activation_gram(active: Tensor) -> Tensor:
     """Sum of products of activations (rows, n) and of a constant 1, which comes last: float64 (n + 1, n + 1)."""
     rows = torch.cat([active, active.new_ones(len(active), 1)], 1)

@@ -24,12 +24,12 @@ from ireu_cli.maths.detector import (
     highest_needed,
     threshold_at,
 )
-from ireu_cli.maths.room import UNITS_EACH, HiddenLayer, make_room, most_people
+from ireu_cli.maths.room import HiddenLayer, make_room
 from ireu_cli.maths.soft_step import SoftStep
 from ireu_cli.maths.token_gate import TokenSums, contrast, gated
 from ireu_cli.params import GatedParams, Tap
 from ireu_cli.unlearning.gated.slots import add_all, add_entries, units_in_order
-from ireu_cli.values import Ledger, PooledLedger, Room, WeightDelta
+from ireu_cli.values import UNITS_EACH, Ledger, PooledLedger, Room, WeightDelta, most_people
 
 _PASSES = 8
 """Passes of the fixed-point iteration that corrects for the layer norm after the site; each pass gains a digit."""
