@@ -88,7 +88,8 @@ def test_half_precision_runs_where_it_is_asked_for(samples: Path, tmp_path: Path
 
 @needs_gpu
 def test_pictures_of_a_gpu_are_those_of_a_cpu(portrait: Path) -> None:
-    from tests.test_together import asked, load_generators
+    from ireu_cli.generators.generator import load_generators
+    from tests.test_together import asked
 
     for place, one in enumerate(load_generators(str(portrait), None, "cpu")):
         there = load_generators(str(portrait), None, "cuda")[place]

@@ -460,7 +460,7 @@ def test_an_export_without_requests_is_an_original(place: Path) -> None:
     assert unlearn(place, "--set", "record.case_id=one").code == 0
     asked = ("--onto", "delta.safetensors", "--withdraw", "one", "-o", "none.safetensors")
     assert run_ireu("unlearn", *asked, cwd=place).code == 0
-    asked = ("--delta", "none.safetensors", "--targets", "faces", "--allow-failed", "-o", "plain")
-    assert run_ireu("export", *asked, cwd=place).code == 0
+    wanted = ("--delta", "none.safetensors", "--targets", "faces", "--allow-failed", "-o", "plain")
+    assert run_ireu("export", *wanted, cwd=place).code == 0
     again = ("--encoder", "plain", "--targets", "more", "--method", "all", "-o", "second.pt")
     assert run_ireu("locate", *again, cwd=place).code == 0

@@ -147,7 +147,7 @@ def test_links_are_means_over_pairs_of_pictures_with_a_face() -> None:
     evidence = shown()
     gone = replace(evidence.groups["target-unseen"][0], edited=evidence.groups["target-unseen"][0].edited.clone())
     gone.edited[1] = torch.nan
-    evidence = replace(evidence, groups=evidence.groups | {"target-unseen": [gone]})
+    evidence = replace(evidence, groups={**evidence.groups, "target-unseen": [gone]})
     found, v = measure_pictures(evidence, PARAMS, 0), gone.edited.double()
     across = [(v[a] @ v[b]) for a in (0, 2) for b in (3, 4, 5)]
     each = [torch.stack([v[a] @ v[b] for b in (3, 4, 5)]).mean() for a in (0, 2)]
@@ -166,7 +166,7 @@ def test_links_are_means_over_pairs_of_pictures_with_a_face() -> None:
 def test_one_photo_links_nothing_across_photos() -> None:
     evidence = shown()
     lone = [replace(p, photo_numbers=torch.zeros(6, dtype=torch.int64)) for p in evidence.groups["target-unseen"]]
-    found = measure_pictures(replace(evidence, groups=evidence.groups | {"target-unseen": lone}), PARAMS, 0)
+    found = measure_pictures(replace(evidence, groups={**evidence.groups, "target-unseen": lone}), PARAMS, 0)
     names = {f.name for f in found if f.role == "target-unseen"}
     assert "linked_within" in names
     assert "linked_across" not in names
