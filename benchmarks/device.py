@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,13 @@ from PIL import Image
 
 from ireu_cli.encoders.clip import Encoder
 from ireu_cli.encodings.lens import AtTap, PlainPhoto
-from ireu_cli.encodings.loop import stream
+from ireu_cli.encodings.loop import Item, stream
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.generators.generator import Generator, ToDraw, load_generators
-from ireu_cli.generators.together import a_photo_each
 from ireu_cli.params import DataParams
 from ireu_cli.params.steps import RunParams
 from ireu_cli.store.features import FeatureCache
+from ireu_cli.support.made import batched
 from ireu_cli.support.runtime import settle
 from ireu_cli.values import DTYPES, Photo
 
@@ -121,15 +121,10 @@ def written(place: Path, count: int) -> list[Photo]:
 def loop(encoder: Encoder, photos: list[Photo], folder: Path, device: str) -> None:
     """What every step does with photos: read ahead, prepare, encode, keep."""
     reader, look, cache = PhotoReader(DataParams(), None), AtTap(encoder, TAP), FeatureCache(folder)
-    items = [PlainPhoto(photo.sha256, photo.label, photo) for photo in photos]
+    items: list[Item] = [PlainPhoto(photo.sha256, photo.label, photo) for photo in photos]
 
-    def batches() -> Iterator[list[Any]]:
-        for first in range(0, len(items), BATCH):
-            yield items[first : first + BATCH]
-
-    for batch in stream(
-        batches(), lambda item: look.prepare(item.load(reader)), RunParams(device=device).photos_at_once
-    ):
+    batches = map(list, batched(items, BATCH))
+    for batch in stream(batches, lambda item: look.prepare(item.load(reader)), RunParams(device=device).photos_at_once):
         cache.put(batch.keys, look.rows(batch.prepared)[0])
 
 
@@ -140,7 +135,7 @@ def draw(device: str, count: int) -> None:
     features = torch.randn(2, layer.image_embeds.in_features, generator=torch.Generator().manual_seed(0))
     asked = [ToDraw(features[0], features[1], "a photo of a face", number) for number in range(count)]
     for together in (1, 8, 32):
-        parts = [asked[first : first + together] for first in range(0, count, together)]
+        parts = list(batched(asked, together))
         alone = count / seconds(partial(each, partial(bare, generator), parts), device)
         ours = count / seconds(partial(each, generator.draw_together, parts), device)
         print(f"| {together} | {alone:.2f} | {ours:.2f} |", flush=True)
@@ -152,21 +147,20 @@ def each(work: Callable[[Any], Any], parts: Iterable[Any]) -> None:
         work(part)
 
 
-def bare(generator: Generator, asked: list[ToDraw]) -> None:
+def bare(generator: Generator, asked: Sequence[ToDraw]) -> None:
     """The pipeline as it is called by its users, with one photo for all."""
     one = asked[0]
     sent = torch.stack([one.null, one.feature])[:, None].to(generator.pipeline.device)
-    with a_photo_each(generator.pipeline, 1):
-        generator.pipeline(
-            prompt=[one.prompt] * len(asked),
-            ip_adapter_image_embeds=[sent],
-            guidance_scale=generator.guidance,
-            generator=[torch.Generator().manual_seed(part.seed) for part in asked],
-            num_inference_steps=generator.steps,
-            height=generator.side,
-            width=generator.side,
-            output_type="np",
-        )
+    generator.pipeline(
+        prompt=[one.prompt] * len(asked),
+        ip_adapter_image_embeds=[sent],
+        guidance_scale=generator.guidance,
+        generator=[torch.Generator().manual_seed(part.seed) for part in asked],
+        num_inference_steps=generator.steps,
+        height=generator.side,
+        width=generator.side,
+        output_type="np",
+    )
 
 
 def seconds(work: Callable[[], Any], device: str, *, warm: bool = True) -> float:

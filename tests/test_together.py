@@ -129,6 +129,16 @@ def test_a_lost_picture_is_drawn_again_with_the_same_others(tmp_path: Path) -> N
     assert all(int(cache.need(job.key)[0, 0, 0]) == number for number, job in enumerate(jobs))
 
 
+def test_calls_stay_apart_whose_neighbour_exists_already(tmp_path: Path) -> None:
+    cache, first, second = PictureCache(tmp_path), Counting("a", 3), Counting("b", 3)
+    by = [first, second, first, first]
+    jobs = [Job(cache, f"{number:064x}", of(number), cast(Generator, one)) for number, one in enumerate(by)]
+    cache.put(jobs[1].key, np.full((4, 4, 3), 1, np.uint8))
+    run_jobs(cast(Session, session()), jobs, "pictures", "drawing")
+    assert first.calls == [[0], [2, 3]]
+    assert second.calls == []
+
+
 def test_how_many_go_together_follows_from_the_device_or_is_told() -> None:
     assert RunParams().pictures_together == 1
     assert RunParams(device="cuda:1").pictures_together == 8

@@ -101,6 +101,11 @@ def most_people(units: int) -> int:
     return units // (2 * UNITS_EACH)
 
 
+def most_people_in_heads(heads: int, size: int) -> int:
+    """How many people an attention of so many heads, of so many channels each, can hold: they may take half of it."""
+    return heads // 2 * size
+
+
 @dataclass(frozen=True)
 class Room:
     """The reserved units of a hidden layer of n units.

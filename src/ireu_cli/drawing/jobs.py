@@ -13,7 +13,7 @@ import numpy as np
 from ireu_cli.encodings.loop import Item
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.generators.generator import Generator, ToDraw
-from ireu_cli.generators.side_by_side import draw_each, groups
+from ireu_cli.generators.side_by_side import draw_calls, groups
 from ireu_cli.manifest import digest_of
 from ireu_cli.session import Session
 from ireu_cli.sharding.executor import Alone, Outcome, Positions, Shard, Stage
@@ -107,8 +107,10 @@ class _Drawing:
     def draw(self, positions: Positions, shards: Iterator[Shard]) -> Iterator[tuple[Shard, Outcome]]:
         """Draw the pictures of shards."""
         for shard in shards:
-            todo = [job for place in positions[shard.first : shard.end].tolist() for job in self.calls[place]]
-            with contextlib.closing(draw_each([(job.generator, job.asked) for job in todo])) as pictures:
+            calls = [self.calls[place] for place in positions[shard.first : shard.end].tolist()]
+            todo = [job for call in calls for job in call]
+            asked = [(call[0].generator, [job.asked for job in call]) for call in calls]
+            with contextlib.closing(draw_calls(asked)) as pictures:
                 for job, picture in zip(todo, pictures, strict=True):
                     job.cache.put(job.key, picture)
                     self._tell(job)

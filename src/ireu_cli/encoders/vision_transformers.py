@@ -12,7 +12,7 @@ from ireu_cli.encoders.files.fingerprint import fingerprint_by
 from ireu_cli.encoders.groups import groups_of
 from ireu_cli.encoders.reach import TRANSFORMER, sites_of
 from ireu_cli.params import EncoderParams
-from ireu_cli.values import UNITS_EACH, most_people
+from ireu_cli.values import UNITS_EACH, most_people, most_people_in_heads
 
 
 def _load(params: EncoderParams, landmarks: tuple[float, ...], device: str) -> Encoder:
@@ -57,7 +57,7 @@ def _holds(checkpoint: Checkpoint, config: Any) -> str:
     each = f"each takes {UNITS_EACH} of the {units} hidden units of "
     if checkpoint.anatomy.has_class_token:
         return f"up to {most_people(units)} people; {each}one block"
-    tokens = heads // 2 * (config.hidden_size // heads)
+    tokens = most_people_in_heads(heads, config.hidden_size // heads)
     return (
         f"at the tap pooled up to {most_people(units)} people; {each}the head; at others up to {tokens}, who take half "
         "of the attention heads of a block"

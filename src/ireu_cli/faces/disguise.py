@@ -222,20 +222,7 @@ def _mix(name: str, meaning: str, with_whom: Literal["same", "other"], share: fl
     return Disguise(name, "mix", meaning, partial(_mixed, with_whom=with_whom, share=share))
 
 
-def _in_turn(
-    photo: RgbImage, points: Points, *, changes: tuple[Callable[[RgbImage, Points], RgbImage], ...]
-) -> RgbImage:
-    """Several changes, one after the other. Those that need to know where the face lies come first."""
-    for change in changes:
-        photo = change(photo, points)
-    return photo
-
-
-def _chain(name: str, meaning: str, *changes: Callable[[RgbImage, Points], RgbImage]) -> Disguise:
-    return _one(name, "chain", meaning, partial(_in_turn, changes=changes))
-
-
-DISGUISES: tuple[Disguise, ...] = (
+_SINGLE: tuple[Disguise, ...] = (
     _one("squash", "front-end", "The whole photo is squashed to a square, as sd-webui does.", _squash),
     _one("aligned", "front-end", "The face is aligned before the encoder, as FaceID-Plus does.", _aligned),
     _one("unsmoothed", "front-end", "The photo is shrunk without smoothing, as sd-webui does.", _unsmoothed),
@@ -277,42 +264,50 @@ DISGUISES: tuple[Disguise, ...] = (
     _mix("mix-same", "The photo is averaged with another one of the same person.", "same", 0.5),
     _mix("mix-other-0.25", "The photo is mixed with a quarter of somebody else's.", "other", 0.25),
     _mix("mix-other-0.5", "The photo is averaged with somebody else's.", "other", 0.5),
+)
+
+
+def _in_turn(
+    photo: RgbImage, points: Points, same: RgbImage, other: RgbImage, *, parts: tuple[Disguise, ...]
+) -> RgbImage:
+    """Several disguises, one after the other. Those that need to know where the face lies come first."""
+    for part in parts:
+        photo = part.apply(photo, points, same, other)
+    return photo
+
+
+def _chain(name: str, meaning: str, *names: str) -> Disguise:
+    single = {each.name: each for each in _SINGLE}
+    parts = tuple(single[part] for part in names)
+    return Disguise(name, "chain", meaning, partial(_in_turn, parts=parts))
+
+
+DISGUISES: tuple[Disguise, ...] = (
+    *_SINGLE,
     _chain(
         "screenshot",
         "A screenshot: the photo is cut to 90%, shrunk to half its sides, and saved as JPEG of quality 50.",
-        partial(_crop, scale=0.9),
-        partial(_down_up, factor=2),
-        partial(_jpeg, quality=50),
+        *("crop-0.9", "down-up-2", "jpeg-50"),
     ),
     _chain(
         "passed-on",
         "The photo was passed on twice: JPEG of quality 50, shrunk to half its sides, JPEG of quality 30.",
-        partial(_jpeg, quality=50),
-        partial(_down_up, factor=2),
-        partial(_jpeg, quality=30),
+        *("jpeg-50", "down-up-2", "jpeg-30"),
     ),
     _chain(
         "filtered",
         "An app's filter: the photo is turned 10 degrees clockwise, blurred by 3%, with 1.6 times its contrast.",
-        partial(_rotate, degrees=-10),
-        partial(_blur, width=0.03),
-        partial(_contrast, factor=1.6),
+        *("rotate-right-10", "blur-0.03", "contrast-1.6"),
     ),
     _chain(
         "mirror-selfie",
         "A selfie in a mirror: the photo is cut to 90%, mirrored, with an orange cast, saved as JPEG of quality 50.",
-        partial(_crop, scale=0.9),
-        _flip,
-        partial(_gain, red=1.2, green=1, blue=0.75),
-        partial(_jpeg, quality=50),
+        *("crop-0.9", "flip", "cast-warm", "jpeg-50"),
     ),
     _chain(
         "photocopy",
         "A copy on paper: the photo is turned 10 degrees anticlockwise, without colour, with more contrast and noise.",
-        partial(_rotate, degrees=10),
-        _grey,
-        partial(_contrast, factor=1.6),
-        partial(_noise, deviation=10),
+        *("rotate-left-10", "grey", "contrast-1.6", "noise-10"),
     ),
 )
 """Every disguise, in the order of the report. Names are unique."""

@@ -31,8 +31,9 @@ from ireu_cli.generators.mount import Mount
 from ireu_cli.generators.mounts import mount_of
 from ireu_cli.generators.parts import check_scheduler, check_tokenizer, read_model
 from ireu_cli.generators.pipelines import digest_of_files, open_pipeline
-from ireu_cli.generators.together import a_photo_each, batched
+from ireu_cli.generators.together import a_photo_each
 from ireu_cli.params import Tap
+from ireu_cli.support.made import batched
 from ireu_cli.values import DTYPES, RgbImage
 
 _INDECISIVE = frozenset({"_diffusers_version", "_name_or_path", "dtype", "torch_dtype", "transformers_version"})

@@ -17,10 +17,12 @@ from typing import TypeVar
 import torch
 
 from ireu_cli.generators.generator import Generator, ToDraw
-from ireu_cli.generators.together import batched
+from ireu_cli.support.made import batched
 from ireu_cli.values import RgbImage
 
 T = TypeVar("T")
+Call = tuple[Generator, list[Callable[[], ToDraw]]]
+"""Who draws pictures in one call, and what from."""
 Asked = tuple[Generator, Callable[[], ToDraw]]
 """Who draws a picture, and what from. The second may compute; the caller's thread calls it, shortly before its turn."""
 
@@ -30,24 +32,30 @@ def draw_each(asked: Sequence[Asked]) -> Pictures[RgbImage, None, None]:
 
     Whoever stops early does not wait for pictures that nobody wants any more; only the process ends after them.
     """
-    count = at_once(asked)
+    yield from draw_calls(list(groups(asked)))
+
+
+def draw_calls(calls: Sequence[Call]) -> Pictures[RgbImage, None, None]:
+    """The same for pictures whose calls are settled already, by `groups` of more pictures than these."""
+    count = at_once(calls)
     if count < 2:
-        for generator, call in groups(asked):
+        for generator, call in calls:
             with _threads(1 if _works_alone(generator) else torch.get_num_threads()):
                 pictures = generator.draw_together([told() for told in call])
             yield from pictures
         return
     with drawers(count) as threads:
         waiting: deque[Future[RgbImage]] = deque()
-        for generator, told in asked:
-            waiting.append(threads.submit(generator, told()))
+        for generator, call in calls:
+            # Whoever draws beside others draws one picture in a call.
+            waiting.append(threads.submit(generator, call[0]()))
             if len(waiting) > count:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def at_once(asked: Sequence[Asked]) -> int:
+def at_once(asked: Sequence[tuple[Generator, object]]) -> int:
     """How many pictures to draw at the same time: small generators on a CPU leave cores idle."""
     pipelines = {id(generator.pipeline): generator for generator, _ in asked}
     return min(len(asked), torch.get_num_threads()) if all(map(_works_alone, pipelines.values())) else 1

@@ -2,16 +2,8 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
-
-T = TypeVar("T")
-
-
-def batched(every: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """A sequence in parts of a size; the last one may be smaller."""
-    for first in range(0, len(every), size):
-        yield every[first : first + size]
+from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import FileRecord, Manifest
-from ireu_cli.store.beside import manifest_of, record_of
+from ireu_cli.store.beside import record_of
 from ireu_cli.store.files import file_sha256, place_of
 from ireu_cli.support.bounded import printable
 from ireu_cli.values import Json
@@ -33,9 +33,10 @@ def inspect_own(source: Path) -> dict[str, Json] | None:
     Raises:
         ArtifactError: its record is damaged, or was changed.
     """
-    manifest, path = manifest_of(source), record_of(source)
-    if manifest is None or path is None:
+    found = record_of(source)
+    if found is None:
         return None
+    path, manifest = found
     return {
         "kind": _KINDS[manifest.step],
         "step": manifest.step,

@@ -15,12 +15,12 @@ from ireu_cli.values import Room
 _RIDGE = 1e-6
 """The share of the mean square activation that is added, so that nearly equal units do not cancel.
 """
-_SILENT, _LAST = 1e-9, 1e100
-"""The mean square, as a share of all units', below which a unit never does anything; and what stands for its size."""
 _SPARSE = 1e-2
 """The same for as many units as rows; it grows with the square of their ratio.
 
 Few rows say little about many units, and rounding in single precision makes the rest arbitrary."""
+_SILENT, _LAST = 1e-9, 1e100
+"""The mean square, as a share of all units', below which a unit never does anything; and what stands for its size."""
 
 
 def activation_gram(active: Tensor) -> Tensor:

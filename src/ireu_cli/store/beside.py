@@ -9,7 +9,7 @@ from ireu_cli.store.files import native_name
 from ireu_cli.support.bounded import ContentError, read_bounded
 
 
-def record_of(source: Path) -> Path | None:
+def _place_of(source: Path) -> Path | None:
     """The record beside or inside an artifact of ireu, or the path itself if it is a record; None if there is none."""
     if source.is_dir():
         names = (EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME)
@@ -20,20 +20,20 @@ def record_of(source: Path) -> Path | None:
     return next((path for path in places if path.suffix == ".json" and path.is_file() and _is_ours(path)), None)
 
 
-def manifest_of(source: Path) -> Manifest | None:
-    """What the record of an artifact says; None if ireu did not write the artifact.
+def record_of(source: Path) -> tuple[Path, Manifest] | None:
+    """The record of an artifact and what it says; None if ireu did not write the artifact.
 
     Raises:
         ArtifactError: the record is damaged, or was changed.
     """
-    path = record_of(source)
+    path = _place_of(source)
     if path is None:
         return None
     manifest = parse_manifest(_read(path), path.name)
     # A single file beside the record of an export may belong to anything.
     if source.is_file() and path.name == EXPORT_MANIFEST_NAME and source != path and not _lists(manifest, source):
         return None
-    return manifest
+    return path, manifest
 
 
 def _is_ours(path: Path) -> bool:

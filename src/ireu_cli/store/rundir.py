@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.manifest import Manifest
-from ireu_cli.store.beside import manifest_of
+from ireu_cli.store.beside import record_of
 from ireu_cli.store.files import disk_errors, make_private_folder, read_bytes, staged, sweep, write_bytes
 from ireu_cli.store.locks import Note, beside, held
 from ireu_cli.store.packing import packed
@@ -172,7 +172,7 @@ class RunDir:
             ModelError: it is an edited encoder.
             ArtifactError: the record beside it is damaged.
         """
-        record = manifest_of(Path(source))
+        _, record = record_of(Path(source)) or (None, None)
         edits = record is not None and record.step == "export" and record.encoder.fingerprint != fingerprint
         if edits or self._exported(fingerprint).is_file():
             raise ModelError(

@@ -48,3 +48,9 @@ def in_pieces(groups: Iterable[G], at_once: int) -> Iterator[list[G]]:
             waiting, count = [], 0
     if waiting:
         yield waiting
+
+
+def batched(every: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """A sequence in parts of a size; the last one may be smaller."""
+    for first in range(0, len(every), size):
+        yield every[first : first + size]

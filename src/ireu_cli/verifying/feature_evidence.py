@@ -17,7 +17,7 @@ from ireu_cli.photos import Cast, among, load_retain, load_targets
 from ireu_cli.session import Session
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.tensors import read_tensors, write_tensors
-from ireu_cli.support.made import Made
+from ireu_cli.support.made import Made, batched
 from ireu_cli.support.runtime import generator
 from ireu_cli.unlearning.gated.checks import PIECE, rows_by_person
 from ireu_cli.values import Pair, People, Photo
@@ -75,7 +75,7 @@ def gather(
     was_used = among(session, delta.targets)
 
     def compared(person: tuple[Photo, ...]) -> PersonEvidence:
-        pairs = ((before.features(part), after.features(part)) for part in _pieces(person, _PIECE))
+        pairs = ((before.features(part), after.features(part)) for part in batched(person, _PIECE))
         rows = torch.cat([_joined(compare_taps(*pair, mean)) for pair in pairs])
         return _person(rows, torch.tensor([was_used(photo) for photo in person]))
 
@@ -115,7 +115,7 @@ class _Vectors:
         used = self._before.encode(used, "--retain", "reference photos")
         self._after.encode(fresh, "--retain", "retained photos, edited")
         if photos := fresh.flat:
-            sums = (self._before.features(part).double().sum(0) for part in _pieces(photos, PIECE))
+            sums = (self._before.features(part).double().sum(0) for part in batched(photos, PIECE))
             self.mean = (sum(sums, torch.zeros((), dtype=torch.float64)) / len(photos)).float()
         return fresh, used
 
@@ -248,10 +248,6 @@ def _person(rows: Tensor, seen: Tensor | None = None) -> PersonEvidence:
     original, edited, rest = rows[:, :width], rows[:, width : 2 * width], rows[:, 2 * width :]
     known = torch.zeros(len(rows), dtype=torch.bool) if seen is None else seen
     return PersonEvidence(original, edited, rest[:, 0], rest[:, 1], rest[:, 2], known)
-
-
-def _pieces(photos: Sequence[Photo], size: int) -> Iterator[Sequence[Photo]]:
-    return (photos[start : start + size] for start in range(0, len(photos), size))
 
 
 def _relative(original: Tensor, edited: Tensor, origin: Tensor | float = 0.0) -> Tensor:

@@ -1,7 +1,5 @@
 """Ask a gate that was written about photos, and compare its answers with what the edited network changes."""
 
-from collections.abc import Iterator, Sequence
-
 import torch
 from torch import Tensor
 
@@ -14,7 +12,8 @@ from ireu_cli.errors import ModelError
 from ireu_cli.exporting.served import at_hand
 from ireu_cli.manifest import Manifest
 from ireu_cli.session import Session
-from ireu_cli.values import Json, Photo, WeightDelta
+from ireu_cli.support.made import batched
+from ireu_cli.values import Json, WeightDelta
 from ireu_cli.verifying.feature_evidence import load_people
 
 _PIECE = 1024
@@ -59,7 +58,7 @@ def compared(
         for part in some:
             usable = before.encode(part, flag, f"{group}, original")
             usable = after.encode(usable, flag, f"{group}, edited")
-            for photos in _pieces(usable.flat):
+            for photos in batched(usable.flat, _PIECE):
                 own, new = before.features(photos), after.features(photos)
                 says = torch.from_numpy(gate.run([OUTPUT], {INPUT: own.numpy()})[0])
                 differs = says != (own != new).any(dim=1)
@@ -72,11 +71,6 @@ def compared(
         f"{retained['removed']} of {retained['photos']} of retained people"
     )
     return found
-
-
-def _pieces(photos: Sequence[Photo]) -> Iterator[Sequence[Photo]]:
-    for start in range(0, len(photos), _PIECE):
-        yield photos[start : start + _PIECE]
 
 
 def _refuse_apart(vectors: Tensor, gates: Gates) -> None:

@@ -19,6 +19,7 @@ from ireu_cli.maths.quiet import normalised, quiet_directions
 from ireu_cli.maths.room import activation_gram
 from ireu_cli.unlearning.gated.pooled.heads import SparedHeads, spare_heads
 from ireu_cli.unlearning.gated.tokens.marking import after_attention_in_pieces, after_mlp_in_pieces
+from ireu_cli.values import most_people_in_heads
 
 LENGTH = 0.8
 """How far a score of one standard deviation moves a token, in deviations of the token's channels."""
@@ -87,7 +88,7 @@ def heads_for(attention: Any, places: int) -> int:
     if count > number // 2:
         raise CapacityError(
             f"{places} people need {count} attention heads of the block, and half of its heads are {number // 2}",
-            f"Set gated.people to {number // 2 * size} at most",
+            f"Set gated.people to {most_people_in_heads(number, size)} at most",
         )
     return count
 
