@@ -77,6 +77,8 @@ def sample(outcome: Outcome = "pass") -> Report:
     return Report(
         outcome=outcome,
         reason=REASONS[outcome],
+        summary=SUMMARIES[outcome],
+        next_steps=() if outcome == "pass" else ("Give more photos of the person.", "Verify again."),
         level="generator",
         subject=SUBJECT,
         recognisers=tuple(_calibration(n, usable=outcome != "inconclusive") for n in range(len(RECOGNISERS))),
@@ -152,6 +154,11 @@ REASONS: dict[Outcome, str] = {
     "0.187 and must be at most 0.1 (share of pictures from other target photos that the recogniser still matches).",
     "inconclusive": "The evidence is not enough: tells_people_apart by face-encoder is 0.61, and 0.8 is needed (pairs "
     "of photos of one retained person that face-encoder matches: at a false-match rate of 1 % it misses too many).",
+}
+SUMMARIES: dict[Outcome, str] = {
+    "pass": "This edit keeps every limit: 4 % of the pictures still show the person.",
+    "fail": "This edit misses its limits: 21 % of the pictures still show the person.",
+    "inconclusive": "This run cannot say whether the edit works: face-encoder cannot see.",
 }
 SUBJECT = Subject(
     original_encoder="3f9c2a71d04be855" * 4,

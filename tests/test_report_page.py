@@ -1,7 +1,7 @@
 """The report as a page: whole, escaped, self-contained, and with every figure on it."""
 
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from html.parser import HTMLParser
@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from ireu_cli.report import Curve, Figure, Kept, Outcome, Report
-from ireu_cli.report_page import page
+from ireu_cli.report_page import audit_page, page, person_page
 from ireu_cli.report_page.graphs.charts import distributions, kept_charts
 from ireu_cli.report_page.graphs.forest import forest
 from ireu_cli.report_page.graphs.plots import Frame, ticks
@@ -104,11 +104,15 @@ def reports() -> dict[str, Report]:
     }
 
 
+def _whole(report: Report) -> str:
+    return page(report, sample_pictures() if report is reports()["pass"] else ())
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_whole_and_self_contained(name: str) -> None:
+@pytest.mark.parametrize("made", [_whole, person_page, audit_page], ids=["whole", "person", "audit"])
+def test_whole_and_self_contained(name: str, made: Callable[[Report], str]) -> None:
     report = reports()[name]
-    pictures = sample_pictures() if name == "pass" else ()
-    html = page(report, pictures)
+    html = made(report)
     root = walk(html)
     everything = list(everyone(root))
     assert not [e for e in everything if e.tag in {"script", "iframe", "object", "embed", "form", "base"}]
@@ -123,7 +127,8 @@ def test_whole_and_self_contained(name: str) -> None:
     policy = [m.attributes["content"] for m in root.all("meta") if m.attributes.get("http-equiv")]
     assert policy
     assert policy[0].startswith("default-src 'none'")
-    assert page(report, pictures) == html
+    assert made(report) == html
+    assert EVIL not in html
 
 
 def everyone(element: Element) -> Iterator[Element]:
@@ -162,6 +167,11 @@ def test_the_outcome_stands_on_top(outcome: Outcome) -> None:
     assert heading.text.endswith(outcome.capitalize())
     assert list(heading.all("svg")), "told by colour alone"
     assert report.reason in verdict.text
+    assert report.summary is not None
+    assert report.summary in verdict.text
+    assert [item.text for step in root.all("ol") for item in step.all("li")][: len(report.next_steps)] == [
+        *report.next_steps
+    ]
     assert next(root.all("title")).text.endswith(outcome)
     passed = sum(c.outcome == "pass" for c in report.criteria)
     assert f"{passed} of {len(report.criteria)} criteria met" in verdict.text

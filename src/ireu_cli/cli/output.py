@@ -174,6 +174,8 @@ class Terminal:
         called = report.standing or report.outcome
         _, _, rest = called.partition(" ")
         self.note(f"{report.outcome.upper()}{f' {rest}' if rest else ''}: {report.reason}")
+        if report.summary is not None:
+            self.note(f"In short: {report.summary}")
         for one in report.departures or ():
             effect = "" if one.effect == "no order" else f", {one.effect}"
             self.note(f"  {one.key} = {one.words} ({one.source}; default {one.usual}{effect})")
@@ -191,6 +193,8 @@ class Terminal:
             self.note(f"  {criterion.outcome:<12} {name:<23} {found}")
         for text in report.not_measured:
             self.note(f"  not measured: {text}")
+        for step in report.next_steps:
+            self.note(f"  next: {step}")
 
     def card(self, card: Mapping[str, Any], *, as_json: bool) -> None:
         """Print what an encoder is."""

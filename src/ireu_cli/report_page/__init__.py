@@ -1,6 +1,8 @@
-"""The report as one self-contained page: no scripts, no network, and pictures inside the page."""
+"""The report as self-contained pages: no scripts, no network, and pictures inside the page."""
 
+from ireu_cli.report_page.for_the_auditor import audit_page
+from ireu_cli.report_page.for_the_person import person_page
 from ireu_cli.report_page.page import page
 from ireu_cli.report_page.pictures import Picture
 
-__all__ = ["Picture", "page"]
+__all__ = ["Picture", "audit_page", "page", "person_page"]

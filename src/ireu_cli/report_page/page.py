@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ireu_cli.report import Report
 from ireu_cli.report_page.appendix import definitions, every_figure, groups
 from ireu_cli.report_page.attacks import attacks
+from ireu_cli.report_page.document import document
 from ireu_cli.report_page.graphs.charts import distributions, kept_charts
 from ireu_cli.report_page.graphs.forest import forest
 from ireu_cli.report_page.judged import controls, criteria
@@ -12,11 +13,7 @@ from ireu_cli.report_page.markup import NOTHING, Html, el, join, section
 from ireu_cli.report_page.pictures import Picture, gallery
 from ireu_cli.report_page.record import erasure, limits, provenance, recognisers
 from ireu_cli.report_page.rival import rival
-from ireu_cli.report_page.style import STYLE
-from ireu_cli.report_page.summary import departures, tiles, verdict, verified
-
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-"""What a browser may load for the page: only what the page itself holds."""
+from ireu_cli.report_page.summary import departures, next_steps, tiles, verdict, verified
 
 
 def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
@@ -28,11 +25,8 @@ def page(report: Report, pictures: Sequence[Picture] = ()) -> str:
     """
     parts = _parts(report, pictures)
     sections = join(section(key, title, content) for key, title, content in parts)
-    top = (verdict(report), departures(report), verified(report), tiles(report), _contents(parts))
-    summary = el("header", *top)
-    foot = el("footer", el("p", f"ireu {report.provenance.tool_version}, report schema {report.schema_version}."))
-    body = el("body", el("main", summary, sections), foot)
-    return f"<!doctype html>\n{el('html', _head(report), body, lang='en')}\n"
+    top = (verdict(report), next_steps(report), departures(report), verified(report), tiles(report), _contents(parts))
+    return document(f"Verification: {report.outcome}", join((el("header", *top), sections)), report)
 
 
 def _parts(report: Report, pictures: Sequence[Picture]) -> list[tuple[str, str, Html]]:
@@ -58,16 +52,3 @@ def _parts(report: Report, pictures: Sequence[Picture]) -> list[tuple[str, str, 
 def _contents(parts: Sequence[tuple[str, str, Html]]) -> Html:
     links = join(el("li", el("a", title, href=f"#{key}")) for key, title, _ in parts)
     return el("nav", el("ol", links), cls="contents", aria_label="Contents") if links else NOTHING
-
-
-def _head(report: Report) -> Html:
-    return el(
-        "head",
-        el("meta", charset="utf-8"),
-        el("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("title", f"Verification: {report.outcome}"),
-        el("link", rel="icon", href="data:,"),
-        el("style", Html(STYLE)),
-    )

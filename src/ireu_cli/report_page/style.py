@@ -42,6 +42,8 @@ pre { overflow-x: auto; background: var(--panel); border: 1px solid var(--edge);
 pre code { font-size: inherit; white-space: pre-wrap }
 a { color: var(--link) }
 ul { padding-left: 1.2rem }
+.card ol { padding-left: 1.5rem }
+.reason + .small { margin-top: .5rem }
 li + li { margin-top: .25rem }
 :focus-visible { outline: 2px solid var(--focus); outline-offset: 2px }
 .warning { font-weight: 600; color: var(--limit); margin: .75rem 0 }

@@ -27,10 +27,18 @@ def verdict(report: Report) -> Html:
         el("span", sentence(report.outcome), cls="word"),
         el("span", rest, cls="rest") if rest else None,
     )
-    why = el("div", el("p", report.reason, cls="reason"), el("ul", chips, cls="tally") if chips else NOTHING)
+    short = None if report.summary is None else el("p", report.summary, cls="reason")
+    reason = el("p", report.reason, cls="reason" if short is None else "small")
+    why = el("div", short, reason, el("ul", chips, cls="tally") if chips else NOTHING)
     # A pass that leaves something out must not be mistaken for a full pass.
     tone = "inconclusive" if report.outcome == "pass" and report.gaps else report.outcome
     return el("div", heading, why, cls=f"verdict {tone}")
+
+
+def next_steps(report: Report) -> Html:
+    """What to do next, in the order in which to try it."""
+    steps = join(el("li", step) for step in report.next_steps)
+    return el("section", el("h2", "What to do next"), el("ol", steps), cls="card") if steps else NOTHING
 
 
 def departures(report: Report) -> Html:

@@ -9,6 +9,7 @@ from ireu_cli.report import (
     Departure,
     Report,
 )
+from ireu_cli.report_page.short import in_short
 from ireu_cli.session import Session
 from ireu_cli.values import WeightDelta
 from ireu_cli.verifying.criteria import Verified
@@ -17,6 +18,7 @@ from ireu_cli.verifying.feature_evidence import Gathered
 from ireu_cli.verifying.looked import Looked
 from ireu_cli.verifying.reporting.definitions import ALL_DEFINITIONS, attacks_told, attacks_tried
 from ireu_cli.verifying.reporting.make_record import generators_reached, make_record, unreached
+from ireu_cli.verifying.reporting.next_steps import Edit, next_steps
 from ireu_cli.verifying.reporting.not_measured import left_out, not_measured
 from ireu_cli.verifying.reporting.provenance import delta_record, provenance_of, subject_of
 from ireu_cli.verifying.reporting.standing import standing
@@ -46,7 +48,7 @@ def build_report(
         looked.attacked,
         departures,
     )
-    return Report(
+    report = Report(
         outcome=verified.outcome,
         standing=words,
         gaps=gaps,
@@ -70,6 +72,8 @@ def build_report(
         record=make_record(session, parent, delta, original, verified.figures, gathered),
         provenance=provenance_of(session, draft, show),
     )
+    told = {"summary": in_short(report), "next_steps": next_steps(report, Edit.of(parent.parameters))}
+    return report.model_copy(update=told)
 
 
 def _drawn(show: Show | None) -> tuple[str, ...]:

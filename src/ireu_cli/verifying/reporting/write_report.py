@@ -7,11 +7,11 @@ from ireu_cli.drawing.judged_pictures import Drawn
 from ireu_cli.faces.read import PhotoReader
 from ireu_cli.manifest import Manifest
 from ireu_cli.report import Report
-from ireu_cli.report_page import page
+from ireu_cli.report_page import audit_page, page, person_page
 from ireu_cli.session import Session
 from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME
 from ireu_cli.store.files import write_bytes
-from ireu_cli.verifying.pictures.grids import make_grids, write_images
+from ireu_cli.verifying.pictures.grids import Grid, make_grids, write_images
 
 
 def write_report(
@@ -31,9 +31,10 @@ def write_report(
     grids = [grid for plan in drawn for grid in make_grids(plan, reader)] if params.pictures else []
 
     def fill(folder: Path) -> Manifest:
-        write_bytes(folder / REPORT_NAME, (report.model_dump_json(indent=2) + "\n").encode())
-        write_bytes(folder / "report.html", page(report, [(g.generator, g.role, g.png) for g in grids]).encode())
-        files = [folder / REPORT_NAME, folder / "report.html"]
+        files = []
+        for name, text in _texts(report, grids).items():
+            files.append(folder / name)
+            write_bytes(files[-1], text.encode())
         for grid in grids:
             files.append(folder / GRIDS / grid.name)
             write_bytes(files[-1], grid.png)
@@ -44,3 +45,13 @@ def write_report(
         return session.seal(folder / REPORT_MANIFEST_NAME, finished, files)
 
     return session.put_folder(out, fill, shared=False)
+
+
+def _texts(report: Report, grids: Sequence[Grid]) -> dict[str, str]:
+    """The report for machines, and its pages: the whole, one for the person who asked, and one for an auditor."""
+    return {
+        REPORT_NAME: report.model_dump_json(indent=2) + "\n",
+        "report.html": page(report, [(grid.generator, grid.role, grid.png) for grid in grids]),
+        "person.html": person_page(report),
+        "audit.html": audit_page(report),
+    }
