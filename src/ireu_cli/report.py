@@ -259,7 +259,7 @@ class Report(_Part):
     are the settings that are not the default; None in reports of earlier versions, which did not record them.
     `copies`: number of target photos that were left out because they are copies of photos that unlearning used;
     None in reports of earlier versions, which did not look for copies. `unjudged` are the attacks that were
-    reported but not judged, because the attacker needs the original encoder or its features of the person; None in
+    reported but not judged, because the attacker needs the files of an encoder, or the original's features of the person; None in
     reports of earlier versions.
     """
 

@@ -1,6 +1,6 @@
 """The only table of attacks. Call `register` to add one of your own."""
 
-from ireu_cli.attacks import by_generator, by_gradient, driving
+from ireu_cli.attacks import by_generator, by_gradient, driving, stripping
 from ireu_cli.attacks.attack import Attack
 from ireu_cli.attacks.plan import AVERAGE, AttackPlan
 from ireu_cli.attacks.relearning import relearning
@@ -46,6 +46,18 @@ _SUITE = [
         white_box=True,
         needs_gradients=True,
         features=relearning,
+    ),
+    Attack(
+        "strip-file",
+        "The edit is taken out of the exported file: units unlike all others, or what was appended to a network.",
+        white_box=True,
+        features=stripping.by_the_file,
+    ),
+    Attack(
+        "strip-photos",
+        "The edit is taken out of the exported file: units that are silent on some photos of other people.",
+        white_box=True,
+        features=stripping.with_photos,
     ),
 ]
 

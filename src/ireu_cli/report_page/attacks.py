@@ -111,7 +111,7 @@ def _about(report: Report, one: _Attack, allowed: float | None) -> Html:
     """The attack's name, whether it wins, and its meaning."""
     notes = [
         "the unchanged photo" if one.name == NO_ATTACK else None,
-        "needs the original encoder: reported, not judged" if not report.is_judged(one.name) else None,
+        "needs the files of an encoder: reported, not judged" if not report.is_judged(one.name) else None,
         report.definitions[one.name].text if one.name in report.definitions else None,
     ]
     mark = el("span", "wins", cls="tag wins") if _wins(one, allowed) else None

@@ -39,7 +39,7 @@ def _tried(report: Report) -> Html:
     if told:
         words.append(
             f"{counted(len(told), 'attack', 'attacks')} {'was' if len(told) == 1 else 'were'} reported and not judged, "
-            f"because the attacker needs the original encoder: {listing(told)}."
+            f"because the attacker needs the files of an encoder: {listing(told)}."
         )
     if not words:
         words.append("No attack was tried.")

@@ -157,7 +157,7 @@ def _attack(report: Report, generator: str | None) -> Html:
     more = None
     if inside and judged is not inside:
         strongest = max(inside, key=lambda f: f.value)
-        more = f"With access to the original encoder, {strongest.attack}: {number(strongest.value, strongest.unit)}"
+        more = f"With the files of an encoder, {strongest.attack}: {number(strongest.value, strongest.unit)}"
     outcome = None if judged is inside else _outcome(report, "attacks", generator)
     return _tile(f"Worst attack, {worst.attack}", worst, before(report, worst), outcome, 1, more)
 
