@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ireu_cli.encoders.files.onnx_session import open_session
 from ireu_cli.encoders.files.portrait import embedded_folder
-from ireu_cli.encoders.onnx_gates import Gates, append_gates
+from ireu_cli.encoders.onnx_gates import Gates, append_gates, through_gates
 from ireu_cli.errors import ModelError
 
 
@@ -112,6 +112,26 @@ def test_an_open_gate_adds_its_change_once_and_half_open_half() -> None:
         edited = append_gates(network, Gates(gates.weights, gates.thresholds, across[None], rise))
         wanted = (unit + share * across) / (unit + share * across).norm() * float(np.linalg.norm(before))
         np.testing.assert_allclose(run(edited, inputs(1))[0], wanted.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_face_between_two_people_goes_between_their_changes() -> None:
+    network = small_network(13)
+    before = run(network, inputs(1))
+    unit = gates_for(before).weights[0]
+    basis = torch.linalg.qr(torch.stack([unit, *torch.eye(6).double()[:2]], 1)).Q
+    changes = basis[:, 1:].T.contiguous()
+    both = Gates(unit.expand(2, -1), torch.tensor([0.9, 0.9]), changes, 0.05)
+    wanted = unit + changes.mean(0)
+    found = run(append_gates(network, both), inputs(1))[0]
+    np.testing.assert_allclose(found, wanted / wanted.norm() * np.linalg.norm(before), rtol=1e-3, atol=1e-4)
+    # The second is a tenth open: together they are more than open, so it gets a tenth of eleven parts.
+    half = Gates(unit.expand(2, -1), torch.tensor([0.9, 0.995]), changes, 0.05)
+    wanted = unit + (10 * changes[0] + changes[1]) / 11
+    found = run(append_gates(network, half), inputs(1))[0]
+    np.testing.assert_allclose(found, wanted / wanted.norm() * np.linalg.norm(before), rtol=1e-3, atol=1e-4)
+    vectors = torch.from_numpy(before)
+    passed = through_gates(vectors, half.weights.float(), half.thresholds.float(), changes.float(), 0.05)[0]
+    np.testing.assert_allclose(found, passed[0].numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_what_cannot_have_gates_is_refused() -> None:

@@ -253,14 +253,14 @@ class ErasureRecord(_Part):
 class Report(_Part):
     """The content of `report.json`.
 
-    `summary` is the result in one sentence; None in reports of earlier versions. `next_steps` says what to do now,
-    in the order in which to try it. `standing` is the outcome in words, with what it does not rest on, and `gaps`
-    names that: `pictures`, `attacks`, `generator NAME`, `attacks on generator NAME`, `default limits`. `departures`
-    are the settings that are not the default; None in reports of earlier versions, which did not record them.
-    `copies`: number of target photos that were left out because they are copies of photos that unlearning used;
-    None in reports of earlier versions, which did not look for copies. `unjudged` are the attacks that were
-    reported but not judged, because the attacker needs the files of an encoder, or the original's features of the person; None in
-    reports of earlier versions.
+    `summary` is the result in one sentence; None in reports of earlier versions. `next_steps` says what to do now, in
+    the order in which to try it. `standing` is the outcome in words, with what it does not rest on, and `gaps` names
+    that: `pictures`, `attacks`, `generator NAME`, `attacks on generator NAME`, `default limits`. `departures` are the
+    settings that are not the default; None in reports of earlier versions, which did not record them. `copies`: number
+    of target photos that were left out because they are copies of photos that unlearning used; None in reports of
+    earlier versions, which did not look for copies. `unjudged` are the attacks that were reported but not judged,
+    because the attacker needs the files of an encoder, or the original's features of the person; None in reports of
+    earlier versions.
     """
 
     schema_version: Literal[2] = 2

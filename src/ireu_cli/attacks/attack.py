@@ -51,8 +51,8 @@ class Attack:
         name: its name in `attacks.suite`.
         meaning: what it does, as one sentence of the report.
         shown: the beginning of its figures' names if it is not `name`; a number or an edit may follow.
-        white_box: whether the attacker needs the files of the original or the edited encoder, or features of the person. Such an attack is
-            reported but not judged.
+        white_box: whether the attacker needs the files of the original or the edited encoder, or features of the
+            person. Such an attack is reported but not judged.
         needs_gradients: whether it works only on encoders that give gradients.
         photo: a disguise of the photo, or `AVERAGE`; then only the encoder's input changes.
         features: tries it on features, before the edit and after it.

@@ -3,9 +3,10 @@
 Names, shapes and preprocessing of a network stay the same.
 
 With e the network's output and u = e / |e|, person i's gate is r_i = relu(a_i) - relu(a_i - 1), a_i = (w_i·u - t_i) /
-rise. The new output is e + |e| Σ r_i δ_i, scaled to the length of e, so that readers of the raw embedding get the usual
-lengths. If every gate is shut, the sum is exactly zero and the scale exactly one, so the output keeps every bit. All
-operators used here have kept their meaning since opset 8.
+rise. The new output is e + |e| Σ r_i δ_i / max(1, Σ r_i), scaled to the length of e, so that readers of the raw
+embedding get the usual lengths. A face between two people goes between their changes, and not twice as far. If every
+gate is shut, the sum is exactly zero and the scale exactly one, so the output keeps every bit. All operators used here
+have kept their meaning since opset 8.
 """
 
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ def through_gates(
     """Pass vectors through gates; where none opens, a vector keeps every bit.
 
     With v a vector and u = v / |v|, gate i opens by r_i = (w_i·u - t_i) / rise, held between 0 and 1. The result is
-    v + |v| Σ r_i δ_i, scaled to the length of v.
+    v + |v| Σ r_i δ_i / max(1, Σ r_i), scaled to the length of v.
 
     Args:
         vectors: float (n, d), of any length.
@@ -83,7 +84,8 @@ def through_gates(
     length = given.norm(dim=1, keepdim=True)
     scores = given / length.clamp(min=_TINY) @ weights.T
     responses = ((scores - thresholds) / rise).clamp(0, 1)
-    moved = given + length * (responses @ changes)
+    shared = responses / responses.sum(dim=1, keepdim=True).clamp(min=1)
+    moved = given + length * (shared @ changes)
     moved = moved * (length.clamp(min=_TINY) / moved.norm(dim=1, keepdim=True).clamp(min=_TINY))
     is_open = (responses > 0).any(dim=1)
     return torch.where(is_open[:, None], moved.to(vectors.dtype), vectors), is_open
@@ -170,7 +172,8 @@ def constants_of(gates: Gates) -> dict[str, npt.NDArray[np.float64]]:
     """What the operators compute with: float64 `weights` (d, n), `shut` and `open` (1, n), `changes` (n, d), and more.
 
     Scores are in units of `rise`, so that a gate opens above `shut` and is fully open from `open` on. `ones` (d, 1)
-    sums squares, and `tiny` (1, 1) stands in for a length of zero.
+    sums squares, `each` (n, 1) sums responses, `one` is their least sum, and `tiny` (1, 1) stands in for a length of
+    zero.
     """
     weights = gates.weights.detach().cpu().double().numpy() / gates.rise
     thresholds = gates.thresholds.detach().cpu().double().numpy() / gates.rise
@@ -180,6 +183,8 @@ def constants_of(gates: Gates) -> dict[str, npt.NDArray[np.float64]]:
         "open": thresholds[None] + 1,
         "changes": gates.changes.detach().cpu().double().numpy(),
         "ones": np.ones((weights.shape[1], 1)),
+        "each": np.ones((len(weights), 1)),
+        "one": np.ones((1, 1)),
         "tiny": np.full((1, 1), _TINY),
     }
 
@@ -206,7 +211,11 @@ def _steps(embedding: str, output: str) -> list[tuple[str, list[str], str]]:
     first = add("Relu", above, result=f"{_PREFIX}rising")
     second = add("Relu", beyond, result=f"{_PREFIX}levelling")
     gate = add("Sub", first, second, result=f"{_PREFIX}response")
-    change = add("MatMul", gate, f"{_PREFIX}changes", result=f"{_PREFIX}change")
+    together = add("MatMul", gate, f"{_PREFIX}each", result=f"{_PREFIX}together")
+    # At least one: a gate alone keeps its response to the last bit.
+    most = add("Max", together, f"{_PREFIX}one", result=f"{_PREFIX}most")
+    shared = add("Div", gate, most, result=f"{_PREFIX}shared")
+    change = add("MatMul", shared, f"{_PREFIX}changes", result=f"{_PREFIX}change")
     scaled = add("Mul", change, size, result=f"{_PREFIX}scaled")
     moved = add("Add", embedding, scaled, result=f"{_PREFIX}moved")
     _, after = length(moved, "after")
