@@ -7,7 +7,7 @@ from pathlib import Path
 from ireu_cli.cli.app import main as ireu
 from ireu_cli.config import example_toml
 from ireu_cli.encoders.systems import GROUPS, SYSTEMS
-from ireu_cli.inspecting.run import list_systems
+from ireu_cli.inspecting.systems import list_systems
 
 SYSTEMS_PAGE = """# Which generators read what
 

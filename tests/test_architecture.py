@@ -284,6 +284,7 @@ def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
         ["export", "--help"],
         ["apply", "--help"],
         ["samples", "--help"],
+        ["inspect", "--systems"],
     ],
 )
 def test_help_starts_nothing_heavy(arguments: list[str]) -> None:

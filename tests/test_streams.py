@@ -67,7 +67,8 @@ class _Departure:
 
 
 class _Report:
-    outcome = reason = standing = WILD
+    outcome = reason = standing = summary = WILD
+    next_steps = (WILD,)
     departures = (_Departure(),)
     controls = (_Control(),)
     criteria = (_Criterion(),)

@@ -40,7 +40,7 @@ def inspect(
     """Say which encoder a file holds, which generators read it and which edits reach them, or list the systems."""
     working_folder()
     from ireu_cli.cli.output import Terminal
-    from ireu_cli.inspecting.run import inspect_encoder, list_systems
+    from ireu_cli.inspecting.systems import list_systems
 
     if systems == (source is not None):
         raise UsageError(
@@ -51,6 +51,8 @@ def inspect(
     if source is None:
         terminal.systems(list_systems(), as_json=as_json)
     else:
+        from ireu_cli.inspecting.run import inspect_encoder
+
         terminal.card(inspect_encoder(source), as_json=as_json)
 
 

@@ -1,10 +1,10 @@
-"""`ireu inspect`: describe an encoder and its readers, describe what ireu wrote, or list all systems."""
+"""`ireu inspect`: describe an encoder and its readers, or describe what ireu wrote."""
 
 from pathlib import Path
 
 from ireu_cli.encoders.card import Card
 from ireu_cli.encoders.families import card_of
-from ireu_cli.encoders.systems import GROUPS, SYSTEMS, depths_read, is_gated_only, systems_of
+from ireu_cli.encoders.systems import GROUPS, SYSTEMS, depths_read, systems_of
 from ireu_cli.inspecting.gates import gate_told
 from ireu_cli.inspecting.own import inspect_own
 from ireu_cli.values import Json
@@ -42,24 +42,6 @@ def _told(card: Card) -> dict[str, Json]:
     }
 
 
-def list_systems() -> list[dict[str, Json]]:
-    """Every system with the tensors that it reads, as plain values, and whether edits can close each channel."""
-    return [
-        {
-            "system": name,
-            "title": system.title,
-            "reads": [
-                {"group": channel.group, "what": channel.sentence(), "edited": GROUPS[channel.group].edited}
-                for channel in system.channels
-            ],
-            "within_reach": _within_reach(name),
-            "remark": system.remark,
-            "enters": system.enters,
-        }
-        for name, system in SYSTEMS.items()
-    ]
-
-
 def _readers(card: Card, tap: str) -> list[Json]:
     """The systems that read a tap of this encoder."""
     return [
@@ -77,11 +59,3 @@ def _read_by(card: Card) -> dict[str, Json]:
         for channel in SYSTEMS[name].channels
         if channel.group in card.groups
     }
-
-
-def _within_reach(name: str) -> str:
-    """Whether edits of all its encoders cover a system: yes, in part, by a gate only, or no."""
-    if is_gated_only(SYSTEMS[name]):
-        return "by a gate only"
-    edited = [GROUPS[channel.group].edited for channel in SYSTEMS[name].channels]
-    return "yes" if edited and all(edited) else "in part" if any(edited) else "no"
