@@ -78,6 +78,7 @@ ARROWS: dict[str, set[str]] = {
     "coverage": {"errors", "params", "values", "encoders"},
     "samples": {"errors", "encoders", "store"},
     "inspecting": {"errors", "support", "values", "manifest", "encoders", "store"},
+    "checking": {"errors", "support", "values", "manifest", "encoders", "store"},
     "applying": {"", "errors", "support", "manifest", "encoders", "store"},
     "measuring": {"support", "params", "report", "maths"},
     "drawing": {
@@ -213,6 +214,7 @@ ARROWS: dict[str, set[str]] = {
         "verifying",
         "exporting",
         "applying",
+        "checking",
         "sharding",
     },
     "__main__": {"cli"},
@@ -283,6 +285,7 @@ def run(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
         ["verify", "--help"],
         ["export", "--help"],
         ["apply", "--help"],
+        ["check", "--help"],
         ["samples", "--help"],
         ["inspect", "--systems"],
     ],

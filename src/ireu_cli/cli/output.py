@@ -203,8 +203,10 @@ class Terminal:
             return
         found = []
         for name, value in card.items():
-            lines = [f"{key}: {_words(part)}" for key, part in value.items()] if isinstance(value, dict) else [value]
-            for number, line in enumerate(lines or ["none known"]):
+            lines = value if isinstance(value, list) else [value]
+            if isinstance(value, dict):
+                lines = [f"{key}: {_words(part)}" for key, part in value.items()]
+            for number, line in enumerate(lines or ["none" if isinstance(value, list) else "none known"]):
                 found.append(f"{'' if number else name.replace('_', ' '):<13} {line}")
         emit("\n".join(map(escaped, found)))
 

@@ -44,6 +44,7 @@ for _command in (
     commands.verify,
     commands.export,
     commands.apply,
+    commands.check,
     commands.samples,
 ):
     app.command()(_command)

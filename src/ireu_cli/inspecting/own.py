@@ -2,10 +2,8 @@
 
 from pathlib import Path
 
-from ireu_cli.errors import ArtifactError
-from ireu_cli.manifest import FileRecord, Manifest
-from ireu_cli.store.beside import record_of
-from ireu_cli.store.files import file_sha256, place_of
+from ireu_cli.manifest import Manifest
+from ireu_cli.store.beside import AS_RECORDED, record_of, state_of
 from ireu_cli.support.bounded import printable
 from ireu_cli.values import Json
 
@@ -63,21 +61,10 @@ def _places(manifest: Manifest) -> dict[str, Json]:
 
 def _files(manifest: Manifest, folder: Path) -> dict[str, Json]:
     """For each file in the record, whether it agrees with the record; files that differ come first."""
-    found = {printable(record.name, 120): _state(record, folder) for record in manifest.outputs}
-    order = sorted(found, key=lambda name: (found[name] == "as recorded", name))
+    found = {printable(record.name, 120): state_of(record, folder) for record in manifest.outputs}
+    order = sorted(found, key=lambda name: (found[name] == AS_RECORDED, name))
     shown: dict[str, Json] = {name: found[name] for name in order[:_SHOWN]}
     if rest := len(order) - len(shown):
-        wrong = sum(found[name] != "as recorded" for name in order[_SHOWN:])
+        wrong = sum(found[name] != AS_RECORDED for name in order[_SHOWN:])
         shown[f"and {rest} more"] = f"{wrong} of them not as recorded" if wrong else "as recorded"
     return shown
-
-
-def _state(record: FileRecord, folder: Path) -> str:
-    try:
-        path = place_of(record, folder)
-        if not path.is_file():
-            return "missing"
-        same = path.stat().st_size == record.size and file_sha256(path) == record.sha256
-    except (ArtifactError, OSError):
-        return "cannot be read"
-    return "as recorded" if same else "changed since"

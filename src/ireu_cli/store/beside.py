@@ -3,20 +3,37 @@
 from pathlib import Path
 
 from ireu_cli.errors import ArtifactError
-from ireu_cli.manifest import MOST_BYTES, Manifest, parse_manifest
+from ireu_cli.manifest import MOST_BYTES, FileRecord, Manifest, parse_manifest
 from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME, manifest_path
-from ireu_cli.store.files import native_name
+from ireu_cli.store.files import file_sha256, native_name, place_of
 from ireu_cli.support.bounded import ContentError, read_bounded
+
+_OF_FOLDERS = (EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME)
+"""The names of the records of folders, which lie inside."""
+AS_RECORDED = "as recorded"
+"""What `state_of` says of a file that has the recorded bytes."""
+
+
+def state_of(record: FileRecord, folder: Path) -> str:
+    """Whether a recorded file is as recorded, in words: else missing, changed since, or cannot be read."""
+    try:
+        path = place_of(record, folder)
+        if not path.is_file():
+            return "missing"
+        same = path.stat().st_size == record.size and file_sha256(path) == record.sha256
+    except (ArtifactError, OSError):
+        return "cannot be read"
+    return AS_RECORDED if same else "changed since"
 
 
 def _place_of(source: Path) -> Path | None:
     """The record beside or inside an artifact of ireu, or the path itself if it is a record; None if there is none."""
     if source.is_dir():
-        names = (EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME)
-        return next((source / name for name in names if (source / name).is_file() and _is_ours(source / name)), None)
+        inside = [source / name for name in _OF_FOLDERS]
+        return next((path for path in inside if path.is_file() and _is_ours(path)), None)
     if not source.is_file():
         return None
-    places = (manifest_path(source), source.with_name(EXPORT_MANIFEST_NAME), source)
+    places = (manifest_path(source), *(source.with_name(name) for name in _OF_FOLDERS), source)
     return next((path for path in places if path.suffix == ".json" and path.is_file() and _is_ours(path)), None)
 
 
@@ -30,8 +47,8 @@ def record_of(source: Path) -> tuple[Path, Manifest] | None:
     if path is None:
         return None
     manifest = parse_manifest(_read(path), path.name)
-    # A single file beside the record of an export may belong to anything.
-    if source.is_file() and path.name == EXPORT_MANIFEST_NAME and source != path and not _lists(manifest, source):
+    # A single file beside the record of a folder may belong to anything.
+    if source.is_file() and path.name in _OF_FOLDERS and source != path and not _lists(manifest, source):
         return None
     return path, manifest
 
