@@ -50,7 +50,7 @@ What a system reads was looked up in its code, at GitHub, at the commit behind t
 {sources}
 """
 ROOT = Path(__file__).parent.parent
-COMMANDS = ("inspect", "locate", "unlearn", "verify", "export", "apply", "check", "samples")
+COMMANDS = ("inspect", "locate", "unlearn", "verify", "export", "apply", "check", "cases", "samples")
 
 
 def commands_page() -> str:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 
 from ireu_cli import __version__
+from ireu_cli.cases.events import event_of
 from ireu_cli.encoders.families import load_encoder
 from ireu_cli.encoders.family import ImageEncoder
 from ireu_cli.errors import ArtifactError, ModelError
@@ -285,8 +286,10 @@ class Session:
         return write_manifest(path, manifest, list(files), known, self.run.seal)
 
     def close(self, manifest: Manifest) -> Manifest:
-        """Record the paths of the inputs, and delete what the running step kept."""
+        """Record the paths of the inputs and what was done for which case, and delete what the running step kept."""
         self.run.remember(manifest.digest, self.locations())
+        if (event := event_of(manifest, self.parent, self.config.record)) is not None:
+            self.run.register(self.config.run.register_file).add(event)
         self.run.finish(manifest.identity)
         self.executor.end()
         return manifest

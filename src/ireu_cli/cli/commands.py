@@ -167,6 +167,30 @@ def check(
         raise typer.Exit(ExitCode.FAILED if found.verdict == "not as recorded" else ExitCode.INCONCLUSIVE)
 
 
+def cases(
+    register: Annotated[
+        Path | None, o.place_option("--register", help="The register (default: that of the run folder).")
+    ] = None,
+    run_dir: Annotated[
+        Path, o.place_option("--run-dir", help="The run folder, whose key verifies seals (default: .ireu).")
+    ] = Path(".ireu"),
+    photos_deleted: Annotated[
+        list[str] | None, typer.Option("--photos-deleted", metavar="CASE", help="Note that its photos were deleted.")
+    ] = None,
+    as_json: o.Json = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """Verify the register, and list for every case since when it is removed from what, and what is due."""
+    working_folder()
+    from ireu_cli.cases.run import list_cases
+    from ireu_cli.cli.output import Terminal
+
+    found = list_cases(register, run_dir, photos_deleted or ())
+    Terminal(quiet=False, verbose=verbose).cases(found.told, as_json=as_json)
+    if not found.is_whole:
+        raise typer.Exit(ExitCode.FAILED)
+
+
 def _check_unlearn(asked: Unlearn) -> None:
     """Check that `unlearn` got exactly one of: a mask, deltas to merge, or a request to withdraw."""
     if asked.withdraw and asked.merge:

@@ -210,6 +210,19 @@ class Terminal:
                 found.append(f"{'' if number else name.replace('_', ' '):<13} {line}")
         emit("\n".join(map(escaped, found)))
 
+    def cases(self, told: Mapping[str, Any], *, as_json: bool) -> None:
+        """Print a register: whether it is whole, and a line for each case."""
+        if as_json:
+            emit(_json(told))
+            return
+        lines = [f"register {told['register']}, {told['entries']} entries", *told["faults"]]
+        for case, one in told["cases"].items():
+            parts = [f"{one['state']} since {one['since']}"]
+            parts += [f"{word} {one[word]}" for word in ("verified", "exported") if one[word]]
+            parts += [f"DUE: {'; '.join(one['due'])}"] if one["due"] else []
+            lines.append(f"{case}  {', '.join(parts)}")
+        emit("\n".join(map(escaped, lines)))
+
     def systems(self, systems: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         """Print every system and what it reads."""
         if as_json:

@@ -45,6 +45,7 @@ for _command in (
     commands.export,
     commands.apply,
     commands.check,
+    commands.cases,
     commands.samples,
 ):
     app.command()(_command)

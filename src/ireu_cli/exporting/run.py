@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ireu_cli.cases.events import cases_of
 from ireu_cli.config import Resolved
 from ireu_cli.exporting.gate.run import fill_gate
 from ireu_cli.exporting.gate.wanted import is_gate_wanted, refuse_without_detectors
@@ -16,7 +17,7 @@ from ireu_cli.exporting.layouts import (
 from ireu_cli.exporting.network import check_whole, write_whole
 from ireu_cli.exporting.opened import Original, open_original, refuse_own_place
 from ireu_cli.exporting.served import at_hand, check_served
-from ireu_cli.exporting.told import cases_in, reached_by, record_in, sealed, write_told
+from ireu_cli.exporting.told import reached_by, record_in, sealed, write_told
 from ireu_cli.exporting.transformer import (
     Aside,
     Prints,
@@ -146,7 +147,7 @@ def _write(
         if again is not None and again["outcome"] == "fail" and not stand.allow_failed:
             raise failed(f"The encoder written in {dtype} failed when it was verified again. {again['reason']}")
         covered, reached = reached_by(session, encoder, delta)
-        metrics |= reached | {"edited_encoder": fingerprint, "cases": cases_in(session, delta)}
+        metrics |= reached | {"edited_encoder": fingerprint, "cases": list(cases_of(parent))}
         metrics["verification"] = None if verdict is None else verdict.recorded()
         metrics["record"] = record_in(session, parent, delta, encoder, verdict)
         write_told(session, original, covered, metrics, verdict, folder)

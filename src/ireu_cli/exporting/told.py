@@ -36,14 +36,6 @@ def record_in(
     return with_findings(make_record(session, parent, delta, encoder, (), None), verdict).model_dump(mode="json")
 
 
-def cases_in(session: Session, delta: WeightDelta) -> list[str]:
-    """The cases that an export honours: those in the delta's ledger, or the one that you state."""
-    if delta.ledger is not None:
-        return list(delta.ledger.cases)
-    case = session.config.record.case_id
-    return [] if case is None else [case]
-
-
 def sealed(session: Session, folder: Path, finished: Manifest, known: Mapping[Path, str]) -> Manifest:
     """Seal everything that lies in the folder of an export; `known` are digests of files that were digested before."""
     return session.seal(folder / EXPORT_MANIFEST_NAME, finished, files_below(folder), known)

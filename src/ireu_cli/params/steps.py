@@ -41,6 +41,9 @@ class RunParams(Params):
     """
 
     run_dir: FilePath = Field(Path(".ireu"), description="private folder for runs: key, cached features, checkpoints")
+    register_file: OptionalPath = Field(
+        None, examples=["cases/register.jsonl"], description="register of cases; unset: register.jsonl in run_dir"
+    )
     device: str = Field("cpu", min_length=1, max_length=64, description="torch device: cpu, cuda, cuda:1, mps")
     batch_size: int = Field(16, ge=1, description="photos encoded at once")
     picture_batch: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = Field(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from ireu_cli.store.system import Hold, hold, is_mount_point
 
 LOCK_INSIDE = ".ireu.lock"
 """The lock file inside a mount point, because the folder around it may be read-only."""
+_PATIENCE, _PAUSE = 60.0, 0.01
+"""Seconds for which a short wait may last, and between two looks."""
 Note = Callable[[str], None]
 
 
@@ -57,6 +60,34 @@ def held(path: Path, output: Path, note: Note) -> Iterator[None]:
                 f"the file system of {output} has no locks; make sure that no other ireu process writes there at the "
                 "same time"
             )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def waited(path: Path, output: Path, note: Note) -> Iterator[None]:
+    """Hold the lock of a file, which stays there, as soon as whoever holds it lets it go.
+
+    Args:
+        path: the lock file.
+        output: what it protects, for messages.
+        note: called with a message if the file system has no locks.
+
+    Raises:
+        ArtifactError: another process holds it for a minute.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    with disk_errors(path):
+        descriptor, outcome = _open_and_ask(path)
+    try:
+        while outcome is Hold.TAKEN and time.monotonic() < deadline:
+            time.sleep(_PAUSE)
+            outcome = hold(descriptor)
+        if outcome is Hold.TAKEN:
+            raise ArtifactError(f"Another process has been writing {output} for a minute", "Stop that process")
+        if outcome is Hold.NO_LOCKS:
+            note(f"the file system of {output} has no locks; let one process at a time write it")
         yield
     finally:
         os.close(descriptor)

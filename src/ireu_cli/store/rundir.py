@@ -23,10 +23,13 @@ from ireu_cli.store.beside import record_of
 from ireu_cli.store.files import disk_errors, make_private_folder, read_bytes, staged, sweep, write_bytes
 from ireu_cli.store.locks import Note, beside, held
 from ireu_cli.store.packing import packed
+from ireu_cli.store.register import Key, Register
 from ireu_cli.store.system import place_new
 from ireu_cli.support.bounded import MOST_JSON, ContentError, read_json
 from ireu_cli.support.paths import as_text
 
+REGISTER = "register.jsonl"
+"""The register in a run folder."""
 _FIRST = frozenset({".gitignore"})
 """The files that are made in a run folder before its key."""
 
@@ -91,6 +94,14 @@ class RunDir:
     def seal(self, digest: str) -> str:
         """HMAC-SHA-256 (hex) of a manifest's digest: nobody can make another one without the key."""
         return hmac.new(self._open(), b"manifest " + digest.encode(), hashlib.sha256).hexdigest()
+
+    def seal_entry(self, digest: str) -> str:
+        """The same of an entry of the register."""
+        return hmac.new(self._open(), b"entry " + digest.encode(), hashlib.sha256).hexdigest()
+
+    def register(self, path: Path | None) -> Register:
+        """The register at a path, or the one in this folder, whose entries are sealed with this folder's key."""
+        return Register(path or self.path / REGISTER, Key(self.key_name, self.seal_entry), self._note)
 
     def vouches(self, manifest: Manifest) -> bool:
         """Whether a run with this folder's key wrote the manifest exactly like this.

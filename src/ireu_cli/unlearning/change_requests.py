@@ -98,6 +98,8 @@ def _open(resolved: Resolved, talk: Talk, onto: Path, out: Path, force: bool) ->
 def _finish(session: Session, draft: Manifest, delta: WeightDelta, metrics: dict[str, Any], out: Path) -> StepResult:
     # The manifests of the requests themselves say how well people were found.
     metrics.pop("people", None)
+    # No single request stands for what was joined or is left.
+    metrics.pop("case", None)
     if delta.ledger is not None:
         taken, places = len(delta.ledger.slots), delta.ledger.capacity
         metrics["places"] = {"taken": taken, "all": places}

@@ -68,6 +68,7 @@ def run_unlearn(
         metrics = {
             "reach": {"taps": reach.taps, "missed": reach.missed},
             "coverage": recorded(covered),
+            "case": case,
             **summary,
             **requests,
         }
