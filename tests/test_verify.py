@@ -224,3 +224,32 @@ def test_everybody_becoming_the_same_fails_even_where_raw_features_are_alike() -
 
     same = replace(whole, targets=[averaged(t) for t in whole.targets], retained=[averaged(r) for r in whole.retained])
     assert failed(verify(same, PARAMS, 0)) == {"retained_change", "lookalike_change"}
+
+
+def test_the_edit_as_a_search_in_a_list() -> None:
+    """FNIR at FPIR: what share of targets' photos moves no further than so many of other people's."""
+    whole = evidence("seen", people=100)
+    photos = sum(whole.sizes)
+
+    def rates(evidence: Evidence, role: str) -> dict[float | None, float]:
+        found = [f for f in verify(evidence, PARAMS, 0).figures if f.name == "fnir" and f.role == role]
+        assert all(f.measure == "tap features" and f.state == "change" and f.unit == "share" for f in found)
+        return {figure.false_match_rate: figure.value for figure in found}
+
+    wanted = {rate for rate in (0.001, 0.003, 0.01) if rate * photos >= PARAMS.min_impostors_per_error}
+    assert 0.01 in wanted
+    assert len(wanted) < 3, "some rate is too low for so few photos"
+    assert rates(whole, "target-seen") == dict.fromkeys(wanted, 0.0)
+    assert rates(whole, "target-unseen") == dict.fromkeys(wanted, 1.0)
+    # One photo in fifty of other people moves further than any target's: then no limit at one in a hundred helps.
+    per_person = len(whole.retained[0].centred)
+    far = [
+        replace(person, centred=torch.where(torch.arange(per_person) + n * per_person < photos // 50, 1e6, 0.0))
+        for n, person in enumerate(whole.retained)
+    ]
+    assert rates(replace(whole, retained=far), "target-seen")[0.01] == 1.0
+    few = [
+        replace(person, centred=torch.where(torch.arange(per_person) + n * per_person < photos // 200, 1e6, 0.0))
+        for n, person in enumerate(whole.retained)
+    ]
+    assert rates(replace(whole, retained=few), "target-seen")[0.01] == 0.0

@@ -3,7 +3,7 @@
 People are enrolled with the original encoder, because every generator that mounts it was trained on its output.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
 import torch
@@ -63,8 +63,17 @@ DEFINITIONS = {
         unit="ratio",
         reference=_TAP,
     ),
+    "fnir": Definition(
+        text="False-negative identification rate, as in NIST's FRTE 1:N, of the edit as a search in a list of the "
+        "people whom it removes: share of the targets' photos that it moves no further (by `centred_change`) than a "
+        "share `false_match_rate` of retained people's photos. That share is the false-positive identification rate, "
+        "FPIR.",
+        unit="share",
+        reference="photos of the role; the threshold comes from photos of retained people",
+    ),
 }
-
+FPIRS = (0.001, 0.003, 0.01)
+"""The false-positive identification rates of `fnir`."""
 
 _CHANGES = {"feature_cosine": "cosine", "relative_change": "relative", "centred_change": "centred"}
 
@@ -94,6 +103,10 @@ def measure(
     collected.add_changes("target-seen", targets, seen)
     collected.add_scores("target-unseen", compared.targets, unseen)
     collected.add_changes("target-unseen", targets, unseen)
+    for rate, limit in _limits(changes.all_of("centred_change"), params.min_impostors_per_error):
+        for role, rows in _by_use(seen, unseen):
+            still = [(moved <= limit).double() for moved in _chosen(targets.of("centred_change"), rows)]
+            collected.add("fnir", role, "change", still, rate=rate)
     collected.add_scores("look-alike", list(compared.alike.values()))
     collected.add_changes("look-alike", changes, places=compared.look_alikes)
     collected.add_scores("retained", list(compared.retained.values()))
@@ -104,6 +117,23 @@ def measure(
         for name in ("feature_cosine", "centred_change"):
             collected.add(name, "retained", "change", changes.of(name, sorted(positions)), group)
     return tuple(collected.figures)
+
+
+def _by_use(seen: Sequence[Tensor], unseen: Sequence[Tensor]) -> tuple[tuple[Role, Sequence[Tensor]], ...]:
+    return ("target-seen", seen), ("target-unseen", unseen)
+
+
+def _limits(moved: Tensor, needed: float) -> Iterator[tuple[float, float]]:
+    """For each rate of `FPIRS` that there are photos enough for, the change that so many photos of others exceed.
+
+    Args:
+        moved: float (n,), the change of retained people's photos.
+        needed: how many of them have to lie above a limit.
+    """
+    for rate in FPIRS:
+        above = int(rate * len(moved))
+        if rate * len(moved) >= needed:
+            yield rate, float(moved.topk(above + 1).values[-1])
 
 
 def share_removed(others: Iterable[Scores], params: VerifyParams) -> float | None:
@@ -148,12 +178,20 @@ class _Collector:
         for name in _CHANGES:
             self.add(name, role, "change", _chosen(changes.of(name, places), chosen))
 
-    def add(self, name: str, role: Role, state: State, values: Sequence[Tensor], group: str | None = None) -> None:
-        rng = generator(self._seed, "bootstrap", name, role, state, group or "")
+    def add(
+        self,
+        name: str,
+        role: Role,
+        state: State,
+        values: Sequence[Tensor],
+        group: str | None = None,
+        rate: float | None = None,
+    ) -> None:
+        rng = generator(self._seed, "bootstrap", name, role, state, group or "", *([] if rate is None else [str(rate)]))
         about = About(
             name=name, role=role, state=state, unit=DEFINITIONS[name].unit, group=group,
             measure=self._measure if state != "change" else "tap features",
-            false_match_rate=self._rate if name == "match_rate" else None,
+            false_match_rate=self._rate if name == "match_rate" else rate,
         )  # fmt: skip
         found = estimated(values, about, self._resamples, rng)
         if found is not None:
@@ -169,6 +207,10 @@ class _Changes:
         for place, person in enumerate(people):
             for name, attribute in _CHANGES.items():
                 self._columns[name][self._rows(place)] = getattr(person, attribute)
+
+    def all_of(self, name: str) -> Tensor:
+        """A figure's values of all photos: (photos,)."""
+        return self._columns[name]
 
     def of(self, name: str, places: Sequence[int] | None = None) -> Sequence[Tensor]:
         """A figure's values (n,), for each person or for people at some positions."""
