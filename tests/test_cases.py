@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from ireu_cli.cases.run import list_cases
-from ireu_cli.cases.standing import last_exports, standings
+from ireu_cli.cases.standing import known_from
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import digest_of
-from ireu_cli.store.register import Entry, Event, Key, Register, read_register
+from ireu_cli.store.register import Entry, Event, Head, Key, Register, read_register
 from tests.conftest import run_ireu
 
 KEY = Key("0123456789abcdef", lambda digest: digest_of(["secret", digest]))
@@ -45,16 +45,30 @@ def test_entries_are_chained_and_sealed(tmp_path: Path) -> None:
     assert read_register(path, OTHER).faults
 
 
-def test_the_same_event_is_added_once(tmp_path: Path) -> None:
+def test_a_step_that_is_run_again_adds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "r"
     register = filled(path, 3)
     assert not register.add(event("request", "case-1"))
-    # Another event about the same artifact is one of its own, and so is a name that looks like an entry.
+    # Another event about the same artifact is one of its own, and a name that looks like an entry is a name.
     assert register.add(event("request", "case-1").model_copy(update={"what": "export"}))
-    wild = event("request", f'"artifact":"{"0" * 64}","what":"request"')
-    assert register.add(wild)
+    assert register.add(event("request", f'"artifact":"{"0" * 64}","what":"request"'))
     assert register.add(Event(what="request", cases=("x",), artifact="0" * 64))
     assert len(read_register(path, KEY).entries) == 6
+
+
+def test_what_is_done_again_after_something_else_is_added(tmp_path: Path) -> None:
+    """A request that was withdrawn and made again, and an export that was rolled back, have the same digests."""
+    register = Register(tmp_path / "r", KEY)
+    encoder = {"encoder": "a" * 64}
+    asked, gone = event("request", "one", **encoder), event("withdrawal", "one", **encoder)
+    first, second = event("export", "one", **encoder), event("export", "one", "two", **encoder)
+    for one in (asked, first, gone, asked, first, second, first, asked.model_copy(update={"encoder": "b" * 64})):
+        register.add(one)
+    whats = [entry.what for entry in read_register(tmp_path / "r").entries]
+    assert whats == ["request", "export", "withdrawal", "request", "export", "export", "request"]
+    deletion = event("deletion", "one")
+    assert register.add(deletion)
+    assert register.add(deletion)
 
 
 @pytest.mark.parametrize("line", [0, 2, 4])
@@ -77,22 +91,92 @@ def test_what_is_taken_out_is_noticed(tmp_path: Path) -> None:
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]))
     assert read_register(path, KEY).faults == ("2 entries are missing at its end",)
+    # With the count adapted, but without the key, the count is not sealed.
+    head = path.with_name("r.head")
+    genuine = head.read_bytes()
+    third = read_register(path).entries[2]
+    for forged in (
+        {"count": 3, "digest": third.digest, "key": KEY.name, "seal": json.loads(genuine)["seal"]},
+        {"count": 3, "digest": third.digest, "key": KEY.name, "seal": None},
+        {"count": -9, "digest": "x"},
+        {"count": 0, "digest": third.digest},
+    ):
+        head.write_text(json.dumps(forged))
+        assert read_register(path, KEY).faults, forged
+    for odd in (b"[" * 100_000, b'{"count": Infinity}', b"\xff"):
+        head.write_bytes(odd)
+        assert read_register(path, KEY).faults == ("the file that counts its entries is missing or damaged",)
+    head.write_bytes(genuine)
     path.write_bytes(b"".join([*lines[:2], *lines[3:]]))
     assert "line 3 does not follow the entry before it" in read_register(path, KEY).faults
     path.write_bytes(b"".join(lines))
     path.with_name("r.head").unlink()
-    assert read_register(path, KEY).faults == ("the file that counts its entries is missing",)
+    assert read_register(path, KEY).faults == ("the file that counts its entries is missing or damaged",)
 
 
 def test_whoever_lacks_the_key_cannot_forge_an_entry(tmp_path: Path) -> None:
     """Somebody writes the whole register anew, with another case, and all digests right."""
-    path, forged = tmp_path / "r", tmp_path / "forged"
+    path, forged, unsealed = tmp_path / "r", tmp_path / "forged", tmp_path / "unsealed"
     filled(path)
-    register = Register(forged, OTHER)
-    for number in range(5):
-        register.add(event("request", f"other-{number}"))
-    assert read_register(forged).faults == ()
-    assert len(read_register(forged, KEY).faults) == 5
+    for place, key in ((forged, OTHER), (unsealed, None)):
+        for number in range(5):
+            Register(place, key).add(event("request", f"other-{number}"))
+        assert read_register(place).faults == ()
+    assert len(read_register(forged, KEY).faults) == 6
+    assert read_register(unsealed, KEY).sealed == 0
+    # One entry without a seal among genuine ones is counted.
+    Register(path, None).add(event("withdrawal", "case-1"))
+    read = read_register(path, KEY)
+    assert (read.sealed, len(read.entries)) == (5, 6)
+
+
+def test_the_register_of_a_run_folder_has_no_entry_of_others(fresh: Path) -> None:
+    own = fresh / ".ireu" / "register.jsonl"
+    assert list_cases(None, fresh / ".ireu").trust == "whole"
+    shutil.copy(own, fresh / "copy")
+    shutil.copy(f"{own}.head", fresh / "copy.head")
+    assert list_cases(fresh / "copy", fresh / "none").trust == "chain whole, not every seal verified"
+    assert run_ireu("cases", "--register", "copy", "--run-dir", "none", cwd=fresh).code == 5
+    Register(own, None).add(event("withdrawal", "anybody"))
+    found = list_cases(None, fresh / ".ireu")
+    assert found.trust == "NOT WHOLE"
+    assert found.told["faults"] == ["1 entries are not sealed with the key of this run folder"]
+
+
+def test_somebody_elses_file_is_left_alone(tmp_path: Path) -> None:
+    for name, data in (("a.json", b'{"a": 1}'), ("b.jpg", os.urandom(5000)), ("c.txt", b"one\ntwo"), ("d", b"\n")):
+        path = tmp_path / name
+        path.write_bytes(data)
+        with pytest.raises(ArtifactError, match="is no register"):
+            Register(path, KEY).add(event("request", "one"))
+        assert path.read_bytes() == data
+    (tmp_path / "link").symlink_to(tmp_path / "a.json")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "pipe"):
+        with pytest.raises(ArtifactError):
+            Register(tmp_path / name, KEY).add(event("request", "one"))
+    with pytest.raises(ArtifactError):
+        read_register(tmp_path / "pipe")
+    assert not (tmp_path / "link.head").exists()
+
+
+def test_looking_makes_nothing(tmp_path: Path) -> None:
+    filled(tmp_path / "r")
+    home = tmp_path / "home"
+    home.mkdir(mode=0o755)
+    list_cases(tmp_path / "r", home)
+    assert list(home.iterdir()) == []
+    assert home.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_reader_beside_writers_sees_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    filled(path, 1)
+    command = [sys.executable, "-c", WRITER, str(path), "w", "0", "60"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ) as process:
+        while process.poll() is None:
+            assert read_register(path, KEY).faults == ()
+    assert len(read_register(path, KEY).entries) == 61
 
 
 def test_what_a_killed_process_left_is_taken_back(tmp_path: Path) -> None:
@@ -105,7 +189,8 @@ def test_what_a_killed_process_left_is_taken_back(tmp_path: Path) -> None:
     assert [entry.cases for entry in read_register(path, KEY).entries] == [("case-0",), ("case-1",), ("after",)]
     # The line is there and the count is not: the process was killed between the two.
     head = path.with_name("r.head")
-    head.write_bytes(b'{"count":2,"digest":"%s"}' % read_register(path).entries[1].digest.encode())
+    second = Head(count=2, digest=read_register(path).entries[1].digest, key=KEY.name)
+    head.write_text(second.model_copy(update={"seal": KEY.seal(second.sealed)}).model_dump_json())
     assert read_register(path, KEY).faults == ()
 
 
@@ -168,11 +253,12 @@ def test_a_job_is_in_the_register(fresh: Path) -> None:
     assert told.code == 0
     found = json.loads(told.out)
     assert found["register"] == "whole"
-    assert found["entries"] == 3
+    assert found["entries"] == found["sealed_with_this_key"] == 3
     (case, one), *_ = found["cases"].items()
     assert len(case) == 12
-    assert one["state"] == "removed"
-    assert one["verified"].startswith("failed")
+    (place,) = one["encoders"].values()
+    assert place["state"] == "removed"
+    assert place["verified"].startswith("failed")
     assert one["due"][0].startswith("make a better edit: it failed")
     before = (fresh / ".ireu" / "register.jsonl").read_bytes()
     assert run_ireu("export", "--delta", "delta.safetensors", "--allow-failed", cwd=fresh).code == 0
@@ -181,8 +267,8 @@ def test_a_job_is_in_the_register(fresh: Path) -> None:
     assert str(fresh) not in text
     assert "person-" not in text
     shown = run_ireu("cases", cwd=fresh)
-    assert f"{case}  removed since" in shown.out
-    assert "DUE: " in shown.out
+    assert f"{case}  removed from " in shown.out
+    assert f"{case}  DUE: make a better edit" in shown.out
 
 
 def test_a_register_of_your_own_and_a_broken_one(fresh: Path) -> None:
@@ -190,7 +276,9 @@ def test_a_register_of_your_own_and_a_broken_one(fresh: Path) -> None:
     unlearn = ("unlearn", "--mask", "mask.pt", "--steps", "2", "-o", "d.safetensors", *settings)
     assert run_ireu(*unlearn, "--set", "run.register_file=own/cases.jsonl", cwd=fresh).code == 0
     own = ("cases", "--register", "own/cases.jsonl", "--json")
-    one = json.loads(run_ireu(*own, cwd=fresh).out)["cases"]["2026-17"]
+    read = run_ireu(*own, cwd=fresh)
+    assert read.code == 0
+    one = json.loads(read.out)["cases"]["2026-17"]
     assert one["due"] == ["delete the photos (by 2026-03-01)", "export: no export honours it"]
     deleted = json.loads(run_ireu(*own, "--photos-deleted", "2026-17", cwd=fresh).out)["cases"]["2026-17"]
     assert deleted["due"] == ["export: no export honours it"]
@@ -211,27 +299,83 @@ def entries(*events: Event) -> list[Entry]:
     ]
 
 
+ENCODER, DELTA = {"encoder": "a" * 64}, "d" * 64
+
+
+def due(*events: Event) -> dict[str, list[str]]:
+    known = known_from(entries(*events))
+    return {one.case: known.due(one, "2026-02-01") for one in known.cases}
+
+
 def test_what_is_due_follows_what_was_done() -> None:
-    encoder = "a" * 64
-    first = event("request", "one", encoder=encoder)
-    second = event("request", "two", encoder=encoder)
-    export = event("export", "one", "two", encoder=encoder, edited="b" * 64)
-    verified = event("verification", "one", "two", outcome="passed")
-    gone = event("withdrawal", "one", encoder=encoder)
-    again = event("export", "two", encoder=encoder, edited="c" * 64, at="again")
-
-    def due(*events: Event) -> dict[str, list[str]]:
-        done = entries(*events)
-        last = last_exports(done).get(encoder)
-        return {one.case: one.due("2026-02-01", last) for one in standings(done)}
-
+    first, second = event("request", "one", **ENCODER), event("request", "two", **ENCODER)
+    export = event("export", "one", "two", **ENCODER, edited="b" * 64, parent=DELTA)
+    verified = event("verification", "one", "two", outcome="passed", parent=DELTA)
+    gone = event("withdrawal", "one", **ENCODER)
+    again = event("export", "two", **ENCODER, edited="c" * 64, parent=DELTA, at="again")
     assert due(first) == {"one": ["export: no export honours it"]}
-    assert due(first, second, export)["two"] == ["verify"]
+    assert due(first, second, export)["two"] == ["verify what was exported"]
     assert due(first, second, export, verified) == {"one": [], "two": []}
     assert due(first, second, export, verified, gone)["one"] == ["export again: the last export still honours it"]
     assert due(first, second, export, verified, gone, again) == {"one": [], "two": []}
-    back = event("request", "one", encoder=encoder, at="back")
+    back = event("request", "one", **ENCODER, at="back")
     assert due(first, second, export, verified, gone, again, back)["one"] == ["export: the last one lacks it"]
+    # A gate has no edited encoder, and honours its cases all the same.
+    gate = event("export", "one", **ENCODER, parent=DELTA)
+    assert due(first, gate, verified)["one"] == []
+
+
+def test_a_verification_counts_for_its_own_delta() -> None:
+    first, other = event("request", "one", **ENCODER), "e" * 64
+    passed = event("verification", "one", outcome="passed", parent=DELTA)
+    export = event("export", "one", **ENCODER, edited="b" * 64, parent=other)
+    assert due(first, passed, export)["one"] == ["verify what was exported"]
+    failed = event("verification", "one", outcome="failed without attacks", parent=other)
+    assert due(first, export, failed, passed)["one"] == ["make a better edit: it failed without attacks"]
+    for outcome, words in (
+        ("passed with settings weaker than the defaults", "verify in full: it passed with"),
+        ("inconclusive without attacks", "verify with more evidence: it was inconclusive"),
+    ):
+        told = event("verification", "one", outcome=outcome, parent=other)
+        assert due(first, export, told)["one"][0].startswith(words)
+
+
+def test_every_encoder_of_a_case_has_its_own_state() -> None:
+    first, second = event("request", "one", **ENCODER), event("request", "one", encoder="b" * 64)
+    export = event("export", "one", **ENCODER, parent=DELTA)
+    verified = event("verification", "one", outcome="passed", parent=DELTA, **ENCODER)
+    assert due(first, second, export, verified)["one"] == ["export: no export honours it (encoder bbbbbbbbbbbb)"]
+    gone = event("withdrawal", "one", encoder="b" * 64)
+    assert due(first, second, export, verified, gone)["one"] == []
+
+
+def test_a_case_from_before_the_register_is_known() -> None:
+    export = event("export", "old", **ENCODER, parent=DELTA)
+    gone = event("withdrawal", "old", **ENCODER)
+    assert due(export, gone)["old"] == ["export again: the last export still honours it"]
+    assert known_from(entries(gone)).cases[0].encoders["a" * 64].asked == "before the register"
+
+
+def test_photos_that_came_again_are_due_again() -> None:
+    dated = event("request", "one", photos_deleted_by="2026-01-15")
+    deleted, again = event("deletion", "one"), event("request", "one", photos_deleted_by="2026-01-20", at="again")
+    assert any(word.startswith("delete") for word in due(dated)["one"])
+    assert not any(word.startswith("delete") for word in due(dated, deleted)["one"])
+    assert "delete the photos (by 2026-01-20)" in due(dated, deleted, again)["one"]
+
+
+def test_odd_names_of_cases_are_kept_short(fresh: Path) -> None:
+    """A name may be anything, and no step may end in an error because of it."""
+    for number, name in enumerate(("x" * 400, "new\nline", "\x9b31m")):
+        done = run_ireu(
+            "unlearn", "--mask", "mask.pt", "--steps", "2", "-o", f"d{number}.safetensors", "--set",
+            f"record.case_id={name}", cwd=fresh,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+    told = json.loads(run_ireu("cases", "--json", cwd=fresh).out)
+    assert told["register"] == "whole"
+    assert told["entries"] == 6
+    assert max(map(len, told["cases"])) == 300
 
 
 def test_the_day_is_the_day(tmp_path: Path) -> None:

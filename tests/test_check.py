@@ -1,6 +1,7 @@
 """`ireu check`: every kind of mix-up is called by its name, and every trap that stands in a folder is named."""
 
 import json
+import os
 import shutil
 import zlib
 from pathlib import Path
@@ -13,6 +14,8 @@ from model_signing import signing
 from safetensors.torch import load_file, save_file
 
 from ireu_cli.checking.traps import Place, traps_at
+from ireu_cli.manifest import parse_manifest
+from ireu_cli.store.artifacts import write_manifest
 from tests.conftest import Run, run_ireu
 
 WEIGHTS = "model.safetensors"
@@ -41,7 +44,9 @@ def test_what_nobody_touched_is_as_recorded(job: Path, name: str) -> None:
     assert told["verdict"] == "as recorded"
     assert told["warnings"] == []
     assert told["seal"].startswith("by the run folder")
-    assert list(told["files"]) == ["as recorded"]
+    assert told["as_recorded"] > 0
+    assert told["wrong"] == {}
+    assert told["not_in_the_record"] == []
 
 
 def test_it_needs_no_run_folder(fresh: Path) -> None:
@@ -61,7 +66,7 @@ def test_one_byte_is_named(fresh: Path) -> None:
         done, told = check(name, cwd=fresh)
         assert done.code == 4
         assert told["verdict"] == "not as recorded"
-        assert told["files"][Path(path).name] == "changed since"
+        assert told["wrong"][Path(path).name] == "changed since"
 
 
 def test_a_record_that_was_changed_is_named(fresh: Path) -> None:
@@ -92,10 +97,10 @@ def test_a_half_written_file_is_named(fresh: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     done, told = check("encoder-unlearned", cwd=fresh)
     assert done.code == 4
-    assert told["files"][WEIGHTS] == "changed since"
+    assert told["wrong"][WEIGHTS] == "changed since"
     assert "nothing that can be read as an encoder" in told["holds"]
     weights.unlink()
-    assert check("encoder-unlearned", cwd=fresh)[1]["files"][WEIGHTS] == "missing"
+    assert check("encoder-unlearned", cwd=fresh)[1]["wrong"][WEIGHTS] == "missing"
 
 
 def test_an_old_export_and_somebody_elses_are_told_apart(fresh: Path) -> None:
@@ -176,6 +181,7 @@ def put(folder: Path, *names: str) -> Path:
         (("e/model.safetensors", "e/model.safetensors.bak"), "e", "puts it back"),
         (("antelopev2/glintr100.onnx", "antelopev2/glintr100.bak.onnx"), "antelopev2", "may take it by its name"),
         (("e/model.safetensors", "e/model.safetensors~"), "e", "puts it back"),
+        (("e/model.safetensors", "e/model-orig.safetensors"), "e", "puts it back"),
         (("e/model.safetensors", "original_e/model.safetensors"), "e", "puts it back"),
         (("e/model.safetensors", "e/model.fp16.safetensors"), "e", "may take it instead"),
         (("antelopev2/glintr100.onnx",), "antelopev2/glintr100.onnx", "nunchaku"),
@@ -204,11 +210,116 @@ def test_a_place_without_traps_is_quiet(tmp_path: Path) -> None:
         assert traps_at(Place.of(tmp_path / place, recorded)) == []
 
 
-def test_warnings_do_not_change_the_verdict(fresh: Path) -> None:
-    shutil.copy(fresh / "encoder" / WEIGHTS, fresh / "encoder-unlearned" / f"{WEIGHTS}.bak")
+def test_warnings_alone_do_not_change_the_verdict(fresh: Path) -> None:
+    shutil.copy(fresh / "encoder-unlearned" / WEIGHTS, fresh / "encoder-unlearned" / f"{WEIGHTS}.bak")
     done, told = check("encoder-unlearned", cwd=fresh)
     assert done.code == 0
-    assert told["files"][f"{WEIGHTS}.bak"] == "not in the record"
+    assert told["not_in_the_record"] == [f"{WEIGHTS}.bak"]
     assert len(told["warnings"]) == 2
     shown = run_ireu("check", "encoder-unlearned", cwd=fresh)
     assert "warnings      model.safetensors.bak lies in encoder-unlearned" in shown.out
+
+
+def wanted(folder: Path) -> Path:
+    """A folder that holds the edited encoder, without a record, as a server may have it."""
+    shutil.copytree(folder / "encoder-unlearned", folder / "served")
+    (folder / "served" / "ireu.json").unlink()
+    return folder / "served"
+
+
+def named(fresh: Path, path: str) -> tuple[Run, Any]:
+    return check(path, "--record", "encoder-unlearned", cwd=fresh)
+
+
+def test_a_record_of_something_else_vouches_for_nothing(fresh: Path) -> None:
+    """Somebody puts the original where the export was, and a sealed record beside it."""
+    original = fresh / "encoder" / WEIGHTS
+    shutil.copy(original, fresh / "srv.safetensors")
+    shutil.copy(fresh / "encoder" / "config.json", fresh / "config.json")
+    shutil.copy(fresh / "encoder-unlearned" / "ireu.json", fresh / "srv.safetensors.json")
+    done, told = named(fresh, "srv.safetensors")
+    assert done.code == 4
+    assert "THE ORIGINAL" in told["holds"]
+    shutil.move(fresh / "delta.safetensors", fresh / "moved")
+    shutil.move(fresh / "delta.safetensors.json", fresh / "moved.json")
+    assert check("moved", cwd=fresh)[0].code == 5
+
+
+def test_a_record_that_somebody_made_is_not_believed(fresh: Path) -> None:
+    """All digests fit, and it calls the original the edited encoder: what counts is the export that you name."""
+    forged = fresh / "forged"
+    shutil.copytree(fresh / "encoder", forged)
+    genuine = parse_manifest((fresh / "encoder-unlearned" / "ireu.json").read_bytes(), "ireu.json")
+    write_manifest(forged / "ireu.json", genuine, [forged / WEIGHTS, forged / "config.json"])
+    done, told = named(fresh, "forged")
+    assert done.code == 4
+    assert "THE ORIGINAL" in told["holds"]
+    assert check("forged", cwd=fresh)[0].code == 4, "its own record names another encoder than the weights are"
+    write_manifest(forged / "ireu.json", genuine, [])
+    assert check("forged", cwd=fresh)[0].code == 4, "a record of nothing"
+
+
+@pytest.mark.parametrize("name", ["model.fp16.safetensors", "pytorch_model.safetensors"])
+def test_another_encoder_that_a_loader_may_take_counts(name: str, fresh: Path) -> None:
+    served = wanted(fresh)
+    assert named(fresh, "served")[0].code == 0
+    shutil.copy(fresh / "encoder" / WEIGHTS, served / name)
+    done, told = named(fresh, "served")
+    assert done.code == 4
+    assert f"But {name} beside it is THE ORIGINAL" in told["holds"]
+    shutil.copy(fresh / "encoder" / WEIGHTS, fresh / "encoder-unlearned" / name)
+    assert check("encoder-unlearned", cwd=fresh)[0].code == 4
+    shutil.copy(served / WEIGHTS, served / name)
+    assert named(fresh, "served")[0].code == 0, "the same encoder twice"
+
+
+def test_what_changes_the_encoder_without_its_weights_counts(fresh: Path) -> None:
+    served = wanted(fresh)
+    config = json.loads((served / "config.json").read_text())
+    (served / "config.json").write_text(json.dumps(config | {"hidden_act": "relu"}))
+    done, told = named(fresh, "served")
+    assert done.code == 4
+    assert "another activation" in told["holds"]
+    (served / "config.json").write_text(json.dumps(config | {"transformers_weights": "weights2.safetensors"}))
+    done, told = named(fresh, "served")
+    assert done.code == 4
+    assert "makes transformers load other weights" in told["holds"]
+    (served / "config.json").write_text(json.dumps(config))
+    (served / "adapter_config.json").write_text("{}")
+    assert named(fresh, "served")[0].code == 4
+
+
+def test_what_is_no_encoder_is_not_the_wanted_one(fresh: Path) -> None:
+    for path in ("mask.pt", "delta.safetensors", "report"):
+        done, told = named(fresh, path)
+        assert done.code == 4, path
+        assert "which is no encoder" in told["holds"]
+    (fresh / "plain.txt").write_text("x")
+    assert check("plain.txt", cwd=fresh)[0].code == 5
+    assert named(fresh, "plain.txt")[0].code == 4
+
+
+def test_links_and_closed_folders_in_an_export_are_named(fresh: Path) -> None:
+    (fresh / "encoder-unlearned" / "image_encoder").symlink_to(fresh / "encoder")
+    told = check("encoder-unlearned", cwd=fresh)[1]
+    assert told["not_in_the_record"] == ["image_encoder"]
+
+
+def test_pipes_and_devices_hang_nothing(fresh: Path) -> None:
+    os.mkfifo(fresh / "pipe.onnx")
+    (fresh / "device.onnx").symlink_to("/dev/zero")
+    (fresh / "pack").mkdir()
+    os.mkfifo(fresh / "pack" / "arcface_w600k_r50.onnx")
+    (fresh / "pack" / "arcface_w600k_r50.hash").write_text("x")
+    for path in ("pipe.onnx", "device.onnx"):
+        assert run_ireu("check", path, cwd=fresh).code == 3
+        assert run_ireu("inspect", path, cwd=fresh).code == 3
+    assert check("pack", cwd=fresh)[0].code == 5
+
+
+def test_a_key_that_is_none_is_one_sentence(fresh: Path) -> None:
+    (fresh / "sig").write_text("{}")
+    (fresh / "key.pub").write_text("no key")
+    done, told = check("encoder-unlearned", "--signature", "sig", "--public-key", "key.pub", cwd=fresh)
+    assert done.code == 4
+    assert told["signature"].startswith("NOT VALID")

@@ -15,7 +15,7 @@ from ireu_cli.report_page.short import in_short, winning_attacks
 from ireu_cli.verifying.reporting.next_steps import Edit, next_steps
 from tests.conftest import run_ireu
 from tests.sample_report import encoder_only, nothing_measured, sample
-from tests.test_report_page import walk
+from tests.test_report_page import part, walk
 
 DOCS = Path(__file__).parent.parent / "docs"
 EDIT = Edit("gated", ("flip", "grey"), 0.05, 0.01, 2.0)
@@ -71,6 +71,14 @@ def test_every_control_has_advice_and_a_sentence(name: str) -> None:
     assert "what it counts" in in_short(report)
 
 
+def test_what_was_not_measured_although_every_control_holds_is_asked_about() -> None:
+    whole = sample("inconclusive")
+    controls = tuple(c.model_copy(update={"met": True}) for c in whole.controls)
+    first = whole.criteria[0].model_copy(update={"outcome": "inconclusive", "found": None})
+    report = whole.model_copy(update={"controls": controls, "criteria": (first, *whole.criteria[1:])})
+    assert next_steps(report, EDIT)[0].startswith(f"Find out why {first.name} was not measured")
+
+
 def test_advice_never_loosens_a_limit() -> None:
     reports = [with_criterion(name) for name in named_in_docs("criterion")]
     reports += [with_control(name) for name in named_in_docs("control")]
@@ -121,7 +129,59 @@ def test_the_sentence_names_the_worst_first() -> None:
     )
     assert "limits: 4 of 10 attacks" in in_short(sample("fail").model_copy(update={"criteria": kept}))
     others = in_short(with_criterion("retained_psnr", generator="B"))
-    assert "other people pay for it: Generator B: what it counts is 0.3" in others
+    assert others.startswith(
+        "This edit misses its limits: Generator B: other people's pictures before and after are alike by 0.3 dB PSNR"
+    )
+    alike = in_short(with_criterion("lookalike_change"))
+    assert "features of people who look like the person move by 0.3" in alike
+
+
+def test_the_limit_that_is_missed_by_most_is_told() -> None:
+    seen = with_criterion("reidentified_seen", generator="A").criteria[0].model_copy(update={"found": 0.9})
+    unseen = seen.model_copy(update={"name": "reidentified_unseen", "found": 0.11})
+    report = sample("fail").model_copy(update={"criteria": (unseen, seen), "figures": ()})
+    assert "90.0 % of the pictures drawn from photos that unlearning used" in in_short(report)
+
+
+def test_an_attack_that_nearly_wins_is_told() -> None:
+    told = in_short(sample())
+    best = max(c.found or 0 for c in sample().criteria if c.name == "attacks")
+    assert f"the most successful of 10 judged attacks wins {100 * best:.1f} %, at most 25.0 % allowed" in told
+
+
+def test_a_fail_without_criteria_gives_its_reason() -> None:
+    bare = sample("fail").model_copy(update={"criteria": (), "controls": (), "figures": (), "reason": "No numbers."})
+    assert in_short(bare) == "This edit misses its limits: No numbers."
+    assert next_steps(bare, EDIT)[0] == "Mend what the reason names: No numbers."
+
+
+def test_advice_against_attacks_is_one_that_works() -> None:
+    whole = sample("fail")
+    names = {"jpeg-20": "mix-same", "glasses": "average", "seeds": "pgd-generator", "flip": "scale"}
+    figures = tuple(
+        f.model_copy(update={"attack": names.get(f.attack or "", f.attack), "value": 0.9 if f.attack in names else 0.0})
+        for f in whole.figures
+        if f.name == "attack_success" and f.state == "edited"
+    )
+    told = " ".join(next_steps(whole.model_copy(update={"figures": figures}), EDIT))
+    assert "gated.copies" not in told, "copies made of one photo cannot teach mixtures"
+    assert "pictures made of several photos: " in told
+    assert "average" in told.split("pictures made of several photos: ")[1].split(" won")[0]
+    assert "Keep the files of generator and encoder to yourself: pgd-generator won." in told
+    assert "less open to users: scale won." in told
+
+
+def test_advice_does_not_contradict_itself_or_invent() -> None:
+    both = with_criterion("match_unseen")
+    more = with_criterion("retained_psnr").criteria[0]
+    told = " ".join(next_steps(both.model_copy(update={"criteria": (*both.criteria, more)}), EDIT))
+    assert "Allow fewer false alarms" in told
+    assert "Allow more false alarms" not in told
+    old = " ".join(next_steps(with_criterion("match_unseen"), Edit.of({"unlearn": {"method": "gated"}})))
+    assert "nan" not in old
+    record = sample().record.model_copy(update={"people": 10, "photos_used": 1001})
+    told = " ".join(next_steps(both.model_copy(update={"record": record}), EDIT))
+    assert "than the 100.1 that unlearning used" in told
 
 
 def test_a_pass_says_what_it_does_not_rest_on() -> None:
@@ -136,7 +196,7 @@ def test_nothing_measured_gives_the_reason() -> None:
 
 @pytest.mark.parametrize(
     ("report", "word"),
-    [(sample(), "Done"), (sample("fail"), "Not done"), (sample("inconclusive"), "Not shown")],
+    [(sample(), "Passed"), (sample("fail"), "Not passed"), (sample("inconclusive"), "Not shown")],
     ids=["pass", "fail", "inconclusive"],
 )
 def test_the_person_reads_what_became_of_the_request(report: Report, word: str) -> None:
@@ -157,12 +217,29 @@ def test_the_person_is_told_of_several_people_and_of_an_incomplete_test() -> Non
     many = sample().record.model_copy(update={"people": 5, "photos_deleted_by": None})
     partial = {"gaps": ("pictures",), "standing": "passed on features alone", "record": many}
     root = walk(person_page(sample().model_copy(update=partial)))
-    assert "5 people together, you among them" in root.text
-    assert "not of you alone" in root.text
-    assert "it passed on features alone" in root.text
+    assert "of 5 people, you among them" in root.text
+    assert "You may not be among them" in root.text
+    assert next(root.all("span", "word")).text == "Passed in part"
+    assert "No pictures were drawn in it." in root.text
+    assert "features" not in root.text
     assert "has not stated when they are deleted" in root.text
     assert "inconclusive" in next(root.all("div", "verdict")).attributes["class"].split()
-    assert "No generator drew" in walk(person_page(encoder_only())).text
+    alone = walk(person_page(encoder_only())).text
+    assert "The test drew no pictures" in alone
+    assert "The encoder still recognises the person in 2.5\u00a0% of the photos" in alone
+
+
+def test_the_person_reads_no_number_that_proves_nothing() -> None:
+    for report in (sample("inconclusive"), nothing_measured()):
+        text = walk(person_page(report)).text
+        assert "did not measure enough" in text
+        assert "\u00a0%" not in text.partition("What was done")[2]
+
+
+def test_the_person_reads_why_it_was_not_passed() -> None:
+    reasons = {"retained_psnr": "other people's pictures", "target_faces": "no face", "match_seen": "more than"}
+    for name, words in reasons.items():
+        assert words in part(walk(person_page(with_criterion(name))), "does").text
 
 
 def test_the_auditor_reads_departures_and_what_was_not_tried() -> None:
@@ -171,8 +248,8 @@ def test_the_auditor_reads_departures_and_what_was_not_tried() -> None:
     text = walk(audit_page(report)).text
     assert "verify.max_match_seen" in text
     assert "weaker than the default" in text
-    for part in (*report.not_measured, *report.record.limits, report.subject.edited_encoder, report.provenance.command):
-        assert part in text
+    for told in (*report.not_measured, *report.record.limits, report.subject.edited_encoder, report.provenance.command):
+        assert told in text
     assert "None: every limit" in walk(audit_page(report.model_copy(update={"departures": ()}))).text
     assert "did not record departures" in walk(audit_page(report.model_copy(update={"departures": None}))).text
 

@@ -4,19 +4,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor
 
 from ireu_cli.attacks.strip import silent_on_others, unlike_others, without
 from ireu_cli.encoders.clip import Encoder
+from ireu_cli.encoders.files.portrait import embedded_folder
 from ireu_cli.encoders.mlp_site import MlpSite, watching
 from ireu_cli.encoders.onnx_cut import cut_back
 from ireu_cli.encoders.onnx_gates import Gates, append_gates
 from ireu_cli.report import Report
 from ireu_cli.values import WeightDelta
 from tests.conftest import run_ireu
+from tests.test_ir_se import loaded, pixels
 from tests.test_onnx_gates import gates_for, inputs, run, small_network
+from tests.tiny_ir_se import write_ir_se
 
 SITE, UNITS = MlpSite(1), [5, 11]
 
@@ -111,6 +115,30 @@ def test_gates_are_cut_off_whatever_they_are_called(people: int) -> None:
     found = cut_back(edited.SerializeToString(), inputs(30))
     assert found is not None
     np.testing.assert_array_equal(found, before)
+
+
+def test_real_networks_end_in_a_norm_that_a_cut_leaves_alone() -> None:
+    network = onnx.load(embedded_folder() / "face_encoder.onnx")
+    given = np.random.default_rng(0).normal(size=(3, 3, 112, 112)).astype(np.float32)
+    before = run_each(network, given)
+    edited = renamed(append_gates(network, gates_for(before)))
+    found = cut_back(edited.SerializeToString(), given)
+    assert found is not None
+    np.testing.assert_array_equal(found, before)
+
+
+def run_each(network: Any, given: Any) -> Any:
+    return np.concatenate([run(network, row[None]) for row in given])
+
+
+def test_facexlibs_network_is_stripped_in_onnx(tmp_path: Path) -> None:
+    encoder, given = loaded(write_ir_se(tmp_path / "net.pth")), pixels(3)
+    before = encoder.encode(given, "normed_embedding")
+    edited = encoder.edited(WeightDelta(gates_for(before.numpy()).tensors()))
+    assert not torch.allclose(edited.encode(given, "normed_embedding")[0], before[0], atol=0.1)
+    found = cut_back(edited.in_onnx(), given.numpy())
+    assert found is not None
+    torch.testing.assert_close(torch.from_numpy(found), before, rtol=1e-3, atol=1e-4)
 
 
 def test_a_network_without_gates_has_nothing_to_cut() -> None:

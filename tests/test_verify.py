@@ -253,3 +253,7 @@ def test_the_edit_as_a_search_in_a_list() -> None:
         for n, person in enumerate(whole.retained)
     ]
     assert rates(replace(whole, retained=few), "target-seen")[0.01] == 0.0
+    # What is no number was not moved, as far as anybody can tell.
+    unknown = replace(whole, targets=[replace(one, centred=one.centred * torch.nan) for one in whole.targets])
+    assert rates(unknown, "target-seen")[0.01] == 1.0
+    assert not rates(replace(whole, retained=whole.retained[:10]), "target-seen"), "too few people"

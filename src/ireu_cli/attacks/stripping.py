@@ -21,7 +21,7 @@ OTHERS = 64
 def by_the_file(plan: AttackPlan, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
     """The attacker has nothing but the file; behind a face network, whatever was appended is cut off."""
     for lens, state in zip(lenses, STATES, strict=True):
-        rows = _read_stripped(plan, lens)
+        rows = _read_stripped(plan, lens, is_edited=state == "edited")
         if rows is not None:
             yield _tried("strip-file", state, rows, plan, matcher)
 
@@ -36,17 +36,19 @@ def with_photos(plan: AttackPlan, lenses: Lenses, matcher: FeatureMatcher) -> It
             yield _tried("strip-photos", state, _encoded(without(encoder, units), lens, plan), plan, matcher)
 
 
-def _read_stripped(plan: AttackPlan, lens: Lens) -> Tensor | None:
+def _read_stripped(plan: AttackPlan, lens: Lens, *, is_edited: bool) -> Tensor | None:
     """Features (n, …, d) of the victims' photos without what the file alone gives away; None if nothing can be."""
     encoder = _with_detectors(lens.encoder)
     if encoder is not None:
         return _encoded(without(encoder, unlike_others(encoder)), lens, plan)
-    if isinstance(lens.encoder, TakesGates):
-        content = next(iter(lens.encoder.whole_files().values()))
-        found = cut_back(content, lens.pixels([victim.photo for victim in plan.victims]).numpy())
-        rows = None if found is None else torch.from_numpy(found)
-        return rows if rows is None or lens.tap != "normed_embedding" else normalize(rows, dim=1)
-    return None
+    if not isinstance(lens.encoder, TakesGates):
+        return None
+    if not is_edited:
+        # Nothing was appended. What a cut would take away then is the network's own end.
+        return _encoded(lens.encoder, lens, plan)
+    found = cut_back(lens.encoder.in_onnx(), lens.pixels([victim.photo for victim in plan.victims]).numpy())
+    rows = None if found is None else torch.from_numpy(found)
+    return rows if rows is None or lens.tap != "normed_embedding" else normalize(rows, dim=1)
 
 
 def _with_detectors(encoder: ImageEncoder) -> HasBlocks | None:

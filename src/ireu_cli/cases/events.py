@@ -3,6 +3,10 @@
 from ireu_cli.manifest import Manifest
 from ireu_cli.params import RecordParams
 from ireu_cli.store.register import Event
+from ireu_cli.support.bounded import printable
+
+_OUTCOMES = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive"}
+"""What a verification without words of its own is called."""
 
 
 def event_of(manifest: Manifest, parent: Manifest | None, record: RecordParams) -> Event | None:
@@ -18,7 +22,7 @@ def event_of(manifest: Manifest, parent: Manifest | None, record: RecordParams) 
         gone = metrics.get("withdrawn")
         return Event(
             what="withdrawal" if gone else "request",
-            cases=tuple(gone) if gone else _asked(manifest),
+            cases=tuple(map(_short, gone)) if gone else _asked(manifest),
             artifact=manifest.digest,
             parent=manifest.parent,
             encoder=manifest.encoder.fingerprint,
@@ -26,16 +30,17 @@ def event_of(manifest: Manifest, parent: Manifest | None, record: RecordParams) 
             photos_deleted_by=None if gone else record.photos_deleted_by,
         )
     if manifest.step == "verify":
-        words = str(metrics.get("standing") or metrics.get("outcome"))
-        return _of(manifest, "verification", () if parent is None else cases_of(parent), outcome=words)
-    if manifest.step == "export" and isinstance(metrics.get("edited_encoder"), str):
-        verification = metrics.get("verification") or {}
+        words = metrics.get("standing") or _OUTCOMES.get(str(metrics.get("outcome")), "unknown")
+        return _of(manifest, "verification", () if parent is None else cases_of(parent), outcome=_short(str(words)))
+    if manifest.step == "export":
+        told = metrics.get("verification") or {}
+        words = told.get("standing")
         return _of(
             manifest,
             "export",
-            tuple(metrics.get("cases", ())),
-            outcome=verification.get("standing"),
-            edited=metrics["edited_encoder"],
+            () if parent is None else cases_of(parent),
+            outcome=None if words is None else _short(str(words)),
+            edited=metrics.get("edited_encoder"),
         )
     return None
 
@@ -56,7 +61,7 @@ def _of(manifest: Manifest, what: str, cases: tuple[str, ...], **more: str | Non
 def cases_of(delta: Manifest) -> tuple[str, ...]:
     """The cases whose people a delta removes, by its manifest."""
     requests = delta.metrics.get("requests")
-    return tuple(requests) if requests is not None else (_named(delta),)
+    return tuple(map(_short, requests)) if requests is not None else (_named(delta),)
 
 
 def _asked(manifest: Manifest) -> tuple[str, ...]:
@@ -67,4 +72,9 @@ def _asked(manifest: Manifest) -> tuple[str, ...]:
 
 def _named(delta: Manifest) -> str:
     """The case of the last request; one without a name is called by the first digits of its identity."""
-    return str(delta.metrics.get("case") or delta.identity[:12])
+    return _short(str(delta.metrics.get("case") or delta.identity[:12]))
+
+
+def _short(text: str) -> str:
+    """A text as an entry may hold it."""
+    return printable(text, 300)[:300]

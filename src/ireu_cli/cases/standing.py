@@ -5,87 +5,111 @@ from dataclasses import dataclass, field
 
 from ireu_cli.store.register import Entry
 
-_PASSED = "passed"
+_PASSED, _INCONCLUSIVE = "passed", "inconclusive"
+_PLACED = frozenset({"request", "withdrawal", "export"})
+"""What says in which encoder a case is."""
+UNKNOWN = "before the register"
+"""What stands in place of the time of a request that the register does not hold."""
 
 
 @dataclass
-class Standing:
-    """One case: when it was asked and withdrawn, its last verification and export, and dates that the operator stated.
+class InEncoder:
+    """One case in one encoder: when it was asked or withdrawn, and its last export.
 
-    Times are UTC, as in the register. `encoders` are fingerprints of the originals.
+    Times are UTC, as in the register.
     """
 
-    case: str
     asked: str
-    request_date: str | None = None
     withdrawn: str | None = None
-    verified: Entry | None = None
     exported: Entry | None = None
-    photos_deleted_by: str | None = None
-    photos_deleted: str | None = None
-    encoders: list[str] = field(default_factory=list)
 
     @property
     def state(self) -> str:
         """Removed, or withdrawn."""
         return "withdrawn" if self.withdrawn else "removed"
 
-    def due(self, today: str, last_export: Entry | None) -> list[str]:
-        """What is to be done, in words.
 
-        Args:
-            today: the date, as YYYY-MM-DD.
-            last_export: the last export from the same encoder, whichever cases it honours.
-        """
+@dataclass
+class Standing:
+    """One case, in every encoder that it concerns, by the original's fingerprint (empty where none is known)."""
+
+    case: str
+    request_date: str | None = None
+    photos_deleted_by: str | None = None
+    photos_deleted: str | None = None
+    encoders: dict[str, InEncoder] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a register says: every case, the last export from each encoder, and the last verification of each delta."""
+
+    cases: tuple[Standing, ...]
+    exports: dict[str, Entry]
+    verifications: dict[str, Entry]
+
+    def due(self, one: Standing, today: str) -> list[str]:
+        """What is to be done for a case, in words; `today` is a date as YYYY-MM-DD."""
         found = []
-        if self.photos_deleted_by and not self.photos_deleted and self.photos_deleted_by <= today:
-            found.append(f"delete the photos (by {self.photos_deleted_by})")
-        holds = last_export is not None and self.case in last_export.cases
-        if self.withdrawn:
-            return [*found, "export again: the last export still honours it"] if holds else found
-        if not holds:
-            found.append("export: no export honours it" if self.exported is None else "export: the last one lacks it")
-        elif self.verified is None:
-            found.append("verify")
-        elif not (self.verified.outcome or "").startswith(_PASSED):
-            found.append(f"make a better edit: it {self.verified.outcome}")
+        if one.photos_deleted_by and not one.photos_deleted and one.photos_deleted_by <= today:
+            found.append(f"delete the photos (by {one.photos_deleted_by})")
+        for encoder, place in one.encoders.items():
+            words = self._due_in(one.case, encoder, place)
+            where = f" (encoder {encoder[:12]})" if len(one.encoders) > 1 else ""
+            found += [f"{word}{where}" for word in words]
         return found
 
+    def _due_in(self, case: str, encoder: str, place: InEncoder) -> list[str]:
+        last = self.exports.get(encoder)
+        holds = last is not None and case in last.cases
+        if place.withdrawn:
+            return ["export again: the last export still honours it"] if holds else []
+        if last is None or not holds:
+            return ["export: no export honours it" if place.exported is None else "export: the last one lacks it"]
+        verified = self.verifications.get(last.parent or "")
+        if verified is None:
+            return ["verify what was exported"]
+        outcome = verified.outcome or ""
+        if outcome.startswith(_PASSED):
+            return [] if outcome == _PASSED else [f"verify in full: it {outcome}"]
+        if outcome.startswith(_INCONCLUSIVE):
+            return ["verify with more evidence: it was inconclusive"]
+        return [f"make a better edit: it {outcome}"]
 
-def standings(entries: Sequence[Entry]) -> list[Standing]:
-    """Every case, in the order of its first request."""
+
+def known_from(entries: Sequence[Entry]) -> Known:
+    """Read the entries in their order."""
     found: dict[str, Standing] = {}
     for entry in entries:
         for case in entry.cases:
-            if entry.what == "request":
-                _ask(found, case, entry)
-            elif case in found:
-                _note(found[case], entry)
-    return list(found.values())
+            _note(found.setdefault(case, Standing(case)), entry)
+    return Known(
+        tuple(found.values()),
+        {entry.encoder or "": entry for entry in _of(entries, "export")},
+        {entry.parent: entry for entry in _of(entries, "verification") if entry.parent is not None},
+    )
 
 
-def last_exports(entries: Iterable[Entry]) -> dict[str, Entry]:
-    """The last export from each original encoder, by the original's fingerprint."""
-    return {entry.encoder: entry for entry in entries if entry.what == "export" and entry.encoder is not None}
-
-
-def _ask(found: dict[str, Standing], case: str, entry: Entry) -> None:
-    one = found.setdefault(case, Standing(case, entry.at))
-    if one.withdrawn:
-        one.asked, one.withdrawn = entry.at, None
-    one.request_date = entry.request_date or one.request_date
-    one.photos_deleted_by = entry.photos_deleted_by or one.photos_deleted_by
-    if entry.encoder is not None and entry.encoder not in one.encoders:
-        one.encoders.append(entry.encoder)
+def _of(entries: Iterable[Entry], what: str) -> Iterable[Entry]:
+    return (entry for entry in entries if entry.what == what)
 
 
 def _note(one: Standing, entry: Entry) -> None:
-    match entry.what:
-        case "withdrawal":
-            one.withdrawn = entry.at
-        case "verification":
-            one.verified = entry
-        case "export":
-            one.exported = entry
-        case "deletion":
-            one.photos_deleted = entry.at
+    if entry.what == "deletion":
+        one.photos_deleted = entry.at
+        return
+    if entry.what not in _PLACED:
+        return
+    # A case may have been asked for before there was a register.
+    place = one.encoders.setdefault(entry.encoder or "", InEncoder(UNKNOWN))
+    if entry.what == "request":
+        if place.withdrawn or place.asked == UNKNOWN:
+            place.asked, place.withdrawn = entry.at, None
+        one.request_date = entry.request_date or one.request_date
+        # New photos came with it.
+        one.photos_deleted = None
+        one.photos_deleted_by = entry.photos_deleted_by or one.photos_deleted_by
+    elif entry.what == "withdrawal":
+        place.withdrawn = entry.at
+    elif entry.what == "export":
+        place.exported = entry

@@ -1,12 +1,15 @@
 """The files of an artifact against its record: what is missing, changed or added."""
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ireu_cli.manifest import Manifest
-from ireu_cli.store.beside import AS_RECORDED, state_of
-from ireu_cli.store.files import files_below, portable_name
+from ireu_cli.store.beside import AS_RECORDED, is_of, state_of
+from ireu_cli.store.files import native_name, portable_name
 from ireu_cli.support.bounded import printable
+from ireu_cli.values import Json
 
 _SHOWN = 20
 
@@ -21,32 +24,50 @@ class Recorded:
 
     @property
     def whole(self) -> bool:
-        """Whether every recorded file is as recorded."""
-        return not self.wrong
+        """Whether every recorded file is as recorded, and there is one at all."""
+        return not self.wrong and self.right > 0
 
-    def told(self) -> dict[str, str]:
-        """For people: what is wrong or added, and how many files are right."""
-        shown = {printable(name, 120): words for name, words in list(self.wrong.items())[:_SHOWN]}
-        shown |= {printable(name, 120): "not in the record" for name in self.added[:_SHOWN]}
-        if rest := len(self.wrong) + len(self.added) - len(shown):
-            shown["more"] = f"{rest} more are not as recorded"
-        noun = "file is" if self.right == 1 else "files are"
-        return shown | ({"as recorded": f"{self.right} {noun}"} if self.right else {})
+    def told(self) -> dict[str, Json]:
+        """For people: the first of each kind, and how many files are right."""
+        wrong = {printable(name, 120): words for name, words in list(self.wrong.items())[:_SHOWN]}
+        if rest := len(self.wrong) - len(wrong):
+            wrong["..."] = f"and {rest} more"
+        added = [printable(name, 120) for name in self.added[:_SHOWN]]
+        if rest := len(self.added) - len(added):
+            added.append(f"and {rest} more")
+        return {"as_recorded": self.right, "wrong": wrong, "not_in_the_record": added}
 
 
-def compare(record: Path, manifest: Manifest, *, is_folder: bool) -> Recorded:
-    """Compare the files beside a record with the record.
+def compare(record: Path, manifest: Manifest, path: Path) -> Recorded:
+    """Compare the files of an artifact with its record.
 
     Args:
         record: the record's path.
         manifest: what it says.
-        is_folder: whether the artifact is a whole folder, in which nothing else may lie.
+        path: the artifact: a folder, in which nothing else should lie, a file that is looked at alone, or the record
+            itself, which stands for all of its files.
     """
-    states = {one.name: state_of(one, record.parent) for one in manifest.outputs}
+    folder = record.parent
+    outputs = manifest.outputs
+    if path.is_file() and path != record:
+        outputs = tuple(one for one in outputs if is_of(one, folder, path))
+    states = {one.name: state_of(one, folder) for one in outputs}
     wrong = {name: state for name, state in states.items() if state != AS_RECORDED}
     added: tuple[str, ...] = ()
-    if is_folder:
-        known = {*states, record.name}
-        below = (portable_name(str(path.relative_to(record.parent))) for path in files_below(record.parent))
-        added = tuple(sorted(name for name in below if name not in known))
+    if path.is_dir():
+        known = {*(native_name(one.name) for one in outputs), record.name}
+        added = tuple(portable_name(name) for name in sorted(_entries(folder)) if name not in known)
     return Recorded(wrong, added, len(states) - len(wrong))
+
+
+def _entries(folder: Path) -> Iterator[str]:
+    """Every file, link and unreadable folder below a folder, by its name from there; links are not followed."""
+    unread: list[str] = []
+    for base, folders, files in os.walk(folder, onerror=lambda error: unread.append(str(error.filename))):
+        for name in files:
+            yield os.path.relpath(os.path.join(base, name), folder)  # noqa: PTH118 - names may be any bytes
+        for name in folders:
+            if os.path.islink(os.path.join(base, name)):  # noqa: PTH114, PTH118
+                yield os.path.relpath(os.path.join(base, name), folder)  # noqa: PTH118
+    for name in unread:
+        yield os.path.relpath(name, folder)

@@ -1,19 +1,23 @@
 """`ireu check`: compare a file or folder with its record, offline and without the run folder."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ireu_cli.checking.files import Recorded, compare
-from ireu_cli.checking.identity import Export, Identity, identify, read_export
+from ireu_cli.checking.identity import Export, Identity, read_export
 from ireu_cli.checking.signature import is_signed
 from ireu_cli.checking.traps import Place, traps_at
-from ireu_cli.errors import ArtifactError, ModelError
+from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import Manifest
 from ireu_cli.store.beside import record_of
+from ireu_cli.store.files import native_name
 from ireu_cli.support.bounded import printable
 from ireu_cli.values import Json
+
+if TYPE_CHECKING:
+    from ireu_cli.encoders.card import Card
 
 Verdict = Literal["as recorded", "not as recorded", "unknown"]
 _KINDS = {"locate": "mask", "unlearn": "delta", "verify": "report", "export": "export", "apply": "embeddings"}
@@ -54,17 +58,19 @@ def check(path: Path, records: Sequence[Path] = (), signed: Signed | None = None
         signed: a signature over the path.
 
     Raises:
-        ArtifactError: nothing is there, or a file of `records` is no record of an export.
+        ArtifactError: nothing is there, it is neither a file nor a folder, or a file of `records` is no record of an
+            export.
         UserError: a signature cannot be looked at.
     """
-    if not path.exists():
-        raise ArtifactError(f"{path} does not exist", "Name a file or a folder")
+    if not path.is_file() and not path.is_dir():
+        what = "is neither a file nor a folder" if path.exists() else "does not exist"
+        raise ArtifactError(f"{path} {what}", "Name a file or a folder")
     named = [read_export(record) for record in records]
     try:
         own = _own(path)
     except ArtifactError as error:
         return _of_damaged_record(error)
-    identity = _identity(path, own, named)
+    card, identity = _encoder(path, own, named)
     signature = None if signed is None else is_signed(path, signed.signature, signed.public_key)
     verdict = _verdict(own, identity, signature)
     told: dict[str, Json] = {"verdict": verdict}
@@ -73,43 +79,31 @@ def check(path: Path, records: Sequence[Path] = (), signed: Signed | None = None
     if identity is not None:
         told |= {"holds": printable(identity.words, 600), "cases": list(identity.cases or ())}
     if own is not None:
-        told |= {"files": own.files.told()}
+        told |= own.files.told()
     unsigned = "not looked at: give --signature and --public-key"
-    told |= {"signature": unsigned if signature is None else signature[1], "warnings": _warnings(path, own)}
+    told |= {"signature": unsigned if signature is None else signature[1], "warnings": _warnings(path, own, card)}
     return Checked(verdict, told)
 
 
 def _own(path: Path) -> _Own | None:
     found = record_of(path)
-    if found is None:
-        return None
-    record, manifest = found
-    files = compare(record, manifest, is_folder=path.is_dir())
-    if path.is_file() and path != record:
-        # One file of a folder may be served alone, elsewhere than the others.
-        wrong = {name: state for name, state in files.wrong.items() if Path(name).name == path.name}
-        files = replace(files, wrong=wrong, right=0 if wrong else 1)
-    return _Own(record, manifest, files)
+    return None if found is None else _Own(*found, compare(*found, path))
 
 
-def _identity(path: Path, own: _Own | None, named: Sequence[Export]) -> Identity | None:
-    """Which encoder it holds; None if it is none."""
+def _encoder(path: Path, own: _Own | None, named: Sequence[Export]) -> "tuple[Card | None, Identity | None]":
+    """The encoder that the path holds, and which one it is; None of what is none and need not be one."""
     exports = list(named)
     if own is not None:
         mine = Export(own.manifest, own.path.parent.name)
         if own.manifest.step != "export" or mine.edited is None:
-            return None
-        exports = [*named, mine]
-        if own.files.whole:
-            # Its bytes are those of the record, so its weights need not be read.
-            return identify(mine.edited, exports)
-    from ireu_cli.encoders.families import card_of
+            kind = "gate" if own.manifest.step == "export" else _KINDS[own.manifest.step]
+            return None, Identity(False, f"a {kind}, which is no encoder") if named else None
+        exports.append(mine)
+    from ireu_cli.checking.encoder import card_at, identity_of
 
-    try:
-        fingerprint = card_of(str(path)).fingerprint
-    except ModelError as error:
-        return Identity(False, f"nothing that can be read as an encoder: {error.fact}")
-    return identify(fingerprint, exports)
+    # A record that lies at hand may say anything, so the weights are read.
+    card = card_at(path)
+    return None if isinstance(card, str) else card, identity_of(path, card, exports)
 
 
 def _verdict(own: _Own | None, identity: Identity | None, signature: tuple[bool, str] | None) -> Verdict:
@@ -118,7 +112,8 @@ def _verdict(own: _Own | None, identity: Identity | None, signature: tuple[bool,
     is_forged = signature is not None and not signature[0]
     if is_wrong or is_other or is_forged:
         return "not as recorded"
-    return "unknown" if own is None and (identity is None or identity.is_wanted is None) else "as recorded"
+    is_known = identity.is_wanted if identity is not None else own is not None
+    return "as recorded" if is_known else "unknown"
 
 
 def _about(own: _Own) -> dict[str, Json]:
@@ -134,10 +129,13 @@ def _about(own: _Own) -> dict[str, Json]:
     return found
 
 
-def _warnings(path: Path, own: _Own | None) -> list[str]:
-    found = traps_at(Place.of(path, [] if own is None else [one.name for one in own.manifest.outputs]))
+def _warnings(path: Path, own: _Own | None, card: "Card | None") -> list[str]:
+    known = [native_name(one.name) for one in own.manifest.outputs] if own is not None else []
+    if card is not None:
+        known += [file.name for file in card.files]
+    found = traps_at(Place.of(path, known))
     if own is not None and own.files.added:
-        found.append("Some files of the folder are not in its record; `files` names them")
+        found.append("some files of the folder are not in its record")
     return found
 
 

@@ -20,8 +20,8 @@ def is_signed(path: Path, signature: Path, public_key: Path) -> tuple[bool, str]
         from model_signing import verifying
     except ImportError:
         raise UserError("model_signing is not installed", "Run `pip install model-signing==1.1.1`") from None
-    verifier = verifying.Config().use_elliptic_key_verifier(public_key=public_key)  # type: ignore[no-untyped-call]
     try:
+        verifier = verifying.Config().use_elliptic_key_verifier(public_key=public_key)  # type: ignore[no-untyped-call]
         verifier.verify(path, signature)
     except Exception as error:  # noqa: BLE001 - it raises errors of several libraries for damaged files
         return False, f"NOT VALID by {public_key.name}: {printable(str(error), 200) or type(error).__name__}"

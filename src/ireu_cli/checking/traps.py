@@ -3,6 +3,7 @@
 Each was read in the code of the system that does it; `docs/serving.md` names the files.
 """
 
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,11 @@ from ireu_cli.support.bounded import printable
 
 _MOST = 2000
 """The most entries of a folder that are looked at."""
-_WEIGHTS = (".safetensors", ".sft", ".bin", ".pth", ".pt", ".ckpt", ".onnx")
+_WEIGHTS = (".safetensors", ".sft", ".bin", ".pth", ".pt", ".ckpt", ".onnx", ".h5", ".msgpack", ".gguf")
 _ASIDE = frozenset({"bak", "orig", "original", "old", "backup", "save"})
-"""Parts of a file's name, between dots, that say that it was put aside."""
+"""Parts of a file's name, between dots, dashes and underscores, that say that it was put aside."""
+_LARGEST = 1 << 31
+"""The most bytes of which a checksum is computed."""
 _PACK = ("det_10g.onnx", "genderage.onnx", "w600k_r50.onnx")
 """Files of buffalo_l that ReActor looks for."""
 
@@ -41,7 +44,10 @@ Trap = Callable[[Place], Iterator[str]]
 
 def traps_at(place: Place) -> list[str]:
     """A sentence for each trap that stands there."""
-    return [printable(words, 600) for trap in _TRAPS for words in trap(place)]
+    found = [printable(words, 600) for trap in _TRAPS for words in trap(place)]
+    if len(place.names) == _MOST:
+        found.append(f"the folder has {_MOST} entries or more, and only the first {_MOST} were looked at")
+    return found
 
 
 def _put_aside(place: Place) -> Iterator[str]:
@@ -50,7 +56,7 @@ def _put_aside(place: Place) -> Iterator[str]:
         around.append((place.folder.parent, _names(place.folder.parent)))
     for folder, names in around:
         for name in names:
-            if _is_aside(name) and (_is_weights(name) or (folder / name).is_dir()):
+            if _is_aside(name) and (is_weights(name) or (folder / name).is_dir()):
                 yield (
                     f"{name} lies in {folder.name or folder}: whoever puts it back brings the original back, and a "
                     "loader may take it by its name. Keep it elsewhere"
@@ -60,7 +66,7 @@ def _put_aside(place: Place) -> Iterator[str]:
 def _others_first(place: Place) -> Iterator[str]:
     if not place.path.is_dir() or not place.recorded:
         return
-    more = [n for n in place.names if _is_weights(n) and n not in place.recorded and not _is_aside(n)]
+    more = [n for n in place.names if is_weights(n) and n not in place.recorded and not _is_aside(n)]
     more += [n for n in place.names if n.endswith(".index.json") and n not in place.recorded]
     if more:
         yield (
@@ -103,7 +109,7 @@ def _incomplete_pack(place: Place) -> Iterator[str]:
 
 
 def _hub_cache(place: Place) -> Iterator[str]:
-    parts = place.folder.parts
+    parts = place.folder.resolve().parts
     at = next((n for n, part in enumerate(parts) if part.startswith("models--")), None)
     if at is None or "snapshots" not in parts[at:]:
         return
@@ -129,7 +135,7 @@ def _comfyui(place: Place) -> Iterator[str]:
     if "clip_vision" not in place.folder.parts[-2:]:
         return
     yield "ComfyUI reads a file once under its name: restart it after you replace this one"
-    others = [name for name in place.names if _is_weights(name) and name != place.path.name]
+    others = [name for name in place.names if is_weights(name) and name != place.path.name]
     if others:
         yield (
             "if the file that a workflow names is missing, ComfyUI's refresh takes another one of the folder, perhaps "
@@ -157,21 +163,20 @@ def _names(folder: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _is_weights(name: str) -> bool:
-    return any(f".{part}" in _WEIGHTS for part in name.lower().rstrip("~").split(".")[1:])
+def is_weights(name: str) -> bool:
+    """Whether a file's name says that it holds weights."""
+    return any(f".{part}" in _WEIGHTS for part in re.split(r"[._-]", name.lower().rstrip("~"))[1:])
 
 
 def _is_aside(name: str) -> bool:
     lower = name.lower()
-    return (
-        lower.endswith("~")
-        or lower.startswith(("original_", "orig_", "backup_"))
-        or not _ASIDE.isdisjoint(lower.split(".")[1:])
-    )
+    return lower.endswith("~") or not _ASIDE.isdisjoint(re.split(r"[._-]", lower))
 
 
 def _first_line(path: Path) -> str:
     try:
+        if not path.is_file():
+            return ""
         with path.open("rb") as file:
             return file.read(64).decode("ascii", "replace").strip()
     except OSError:
@@ -182,6 +187,9 @@ def _crc32(path: Path) -> str:
     """As FaceFusion's `hash_helper.py` computes it."""
     value = 0
     try:
+        # A pipe or a device may never end.
+        if not path.is_file() or path.stat().st_size > _LARGEST:
+            return ""
         with path.open("rb") as file:
             while piece := file.read(1 << 20):
                 value = zlib.crc32(piece, value)

@@ -187,8 +187,8 @@ def cases(
 
     found = list_cases(register, run_dir, photos_deleted or ())
     Terminal(quiet=False, verbose=verbose).cases(found.told, as_json=as_json)
-    if not found.is_whole:
-        raise typer.Exit(ExitCode.FAILED)
+    if found.trust != "whole":
+        raise typer.Exit(ExitCode.FAILED if found.trust == "NOT WHOLE" else ExitCode.INCONCLUSIVE)
 
 
 def _check_unlearn(asked: Unlearn) -> None:

@@ -215,12 +215,13 @@ class Terminal:
         if as_json:
             emit(_json(told))
             return
-        lines = [f"register {told['register']}, {told['entries']} entries", *told["faults"]]
+        lines = [f"register: {told['register']}, {told['entries']} entries", *told["faults"]]
         for case, one in told["cases"].items():
-            parts = [f"{one['state']} since {one['since']}"]
-            parts += [f"{word} {one[word]}" for word in ("verified", "exported") if one[word]]
-            parts += [f"DUE: {'; '.join(one['due'])}"] if one["due"] else []
-            lines.append(f"{case}  {', '.join(parts)}")
+            for encoder, place in one["encoders"].items():
+                parts = [f"{place['state']} from {encoder[:12] or 'unknown'} since {place['since']}"]
+                parts += [f"{word} {place[word]}" for word in ("exported", "verified") if place[word]]
+                lines.append(f"{case}  {', '.join(parts)}")
+            lines += [f"{case}  DUE: {words}" for words in one["due"]]
         emit("\n".join(map(escaped, lines)))
 
     def systems(self, systems: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:

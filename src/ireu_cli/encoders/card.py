@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ireu_cli.params import Tap
 
@@ -25,3 +26,7 @@ class Card:
     """For each part whose weights an edit may change, the taps that change with it."""
     holds: str = ""
     """How many people the method `gated` can remove from it, and what each of them takes, in words."""
+    files: tuple[Path, ...] = ()
+    """The files that its weights were read from; empty if the family does not say."""
+    settings: str | None = None
+    """As `ImageEncoder.settings`; None too if the family does not say."""

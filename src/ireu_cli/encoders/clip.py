@@ -101,6 +101,12 @@ def read_out(model: Any, states: Tensor, tap: Tap) -> Tensor:
 Loaded = TypeVar("Loaded", bound="Encoder")
 
 
+def settings_in(config: Any) -> str:
+    """SHA-256 (hex) of activation, number of heads and epsilon."""
+    told = [config.hidden_act, int(config.num_attention_heads), float(config.layer_norm_eps)]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Encoder(HasBlocks):
     """A loaded encoder: the model in eval mode without gradients, its processor, and what identifies it."""
@@ -172,9 +178,7 @@ class Encoder(HasBlocks):
     @property
     def settings(self) -> str:
         """SHA-256 (hex) of the settings of its computation that its weights do not tell: activation, heads, epsilon."""
-        config = self.model.config
-        told = [config.hidden_act, int(config.num_attention_heads), float(config.layer_norm_eps)]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        return settings_in(self.model.config)
 
     @property
     def preprocessing(self) -> str:

@@ -125,6 +125,10 @@ class FaceEncoder(TakesGates):
         """The network, under the name that it had."""
         return {self.file: self.content}
 
+    def in_onnx(self) -> bytes:
+        """Its file."""
+        return self.content
+
     def encode(self, pixels: Tensor, tap: Tap) -> Tensor:
         """`embed`."""
         return self.embed(pixels, tap)

@@ -62,6 +62,7 @@ def _card(source: str) -> Card:
         taps=FACE_TAPS,
         sites={"output": FACE_TAPS},
         holds=ANY_NUMBER,
+        files=(path,),
     )
 
 

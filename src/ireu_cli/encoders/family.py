@@ -244,6 +244,10 @@ class HasBlocks(Trainable):
 class TakesGates(ImageEncoder):
     """An encoder that gives one vector a picture, and whose `edited` takes gates behind that; see `onnx_gates`."""
 
+    @abstractmethod
+    def in_onnx(self) -> bytes:
+        """The network as an export in ONNX holds it, with its gates; it takes the same pixels."""
+
 
 @dataclass(frozen=True)
 class InCheckpoint:

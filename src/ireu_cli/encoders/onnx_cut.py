@@ -29,11 +29,12 @@ def cut_back(content: bytes, pixels: NDArray[np.float32]) -> NDArray[np.float32]
     network = load_network(content)
     width = None
     for name in (network.graph.output[0].name, *_narrow(network.graph)):
-        found = _read(network, name, pixels[:1])
+        session = _ending_at(network, name)
+        first = _run(session, pixels[:1])
         if width is None:
-            width = found.shape[-1]
-        elif found.shape == (1, width):
-            return np.concatenate([_read(network, name, row[None]) for row in pixels])
+            width = first.shape[-1]
+        elif first.shape == (1, width):
+            return np.concatenate([first, *(_run(session, row[None]) for row in pixels[1:])])
     return None
 
 
@@ -54,10 +55,13 @@ def _narrow(graph: Any) -> Iterator[str]:
             yield next(iter(live))
 
 
-def _read(network: Any, name: str, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """One tensor of the network."""
+def _ending_at(network: Any, name: str) -> Any:
+    """A session of the network that gives one tensor alone."""
     del network.graph.output[:]
     network.graph.output.add().name = name
-    session = open_session(network.SerializeToString(), "cpu")
+    return open_session(network.SerializeToString(), "cpu")
+
+
+def _run(session: Any, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     found: NDArray[np.float32] = session.run(None, {session.get_inputs()[0].name: pixels})[0]
     return found

@@ -3,7 +3,7 @@
 from typing import Any
 
 from ireu_cli.encoders.card import Card
-from ireu_cli.encoders.clip import Encoder, load_encoder, outline_encoder
+from ireu_cli.encoders.clip import Encoder, load_encoder, outline_encoder, settings_in
 from ireu_cli.encoders.eva.encoder import EvaEncoder
 from ireu_cli.encoders.family import Family, InCheckpoint
 from ireu_cli.encoders.files.checkpoint import Checkpoint, encoder_in
@@ -47,6 +47,8 @@ def _card(source: str) -> Card:
         taps=anatomy.taps,
         sites=sites_of(blocks, anatomy),
         holds=_holds(checkpoint, config),
+        files=tuple(part.path for part in checkpoint.parts),
+        settings=None if checkpoint.is_eva else settings_in(config),
     )
 
 

@@ -64,5 +64,9 @@ def false_matches(photos: int, people: int, params: VerifyParams) -> float:
     of people is expected to be taken for the same person; if only a fraction of a pair is expected, at most that
     fraction of the needed matches counts.
     """
-    rate = params.false_match_rate
+    return false_matches_at(params.false_match_rate, photos, people, params)
+
+
+def false_matches_at(rate: float, photos: int, people: int, params: VerifyParams) -> float:
+    """The same at another rate."""
     return min(photos * rate, params.min_impostors_per_error * false_pairs(people, rate))

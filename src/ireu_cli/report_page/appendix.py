@@ -8,7 +8,7 @@ from ireu_cli.report_page.pick import at_rate
 from ireu_cli.report_page.tables import Body, Row, table, with_span
 from ireu_cli.report_page.words import ROLES, STATES, counted, number, place, rate
 
-_HEAD = ("figure", "of", "condition", "measured by", "FMR", "before", "after", "change", "counted", "people")
+_HEAD = ("figure", "of", "condition", "measured by", "at rate", "before", "after", "change", "counted", "people")
 
 
 def groups(report: Report) -> Html:

@@ -39,7 +39,7 @@ def _tried(report: Report) -> Html:
     if told:
         words.append(
             f"{counted(len(told), 'attack', 'attacks')} {'was' if len(told) == 1 else 'were'} reported and not judged, "
-            f"because the attacker needs the files of an encoder: {listing(told)}."
+            f"because they need the files of an encoder or succeed against any edit: {listing(told)}."
         )
     if not words:
         words.append("No attack was tried.")
@@ -48,6 +48,6 @@ def _tried(report: Report) -> Html:
 
 def _check() -> Html:
     return note(
-        "Every file of this report has its sha256 in manifest.json beside it. Whoever has the photos, the delta and "
-        "the original encoder can measure again, with the command below."
+        "Every file of this report has its sha256 in manifest.json beside it. You can measure again with the command "
+        "below if you have the photos, the delta, the original encoder and the run folder."
     )

@@ -11,14 +11,35 @@ _OPENINGS = {
     "fail": "This edit misses its limits",
     "inconclusive": "This run cannot say whether the edit works",
 }
-_SHOWN = (
-    ("reidentified_unseen", "reidentified", "target-unseen", "pictures drawn from photos that unlearning never saw"),
-    ("reidentified_seen", "reidentified", "target-seen", "pictures drawn from photos that unlearning used"),
-    ("match_unseen", "match_rate", "target-unseen", "photos that unlearning never saw"),
-    ("match_seen", "match_rate", "target-seen", "photos that unlearning used"),
-)
-"""Criteria on whether the person is still there: name, figure, role, and the photos or pictures that they are about."""
-_OTHERS = ("retained_", "lookalike_")
+_STILL = {
+    "reidentified_unseen": "{} of the pictures drawn from photos that unlearning never saw still show the person",
+    "reidentified_seen": "{} of the pictures drawn from photos that unlearning used still show the person",
+    "match_unseen": "the encoder's features still show the person in {} of the photos that unlearning never saw",
+    "match_seen": "the encoder's features still show the person in {} of the photos that unlearning used",
+}
+"""The criteria on whether the person is still there, those that say most first."""
+_FIGURES = {
+    "reidentified_unseen": ("reidentified", "target-unseen"),
+    "reidentified_seen": ("reidentified", "target-seen"),
+    "match_unseen": ("match_rate", "target-unseen"),
+    "match_seen": ("match_rate", "target-seen"),
+}
+OTHERS = {
+    "retained_psnr": "other people's pictures before and after are alike by {} PSNR",
+    "retained_id": "other people's pictures before and after are alike by {}",
+    "retained_ssim": "other people's pictures before and after are alike by {} SSIM",
+    "retained_similarity": "other people's features before and after are alike by {}",
+    "retained_change": "other people's features move by {} of what sets a person apart",
+    "lookalike_id": "pictures of people who look like the person are alike by {}",
+    "lookalike_similarity": "features of people who look like the person are alike by {}",
+    "lookalike_change": "features of people who look like the person move by {} of what sets a person apart",
+    "retained_faces": "{} of other people's pictures show a face",
+    "adherence_drop": "{} of other people's pictures no longer follow the prompt",
+    "null_change": "what the encoder says of an empty photo changes by {}",
+}
+"""The criteria on what others pay, those that say most first."""
+_Clause = tuple[bool, str]
+"""Whether it tells of a missed limit, and the words."""
 
 
 def in_short(report: Report) -> str:
@@ -27,29 +48,30 @@ def in_short(report: Report) -> str:
     Missed limits come first. A pass also says what it does not rest on.
     """
     if report.outcome == "inconclusive":
-        told = _unmet(report.controls) or _unknown(report.criteria) or [report.reason.rstrip(".")]
+        told = _unmet(report.controls) or _unknown(report.criteria)
     else:
-        clauses = [*_person(report), *_attacks(report), *_others(report), *_pictures(report)]
+        clauses = [*_person(report), *_attacks(report), *_others(report)]
         told = [words for _, words in sorted(clauses, key=lambda clause: not clause[0])]
-    if report.outcome == "pass" and report.gaps:
-        _, _, rest = (report.standing or "").partition(" ")
+    told = told or [report.reason.rstrip(".")]
+    _, _, rest = (report.standing or "").partition(" ")
+    if report.outcome == "pass" and rest:
         told.append(f"and it passed {rest}")
     # Terminals and programs read it too, so a plain space has to do.
-    return f"{_OPENINGS[report.outcome]}{': ' if told else ''}{'; '.join(told)}.".replace("\u00a0", " ")
+    return f"{_OPENINGS[report.outcome]}: {'; '.join(told)}.".replace("\u00a0", " ")
 
 
-def still_found(report: Report) -> tuple[Criterion, str] | None:
-    """The criterion that says most about whether the person is still there, and what it counts.
+def still_found(report: Report) -> Criterion | None:
+    """The criterion that says most about whether the person is still there.
 
-    A missed one comes first, then pictures before features, then photos never seen before used ones. Of several
-    generators, the one with the most matches counts.
+    If limits are missed, it is the one that is missed by most. Else pictures come before features, photos never seen
+    before used ones, and of several generators the one with the most matches counts.
     """
-    found = [(c, what) for name, _, _, what in _SHOWN for c in _named(report, name) if c.found is not None]
-    pictures = [one for one in found if one[0].generator is not None] or found
-    missed = [one for one in found if one[0].outcome == "fail"]
-    ordered = sorted(missed or pictures[:], key=lambda one: -(one[0].found or 0.0))
-    unseen = [one for one in ordered if one[0].name.endswith("_unseen")]
-    return next(iter(unseen or ordered), None)
+    known = [c for name in _STILL for c in report.criteria if c.name == name and c.found is not None]
+    missed = [c for c in known if c.outcome == "fail"]
+    if missed:
+        return max(missed, key=lambda c: c.found or 0.0)
+    first = next((c.name for c in known), None)
+    return max((c for c in known if c.name == first), key=lambda c: c.found or 0.0, default=None)
 
 
 def winning_attacks(report: Report) -> tuple[str, ...]:
@@ -66,67 +88,56 @@ def winning_attacks(report: Report) -> tuple[str, ...]:
 
 def share_before(report: Report, found: Criterion) -> float | None:
     """The share that a criterion on the person counts, with the original encoder; of several judges, the highest."""
-    for name, figure, role, _ in _SHOWN:
-        if name == found.name:
-            after = plain(report, figure, found.generator, role, "edited")
-            original = [first.value for one in after if (first := before(report, one)) is not None]
-            return max(original, default=None)
-    return None
+    figure, role = _FIGURES[found.name]
+    after = plain(report, figure, found.generator, role, "edited")
+    return max((first.value for one in after if (first := before(report, one)) is not None), default=None)
 
 
-_Clause = tuple[bool, str]
-"""Whether it tells of a missed limit, and the words."""
+def people_measured(report: Report) -> int:
+    """How many targets the figures of a report are of; 0 if there are none."""
+    return max((f.people for f in report.figures if f.role in {"target-seen", "target-unseen"}), default=0)
 
 
 def _person(report: Report) -> list[_Clause]:
-    told = still_found(report)
-    if told is None:
-        return []
-    found, what = told
-    first = share_before(report, found)
-    was = "" if first is None else f" (before the edit {number(first, 'share')})"
-    still = f"{_found(found)} of the {what} still show the person{was}, {_allowed(found)}"
-    weak = [c for c in _named(report, "delta_id") if c.outcome == "fail"]
+    found = still_found(report)
+    weak = [c for c in report.criteria if c.name == "delta_id" and c.outcome == "fail"]
+    told: list[_Clause] = []
+    if found is not None:
+        first = share_before(report, found)
+        was = "" if first is None else f" (before the edit {number(first, 'share')})"
+        still = f"{_where(found)}{_STILL[found.name].format(_found(found))}{was}, {_allowed(found)}"
+        told.append((found.outcome == "fail", still))
     if weak:
         where = listing([c.generator or "" for c in weak])
-        still += f"; pictures of the person hardly change more than anybody's (generator {where})"
-    return [(found.outcome == "fail" or bool(weak), f"{_where(found)}{still}")]
+        told.append((True, f"generator {where}: pictures of the person change little more than anybody's"))
+    faceless = [c for c in report.criteria if c.name == "target_faces" and c.outcome == "fail"]
+    return told + [(True, f"{_where(c)}often no face is drawn instead of the person") for c in faceless]
 
 
 def _attacks(report: Report) -> list[_Clause]:
     winning = winning_attacks(report)
     tried = {f.attack for f in attacked(report, "attack_success")} - {NO_ATTACK}
-    judged_ones = sorted(name for name in tried if name is not None and report.is_judged(name))
+    counted = sum(name is not None and report.is_judged(name) for name in tried)
     if winning:
         shown = listing([*winning[:3], *([f"{len(winning) - 3} more"] if len(winning) > 3 else [])])
-        many = "an attack brings" if len(winning) == 1 else f"{len(winning)} of {len(judged_ones)} attacks bring"
+        many = f"1 of {counted} attacks brings" if len(winning) == 1 else f"{len(winning)} of {counted} attacks bring"
         return [(True, f"{many} the person back ({shown})")]
-    return [(False, f"none of {len(judged_ones)} judged attacks brings the person back")] if judged_ones else []
+    known = [c for c in report.criteria if c.name == "attacks" and c.found is not None]
+    if not known:
+        return []
+    worst = max(known, key=lambda c: c.found or 0.0)
+    return [(False, f"the most successful of {counted} judged attacks wins {_found(worst)}, {_allowed(worst)}")]
 
 
 def _others(report: Report) -> list[_Clause]:
-    about = [c for c in report.criteria if c.name.startswith(_OTHERS) and c.name != "retained_faces"]
+    """Every missed limit on others, or the one figure that says most."""
+    about = [c for name in OTHERS for c in report.criteria if c.name == name and c.found is not None]
     missed = [c for c in about if c.outcome == "fail"]
-    if missed:
-        worst = missed[0]
-        words = f"other people pay for it: {_where(worst)}{worst.meaning} is {_found(worst)}, {_allowed(worst)}"
-        return [(True, words)]
-    kept = [c for c in about if c.name == "retained_psnr" and c.found is not None]
-    if kept:
-        least = min(kept, key=lambda c: c.found or 0.0)
-        return [(False, f"other people's pictures stay as they were ({_found(least)} PSNR or more)")]
-    return [(False, "other people's features stay as they were")] if about else []
-
-
-def _pictures(report: Report) -> list[_Clause]:
-    """Faults that neither the person nor others pay for: no face, an empty photo that changes, a prompt unheard."""
-    words = {
-        "target_faces": "instead of the person often no face is drawn at all",
-        "retained_faces": "other people's pictures often show no face",
-        "adherence_drop": "other people's pictures follow the prompt less",
-        "null_change": "what the encoder says of an empty photo changes",
-    }
-    return [(True, _where(c) + words[c.name]) for c in report.criteria if c.outcome == "fail" and c.name in words]
+    kept = [min((c for c in about if c.name == about[0].name), key=lambda c: c.found or 0.0)] if about else []
+    told = missed[:2] or kept
+    more = [(True, f"{len(missed) - 2} more limits on other people are missed")] if len(missed) > 2 else []
+    clauses = [(c.outcome == "fail", f"{_where(c)}{OTHERS[c.name].format(_found(c))}, {_allowed(c)}") for c in told]
+    return [*clauses, *more]
 
 
 def _unmet(controls: Iterable[Control]) -> list[str]:
@@ -139,12 +150,8 @@ def _unmet(controls: Iterable[Control]) -> list[str]:
     return told
 
 
-def _unknown(criteria: Iterable[Criterion]) -> list[str]:
+def _unknown(criteria: Sequence[Criterion]) -> list[str]:
     return [f"{_where(c)}{c.meaning} was not measured" for c in criteria if c.outcome == "inconclusive"]
-
-
-def _named(report: Report, name: str) -> Sequence[Criterion]:
-    return [c for c in report.criteria if c.name == name]
 
 
 def _found(one: Criterion) -> str:

@@ -1,5 +1,6 @@
 """Records of artifacts, looked for beside or inside what a user names."""
 
+import os
 from pathlib import Path
 
 from ireu_cli.errors import ArtifactError
@@ -40,6 +41,8 @@ def _place_of(source: Path) -> Path | None:
 def record_of(source: Path) -> tuple[Path, Manifest] | None:
     """The record of an artifact and what it says; None if ireu did not write the artifact.
 
+    A record beside a file is the file's only if it lists that very file: any other may have been put there.
+
     Raises:
         ArtifactError: the record is damaged, or was changed.
     """
@@ -47,10 +50,18 @@ def record_of(source: Path) -> tuple[Path, Manifest] | None:
     if path is None:
         return None
     manifest = parse_manifest(_read(path), path.name)
-    # A single file beside the record of a folder may belong to anything.
-    if source.is_file() and path.name in _OF_FOLDERS and source != path and not _lists(manifest, source):
+    if (
+        source.is_file()
+        and source != path
+        and not any(is_of(record, path.parent, source) for record in manifest.outputs)
+    ):
         return None
     return path, manifest
+
+
+def is_of(record: FileRecord, folder: Path, path: Path) -> bool:
+    """Whether an entry of a record, which lies in a folder, is of the file at a path."""
+    return Path(os.path.normpath(folder / native_name(record.name))) == Path(os.path.normpath(path))
 
 
 def _is_ours(path: Path) -> bool:
@@ -67,7 +78,3 @@ def _read(path: Path) -> bytes:
         return read_bounded(path, MOST_BYTES)
     except OSError as error:
         raise ArtifactError(f"The record {path} cannot be read ({error.strerror})", "Check its permissions") from None
-
-
-def _lists(manifest: Manifest, source: Path) -> bool:
-    return any(Path(native_name(record.name)).name == source.name for record in manifest.outputs)

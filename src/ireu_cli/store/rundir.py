@@ -28,6 +28,8 @@ from ireu_cli.store.system import place_new
 from ireu_cli.support.bounded import MOST_JSON, ContentError, read_json
 from ireu_cli.support.paths import as_text
 
+KEY = "key"
+"""The file of a run folder's key."""
 REGISTER = "register.jsonl"
 """The register in a run folder."""
 _FIRST = frozenset({".gitignore"})
@@ -269,7 +271,7 @@ class RunDir:
         return path
 
     def _read_or_make_key(self) -> bytes:
-        path = self._make("key", secrets.token_hex(32).encode("ascii"))
+        path = self._make(KEY, secrets.token_hex(32).encode("ascii"))
         text = read_bytes(path, "The key", "Restore it from a copy").strip()
         if len(text) != 64:
             raise ArtifactError(f"The key {path} is damaged", "Restore it, or delete the run folder to start again")
@@ -293,7 +295,7 @@ def _make_private(folder: Path, named: Path) -> None:
     """
     found = folder.stat()
     if stat.S_IMODE(found.st_mode) & 0o077:
-        if not (folder / "key").is_file() and any(path.name not in _FIRST for path in folder.iterdir()):
+        if not (folder / KEY).is_file() and any(path.name not in _FIRST for path in folder.iterdir()):
             raise ArtifactError(
                 f"The run folder {named} is open to others and holds files that ireu did not write",
                 "Name a folder of its own with --run-dir, such as one inside it",

@@ -3,6 +3,7 @@
 People are enrolled with the original encoder, because every generator that mounts it was trained on its output.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ireu_cli.measuring.estimated import About, estimated
+from ireu_cli.measuring.judgement import false_matches_at
 from ireu_cli.measuring.matching import Compared, Evidence, PersonEvidence, Scores
 from ireu_cli.params import VerifyParams
 from ireu_cli.report import Definition, Figure, Role, State
@@ -64,10 +66,11 @@ DEFINITIONS = {
         reference=_TAP,
     ),
     "fnir": Definition(
-        text="False-negative identification rate, as in NIST's FRTE 1:N, of the edit as a search in a list of the "
-        "people whom it removes: share of the targets' photos that it moves no further (by `centred_change`) than a "
-        "share `false_match_rate` of retained people's photos. That share is the false-positive identification rate, "
-        "FPIR.",
+        text="Share of the targets' photos that the edit moves no further (by `centred_change`) than a share "
+        "`false_match_rate` of retained people's photos. It reads the edit as a search in the list of the people whom "
+        "it removes: this is the false-negative identification rate (FNIR) at that false-positive identification rate "
+        "(FPIR). Any change counts as a hit, also one that belongs to another target. Where fewer photos of others "
+        "move at all, photos are ranked by how far they move.",
         unit="share",
         reference="photos of the role; the threshold comes from photos of retained people",
     ),
@@ -75,6 +78,8 @@ DEFINITIONS = {
 FPIRS = (0.001, 0.003, 0.01)
 """The false-positive identification rates of `fnir`."""
 
+_ROUNDING = 1e-9
+"""What a product of a rate and a number of photos may lack of a whole number."""
 _CHANGES = {"feature_cosine": "cosine", "relative_change": "relative", "centred_change": "centred"}
 
 
@@ -103,9 +108,9 @@ def measure(
     collected.add_changes("target-seen", targets, seen)
     collected.add_scores("target-unseen", compared.targets, unseen)
     collected.add_changes("target-unseen", targets, unseen)
-    for rate, limit in _limits(changes.all_of("centred_change"), params.min_impostors_per_error):
+    for rate, limit in _limits(changes.all_of("centred_change"), len(evidence.retained), params):
         for role, rows in _by_use(seen, unseen):
-            still = [(moved <= limit).double() for moved in _chosen(targets.of("centred_change"), rows)]
+            still = [(~(moved > limit)).double() for moved in _chosen(targets.of("centred_change"), rows)]
             collected.add("fnir", role, "change", still, rate=rate)
     collected.add_scores("look-alike", list(compared.alike.values()))
     collected.add_changes("look-alike", changes, places=compared.look_alikes)
@@ -123,17 +128,17 @@ def _by_use(seen: Sequence[Tensor], unseen: Sequence[Tensor]) -> tuple[tuple[Rol
     return ("target-seen", seen), ("target-unseen", unseen)
 
 
-def _limits(moved: Tensor, needed: float) -> Iterator[tuple[float, float]]:
-    """For each rate of `FPIRS` that there are photos enough for, the change that so many photos of others exceed.
+def _limits(moved: Tensor, people: int, params: VerifyParams) -> Iterator[tuple[float, float]]:
+    """For each rate of `FPIRS` that there is enough evidence for, the change that so many photos of others exceed.
 
     Args:
         moved: float (n,), the change of retained people's photos.
-        needed: how many of them have to lie above a limit.
+        people: the number of retained people.
+        params: how many photos, and pairs of people, a rate needs.
     """
     for rate in FPIRS:
-        above = int(rate * len(moved))
-        if rate * len(moved) >= needed:
-            yield rate, float(moved.topk(above + 1).values[-1])
+        if false_matches_at(rate, len(moved), people, params) >= params.min_impostors_per_error:
+            yield rate, float(moved.topk(math.floor(rate * len(moved) + _ROUNDING) + 1).values[-1])
 
 
 def share_removed(others: Iterable[Scores], params: VerifyParams) -> float | None:

@@ -148,6 +148,9 @@ def _settings_beside(checkpoint: Checkpoint) -> dict[str, Any] | None:
     kind = told.get("model_type") if isinstance(told, dict) else None
     if checkpoint.source.is_file() and kind not in own:
         return None
+    named = told.get("transformers_weights") if isinstance(told, dict) else None
+    if named is not None and named not in {part.path.name for part in checkpoint.parts}:
+        raise _not_its_own(checkpoint, f"makes transformers load other weights, {printable(named, 40)}")
     if not isinstance(told, dict) or (checkpoint.is_siglip and kind not in own):
         raise _not_its_own(checkpoint, f"is for a model of the type {printable(kind, 40)}")
     whole = checked_settings(told, path)

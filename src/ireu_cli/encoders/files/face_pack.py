@@ -62,7 +62,7 @@ def recognisers_in(folder: Path) -> list[Path]:
 
 def networks_in(folder: Path) -> list[Path]:
     """All networks that insightface sees, in its order; it does not see hidden files."""
-    return [path for path in sorted(folder.glob("*.onnx")) if not path.name.startswith(".")]
+    return [path for path in sorted(folder.glob("*.onnx")) if not path.name.startswith(".") and path.is_file()]
 
 
 def named_files(folder: Path) -> dict[str, Path] | None:

@@ -102,6 +102,9 @@ def _parsed(source: Path | bytes, path: Path | None = None) -> Any:
     name = source if isinstance(source, Path) else path
     why, remedy = "is not an ONNX network", _REMEDY
     if isinstance(source, Path):
+        # A pipe or a device may never end.
+        if not source.is_file():
+            raise ModelError(f"The network {source} is no regular file", "Name an .onnx file")
         if source.stat().st_size > _MOST:
             raise ModelError(f"The network {source} is larger than 2 GB, which no ONNX file can be", "Name another")
         told = wrong_with(source)

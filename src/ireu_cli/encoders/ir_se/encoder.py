@@ -162,6 +162,18 @@ class IrSeEncoder(Trainable, TakesGates):
         own = self.own if gates is not self.model.gates else fingerprint_of(weights_in(state))
         return replace(self, model=model, own=own)
 
+    def in_onnx(self) -> bytes:
+        """See `TakesGates`."""
+        state = {name: tensor.float() for name, tensor in self._state().items()}
+        network = network_from(state, self.model.sizes)
+        if self.model.gates is not None:
+            add_gates(network, self.model.gates)
+        content: bytes = network.SerializeToString()
+        return content
+
+    def _state(self) -> dict[str, Tensor]:
+        return {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
+
     def whole_files(self) -> Mapping[str, bytes]:
         """The file that facexlib loads, under the name that it looks for; see `files_in`."""
         return self.files_in(None)
@@ -172,12 +184,9 @@ class IrSeEncoder(Trainable, TakesGates):
         Raises:
             ModelError: the edit is gates, which facexlib's network has no place for.
         """
-        state = {name: tensor.detach().cpu() for name, tensor in self.model.state_dict().items()}
         if layout is not None and layout.library == "onnx":
-            network = network_from({name: tensor.float() for name, tensor in state.items()}, self.model.sizes)
-            if self.model.gates is not None:
-                add_gates(network, self.model.gates)
-            return {"recognition_arcface_ir_se50.onnx": network.SerializeToString()}
+            return {"recognition_arcface_ir_se50.onnx": self.in_onnx()}
+        state = self._state()
         if self.model.gates is not None:
             raise ModelError(
                 "facexlib's network ends in a linear layer and has no place for gates behind it, so a .pth cannot hold "

@@ -20,6 +20,7 @@ LIMITS = (
     "Figures hold for the photos, people, generators, settings and recognisers of this run. Intervals say how far "
     "results may differ for other people like these.",
     "Attacks that were not tried may bring the person back, and so may further training of the encoder.",
+    "Whoever holds the files of the edited encoder may take the edit out of them, and may find the person with them.",
     "The original and the edited weights together, or the delta, show what was removed.",
 )
 """The limits that every erasure record states."""

@@ -9,6 +9,7 @@ from ireu_cli.attacks.suite import attack_named
 from ireu_cli.faces.disguise import Disguise
 from ireu_cli.report import Control, Report
 from ireu_cli.report_page.short import winning_attacks
+from ireu_cli.report_page.words import number
 
 _AGAIN = "Afterwards make the edit again and verify it again."
 
@@ -34,6 +35,11 @@ class Edit:
             max_false_alarm=float(gated.get("max_false_alarm", math.nan)),
             gain=float(gated.get("gain", math.nan)),
         )
+
+    @property
+    def knows_rates(self) -> bool:
+        """Whether the settings of its false alarms are known."""
+        return not math.isnan(self.false_alarms + self.max_false_alarm)
 
 
 def next_steps(report: Report, edit: Edit) -> tuple[str, ...]:
@@ -70,9 +76,12 @@ def _to_evidence(report: Report) -> Iterator[str]:
         if not control.met and control.name in _EVIDENCE:
             yield _EVIDENCE[control.name](control)
     if not report.controls:
-        yield "Name more people with --retain: nothing could be compared."
-    if any(c.outcome == "inconclusive" and c.name == "attacks" for c in report.criteria):
-        yield "Give photos of the targets to attack: attacks were asked for, and none could be tried."
+        yield f"Mend what the reason names: {report.reason}"
+    if any(not control.met for control in report.controls):
+        return
+    for unknown in report.criteria:
+        if unknown.outcome == "inconclusive":
+            yield f"Find out why {unknown.name} was not measured: {unknown.meaning}."
 
 
 def _short(control: Control) -> int:
@@ -96,9 +105,9 @@ _EVIDENCE: Mapping[str, Callable[[Control], str]] = {
     "gallery_faces": lambda c: (
         f"Add at least {_short(c)} people with a visible face to the --retain folder, for {_drawn(c)}."
     ),
-    "false_match_rate_resolved": lambda c: (
-        "Add retained people with several photos each: about "
-        f"{math.ceil(c.needed / c.found) if c.found else 10} times as many photos are needed to measure the rate."
+    "false_match_rate_resolved": lambda _: (
+        "Add retained people with several photos each: there are too few photos, "
+        "or too few people, to measure the false-match rate."
     ),
     "no_op_fails": lambda _: (
         "Check that the photos are of the targets: with them, even an edit that changes nothing would pass."
@@ -107,7 +116,8 @@ _EVIDENCE: Mapping[str, Callable[[Control], str]] = {
         "Give more photos of the person, and more retained people: this evidence would also call other people removed."
     ),
     "tells_people_apart": lambda c: (
-        f"Name another recogniser in judges.recognisers: {c.measure} cannot tell the retained people apart."
+        f"Replace the recogniser {c.measure}, which cannot tell the retained people apart "
+        "(judges.recognisers, judges.embedded), or add retained people with several photos each."
     ),
     "unseen_photos": lambda c: (
         f"Add at least {_short(c)} photos of the person that unlearning does not use and that "
@@ -124,30 +134,7 @@ _EVIDENCE: Mapping[str, Callable[[Control], str]] = {
     ),
 }
 """What helps when a control is not met, by its name."""
-
-
-def _to_a_better_edit(report: Report, edit: Edit) -> Iterator[str]:
-    missed = {c.name for c in report.criteria if c.outcome == "fail"}
-    if edit.method not in {"gated", ""} and missed:
-        yield f"Make the edit with --method gated instead of {edit.method}."
-    if report.subject.taps_missed and missed & {"reidentified_seen", "reidentified_unseen", "delta_id"}:
-        yield f"Locate at a tap that reaches all: this edit does not reach {', '.join(report.subject.taps_missed)}."
-    if missed & {"match_unseen", "reidentified_unseen", "match_seen", "reidentified_seen", "delta_id"}:
-        yield from _to_find_more(report, edit, missed)
-    if "attacks" in missed:
-        yield from _against_attacks(report, edit)
-    if missed & _OTHERS_PAY:
-        yield from _to_spare_others(edit, missed)
-    if "target_faces" in missed and edit.method == "gated" and edit.gain > 1:
-        yield f"Move people less far: lower gated.gain, which is {edit.gain:g}."
-    if "null_change" in missed:
-        yield (
-            "Make the edit with --method gated, which leaves what the encoder says of empty photos alone."
-            if (edit.method != "gated")
-            else "Look into the --retain folder for empty pictures: the null images changed."
-        )
-
-
+_PERSON_STAYS = {"match_unseen", "reidentified_unseen", "match_seen", "reidentified_seen", "delta_id"}
 _OTHERS_PAY = {
     "retained_similarity",
     "lookalike_similarity",
@@ -162,45 +149,82 @@ _OTHERS_PAY = {
 }
 
 
+def _to_a_better_edit(report: Report, edit: Edit) -> Iterator[str]:
+    missed = {c.name for c in report.criteria if c.outcome == "fail"}
+    if not missed:
+        yield f"Mend what the reason names: {report.reason}"
+        return
+    if edit.method not in {"gated", ""}:
+        yield f"Make the edit with --method gated instead of {edit.method}, if this encoder allows it."
+    if report.subject.taps_missed and missed & {"reidentified_seen", "reidentified_unseen", "delta_id"}:
+        yield f"Locate at a tap that reaches all: this edit does not reach {', '.join(report.subject.taps_missed)}."
+    if missed & _PERSON_STAYS:
+        yield from _to_find_more(report, edit, missed)
+    if "attacks" in missed:
+        yield from _against_attacks(report, edit)
+    if missed & _OTHERS_PAY:
+        yield from _to_spare_others(edit, missed & _OTHERS_PAY)
+    if "target_faces" in missed:
+        yield (
+            f"Move people less far: lower gated.gain, which is {edit.gain:g}."
+            if edit.method == "gated" and edit.gain > 1
+            else "Take fewer steps, or a smaller learning rate: the edit destroys the person's pictures."
+        )
+    if "null_change" in missed:
+        yield "Look for empty pictures in the --retain folder: what the encoder says of an empty photo changed."
+
+
 def _to_find_more(report: Report, edit: Edit, missed: set[str]) -> Iterator[str]:
-    used, people = report.record.photos_used, max(report.record.people, 1)
-    each = f"{used / people:.3g}".rstrip("0").rstrip(".") if used % people else str(used // people)
+    each = round(report.record.photos_used / max(report.record.people, 1), 1)
     if missed & {"match_seen", "reidentified_seen"}:
         yield "Look into the --retain folder, and take out photos of the person."
     yield (
-        f"Give more photos of each person than the {each} that unlearning used, in other light and from other sides: "
-        "who is missed looks unlike them to the encoder."
+        f"Give more photos of each person than the {each:g} that unlearning used, in other light and from other sides: "
+        "photos that are missed look unlike them to the encoder."
     )
     if edit.method == "gated":
         yield "Name more retained people, with several photos each: a detector finds more at the same rate then."
-        yield (
-            "Allow more false alarms, if others may pay for it: gated.max_false_alarm is "
-            f"{edit.max_false_alarm:g}, and gated.false_alarms {edit.false_alarms:g}."
-        )
+        if edit.knows_rates and not missed & _OTHERS_PAY:
+            yield (
+                "Allow more false alarms, if others may pay for it: gated.max_false_alarm is "
+                f"{edit.max_false_alarm:g}, and gated.false_alarms {edit.false_alarms:g}."
+            )
+
+
+_TOGETHER = "Refuse several photos at once, and pictures made of several photos"
+_SETTINGS = "Leave the generator's prompt, guidance, scale and noise less open to users"
+_KEPT = "Keep the files of generator and encoder to yourself"
+_ADVICE = {
+    "average": _TOGETHER,
+    "prompts": _SETTINGS,
+    "seeds": _SETTINGS,
+    "guidance": _SETTINGS,
+    "scale": _SETTINGS,
+    "pgd-generator": _KEPT,
+}
+"""What a service can do against an attack that no copy teaches."""
 
 
 def _against_attacks(report: Report, edit: Edit) -> Iterator[str]:
-    winning = winning_attacks(report)
-    named = {name: attack_named(name) for name in winning}
-    copies = [n for n, attack in named.items() if attack is not None and isinstance(attack.photo, Disguise)]
-    more = [name for name in copies if name not in edit.copies]
+    named = {name: attack for name in winning_attacks(report) if (attack := attack_named(name)) is not None}
+    photos = {name: attack.photo for name, attack in named.items() if isinstance(attack.photo, Disguise)}
+    # A copy is made of one photo alone, so a mixture teaches nothing.
+    more = [name for name, photo in photos.items() if photo.family != "mix" and name not in edit.copies]
     if more and edit.method in {"gated", "block"}:
         yield f"Let the edit learn the changes that won: --set gated.copies={','.join((*edit.copies, *more[:4]))}"
-    if any(name not in copies for name in winning):
-        rest = [name for name in winning if name not in copies]
-        yield (
-            f"Limit how often one user may ask: {', '.join(rest)} {'takes' if len(rest) == 1 else 'take'} many "
-            "attempts, or the generator's gradients."
-        )
+    mixed = {name: _TOGETHER for name, photo in photos.items() if photo.family == "mix"}
+    rest = mixed | {name: _ADVICE[attack.name] for name, attack in named.items() if attack.name in _ADVICE}
+    for advice in dict.fromkeys(rest.values()):
+        yield f"{advice}: {', '.join(name for name, words in rest.items() if words == advice)} won."
 
 
 def _to_spare_others(edit: Edit, missed: set[str]) -> Iterator[str]:
-    if edit.method == "gated":
+    if edit.method == "gated" and edit.knows_rates:
         yield (
             f"Allow fewer false alarms: gated.false_alarms is {edit.false_alarms:g}, and gated.max_false_alarm "
             f"{edit.max_false_alarm:g}."
         )
-    if missed <= {name for name in _OTHERS_PAY if name.startswith("lookalike")}:
+    if all(name.startswith("lookalike") for name in missed):
         yield "Give more photos of the person: those who look like the person are told apart better then."
     else:
         yield "Name more retained people, so that the edit knows better who else there is."
@@ -208,9 +232,8 @@ def _to_spare_others(edit: Edit, missed: set[str]) -> Iterator[str]:
 
 def _meanwhile(report: Report) -> str:
     caught = [f.value for f in report.figures if f.name == "gate_caught" and f.role == "target-unseen"]
-    least = "all" if min(caught, default=0) == 1 else f"{min(caught, default=0):.0%} or more"
-    share = f", which caught {least} of the photos here" if caught else ""
+    share = f", which caught {number(min(caught), 'share')} of the photos here" if caught else ""
     return (
         "Meanwhile do not call the person removed: refuse their photos in front of the generator (a face-match gate"
         f"{share}), or take the service down for them."
-    )
+    ).replace("\u00a0", " ")

@@ -16,6 +16,10 @@ _WITHOUT_ATTACKS = (
     "Attacks that try to bring the person back: attacks.suite switched them off, or there were no photos to attack."
 )
 _WITHOUT_GRADIENTS = "Adversarial noise and relearning: the encoder is {noun}, which gives no gradients."
+_UNSTRIPPED = (
+    "Taking the edit out of the exported file: attacks.suite does not name it, or this encoder's file holds no detectors "
+    "that ireu knows how to look for."
+)
 _ATTACKS_UNDRAWN = "Pictures under attack: attacks.drawn switched them off, so attacks were judged on features only."
 _PERCEPTUAL = "LPIPS: its networks do not come with ireu."
 _SERVED = "The exported file: `ireu export` verifies it again on features, in the dtype that is served."
@@ -60,6 +64,8 @@ def not_measured(figures: Sequence[Figure], *, drawn: bool, without_gradients: s
         missing.append(_WITHOUT_ATTACKS)
     elif drawn and attacked == {None}:
         missing.append(_ATTACKS_UNDRAWN)
+    if attacked and not any((figure.attack or "").startswith("strip-") for figure in figures):
+        missing.append(_UNSTRIPPED)
     if without_gradients is not None:
         missing.append(_WITHOUT_GRADIENTS.format(noun=without_gradients))
     return (*missing, *([_PERCEPTUAL] if drawn else []), _SERVED)
