@@ -79,7 +79,7 @@ ARROWS: dict[str, set[str]] = {
     "coverage": {"errors", "params", "values", "encoders"},
     "samples": {"errors", "encoders", "store"},
     "inspecting": {"errors", "support", "values", "manifest", "encoders", "store"},
-    "cases": {"errors", "params", "values", "manifest", "store"},
+    "cases": {"errors", "support", "params", "values", "manifest", "store"},
     "checking": {"errors", "support", "values", "manifest", "encoders", "store"},
     "applying": {"", "errors", "support", "manifest", "encoders", "store"},
     "measuring": {"support", "params", "report", "maths"},

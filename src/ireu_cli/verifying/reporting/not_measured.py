@@ -17,8 +17,8 @@ _WITHOUT_ATTACKS = (
 )
 _WITHOUT_GRADIENTS = "Adversarial noise and relearning: the encoder is {noun}, which gives no gradients."
 _UNSTRIPPED = (
-    "Taking the edit out of the exported file: attacks.suite does not name it, or this encoder's file holds no detectors "
-    "that ireu knows how to look for."
+    "Taking the edit out of the exported file: attacks.suite does not name it, or this kind of encoder holds no "
+    "detectors that ireu knows how to look for."
 )
 _ATTACKS_UNDRAWN = "Pictures under attack: attacks.drawn switched them off, so attacks were judged on features only."
 _PERCEPTUAL = "LPIPS: its networks do not come with ireu."
