@@ -288,7 +288,13 @@ def test_labels_split_retained_people(again: Path) -> None:
 def test_without_pictures_or_generators(again: Path) -> None:
     found = verify(again, "--set", "verify.pictures=false", "-o", "plain")
     assert found.code == 5, found.err
-    assert sorted(path.name for path in (again / "plain").iterdir()) == ["manifest.json", "report.html", "report.json"]
+    assert sorted(path.name for path in (again / "plain").iterdir()) == [
+        "audit.html",
+        "manifest.json",
+        "person.html",
+        "report.html",
+        "report.json",
+    ]
     assert json.loads((again / "plain" / "report.json").read_text())["level"] == "generator"
     found = verify(again, "--set", "pictures.generators=none", "-o", "features")
     assert found.code == 5, found.err

@@ -1,5 +1,6 @@
 """A face-embedding network for drawn people: linear discriminants of coarse pixels, in ONNX."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,9 @@ def write_face_network(path: Path, width: int = 48) -> Path:
     return path
 
 
+@cache
 def _pixels() -> Tensor:
-    """Coarse pixels, float64 (people, photos, d)."""
+    """Coarse pixels, float64 (people, photos, d); drawing them takes seconds."""
     rows = []
     for person in range(_PEOPLE):
         for photo in range(_PHOTOS):
