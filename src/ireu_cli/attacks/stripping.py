@@ -46,7 +46,8 @@ def _read_stripped(plan: AttackPlan, lens: Lens, *, is_edited: bool) -> Tensor |
     if not is_edited:
         # Nothing was appended. What a cut would take away then is the network's own end.
         return _encoded(lens.encoder, lens, plan)
-    found = cut_back(lens.encoder.in_onnx(), lens.pixels([victim.photo for victim in plan.victims]).numpy())
+    pixels = lens.pixels([victim.photo for victim in plan.victims])
+    found = cut_back(lens.encoder.in_onnx(), (pixels.flip(1) if lens.encoder.is_bgr else pixels).numpy())
     rows = None if found is None else torch.from_numpy(found)
     return rows if rows is None or lens.tap != "normed_embedding" else normalize(rows, dim=1)
 

@@ -242,11 +242,17 @@ class HasBlocks(Trainable):
 
 
 class TakesGates(ImageEncoder):
-    """An encoder that gives one vector a picture, and whose `edited` takes gates behind that; see `onnx_gates`."""
+    """An encoder that gives one vector a picture, and whose `edited` takes gates behind that; see `onnx_gates`.
+
+    Attributes:
+        is_bgr: whether its pixels are BGR. A network in ONNX takes RGB.
+    """
+
+    is_bgr: bool = False
 
     @abstractmethod
     def in_onnx(self) -> bytes:
-        """The network as an export in ONNX holds it, with its gates; it takes the same pixels."""
+        """The network as an export in ONNX holds it, with its gates."""
 
 
 @dataclass(frozen=True)

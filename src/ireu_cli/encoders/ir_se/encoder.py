@@ -55,6 +55,7 @@ class IrSeEncoder(Trainable, TakesGates):
     whole_tap = None
     settings = None
     null_is_zero = IR_SE_TAPS
+    is_bgr = True
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]
