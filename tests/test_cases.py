@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from ireu_cli.cases.known import known_from
 from ireu_cli.cases.run import list_cases
-from ireu_cli.cases.standing import known_from
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import digest_of
 from ireu_cli.store.register import Entry, Event, Head, Key, Register, read_register

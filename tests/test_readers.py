@@ -11,7 +11,7 @@ from ireu_cli.config import load_config
 from ireu_cli.faces.disguise import disguise
 from ireu_cli.report import Control, Criterion, Departure, Report
 from ireu_cli.report_page import audit_page, person_page
-from ireu_cli.report_page.short import in_short, winning_attacks
+from ireu_cli.report_page.readers.short import in_short, winning_attacks
 from ireu_cli.verifying.reporting.next_steps import Edit, next_steps
 from tests.conftest import run_ireu
 from tests.sample_report import encoder_only, nothing_measured, sample

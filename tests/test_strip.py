@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ireu_cli.attacks.strip import silent_on_others, unlike_others, without
+from ireu_cli.attacks.stripped.units import silent_on_others, unlike_others, without
 from ireu_cli.encoders.clip import Encoder
 from ireu_cli.encoders.files.portrait import embedded_folder
 from ireu_cli.encoders.mlp_site import MlpSite, watching

@@ -1,9 +1,10 @@
 """The only table of attacks. Call `register` to add one of your own."""
 
-from ireu_cli.attacks import by_generator, by_gradient, driving, stripping
+from ireu_cli.attacks import by_generator, by_gradient, driving
 from ireu_cli.attacks.attack import Attack
 from ireu_cli.attacks.plan import AVERAGE, AttackPlan
 from ireu_cli.attacks.relearning import relearning
+from ireu_cli.attacks.stripped import tried
 from ireu_cli.errors import ConfigError
 from ireu_cli.faces.disguise import DISGUISES, Disguise
 from ireu_cli.report import NO_ATTACK
@@ -51,13 +52,13 @@ _SUITE = [
         "strip-file",
         "The edit is taken out of the exported file: units unlike all others, or what was appended to a network.",
         white_box=True,
-        features=stripping.by_the_file,
+        features=tried.by_the_file,
     ),
     Attack(
         "strip-photos",
         "The edit is taken out of the exported file: units that are silent on some photos of other people.",
         white_box=True,
-        features=stripping.with_photos,
+        features=tried.with_photos,
     ),
 ]
 

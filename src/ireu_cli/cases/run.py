@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from ireu_cli.cases.standing import Known, Standing, known_from
+from ireu_cli.cases.known import Known, Standing, known_from
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import digest_of
 from ireu_cli.store.register import Event, Key, Read, Register, read_register

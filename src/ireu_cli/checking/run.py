@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ireu_cli.checking.files import Recorded, compare
-from ireu_cli.checking.identity import Export, Identity, read_export
+from ireu_cli.checking.against_record import Recorded, compare
+from ireu_cli.checking.known_exports import Export, Identity, read_export
 from ireu_cli.checking.signature import is_signed
 from ireu_cli.checking.traps import Place, traps_at
 from ireu_cli.errors import ArtifactError
@@ -99,7 +99,7 @@ def _encoder(path: Path, own: _Own | None, named: Sequence[Export]) -> "tuple[Ca
             kind = "gate" if own.manifest.step == "export" else _KINDS[own.manifest.step]
             return None, Identity(False, f"a {kind}, which is no encoder") if named else None
         exports.append(mine)
-    from ireu_cli.checking.encoder import card_at, identity_of
+    from ireu_cli.checking.held_encoder import card_at, identity_of
 
     # A record that lies at hand may say anything, so the weights are read.
     card = card_at(path)

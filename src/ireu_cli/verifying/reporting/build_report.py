@@ -9,7 +9,7 @@ from ireu_cli.report import (
     Departure,
     Report,
 )
-from ireu_cli.report_page.short import in_short
+from ireu_cli.report_page.readers.short import in_short
 from ireu_cli.session import Session
 from ireu_cli.values import WeightDelta
 from ireu_cli.verifying.criteria import Verified

@@ -8,7 +8,7 @@ from typing import Any
 from ireu_cli.attacks.suite import attack_named
 from ireu_cli.faces.disguise import Disguise
 from ireu_cli.report import Control, Report
-from ireu_cli.report_page.short import winning_attacks
+from ireu_cli.report_page.readers.short import winning_attacks
 from ireu_cli.report_page.words import number
 
 _AGAIN = "Afterwards make the edit again and verify it again."

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ireu_cli.checking.identity import Export, Identity, identify
+from ireu_cli.checking.known_exports import Export, Identity, identify
 from ireu_cli.checking.traps import is_weights
 from ireu_cli.encoders.card import Card
 from ireu_cli.encoders.families import card_of

@@ -9,7 +9,7 @@ from ireu_cli.report import NO_ATTACK, Report
 from ireu_cli.report_page.document import document
 from ireu_cli.report_page.markup import Html, el, facts, join, listed, section
 from ireu_cli.report_page.pick import generators
-from ireu_cli.report_page.short import OTHERS, people_measured, share_before, still_found, winning_attacks
+from ireu_cli.report_page.readers.short import OTHERS, people_measured, share_before, still_found, winning_attacks
 from ireu_cli.report_page.tables import icon
 from ireu_cli.report_page.words import counted, listing, number, unit_of
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ireu_cli.attacks.plan import AttackPlan, Lenses, by_person
-from ireu_cli.attacks.strip import silent_on_others, unlike_others, without
+from ireu_cli.attacks.stripped.units import silent_on_others, unlike_others, without
 from ireu_cli.attacks.success import FeatureMatcher, Tried
 from ireu_cli.encoders.family import HasBlocks, ImageEncoder, TakesGates
 from ireu_cli.encoders.onnx_cut import cut_back

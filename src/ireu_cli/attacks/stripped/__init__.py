@@ -1,0 +1,1 @@
+"""Attacks by somebody who holds the exported file and takes the edit out of it."""
