@@ -7,6 +7,7 @@ reading a value.
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,16 @@ from tests.tiny_siglip import write_siglip
 DEVICE = "npy:0"
 
 
+@cache
+def _register() -> None:
+    """A process can do it once, and may come to this module twice."""
+    _setup_privateuseone_for_python_backend("npy")
+
+
 @pytest.fixture(scope="module")
 def elsewhere() -> Callable[[Any], AbstractContextManager[None]]:
     """Moves a network to the made-up device; within it, nothing has values any more."""
-    _setup_privateuseone_for_python_backend("npy")
+    _register()
     mode = FakeTensorMode(allow_non_fake_inputs=True)
 
     @contextmanager

@@ -14,7 +14,7 @@ from ireu_cli.encoders.files.onnx_session import stays_on_cpu
 from ireu_cli.support.runtime import settle
 
 ROOT = Path(__file__).parent.parent
-_OF_EXTRAS = {"insightface", "ray"}
+_OF_EXTRAS = {"insightface", "model_signing", "ray"}
 
 
 @pytest.fixture(autouse=True)
