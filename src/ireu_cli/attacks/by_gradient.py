@@ -16,6 +16,8 @@ from ireu_cli.encoders.mlp_site import detectors_reading
 from ireu_cli.encodings.lens import Lens, flatten_tokens
 from ireu_cli.generators.generator import Generator
 from ireu_cli.manifest import digest_of
+from ireu_cli.params import Tap
+from ireu_cli.report import State
 from ireu_cli.sharding.search import search
 from ireu_cli.values import STATES, Ledger, PooledLedger, RgbImage
 
@@ -49,12 +51,15 @@ def noise_on_detectors(plan: AttackPlan, lenses: Lenses, matcher: FeatureMatcher
 def _matched(attack: str, pixels: Tensor, plan: AttackPlan, lenses: Lenses, matcher: FeatureMatcher) -> Iterator[Tried]:
     """Whether each encoder's features (n, …, d) of the victims' noisy photos show the victims."""
     for lens, state in zip(lenses, STATES, strict=True):
-        rows = features_of(lens, pixels)
-        hits = [
-            matcher.match(flatten_tokens(row[None]), victim.person)
-            for row, victim in zip(rows, plan.victims, strict=True)
-        ]
-        yield Tried("attack_success", attack, state, matcher.measure, None, by_person(plan.victims, hits))
+        yield tried_on(attack, state, features_of(lens.encoder, lens.tap, pixels), plan, matcher)
+
+
+def tried_on(attack: str, state: State, rows: Tensor, plan: AttackPlan, matcher: FeatureMatcher) -> Tried:
+    """Whether features (n, …, d) of the victims' photos under an attack show the victims."""
+    hits = [
+        matcher.match(flatten_tokens(row[None]), victim.person) for row, victim in zip(rows, plan.victims, strict=True)
+    ]
+    return Tried("attack_success", attack, state, matcher.measure, None, by_person(plan.victims, hits))
 
 
 def noise_in_pictures(plan: AttackPlan, _show: Show, generator: Generator, lenses: Lenses) -> Iterator[Drive]:
@@ -75,7 +80,7 @@ def drawn_from_pixels(
 
 
 def _seen(pixels: Tensor, lens: Lens) -> Tensor:
-    return features_of(lens, pixels)
+    return features_of(lens.encoder, lens.tap, pixels)
 
 
 def _towards_features_past(lens: Lens, ledger: Ledger | PooledLedger, wanted: Tensor) -> PhotoLoss:
@@ -152,9 +157,9 @@ def attacked_encoder(encoder: ImageEncoder) -> tuple[Trainable, Tensor]:
     return found, next(found.model.parameters())
 
 
-def features_of(lens: Lens, pixels: Tensor) -> Tensor:
+def features_of(encoder: ImageEncoder, tap: Tap, pixels: Tensor) -> Tensor:
     """Features float32 (n, …, d), on the CPU, of pixels (n, 3, side, side), computed in small pieces."""
-    return torch.cat([lens.encoder.encode(part, lens.tap) for part in torch.split(pixels, 16)])
+    return torch.cat([encoder.encode(part, tap) for part in torch.split(pixels, 16)])
 
 
 def picture_of(encoder: ImageEncoder, pixels: Tensor) -> RgbImage:

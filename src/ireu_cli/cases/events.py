@@ -19,29 +19,18 @@ def event_of(manifest: Manifest, parent: Manifest | None, record: RecordParams) 
     """
     metrics = manifest.metrics
     if manifest.step == "unlearn":
-        gone = metrics.get("withdrawn")
-        return Event(
-            what="withdrawal" if gone else "request",
-            cases=tuple(map(_short, gone)) if gone else _asked(manifest),
-            artifact=manifest.digest,
-            parent=manifest.parent,
-            encoder=manifest.encoder.fingerprint,
-            request_date=None if gone else record.request_date,
-            photos_deleted_by=None if gone else record.photos_deleted_by,
-        )
+        if gone := metrics.get("withdrawn"):
+            return _of(manifest, "withdrawal", tuple(map(_short, gone)))
+        dates = {"request_date": record.request_date, "photos_deleted_by": record.photos_deleted_by}
+        return _of(manifest, "request", _asked(manifest), **dates)
+    every = () if parent is None else cases_of(parent)
     if manifest.step == "verify":
         words = metrics.get("standing") or _OUTCOMES.get(str(metrics.get("outcome")), "unknown")
-        return _of(manifest, "verification", () if parent is None else cases_of(parent), outcome=_short(str(words)))
+        return _of(manifest, "verification", every, outcome=_short(str(words)))
     if manifest.step == "export":
-        told = metrics.get("verification") or {}
-        words = told.get("standing")
-        return _of(
-            manifest,
-            "export",
-            () if parent is None else cases_of(parent),
-            outcome=None if words is None else _short(str(words)),
-            edited=metrics.get("edited_encoder"),
-        )
+        words = (metrics.get("verification") or {}).get("standing")
+        outcome = None if words is None else _short(str(words))
+        return _of(manifest, "export", every, outcome=outcome, edited=metrics.get("edited_encoder"))
     return None
 
 

@@ -73,10 +73,7 @@ def _faults(read: Read, key: Key | None, *, is_own: bool) -> list[str]:
 
 
 def _key_of(run_dir: Path) -> Key | None:
-    if not (run_dir / KEY).is_file():
-        return None
-    run = RunDir(run_dir)
-    return Key(run.key_name, run.seal_entry)
+    return RunDir(run_dir).entry_key if (run_dir / KEY).is_file() else None
 
 
 def _note_deleted(path: Path, key: Key | None, cases: Sequence[str]) -> None:

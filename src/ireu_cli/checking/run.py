@@ -11,7 +11,7 @@ from ireu_cli.checking.signature import is_signed
 from ireu_cli.checking.traps import Place, traps_at
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import Manifest
-from ireu_cli.store.beside import record_of
+from ireu_cli.store.beside import NOUNS, record_of
 from ireu_cli.store.files import native_name
 from ireu_cli.support.bounded import printable
 from ireu_cli.values import Json
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ireu_cli.encoders.card import Card
 
 Verdict = Literal["as recorded", "not as recorded", "unknown"]
-_KINDS = {"locate": "mask", "unlearn": "delta", "verify": "report", "export": "export", "apply": "embeddings"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def _encoder(path: Path, own: _Own | None, named: Sequence[Export]) -> "tuple[Ca
     if own is not None:
         mine = Export(own.manifest, own.path.parent.name)
         if own.manifest.step != "export" or mine.edited is None:
-            kind = "gate" if own.manifest.step == "export" else _KINDS[own.manifest.step]
+            kind = "gate" if own.manifest.step == "export" else NOUNS[own.manifest.step]
             return None, Identity(False, f"a {kind}, which is no encoder") if named else None
         exports.append(mine)
     from ireu_cli.checking.held_encoder import card_at, identity_of
@@ -120,7 +119,7 @@ def _about(own: _Own) -> dict[str, Json]:
     manifest = own.manifest
     sealed = manifest.seal is not None and manifest.key is not None
     found: dict[str, Json] = {
-        "kind": f"{_KINDS[manifest.step]}, written by ireu {printable(manifest.tool_version, 40)}",
+        "kind": f"{NOUNS[manifest.step]}, written by ireu {printable(manifest.tool_version, 40)}",
         "seal": f"by the run folder with key {manifest.key}, which alone can confirm it" if sealed else "none",
     }
     match manifest.metrics.get("verification"):

@@ -3,18 +3,11 @@
 from pathlib import Path
 
 from ireu_cli.manifest import Manifest
-from ireu_cli.store.beside import AS_RECORDED, record_of, state_of
+from ireu_cli.store.beside import AS_RECORDED, NOUNS, record_of, state_of
 from ireu_cli.support.bounded import printable
 from ireu_cli.values import Json
 
 _SHOWN = 20
-_KINDS = {
-    "locate": "mask, written by `ireu locate`",
-    "unlearn": "delta, written by `ireu unlearn`",
-    "verify": "report, written by `ireu verify`",
-    "export": "export, written by `ireu export`",
-    "apply": "embeddings, written by `ireu apply`",
-}
 _PRIVATE = "do not publish it, because it tells who was removed"
 _ADVICE = {
     "locate": _PRIVATE,
@@ -36,7 +29,7 @@ def inspect_own(source: Path) -> dict[str, Json] | None:
         return None
     path, manifest = found
     return {
-        "kind": _KINDS[manifest.step],
+        "kind": f"{NOUNS[manifest.step]}, written by `ireu {manifest.step}`",
         "step": manifest.step,
         "note": _ADVICE[manifest.step],
         "state": manifest.state,

@@ -11,6 +11,8 @@ from ireu_cli.support.bounded import ContentError, read_bounded
 
 _OF_FOLDERS = (EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME)
 """The names of the records of folders, which lie inside."""
+NOUNS = {"locate": "mask", "unlearn": "delta", "verify": "report", "export": "export", "apply": "embeddings"}
+"""What a step writes."""
 AS_RECORDED = "as recorded"
 """What `state_of` says of a file that has the recorded bytes."""
 

@@ -95,15 +95,19 @@ class RunDir:
 
     def seal(self, digest: str) -> str:
         """HMAC-SHA-256 (hex) of a manifest's digest: nobody can make another one without the key."""
-        return hmac.new(self._open(), b"manifest " + digest.encode(), hashlib.sha256).hexdigest()
+        return self._sealed("manifest", digest)
 
-    def seal_entry(self, digest: str) -> str:
-        """The same of an entry of the register."""
-        return hmac.new(self._open(), b"entry " + digest.encode(), hashlib.sha256).hexdigest()
+    @property
+    def entry_key(self) -> Key:
+        """What seals entries of a register; its seals are none of manifests."""
+        return Key(self.key_name, lambda digest: self._sealed("entry", digest))
+
+    def _sealed(self, kind: str, digest: str) -> str:
+        return hmac.new(self._open(), f"{kind} {digest}".encode(), hashlib.sha256).hexdigest()
 
     def register(self, path: Path | None) -> Register:
         """The register at a path, or the one in this folder, whose entries are sealed with this folder's key."""
-        return Register(path or self.path / REGISTER, Key(self.key_name, self.seal_entry), self._note)
+        return Register(path or self.path / REGISTER, self.entry_key, self._note)
 
     def vouches(self, manifest: Manifest) -> bool:
         """Whether a run with this folder's key wrote the manifest exactly like this.

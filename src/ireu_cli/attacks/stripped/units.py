@@ -59,6 +59,8 @@ def without(encoder: HasBlocks, units: Units) -> HasBlocks:
     """A copy of the encoder in which some units write nothing; the one passed in keeps every bit."""
     changes = {}
     for site, taken in units.items():
+        if not bool(taken.any()):
+            continue
         columns = site.weights(encoder.model)[site.name("fc2.weight")]
         changes[site.name("fc2.weight")] = -(columns * taken).float()
     stripped = encoder.edited(WeightDelta(changes), encoder.dtype)

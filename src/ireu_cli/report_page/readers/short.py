@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from ireu_cli.report import NO_ATTACK, Control, Criterion, Report
+from ireu_cli.report import NO_ATTACK, Control, Criterion, Report, Role
 from ireu_cli.report_page.pick import attacked, before, criterion, plain
 from ireu_cli.report_page.words import judged, listing, number, place, unit_of
 
@@ -11,19 +11,29 @@ _OPENINGS = {
     "fail": "This edit misses its limits",
     "inconclusive": "This run cannot say whether the edit works",
 }
-_STILL = {
-    "reidentified_unseen": "{} of the pictures drawn from photos that unlearning never saw still show the person",
-    "reidentified_seen": "{} of the pictures drawn from photos that unlearning used still show the person",
-    "match_unseen": "the encoder's features still show the person in {} of the photos that unlearning never saw",
-    "match_seen": "the encoder's features still show the person in {} of the photos that unlearning used",
+STILL: dict[str, tuple[str, Role, str]] = {
+    "reidentified_unseen": (
+        "reidentified",
+        "target-unseen",
+        "{} of the pictures drawn from photos that unlearning never saw still show the person",
+    ),
+    "reidentified_seen": (
+        "reidentified",
+        "target-seen",
+        "{} of the pictures drawn from photos that unlearning used still show the person",
+    ),
+    "match_unseen": (
+        "match_rate",
+        "target-unseen",
+        "the encoder's features still show the person in {} of the photos that unlearning never saw",
+    ),
+    "match_seen": (
+        "match_rate",
+        "target-seen",
+        "the encoder's features still show the person in {} of the photos that unlearning used",
+    ),
 }
-"""The criteria on whether the person is still there, those that say most first."""
-_FIGURES = {
-    "reidentified_unseen": ("reidentified", "target-unseen"),
-    "reidentified_seen": ("reidentified", "target-seen"),
-    "match_unseen": ("match_rate", "target-unseen"),
-    "match_seen": ("match_rate", "target-seen"),
-}
+"""The criteria on whether the person is still there, those that say most first: figure, role, and words."""
 OTHERS = {
     "retained_psnr": "other people's pictures before and after are alike by {} PSNR",
     "retained_id": "other people's pictures before and after are alike by {}",
@@ -66,7 +76,7 @@ def still_found(report: Report) -> Criterion | None:
     If limits are missed, it is the one that is missed by most. Else pictures come before features, photos never seen
     before used ones, and of several generators the one with the most matches counts.
     """
-    known = [c for name in _STILL for c in report.criteria if c.name == name and c.found is not None]
+    known = [c for name in STILL for c in report.criteria if c.name == name and c.found is not None]
     missed = [c for c in known if c.outcome == "fail"]
     if missed:
         return max(missed, key=lambda c: c.found or 0.0)
@@ -88,7 +98,7 @@ def winning_attacks(report: Report) -> tuple[str, ...]:
 
 def share_before(report: Report, found: Criterion) -> float | None:
     """The share that a criterion on the person counts, with the original encoder; of several judges, the highest."""
-    figure, role = _FIGURES[found.name]
+    figure, role, _ = STILL[found.name]
     after = plain(report, figure, found.generator, role, "edited")
     return max((first.value for one in after if (first := before(report, one)) is not None), default=None)
 
@@ -105,7 +115,8 @@ def _person(report: Report) -> list[_Clause]:
     if found is not None:
         first = share_before(report, found)
         was = "" if first is None else f" (before the edit {number(first, 'share')})"
-        still = f"{_where(found)}{_STILL[found.name].format(_found(found))}{was}, {_allowed(found)}"
+        words = STILL[found.name][2].format(_found(found))
+        still = f"{_where(found)}{words}{was}, {_allowed(found)}"
         told.append((found.outcome == "fail", still))
     if weak:
         where = listing([c.generator or "" for c in weak])

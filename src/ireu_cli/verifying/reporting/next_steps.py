@@ -8,7 +8,7 @@ from typing import Any
 from ireu_cli.attacks.suite import attack_named
 from ireu_cli.faces.disguise import Disguise
 from ireu_cli.report import Control, Report
-from ireu_cli.report_page.readers.short import winning_attacks
+from ireu_cli.report_page.readers.short import OTHERS, STILL, winning_attacks
 from ireu_cli.report_page.words import number
 
 _AGAIN = "Afterwards make the edit again and verify it again."
@@ -134,19 +134,8 @@ _EVIDENCE: Mapping[str, Callable[[Control], str]] = {
     ),
 }
 """What helps when a control is not met, by its name."""
-_PERSON_STAYS = {"match_unseen", "reidentified_unseen", "match_seen", "reidentified_seen", "delta_id"}
-_OTHERS_PAY = {
-    "retained_similarity",
-    "lookalike_similarity",
-    "retained_change",
-    "lookalike_change",
-    "retained_id",
-    "lookalike_id",
-    "retained_psnr",
-    "retained_ssim",
-    "retained_faces",
-    "adherence_drop",
-}
+_PERSON_STAYS = {*STILL, "delta_id"}
+_OTHERS_PAY = OTHERS.keys() - {"null_change"}
 
 
 def _to_a_better_edit(report: Report, edit: Edit) -> Iterator[str]:
