@@ -5,7 +5,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,20 @@ def job(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run_ireu("verify", "--delta", "delta.safetensors", cwd=folder).code in {0, 4}
     assert run_ireu("export", "--delta", "delta.safetensors", "--allow-failed", cwd=folder).code == 0
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _shared_folders_stay(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that changes a folder that others share fails itself, and not those that come after it."""
+    shared = [request.getfixturevalue(name) for name in ("samples", "job") if name in request.fixturenames]
+    before = [_stamps(folder) for folder in shared]
+    yield
+    assert [_stamps(folder) for folder in shared] == before, "a folder that tests share has changed; copy it first"
+
+
+def _stamps(folder: Path) -> dict[str, int | None]:
+    """When each file below a folder was written; folders have a name alone."""
+    return {str(path): None if path.is_dir() else path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 @pytest.fixture

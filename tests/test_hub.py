@@ -1,6 +1,7 @@
 """Models of the hub: how they are named, found in the hub's cache, and what is said where there is no network."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -87,16 +88,22 @@ def test_a_folder_and_a_file_of_a_repository_are_read_from_the_cache(tiny_folder
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture
+def drawn(samples: Path, tmp_path: Path) -> Path:
+    """A copy of the job on drawn people: also a refused command starts a run folder."""
+    return Path(shutil.copytree(samples, tmp_path / "demo"))
+
+
 @pytest.mark.parametrize("command", ["locate", "inspect"])
-def test_without_a_network_you_are_told_what_to_type(samples: Path, command: str) -> None:
+def test_without_a_network_you_are_told_what_to_type(drawn: Path, command: str) -> None:
     source = "nobody-has/this:models/image_encoder"
     given = ("locate", "--encoder", source) if command == "locate" else ("inspect", source)
-    refused = run_ireu(*given, cwd=samples)
+    refused = run_ireu(*given, cwd=drawn)
     assert refused.code == 3
     assert "`hf download nobody-has/this --include 'models/image_encoder/*'`" in refused.err
 
 
-def test_a_source_that_is_nothing_at_all(samples: Path) -> None:
-    refused = run_ireu("locate", "--encoder", "a/b/c", cwd=samples)
+def test_a_source_that_is_nothing_at_all(drawn: Path) -> None:
+    refused = run_ireu("locate", "--encoder", "a/b/c", cwd=drawn)
     assert refused.code == 3
     assert "owner/model:folder" in refused.err
