@@ -18,11 +18,9 @@ from ireu_cli.cli.app import main
 from ireu_cli.encoders.clip import Encoder, load_encoder
 from ireu_cli.manifest import Manifest
 from ireu_cli.params import EncoderParams
-from ireu_cli.store.artifacts import write_manifest
+from ireu_cli.store.manifests import write_manifest
 from ireu_cli.store.rundir import RunDir
 from tests.drawn.folder import write_drawn
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 STEPS = "60"
 """Optimiser steps of the shared job: enough to change the encoder, few enough for a test."""

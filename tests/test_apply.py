@@ -15,7 +15,8 @@ from ireu_cli.applying.stored import open_stored
 from ireu_cli.encoders.onnx_gates import Gates, append_gates, through_gates
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import EncoderRecord, Manifest
-from ireu_cli.store.artifacts import write_delta, write_manifest
+from ireu_cli.store.artifacts import write_delta
+from ireu_cli.store.manifests import write_manifest
 from ireu_cli.values import WeightDelta
 from tests.conftest import run_ireu
 from tests.test_onnx_gates import run, small_network

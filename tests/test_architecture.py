@@ -307,6 +307,14 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
 
 
+def test_sample_people_are_written_without_torch(tmp_path: Path) -> None:
+    done = run(
+        f"import sys; from ireu_cli.cli.app import main; assert main(['samples', {str(tmp_path / 's')!r}]) == 0; "
+        "assert 'torch' not in sys.modules"
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_the_package_starts_nothing_heavy() -> None:
     done = run("import sys, ireu_cli; assert not {'torch', 'typer', 'pydantic'} & set(sys.modules)")
     assert done.returncode == 0, done.stderr

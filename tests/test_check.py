@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ireu_cli.checking.traps import Place, traps_at
 from ireu_cli.manifest import parse_manifest
-from ireu_cli.store.artifacts import write_manifest
+from ireu_cli.store.manifests import write_manifest
 from tests.conftest import Run, run_ireu
 
 WEIGHTS = "model.safetensors"

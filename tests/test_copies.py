@@ -19,9 +19,9 @@ from ireu_cli.encoders.files.portrait import EMBEDDED, find_bundle
 from ireu_cli.faces.decode import decode
 from ireu_cli.faces.likeness import NEAR, SAME, SMALL, likeness, marks, small_picture
 from ireu_cli.manifest import PersonRecord, photos_of
-from ireu_cli.store.artifacts import read_manifest
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.files import file_sha256
+from ireu_cli.store.manifests import read_manifest
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.values import Photo
 from tests.conftest import run_ireu

@@ -25,7 +25,8 @@ from ireu_cli.exporting import layouts as export_files
 from ireu_cli.exporting import run as workflow_export
 from ireu_cli.exporting import transformer as export_transformer
 from ireu_cli.params import EncoderParams
-from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, write_delta
+from ireu_cli.store.artifacts import read_delta, write_delta
+from ireu_cli.store.manifests import manifest_path, read_manifest
 from ireu_cli.support import stamps
 from ireu_cli.values import WeightDelta
 from tests.conftest import plant_manifest, run_ireu

@@ -11,7 +11,7 @@ from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.exporting.model_card import Told, write_card
 from ireu_cli.inspecting.run import inspect_encoder
 from ireu_cli.manifest import EncoderRecord, Manifest, PersonRecord
-from ireu_cli.store.artifacts import manifest_path, read_manifest, write_manifest
+from ireu_cli.store.manifests import manifest_path, read_manifest, write_manifest
 from tests.conftest import run_ireu
 
 ENCODER = EncoderRecord(fingerprint="ab" * 32, architecture="clip-vit", tap="pooled", layers=3)

@@ -154,13 +154,13 @@ def test_a_killed_verification_goes_on_drawing(samples: Path, portrait: Path, tm
     assert run(whole, ("locate", *where, "--set", "locate.interchange_pairs=0"))[0] == 0
     assert run(whole, ("unlearn", "--mask", "mask.pt", "--steps", "3"))[0] == 0
     shutil.copytree(whole, killed)
-    few = [part for size in ("people", "look_alikes", "target_photos") for part in ("--set", f"pictures.{size}=3")]
-    few += [part for text in ("drawn=1", "seeds=2", "suite=flip,seeds,pgd") for part in ("--set", f"attacks.{text}")]
+    few = [part for size in ("people", "look_alikes", "target_photos") for part in ("--set", f"pictures.{size}=2")]
+    few += [part for text in ("drawn=1", "suite=flip,pgd") for part in ("--set", f"attacks.{text}")]
     step = ("verify", "--delta", "delta.safetensors", "--keep-images", *few)
     code, _ = run(whole, step)
     assert code in {4, 5}
     total = len(list((whole / ".ireu" / "pictures").rglob("*.png")))
-    assert total > 100
+    assert total > 30
     rng = random.Random(1)
     moments = sorted(rng.sample(range(total), max(3, ROUNDS // 4)))
     hits = sum(kill_while_drawing(killed, step, moment, rng.uniform(0, 0.1)) for moment in moments)

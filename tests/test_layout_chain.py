@@ -1,10 +1,8 @@
 """Every layout through all commands, and into its real consumer; the table of docs/encoders.md is what is seen here."""
 
-import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +24,6 @@ from ireu_cli.encoders.face_encoder import load_face_encoder
 from ireu_cli.encoders.files.checkpoint import open_checkpoint
 from ireu_cli.params import ARCFACE_LANDMARKS
 from ireu_cli.store.artifacts import read_delta
-from ireu_cli.store.files import write_bytes
 from tests import tiny_bare
 from tests import tiny_dinov2 as dinov2
 from tests.conftest import run_ireu
@@ -48,7 +45,6 @@ GATED = ("--method", "gated", "--set", "gated.people=1", "--set", "gated.max_fal
 TRAINED = ("--method", "ireu", "--steps", "2")
 PREFIXES = {"SigLIP with its text encoder": "vision_model.", "SigLIP alone": ""}
 """What the names of SigLIP's tensors begin with."""
-ROWS = Path(tempfile.gettempdir()) / f"ireu-rows-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
 """Rows that any of the processes that share the tests has seen, a file each."""
 """What was seen of each layout, as rows of the table."""
 
@@ -464,30 +460,27 @@ THROUGH: dict[str, Callable[[str, Path, Path], str]] = {
 }
 
 
-def row_of(name: str, samples: Path, tmp_path: Path) -> str:
-    """The row of a layout; the test of the table, or of the layout, may have come first."""
-    path = ROWS / hashlib.sha256(name.encode()).hexdigest()
-    if not path.exists():
-        ROWS.mkdir(exist_ok=True)
-        write_bytes(path, THROUGH[name](name, samples, tmp_path).encode())
-    return path.read_text(encoding="utf-8")
+HEAD = ("| what | layout | loaded by | edited | the same, bit for bit |", "|---|---|---|---|---|")
+
+
+def written_rows() -> dict[str, str]:
+    """The table in the docs: each row by what it is about."""
+    table = PAGE.read_text(encoding="utf-8").split(START)[1].split(END)[0].strip()
+    return {line.split(" | ")[0].removeprefix("| "): line for line in table.splitlines()[2:]}
 
 
 @pytest.mark.parametrize("name", THROUGH)
-def test_a_layout_goes_through(name: str, samples: Path, tmp_path: Path) -> None:
-    assert row_of(name, samples, tmp_path)
-
-
-def test_the_table_in_the_docs_is_what_was_seen(samples: Path, tmp_path: Path) -> None:
-    rows = []
-    for number, name in enumerate(THROUGH):
-        (tmp_path / str(number)).mkdir()
-        rows.append(row_of(name, samples, tmp_path / str(number)))
-    head = ("| what | layout | loaded by | edited | the same, bit for bit |", "|---|---|---|---|---|")
-    table = "\n".join([*head, *rows])
-    before, rest = PAGE.read_text(encoding="utf-8").split(START)
-    found, after = rest.split(END)
-    if os.environ.get("TEST_WRITE_DOCS"):
+def test_a_layout_goes_through_and_its_row_in_the_docs_is_what_was_seen(
+    name: str, samples: Path, tmp_path: Path
+) -> None:
+    seen = THROUGH[name](name, samples, tmp_path)
+    if os.environ.get("TEST_WRITE_DOCS"):  # In one process: each test writes its own row.
+        rows = {**written_rows(), name: seen}
+        table = "\n".join([*HEAD, *(rows[key] for key in THROUGH if key in rows)])
+        before, after = PAGE.read_text(encoding="utf-8").split(START)[0], PAGE.read_text(encoding="utf-8").split(END)[1]
         PAGE.write_text(f"{before}{START}\n\n{table}\n\n{END}{after}", encoding="utf-8")
-    else:
-        assert found.strip() == table
+    assert seen == written_rows()[name]
+
+
+def test_the_table_in_the_docs_has_a_row_for_each_layout() -> None:
+    assert list(written_rows()) == list(THROUGH)

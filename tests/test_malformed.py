@@ -208,7 +208,7 @@ def test_artifacts_that_are_something_else(place: Path, name: str, content: byte
 
 
 def test_pickles_are_refused_without_being_run(place: Path, tmp_path: Path) -> None:
-    from ireu_cli.store.artifacts import manifest_path, read_manifest
+    from ireu_cli.store.manifests import manifest_path, read_manifest
 
     class Evil:
         def __reduce__(self) -> tuple[object, tuple[str]]:

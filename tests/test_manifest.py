@@ -131,7 +131,7 @@ def test_json_that_means_harm_is_refused_in_words(data: bytes, tmp_path: Path) -
 
 
 def test_a_manifest_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ireu_cli.store.artifacts.MOST_BYTES", 100)
+    monkeypatch.setattr("ireu_cli.store.manifests.MOST_BYTES", 100)
     (tmp_path / "m.pt").write_bytes(b"x")
     (tmp_path / "m.pt.json").write_bytes(b"{" + b" " * 200 + b"}")
     found = run_ireu("unlearn", "--mask", "m.pt", cwd=tmp_path)

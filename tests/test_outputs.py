@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import EncoderRecord, FileRecord, Manifest
 from ireu_cli.store import files, locks, outputs, system
-from ireu_cli.store.artifacts import manifest_path, read_manifest, write_manifest
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.files import native_name, portable_name, write_bytes, write_folder
+from ireu_cli.store.manifests import manifest_path, read_manifest, write_manifest
 from ireu_cli.store.outputs import found_at, recover, refuse_place, state_of, write_artifact, write_artifact_folder
 from ireu_cli.store.picture_cache import PictureCache
 from ireu_cli.store.rundir import RunDir

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from ireu_cli.encoders.clip import load_encoder
 from ireu_cli.encoders.files.portrait import embedded_folder
 from ireu_cli.params import EncoderParams
-from ireu_cli.store.artifacts import read_delta, read_manifest, write_delta
+from ireu_cli.store.artifacts import read_delta, write_delta
+from ireu_cli.store.manifests import read_manifest
 from ireu_cli.values import WeightDelta
 from tests.conftest import Run, plant_manifest, run_ireu
 

@@ -14,7 +14,8 @@ from ireu_cli.encoders.clip import load_encoder, with_delta
 from ireu_cli.encoders.files import portrait as bundle
 from ireu_cli.generators.generator import Generator, load_generators
 from ireu_cli.params import EncoderParams
-from ireu_cli.store.artifacts import read_delta, read_manifest
+from ireu_cli.store.artifacts import read_delta
+from ireu_cli.store.manifests import read_manifest
 from ireu_cli.store.picture_cache import PictureCache
 from tests.conftest import Run, plant_manifest, run_ireu
 from tests.tiny_portrait import LANDMARKS, write_face_encoder

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ireu_cli.store.artifacts import read_manifest, write_manifest
+from ireu_cli.store.manifests import read_manifest, write_manifest
 from tests.conftest import Run, copy_with_second_target, manifest, run_ireu
 
 LOCATE = ("locate", "--method", "all")

@@ -11,7 +11,7 @@ from ireu_cli.config import Resolved, load_config, schema_keys
 from ireu_cli.manifest import EncoderRecord, Manifest
 from ireu_cli.opening import open_session
 from ireu_cli.sections import PATHS, handed_on
-from ireu_cli.store.artifacts import read_manifest, write_manifest
+from ireu_cli.store.manifests import read_manifest, write_manifest
 from ireu_cli.store.rundir import RunDir
 from tests.conftest import Run, run_ireu
 

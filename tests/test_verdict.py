@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ireu_cli.store.artifacts import read_manifest, write_manifest
+from ireu_cli.store.manifests import read_manifest, write_manifest
 from ireu_cli.store.rundir import RunDir
 from tests.conftest import Run, run_ireu
 

@@ -14,8 +14,8 @@ from ireu_cli.sections import handed_on
 from ireu_cli.session import Session, Talk
 from ireu_cli.sharding.choose import executor_for
 from ireu_cli.store import outputs
-from ireu_cli.store.artifacts import manifest_path, read_manifest
 from ireu_cli.store.files import portable_name
+from ireu_cli.store.manifests import manifest_path, read_manifest
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.support.runtime import settle
 

@@ -31,7 +31,7 @@ from ireu_cli.params import ARCFACE_LANDMARKS, Config, DataParams, Source
 from ireu_cli.sections import PATHS, RECORDED, VERIFIERS_PATHS
 from ireu_cli.sharding.executor import Alone, Executor
 from ireu_cli.store import outputs
-from ireu_cli.store.artifacts import write_manifest
+from ireu_cli.store.manifests import write_manifest
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.support.photo_table import PhotoTable, keys_of
 from ireu_cli.support.runtime import environment, generator

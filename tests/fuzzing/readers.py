@@ -37,8 +37,9 @@ from ireu_cli.origin import refuse_strange
 from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams, RecogniserParams, Tap
 from ireu_cli.sections import handed_on
 from ireu_cli.session import Session
-from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest, read_mask, write_manifest
+from ireu_cli.store.artifacts import read_delta, read_mask
 from ireu_cli.store.features import FeatureCache
+from ireu_cli.store.manifests import manifest_path, read_manifest, write_manifest
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.unlearning.gated.method import withdraw_cases
 from ireu_cli.values import GateLedger

@@ -18,8 +18,9 @@ from ireu_cli.encoders.onnx_gates import Gates
 from ireu_cli.faces.formats import readable
 from ireu_cli.manifest import EncoderRecord, FileRecord, Manifest, PersonRecord, Step
 from ireu_cli.params import Config, EncoderParams
-from ireu_cli.store.artifacts import manifest_path, write_delta, write_manifest, write_mask
+from ireu_cli.store.artifacts import write_delta, write_mask
 from ireu_cli.store.features import FeatureCache
+from ireu_cli.store.manifests import manifest_path, write_manifest
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.unlearning.gated.method import join_ledgers
 from ireu_cli.values import FeatureMask, GateLedger, Ledger, Room, WeightDelta

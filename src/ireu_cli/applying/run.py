@@ -13,9 +13,10 @@ from ireu_cli.encoders.onnx_gates import GATE_TENSORS, Gates, through_gates
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import Manifest, digest_of
 from ireu_cli.store import outputs
-from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest
+from ireu_cli.store.artifacts import read_delta
 from ireu_cli.store.files import portable_name
 from ireu_cli.store.locks import beside
+from ireu_cli.store.manifests import manifest_path, read_manifest
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from ireu_cli.exporting.transformer import (
 from ireu_cli.manifest import Manifest
 from ireu_cli.opening import StepResult, check_parent, open_session
 from ireu_cli.session import Session, Talk
-from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, read_delta
+from ireu_cli.store.artifacts import read_delta
+from ireu_cli.store.manifests import EXPORT_MANIFEST_NAME
 from ireu_cli.values import WeightDelta
 from ireu_cli.verifying.verdict import Verdict, failed, find_verdict, refuse_failed
 

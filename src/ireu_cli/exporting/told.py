@@ -13,8 +13,8 @@ from ireu_cli.exporting.network import whole_layout
 from ireu_cli.exporting.opened import Original
 from ireu_cli.manifest import Manifest
 from ireu_cli.session import Session
-from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME
 from ireu_cli.store.files import files_below
+from ireu_cli.store.manifests import EXPORT_MANIFEST_NAME
 from ireu_cli.values import Json, WeightDelta
 from ireu_cli.verifying.reporting.make_record import make_record
 from ireu_cli.verifying.verdict import Verdict, with_findings

@@ -21,8 +21,8 @@ from ireu_cli.exporting.layouts import Edit, layout_for, served_dtype, write_bes
 from ireu_cli.exporting.prints import kept_prints
 from ireu_cli.manifest import Manifest
 from ireu_cli.session import Session
-from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME
 from ireu_cli.store.files import files_below, flush
+from ireu_cli.store.manifests import EXPORT_MANIFEST_NAME
 from ireu_cli.values import Json, WeightDelta
 
 Result = TypeVar("Result")

@@ -10,7 +10,8 @@ from ireu_cli.manifest import Manifest
 from ireu_cli.opening import StepResult, open_session
 from ireu_cli.photos import load_cast
 from ireu_cli.session import Session, Talk
-from ireu_cli.store.artifacts import manifest_path, mask_bytes
+from ireu_cli.store.artifacts import mask_bytes
+from ireu_cli.store.manifests import manifest_path
 from ireu_cli.values import Located
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import MOST_BYTES, FileRecord, Manifest, parse_manifest
-from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME, manifest_path
 from ireu_cli.store.files import file_sha256, native_name, place_of
+from ireu_cli.store.manifests import EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME, manifest_path
 from ireu_cli.support.bounded import ContentError, read_bounded
 
 _OF_FOLDERS = (EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME)

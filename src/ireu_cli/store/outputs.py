@@ -15,7 +15,6 @@ from types import MappingProxyType
 
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import MOST_BYTES, FileRecord, Manifest, Step, completed, parse_manifest
-from ireu_cli.store.artifacts import EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME, manifest_path
 from ireu_cli.store.files import (
     check_record,
     disk_errors,
@@ -29,6 +28,7 @@ from ireu_cli.store.files import (
     write_folder,
 )
 from ireu_cli.store.locks import LOCK_INSIDE
+from ireu_cli.store.manifests import EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME, manifest_path
 from ireu_cli.store.system import is_mount_point, sync_folder
 from ireu_cli.support.stamps import stamp_of
 

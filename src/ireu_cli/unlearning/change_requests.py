@@ -9,7 +9,8 @@ from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import Manifest, Roster, photos_of
 from ireu_cli.opening import StepResult, check_parent, open_session
 from ireu_cli.session import Session, Talk
-from ireu_cli.store.artifacts import delta_bytes, manifest_path
+from ireu_cli.store.artifacts import delta_bytes
+from ireu_cli.store.manifests import manifest_path
 from ireu_cli.unlearning.gated.method import join_ledgers, withdraw_cases
 from ireu_cli.unlearning.requests import ledger_in, read_requests, refuse_other_settings, together, union
 from ireu_cli.values import WeightDelta

@@ -10,7 +10,8 @@ from ireu_cli.errors import ArtifactError, ConfigError, ModelError
 from ireu_cli.manifest import Manifest, PersonRecord, Roster, photos_of
 from ireu_cli.origin import refuse_strange
 from ireu_cli.session import Session
-from ireu_cli.store.artifacts import manifest_path, read_delta, read_manifest
+from ireu_cli.store.artifacts import read_delta
+from ireu_cli.store.manifests import manifest_path, read_manifest
 from ireu_cli.unlearning.gated.method import refuse_other_ledger
 from ireu_cli.unlearning.methods import method_of
 from ireu_cli.values import AnyLedger, Json, PhotoTable

@@ -11,7 +11,8 @@ from ireu_cli.manifest import Manifest, Roster, photos_of
 from ireu_cli.opening import StepResult, check_parent, open_session
 from ireu_cli.photos import Cast, load_cast
 from ireu_cli.session import Session, Talk
-from ireu_cli.store.artifacts import delta_bytes, manifest_path, read_mask
+from ireu_cli.store.artifacts import delta_bytes, read_mask
+from ireu_cli.store.manifests import manifest_path
 from ireu_cli.unlearning.method import Method, Work
 from ireu_cli.unlearning.methods import method_of
 from ireu_cli.unlearning.planned import plan_edit

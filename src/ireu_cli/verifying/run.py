@@ -6,8 +6,9 @@ from ireu_cli.config import Resolved
 from ireu_cli.drawing.show import open_show
 from ireu_cli.opening import StepResult, check_parent, open_session
 from ireu_cli.session import Session, Talk
-from ireu_cli.store.artifacts import REPORT_MANIFEST_NAME, REPORT_NAME, read_delta
+from ireu_cli.store.artifacts import read_delta
 from ireu_cli.store.files import file_sha256
+from ireu_cli.store.manifests import REPORT_MANIFEST_NAME, REPORT_NAME
 from ireu_cli.values import Pair
 from ireu_cli.verifying.criteria import Beside, verify
 from ireu_cli.verifying.departures import departures_of, refuse_weaker

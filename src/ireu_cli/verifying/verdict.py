@@ -9,8 +9,8 @@ from ireu_cli.errors import ArtifactError, FailedErasureError
 from ireu_cli.manifest import MOST_BYTES, Manifest
 from ireu_cli.report import ErasureRecord, Report
 from ireu_cli.session import Session
-from ireu_cli.store.artifacts import REPORT_MANIFEST_NAME, REPORT_NAME, read_manifest
 from ireu_cli.store.files import read_bytes
+from ireu_cli.store.manifests import REPORT_MANIFEST_NAME, REPORT_NAME, read_manifest
 from ireu_cli.support.bounded import ContentError, read_json
 from ireu_cli.values import Json
 

@@ -51,19 +51,20 @@ def unlearn_gated(work: Work, onto: Ledger | None, carrying: int | None) -> tupl
     encoder = need_blocks(lens.encoder, "An edit inside a block")
     params, model = session.config.gated, encoder.model
     site = edit_site(encoder, carrying)
+    # Refused before photos are read, which takes long.
+    if onto is not None:
+        refuse_other_place(onto, site)
+        weights_for(encoder, onto)
+    may_change = changeable(mask, params)
+    may = of_tokens(encoder, may_change, lens.tap, params) if carrying is not None else may_change
     tap: Tap = lens.tap if lens.tap in DIRECT else "pooled"
     readout = readout_of(encoder, tap)
     site_lens = SiteLens(session, lens, site)
     views = retained_views(lens, cast.used, params.copies, session.config.seed)
     statistics, used = site_lens.statistics(cast.used, views, readout, tap)
     check_statistics(statistics, mask, lens.tap)
-    may_change = changeable(mask, params)
-    if onto is not None:
-        refuse_other_place(onto, site)
-        weights_for(encoder, onto)
     made = None
     if carrying is not None and onto is None:
-        may = of_tokens(encoder, may_change, lens.tap, params)
         made = shared_apparatus(session, lens, encoder, used, may, carrying)
     wanted = [wanted_of(lens, site_lens, readout, person, params.copies) for person in cast.targets.photos]
     places = onto.capacity if onto else max(params.people, len(wanted))

@@ -9,8 +9,8 @@ from ireu_cli.manifest import Manifest
 from ireu_cli.report import Report
 from ireu_cli.report_page import audit_page, page, person_page
 from ireu_cli.session import Session
-from ireu_cli.store.artifacts import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME
 from ireu_cli.store.files import write_bytes
+from ireu_cli.store.manifests import GRIDS, IMAGES, REPORT_MANIFEST_NAME, REPORT_NAME
 from ireu_cli.verifying.pictures.grids import Grid, make_grids, write_images
 
 
