@@ -63,6 +63,10 @@ class FailedErasureError(UserError):
     """An edit failed its verification and must not be served."""
 
 
+class ServiceError(UserError):
+    """A service does not answer, refuses access, or does not do what it was asked."""
+
+
 class InterruptedRunError(IreuError):
     """The run was stopped from outside; finished work is kept."""
 

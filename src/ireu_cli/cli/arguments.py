@@ -163,3 +163,63 @@ class Export:
 
 
 Asked = Locate | Unlearn | Verify | Export
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """The options of `check`."""
+
+    place: Annotated[str, o.source_argument(help="An artifact or encoder (a file or folder), or a service's URL.")]
+    record: Annotated[
+        list[Path] | None,
+        o.place_option("--record", help="An export that it may be, by its folder or ireu.json; the first is the one."),
+    ] = None
+    signature: Annotated[Path | None, o.place_option("--signature", help="A signature of model_signing.")] = None
+    public_key: Annotated[Path | None, o.place_option("--public-key", help="The key that it should be by.")] = None
+    to: o.To = None
+    module: o.Module = None
+    repository: o.Repository = None
+    model: o.Model = None
+    token_file: o.TokenFile = None
+    as_json: o.Json = False
+    verbose: o.Verbose = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deploy:
+    """The options of `deploy`."""
+
+    export: Annotated[Path, o.place_argument(help="The folder that `ireu export` wrote.")]
+    url: Annotated[
+        str | None, typer.Argument(help="The service, such as http://localhost:8000; none to write files only.")
+    ] = None
+    to: o.To = None
+    module: o.Module = None
+    path: Annotated[
+        str | None, typer.Option("--path-on-server", help="Where SGLang-Diffusion finds the export, if elsewhere.")
+    ] = None
+    before: Annotated[
+        str | None,
+        typer.Option("--before", help="Where SGLang-Diffusion finds what it held before the first deployment."),
+    ] = None
+    repository: o.Repository = None
+    model: o.Model = None
+    token_file: o.TokenFile = None
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; say whether the service holds it.")] = False
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Put back what the service held before the last deployment.")
+    ] = False
+    digests: Annotated[
+        Path | None, o.place_option("--digests", help="Write the digests that a process should have in memory.")
+    ] = None
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="The precision of these digests (default: as the export has it).")
+    ] = None
+    run_dir: Annotated[
+        Path, o.place_option("--run-dir", help="Keeps the register, and what was served before (default: .ireu).")
+    ] = Path(".ireu")
+    register: Annotated[
+        Path | None, o.place_option("--register", help="The register to add to (default: that of the run folder).")
+    ] = None
+    as_json: o.Json = False
+    verbose: o.Verbose = False

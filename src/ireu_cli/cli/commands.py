@@ -7,7 +7,6 @@ import typer
 
 from ireu_cli.cli import options as o
 from ireu_cli.cli.arguments import Export, Locate, Unlearn, Verify
-from ireu_cli.cli.exit_codes import ExitCode
 from ireu_cli.cli.run import Job, output_place, run_step, working_folder
 from ireu_cli.errors import UsageError
 
@@ -140,55 +139,6 @@ def apply(
     terminal = Terminal(quiet=quiet, verbose=verbose)
     applied = run_apply(delta, embeddings, place, force=force, note=terminal.note)
     terminal.applied(applied, as_json=as_json)
-
-
-def check(
-    path: Annotated[Path, o.place_argument(help="The artifact or encoder: a file or a folder.")],
-    record: Annotated[
-        list[Path] | None,
-        o.place_option("--record", help="An export that it may be, by its folder or ireu.json; the first is the one."),
-    ] = None,
-    signature: Annotated[Path | None, o.place_option("--signature", help="A signature of model_signing.")] = None,
-    public_key: Annotated[Path | None, o.place_option("--public-key", help="The key that it should be by.")] = None,
-    as_json: o.Json = False,
-    verbose: o.Verbose = False,
-) -> None:
-    """Say whether a file or folder is what its record says, which encoder it holds, and which traps stand there."""
-    working_folder()
-    from ireu_cli.checking.run import Signed, check
-    from ireu_cli.cli.output import Terminal
-
-    if (signature is None) != (public_key is None):
-        raise UsageError("--signature and --public-key belong together", "Give both, or neither")
-    signed = None if signature is None or public_key is None else Signed(signature, public_key)
-    found = check(path, record or (), signed)
-    Terminal(quiet=False, verbose=verbose).card(found.told, as_json=as_json)
-    if found.verdict != "as recorded":
-        raise typer.Exit(ExitCode.FAILED if found.verdict == "not as recorded" else ExitCode.INCONCLUSIVE)
-
-
-def cases(
-    register: Annotated[
-        Path | None, o.place_option("--register", help="The register (default: that of the run folder).")
-    ] = None,
-    run_dir: Annotated[
-        Path, o.place_option("--run-dir", help="The run folder, whose key verifies seals (default: .ireu).")
-    ] = Path(".ireu"),
-    photos_deleted: Annotated[
-        list[str] | None, typer.Option("--photos-deleted", metavar="CASE", help="Note that its photos were deleted.")
-    ] = None,
-    as_json: o.Json = False,
-    verbose: o.Verbose = False,
-) -> None:
-    """Verify the register, and list for every case since when it is removed from what, and what is due."""
-    working_folder()
-    from ireu_cli.cases.run import list_cases
-    from ireu_cli.cli.output import Terminal
-
-    found = list_cases(register, run_dir, photos_deleted or ())
-    Terminal(quiet=False, verbose=verbose).cases(found.told, as_json=as_json)
-    if found.trust != "whole":
-        raise typer.Exit(ExitCode.FAILED if found.trust == "NOT WHOLE" else ExitCode.INCONCLUSIVE)
 
 
 def _check_unlearn(asked: Unlearn) -> None:

@@ -166,3 +166,16 @@ Withdraw = Annotated[
     list[str] | None, typer.Option("--withdraw", metavar="CASE", help="Take a request out of --onto; repeatable.")
 ]
 Delta = Annotated[Path, place_option("--delta", help="The delta that `ireu unlearn` wrote.")]
+To = Annotated[
+    str | None, typer.Option("--to", help="The kind of service: sglang or triton (default: found out by asking).")
+]
+Module = Annotated[
+    str | None, typer.Option("--module", help="The module of SGLang-Diffusion's pipeline (default: image_encoder).")
+]
+Repository = Annotated[
+    Path | None, place_option("--repository", help="Triton's model repository, as it is seen from here.")
+]
+Model = Annotated[str | None, typer.Option("--model", help="The model in Triton's repository.")]
+TokenFile = Annotated[
+    Path | None, place_option("--token-file", help="A file with the administrator's token of the service.")
+]

@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from ireu_cli import __version__
-from ireu_cli.cli import commands
+from ireu_cli.cli import commands, served
 
 
 class _Group(TyperGroup):
@@ -44,8 +44,9 @@ for _command in (
     commands.verify,
     commands.export,
     commands.apply,
-    commands.check,
-    commands.cases,
+    served.check,
+    served.deploy,
+    served.cases,
     commands.samples,
 ):
     app.command()(_command)

@@ -20,6 +20,7 @@ from torch import Tensor
 from ireu_cli.errors import ArtifactError, ModelError
 from ireu_cli.manifest import Manifest
 from ireu_cli.store.beside import record_of
+from ireu_cli.store.deployments import Deployments
 from ireu_cli.store.files import disk_errors, make_private_folder, read_bytes, staged, sweep, write_bytes
 from ireu_cli.store.locks import Note, beside, held
 from ireu_cli.store.packing import packed
@@ -108,6 +109,11 @@ class RunDir:
     def register(self, path: Path | None) -> Register:
         """The register at a path, or the one in this folder, whose entries are sealed with this folder's key."""
         return Register(path or self.path / REGISTER, self.entry_key, self._note)
+
+    def deployments(self, kind: str, place: str) -> Deployments:
+        """What was put into a place of a service from this folder."""
+        self._open()
+        return Deployments(self.path, kind, place, self._note)
 
     def vouches(self, manifest: Manifest) -> bool:
         """Whether a run with this folder's key wrote the manifest exactly like this.

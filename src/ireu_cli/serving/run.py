@@ -1,0 +1,178 @@
+"""`ireu deploy`: put an export into a service, see that it is loaded, and put back what was there before."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ireu_cli.checking.known_exports import Export
+from ireu_cli.errors import UserError
+from ireu_cli.serving.exported import open_exported
+from ireu_cli.serving.stack import Back, Holding, Seen, Stack, look
+from ireu_cli.store.deployments import Deployments, Served
+from ireu_cli.store.register import FIRST, Event
+from ireu_cli.values import Json
+
+Verdict = Literal["as recorded", "not as recorded"]
+Add = Callable[[Event], object]
+"""What adds an event to a register."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a service holds: the verdict, and everything that was found, as plain values."""
+
+    verdict: Verdict
+    told: dict[str, Json]
+
+
+def check_service(stack: Stack, places: Sequence[Path], add: Add | None = None) -> Checked:
+    """Say whether a service holds an export.
+
+    Args:
+        stack: the place in the service.
+        places: at least one export that it may hold; it should hold the first one.
+        add: adds the result to a register, if there is one.
+
+    Raises:
+        ArtifactError: one is no export, or is not as recorded.
+        ServiceError: the service does not say what it holds.
+    """
+    exports = [open_exported(place) for place in places]
+    seen = look(stack, exports)
+    verdict: Verdict = "as recorded" if seen.export is exports[0] else "not as recorded"
+    if add is not None:
+        add(_event(exports[0].record, "check", verdict))
+    return Checked(verdict, {"verdict": verdict} | _told(stack, seen))
+
+
+def deploy(place: Path, stack: Stack, kept: Deployments, add: Add, before: str | None = None) -> dict[str, Json]:
+    """Put an export into a service; what is there stays until the export was seen to be loaded.
+
+    A second run finds it there and changes nothing.
+
+    Args:
+        place: the export.
+        stack: the place in the service.
+        kept: what was there earlier.
+        add: adds the event to a register.
+        before: where the service finds what it held before the first deployment.
+
+    Raises:
+        ArtifactError: it is no export, or is not as recorded.
+        ServiceError: the service did not load it.
+    """
+    export = open_exported(place)
+    with kept.alone():
+        held = stack.holding()
+        known = kept.read() if held is None else _with(kept.read(), held, before)
+        is_there = held is not None and stack.held_as(export, held) is not None
+        if held is not None and is_there:
+            back = Back(held, stack.path_of(export))
+        else:
+            # First: a killed run must not forget what it replaced.
+            kept.write(known)
+            back = stack.put(export)
+        kept.write(_on(known, _served(export.record, back)))
+        add(_event(export.record, "deployment", f"served by {stack.kind}"))
+    seen = Seen(back.holding, export, stack.held_as(export, back.holding) or "")
+    return {"deployed": not is_there} | _told(stack, seen)
+
+
+def roll_back(stack: Stack, kept: Deployments, add: Add, before: str | None = None) -> dict[str, Json]:
+    """Put back what a service held before the last deployment.
+
+    Args:
+        stack: the place in the service.
+        kept: what was there earlier.
+        add: adds the events to a register.
+        before: where the service finds what it held earlier, if nobody noted it.
+
+    Raises:
+        UserError: nothing was deployed from this run folder, or all of it was taken back.
+        ServiceError: the service did not load it.
+    """
+    with kept.alone():
+        known = kept.read()
+        if len(known) < 2:
+            raise UserError(
+                f"This run folder does not know what {stack.place} held before",
+                "Deploy the export that it should hold",
+            )
+        *rest, earlier, last = known
+        path = earlier.path or before
+        back = stack.put_back(Back(Holding(earlier.digest, earlier.version), path))
+        kept.write((*rest, earlier.model_copy(update={"version": back.holding.version, "path": back.path})))
+        add(_event_of(last, f"taken back from {stack.kind}"))
+        if earlier.artifact is not None:
+            add(_event_of(earlier, f"served by {stack.kind}"))
+    return {
+        "rolled_back": True,
+        "service": stack.kind,
+        "place": stack.place,
+        "version": back.holding.version,
+        "cases": list(earlier.cases),
+        "holds": "an earlier export" if earlier.artifact else "what it held before the first deployment",
+    }
+
+
+def _with(known: tuple[Served, ...], held: Holding, before: str | None) -> tuple[Served, ...]:
+    """The list with what is there now as the last one, also where somebody else put it there."""
+    if known and known[-1].digest == held.digest:
+        last = known[-1]
+        return (*known[:-1], last.model_copy(update={"version": held.version, "path": last.path or before}))
+    return (*known, Served(digest=held.digest, version=held.version, path=before))
+
+
+def _on(known: tuple[Served, ...], now: Served) -> tuple[Served, ...]:
+    """The list with what is there now at its end, once."""
+    return (*known[:-1], now) if known and known[-1].digest == now.digest else (*known, now)
+
+
+def _served(record: Export, back: Back) -> Served:
+    manifest = record.manifest
+    return Served(
+        digest=back.holding.digest,
+        version=back.holding.version,
+        path=back.path,
+        artifact=manifest.digest,
+        encoder=record.original,
+        edited=record.edited,
+        cases=record.cases or (),
+    )
+
+
+def _told(stack: Stack, seen: Seen) -> dict[str, Json]:
+    export = seen.export
+    return {
+        "service": stack.kind,
+        "place": stack.place,
+        "holds": seen.words if export is None else f"{export.record.name}, {seen.words}: {export.record.honours}",
+        "cases": [] if export is None else list(export.record.cases or ()),
+        "digest": None if seen.holding is None else seen.holding.digest,
+        "version": None if seen.holding is None else seen.holding.version,
+    }
+
+
+def _event(record: Export, what: Literal["check", "deployment"], outcome: str) -> Event:
+    manifest = record.manifest
+    return Event(
+        what=what,
+        cases=record.cases or (),
+        artifact=manifest.digest,
+        parent=manifest.parent,
+        encoder=record.original,
+        edited=record.edited,
+        outcome=outcome,
+    )
+
+
+def _event_of(one: Served, outcome: str) -> Event:
+    return Event(
+        what="deployment",
+        cases=one.cases,
+        artifact=one.artifact or FIRST,
+        encoder=one.encoder,
+        edited=one.edited,
+        outcome=outcome,
+    )

@@ -1,0 +1,167 @@
+"""A service over HTTP: JSON in, JSON out, with bounds on size and time. What it answers is somebody else's."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+
+from ireu_cli.errors import ServiceError, UserError
+from ireu_cli.support.bounded import ContentError, printable, read_json
+from ireu_cli.values import Json
+
+_MOST = 1 << 24
+"""The most bytes of an answer."""
+_CONNECT = 10.0
+"""The longest time in seconds until somebody answers at all."""
+_REFUSED = frozenset({401, 403})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The status of an answer and its body; None where the body is empty or no JSON."""
+
+    status: int
+    body: Json
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the service did what it was asked."""
+        return self.status == 200
+
+    @property
+    def words(self) -> str:
+        """What the service says went wrong, in one line."""
+        if isinstance(self.body, dict):
+            for key in ("message", "error", "detail"):
+                if isinstance(self.body.get(key), str):
+                    return f"HTTP {self.status}: {printable(self.body[key], 300)}"
+        return f"HTTP {self.status}"
+
+
+class Service:
+    """The one at a URL. A redirect is not followed, because it would take the token elsewhere."""
+
+    def __init__(self, url: str, token: str | None = None, patience: float = 600.0) -> None:
+        """Check the URL.
+
+        Args:
+            url: `http://host:port` or `https://…`, with a path if the service lies behind one.
+            token: sent as a bearer token.
+            patience: the longest time in seconds without a byte of an answer.
+
+        Raises:
+            UserError: the URL is none, or holds a password.
+        """
+        self.url, self._token, self._patience = checked_url(url), token, patience
+
+    def get(self, path: str) -> Answer:
+        """Ask for a path below the URL.
+
+        Raises:
+            ServiceError: nobody answers, or refuses the token.
+        """
+        return self._ask("GET", path, None)
+
+    def post(self, path: str, body: Json) -> Answer:
+        """Send JSON to a path below the URL.
+
+        Raises:
+            ServiceError: nobody answers, or refuses the token.
+        """
+        return self._ask("POST", path, body)
+
+    def _ask(self, method: str, path: str, body: Json) -> Answer:
+        headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
+        try:
+            with requests.Session() as session:
+                # Else a password of ~/.netrc would take the token's place.
+                session.trust_env = self._token is None
+                with session.request(
+                    method,
+                    f"{self.url}/{path}",
+                    json=body,
+                    headers=headers,
+                    timeout=(_CONNECT, self._patience),
+                    allow_redirects=False,
+                    stream=True,
+                ) as found:
+                    answer = Answer(found.status_code, _json_of(found))
+        except requests.RequestException as error:
+            raise ServiceError(
+                f"The service at {self.url} does not answer ({_cause(error)})", "Check the URL, and that it runs"
+            ) from None
+        if answer.status in _REFUSED:
+            raise ServiceError(
+                f"The service at {self.url} refuses access ({answer.words})",
+                "Give its administrator's token with --token-file",
+            )
+        return answer
+
+
+def checked_url(url: str) -> str:
+    """A URL without the slash at its end.
+
+    Raises:
+        UserError: it is none, or it holds a password, a query or a fragment.
+    """
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    shown = printable(url, 200)
+    if not good or not url.isprintable():
+        raise UserError(f"{shown} is no URL of a service", "Give one such as http://localhost:8000")
+    if parts.username or parts.password:
+        raise UserError("The URL holds a user name or a password", "Give a token with --token-file")
+    if parts.query or parts.fragment:
+        raise UserError(f"The URL {shown} has a query or a fragment", "Leave them out")
+    return url.rstrip("/")
+
+
+def read_token(path: Path) -> str:
+    """The token in a file.
+
+    Raises:
+        UserError: it cannot be read, others can read it, or it holds no token.
+    """
+    remedy = "Name a file that holds the token alone, and that only you can read"
+    try:
+        held = path.stat()
+        if not stat.S_ISREG(held.st_mode):
+            raise UserError(f"The token file {path} is no file", remedy)
+        if os.name == "posix" and held.st_mode & (stat.S_IROTH | stat.S_IWOTH):
+            raise UserError(f"Everybody on this machine can read the token file {path}", remedy)
+        with path.open("rb") as file:
+            token = file.read(1 << 14).strip()
+    except OSError as error:
+        raise UserError(f"The token file {path} cannot be read ({error.strerror})", remedy) from None
+    if not token or not token.isascii() or not token.decode("ascii", "replace").isprintable() or b" " in token:
+        raise UserError(f"The token file {path} holds no token", remedy)
+    return token.decode("ascii")
+
+
+def _json_of(found: requests.Response) -> Json:
+    held = bytearray()
+    for part in found.iter_content(1 << 16):
+        held += part
+        if len(held) > _MOST:
+            raise requests.RequestException("its answer is too long")
+    try:
+        return read_json(bytes(held), _MOST, name="The answer", repeats=True) if held else None
+    except ContentError:
+        return None
+
+
+def _cause(error: requests.RequestException) -> str:
+    """Few words for what a library says in many."""
+    if isinstance(error, requests.Timeout):
+        return "it takes too long"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate cannot be verified"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection, or it was cut"
+    return printable(str(error), 200)

@@ -1,0 +1,1 @@
+"""Small servers over loopback that keep the documented protocols of real ones."""

@@ -1,0 +1,368 @@
+"""`ireu deploy`, and `ireu check` of a service: what is loaded is what was exported, or it is said what is loaded."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from ireu_cli.store.manifests import read_manifest
+from tests.conftest import Run, plant_manifest, run_ireu
+from tests.services.http import Routes, serving
+from tests.services.sglang import MODULE, Sglang
+from tests.services.triton import Triton
+
+EXPORT = "encoder-unlearned"
+
+
+def told(*arguments: object, cwd: Path, code: int = 0) -> Any:
+    found = run_ireu(*arguments, "--json", cwd=cwd)
+    assert found.code == code, found.err + found.out
+    return json.loads(found.out)
+
+
+def events(folder: Path, what: str) -> list[tuple[str, list[str]]]:
+    lines = (folder / ".ireu" / "register.jsonl").read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    return [(entry["outcome"], entry["cases"]) for entry in entries if entry["what"] == what]
+
+
+@pytest.fixture
+def pipeline(fresh: Path) -> Sglang:
+    return Sglang(fresh / "encoder")
+
+
+@pytest.fixture
+def url(pipeline: Sglang) -> Iterator[str]:
+    with serving(pipeline) as found:
+        yield found
+
+
+class TestSglang:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+    def test_an_export_is_loaded_and_found(self, dtype: torch.dtype, fresh: Path) -> None:
+        with serving(Sglang(fresh / "encoder", dtype)) as url:
+            before = told("check", url, "--record", EXPORT, cwd=fresh, code=4)
+            assert before["holds"] == "weights that none of the named exports has"
+            assert told("deploy", EXPORT, url, "--check", cwd=fresh, code=4)["verdict"] == "not as recorded"
+            done = told("deploy", EXPORT, url, cwd=fresh)
+            assert done["deployed"]
+            assert done["service"] == "SGLang-Diffusion"
+            assert f"in memory, {str(dtype).removeprefix('torch.')}" in done["holds"]
+            after = told("check", url, "--record", EXPORT, cwd=fresh)
+        assert after["verdict"] == "as recorded"
+        assert after["cases"] == done["cases"] == list(read_manifest(fresh / EXPORT / "ireu.json").metrics["cases"])
+
+    def test_a_second_time_changes_nothing(self, fresh: Path, url: str, pipeline: Sglang) -> None:
+        told("deploy", EXPORT, url, cwd=fresh)
+        assert not told("deploy", EXPORT, url, cwd=fresh)["deployed"]
+        assert pipeline.loads == [str(fresh / EXPORT)]
+
+    def test_what_is_held_after_a_restart_is_said(self, fresh: Path, url: str, pipeline: Sglang) -> None:
+        told("deploy", EXPORT, url, cwd=fresh)
+        pipeline.start(fresh / "encoder")
+        assert told("check", url, "--record", EXPORT, cwd=fresh, code=4)["cases"] == []
+
+    def test_a_path_that_the_server_does_not_see(self, fresh: Path, url: str) -> None:
+        found = run_ireu("deploy", EXPORT, url, "--path-on-server", "/nowhere", cwd=fresh)
+        assert found.code == 3
+        assert "still holds what it held before" in found.err
+        assert r"missing weight files. \x1b[2J" in found.err
+        assert told("check", url, "--record", EXPORT, cwd=fresh, code=4)
+        shutil.copytree(fresh / EXPORT, fresh / "seen" / MODULE)
+        told("deploy", EXPORT, url, "--path-on-server", str(fresh / "seen"), cwd=fresh)
+
+    def test_a_server_that_only_says_so(self, fresh: Path, url: str, pipeline: Sglang) -> None:
+        pipeline.lies = True
+        found = run_ireu("deploy", EXPORT, url, cwd=fresh)
+        assert found.code == 3
+        assert "holds other weights than the export" in found.err
+        assert not (fresh / ".ireu" / "register.jsonl").exists() or not events(fresh, "deployment")
+
+    def test_rolling_back_and_forth(self, fresh: Path, url: str, pipeline: Sglang) -> None:
+        original = pipeline._checksum()
+        refused = run_ireu("deploy", EXPORT, url, "--rollback", cwd=fresh)
+        assert refused.code == 3
+        assert "does not know" in refused.err
+        told("deploy", EXPORT, url, "--before", str(fresh / "encoder"), cwd=fresh)
+        (case,) = events(fresh, "deployment")[0][1]
+        back = told("deploy", EXPORT, url, "--rollback", cwd=fresh)
+        assert back["holds"] == "what it held before the first deployment"
+        assert pipeline._checksum() == original
+        assert run_ireu("deploy", EXPORT, url, "--rollback", cwd=fresh).code == 3
+        told("deploy", EXPORT, url, cwd=fresh)
+        told("check", url, "--record", EXPORT, cwd=fresh)
+        assert events(fresh, "deployment") == [
+            ("served by SGLang-Diffusion", [case]),
+            ("taken back from SGLang-Diffusion", [case]),
+            ("served by SGLang-Diffusion", [case]),
+        ]
+
+    def test_where_the_earlier_weights_lie_may_be_said_later(self, fresh: Path, url: str, pipeline: Sglang) -> None:
+        told("deploy", EXPORT, url, cwd=fresh)
+        unknown = run_ireu("deploy", EXPORT, url, "--rollback", cwd=fresh)
+        assert unknown.code == 3
+        assert "--before" in unknown.err
+        wrong = run_ireu("deploy", EXPORT, url, "--rollback", "--before", str(fresh / EXPORT), cwd=fresh)
+        assert wrong.code == 3
+        assert "other weights than it held earlier" in wrong.err
+        told("deploy", EXPORT, url, "--rollback", "--before", str(fresh / "encoder"), cwd=fresh)
+        assert pipeline.path == fresh / "encoder"
+
+    @pytest.mark.parametrize("moment", ["kill_before", "kill_after"])
+    def test_a_server_that_is_killed_meanwhile(self, moment: str, fresh: Path, url: str, pipeline: Sglang) -> None:
+        setattr(pipeline, moment, True)
+        found = run_ireu("deploy", EXPORT, url, "--before", str(fresh / "encoder"), cwd=fresh)
+        assert found.code == 3
+        assert "does not answer" in found.err
+        setattr(pipeline, moment, False)
+        # Nothing was lost: the same command goes on, and what was there before is still known.
+        assert told("deploy", EXPORT, url, cwd=fresh)["deployed"] is (moment == "kill_before")
+        told("deploy", EXPORT, url, "--rollback", cwd=fresh)
+        assert pipeline.path == fresh / "encoder"
+
+    def test_a_token(self, fresh: Path, pipeline: Sglang) -> None:
+        secret = fresh / "token"
+        secret.write_text("s3cr3t\n")
+        secret.chmod(0o600)
+        with serving(pipeline, "s3cr3t") as url:
+            refused = run_ireu("deploy", EXPORT, url, cwd=fresh)
+            assert refused.code == 3
+            assert "--token-file" in refused.err
+            given = run_ireu("deploy", EXPORT, url, "--token-file", secret, "-v", cwd=fresh)
+            assert given.code == 0, given.err
+            assert "s3cr3t" not in given.out + given.err
+        secret.chmod(0o644)
+        assert "Everybody" in run_ireu("deploy", EXPORT, "http://localhost:1", "--token-file", secret, cwd=fresh).err
+        assert not [path for path in (fresh / ".ireu").rglob("*") if path.is_file() and b"s3cr3t" in path.read_bytes()]
+
+    def test_digests_are_those_that_the_server_compares(self, fresh: Path) -> None:
+        assert run_ireu("deploy", EXPORT, "--digests", "d.json", "--dtype", "float16", cwd=fresh).code == 0
+        held = json.loads((fresh / "d.json").read_text())
+        server = Sglang(fresh / EXPORT, torch.float16)
+        assert server("POST", "get_weights_checksum", {})[1] == {MODULE: held["module_sha256"]}
+        assert server("POST", "update_weights_from_tensor_checker", held)[0] == 200
+        names = {name for name, _ in server.model.named_parameters()}
+        assert set(held["expected_named_tensors_sha256"]) == names
+        server.start(fresh / "encoder")
+        assert server("POST", "update_weights_from_tensor_checker", held)[0] == 400
+
+    def test_another_module(self, fresh: Path, url: str) -> None:
+        found = run_ireu("check", url, "--record", EXPORT, "--module", "vae", cwd=fresh)
+        assert (found.code, "no module vae" in found.err) == (3, True)
+
+    def test_an_export_that_changed_is_not_deployed(self, fresh: Path, url: str, pipeline: Sglang) -> None:
+        with (fresh / EXPORT / "model.safetensors").open("ab") as file:
+            file.write(b"x")
+        found = run_ireu("deploy", EXPORT, url, cwd=fresh)
+        assert (found.code, "not as recorded" in found.err) == (3, True)
+        assert not pipeline.loads
+
+
+def network(value: float) -> bytes:
+    shape = [1, 3]
+    nodes = [helper.make_node("Mul", ["x", "w"], ["y"])]
+    parts = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy"]
+    weights = [helper.make_tensor("w", TensorProto.FLOAT, [1], [value])]
+    return bytes(helper.make_model(helper.make_graph(nodes, "g", parts[:1], parts[1:], weights)).SerializeToString())
+
+
+@pytest.fixture
+def place(fresh: Path) -> Path:
+    """A job whose exports are networks, and a repository whose model is their original."""
+    record = read_manifest(fresh / EXPORT / "ireu.json")
+    for number in (1, 2):
+        folder = fresh / f"export-{number}"
+        folder.mkdir()
+        (folder / "glintr100.onnx").write_bytes(network(number))
+        metrics = {**record.metrics, "cases": [f"case-{number}"], "edited_encoder": f"{number}" * 64}
+        mine = record.model_copy(update={"outputs": (), "metrics": metrics})
+        plant_manifest(folder / "ireu.json", mine, [folder / "glintr100.onnx"])
+    (fresh / "models" / "arc" / "1").mkdir(parents=True)
+    (fresh / "models" / "arc" / "1" / "model.onnx").write_bytes(network(0))
+    return fresh
+
+
+@pytest.fixture
+def server(place: Path) -> Triton:
+    return Triton(place / "models")
+
+
+@pytest.fixture
+def triton(server: Triton) -> Iterator[tuple[str, ...]]:
+    with serving(server) as url:
+        yield (url, "--repository", str(server.root), "--model", "arc")
+
+
+def held(server: Triton) -> list[float]:
+    """The weights of the networks in memory."""
+    found = [onnx.load_from_string(data) for data in server.loaded.get("arc", {}).values()]
+    return [float(onnx.numpy_helper.to_array(one.graph.initializer[0])[0]) for one in found]
+
+
+class TestTriton:
+    def test_an_export_is_loaded_and_found(self, place: Path, server: Triton, triton: tuple[str, ...]) -> None:
+        assert told("check", *triton, "--record", "export-1", cwd=place, code=4)["version"] == 1
+        done = told("deploy", "export-1", *triton, cwd=place)
+        assert (done["version"], done["cases"], held(server)) == (2, ["case-1"], [1.0])
+        assert "as version 2" in done["holds"]
+        assert told("check", *triton, "--record", "export-1", cwd=place)["verdict"] == "as recorded"
+        other = told("check", *triton, "--record", "export-2", "--record", "export-1", cwd=place, code=4)
+        assert other["cases"] == ["case-1"]
+        assert not told("deploy", "export-1", *triton, cwd=place)["deployed"]
+        assert sorted(path.name for path in (place / "models" / "arc").iterdir()) == ["1", "2"]
+        assert (place / "models" / "arc" / "2").stat().st_mode & 0o055 == 0o055
+
+    def test_a_model_that_is_not_there_yet(self, place: Path, triton: tuple[str, ...]) -> None:
+        new = (*triton[:-1], "new")
+        assert told("check", *new, "--record", "export-1", cwd=place, code=4)["holds"] == "nothing"
+        assert told("deploy", "export-1", *new, cwd=place)["version"] == 1
+        assert run_ireu("deploy", "export-1", *new, "--rollback", cwd=place).code == 3
+
+    def test_what_the_server_does_not_load_is_taken_back(
+        self, place: Path, server: Triton, triton: tuple[str, ...]
+    ) -> None:
+        (place / "export-2" / "glintr100.onnx").write_bytes(b"no network")
+        record = read_manifest(place / "export-1" / "ireu.json").model_copy(update={"outputs": ()})
+        plant_manifest(place / "export-2" / "ireu.json", record, [place / "export-2" / "glintr100.onnx"])
+        found = run_ireu("deploy", "export-2", *triton, cwd=place)
+        assert found.code == 3
+        assert "still holds version 1" in found.err
+        assert "failed to poll" in found.err
+        assert [path.name for path in (place / "models" / "arc").iterdir()] == ["1"]
+        server.polls = True
+        found = run_ireu("deploy", "export-1", *triton, cwd=place)
+        assert (found.code, "--model-control-mode=explicit" in found.err) == (3, True)
+        assert [path.name for path in (place / "models" / "arc").iterdir()] == ["1"]
+        assert held(server) == [0.0]
+
+    def test_rolling_back_step_by_step(self, place: Path, server: Triton, triton: tuple[str, ...]) -> None:
+        told("deploy", "export-1", *triton, cwd=place)
+        told("deploy", "export-2", *triton, cwd=place)
+        assert told("deploy", "export-2", *triton, "--rollback", cwd=place)["cases"] == ["case-1"]
+        assert held(server) == [1.0]
+        told("check", *triton, "--record", "export-1", cwd=place)
+        told("deploy", "export-2", *triton, "--rollback", cwd=place)
+        assert held(server) == [0.0]
+        assert run_ireu("deploy", "export-2", *triton, "--rollback", cwd=place).code == 3
+        # Numbers only grow: what has been loaded once is never another network later.
+        assert sorted(int(path.name) for path in (place / "models" / "arc").iterdir()) == [1, 2, 3, 4, 5]
+        assert events(place, "deployment") == [
+            ("served by Triton", ["case-1"]),
+            ("served by Triton", ["case-2"]),
+            ("taken back from Triton", ["case-2"]),
+            ("served by Triton", ["case-1"]),
+            ("taken back from Triton", ["case-1"]),
+        ]
+
+    @pytest.mark.parametrize("moment", ["kill_before", "kill_after"])
+    @pytest.mark.parametrize("restarts", [True, False])
+    def test_a_server_that_is_killed_meanwhile(
+        self, moment: str, restarts: bool, place: Path, server: Triton, triton: tuple[str, ...]
+    ) -> None:
+        setattr(server, moment, True)
+        assert run_ireu("deploy", "export-1", *triton, cwd=place).code == 3
+        assert held(server) in ([0.0], [1.0])
+        setattr(server, moment, False)
+        if restarts:
+            server.start()
+        told("deploy", "export-1", *triton, cwd=place)
+        assert held(server) == [1.0]
+        assert sorted(path.name for path in (place / "models" / "arc").iterdir()) == ["1", "2"]
+        told("deploy", "export-1", *triton, "--rollback", cwd=place)
+        assert held(server) == [0.0]
+
+    def test_an_older_version_beside_it_is_no_clean_state(
+        self, place: Path, server: Triton, triton: tuple[str, ...]
+    ) -> None:
+        server.policy = {"all": {}}
+        found = run_ireu("deploy", "export-1", *triton, cwd=place)
+        assert (found.code, "version_policy" in found.err) == (3, True)
+        (place / "models" / "arc" / "2").mkdir()
+        shutil.copy(place / "export-1" / "glintr100.onnx", place / "models" / "arc" / "2" / "model.onnx")
+        server("POST", "v2/repository/models/arc/load", None)
+        assert held(server) == [0.0, 1.0]
+        told("check", *triton, "--record", "export-1", cwd=place, code=4)
+
+    def test_another_file_name(self, place: Path, server: Triton, triton: tuple[str, ...]) -> None:
+        (place / "models" / "arc" / "1" / "model.onnx").rename(place / "models" / "arc" / "1" / "net.onnx")
+        server.file_name = "net.onnx"
+        assert told("deploy", "export-1", *triton, cwd=place)["version"] == 2
+        assert held(server) == [1.0]
+        server.file_name = "../../../ireu.toml"
+        found = run_ireu("check", *triton, "--record", "export-1", cwd=place)
+        assert (found.code, "default_model_filename" in found.err) == (3, True)
+
+    def test_a_version_may_be_written_without_a_server(self, place: Path) -> None:
+        given = ("deploy", "export-1", "--repository", "models", "--model", "arc")
+        first, second = run_ireu(*given, cwd=place), run_ireu(*given, cwd=place)
+        assert first.out == second.out == "models/arc/2\n"
+        assert (place / "models/arc/2/model.onnx").read_bytes() == network(1)
+
+    def test_a_model_leads_nowhere_else(self, place: Path) -> None:
+        found = run_ireu("deploy", "export-1", "--repository", "models", "--model", "../out", cwd=place)
+        assert found.code == 3
+        (place / "models" / "link").symlink_to(place / "faces")
+        found = run_ireu("deploy", "export-1", "--repository", "models", "--model", "link", cwd=place)
+        assert (found.code, "leads out of" in found.err) == (3, True)
+
+    def test_folders_of_transformers_are_no_networks(self, place: Path, triton: tuple[str, ...]) -> None:
+        found = run_ireu("deploy", EXPORT, *triton, cwd=place)
+        assert (found.code, "no single network in ONNX" in found.err) == (3, True)
+
+
+def always(status: int, body: Any) -> Routes:
+    return lambda *_asked: (status, body)
+
+
+@pytest.mark.parametrize(
+    ("routes", "words"),
+    [
+        (always(200, b"x" * (1 << 25)), "too long"),
+        (always(200, b"<html>"), "says no digest"),
+        (always(200, [1]), "says no digest"),
+        (always(200, {MODULE: 7}), "says no digest"),
+        (always(200, {MODULE: "\x1b[2J"}), "says no digest"),
+        (always(200, b"[" * 100_000), "says no digest"),
+        (always(404, {}), "no get_weights_checksum"),
+        (always(500, {"error": "\x1b[2Jlost"}), r"\x1b[2Jlost"),
+        (always(302, {"to": "http://127.0.0.1:1/get_weights_checksum"}), "HTTP 302"),
+    ],
+)  # fmt: skip
+def test_what_a_stranger_answers_is_refused_in_one_line(routes: Routes, words: str, job: Path, tmp_path: Path) -> None:
+    with serving(routes) as url:
+        found = run_ireu("check", url, "--to", "sglang", "--record", job / EXPORT, cwd=tmp_path)
+    assert found.code == 3
+    assert words in found.err
+    assert found.err.count("\n") == 1
+    assert "\x1b" not in found.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("check", "http://127.0.0.1:9", "--record", EXPORT), 3, "does not answer"),
+        (("check", "http://user:pass@localhost", "--record", EXPORT), 3, "password"),
+        (("check", "http://", "--record", EXPORT), 3, "no URL"),
+        (("check", "http://localhost:1"), 2, "--record"),
+        (("check", "http://localhost:1", "--signature", "x"), 2, "no signature"),
+        (("check", EXPORT, "--model", "x"), 2, "--model is about a service"),
+        (("deploy", EXPORT), 2, "Name the service"),
+        (("deploy", EXPORT, "--check", "--rollback"), 2, "Give one"),
+        (("deploy", EXPORT, "http://localhost:1", "--digests", "d"), 2, "not clear"),
+        (("deploy", EXPORT, "--digests", "d", "--dtype", "int8"), 3, "no precision"),
+        (("deploy", EXPORT, "--model", "x"), 2, "--repository"),
+        (("deploy", EXPORT, "http://localhost:1", "--to", "vllm"), 3, "no kind of service"),
+        (("deploy", EXPORT, "http://localhost:1", "--to", "triton"), 3, "does not say what it holds"),
+        (("deploy", EXPORT, "http://localhost:1", "--to", "sglang", "--model", "x"), 3, "says nothing to sglang"),
+        (("deploy", "faces", "http://127.0.0.1:9", "--to", "sglang"), 3, "is no export"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_meant_is_said(arguments: tuple[str, ...], code: int, words: str, fresh: Path) -> None:
+    found: Run = run_ireu(*arguments, cwd=fresh)
+    assert (found.code, words in found.err) == (code, True), found.err
