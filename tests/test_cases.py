@@ -325,6 +325,25 @@ def test_what_is_due_follows_what_was_done() -> None:
     assert due(first, gate, verified)["one"] == []
 
 
+def test_what_is_served_has_to_be_the_last_export() -> None:
+    """Only where something was deployed by ireu at all."""
+    first = event("request", "one", encoder="a" * 64)
+    parts = {"encoder": "a" * 64, "parent": "d" * 64}
+    old, new = (event("export", "one", at=at, **parts) for at in (1, 2))
+    verified = event("verification", "one", outcome="passed", **parts)
+    done = [first, old, verified]
+
+    def served(export: Event, words: str = "served by Triton") -> Event:
+        return export.model_copy(update={"what": "deployment", "outcome": words})
+
+    stale = ["deploy: what was deployed last is not the last export"]
+    assert due(*done)["one"] == []
+    assert due(*done, served(old))["one"] == []
+    assert due(*done, served(old), new)["one"] == stale
+    assert due(*done, served(old), new, served(new))["one"] == []
+    assert due(*done, served(old), served(old, "taken back from Triton"))["one"] == stale
+
+
 def test_a_verification_counts_for_its_own_delta() -> None:
     first, other = event("request", "one", **ENCODER), "e" * 64
     passed = event("verification", "one", outcome="passed", parent=DELTA)

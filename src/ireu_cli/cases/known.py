@@ -8,6 +8,8 @@ from ireu_cli.store.register import Entry
 _PASSED, _INCONCLUSIVE = "passed", "inconclusive"
 _PLACED = frozenset({"request", "withdrawal", "export"})
 """What says in which encoder a case is."""
+SERVED, TAKEN_BACK = "served by", "taken back from"
+"""How the outcome of a deployment begins."""
 UNKNOWN = "before the register"
 """What stands in place of the time of a request that the register does not hold."""
 
@@ -42,10 +44,11 @@ class Standing:
 
 @dataclass(frozen=True)
 class Known:
-    """What a register says: every case, the last export from each encoder, and the last verification of each delta."""
+    """What a register says: all cases, the last export and deployment by encoder, and verifications by delta."""
 
     cases: tuple[Standing, ...]
     exports: dict[str, Entry]
+    deployments: dict[str, Entry]
     verifications: dict[str, Entry]
 
     def due(self, one: Standing, today: str) -> list[str]:
@@ -62,6 +65,14 @@ class Known:
     def _due_in(self, case: str, encoder: str, place: InEncoder) -> list[str]:
         last = self.exports.get(encoder)
         holds = last is not None and case in last.cases
+        found = self._due_before(place, last, holds=holds)
+        served = self.deployments.get(encoder)
+        # Only where something was ever deployed by ireu; others have their own ways.
+        if not found and last is not None and served is not None and not _is_served(last, served):
+            return ["deploy: what was deployed last is not the last export"]
+        return found
+
+    def _due_before(self, place: InEncoder, last: Entry | None, *, holds: bool) -> list[str]:
         if place.withdrawn:
             return ["export again: the last export still honours it"] if holds else []
         if last is None or not holds:
@@ -77,6 +88,11 @@ class Known:
         return [f"make a better edit: it {outcome}"]
 
 
+def _is_served(exported: Entry, deployed: Entry) -> bool:
+    """Whether the last deployment put the last export into a service."""
+    return deployed.artifact == exported.artifact and (deployed.outcome or "").startswith(SERVED)
+
+
 def known_from(entries: Sequence[Entry]) -> Known:
     """Read the entries in their order."""
     found: dict[str, Standing] = {}
@@ -86,6 +102,7 @@ def known_from(entries: Sequence[Entry]) -> Known:
     return Known(
         tuple(found.values()),
         {entry.encoder or "": entry for entry in _of(entries, "export")},
+        {entry.encoder or "": entry for entry in _of(entries, "deployment")},
         {entry.parent: entry for entry in _of(entries, "verification") if entry.parent is not None},
     )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ireu_cli.cases.known import SERVED, TAKEN_BACK
 from ireu_cli.checking.known_exports import Export
 from ireu_cli.errors import UserError
 from ireu_cli.serving.exported import open_exported
@@ -74,7 +75,7 @@ def deploy(place: Path, stack: Stack, kept: Deployments, add: Add, before: str |
             kept.write(known)
             back = stack.put(export)
         kept.write(_on(known, _served(export.record, back)))
-        add(_event(export.record, "deployment", f"served by {stack.kind}"))
+        add(_event(export.record, "deployment", f"{SERVED} {stack.kind}"))
     seen = Seen(back.holding, export, stack.held_as(export, back.holding) or "")
     return {"deployed": not is_there} | _told(stack, seen)
 
@@ -103,9 +104,9 @@ def roll_back(stack: Stack, kept: Deployments, add: Add, before: str | None = No
         path = earlier.path or before
         back = stack.put_back(Back(Holding(earlier.digest, earlier.version), path))
         kept.write((*rest, earlier.model_copy(update={"version": back.holding.version, "path": back.path})))
-        add(_event_of(last, f"taken back from {stack.kind}"))
+        add(_event_of(last, f"{TAKEN_BACK} {stack.kind}"))
         if earlier.artifact is not None:
-            add(_event_of(earlier, f"served by {stack.kind}"))
+            add(_event_of(earlier, f"{SERVED} {stack.kind}"))
     return {
         "rolled_back": True,
         "service": stack.kind,
