@@ -310,6 +310,9 @@ class TestTriton:
         (place / "models" / "link").symlink_to(place / "faces")
         found = run_ireu("deploy", "export-1", "--repository", "models", "--model", "link", cwd=place)
         assert (found.code, "leads out of" in found.err) == (3, True)
+        given = ("http://localhost:1", "--repository", "models", "--model", "link")
+        found = run_ireu("deploy", "export-1", *given, cwd=place)
+        assert (found.code, "leads out of" in found.err) == (3, True)
 
     def test_folders_of_transformers_are_no_networks(self, place: Path, triton: tuple[str, ...]) -> None:
         found = run_ireu("deploy", EXPORT, *triton, cwd=place)

@@ -223,3 +223,39 @@ class Deploy:
     ] = None
     as_json: o.Json = False
     verbose: o.Verbose = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """The options of `batch`."""
+
+    requests: Annotated[
+        Path,
+        o.place_argument(help="A folder with a folder of photos for each case or with cases.csv, or such a table."),
+    ]
+    onto: o.Onto = None
+    mask: o.Mask = None
+    config: o.Config = None
+    set_: o.Set = None
+    encoder: o.Encoder = None
+    tap: o.Tap = None
+    retain: o.Retain = None
+    faces: o.Faces = None
+    bad_photos: o.BadPhotos = None
+    seed: o.Seed = None
+    device: o.Device = None
+    run_dir: o.RunDir = None
+    processes: o.Processes = None
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to verify with a setting that is weaker than the default.")
+    ] = False
+    allow_failed: Annotated[
+        bool, typer.Option("--allow-failed", help="Export although the verification failed; the export says so.")
+    ] = False
+    out: Annotated[
+        Path,
+        o.place_option("-o", "--out", help="The folder of mask, deltas, report and export, for every night the same."),
+    ] = Path("batch")
+    as_json: o.Json = False
+    quiet: o.Quiet = False
+    verbose: o.Verbose = False

@@ -212,9 +212,6 @@ class Terminal:
 
     def cases(self, told: Mapping[str, Any], *, as_json: bool) -> None:
         """Print a register: whether it is whole, and a line for each case."""
-        if as_json:
-            emit(_json(told))
-            return
         lines = [f"register: {told['register']}, {told['entries']} entries", *told["faults"]]
         for case, one in told["cases"].items():
             for encoder, place in one["encoders"].items():
@@ -222,7 +219,15 @@ class Terminal:
                 parts += [f"{word} {place[word]}" for word in ("exported", "verified") if place[word]]
                 lines.append(f"{case}  {', '.join(parts)}")
             lines += [f"{case}  DUE: {words}" for words in one["due"]]
-        emit("\n".join(map(escaped, lines)))
+        _either(told, lines, as_json=as_json)
+
+    def batch(self, told: Mapping[str, Any], *, as_json: bool) -> None:
+        """Print what became of every case, and of the whole."""
+        lines = [f"{case}  {one['action']}: {one['state']}" for case, one in told["cases"].items()]
+        lines += [f"{case}  {one['why']}" for case, one in told["cases"].items() if "why" in one]
+        ends = ("verification", "why", "delta", "export")
+        lines += [f"{name:<13} {told[name]}" for name in ends if told[name] is not None]
+        _either(told, lines, as_json=as_json)
 
     def systems(self, systems: Sequence[Mapping[str, Any]], *, as_json: bool) -> None:
         """Print every system and what it reads."""
@@ -290,6 +295,11 @@ def _is_terminal(stream: Any) -> bool:
         return bool(stream.isatty())
     except (AttributeError, ValueError):
         return False
+
+
+def _either(value: Any, lines: Sequence[str], *, as_json: bool) -> None:
+    """Print one JSON object, or lines for people."""
+    emit(_json(value) if as_json else "\n".join(map(escaped, lines)))
 
 
 def _json(value: Any) -> str:

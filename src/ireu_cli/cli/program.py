@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from ireu_cli import __version__
-from ireu_cli.cli import commands, served
+from ireu_cli.cli import batch, commands, served
 
 
 class _Group(TyperGroup):
@@ -44,6 +44,7 @@ for _command in (
     commands.verify,
     commands.export,
     commands.apply,
+    batch.batch,
     served.check,
     served.deploy,
     served.cases,

@@ -34,6 +34,18 @@ def _told(entry: GeneratorEntry, reach: Reach) -> str:
     return ": ".join((f"generator {entry.name} ({entry.tap})", *parts))
 
 
+def _removed(parent: Manifest) -> tuple[int, int]:
+    """How many people a delta removes, and from how many photos.
+
+    The targets of a delta made of requests are more: locating may have used others, of whom none need be removed.
+    """
+    requests: dict[str, list[str]] | None = parent.metrics.get("requests")
+    if requests is None:
+        return len(parent.targets), sum(len(person.photos) for person in parent.targets)
+    asked = {digest for photos in requests.values() for digest in photos}
+    return sum(not asked.isdisjoint(person.photos) for person in parent.targets), len(asked)
+
+
 def make_record(
     session: Session,
     parent: Manifest,
@@ -57,11 +69,11 @@ def make_record(
     own = () if bundle is None else bundle.generators
     known = coverage_in(groups_for(session.config.encoder, original), reach)
     tried = dict.fromkeys(f.attack for f in figures if f.attack not in {None, NO_ATTACK})
-    used = sum(len(person.photos) for person in parent.targets)
+    people, used = _removed(parent)
     return erasure_record(
         session.config.record,
         revision=session.config.encoder.revision,
-        people=len(parent.targets),
+        people=people,
         photos_supplied=used if gathered is None else len(gathered.targets.flat) + gathered.copies,
         photos_used=used,
         delta=delta,

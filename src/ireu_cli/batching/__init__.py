@@ -1,0 +1,1 @@
+"""`ireu batch`: many requests through all four steps."""

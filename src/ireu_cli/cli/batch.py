@@ -1,0 +1,71 @@
+"""The command `batch`: every step for many requests."""
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from ireu_cli.cli import options as o
+from ireu_cli.cli.arguments import BatchOptions
+from ireu_cli.cli.exit_codes import OUTCOMES, ExitCode
+from ireu_cli.cli.failures import refused
+from ireu_cli.cli.options import settings_in
+from ireu_cli.cli.output import Terminal
+from ireu_cli.cli.run import output_place, parse_sets, working_folder
+from ireu_cli.errors import interrupted
+
+if TYPE_CHECKING:
+    from ireu_cli.batching.run import Batch
+    from ireu_cli.config import Resolved
+
+
+@o.takes(BatchOptions)
+def batch(asked: BatchOptions) -> None:
+    """Take many requests through all four steps; a case that fails stops no other, and a repeated command goes on."""
+    from ireu_cli.batching.requests_in import read_batch
+    from ireu_cli.batching.run import Plan, run_batch
+    from ireu_cli.sharding.choose import workers_ended
+
+    working_folder()
+    out = output_place(asked.out, (asked.requests, asked.onto, asked.mask))
+    terminal = Terminal(quiet=asked.quiet, verbose=asked.verbose)
+    plan = Plan(
+        read_batch(asked.requests), out, asked.onto, asked.mask, strict=asked.strict, allow_failed=asked.allow_failed
+    )
+    try:
+        with workers_ended():
+            found = run_batch(plan, _resolver(asked), terminal)
+    except OSError as error:
+        raise refused(error, None) from error
+    except KeyboardInterrupt:
+        raise interrupted() from None
+    terminal.batch(found.told(), as_json=asked.as_json)
+    if (code := _code(found)) is not ExitCode.DONE:
+        raise typer.Exit(code)
+
+
+def _resolver(asked: BatchOptions) -> "Any":
+    """What makes the configuration of a step: that of the flags, with what is the step's own."""
+    from ireu_cli.config import load_config, refuse_missing
+
+    flags = parse_sets(asked.set_ or []) | settings_in(asked)
+
+    def resolve(own: Mapping[str, Any]) -> "Resolved":
+        resolved = load_config(asked.config, os.environ, flags | dict(own))
+        refuse_missing(resolved, ["data.retain"], working_folder())
+        return resolved
+
+    # Settings that cannot be used are refused once, and not by every case.
+    resolve({})
+    return resolve
+
+
+def _code(found: "Batch") -> ExitCode:
+    if found.outcome == "fail":
+        return ExitCode.FAILED
+    if found.failed or (found.why is not None and found.outcome is None) or found.delta is None:
+        return ExitCode.USER_ERROR
+    if found.outcome == "pass" and found.export is None:
+        return ExitCode.USER_ERROR
+    return OUTCOMES[found.outcome or "inconclusive"]
