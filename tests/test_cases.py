@@ -342,6 +342,23 @@ def test_what_is_served_has_to_be_the_last_export() -> None:
     assert due(*done, served(old), new)["one"] == stale
     assert due(*done, served(old), new, served(new))["one"] == []
     assert due(*done, served(old), served(old, "taken back from Triton"))["one"] == stale
+    # Each service counts for itself, and what was seen there later counts too.
+    here, there = ({"place": letter * 16} for letter in "ab")
+    both = [*done, served(old).model_copy(update=here), new, served(new).model_copy(update=there)]
+    assert due(*both)["one"] == stale
+    assert due(*both, served(new).model_copy(update=here))["one"] == []
+    seen = new.model_copy(update={"what": "check", "outcome": "not as recorded"} | there)
+    fixed = [*both, served(new).model_copy(update=here)]
+    assert due(*fixed, seen)["one"] == ["deploy: a service was seen to hold something else"]
+    assert due(*fixed, seen, seen.model_copy(update={"outcome": "as recorded"}))["one"] == []
+
+
+def test_entries_of_before_there_were_places_keep_their_digest(tmp_path: Path) -> None:
+    filled(tmp_path / "r", 2)
+    lines = [json.loads(line) for line in (tmp_path / "r").read_text().splitlines()]
+    assert all("place" not in line for line in lines)
+    for line in lines:
+        assert line["digest"] == digest_of({key: line[key] for key in line if key not in {"digest", "seal"}})
 
 
 def test_a_verification_counts_for_its_own_delta() -> None:

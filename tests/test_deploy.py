@@ -1,8 +1,13 @@
 """`ireu deploy`, and `ireu check` of a service: what is loaded is what was exported, or it is said what is loaded."""
 
+import contextlib
 import json
 import shutil
+import socket
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +15,12 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
+from safetensors.torch import load_file, save_file
 
+from ireu_cli.errors import ServiceError
+from ireu_cli.serving.service import Service, checked_url
+from ireu_cli.serving.triton import Repository
+from ireu_cli.store.files import file_sha256
 from ireu_cli.store.manifests import read_manifest
 from tests.conftest import Run, plant_manifest, run_ireu
 from tests.services.http import Routes, serving
@@ -110,7 +120,8 @@ class TestSglang:
         assert "--before" in unknown.err
         wrong = run_ireu("deploy", EXPORT, url, "--rollback", "--before", str(fresh / EXPORT), cwd=fresh)
         assert wrong.code == 3
-        assert "other weights than it held earlier" in wrong.err
+        assert "other weights than the server held earlier" in wrong.err
+        assert pipeline.path == fresh / EXPORT
         told("deploy", EXPORT, url, "--rollback", "--before", str(fresh / "encoder"), cwd=fresh)
         assert pipeline.path == fresh / "encoder"
 
@@ -121,10 +132,108 @@ class TestSglang:
         assert found.code == 3
         assert "does not answer" in found.err
         setattr(pipeline, moment, False)
+        pipeline.is_dead = False
         # Nothing was lost: the same command goes on, and what was there before is still known.
         assert told("deploy", EXPORT, url, cwd=fresh)["deployed"] is (moment == "kill_before")
         told("deploy", EXPORT, url, "--rollback", cwd=fresh)
         assert pipeline.path == fresh / "encoder"
+
+    def test_rolling_back_after_a_deployment_that_was_cut(self, fresh: Path, url: str, pipeline: Sglang) -> None:
+        """It puts back what was there before the cut one, and not what was before that."""
+        first = fresh / "first"
+        shutil.copytree(fresh / EXPORT, first)
+        told("deploy", "first", url, "--before", str(fresh / "encoder"), cwd=fresh)
+        with torch.no_grad():
+            pipeline.model.visual_projection.weight += 1
+        assert told("deploy", EXPORT, url, "--rollback", cwd=fresh)["holds"] == "an earlier export"
+        told("check", url, "--record", "first", cwd=fresh)
+        assert told("deploy", EXPORT, url, "--rollback", cwd=fresh)["holds"].startswith("what it held before")
+        assert pipeline.path == fresh / "encoder"
+
+    def test_a_load_that_leaves_a_mixture_is_put_right(
+        self, fresh: Path, url: str, pipeline: Sglang, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original, own = pipeline._checksum(), pipeline._copy
+        torn_once: list[bool] = []
+
+        def torn(tensors: dict[str, torch.Tensor]) -> None:
+            if torn_once:
+                own(tensors)
+                return
+            torn_once.append(True)
+            own({"visual_projection.weight": tensors["visual_projection.weight"]})
+            raise ValueError("torn")
+
+        told("deploy", EXPORT, url, "--before", str(fresh / "encoder"), cwd=fresh)
+        told("deploy", EXPORT, url, "--rollback", cwd=fresh)
+        tensors = load_file(fresh / EXPORT / "model.safetensors")
+        tensors["visual_projection.weight"] += 1
+        torn_export = fresh / "torn"
+        shutil.copytree(fresh / EXPORT, torn_export)
+        save_file(tensors, torn_export / "model.safetensors")
+        record = read_manifest(fresh / EXPORT / "ireu.json")
+        files = [torn_export / each.name for each in record.outputs]
+        plant_manifest(torn_export / "ireu.json", record.model_copy(update={"outputs": ()}), files)
+        monkeypatch.setattr(pipeline, "_copy", torn)
+        found = run_ireu("deploy", "torn", url, cwd=fresh)
+        assert found.code == 3
+        assert "What it held before was put back" in found.err
+        assert pipeline._checksum() == original
+
+    def test_what_is_said_wins_over_what_was_noted(self, fresh: Path, url: str, pipeline: Sglang) -> None:
+        shutil.copytree(fresh / EXPORT, fresh / "kept")
+        original = shutil.copytree(fresh / "encoder", fresh / "elsewhere")
+        told("deploy", EXPORT, url, "--before", "/moved/away", cwd=fresh)
+        assert run_ireu("deploy", EXPORT, url, "--rollback", cwd=fresh).code == 3
+        told("check", url, "--record", EXPORT, cwd=fresh)
+        told("deploy", EXPORT, url, "--rollback", "--before", str(original), cwd=fresh)
+        assert pipeline.path == original
+
+    def test_places_and_events_are_told_apart(self, fresh: Path, url: str, pipeline: Sglang) -> None:
+        (case,) = told("deploy", EXPORT, url, cwd=fresh)["cases"]
+
+        def due() -> list[str]:
+            return list(told("cases", cwd=fresh)["cases"][case]["due"])
+
+        before = due()
+        pipeline.start(fresh / "encoder")
+        told("check", url, "--record", EXPORT, cwd=fresh, code=4)
+        assert due() == before, "who only looks notes nothing"
+        told("deploy", EXPORT, url, "--check", cwd=fresh, code=4)
+        lines = (fresh / ".ireu" / "register.jsonl").read_text().splitlines()
+        places = {json.loads(line).get("place") for line in lines}
+        assert len(places) == 2
+        assert url not in "".join(lines)
+        # One service in two spellings is one place.
+        port = url.rsplit(":", 1)[1]
+        told("deploy", EXPORT, f"HTTP://127.0.0.1:{port}/", cwd=fresh)
+        assert len(list((fresh / ".ireu" / "deployments").glob("*.json"))) == 1
+        told("deploy", EXPORT, url, cwd=fresh)
+        assert [outcome for outcome, _ in events(fresh, "deployment")] == ["served by SGLang-Diffusion"] * 2
+
+    def test_a_damaged_list_of_deployments(self, fresh: Path, url: str) -> None:
+        told("deploy", EXPORT, url, cwd=fresh)
+        (file,) = (fresh / ".ireu" / "deployments").glob("*.json")
+        for text in ("{", '{"place":"x"}', '{"place":"x","served":[{"digest":"y"}]}'):
+            file.write_text(text)
+            found = run_ireu("deploy", EXPORT, url, "--rollback", cwd=fresh)
+            assert (found.code, "is damaged. Remove it" in found.err) == (3, True), found.err
+
+    def test_weights_that_the_record_does_not_list(self, fresh: Path, url: str, pipeline: Sglang) -> None:
+        shutil.copy(fresh / "encoder" / "model.safetensors", fresh / EXPORT / "other.safetensors")
+        found = run_ireu("deploy", EXPORT, url, cwd=fresh)
+        assert (found.code, "its record does not list" in found.err) == (3, True)
+        assert not pipeline.loads
+
+    def test_a_header_of_its_own(self, fresh: Path, pipeline: Sglang) -> None:
+        secret = fresh / "token"
+        secret.write_text("s3cr3t")
+        secret.chmod(0o600)
+        given = ("--token-file", secret, "--token-header", "triton-admin")
+        with serving(pipeline, "s3cr3t", "triton-admin") as url:
+            assert run_ireu("deploy", EXPORT, url, "--token-file", secret, cwd=fresh).code == 3
+            assert run_ireu("deploy", EXPORT, url, *given, cwd=fresh).code == 0
+        assert run_ireu("deploy", EXPORT, url, *given[:3], "a b", cwd=fresh).code == 3
 
     def test_a_token(self, fresh: Path, pipeline: Sglang) -> None:
         secret = fresh / "token"
@@ -205,6 +314,13 @@ def held(server: Triton) -> list[float]:
     return [float(onnx.numpy_helper.to_array(one.graph.initializer[0])[0]) for one in found]
 
 
+def versions(place: Path, model: str = "arc") -> list[int]:
+    """Every version in the repository; nothing else may lie there but what Triton overlooks."""
+    names = [path.name for path in (place / "models" / model).iterdir()]
+    assert {name for name in names if not name.isdecimal()} <= {".ireu.lock", "config.pbtxt"}
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 class TestTriton:
     def test_an_export_is_loaded_and_found(self, place: Path, server: Triton, triton: tuple[str, ...]) -> None:
         assert told("check", *triton, "--record", "export-1", cwd=place, code=4)["version"] == 1
@@ -215,7 +331,7 @@ class TestTriton:
         other = told("check", *triton, "--record", "export-2", "--record", "export-1", cwd=place, code=4)
         assert other["cases"] == ["case-1"]
         assert not told("deploy", "export-1", *triton, cwd=place)["deployed"]
-        assert sorted(path.name for path in (place / "models" / "arc").iterdir()) == ["1", "2"]
+        assert versions(place) == [1, 2]
         assert (place / "models" / "arc" / "2").stat().st_mode & 0o055 == 0o055
 
     def test_a_model_that_is_not_there_yet(self, place: Path, triton: tuple[str, ...]) -> None:
@@ -234,11 +350,12 @@ class TestTriton:
         assert found.code == 3
         assert "still holds version 1" in found.err
         assert "failed to poll" in found.err
-        assert [path.name for path in (place / "models" / "arc").iterdir()] == ["1"]
+        assert versions(place) == [1]
         server.polls = True
         found = run_ireu("deploy", "export-1", *triton, cwd=place)
         assert (found.code, "--model-control-mode=explicit" in found.err) == (3, True)
-        assert [path.name for path in (place / "models" / "arc").iterdir()] == ["1"]
+        # Such a server may find it by itself.
+        assert versions(place) == [1, 2]
         assert held(server) == [0.0]
 
     def test_rolling_back_step_by_step(self, place: Path, server: Triton, triton: tuple[str, ...]) -> None:
@@ -251,7 +368,7 @@ class TestTriton:
         assert held(server) == [0.0]
         assert run_ireu("deploy", "export-2", *triton, "--rollback", cwd=place).code == 3
         # Numbers only grow: what has been loaded once is never another network later.
-        assert sorted(int(path.name) for path in (place / "models" / "arc").iterdir()) == [1, 2, 3, 4, 5]
+        assert versions(place) == [1, 2, 3, 4, 5]
         assert events(place, "deployment") == [
             ("served by Triton", ["case-1"]),
             ("served by Triton", ["case-2"]),
@@ -269,12 +386,123 @@ class TestTriton:
         assert run_ireu("deploy", "export-1", *triton, cwd=place).code == 3
         assert held(server) in ([0.0], [1.0])
         setattr(server, moment, False)
+        server.is_dead = False
         if restarts:
             server.start()
         told("deploy", "export-1", *triton, cwd=place)
         assert held(server) == [1.0]
-        assert sorted(path.name for path in (place / "models" / "arc").iterdir()) == ["1", "2"]
+        assert versions(place) == [1, 2]
         told("deploy", "export-1", *triton, "--rollback", cwd=place)
+        assert held(server) == [0.0]
+
+    def test_an_answer_that_comes_too_late_takes_nothing_back(
+        self, place: Path, server: Triton, triton: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A gateway loses patience, and the server goes on to load; its number stands for that network for good."""
+        own = server._load
+        monkeypatch.setattr(server, "_load", lambda _name: True)
+        server.loses_patience = True
+        found = run_ireu("deploy", "export-1", *triton, cwd=place)
+        assert (found.code, "Version 2 stays" in found.err) == (3, True), found.err
+        assert versions(place) == [1, 2]
+        server.loses_patience = False
+        own("arc")
+        monkeypatch.undo()
+        assert not told("deploy", "export-1", *triton, cwd=place)["deployed"]
+        assert told("deploy", "export-2", *triton, cwd=place)["version"] == 3
+
+    def test_a_loaded_version_that_is_gone_from_the_repository(
+        self, place: Path, server: Triton, triton: tuple[str, ...]
+    ) -> None:
+        told("deploy", "export-1", *triton, cwd=place)
+        shutil.rmtree(place / "models" / "arc" / "2")
+        seen = told("check", *triton, "--record", "export-1", cwd=place, code=4)
+        assert "version 2 is loaded" in seen["warnings"][0]
+        assert told("deploy", "export-2", *triton, cwd=place)["version"] == 3
+        assert held(server) == [2.0]
+
+    def test_versions_never_take_each_others_place(self, place: Path) -> None:
+        repository = Repository(place / "models" / "arc")
+        files = [place / f"export-{number}" / "glintr100.onnx" for number in (1, 2)] * 4
+        with ThreadPoolExecutor(8) as threads:
+            made = list(threads.map(lambda file: repository.add(file, file_sha256(file), "model.onnx"), files))
+        assert sorted(made) == list(range(2, 10))
+        for number, file in zip(made, files, strict=True):
+            assert (place / "models" / "arc" / str(number) / "model.onnx").read_bytes() == file.read_bytes()
+
+    def test_a_server_that_does_not_say_which_file_it_loads(
+        self, place: Path, server: Triton, triton: tuple[str, ...]
+    ) -> None:
+        shutil.copy(place / "export-1" / "glintr100.onnx", place / "models" / "arc" / "1" / "model.onnx")
+        (place / "models" / "arc" / "1" / "net.onnx").write_bytes(network(0))
+        server.file_name = "net.onnx"
+        server.start()
+        server.hides_config = True
+        found = run_ireu("check", *triton, "--record", "export-1", cwd=place)
+        assert (found.code, "does not say how arc is configured" in found.err) == (3, True)
+        server.hides_config, server.gpu_files = False, {"9.0": "net.onnx"}
+        found = run_ireu("check", *triton, "--record", "export-1", cwd=place)
+        assert (found.code, "cc_model_filenames" in found.err) == (3, True)
+
+    @pytest.mark.parametrize("words", ["version_policy: { all {} }", 'default_model_filename: "net.onnx"'])
+    def test_a_model_that_is_not_loaded_and_not_usual(
+        self, words: str, place: Path, server: Triton, triton: tuple[str, ...]
+    ) -> None:
+        server.loaded.clear()
+        (place / "models" / "arc" / "config.pbtxt").write_text(words)
+        for more in (triton, triton[1:]):
+            found = run_ireu("deploy", "export-1", *more, cwd=place)
+            assert (found.code, "Load the model first" in found.err) == (3, True), found.err
+        assert versions(place) == [1]
+
+    @pytest.mark.parametrize("version", ["0", "1764500000000000000"])
+    def test_every_number_that_triton_takes(
+        self, version: str, place: Path, server: Triton, triton: tuple[str, ...]
+    ) -> None:
+        told("deploy", "export-1", *triton, cwd=place)
+        (place / "models" / "arc" / version).mkdir()
+        (place / "models" / "arc" / version / "model.onnx").write_bytes(network(0))
+        server.loaded["arc"][int(version)] = network(0)
+        seen = told("check", *triton, "--record", "export-1", cwd=place, code=4)
+        assert "hold different networks" in seen["warnings"][0]
+
+    def test_what_the_next_start_would_load(self, place: Path, server: Triton, triton: tuple[str, ...]) -> None:
+        told("deploy", "export-1", *triton, cwd=place)
+        (place / "models" / "arc" / "3").mkdir()
+        (place / "models" / "arc" / "3" / "model.onnx").write_bytes(network(0))
+        seen = told("check", *triton, "--record", "export-1", cwd=place)
+        assert "the next start loads that one" in seen["warnings"][0]
+        assert told("deploy", "export-1", *triton, cwd=place)["version"] == 4
+        server.start()
+        assert held(server) == [1.0]
+        assert told("check", *triton, "--record", "export-1", cwd=place)["warnings"] == []
+
+    def test_somebody_elses_version_is_never_taken_back(
+        self, place: Path, server: Triton, triton: tuple[str, ...]
+    ) -> None:
+        (place / "models" / "arc" / "2").mkdir()
+        shutil.copy(place / "export-1" / "glintr100.onnx", place / "models" / "arc" / "2" / "model.onnx")
+        server.polls = True
+        found = run_ireu("deploy", "export-1", *triton, cwd=place)
+        assert (found.code, "Version 2 stays in the repository" in found.err) == (3, True)
+        assert versions(place) == [1, 2]
+
+    def test_an_original_beside_the_edited_network_of_a_pack(
+        self, place: Path, server: Triton, triton: tuple[str, ...]
+    ) -> None:
+        (place / "export-1" / "glintr100.bak.onnx").write_bytes(network(0))
+        found = run_ireu("deploy", "export-1", *triton, cwd=place)
+        assert (found.code, "its record does not list" in found.err) == (3, True)
+        assert held(server) == [0.0]
+
+    def test_a_record_that_cannot_be_noted_is_not_served(
+        self, place: Path, server: Triton, triton: tuple[str, ...]
+    ) -> None:
+        record = read_manifest(place / "export-1" / "ireu.json")
+        odd = record.model_copy(update={"outputs": (), "metrics": {**record.metrics, "cases": ["a\nb"]}})
+        plant_manifest(place / "export-1" / "ireu.json", odd, [place / "export-1" / "glintr100.onnx"])
+        found = run_ireu("deploy", "export-1", *triton, cwd=place)
+        assert (found.code, "no good cases" in found.err) == (3, True)
         assert held(server) == [0.0]
 
     def test_an_older_version_beside_it_is_no_clean_state(
@@ -334,12 +562,17 @@ def always(status: int, body: Any) -> Routes:
         (always(200, b"[" * 100_000), "says no digest"),
         (always(404, {}), "no get_weights_checksum"),
         (always(500, {"error": "\x1b[2Jlost"}), r"\x1b[2Jlost"),
+        (always(400, {"error": "what is s3cr3t?"}), "what is [token]?"),
         (always(302, {"to": "http://127.0.0.1:1/get_weights_checksum"}), "HTTP 302"),
     ],
 )  # fmt: skip
 def test_what_a_stranger_answers_is_refused_in_one_line(routes: Routes, words: str, job: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("s3cr3t")
+    secret.chmod(0o600)
     with serving(routes) as url:
-        found = run_ireu("check", url, "--to", "sglang", "--record", job / EXPORT, cwd=tmp_path)
+        given = ("--to", "sglang", "--record", job / EXPORT, "--token-file", secret)
+        found = run_ireu("check", url, *given, cwd=tmp_path)
     assert found.code == 3
     assert words in found.err
     assert found.err.count("\n") == 1
@@ -352,6 +585,11 @@ def test_what_a_stranger_answers_is_refused_in_one_line(routes: Routes, words: s
         (("check", "http://127.0.0.1:9", "--record", EXPORT), 3, "does not answer"),
         (("check", "http://user:pass@localhost", "--record", EXPORT), 3, "password"),
         (("check", "http://", "--record", EXPORT), 3, "no URL"),
+        (("check", "http://a..b", "--record", EXPORT), 3, "does not answer"),
+        (("check", f"http://{'a' * 70}.example", "--record", EXPORT), 3, "does not answer"),
+        (("check", "http://[::1", "--record", EXPORT), 3, "no URL"),
+        (("deploy", EXPORT, "http://localhost:1", "--to", "sglang", "--before", "/x\udcff"), 3, "no text"),
+        (("deploy", EXPORT, "http://localhost:1", "--to", "sglang", "--path-on-server", "/x\udcff"), 3, "no text"),
         (("check", "http://localhost:1"), 2, "--record"),
         (("check", "http://localhost:1", "--signature", "x"), 2, "no signature"),
         (("check", EXPORT, "--model", "x"), 2, "--model is about a service"),
@@ -369,3 +607,35 @@ def test_what_a_stranger_answers_is_refused_in_one_line(routes: Routes, words: s
 def test_what_cannot_be_meant_is_said(arguments: tuple[str, ...], code: int, words: str, fresh: Path) -> None:
     found: Run = run_ireu(*arguments, cwd=fresh)
     assert (found.code, words in found.err) == (code, True), found.err
+
+
+def test_a_slow_drip_is_not_waited_for() -> None:
+    """Each byte comes in time, and the whole does not."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            with listener.accept()[0] as caller, contextlib.suppress(OSError):
+                caller.recv(1 << 16)
+                caller.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+                for _ in range(1000):
+                    caller.sendall(b" ")
+                    time.sleep(0.02)
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        service = Service(f"http://127.0.0.1:{listener.getsockname()[1]}", patience=0.3)
+        with pytest.raises(ServiceError, match="takes too long"):
+            service.get("x")
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("url", "same"),
+    [
+        ("HTTP://Localhost:80/", "http://localhost"),
+        ("https://a.example:443/b/", "https://a.example/b"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_a_url_is_written_in_one_way(url: str, same: str) -> None:
+    assert checked_url(url) == same

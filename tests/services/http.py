@@ -16,7 +16,7 @@ class KilledError(Exception):
 
 
 @contextlib.contextmanager
-def serving(routes: Routes, token: str | None = None) -> Iterator[str]:
+def serving(routes: Routes, token: str | None = None, header: str | None = None) -> Iterator[str]:
     """Answer requests (method, path, body) until the end of the block; gives the URL.
 
     `bytes` as a reply's body are sent as they are, anything else as JSON.
@@ -29,7 +29,8 @@ def serving(routes: Routes, token: str | None = None) -> Iterator[str]:
         def _answer(self, method: str) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length) or b"null")
-            if token is not None and self.headers.get("Authorization") != f"Bearer {token}":
+            wanted = token if header else f"Bearer {token}"
+            if token is not None and self.headers.get(header or "Authorization") != wanted:
                 status, found = 401, {"error": "Unauthorized"}
             else:
                 try:

@@ -28,10 +28,16 @@ class Sglang:
 
     def start(self, folder: Path) -> None:
         """Start with the weights of a folder, as after a crash."""
-        self.path = folder
+        self.path, self.is_dead = folder, False
         self.model = CLIPVisionModelWithProjection.from_pretrained(folder).to(self.dtype)
 
+    def _killed(self) -> KilledError:
+        self.is_dead = True
+        return KilledError()
+
     def __call__(self, method: str, path: str, body: Any) -> Reply:
+        if self.is_dead:
+            raise KilledError
         if method != "POST" or path not in {
             "get_weights_checksum", "update_weights_from_disk", "update_weights_from_tensor_checker",
         }:  # fmt: skip
@@ -60,7 +66,7 @@ class Sglang:
 
     def _update_weights_from_disk(self, body: Any) -> Reply:
         if self.kill_before:
-            raise KilledError
+            raise self._killed()
         self.loads.append(body["model_path"])
         if body.get("target_modules") != [MODULE]:
             return 400, {"success": False, "message": "Module(s) requested for update not found in pipeline"}
@@ -70,15 +76,14 @@ class Sglang:
         if not files:
             return 400, {"success": False, "message": "Cannot update weights: missing weight files. \x1b[2J"}
         if not self.lies:
-            before = {name: tensor.detach().clone() for name, tensor in self.model.named_parameters()}
             try:
                 self._copy({name: tensor for file in files for name, tensor in load_file(file).items()})
             except ValueError as error:
-                self._copy(before)
+                # Only modules that were loaded as a whole are rolled back, so that a single one stays a mixture.
                 return 400, {"success": False, "message": f"{error}. All modules rolled back to original weights."}
             self.path = place
         if self.kill_after:
-            raise KilledError
+            raise self._killed()
         return 200, {"success": True, "message": "Updated 1 modules"}
 
     def _copy(self, tensors: dict[str, torch.Tensor]) -> None:

@@ -18,17 +18,25 @@ class Triton:
         self.root = root
         self.file_name = ""
         self.policy: dict[str, Any] = LATEST
-        self.kill_before = self.kill_after = self.polls = False
+        self.kill_before = self.kill_after = self.polls = self.loses_patience = self.hides_config = False
+        self.gpu_files: dict[str, str] = {}
         self.loaded: dict[str, dict[int, bytes]] = {}
+        self.is_dead = False
         self.start()
 
     def start(self) -> None:
         """Load every model, as after a crash."""
-        self.loaded = {}
+        self.loaded, self.is_dead = {}, False
         for folder in sorted(self.root.iterdir()):
             self._load(folder.name)
 
+    def _killed(self) -> KilledError:
+        self.is_dead = True
+        return KilledError()
+
     def __call__(self, method: str, path: str, _body: Any) -> Reply:
+        if self.is_dead:
+            raise KilledError
         if (method, path) == ("GET", "v2"):
             return 200, {"name": "triton", "version": "2.60.0", "extensions": ["model_repository"]}
         if (method, path) == ("POST", "v2/repository/index"):
@@ -38,8 +46,11 @@ class Triton:
         if method == "GET" and (found := re.fullmatch("v2/models/([^/]+)/config", path)):
             if found[1] not in self.loaded:
                 return 400, {"error": "Request for unknown model: is not found"}
+            if self.hides_config:
+                return 503, {"error": "busy"}
             return 200, {
                 "name": found[1], "default_model_filename": self.file_name, "version_policy": self.policy,
+                "cc_model_filenames": self.gpu_files,
             }  # fmt: skip
         return 404, {"error": "Not Found"}
 
@@ -56,14 +67,14 @@ class Triton:
 
     def _asked_to_load(self, name: str) -> Reply:
         if self.kill_before:
-            raise KilledError
+            raise self._killed()
         if self.polls:
             return 503, {"error": "explicit model load / unload is not allowed if polling is enabled"}
         if not self._load(name):
             return 400, {"error": f"failed to load '{name}', failed to poll from model repository"}
         if self.kill_after:
-            raise KilledError
-        return 200, b""
+            raise self._killed()
+        return (504, {"error": "gateway timeout"}) if self.loses_patience else (200, b"")
 
     def _load(self, name: str) -> bool:
         """The newest version; where it cannot be loaded, what is loaded stays."""

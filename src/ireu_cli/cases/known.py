@@ -44,11 +44,11 @@ class Standing:
 
 @dataclass(frozen=True)
 class Known:
-    """What a register says: all cases, the last export and deployment by encoder, and verifications by delta."""
+    """What a register says: all cases, last exports by encoder, what is served by encoder and place, verifications."""
 
     cases: tuple[Standing, ...]
     exports: dict[str, Entry]
-    deployments: dict[str, Entry]
+    served: dict[str, dict[str, Entry]]
     verifications: dict[str, Entry]
 
     def due(self, one: Standing, today: str) -> list[str]:
@@ -66,11 +66,10 @@ class Known:
         last = self.exports.get(encoder)
         holds = last is not None and case in last.cases
         found = self._due_before(place, last, holds=holds)
-        served = self.deployments.get(encoder)
+        if found or last is None:
+            return found
         # Only where something was ever deployed by ireu; others have their own ways.
-        if not found and last is not None and served is not None and not _is_served(last, served):
-            return ["deploy: what was deployed last is not the last export"]
-        return found
+        return next(([why] for one in self.served.get(encoder, {}).values() if (why := _stale(last, one))), [])
 
     def _due_before(self, place: InEncoder, last: Entry | None, *, holds: bool) -> list[str]:
         if place.withdrawn:
@@ -88,9 +87,25 @@ class Known:
         return [f"make a better edit: it {outcome}"]
 
 
-def _is_served(exported: Entry, deployed: Entry) -> bool:
-    """Whether the last deployment put the last export into a service."""
-    return deployed.artifact == exported.artifact and (deployed.outcome or "").startswith(SERVED)
+def _stale(exported: Entry, last: Entry) -> str | None:
+    """What is wrong with what a service holds, by the last thing that was done or seen there; None if nothing is."""
+    if last.what == "check":
+        return None if last.outcome == "as recorded" else "deploy: a service was seen to hold something else"
+    good = last.artifact == exported.artifact and (last.outcome or "").startswith(SERVED)
+    return None if good else "deploy: what was deployed last is not the last export"
+
+
+def _served(entries: Sequence[Entry]) -> dict[str, dict[str, Entry]]:
+    """By encoder and place, the last deployment, or a later check; checks of what ireu never deployed do not count."""
+    found: dict[str, dict[str, Entry]] = {}
+    for entry in entries:
+        places = found.setdefault(entry.encoder or "", {})
+        place = entry.place or ""
+        known = places.get(place)
+        is_seen = entry.what == "check" and known is not None and known.artifact == entry.artifact
+        if entry.what == "deployment" or is_seen:
+            places[place] = entry
+    return found
 
 
 def known_from(entries: Sequence[Entry]) -> Known:
@@ -102,7 +117,7 @@ def known_from(entries: Sequence[Entry]) -> Known:
     return Known(
         tuple(found.values()),
         {entry.encoder or "": entry for entry in _of(entries, "export")},
-        {entry.encoder or "": entry for entry in _of(entries, "deployment")},
+        _served(entries),
         {entry.parent: entry for entry in _of(entries, "verification") if entry.parent is not None},
     )
 

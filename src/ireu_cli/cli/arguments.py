@@ -181,6 +181,7 @@ class Check:
     repository: o.Repository = None
     model: o.Model = None
     token_file: o.TokenFile = None
+    token_header: o.TokenHeader = None
     as_json: o.Json = False
     verbose: o.Verbose = False
 
@@ -205,6 +206,7 @@ class Deploy:
     repository: o.Repository = None
     model: o.Model = None
     token_file: o.TokenFile = None
+    token_header: o.TokenHeader = None
     check: Annotated[bool, typer.Option("--check", help="Change nothing; say whether the service holds it.")] = False
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Put back what the service held before the last deployment.")

@@ -179,3 +179,6 @@ Model = Annotated[str | None, typer.Option("--model", help="The model in Triton'
 TokenFile = Annotated[
     Path | None, place_option("--token-file", help="A file with the administrator's token of the service.")
 ]
+TokenHeader = Annotated[
+    str | None, typer.Option("--token-header", help="The header for the token (default: Authorization, as a bearer).")
+]

@@ -29,7 +29,7 @@ def check(asked: Check) -> None:
         found = check_service(_stack(asked, asked.place), asked.record or ())
         _end(found.told, found.verdict, as_json=asked.as_json)
         return
-    given = ("to", "module", "repository", "model", "token_file")
+    given = ("to", "module", "repository", "model", "token_file", "token_header")
     if named := [name for name in given if getattr(asked, name) is not None]:
         raise UsageError(f"--{named[0].replace('_', '-')} is about a service", "Name the service by its URL")
     from ireu_cli.checking.run import Signed
@@ -54,20 +54,22 @@ def deploy(asked: Deploy) -> None:
         return
     from ireu_cli.cli.output import Terminal
     from ireu_cli.serving import run
+    from ireu_cli.serving.sglang import sendable
     from ireu_cli.store.rundir import RunDir
 
     stack = _stack(asked, asked.url)
+    before = None if asked.before is None else sendable(asked.before, "--before")
     if asked.check:
         found = run.check_service(stack, [asked.export], _register(asked))
         _end(found.told, found.verdict, as_json=asked.as_json)
         return
     terminal = Terminal(quiet=False, verbose=asked.verbose)
     kept = RunDir(asked.run_dir, terminal.note)
-    known, add = kept.deployments(stack.kind, stack.place), kept.register(asked.register).add
+    known, add = kept.deployments(stack.kind, stack.key), kept.register(asked.register).add
     if asked.rollback:
-        told = run.roll_back(stack, known, add, asked.before)
+        told = run.roll_back(stack, known, add, before)
     else:
-        told = run.deploy(asked.export, stack, known, add, asked.before)
+        told = run.deploy(asked.export, stack, known, add, before)
     terminal.card(told, as_json=asked.as_json)
 
 
@@ -103,7 +105,11 @@ def _stack(asked: Check | Deploy, url: str) -> "Stack":
     from ireu_cli.serving.kinds import Where, open_stack
 
     path = asked.path if isinstance(asked, Deploy) else None
-    return open_stack(Where(url, asked.to, asked.module, path, asked.repository, asked.model, asked.token_file))
+    return open_stack(
+        Where(
+            url, asked.to, asked.module, path, asked.repository, asked.model, asked.token_file, asked.token_header
+        )
+    )  # fmt: skip
 
 
 def _refuse_mixed(asked: Deploy) -> None:

@@ -13,10 +13,13 @@ from torch import Tensor
 
 from ireu_cli.checking.against_record import compare
 from ireu_cli.checking.known_exports import Export
+from ireu_cli.checking.traps import is_weights
 from ireu_cli.errors import ArtifactError
 from ireu_cli.manifest import FileRecord
 from ireu_cli.store.beside import record_of
 from ireu_cli.store.files import native_name
+from ireu_cli.support.bounded import printable
+from ireu_cli.support.paths import as_text
 from ireu_cli.values import DTYPES, Json
 
 _AS_STORED = "as stored"
@@ -65,10 +68,16 @@ def open_exported(place: Path) -> Exported:
     if found is None or found[1].step != "export":
         raise ArtifactError(f"{place} is no export", _REMEDY)
     path, manifest = found
-    files = compare(path, manifest, path)
+    files = compare(path, manifest, path.parent)
     if not files.whole or manifest.state != "complete":
         wrong = next((f"{name} is {state}" for name, state in files.wrong.items()), "it is not complete")
-        raise ArtifactError(f"The export {place} is not as recorded: {wrong}", "Export again")
+        raise ArtifactError(f"The export {place} is not as recorded: {printable(wrong, 300)}", "Export again")
+    if added := [name for name in files.added if is_weights(name)]:
+        raise ArtifactError(
+            f"In the export {place} lies {printable(added[0], 200)}, which its record does not list and a "
+            "service may load",
+            "Move it away",
+        )
     return Exported(path.parent, Export(manifest, path.parent.name))
 
 
@@ -93,7 +102,8 @@ class Weights:
             held = {}
             for path in self._files:
                 try:
-                    file = stack.enter_context(safe_open(path, framework="pt"))
+                    opened = stack.enter_context(as_text(path))
+                    file = stack.enter_context(safe_open(opened, framework="pt"))
                 except (OSError, SafetensorError) as error:
                     raise ArtifactError(f"{path} cannot be read ({error})", "Export again") from None
                 for name in file.keys():  # noqa: SIM118 - it is no mapping

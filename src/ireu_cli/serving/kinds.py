@@ -27,6 +27,7 @@ class Where:
     repository: Path | None = None
     model: str | None = None
     token_file: Path | None = None
+    token_header: str | None = None
 
 
 def open_stack(where: Where) -> Stack:
@@ -36,7 +37,7 @@ def open_stack(where: Where) -> Stack:
         UserError: the URL, the kind, the token or a name cannot be used, or is missing.
         ServiceError: nobody answers.
     """
-    token = None if where.token_file is None else read_token(where.token_file)
+    token = None if where.token_file is None else read_token(where.token_file, where.token_header)
     service = Service(where.url, token)
     kind = where.kind or _kind_of(where, service)
     if kind not in KINDS:

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
+
 from ireu_cli.cases.known import SERVED, TAKEN_BACK
 from ireu_cli.checking.known_exports import Export
-from ireu_cli.errors import UserError
-from ireu_cli.serving.exported import open_exported
+from ireu_cli.errors import ArtifactError, ServiceError, UserError
+from ireu_cli.manifest import digest_of
+from ireu_cli.serving.exported import Exported, open_exported
 from ireu_cli.serving.stack import Back, Holding, Seen, Stack, look
 from ireu_cli.store.deployments import Deployments, Served
 from ireu_cli.store.register import FIRST, Event
@@ -43,7 +46,7 @@ def check_service(stack: Stack, places: Sequence[Path], add: Add | None = None) 
     seen = look(stack, exports)
     verdict: Verdict = "as recorded" if seen.export is exports[0] else "not as recorded"
     if add is not None:
-        add(_event(exports[0].record, "check", verdict))
+        add(_event(exports[0].record, "check", verdict, stack))
     return Checked(verdict, {"verdict": verdict} | _told(stack, seen))
 
 
@@ -64,18 +67,22 @@ def deploy(place: Path, stack: Stack, kept: Deployments, add: Add, before: str |
         ServiceError: the service did not load it.
     """
     export = open_exported(place)
+    # First, because a record that cannot be noted must not be served.
+    event, path = _event(export.record, "deployment", f"{SERVED} {stack.kind}", stack), stack.path_of(export)
     with kept.alone():
         held = stack.holding()
-        known = kept.read() if held is None else _with(kept.read(), held, before)
-        is_there = held is not None and stack.held_as(export, held) is not None
+        known = _with(stack, kept.read(), held, before)
+        is_there = held is not None and held.note is None and stack.held_as(export, held) is not None
         if held is not None and is_there:
-            back = Back(held, stack.path_of(export))
+            back = Back(held, path)
         else:
-            # First: a killed run must not forget what it replaced.
+            # A killed run must not forget what it replaced.
             kept.write(known)
-            back = stack.put(export)
-        kept.write(_on(known, _served(export.record, back)))
-        add(_event(export.record, "deployment", f"{SERVED} {stack.kind}"))
+            back = _put(stack, export, known, held)
+        now = _served(export.record, back)
+        kept.write(_on(known, now))
+        if not is_there or known[-1].artifact != now.artifact:
+            add(event)
     seen = Seen(back.holding, export, stack.held_as(export, back.holding) or "")
     return {"deployed": not is_there} | _told(stack, seen)
 
@@ -94,19 +101,22 @@ def roll_back(stack: Stack, kept: Deployments, add: Add, before: str | None = No
         ServiceError: the service did not load it.
     """
     with kept.alone():
-        known = kept.read()
-        if len(known) < 2:
+        known, held = kept.read(), stack.holding()
+        # After a deployment that was interrupted or failed, the last one noted is what was there before.
+        last = known[-1] if known and held is not None and held.digest == known[-1].digest else None
+        left = known if last is None else known[:-1]
+        if not left:
             raise UserError(
                 f"This run folder does not know what {stack.place} held before",
                 "Deploy the export that it should hold",
             )
-        *rest, earlier, last = known
-        path = earlier.path or before
-        back = stack.put_back(Back(Holding(earlier.digest, earlier.version), path))
-        kept.write((*rest, earlier.model_copy(update={"version": back.holding.version, "path": back.path})))
-        add(_event_of(last, f"{TAKEN_BACK} {stack.kind}"))
+        earlier = left[-1]
+        back = stack.put_back(Back(Holding(earlier.digest, earlier.version), before or earlier.path))
+        kept.write((*left[:-1], earlier.model_copy(update={"version": back.holding.version, "path": back.path})))
+        if last is not None:
+            add(_event_of(last, f"{TAKEN_BACK} {stack.kind}", stack))
         if earlier.artifact is not None:
-            add(_event_of(earlier, f"{SERVED} {stack.kind}"))
+            add(_event_of(earlier, f"{SERVED} {stack.kind}", stack))
     return {
         "rolled_back": True,
         "service": stack.kind,
@@ -117,11 +127,36 @@ def roll_back(stack: Stack, kept: Deployments, add: Add, before: str | None = No
     }
 
 
-def _with(known: tuple[Served, ...], held: Holding, before: str | None) -> tuple[Served, ...]:
-    """The list with what is there now as the last one, also where somebody else put it there."""
+def _put(stack: Stack, export: Exported, known: tuple[Served, ...], held: Holding | None) -> Back:
+    """Load an export; where the service ends with something else than before, put back what was there."""
+    try:
+        return stack.put(export)
+    except ServiceError as error:
+        now = stack.holding()
+        if now is not None and now.note is None and stack.held_as(export, now) is not None:
+            # Only the answer was lost.
+            return Back(now, stack.path_of(export))
+        if held is None or not known or known[-1].digest != held.digest or now is None or now.digest == held.digest:
+            raise
+        back = Back(held, known[-1].path)
+        if not stack.can_return(back):
+            raise
+        stack.put_back(back)
+        raise ServiceError(f"{error.fact}. What it held before was put back", error.remedy) from None
+
+
+def _with(stack: Stack, known: tuple[Served, ...], held: Holding | None, before: str | None) -> tuple[Served, ...]:
+    """The list with what is there now as the last one, also where somebody else put it there.
+
+    What nobody can put back is noted only if there is nothing else.
+    """
+    if held is None:
+        return known
     if known and known[-1].digest == held.digest:
         last = known[-1]
-        return (*known[:-1], last.model_copy(update={"version": held.version, "path": last.path or before}))
+        return (*known[:-1], last.model_copy(update={"version": held.version, "path": before or last.path}))
+    if known and not stack.can_return(Back(held, before)):
+        return known
     return (*known, Served(digest=held.digest, version=held.version, path=before))
 
 
@@ -150,25 +185,35 @@ def _told(stack: Stack, seen: Seen) -> dict[str, Json]:
         "place": stack.place,
         "holds": seen.words if export is None else f"{export.record.name}, {seen.words}: {export.record.honours}",
         "cases": [] if export is None else list(export.record.cases or ()),
+        "warnings": [] if seen.holding is None or seen.holding.note is None else [seen.holding.note],
         "digest": None if seen.holding is None else seen.holding.digest,
         "version": None if seen.holding is None else seen.holding.version,
     }
 
 
-def _event(record: Export, what: Literal["check", "deployment"], outcome: str) -> Event:
+def _event(record: Export, what: Literal["check", "deployment"], outcome: str, stack: Stack) -> Event:
+    """The event that a register is told.
+
+    Raises:
+        ArtifactError: the export's record holds something that no register does.
+    """
     manifest = record.manifest
-    return Event(
-        what=what,
-        cases=record.cases or (),
-        artifact=manifest.digest,
-        parent=manifest.parent,
-        encoder=record.original,
-        edited=record.edited,
-        outcome=outcome,
-    )
+    try:
+        return Event(
+            what=what,
+            cases=record.cases or (),
+            artifact=manifest.digest,
+            parent=manifest.parent,
+            encoder=record.original,
+            edited=record.edited,
+            outcome=outcome,
+            place=_place(stack),
+        )
+    except ValidationError:
+        raise ArtifactError(f"The record of {record.name} names no good cases or encoders", "Export again") from None
 
 
-def _event_of(one: Served, outcome: str) -> Event:
+def _event_of(one: Served, outcome: str, stack: Stack) -> Event:
     return Event(
         what="deployment",
         cases=one.cases,
@@ -176,4 +221,10 @@ def _event_of(one: Served, outcome: str) -> Event:
         encoder=one.encoder,
         edited=one.edited,
         outcome=outcome,
+        place=_place(stack),
     )
+
+
+def _place(stack: Stack) -> str:
+    """A digest (16 hex) that tells places apart; a register says nothing of hosts and paths."""
+    return digest_of([stack.kind, stack.key])[:16]

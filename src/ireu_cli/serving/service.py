@@ -1,7 +1,9 @@
 """A service over HTTP: JSON in, JSON out, with bounds on size and time. What it answers is somebody else's."""
 
 import os
+import re
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +19,8 @@ _MOST = 1 << 24
 _CONNECT = 10.0
 """The longest time in seconds until somebody answers at all."""
 _REFUSED = frozenset({401, 403})
+_PORTS = {"http": 80, "https": 443}
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,100}")
 
 
 @dataclass(frozen=True)
@@ -41,21 +45,33 @@ class Answer:
         return f"HTTP {self.status}"
 
 
+@dataclass(frozen=True)
+class Token:
+    """An administrator's token, and the header that carries it; without one it is sent as a bearer token."""
+
+    secret: str
+    header: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        """The header with the token."""
+        return {self.header: self.secret} if self.header else {"Authorization": f"Bearer {self.secret}"}
+
+
 class Service:
     """The one at a URL. A redirect is not followed, because it would take the token elsewhere."""
 
-    def __init__(self, url: str, token: str | None = None, patience: float = 600.0) -> None:
+    def __init__(self, url: str, token: Token | None = None, patience: float = 600.0) -> None:
         """Check the URL.
 
         Args:
             url: `http://host:port` or `https://…`, with a path if the service lies behind one.
-            token: sent as a bearer token.
-            patience: the longest time in seconds without a byte of an answer.
+            token: sent with every request.
+            patience: the longest time in seconds for an answer.
 
         Raises:
             UserError: the URL is none, or holds a password.
         """
-        self.url, self._token, self._patience = checked_url(url), token, patience
+        self.url, self._token, self.patience = checked_url(url), token, patience
 
     def get(self, path: str) -> Answer:
         """Ask for a path below the URL.
@@ -74,22 +90,23 @@ class Service:
         return self._ask("POST", path, body)
 
     def _ask(self, method: str, path: str, body: Json) -> Answer:
-        headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {self._token}"} if self._token else {})
+        deadline = time.monotonic() + self.patience
         try:
-            with requests.Session() as session:
-                # Else a password of ~/.netrc would take the token's place.
-                session.trust_env = self._token is None
-                with session.request(
+            with (
+                requests.Session() as session,
+                session.request(
                     method,
                     f"{self.url}/{path}",
                     json=body,
-                    headers=headers,
-                    timeout=(_CONNECT, self._patience),
+                    headers={"Accept": "application/json"},
+                    auth=self._signed,
+                    timeout=(_CONNECT, self.patience),
                     allow_redirects=False,
                     stream=True,
-                ) as found:
-                    answer = Answer(found.status_code, _json_of(found))
-        except requests.RequestException as error:
+                ) as found,
+            ):
+                answer = Answer(found.status_code, self._json_of(found, deadline))
+        except (requests.RequestException, ValueError) as error:  # Some bad hosts are no errors of requests.
             raise ServiceError(
                 f"The service at {self.url} does not answer ({_cause(error)})", "Check the URL, and that it runs"
             ) from None
@@ -100,35 +117,60 @@ class Service:
             )
         return answer
 
+    def _signed(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Put the token into a request; a password of ~/.netrc never takes its place."""
+        if self._token is not None:
+            request.headers.update(self._token.headers())
+        return request
+
+    def _json_of(self, found: requests.Response, deadline: float) -> Json:
+        held = bytearray()
+        # Piece by piece as they arrive, so that a slow drip is seen to be one.
+        while part := found.raw.read1(1 << 16, decode_content=True):
+            held += part
+            if len(held) > _MOST:
+                raise requests.RequestException("its answer is too long")
+            if time.monotonic() > deadline:
+                raise requests.Timeout
+        if self._token is not None:
+            # Some servers repeat what they refuse.
+            held = held.replace(self._token.secret.encode(), b"[token]")
+        try:
+            return read_json(bytes(held), _MOST, name="The answer", repeats=True) if held else None
+        except ContentError:
+            return None
+
 
 def checked_url(url: str) -> str:
-    """A URL without the slash at its end.
+    """A URL in the one way of writing it: small letters, no usual port, no slash at its end.
 
     Raises:
         UserError: it is none, or it holds a password, a query or a fragment.
     """
+    shown = printable(url, 200)
     try:
         parts = urlsplit(url)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        host, port = parts.hostname or "", parts.port
     except ValueError:
-        good = False
-    shown = printable(url, 200)
-    if not good or not url.isprintable():
+        host, port = "", None
+    if not host or parts.scheme not in _PORTS or port == 0 or not url.isprintable() or not url.isascii():
         raise UserError(f"{shown} is no URL of a service", "Give one such as http://localhost:8000")
     if parts.username or parts.password:
         raise UserError("The URL holds a user name or a password", "Give a token with --token-file")
     if parts.query or parts.fragment:
         raise UserError(f"The URL {shown} has a query or a fragment", "Leave them out")
-    return url.rstrip("/")
+    host = f"[{host}]" if ":" in host else host
+    place = host if port in {None, _PORTS[parts.scheme]} else f"{host}:{port}"
+    return f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
 
 
-def read_token(path: Path) -> str:
+def read_token(path: Path, header: str | None = None) -> Token:
     """The token in a file.
 
     Raises:
         UserError: it cannot be read, others can read it, or it holds no token.
     """
-    remedy = "Name a file that holds the token alone, and that only you can read"
+    remedy = "Name a file that holds the token alone, and that not everybody can read"
     try:
         held = path.stat()
         if not stat.S_ISREG(held.st_mode):
@@ -141,22 +183,12 @@ def read_token(path: Path) -> str:
         raise UserError(f"The token file {path} cannot be read ({error.strerror})", remedy) from None
     if not token or not token.isascii() or not token.decode("ascii", "replace").isprintable() or b" " in token:
         raise UserError(f"The token file {path} holds no token", remedy)
-    return token.decode("ascii")
+    if header is not None and not _HEADER.fullmatch(header):
+        raise UserError(f"{printable(header)} is no name of a header", "Give the one that the service asks for")
+    return Token(token.decode("ascii"), header)
 
 
-def _json_of(found: requests.Response) -> Json:
-    held = bytearray()
-    for part in found.iter_content(1 << 16):
-        held += part
-        if len(held) > _MOST:
-            raise requests.RequestException("its answer is too long")
-    try:
-        return read_json(bytes(held), _MOST, name="The answer", repeats=True) if held else None
-    except ContentError:
-        return None
-
-
-def _cause(error: requests.RequestException) -> str:
+def _cause(error: Exception) -> str:
     """Few words for what a library says in many."""
     if isinstance(error, requests.Timeout):
         return "it takes too long"

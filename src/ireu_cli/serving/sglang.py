@@ -7,9 +7,10 @@ module's name. So it has to lie where the server sees it.
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
-from ireu_cli.errors import ServiceError
-from ireu_cli.serving.exported import Exported
+from ireu_cli.errors import ServiceError, UserError
+from ireu_cli.serving.exported import Exported, Weights
 from ireu_cli.serving.service import Service
 from ireu_cli.serving.stack import Back, Holding
 
@@ -35,6 +36,11 @@ class Sglang:
         """The URL and the module."""
         return f"{self.module} at {self.service.url}"
 
+    @property
+    def key(self) -> str:
+        """The same."""
+        return self.place
+
     def holding(self) -> Holding:
         """The digest that the server computes now, over the weights in its memory.
 
@@ -55,8 +61,16 @@ class Sglang:
         return Holding(found)
 
     def path_of(self, export: Exported) -> str:
-        """Where the server finds an export."""
-        return self.path or str(export.folder.absolute())
+        """Where the server finds an export.
+
+        Raises:
+            UserError: the folder's name cannot be sent as text.
+        """
+        return sendable(self.path or str(export.folder.absolute()), "--path-on-server")
+
+    def can_return(self, back: Back) -> bool:
+        """Whether somebody knows where it lay."""
+        return back.path is not None
 
     def held_as(self, export: Exported, held: Holding) -> str | None:
         """The dtype in which it holds an export, in words."""
@@ -64,7 +78,7 @@ class Sglang:
         return None if dtype is None else f"in memory, {dtype}"
 
     def put(self, export: Exported) -> Back:
-        """Load an export; the server goes back by itself where it cannot.
+        """Load an export.
 
         Raises:
             ServiceError: it did not, or it holds something else afterwards.
@@ -74,7 +88,7 @@ class Sglang:
         if self.held_as(export, now) is None:
             raise ServiceError(
                 f"After loading {path} the server holds other weights than the export",
-                "Name the folder as the server sees it with --path-on-server, and put the old one back with --rollback",
+                "Name the folder as the server sees it with --path-on-server",
             )
         return Back(now, path)
 
@@ -89,6 +103,7 @@ class Sglang:
                 "Nobody noted where the server's earlier weights lie",
                 "Name their folder, as the server sees it, with --before",
             )
+        self._refuse_other(back.path, back.holding)
         now = self._swapped(back.path, self.holding())
         if now.digest != back.holding.digest:
             raise ServiceError(
@@ -96,6 +111,19 @@ class Sglang:
                 "Look at what lies there, and deploy an export anew",
             )
         return Back(now, back.path)
+
+    def _refuse_other(self, path: str, wanted: Holding) -> None:
+        """Look at the weights before the server loads them, if they are to be seen from here."""
+        folder = Path(path) / self.module if (Path(path) / self.module).is_dir() else Path(path)
+        try:
+            files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+        except OSError:
+            files = []
+        if files and all(digest != wanted.digest for _, digest in Weights(files).digests()):
+            raise ServiceError(
+                f"In {path} lie other weights than the server held earlier",
+                "Name their folder with --before, or deploy an export anew",
+            )
 
     def _swapped(self, path: str, before: Holding) -> Holding:
         """Ask for weights, and what is held afterwards."""
@@ -113,5 +141,16 @@ class Sglang:
             )
         raise ServiceError(
             f"The server did not load {path} ({answer.words}), AND HOLDS OTHER WEIGHTS THAN BEFORE",
-            "Put the old ones back with --rollback, or start the server anew",
+            "Put the old ones back with --rollback and --before, or start the server anew",
         )
+
+
+def sendable(path: str, flag: str) -> str:
+    """A path that can be sent and kept as text.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not path.isprintable():
+        raise UserError("The path on the server is no text, or does not print", f"Name another one with {flag}")
+    return path

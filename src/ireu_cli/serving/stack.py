@@ -11,11 +11,13 @@ from ireu_cli.serving.exported import Exported
 class Holding:
     """What a service holds now.
 
-    `digest` (64 hex) names its weights; `version` is the number under which it holds them, where it has numbers.
+    `digest` (64 hex) names its weights; `version` is the number under which it holds them, where it has numbers. `note`
+    says what is odd: what it holds cannot be known, or the next start brings something else.
     """
 
     digest: str
     version: int | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,11 @@ class Stack(Protocol):
 
     @property
     def place(self) -> str:
-        """Which place it is: a URL and a name in it."""
+        """Which place it is, for people."""
+
+    @property
+    def key(self) -> str:
+        """Which place it is, however it is named."""
 
     def holding(self) -> Holding | None:
         """What it holds now; None if that is nothing.
@@ -46,6 +52,9 @@ class Stack(Protocol):
 
     def path_of(self, export: Exported) -> str | None:
         """Where the service finds an export; None if it gets it in another way."""
+
+    def can_return(self, back: Back) -> bool:
+        """Whether `put_back` has what it takes."""
 
     def held_as(self, export: Exported, held: Holding) -> str | None:
         """How it holds an export, in words; None if it holds something else."""

@@ -2,11 +2,16 @@
 
 The protocol: triton-inference-server, `docs/protocol/extension_model_repository.md`; the server has to run with
 `--model-control-mode=explicit`. It says which versions are ready and not what is in them, so the versions' files are
-read from the repository. No version is ever written twice or removed once the server may have loaded it.
+read from the repository. No number is ever given twice, and no version is removed once the server may have loaded it.
 """
 
+import contextlib
+import errno
+import os
+import secrets
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -17,12 +22,21 @@ from ireu_cli.manifest import digest_of
 from ireu_cli.serving.exported import Exported
 from ireu_cli.serving.service import Answer, Service
 from ireu_cli.serving.stack import Back, Holding
-from ireu_cli.store.files import file_sha256, write_folder
-from ireu_cli.support.bounded import inside, safe_name
+from ireu_cli.store.files import disk_errors, file_sha256, native_name, write_folder
+from ireu_cli.store.locks import Note, waited
+from ireu_cli.support.bounded import ContentError, inside, printable, read_bounded, safe_name
 from ireu_cli.values import Json
 
 _NETWORK = "model.onnx"
-_READY = "READY"
+_READY, _LOADING, _UNAVAILABLE = "READY", "LOADING", "UNAVAILABLE"
+_LATEST = {"latest": {"num_versions": 1}}
+_LAST = (1 << 63) - 1
+"""The largest number of a version."""
+_MARK = ".ireu"
+"""An empty file in the versions that ireu wrote, which it may take back."""
+_MODE = "See its log; it has to run with --model-control-mode=explicit"
+_HALF = ".ireu-half-"
+"""How folders begin that are being written or removed."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ class Repository:
         if not self.folder.is_dir():
             return {}
         names = (entry.name for entry in self.folder.iterdir() if entry.is_dir())
-        return {int(name): self.folder / name for name in sorted(names) if name.isascii() and _is_version(name)}
+        return {int(name): self.folder / name for name in sorted(names) if is_version(name)}
 
     def digest(self, version: int, name: str) -> str | None:
         """SHA-256 (hex) of a version's network; None if it has none."""
@@ -46,25 +60,63 @@ class Repository:
         except OSError as error:
             raise ArtifactError(f"{file} cannot be read ({error.strerror})", "Check its permissions") from None
 
-    def add(self, network: Path, digest: str, name: str) -> int:
-        """Write a new version, which appears as a whole.
+    @contextlib.contextmanager
+    def alone(self, note: Note = lambda _text: None) -> Iterator[None]:
+        """Keep other processes from adding versions meanwhile."""
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with waited(self.folder / ".ireu.lock", self.folder, note):
+            for half in self.folder.glob(f"{_HALF}*"):
+                shutil.rmtree(half, ignore_errors=True)
+            yield
+
+    def add(self, network: Path, digest: str, name: str, above: int = 0) -> int:
+        """Write a new version, which appears as a whole; the caller holds `alone`.
+
+        Args:
+            network: the file.
+            digest: its SHA-256 (hex).
+            name: what it is to be called.
+            above: the largest number that must not be taken any more.
 
         Raises:
-            ArtifactError: the folder cannot be written, or the copy is not what was read.
+            ArtifactError: the folder cannot be written, the copy is not what was read, or there is no number left.
         """
-        version = max(self.versions(), default=0) + 1
 
         def fill(folder: Path) -> None:
             shutil.copyfile(network, folder / name)
+            (folder / _MARK).write_bytes(b"")
             if file_sha256(folder / name) != digest:
                 raise ArtifactError(f"{network} changed while it was copied", "Repeat the command")
 
-        write_folder(self.folder / str(version), fill, shared=True)
-        return version
+        half = self.folder / f"{_HALF}{secrets.token_hex(8)}"
+        write_folder(half, fill, shared=True)
+        version = max(above, *self.versions(), 0)
+        with disk_errors(self.folder):
+            # A folder that somebody else wrote meanwhile is never replaced: this fails where one is.
+            while version < _LAST:
+                version += 1
+                try:
+                    half.rename(self.folder / str(version))
+                except OSError as error:
+                    if error.errno not in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
+                        raise
+                else:
+                    return version
+        raise ArtifactError(f"{self.folder} has no number left for a new version", "Begin a new model")
 
-    def remove(self, version: int) -> None:
-        """Take back a version that the server did not load."""
-        shutil.rmtree(self.folder / str(version), ignore_errors=True)
+    def remove(self, version: int) -> bool:
+        """Take back a version that ireu wrote and that the server refused; False if somebody else wrote it."""
+        place = self.folder / str(version)
+        if not (place / _MARK).is_file():
+            return False
+        half = self.folder / f"{_HALF}{secrets.token_hex(8)}"
+        try:
+            place.rename(half)
+        except OSError:
+            return False
+        shutil.rmtree(half, ignore_errors=True)
+        return True
 
 
 @dataclass(frozen=True)
@@ -93,6 +145,11 @@ class Triton:
         return f"{self.model} at {self.service.url}"
 
     @property
+    def key(self) -> str:
+        """The model's folder, whatever the server is called."""
+        return os.fsencode(self.repository.folder.resolve()).hex()
+
+    @property
     def repository(self) -> Repository:
         """Where the versions lie."""
         return Repository(self.root / self.model)
@@ -101,24 +158,34 @@ class Triton:
         """The network of the version that is ready. Several versions count as one only if they are the same.
 
         Raises:
-            ServiceError: the file of a version that is ready is not in the repository.
+            ServiceError: the server does not say, or names its files in a way that ireu cannot follow.
         """
         ready = self._ready()
         if not ready:
             return None
-        name = self._file_name()
+        name = self._file_name(self._config())
         found = {version: self.repository.digest(version, name) for version in ready}
-        for version, digest in found.items():
-            if digest is None:
-                raise ServiceError(
-                    f"The server holds version {version}, and {self.repository.folder} has no {name} of it",
-                    "Name the repository that the server reads with --repository",
-                )
+        if gone := [version for version, digest in found.items() if digest is None]:
+            note = f"version {gone[0]} is loaded, and {self.repository.folder} has no {name} of it"
+            return Holding(digest_of([self.key, *ready]), max(ready), note)
         every = sorted({str(digest) for digest in found.values()})
-        return Holding(every[0] if len(every) == 1 else digest_of(every), max(ready))
+        if len(every) > 1:
+            return Holding(
+                digest_of(every), max(ready), f"versions {', '.join(map(str, ready))} hold different networks"
+            )
+        newest = max(self.repository.versions(), default=0)
+        if newest not in ready and self.repository.digest(newest, name) != every[0]:
+            note = f"version {newest} lies in the repository with another network; the next start loads that one"
+            return Holding(every[0], max(ready), note)
+        return Holding(every[0], max(ready))
 
     def path_of(self, _export: Exported) -> None:
         """Exports become versions of the repository."""
+
+    def can_return(self, back: Back) -> bool:
+        """Whether a version has that network."""
+        name = self._file_name(self._config())
+        return any(self.repository.digest(one, name) == back.holding.digest for one in self.repository.versions())
 
     def held_as(self, export: Exported, held: Holding) -> str | None:
         """The version under which it holds an export, in words."""
@@ -128,7 +195,7 @@ class Triton:
         """Write the export as a new version and load it.
 
         Raises:
-            ServiceError: the server did not load it, and holds what it held before.
+            ServiceError: the server did not load it; the message says what it holds.
         """
         return self._published(*network_of(export))
 
@@ -138,7 +205,7 @@ class Triton:
         Raises:
             ServiceError: no version has it any more, or the server did not load it.
         """
-        name = self._file_name()
+        name = self._file_name(self._config())
         for version in sorted(self.repository.versions(), reverse=True):
             if self.repository.digest(version, name) == back.holding.digest:
                 return self._published(self.repository.folder / str(version) / name, back.holding.digest)
@@ -147,83 +214,137 @@ class Triton:
         )
 
     def _published(self, network: Path, digest: str) -> Back:
-        config = self._config()
-        policy = config.get("version_policy", {"latest": {"num_versions": 1}})
-        if policy != {"latest": {"num_versions": 1}}:
-            raise ServiceError(
-                "The model's version_policy keeps other versions than the newest one loaded",
-                "Set it to latest with num_versions 1, so that nobody can ask for an older one",
-            )
-        name = self._file_name()
-        newest = max(self.repository.versions(), default=0)
-        # What an interrupted command has written is loaded and not written again.
-        known = newest > 0 and self.repository.digest(newest, name) == digest
-        version = newest if known else self.repository.add(network, digest, name)
-        before = self._ready()
-        answer = self.service.post(f"v2/repository/models/{quote(self.model, safe='')}/load", {})
-        ready = self._ready_after(version) if answer.is_good else self._ready()
-        if ready == [version]:
-            return Back(Holding(digest, version))
-        if version not in ready and not known:
-            self.repository.remove(version)
+        with self.repository.alone():
+            config = self._config()
+            if config.get("version_policy", _LATEST) != _LATEST:
+                raise ServiceError(
+                    "The model's version_policy keeps other versions than the newest one loaded",
+                    "Set it to latest with num_versions 1, so that nobody can ask for an older one",
+                )
+            name, before = self._file_name(config), self._states()
+            newest = max(self.repository.versions(), default=0)
+            # What an interrupted command has written is loaded and not written again.
+            is_known = 0 < newest >= max(before, default=0) and self.repository.digest(newest, name) == digest
+            version = newest if is_known else self.repository.add(network, digest, name, max(before, default=0))
+            answer = self.service.post(f"v2/repository/models/{quote(self.model, safe='')}/load", {})
+            is_refused = 400 <= answer.status < 500
+            if self._settled(version, 0.0 if is_refused else self.service.patience) == [version]:
+                return Back(Holding(digest, version))
+            raise self._refused(version, answer, before)
+
+    def _refused(self, version: int, answer: Answer, before: dict[int, str]) -> ServiceError:
+        """What went wrong; a version that the server will certainly not load any more is taken back."""
+        states = self._states()
+        ready = [one for one, state in states.items() if state == _READY]
         held = f"version {', '.join(map(str, ready))}" if ready else "NOTHING"
-        same = "still" if ready and ready == before else "now"
-        raise ServiceError(
-            f"The server did not load version {version} ({answer.words}); it {same} holds {held}",
-            "See its log; it has to run with --model-control-mode=explicit",
+        same = "still" if ready and ready == [one for one, state in before.items() if state == _READY] else "now"
+        said = f"The server did not load version {version} ({answer.words}); it {same} holds {held}"
+        # A gateway that lost patience says nothing of what the server goes on to do.
+        is_sure = 400 <= answer.status < 500 and states.get(version) in {None, _UNAVAILABLE}
+        if is_sure and self.repository.remove(version):
+            return ServiceError(said, _MODE)
+        return ServiceError(
+            f"{said}. Version {version} stays in the repository, and the next start loads it",
+            f"{_MODE}. Then repeat the command, or remove that version",
         )
 
-    def _ready_after(self, version: int) -> list[int]:
-        """The versions that are ready, as soon as this one is; a server answers some loads before they are done."""
-        for pause in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0):
+    def _settled(self, version: int, patience: float) -> list[int]:
+        """The versions that are ready when the server has made up its mind about this one."""
+        deadline, pause = time.monotonic() + patience, 0.1
+        while True:
+            states = self._states()
+            if states.get(version) not in {_LOADING, None} or time.monotonic() > deadline:
+                break
+            if states.get(version) is None and pause > 2:
+                break
             time.sleep(pause)
-            if version in (ready := self._ready()):
-                return ready
-        return ready
+            pause = min(2 * pause, 8.0)
+        return [one for one, state in states.items() if state == _READY]
 
     def _ready(self) -> list[int]:
+        return [version for version, state in self._states().items() if state == _READY]
+
+    def _states(self) -> dict[int, str]:
+        """The state of every version that the server names, in the order of the numbers."""
         answer = self.service.post("v2/repository/index", {})
         if not answer.is_good or not isinstance(answer.body, list):
             raise ServiceError(
                 f"{self.service.url} does not list its models ({answer.words})",
                 "Use a server with the extension model_repository, and name another kind of service with --to",
             )
-        return sorted({int(one["version"]) for one in answer.body if self._is_ready(one)})
+        found: dict[int, str] = {}
+        for one in answer.body:
+            if not isinstance(one, dict) or one.get("name") != self.model:
+                continue
+            version, state = str(one.get("version", "")), str(one.get("state"))
+            if is_version(version):
+                found[int(version)] = state
+            elif version or state == _READY:
+                raise ServiceError(
+                    f"The server names a version {printable(version)!r} of {self.model}", "Use versions with numbers"
+                )
+        return dict(sorted(found.items()))
 
-    def _is_ready(self, one: Json) -> bool:
-        return (
-            isinstance(one, dict)
-            and one.get("name") == self.model
-            and one.get("state") == _READY
-            and _is_version(str(one.get("version")))
-        )
-
-    def _file_name(self) -> str:
+    def _file_name(self, config: dict[str, Json]) -> str:
         """What the network is called in a version's folder."""
-        name = self._config().get("default_model_filename") or _NETWORK
-        return safe_name(name, 200, "The model's default_model_filename")
+        if config.get("cc_model_filenames"):
+            raise ServiceError(
+                "The model has another file for some GPUs (cc_model_filenames), and ireu cannot tell which is loaded",
+                "Leave that out of its configuration",
+            )
+        return safe_name(config.get("default_model_filename") or _NETWORK, 200, "The model's default_model_filename")
 
     def _config(self) -> dict[str, Json]:
-        """The configuration of the loaded model; empty if none is loaded."""
+        """The configuration of the loaded model; that of a model that is not loaded has to be the usual one.
+
+        Raises:
+            ServiceError: the server does not say.
+        """
         answer: Answer = self.service.get(f"v2/models/{quote(self.model, safe='')}/config")
-        return answer.body if answer.is_good and isinstance(answer.body, dict) else {}
+        if answer.is_good and isinstance(answer.body, dict):
+            return answer.body
+        if self._ready():
+            raise ServiceError(
+                f"The server does not say how {self.model} is configured ({answer.words})", "Repeat the command"
+            )
+        refuse_unusual(self.repository)
+        return {}
+
+
+def refuse_unusual(repository: Repository) -> None:
+    """Refuse a model whose own configuration names files or versions, if no server reads it for us.
+
+    Raises:
+        ArtifactError: it does, or it cannot be read.
+    """
+    file = repository.folder / "config.pbtxt"
+    try:
+        text = read_bounded(file, 1 << 20).decode(errors="replace") if file.exists() else ""
+    except (OSError, ContentError):
+        raise ArtifactError(f"{file} cannot be read", "Load the model first") from None
+    if any(word in text for word in ("default_model_filename", "cc_model_filenames", "version_policy")):
+        raise ArtifactError(
+            f"{file} names files or versions, and no version is loaded",
+            "Load the model first, so that the server can be asked what that means",
+        )
 
 
 def network_of(export: Exported) -> tuple[Path, str]:
-    """The edited network of an export, and its SHA-256 (hex).
+    """The edited network of an export, and its recorded SHA-256 (hex).
 
     Raises:
-        ArtifactError: the export is no network.
+        ArtifactError: the export is no network, or insightface would use a file that its record does not list.
     """
-    places = [export.folder / one.name for one in export.networks]
-    if len(places) > 1 and is_pack(export.folder):
-        places = [recogniser_in(export.folder)]
-    if len(places) != 1:
+    recorded = {export.folder / native_name(one.name): one.sha256 for one in export.networks}
+    wanted = next(iter(recorded)) if len(recorded) == 1 else None
+    if len(recorded) > 1 and is_pack(export.folder):
+        wanted = recogniser_in(export.folder)
+    if wanted is None or wanted not in recorded:
         raise ArtifactError(
             f"The export {export.folder} has no single network in ONNX, which is what ireu puts into Triton",
             "Export a face-embedding network, or load the folder by a Python backend of your own",
         )
-    return places[0], file_sha256(places[0])
+    return wanted, recorded[wanted]
 
 
 def add_version(export: Exported, root: Path, model: str) -> Path:
@@ -234,13 +355,16 @@ def add_version(export: Exported, root: Path, model: str) -> Path:
     """
     safe_name(model, 200, "The model")
     repository = Repository(inside(root, model, "The model"))
+    refuse_unusual(repository)
     network, digest = network_of(export)
-    newest = max(repository.versions(), default=0)
-    if newest and repository.digest(newest, _NETWORK) == digest:
-        return repository.folder / str(newest)
-    return repository.folder / str(repository.add(network, digest, _NETWORK))
+    with repository.alone():
+        newest = max(repository.versions(), default=0)
+        if newest and repository.digest(newest, _NETWORK) == digest:
+            return repository.folder / str(newest)
+        return repository.folder / str(repository.add(network, digest, _NETWORK))
 
 
-def _is_version(name: str) -> bool:
-    """Whether Triton takes a name for a version: a positive number without a zero in front."""
-    return name.isdecimal() and not name.startswith("0") and len(name) < 19
+def is_version(name: str) -> bool:
+    """Whether Triton takes a name for a version: a whole number of 64 bits without zeros in front."""
+    good = name.isascii() and name.isdecimal() and (name == "0" or not name.startswith("0")) and len(name) < 20
+    return good and int(name) <= _LAST

@@ -12,7 +12,7 @@ from ireu_cli.manifest import canonical_json
 from ireu_cli.store.files import make_private_folder, read_bytes, write_bytes
 from ireu_cli.store.locks import Note, waited
 from ireu_cli.store.register import Case, Hash
-from ireu_cli.support.bounded import MOST_JSON, read_json
+from ireu_cli.support.bounded import MOST_JSON, ContentError, read_json
 
 _KEPT = 100
 """How many deployments of one place are remembered."""
@@ -68,8 +68,8 @@ class Deployments:
         remedy = "Remove it; then ireu does not know any more what was served before"
         data = read_bytes(self._path, "The list of deployments", remedy, MOST_JSON)
         try:
-            return _Kept.model_validate(read_json(data, name=self._path.name)).served
-        except ValidationError:
+            return _Kept.model_validate(read_json(data)).served
+        except (ValidationError, ContentError):
             raise ArtifactError(f"The list of deployments {self._path} is damaged", remedy) from None
 
     def write(self, served: tuple[Served, ...]) -> None:

@@ -9,7 +9,7 @@ files in their place. The register holds no photo, no embedding, no path and no 
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +42,7 @@ class Event(BaseModel):
     """What was done: for which cases, by which artifact, and with which result.
 
     `artifact` is the digest of the manifest that was written, `parent` that of the manifest it was made from. `encoder`
-    is the fingerprint of the original, `edited` that of the exported encoder.
+    is the fingerprint of the original, `edited` that of the exported encoder. `place` tells services apart.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,6 +56,7 @@ class Event(BaseModel):
     outcome: Case | None = None
     request_date: Day | None = None
     photos_deleted_by: Day | None = None
+    place: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
 
 
 class Entry(Event):
@@ -75,11 +76,15 @@ class Entry(Event):
 
     def own_digest(self) -> str:
         """SHA-256 (hex) over everything but itself and the seal."""
-        return digest_of(self.model_dump(mode="json", exclude={"digest", "seal"}))
+        return digest_of(self._plain({"digest", "seal"}))
 
     def line(self) -> bytes:
         """The entry as one line."""
-        return (canonical_json(self.model_dump(mode="json")) + "\n").encode()
+        return (canonical_json(self._plain()) + "\n").encode()
+
+    def _plain(self, without: Iterable[str] = ()) -> dict[str, object]:
+        # Entries of earlier versions have no place, and keep their digest.
+        return self.model_dump(mode="json", exclude={*without, *(["place"] if self.place is None else [])})
 
 
 @dataclass(frozen=True)
