@@ -147,6 +147,12 @@ class TestSglang:
             pipeline.model.visual_projection.weight += 1
         assert told("deploy", EXPORT, url, "--rollback", cwd=fresh)["holds"] == "an earlier export"
         told("check", url, "--record", "first", cwd=fresh)
+        with torch.no_grad():
+            pipeline.model.visual_projection.weight += 1
+        # What nobody can put back is no step of the way back.
+        assert told("deploy", EXPORT, url, cwd=fresh)["deployed"]
+        assert len(json.loads(next((fresh / ".ireu" / "deployments").glob("*.json")).read_text())["served"]) == 2
+        told("check", url, "--record", "first", cwd=fresh)
         assert told("deploy", EXPORT, url, "--rollback", cwd=fresh)["holds"].startswith("what it held before")
         assert pipeline.path == fresh / "encoder"
 
@@ -179,6 +185,18 @@ class TestSglang:
         assert found.code == 3
         assert "What it held before was put back" in found.err
         assert pipeline._checksum() == original
+
+    def test_a_mixture_that_nobody_can_put_right_is_said(
+        self, fresh: Path, url: str, pipeline: Sglang, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def torn(_tensors: dict[str, torch.Tensor]) -> None:
+            with torch.no_grad():
+                pipeline.model.visual_projection.weight += 1
+            raise ValueError("torn")
+
+        monkeypatch.setattr(pipeline, "_copy", torn)
+        found = run_ireu("deploy", EXPORT, url, cwd=fresh)
+        assert (found.code, "AND HOLDS OTHER WEIGHTS THAN BEFORE" in found.err) == (3, True), found.err
 
     def test_what_is_said_wins_over_what_was_noted(self, fresh: Path, url: str, pipeline: Sglang) -> None:
         shutil.copytree(fresh / EXPORT, fresh / "kept")
@@ -420,6 +438,11 @@ class TestTriton:
         assert "version 2 is loaded" in seen["warnings"][0]
         assert told("deploy", "export-2", *triton, cwd=place)["version"] == 3
         assert held(server) == [2.0]
+        assert told("deploy", "export-1", *triton, cwd=place)["version"] == 4
+        assert told("deploy", "export-2", *triton, cwd=place)["version"] == 5
+        shutil.rmtree(place / "models" / "arc" / "5")
+        # The newest one that is left holds it, but the server knows a higher number.
+        assert told("deploy", "export-1", *triton, cwd=place)["version"] == 6
 
     def test_versions_never_take_each_others_place(self, place: Path) -> None:
         repository = Repository(place / "models" / "arc")
@@ -478,14 +501,25 @@ class TestTriton:
         assert told("check", *triton, "--record", "export-1", cwd=place)["warnings"] == []
 
     def test_somebody_elses_version_is_never_taken_back(
-        self, place: Path, server: Triton, triton: tuple[str, ...]
+        self, place: Path, server: Triton, triton: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (place / "models" / "arc" / "2").mkdir()
         shutil.copy(place / "export-1" / "glintr100.onnx", place / "models" / "arc" / "2" / "model.onnx")
-        server.polls = True
+        monkeypatch.setattr(server, "_load", lambda _name: False)
         found = run_ireu("deploy", "export-1", *triton, cwd=place)
         assert (found.code, "Version 2 stays in the repository" in found.err) == (3, True)
         assert versions(place) == [1, 2]
+
+    def test_a_pack_that_names_another_file(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        record = read_manifest(place / "export-1" / "ireu.json").model_copy(update={"outputs": ()})
+        files = [place / "export-1" / name for name in ("glintr100.onnx", "det.onnx")]
+        files[1].write_bytes(network(7))
+        plant_manifest(place / "export-1" / "ireu.json", record, files)
+        given = ("deploy", "export-1", "--repository", "models", "--model", "new")
+        assert run_ireu(*given, cwd=place).code == 3, "neither of them recognises anybody"
+        monkeypatch.setattr("ireu_cli.serving.triton.recogniser_in", lambda folder: folder / "other.onnx")
+        found = run_ireu(*given, cwd=place)
+        assert (found.code, "no single network" in found.err) == (3, True)
 
     def test_an_original_beside_the_edited_network_of_a_pack(
         self, place: Path, server: Triton, triton: tuple[str, ...]
@@ -530,6 +564,7 @@ class TestTriton:
         given = ("deploy", "export-1", "--repository", "models", "--model", "arc")
         first, second = run_ireu(*given, cwd=place), run_ireu(*given, cwd=place)
         assert first.out == second.out == "models/arc/2\n"
+        assert told(*given, cwd=place) == {"written": "models/arc/2"}
         assert (place / "models/arc/2/model.onnx").read_bytes() == network(1)
 
     def test_a_model_leads_nowhere_else(self, place: Path) -> None:

@@ -135,12 +135,16 @@ def _write_only(asked: Deploy) -> None:
     from ireu_cli.cli.output import Terminal
     from ireu_cli.serving.files import write_digests, write_version
 
-    terminal = Terminal(quiet=False, verbose=asked.verbose)
+    place = asked.digests
     if asked.digests is not None:
         write_digests(asked.export, asked.digests, asked.dtype)
-        terminal.path(asked.digests)
     elif asked.repository is not None and asked.model is not None:
-        terminal.path(write_version(asked.export, asked.repository, asked.model))
+        place = write_version(asked.export, asked.repository, asked.model)
+    terminal = Terminal(quiet=False, verbose=asked.verbose)
+    if asked.as_json:
+        terminal.card({"written": str(place)}, as_json=True)
+    elif place is not None:
+        terminal.path(place)
 
 
 def _register(asked: Deploy) -> Any:
