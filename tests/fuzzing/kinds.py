@@ -196,6 +196,8 @@ def _people() -> dict[str, Kind]:
         "settings": Kind("texts", "ireu.toml", lines, readers.settings, by_file=True, share=2),
         "variables": Kind("texts", "variables.json", variables_of, readers.variables, by_file=True),
         "labels": Kind("texts", "labels.csv", lines, readers.labels, by_file=True),
+        "requests of a batch": Kind("texts", "cases.csv", lines, readers.batch, by_file=True),
+        "list of deployments": Kind("texts", "deployments/*.json", mutate.json_of, readers.deployments, by_file=True),
     }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ireu_cli.applying.stored import open_stored
+from ireu_cli.batching.requests_in import read_batch
 from ireu_cli.cli.output import Terminal
 from ireu_cli.config import load_config
 from ireu_cli.encoders import families as encoders
@@ -38,6 +39,7 @@ from ireu_cli.params import ARCFACE_LANDMARKS, EncoderParams, RecogniserParams, 
 from ireu_cli.sections import handed_on
 from ireu_cli.session import Session
 from ireu_cli.store.artifacts import read_delta, read_mask
+from ireu_cli.store.deployments import Deployments
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.manifests import manifest_path, read_manifest, write_manifest
 from ireu_cli.store.rundir import RunDir
@@ -316,6 +318,18 @@ def labels(path: Path) -> Any:
     assert all(text.isprintable() for each in found.values.values() for text in each.values())
     assert all(text.isprintable() for text in found.values)
     return [found.values, found.notes]
+
+
+def batch(path: Path) -> Any:
+    found = read_batch(path)
+    assert all(one.case.isprintable() for one in found)
+    assert all(one.photos is None or one.photos.resolve().is_relative_to(path.parent.resolve()) for one in found)
+    return [(one.case, one.action, str(one.photos), dict(one.record)) for one in found]
+
+
+def deployments(path: Path) -> Any:
+    found = Deployments(path.parents[1], "SGLang-Diffusion", "image_encoder").read()
+    return [one.model_dump() for one in found]
 
 
 def locations(path: Path) -> Any:

@@ -19,13 +19,14 @@ from ireu_cli.faces.formats import readable
 from ireu_cli.manifest import EncoderRecord, FileRecord, Manifest, PersonRecord, Step
 from ireu_cli.params import Config, EncoderParams
 from ireu_cli.store.artifacts import write_delta, write_mask
+from ireu_cli.store.deployments import Deployments, Served
 from ireu_cli.store.features import FeatureCache
 from ireu_cli.store.manifests import manifest_path, write_manifest
 from ireu_cli.store.rundir import RunDir
 from ireu_cli.unlearning.gated.method import join_ledgers
 from ireu_cli.values import FeatureMask, GateLedger, Ledger, Room, WeightDelta
 from tests.conftest import tiny_model
-from tests.fuzzing.texts import LABELS, SETTINGS, VARIABLES
+from tests.fuzzing.texts import CASES, LABELS, SETTINGS, VARIABLES
 from tests.sample_report import sample
 from tests.test_photo_formats import exif, jpeg_with, png_with, seeds, tiff_with
 from tests.test_photos import encoded, picture
@@ -51,9 +52,16 @@ def write_seeds(folder: Path) -> Path:
     write_tiny_portrait(_made(folder / "bundle"))
     _write_artifacts(folder / "artifacts", folder / "tiny")
     _write_photos(_made(folder / "photos"))
-    texts = {"ireu.toml": SETTINGS, "labels.csv": LABELS, "variables.json": json.dumps(VARIABLES)}
+    texts = {
+        "ireu.toml": SETTINGS,
+        "labels.csv": LABELS,
+        "variables.json": json.dumps(VARIABLES),
+        "cases.csv": CASES,
+    }
     for name, text in texts.items():
         (_made(folder / "texts") / name).write_text(text)
+    served = [Served(digest=letter * 64, path="/srv/models", cases=(letter,), artifact=letter * 64) for letter in "ab"]
+    Deployments(folder / "texts", "SGLang-Diffusion", "image_encoder").write(tuple(served))
     for person in range(4):
         (_made(folder / "texts" / "people" / f"person-{person}") / "a.png").write_bytes(encoded(picture(seed=person)))
     return folder
