@@ -206,7 +206,8 @@ ARROWS: dict[str, set[str]] = {
     "batching": {
         "errors",
         "support",
-        "params",
+        "faces",
+        "cases",
         "values",
         "config",
         "manifest",

@@ -321,7 +321,7 @@ def labels(path: Path) -> Any:
 
 
 def batch(path: Path) -> Any:
-    found = read_batch(path)
+    found = read_batch(path).requests
     assert all(one.case.isprintable() for one in found)
     assert all(one.photos is None or one.photos.resolve().is_relative_to(path.parent.resolve()) for one in found)
     return [(one.case, one.action, str(one.photos), dict(one.record)) for one in found]

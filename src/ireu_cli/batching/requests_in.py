@@ -2,36 +2,49 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ireu_cli.errors import ConfigError, UserError
-from ireu_cli.params import RecordParams
+from ireu_cli.faces.listing import SYSTEM
 from ireu_cli.support.bounded import ContentError, inside, printable, read_bounded
 
 TABLE = "cases.csv"
+"""What a table in a folder of requests is called."""
 REMOVE, WITHDRAW = "remove", "withdraw"
 _MOST = 1 << 26
 """The most bytes of a table."""
-_STATED = tuple(
-    name for name, known in RecordParams.model_fields.items() if known.annotation == str | None and name != "case_id"
-)
-"""Columns that go into the erasure record as they stand."""
+_STATED = ("request_date", "photos_deleted_by")
+"""Columns that go into the register."""
 _COLUMNS = ("case_id", "photos", "action", *_STATED)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody asks for: a case, what to do, the person's photos, and entries for the erasure record."""
+    """What somebody asks for: a case, what to do, the person's photos, and dates for the register.
+
+    `why` says why it cannot be done at all.
+    """
 
     case: str
     action: str = REMOVE
     photos: Path | None = None
     record: Mapping[str, str] = field(default_factory=dict)
+    why: str | None = None
 
 
-def read_batch(place: Path) -> list[Request]:
+@dataclass(frozen=True)
+class Requests:
+    """The requests of a batch, whether a table names them, and how many entries of the folder are none."""
+
+    requests: list[Request]
+    in_table: bool
+    passed_over: int = 0
+
+
+def read_batch(place: Path) -> Requests:
     """Read the requests in a folder or in a table, in the order of their names or lines.
 
     Args:
@@ -39,20 +52,45 @@ def read_batch(place: Path) -> list[Request]:
             is a path from the table's folder.
 
     Raises:
-        UserError: nothing is there, or it holds no request.
+        UserError: nothing is there, or it cannot be opened.
         ConfigError: the table has mistakes; all are named.
     """
-    table = place / TABLE if (place / TABLE).is_file() else place
-    if table.is_file():
-        found = _in_table(table)
-    elif place.is_dir():
-        folders = sorted(entry for entry in place.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        found = [Request(_named(folder.name), photos=folder) for folder in folders]
-    else:
-        raise UserError(f"{place} does not exist", f"Name a folder of requests, or a table such as {TABLE}")
-    if not found:
-        raise UserError(f"{place} holds no request", f"Put a folder of photos for each case there, or {TABLE}")
-    return found
+    try:
+        table = place / TABLE if (place / TABLE).is_file() else place
+        if table.is_file():
+            found = _in_table(table)
+            return Requests(found, True, _unlisted(place, found) if place.is_dir() else 0)
+        if place.is_dir():
+            return _in_folders(place)
+    except OSError as error:
+        raise UserError(f"{place} cannot be read ({error.strerror})", "Correct its permissions") from None
+    raise UserError(f"{place} does not exist", f"Name a folder of requests, or a table such as {TABLE}")
+
+
+def _in_folders(place: Path) -> Requests:
+    found, passed_over = [], 0
+    for entry in sorted(os.scandir(place), key=lambda entry: os.fsencode(entry.name)):
+        if entry.name.startswith(".") or entry.name.casefold() in SYSTEM:
+            continue
+        try:
+            is_folder = entry.is_dir()
+        except OSError:
+            is_folder = False
+        if not is_folder:
+            passed_over += 1
+            continue
+        try:
+            found.append(Request(_named(entry.name), photos=place / entry.name))
+        except ContentError as error:
+            found.append(Request(printable(entry.name, 300), photos=place / entry.name, why=f"The case {error.why}"))
+    return Requests(found, False, passed_over)
+
+
+def _unlisted(place: Path, found: list[Request]) -> int:
+    """How many folders beside a table are not in it."""
+    named = {request.photos.relative_to(place).parts[0] for request in found if request.photos is not None}
+    entries = [entry for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith(".")]
+    return sum(entry.name not in named and entry.name.casefold() not in SYSTEM for entry in entries)
 
 
 def _in_table(table: Path) -> list[Request]:
@@ -94,8 +132,9 @@ def _request(cells: Mapping[str, str], folder: Path) -> Request:
 
 
 def _named(case: str) -> str:
-    if not case or len(case) > 300 or not case.isprintable():
-        raise ContentError(f"the case {printable(case)!r}", "is empty, too long, or does not print")
+    if not case or len(case) > 300 or not case.isprintable() or case != case.strip():
+        why = "has a name that is empty, too long, does not print, or begins or ends with a space"
+        raise ContentError(f"the case {printable(case)!r}", why)
     return case
 
 

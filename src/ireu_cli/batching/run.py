@@ -4,29 +4,28 @@ The deltas lie in a chain, `deltas/0001.safetensors` and so on, each made onto t
 stopped goes on where it was, and a batch of the next night adds to that of this one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from ireu_cli.batching.chain import Chain, Resolve, is_withdrawn, note_last
+from ireu_cli.batching.people import link_people
 from ireu_cli.batching.requests_in import WITHDRAW, Request
 from ireu_cli.config import Resolved
-from ireu_cli.errors import IreuError, UserError
+from ireu_cli.errors import ArtifactError, IreuError, UserError
 from ireu_cli.exporting.run import run_export
 from ireu_cli.locating.run import run_locate
-from ireu_cli.manifest import Manifest
 from ireu_cli.opening import StepResult
 from ireu_cli.session import Talk
 from ireu_cli.store.files import disk_errors
 from ireu_cli.store.locks import held
-from ireu_cli.store.manifests import manifest_path, read_manifest
+from ireu_cli.store.manifests import EXPORT_MANIFEST_NAME, REPORT_MANIFEST_NAME, manifest_path
+from ireu_cli.support.bounded import printable
 from ireu_cli.unlearning.change_requests import run_withdraw
 from ireu_cli.unlearning.run import run_unlearn
 from ireu_cli.values import Json
 from ireu_cli.verifying.run import run_verify
 
-Resolve = Callable[[Mapping[str, Any]], Resolved]
-"""Makes the configuration of a step from the settings that are its own."""
 DONE, ALREADY, FAILED = "done", "already done", "failed"
 
 
@@ -36,6 +35,7 @@ class Plan:
 
     requests: Sequence[Request]
     place: Path
+    in_table: bool = False
     onto: Path | None = None
     mask: Path | None = None
     strict: bool = False
@@ -44,13 +44,18 @@ class Plan:
 
 @dataclass
 class Batch:
-    """What became of it: of each case in words, the delta, how it was verified, and the export."""
+    """What became of it: of each case in words, the delta, how it was verified, and the export.
+
+    `people` are the cases in the order of the report's people. `is_settled` says that nothing is left to do.
+    """
 
     cases: dict[str, dict[str, Json]] = field(default_factory=dict)
     delta: Path | None = None
     outcome: str | None = None
     export: Path | None = None
     why: str | None = None
+    people: list[str] = field(default_factory=list)
+    is_settled: bool = False
 
     @property
     def failed(self) -> int:
@@ -65,6 +70,7 @@ class Batch:
             "failed": self.failed,
             "verification": self.outcome,
             "why": self.why,
+            "people": self.people,
             **{name: None if path is None else str(path) for name, path in paths.items()},
         }
 
@@ -85,60 +91,71 @@ def run_batch(plan: Plan, resolve: Resolve, talk: Talk) -> Batch:
         (plan.place / "deltas").mkdir(parents=True, exist_ok=True)
     batch = Batch()
     with held(plan.place / ".lock", plan.place, talk.note):
-        chain = _Chain(plan.place / "deltas", plan.onto)
+        _refuse_lost_table(plan)
+        chain = Chain(plan.place / "deltas", plan.onto)
+        if plan.onto is not None and chain.last != plan.onto:
+            talk.note(f"{plan.onto} is left alone: there are deltas in {plan.place / 'deltas'} already")
+        note_last(plan, chain, resolve)
         for number, request in enumerate(plan.requests, 1):
             talk.note(f"case {number} of {len(plan.requests)}: {request.case}")
             batch.cases[request.case] = _done(plan, request, chain, resolve, talk)
         batch.delta = chain.last
-        if chain.last is not None:
+        if chain.last is None:
+            batch.is_settled = not batch.cases
+        else:
             _finish(plan, batch, chain, chain.last, resolve, talk)
     return batch
 
 
-class _Chain:
-    """The deltas of a place in their order; a new one is made onto the last one."""
+def _refuse_lost_table(plan: Plan) -> None:
+    """Refuse folders in place of a table that was there before: it may have withdrawn some of them.
 
-    def __init__(self, folder: Path, onto: Path | None) -> None:
-        self._folder = folder
-        done = sorted(path for path in folder.glob("[0-9]*.safetensors") if manifest_path(path).is_file())
-        self.last = done[-1] if done else onto
-        self._manifest = None if self.last is None else read_manifest(manifest_path(self.last))
-
-    @property
-    def next(self) -> Path:
-        """Where the next one goes."""
-        made = self.last is not None and self.last.parent == self._folder
-        number = int(self.last.stem) + 1 if made and self.last is not None else 1
-        return self._folder / f"{number:04d}.safetensors"
-
-    @property
-    def cases(self) -> frozenset[str]:
-        """The cases that the last one removes."""
-        return frozenset() if self._manifest is None else frozenset(self._manifest.metrics.get("requests", ()))
-
-    @property
-    def manifest(self) -> Manifest | None:
-        """The manifest of the last one."""
-        return self._manifest
-
-    def add(self, made: StepResult) -> None:
-        """The delta that was just made is the last one."""
-        self.last, self._manifest = made.artifact, made.manifest
+    Raises:
+        UserError: the table is gone.
+    """
+    mark = plan.place / ".table"
+    if plan.in_table:
+        with disk_errors(mark):
+            mark.touch()
+    elif mark.exists():
+        raise UserError(
+            "The table of the batches before is gone, and without it cases that it withdrew would be removed again",
+            f"Put the table back, or delete {mark} if the folders alone are to count",
+        )
 
 
-def _done(plan: Plan, request: Request, chain: _Chain, resolve: Resolve, talk: Talk) -> dict[str, Json]:
+def _done(plan: Plan, request: Request, chain: Chain, resolve: Resolve, talk: Talk) -> dict[str, Json]:
     """Do what one case asks for, and say how it went."""
-    if (request.case in chain.cases) is not (request.action == WITHDRAW):
-        return {"state": ALREADY, "action": request.action}
+    told: dict[str, Json] = {"state": ALREADY, "action": request.action}
+    if request.why is not None:
+        return told | {"state": FAILED, "why": request.why}
+    if request.action == WITHDRAW and request.case not in chain.cases:
+        if is_withdrawn(request.case, resolve):
+            return told
+        return told | {"state": FAILED, "why": "There is no such case. Correct its name, or take the line out."}
+    if request.action != WITHDRAW and request.case in chain.cases:
+        return told
     try:
         chain.add(_changed(plan, request, chain, resolve, talk))
-    except UserError as error:
-        talk.note(f"case {request.case} failed: {error}")
-        return {"state": FAILED, "action": request.action, "why": str(error)}
-    return {"state": DONE, "action": request.action}
+    except Exception as error:  # noqa: BLE001 - whatever one case does, the others have their turn
+        chain.refresh()
+        if (request.case in chain.cases) is (request.action != WITHDRAW):
+            return told | {"state": DONE, "why": f"It was written, and then: {_words(error)}"}
+        talk.note(f"case {request.case} failed: {_words(error)}")
+        return told | {"state": FAILED, "why": _words(error)}
+    return told | {"state": DONE}
 
 
-def _changed(plan: Plan, request: Request, chain: _Chain, resolve: Resolve, talk: Talk) -> StepResult:
+def _words(error: Exception) -> str:
+    """An error as a sentence without a path."""
+    if isinstance(error, IreuError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"A file or folder cannot be used ({error.strerror or type(error).__name__})."
+    return f"{type(error).__name__}: {printable(error, 300)}. This may be a bug of ireu; `ireu unlearn` shows more."
+
+
+def _changed(plan: Plan, request: Request, chain: Chain, resolve: Resolve, talk: Talk) -> StepResult:
     if request.action == WITHDRAW and chain.last is not None:
         return run_withdraw(resolve({}), talk, chain.last, [request.case], chain.next, force=False)
     record = {f"record.{name}": value for name, value in request.record.items()}
@@ -155,51 +172,47 @@ def _mask(plan: Plan, request: Request, resolve: Resolve, talk: Talk) -> Path:
     return mask
 
 
-def _finish(plan: Plan, batch: Batch, chain: _Chain, last: Path, resolve: Resolve, talk: Talk) -> None:
+def _finish(plan: Plan, batch: Batch, chain: Chain, last: Path, resolve: Resolve, talk: Talk) -> None:
     """Verify the last delta on the people whose photos are at hand, and export it if that went well."""
+    out = plan.place / "encoder-unlearned"
     try:
-        report = _verified(plan, chain, last, resolve, talk)
-        if report is None:
+        folder, batch.people = link_people(plan, chain)
+        targets: dict[str, Path] = {} if folder is None else {"data.targets": folder}
+        verified = None if folder is None else _verified(plan, last, resolve(targets), talk)
+        if verified is None or verified.report is None:
             batch.why = "nobody whose photos are at hand is removed, so nothing can be verified"
+            if chain.is_of(out / EXPORT_MANIFEST_NAME):
+                batch.export, batch.is_settled = out, True
         else:
-            batch.outcome = report.report.outcome if report.report else None
+            batch.outcome = verified.report.outcome
+            batch.why = None if batch.outcome == "pass" else verified.report.summary
         if batch.outcome == "pass" or plan.allow_failed:
-            out = plan.place / "encoder-unlearned"
-            batch.export = run_export(
-                resolve({}), talk, last, out, force=_is_stale(out / "ireu.json", chain),
-                report=None if report is None else plan.place / "report", allow_failed=plan.allow_failed,
-            ).artifact  # fmt: skip
-    except IreuError as error:
-        batch.why = str(error)
+            report = None if verified is None else plan.place / "report"
+            batch.export = _afresh(
+                out / EXPORT_MANIFEST_NAME,
+                lambda force: run_export(
+                    resolve(targets), talk, last, out, force=force, report=report, allow_failed=plan.allow_failed
+                ),
+            ).artifact
+    except Exception as error:  # noqa: BLE001 - what became of the cases has to be told
+        batch.why, batch.is_settled = _words(error), False
+        talk.note(_words(error))
 
 
-def _verified(plan: Plan, chain: _Chain, last: Path, resolve: Resolve, talk: Talk) -> StepResult | None:
-    folder = _people(plan, chain)
-    if folder is None:
-        return None
+def _verified(plan: Plan, last: Path, resolved: Resolved, talk: Talk) -> StepResult:
     out = plan.place / "report"
-    return run_verify(
-        resolve({"data.targets": folder}), talk, last, out,
-        force=_is_stale(out / "manifest.json", chain), strict=plan.strict,
-    )  # fmt: skip
+    return _afresh(
+        out / REPORT_MANIFEST_NAME,
+        lambda force: run_verify(resolved, talk, last, out, force=force, strict=plan.strict),
+    )
 
 
-def _people(plan: Plan, chain: _Chain) -> Path | None:
-    """A folder of links to the photos of everybody who is removed and at hand; None if that is nobody."""
-    folder = plan.place / "people"
-    with disk_errors(folder):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        for link in folder.iterdir():
-            if link.is_symlink():
-                link.unlink()
-        wanted = [one for one in plan.requests if one.case in chain.cases and one.photos and one.photos.is_dir()]
-        for number, request in enumerate(wanted, 1):
-            (folder / f"{number:05d}").symlink_to(Path(request.photos or "").absolute(), target_is_directory=True)
-    return folder if wanted else None
-
-
-def _is_stale(record: Path, chain: _Chain) -> bool:
-    """Whether an output is there that was made of an earlier delta."""
-    if not record.is_file() or chain.manifest is None:
-        return False
-    return read_manifest(record).parent != chain.manifest.digest
+def _afresh(record: Path, step: Callable[[bool], StepResult]) -> StepResult:
+    """Take a result that is there, or make it anew in place of one that was made of something else."""
+    if not record.is_file():
+        return step(False)
+    try:
+        return step(False)
+    except ArtifactError:
+        # Somebody else's file is refused all the same.
+        return step(True)

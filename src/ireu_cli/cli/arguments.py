@@ -247,7 +247,6 @@ class BatchOptions:
     seed: o.Seed = None
     device: o.Device = None
     run_dir: o.RunDir = None
-    processes: o.Processes = None
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse to verify with a setting that is weaker than the default.")
     ] = False

@@ -13,7 +13,7 @@ from ireu_cli.cli.failures import refused
 from ireu_cli.cli.options import settings_in
 from ireu_cli.cli.output import Terminal
 from ireu_cli.cli.run import output_place, parse_sets, working_folder
-from ireu_cli.errors import interrupted
+from ireu_cli.errors import ConfigError, UsageError, interrupted
 
 if TYPE_CHECKING:
     from ireu_cli.batching.run import Batch
@@ -30,18 +30,25 @@ def batch(asked: BatchOptions) -> None:
     working_folder()
     out = output_place(asked.out, (asked.requests, asked.onto, asked.mask))
     terminal = Terminal(quiet=asked.quiet, verbose=asked.verbose)
+    if out.absolute().is_relative_to(asked.requests.absolute()):
+        raise UsageError("The results would lie among the requests", "Name another folder with --out")
+    found = read_batch(asked.requests)
+    if found.passed_over:
+        what = "folders that the table does not name" if found.in_table else "files that lie in no case's folder"
+        terminal.note(f"passed over: {found.passed_over} {what}")
     plan = Plan(
-        read_batch(asked.requests), out, asked.onto, asked.mask, strict=asked.strict, allow_failed=asked.allow_failed
-    )
+        found.requests, out, found.in_table, asked.onto, asked.mask,
+        strict=asked.strict, allow_failed=asked.allow_failed,
+    )  # fmt: skip
     try:
         with workers_ended():
-            found = run_batch(plan, _resolver(asked), terminal)
+            done = run_batch(plan, _resolver(asked), terminal)
     except OSError as error:
         raise refused(error, None) from error
     except KeyboardInterrupt:
         raise interrupted() from None
-    terminal.batch(found.told(), as_json=asked.as_json)
-    if (code := _code(found)) is not ExitCode.DONE:
+    terminal.batch(done.told() | {"passed_over": found.passed_over}, as_json=asked.as_json)
+    if (code := _code(done)) is not ExitCode.DONE:
         raise typer.Exit(code)
 
 
@@ -52,7 +59,11 @@ def _resolver(asked: BatchOptions) -> "Any":
     flags = parse_sets(asked.set_ or []) | settings_in(asked)
 
     def resolve(own: Mapping[str, Any]) -> "Resolved":
-        resolved = load_config(asked.config, os.environ, flags | dict(own))
+        # The cases follow one another, so that a batch is one process.
+        alone = {"run.processes": 1, "run.executor": "local"}
+        resolved = load_config(asked.config, os.environ, flags | dict(own) | alone)
+        if resolved.config.run.shard is not None:
+            raise ConfigError("A batch has no shards", "Leave out run.shard")
         refuse_missing(resolved, ["data.retain"], working_folder())
         return resolved
 
@@ -64,6 +75,8 @@ def _resolver(asked: BatchOptions) -> "Any":
 def _code(found: "Batch") -> ExitCode:
     if found.outcome == "fail":
         return ExitCode.FAILED
+    if found.is_settled and not found.failed:
+        return ExitCode.DONE
     if found.failed or (found.why is not None and found.outcome is None) or found.delta is None:
         return ExitCode.USER_ERROR
     if found.outcome == "pass" and found.export is None:

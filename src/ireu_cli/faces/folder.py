@@ -104,6 +104,16 @@ def scan_people(
     return People(photos, labelled, tuple(notes), tuple(unread), folders)
 
 
+def folders_of_people(folder: Path) -> list[Path]:
+    """The folder of each person whom `scan_people` would find with photos, by their names alone; no photo is opened.
+
+    Raises:
+        PhotoError: it is no folder, or cannot be opened.
+    """
+    top = _top(folder, "--targets", "")
+    return [person.folder for person in _people(folder, top) if person.photos and not person.is_circle]
+
+
 def choose_photos(people: People, limit: int | None, generator: torch.Generator) -> People:
     """Choose at most `limit` photos of each person at random; None means all."""
     if limit is None:
