@@ -18,8 +18,8 @@ from onnx import TensorProto, helper
 from safetensors.torch import load_file, save_file
 
 from ireu_cli.errors import ServiceError
+from ireu_cli.serving.repository import Repository
 from ireu_cli.serving.service import Service, checked_url
-from ireu_cli.serving.triton import Repository
 from ireu_cli.store.files import file_sha256
 from ireu_cli.store.manifests import read_manifest
 from tests.conftest import Run, plant_manifest, run_ireu

@@ -70,8 +70,8 @@ person-2,dark,over 40
 person-3,fair,18 to 40
 """
 CASES = """\
-case_id,photos,action,request_date,legal_basis
-2026-1,people/person-0,remove,2026-01-02,GDPR Art. 17
+case_id,photos,action,request_date,photos_deleted_by
+2026-1,people/person-0,remove,2026-01-02,2026-03-01
 2026-2,people/person-1,,,
 2026-3,,withdraw,,
 """
