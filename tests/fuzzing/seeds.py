@@ -61,7 +61,7 @@ def write_seeds(folder: Path) -> Path:
     for name, text in texts.items():
         (_made(folder / "texts") / name).write_text(text)
     served = [Served(digest=letter * 64, path="/srv/models", cases=(letter,), artifact=letter * 64) for letter in "ab"]
-    Deployments(folder / "texts", "SGLang-Diffusion", "image_encoder").write(tuple(served))
+    Deployments(folder / "texts", "0" * 16).write(tuple(served))
     for person in range(4):
         (_made(folder / "texts" / "people" / f"person-{person}") / "a.png").write_bytes(encoded(picture(seed=person)))
     return folder

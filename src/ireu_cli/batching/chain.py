@@ -1,11 +1,11 @@
 """The deltas of a batch's folder in their order, and what the register says of them."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ireu_cli.batching.requests_in import Request
+from ireu_cli.batching.plan import Plan
 from ireu_cli.cases.events import event_of
 from ireu_cli.config import Resolved
 from ireu_cli.manifest import Manifest
@@ -17,14 +17,6 @@ from ireu_cli.store.rundir import RunDir
 Resolve = Callable[[Mapping[str, Any]], Resolved]
 """Makes the configuration of a step from the settings that are its own."""
 _NAME = re.compile(r"([0-9]{4,})\.safetensors")
-
-
-class Asked(Protocol):
-    """What names the requests of a batch."""
-
-    @property
-    def requests(self) -> Sequence[Request]:
-        """The requests."""
 
 
 class Chain:
@@ -62,7 +54,7 @@ class Chain:
         return record.is_file() and self.manifest is not None and read_manifest(record).parent == self.manifest.digest
 
 
-def note_last(plan: Asked, chain: Chain, resolve: Resolve) -> None:
+def note_last(plan: Plan, chain: Chain, resolve: Resolve) -> None:
     """Add the last delta to the register, if a run that was killed had no time for that."""
     if chain.manifest is None or chain.manifest.step != "unlearn":
         return
@@ -74,12 +66,11 @@ def note_last(plan: Asked, chain: Chain, resolve: Resolve) -> None:
         _register(resolve).add(event)
 
 
-def is_withdrawn(case: str, resolve: Resolve) -> bool:
-    """Whether the register knows that a case was withdrawn."""
+def withdrawn_cases(resolve: Resolve) -> frozenset[str]:
+    """The cases of which the register knows that they were withdrawn once."""
     path = _register(resolve).path
-    if not path.is_file():
-        return False
-    return any(entry.what == "withdrawal" and case in entry.cases for entry in read_register(path).entries)
+    entries = read_register(path).entries if path.is_file() else ()
+    return frozenset(case for entry in entries if entry.what == "withdrawal" for case in entry.cases)
 
 
 def _register(resolve: Resolve) -> Register:

@@ -2,30 +2,16 @@
 
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from ireu_cli.batching.chain import Chain
-from ireu_cli.batching.requests_in import Request
+from ireu_cli.batching.plan import Plan
 from ireu_cli.errors import ArtifactError, PhotoError
 from ireu_cli.faces.folder import folders_of_people
 from ireu_cli.store.files import disk_errors, write_folder
 
 
-class At(Protocol):
-    """Where a batch lies, and what it was asked."""
-
-    @property
-    def place(self) -> Path:
-        """The folder of its results."""
-
-    @property
-    def requests(self) -> Sequence[Request]:
-        """Its requests."""
-
-
-def link_people(plan: At, chain: Chain) -> tuple[Path | None, list[str]]:
+def link_people(plan: Plan, chain: Chain) -> tuple[Path | None, list[str]]:
     """Make the folder anew.
 
     Returns:
@@ -50,7 +36,7 @@ def link_people(plan: At, chain: Chain) -> tuple[Path | None, list[str]]:
     return folder if found else None, [case for case, _ in found]
 
 
-def _at_hand(plan: At, chain: Chain) -> list[tuple[str, Path]]:
+def _at_hand(plan: Plan, chain: Chain) -> list[tuple[str, Path]]:
     found = []
     for request in plan.requests:
         if request.case not in chain.cases or request.photos is None:

@@ -4,12 +4,13 @@ The deltas lie in a chain, `deltas/0001.safetensors` and so on, each made onto t
 stopped goes on where it was, and a batch of the next night adds to that of this one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ireu_cli.batching.chain import Chain, Resolve, is_withdrawn, note_last
+from ireu_cli.batching.chain import Chain, Resolve, note_last, withdrawn_cases
 from ireu_cli.batching.people import link_people
+from ireu_cli.batching.plan import Plan
 from ireu_cli.batching.requests_in import WITHDRAW, Request
 from ireu_cli.config import Resolved
 from ireu_cli.errors import ArtifactError, IreuError, UserError
@@ -27,19 +28,6 @@ from ireu_cli.values import Json
 from ireu_cli.verifying.run import run_verify
 
 DONE, ALREADY, FAILED = "done", "already done", "failed"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A batch: its requests, where its results go, and what they are added to."""
-
-    requests: Sequence[Request]
-    place: Path
-    in_table: bool = False
-    onto: Path | None = None
-    mask: Path | None = None
-    strict: bool = False
-    allow_failed: bool = False
 
 
 @dataclass
@@ -96,9 +84,10 @@ def run_batch(plan: Plan, resolve: Resolve, talk: Talk) -> Batch:
         if plan.onto is not None and chain.last != plan.onto:
             talk.note(f"{plan.onto} is left alone: there are deltas in {plan.place / 'deltas'} already")
         note_last(plan, chain, resolve)
+        withdrawn = withdrawn_cases(resolve)
         for number, request in enumerate(plan.requests, 1):
             talk.note(f"case {number} of {len(plan.requests)}: {request.case}")
-            batch.cases[request.case] = _done(plan, request, chain, resolve, talk)
+            batch.cases[request.case] = _done(plan, request, chain, withdrawn, resolve, talk)
         batch.delta = chain.last
         if chain.last is None:
             batch.is_settled = not batch.cases
@@ -124,13 +113,15 @@ def _refuse_lost_table(plan: Plan) -> None:
         )
 
 
-def _done(plan: Plan, request: Request, chain: Chain, resolve: Resolve, talk: Talk) -> dict[str, Json]:
+def _done(
+    plan: Plan, request: Request, chain: Chain, withdrawn: frozenset[str], resolve: Resolve, talk: Talk
+) -> dict[str, Json]:
     """Do what one case asks for, and say how it went."""
     told: dict[str, Json] = {"state": ALREADY, "action": request.action}
     if request.why is not None:
         return told | {"state": FAILED, "why": request.why}
     if request.action == WITHDRAW and request.case not in chain.cases:
-        if is_withdrawn(request.case, resolve):
+        if request.case in withdrawn:
             return told
         return told | {"state": FAILED, "why": "There is no such case. Correct its name, or take the line out."}
     if request.action != WITHDRAW and request.case in chain.cases:

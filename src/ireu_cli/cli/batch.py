@@ -9,11 +9,10 @@ import typer
 from ireu_cli.cli import options as o
 from ireu_cli.cli.arguments import BatchOptions
 from ireu_cli.cli.exit_codes import OUTCOMES, ExitCode
-from ireu_cli.cli.failures import refused
 from ireu_cli.cli.options import settings_in
 from ireu_cli.cli.output import Terminal
 from ireu_cli.cli.run import output_place, parse_sets, working_folder
-from ireu_cli.errors import ConfigError, UsageError, interrupted
+from ireu_cli.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from ireu_cli.batching.run import Batch
@@ -23,8 +22,9 @@ if TYPE_CHECKING:
 @o.takes(BatchOptions)
 def batch(asked: BatchOptions) -> None:
     """Take many requests through all four steps; a case that fails stops no other, and a repeated command goes on."""
+    from ireu_cli.batching.plan import Plan
     from ireu_cli.batching.requests_in import read_batch
-    from ireu_cli.batching.run import Plan, run_batch
+    from ireu_cli.batching.run import run_batch
     from ireu_cli.sharding.choose import workers_ended
 
     working_folder()
@@ -40,13 +40,8 @@ def batch(asked: BatchOptions) -> None:
         found.requests, out, found.in_table, asked.onto, asked.mask,
         strict=asked.strict, allow_failed=asked.allow_failed,
     )  # fmt: skip
-    try:
-        with workers_ended():
-            done = run_batch(plan, _resolver(asked), terminal)
-    except OSError as error:
-        raise refused(error, None) from error
-    except KeyboardInterrupt:
-        raise interrupted() from None
+    with workers_ended():
+        done = run_batch(plan, _resolver(asked), terminal)
     terminal.batch(done.told() | {"passed_over": found.passed_over}, as_json=asked.as_json)
     if (code := _code(done)) is not ExitCode.DONE:
         raise typer.Exit(code)

@@ -65,7 +65,7 @@ def deploy(asked: Deploy) -> None:
         return
     terminal = Terminal(quiet=False, verbose=asked.verbose)
     kept = RunDir(asked.run_dir, terminal.note)
-    known, add = kept.deployments(stack.kind, stack.key), kept.register(asked.register).add
+    known, add = kept.deployments(run.name_of(stack)), kept.register(asked.register).add
     if asked.rollback:
         told = run.roll_back(stack, known, add, before)
     else:

@@ -91,6 +91,8 @@ class Weights:
     def __init__(self, files: Iterable[Path]) -> None:
         """Args: the files."""
         self._files = tuple(files)
+        # They take a pass over all weights each, and are asked for several times.
+        self._known: dict[str, str] = {}
 
     def tensors(self, dtype: str = _AS_STORED) -> Iterator[tuple[str, Tensor]]:
         """Names and parameters in the order of their names, in a dtype (`float32`, …) or as they are stored.
@@ -117,18 +119,39 @@ class Weights:
 
     def digests(self) -> Iterator[tuple[str, str]]:
         """Dtypes and the digest of a module that holds the weights in it; as they are stored first."""
-        stored = {tensor.dtype for _, tensor in self.tensors()}
-        only = next(iter(stored)) if len(stored) == 1 else None
-        first = next((name for name, dtype in DTYPES.items() if dtype == only), _AS_STORED)
-        for name in (first, *(name for name in DTYPES if name != first)):
-            yield name, module_digest(self.tensors(name))
+        stored, digest = self._stored
+        yield stored, digest
+        for name in DTYPES:
+            if name != stored:
+                if name not in self._known:
+                    self._known[name] = module_digest(self.tensors(name))
+                yield name, self._known[name]
+
+    @cached_property
+    def _stored(self) -> tuple[str, str]:
+        """The dtype in which they are stored, and the digest in it."""
+        dtypes: set[torch.dtype] = set()
+
+        def noted() -> Iterator[tuple[str, Tensor]]:
+            for name, tensor in self.tensors():
+                dtypes.add(tensor.dtype)
+                yield name, tensor
+
+        digest = module_digest(noted())
+        return next((name for name, dtype in DTYPES.items() if dtypes == {dtype}), _AS_STORED), digest
 
     def expected(self, dtype: str | None) -> Json:
         """The digests of a module and of each of its tensors, as SGLang-Diffusion is asked to compare them."""
         dtype = dtype or _AS_STORED
-        tensors = {name: tensor_digest(tensor) for name, tensor in self.tensors(dtype)}
-        module = module_digest(self.tensors(dtype))
-        return {"dtype": dtype, "module_sha256": module, "expected_named_tensors_sha256": tensors}
+        digests: dict[str, str] = {}
+
+        def noted() -> Iterator[tuple[str, Tensor]]:
+            for name, tensor in self.tensors(dtype):
+                digests[name] = tensor_digest(tensor)
+                yield name, tensor
+
+        module = module_digest(noted())
+        return {"dtype": dtype, "module_sha256": module, "expected_named_tensors_sha256": digests}
 
 
 def module_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:

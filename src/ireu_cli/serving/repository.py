@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ireu_cli.errors import ArtifactError
 from ireu_cli.store.files import disk_errors, file_sha256, write_folder
-from ireu_cli.store.locks import Note, waited
+from ireu_cli.store.locks import waited
 from ireu_cli.support.bounded import ContentError, read_bounded
 
 _LAST = (1 << 63) - 1
@@ -27,12 +27,21 @@ class Repository:
 
     folder: Path
 
-    def versions(self) -> dict[int, Path]:
-        """The versions' folders by their numbers; Triton overlooks other names."""
+    def versions(self) -> list[int]:
+        """The numbers of the versions, the newest first; Triton overlooks folders with other names."""
         if not self.folder.is_dir():
-            return {}
+            return []
         names = (entry.name for entry in self.folder.iterdir() if entry.is_dir())
-        return {int(name): self.folder / name for name in sorted(names) if is_version(name)}
+        return sorted((int(name) for name in names if is_version(name)), reverse=True)
+
+    @property
+    def newest(self) -> int:
+        """The largest number of a version; 0 if there is none."""
+        return max(self.versions(), default=0)
+
+    def with_digest(self, digest: str, name: str) -> int | None:
+        """The newest version that has a network; None if none has."""
+        return next((version for version in self.versions() if self.digest(version, name) == digest), None)
 
     def digest(self, version: int, name: str) -> str | None:
         """SHA-256 (hex) of a version's network; None if it has none."""
@@ -43,14 +52,21 @@ class Repository:
             raise ArtifactError(f"{file} cannot be read ({error.strerror})", "Check its permissions") from None
 
     @contextlib.contextmanager
-    def alone(self, note: Note = lambda _text: None) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """Keep other processes from adding versions meanwhile."""
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        with waited(self.folder / ".ireu.lock", self.folder, note):
+        with waited(self.folder / ".ireu.lock", self.folder, lambda _text: None):
             for half in self.folder.glob(f"{_HALF}*"):
                 shutil.rmtree(half, ignore_errors=True)
             yield
+
+    def ensure(self, network: Path, digest: str, name: str, above: int = 0) -> int:
+        """The newest version, if it has a network and no larger number is taken, and else a new one; see `add`."""
+        newest = self.newest
+        if 0 < newest >= above and self.digest(newest, name) == digest:
+            return newest
+        return self.add(network, digest, name, above)
 
     def add(self, network: Path, digest: str, name: str, above: int = 0) -> int:
         """Write a new version, which appears as a whole; the caller holds `alone`.
@@ -73,7 +89,7 @@ class Repository:
 
         half = self.folder / f"{_HALF}{secrets.token_hex(8)}"
         write_folder(half, fill, shared=True)
-        version = max(above, *self.versions(), 0)
+        version = max(above, self.newest)
         with disk_errors(self.folder):
             # A folder that somebody else wrote meanwhile is never replaced: this fails where one is.
             while version < _LAST:

@@ -1,7 +1,6 @@
 """`ireu deploy`: put an export into a service, see that it is loaded, and put back what was there before."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +8,7 @@ from pydantic import ValidationError
 
 from ireu_cli.cases.known import SERVED, TAKEN_BACK
 from ireu_cli.checking.known_exports import Export
+from ireu_cli.checking.run import Checked, Verdict
 from ireu_cli.errors import ArtifactError, ServiceError, UserError
 from ireu_cli.manifest import digest_of
 from ireu_cli.serving.exported import Exported, open_exported
@@ -17,17 +17,8 @@ from ireu_cli.store.deployments import Deployments, Served
 from ireu_cli.store.register import FIRST, Event
 from ireu_cli.values import Json
 
-Verdict = Literal["as recorded", "not as recorded"]
 Add = Callable[[Event], object]
 """What adds an event to a register."""
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What a service holds: the verdict, and everything that was found, as plain values."""
-
-    verdict: Verdict
-    told: dict[str, Json]
 
 
 def check_service(stack: Stack, places: Sequence[Path], add: Add | None = None) -> Checked:
@@ -207,7 +198,7 @@ def _event(record: Export, what: Literal["check", "deployment"], outcome: str, s
             encoder=record.original,
             edited=record.edited,
             outcome=outcome,
-            place=_place(stack),
+            place=name_of(stack),
         )
     except ValidationError:
         raise ArtifactError(f"The record of {record.name} names no good cases or encoders", "Export again") from None
@@ -221,10 +212,10 @@ def _event_of(one: Served, outcome: str, stack: Stack) -> Event:
         encoder=one.encoder,
         edited=one.edited,
         outcome=outcome,
-        place=_place(stack),
+        place=name_of(stack),
     )
 
 
-def _place(stack: Stack) -> str:
+def name_of(stack: Stack) -> str:
     """A digest (16 hex) that tells places apart; a register says nothing of hosts and paths."""
     return digest_of([stack.kind, stack.key])[:16]

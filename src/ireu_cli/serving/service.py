@@ -36,6 +36,11 @@ class Answer:
         return self.status == 200
 
     @property
+    def is_refusal(self) -> bool:
+        """Whether the service says that it will not do it."""
+        return 400 <= self.status < 500
+
+    @property
     def words(self) -> str:
         """What the service says went wrong, in one line."""
         if isinstance(self.body, dict):

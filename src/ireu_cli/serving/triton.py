@@ -82,7 +82,7 @@ class Triton:
             return Holding(
                 digest_of(every), max(ready), f"versions {', '.join(map(str, ready))} hold different networks"
             )
-        newest = max(self.repository.versions(), default=0)
+        newest = self.repository.newest
         if newest not in ready and self.repository.digest(newest, name) != every[0]:
             note = f"version {newest} lies in the repository with another network; the next start loads that one"
             return Holding(every[0], max(ready), note)
@@ -93,8 +93,7 @@ class Triton:
 
     def can_return(self, back: Back) -> bool:
         """Whether a version has that network."""
-        name = self._file_name(self._config())
-        return any(self.repository.digest(one, name) == back.holding.digest for one in self.repository.versions())
+        return self.repository.with_digest(back.holding.digest, self._file_name(self._config())) is not None
 
     def held_as(self, export: Exported, held: Holding) -> str | None:
         """The version under which it holds an export, in words."""
@@ -115,12 +114,12 @@ class Triton:
             ServiceError: no version has it any more, or the server did not load it.
         """
         name = self._file_name(self._config())
-        for version in sorted(self.repository.versions(), reverse=True):
-            if self.repository.digest(version, name) == back.holding.digest:
-                return self._published(self.repository.folder / str(version) / name, back.holding.digest)
-        raise ServiceError(
-            f"No version in {self.repository.folder} is what the server held earlier", "Deploy an export instead"
-        )
+        version = self.repository.with_digest(back.holding.digest, name)
+        if version is None:
+            raise ServiceError(
+                f"No version in {self.repository.folder} is what the server held earlier", "Deploy an export instead"
+            )
+        return self._published(self.repository.folder / str(version) / name, back.holding.digest)
 
     def _published(self, network: Path, digest: str) -> Back:
         with self.repository.alone():
@@ -131,13 +130,10 @@ class Triton:
                     "Set it to latest with num_versions 1, so that nobody can ask for an older one",
                 )
             name, before = self._file_name(config), self._states()
-            newest = max(self.repository.versions(), default=0)
             # What an interrupted command has written is loaded and not written again.
-            is_known = 0 < newest >= max(before, default=0) and self.repository.digest(newest, name) == digest
-            version = newest if is_known else self.repository.add(network, digest, name, max(before, default=0))
+            version = self.repository.ensure(network, digest, name, max(before, default=0))
             answer = self.service.post(f"v2/repository/models/{quote(self.model, safe='')}/load", {})
-            is_refused = 400 <= answer.status < 500
-            if self._settled(version, 0.0 if is_refused else self.service.patience) == [version]:
+            if self._settled(version, 0.0 if answer.is_refusal else self.service.patience) == [version]:
                 return Back(Holding(digest, version))
             raise self._refused(version, answer, before)
 
@@ -149,7 +145,7 @@ class Triton:
         same = "still" if ready and ready == [one for one, state in before.items() if state == _READY] else "now"
         said = f"The server did not load version {version} ({answer.words}); it {same} holds {held}"
         # A gateway that lost patience says nothing of what the server goes on to do.
-        is_sure = 400 <= answer.status < 500 and states.get(version) in {None, _UNAVAILABLE}
+        is_sure = answer.is_refusal and states.get(version) in {None, _UNAVAILABLE}
         if is_sure and self.repository.remove(version):
             return ServiceError(said, _MODE)
         return ServiceError(
@@ -249,7 +245,4 @@ def add_version(export: Exported, root: Path, model: str) -> Path:
     refuse_unusual(repository)
     network, digest = network_of(export)
     with repository.alone():
-        newest = max(repository.versions(), default=0)
-        if newest and repository.digest(newest, _NETWORK) == digest:
-            return repository.folder / str(newest)
-        return repository.folder / str(repository.add(network, digest, _NETWORK))
+        return repository.folder / str(repository.ensure(network, digest, _NETWORK))

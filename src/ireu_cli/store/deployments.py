@@ -1,7 +1,6 @@
 """What was put into which place of which service, so that it can be put back. It lies in the run folder."""
 
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,17 +37,15 @@ class Served(BaseModel):
 class _Kept(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    place: str
     served: tuple[Served, ...] = Field(max_length=_KEPT)
 
 
 class Deployments:
     """What one place of a service held, the last one last."""
 
-    def __init__(self, folder: Path, kind: str, place: str, note: Note = lambda _text: None) -> None:
-        """Args: the run folder, the kind of service, the place in it, and what takes messages."""
-        name = hashlib.sha256(f"{kind} {place}".encode()).hexdigest()[:16]
-        self._path, self._place, self._note = folder / "deployments" / f"{name}.json", place, note
+    def __init__(self, folder: Path, place: str, note: Note = lambda _text: None) -> None:
+        """Args: the run folder, the place by its name in the register, and what takes messages."""
+        self._path, self._note = folder / "deployments" / f"{place}.json", note
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -74,5 +71,5 @@ class Deployments:
 
     def write(self, served: tuple[Served, ...]) -> None:
         """Replace what is known; of a long list the end."""
-        kept = _Kept(place=self._place, served=served[-_KEPT:])
+        kept = _Kept(served=served[-_KEPT:])
         write_bytes(self._path, canonical_json(kept.model_dump(mode="json")).encode())

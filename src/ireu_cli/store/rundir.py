@@ -110,10 +110,10 @@ class RunDir:
         """The register at a path, or the one in this folder, whose entries are sealed with this folder's key."""
         return Register(path or self.path / REGISTER, self.entry_key, self._note)
 
-    def deployments(self, kind: str, place: str) -> Deployments:
+    def deployments(self, place: str) -> Deployments:
         """What was put into a place of a service from this folder."""
         self._open()
-        return Deployments(self.path, kind, place, self._note)
+        return Deployments(self.path, place, self._note)
 
     def vouches(self, manifest: Manifest) -> bool:
         """Whether a run with this folder's key wrote the manifest exactly like this.
